@@ -1,0 +1,44 @@
+# make demo   train, export and inspect a synthetic part on this machine, CPU only
+# make test   run the tests
+# make check  format check, lint, types and tests, as CI does
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo
+
+.DELETE_ON_ERROR:
+.PHONY: demo test check format lint types lock clean
+
+# One stamp for each set of extras; both install at the versions of constraints.txt.
+$(VENV)/demo.stamp $(VENV)/dev.stamp: $(VENV)/%.stamp: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar off \
+	    --constraint constraints.txt --editable '.[$*]'
+	touch $@
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest
+
+check: lint types test
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/dev.stamp
+	$(BIN)/mypy
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Needs uv (https://docs.astral.sh/uv): one resolution that holds on every supported Python.
+lock:
+	uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate \
+	    --no-emit-package stlm-edge --extra demo --extra dev pyproject.toml --output-file constraints.txt
+	sed -i "1i # What a fresh machine installs. Made by 'make lock' from pyproject.toml; one file for Python 3.10 to 3.13." \
+	    constraints.txt
+
+clean:
+	rm -rf $(VENV) $(DEMO)

@@ -1,0 +1,11 @@
+"""The contract that training, export, runtime and benchmarks share: pixels, shapes, thresholds, errors.
+
+Importing this package pulls in neither torch nor onnx; `stlm_edge.network` is the only part that needs torch.
+"""
+
+from stlm_edge.errors import StlmError
+from stlm_edge.spec import EngineRecord, ModelSpec, Sidecar, Threshold
+
+__version__ = "0.1.0"
+
+__all__ = ["EngineRecord", "ModelSpec", "Sidecar", "StlmError", "Threshold", "__version__"]

@@ -1,0 +1,34 @@
+"""What the command lines of all programs share: exit codes, logging, and one line for each error."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+import click
+
+from stlm_edge.errors import StlmError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+def run(command: click.Command, argv: Sequence[str] | None) -> int:
+    """Run a click command as a program and return its exit code.
+
+    0 done, 1 a `StlmError` printed as one line, 2 wrong usage, 130 interrupted.
+    """
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s", force=True)
+    try:
+        result = command.main(args=None if argv is None else list(argv), standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except StlmError as error:
+        click.echo(f"error: {' '.join(str(error).split())}", err=True)
+        return 1
+    return result if isinstance(result, int) else 0

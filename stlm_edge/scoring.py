@@ -1,0 +1,27 @@
+"""From an anomaly map to a number and a verdict."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stlm_edge.imaging import Map
+from stlm_edge.spec import Threshold
+
+
+def image_score(anomaly_map: Map, *, top_k: int) -> float:
+    """Mean of the `top_k` highest values of an up-sampled map (paper, 4.1.3).
+
+    The exported graph computes the same inside; this is the reference for it.
+
+    Args:
+        anomaly_map: (H, W), any scale.
+        top_k: if the map has fewer values, all of them count.
+    """
+    values = anomaly_map.reshape(-1)
+    k = min(top_k, values.size)
+    return float(np.partition(values, values.size - k)[values.size - k :].mean(dtype=np.float64))
+
+
+def is_anomalous(score: float, threshold: Threshold) -> bool:
+    """True from the threshold on, the threshold itself included."""
+    return score >= threshold.value
