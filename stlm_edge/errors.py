@@ -6,6 +6,7 @@
     │   └── ImageError       one picture or mask that cannot be used
     ├── WeightsError         a weights file that is missing, altered or of another network
     ├── CheckpointError      a checkpoint that cannot be read or is not finished
+    ├── TrainingError        a training that has gone astray
     ├── SpecError            a model specification that is missing or does not match
     ├── EngineError          an engine that cannot be opened or run
     ├── VerificationError    two backends that should agree and do not
@@ -41,6 +42,10 @@ class WeightsError(StlmError):
 
 class CheckpointError(StlmError):
     """A checkpoint that cannot be read or is not finished."""
+
+
+class TrainingError(StlmError):
+    """A training that has gone astray."""
 
 
 class SpecError(StlmError):

@@ -22,7 +22,7 @@ Size = tuple[int, int]
 
 ThresholdMethod = Literal["good-quantile", "f1-optimal"]
 
-SIZE_MULTIPLE = 64
+SIZE_MULTIPLE = 32
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class ModelSpec:
     Attributes:
         category: the part the model was trained on.
         architecture: name of the network's widths and depths (`stlm`, `stlm-tiny`).
-        input_size: (height, width) of the network's input; both multiples of 64.
+        input_size: (height, width) of the network's input; both multiples of 32.
         map_size: (height, width) of the anomaly map that comes out.
         weights_sha256: over the names, shapes and values of all trained tensors.
         threshold: None until it has been calibrated.
@@ -175,7 +175,7 @@ class Sidecar:
 
 
 def check_input_size(size: Size) -> None:
-    """Raises `SpecError` unless both sides are positive multiples of 64 (the encoder's stride times its windows)."""
+    """Raises `SpecError` unless both sides are positive multiples of 32."""
     if len(size) != 2 or any(side < SIZE_MULTIPLE or side % SIZE_MULTIPLE for side in size):
         found = " x ".join(map(str, size))
         raise SpecError(f"input size is {found}, expected multiples of {SIZE_MULTIPLE}, for example 256 x 256")
@@ -213,6 +213,6 @@ def _build(kind: type[T], data: dict[str, Any]) -> T:
         )
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
     try:
-        return kind(**values)
+        return kind(**values)  # type: ignore[arg-type]  # checked below and in __post_init__
     except (TypeError, ValueError) as error:
         raise SpecError(f"{kind.__name__} cannot be read ({error}); export with this version of stlm-edge") from None

@@ -1,0 +1,93 @@
+"""The image encoder of one stream: MobileSAM's TinyViT and SAM's neck (paper, 3.2.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from segment_anything.modeling.common import LayerNorm2d
+from timm.models.tiny_vit import TinyVit
+from torch import Tensor, nn
+
+from stlm_edge.errors import ConfigError
+
+EMBEDDING_CHANNELS = 256
+"""Channels of an image embedding; SAM's, so that SAM can teach and its decoder can follow."""
+
+STRIDE = 16
+"""Pixels of the input for one cell of the embedding."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Widths and depths of the encoders. Decoder and feature aggregation are the same for all.
+
+    Attributes:
+        embed_dims, depths: of the four stages.
+        num_heads, window_sizes: likewise; the first stage is convolutional and ignores both.
+    """
+
+    name: str
+    embed_dims: tuple[int, int, int, int]
+    depths: tuple[int, int, int, int]
+    num_heads: tuple[int, int, int, int]
+    window_sizes: tuple[int, int, int, int]
+
+
+ARCHITECTURES = {
+    architecture.name: architecture
+    for architecture in (
+        # MobileSAM's encoder, as in the paper.
+        Architecture("stlm", (64, 128, 160, 320), (2, 2, 6, 2), (2, 4, 5, 10), (7, 7, 14, 7)),
+        # Not in the paper: narrow and shallow, so that a CPU trains it in minutes, with windows that fit 256, 512 and
+        # 1024 pixels without padding.
+        Architecture("stlm-tiny", (32, 64, 96, 128), (1, 1, 2, 1), (1, 2, 3, 4), (8, 8, 16, 8)),
+    )
+}
+
+
+def architecture_named(name: str) -> Architecture:
+    """Raises `ConfigError` for a name that is not in `ARCHITECTURES`."""
+    try:
+        return ARCHITECTURES[name]
+    except KeyError:
+        raise ConfigError(f"architecture is {name!r}, expected one of {', '.join(ARCHITECTURES)}") from None
+
+
+class ImageEncoder(nn.Module):
+    """timm's TinyViT with MobileSAM's two changes: the last merge keeps the resolution, and SAM's neck follows."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.backbone = _backbone(architecture)
+        self.neck = nn.Sequential(
+            nn.Conv2d(architecture.embed_dims[-1], EMBEDDING_CHANNELS, kernel_size=1, bias=False),
+            LayerNorm2d(EMBEDDING_CHANNELS),
+            nn.Conv2d(EMBEDDING_CHANNELS, EMBEDDING_CHANNELS, kernel_size=3, padding=1, bias=False),
+            LayerNorm2d(EMBEDDING_CHANNELS),
+        )
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """
+        Args:
+            pixels: (N, 3, H, W), normalised RGB; H and W multiples of 32.
+        Returns:
+            (N, 256, H / 16, W / 16)
+        """
+        embedding: Tensor = self.neck(self.backbone(pixels))
+        return embedding
+
+
+def _backbone(architecture: Architecture) -> nn.Module:
+    backbone: Any = TinyVit(
+        embed_dims=architecture.embed_dims,
+        depths=architecture.depths,
+        num_heads=architecture.num_heads,
+        window_sizes=architecture.window_sizes,
+        num_classes=0,
+        drop_path_rate=0.0,
+    )
+    backbone.stages[3].downsample.conv2.conv.stride = (1, 1)
+    backbone.head = nn.Identity()
+    module: nn.Module = backbone
+    return module

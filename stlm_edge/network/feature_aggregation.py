@@ -1,0 +1,90 @@
+"""The feature aggregation module: two residual blocks, ASPP and a head (paper, 3.3; 128 channels as in figure 6)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from stlm_edge.network.encoder import EMBEDDING_CHANNELS
+
+CHANNELS = 128
+
+
+class ConvNorm(nn.Module):
+    """A convolution without bias and batch normalisation."""
+
+    def __init__(self, inputs: int, *, kernel: int = 1, dilation: int = 1) -> None:
+        super().__init__()
+        padding = dilation * (kernel // 2)
+        self.conv = nn.Conv2d(inputs, CHANNELS, kernel, padding=padding, dilation=dilation, bias=False)
+        self.norm = nn.BatchNorm2d(CHANNELS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normalised: Tensor = self.norm(self.conv(x))
+        return normalised
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions beside a shortcut, which is a 1 x 1 convolution where the width changes."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, CHANNELS, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(CHANNELS)
+        self.conv2 = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(CHANNELS)
+        self.shortcut = nn.Identity() if inputs == CHANNELS else ConvNorm(inputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = torch.relu(self.norm1(self.conv1(x)))
+        return torch.relu(self.norm2(self.conv2(branch)) + self.shortcut(x))
+
+
+class AtrousPyramid(nn.Module):
+    """ASPP with a pooling branch and dilation rates 1 and 3, in this order (the paper lists its rates as 1, 1, 3)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = ConvNorm(CHANNELS)
+        self.rate1 = ConvNorm(CHANNELS)
+        self.rate3 = ConvNorm(CHANNELS, kernel=3, dilation=3)
+        self.fuse = ConvNorm(3 * CHANNELS, kernel=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = torch.relu(self.pool(x.mean(dim=(2, 3), keepdim=True))).expand_as(x)
+        branches = [pooled, torch.relu(self.rate1(x)), torch.relu(self.rate3(x))]
+        return torch.relu(self.fuse(torch.cat(branches, dim=1)))
+
+
+class Head(nn.Module):
+    """From the aggregated features to one logit for each cell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(CHANNELS)
+        self.out = nn.Conv2d(CHANNELS, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.out(torch.relu(self.norm(self.conv(x))))
+        return logits
+
+
+class FeatureAggregation(nn.Module):
+    """Draws the anomaly map from the two layers' products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.res = nn.Sequential(ResidualBlock(2 * EMBEDDING_CHANNELS), ResidualBlock(CHANNELS))
+        self.aspp = AtrousPyramid()
+        self.head = Head()
+
+    def forward(self, products: Tensor) -> Tensor:
+        """
+        Args:
+            products: (N, 512, h, w), L1's product first.
+        Returns:
+            (N, 1, h, w), logits of "anomalous".
+        """
+        logits: Tensor = self.head(self.aspp(self.res(products)))
+        return logits

@@ -1,0 +1,224 @@
+"""Published weights: where they are, how they are fetched and how MobileSAM's go into the network."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from stlm_edge.errors import WeightsError
+from stlm_edge.files import sha256
+from stlm_edge.network.download import Published, fetch
+from stlm_edge.network.stlm import Stlm
+
+PUBLISHED = {
+    "mobile_sam": Published(
+        url="https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
+        sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+        licence="Apache-2.0",
+    ),
+    "sam_vit_b": Published(
+        url="https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth",
+        sha256="ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+        licence="Apache-2.0",
+    ),
+    "sam_vit_l": Published(
+        url="https://dl.fbaipublicfiles.com/segment_anything/sam_vit_l_0b3195.pth",
+        sha256="3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+        licence="Apache-2.0",
+    ),
+    "sam_vit_h": Published(
+        url="https://dl.fbaipublicfiles.com/segment_anything/sam_vit_h_4b8939.pth",
+        sha256="a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+        licence="Apache-2.0",
+    ),
+}
+
+TIMM_FROM_MOBILE_SAM: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
+    (r"^patch_embed\.seq\.0\.", "patch_embed.conv1."),
+    (r"^patch_embed\.seq\.2\.", "patch_embed.conv2."),
+    # MobileSAM merges at the end of a stage, timm at the beginning of the next one.
+    (r"^layers\.(\d)\.downsample\.", lambda match: f"stages.{int(match[1]) + 1}.downsample."),
+    (r"^layers\.", "stages."),
+    (r"\.c\.", ".conv."),
+)
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a weights file gave to the network, part by part.
+
+    Attributes:
+        loaded: number of tensors for each part of the network that was loaded.
+        left_random: reason for each part that the file could not serve.
+        unused: top-level names in the file that STLM has no use for.
+    """
+
+    loaded: Mapping[str, int]
+    left_random: Mapping[str, str]
+    unused: tuple[str, ...]
+
+    def __str__(self) -> str:
+        parts = [f"loaded {', '.join(f'{part} ({count} tensors)' for part, count in self.loaded.items()) or 'nothing'}"]
+        parts += [f"{part} stays random: {reason}" for part, reason in self.left_random.items()]
+        if self.unused:
+            parts.append(f"not used from the file: {', '.join(self.unused)}")
+        return "; ".join(parts)
+
+
+def cache_folder() -> Path:
+    """Where fetched weights lie: `$XDG_CACHE_HOME/stlm-edge`, by default `~/.cache/stlm-edge`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stlm-edge"
+
+
+def locate(name_or_path: str) -> Path:
+    """A file as it is, or a name from `PUBLISHED`, which is fetched into the cache and checked.
+
+    Raises:
+        WeightsError: if it is neither, or if the fetched file is not the published one.
+    """
+    if name_or_path in PUBLISHED:
+        return fetch(PUBLISHED[name_or_path], folder=cache_folder())
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise WeightsError(f"{path} is no file; give a path or one of the published names {', '.join(PUBLISHED)}")
+    return path
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a `.safetensors` file or of a PyTorch file, on the CPU.
+
+    A PyTorch file is read by torch's restricted unpickler, which knows tensors and containers and runs no code.
+
+    Raises:
+        WeightsError: if the file is damaged or holds anything but tensors by name. A published file that was altered
+            is refused before it is opened.
+    """
+    for name, published in PUBLISHED.items():
+        if path.name == published.file_name and sha256(path) != published.sha256:
+            raise WeightsError(f"{path} is not the published {name} (SHA-256 differs); delete it and fetch it again")
+    try:
+        if path.suffix == ".safetensors":
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WeightsError(
+            f"{path} is not a file of tensors ({reason}); expected a PyTorch state dict or .safetensors"
+        ) from None
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise WeightsError(f"{path} holds more than tensors by name; expected a plain PyTorch state dict")
+    return content
+
+
+def timm_name(mobile_sam_name: str) -> str:
+    """MobileSAM's name of an image encoder's tensor → the name in `ImageEncoder`."""
+    if mobile_sam_name.startswith("neck."):
+        return mobile_sam_name
+    for pattern, replacement in TIMM_FROM_MOBILE_SAM:
+        mobile_sam_name = re.sub(pattern, replacement, mobile_sam_name)
+    return f"backbone.{mobile_sam_name}"
+
+
+def load_mobile_sam(network: Stlm, path: Path) -> LoadReport:
+    """Load MobileSAM's weights into both encoders and the decoder (paper, 4.1.3 and table 8).
+
+    An encoder narrower than MobileSAM's keeps its random weights, and the report says so; the feature aggregation
+    module has no published weights.
+
+    Raises:
+        WeightsError: if the file is not MobileSAM's state dict.
+    """
+    tensors = read_tensors(path)
+    encoder = mobile_sam_encoder_tensors(tensors)
+    decoder = decoder_tensors(tensors)
+    loaded: dict[str, int] = {}
+    left_random: dict[str, str] = {}
+    for part, module, source in (
+        ("plain", network.plain, encoder),
+        ("denoising", network.denoising, encoder),
+        ("decoder", network.decoder, decoder),
+    ):
+        expected = module.state_dict()
+        missing = sorted(set(expected) - set(source))
+        if part != "decoder" and network.architecture.name != "stlm":
+            left_random[part] = f"{network.architecture.name} is not as wide as MobileSAM"
+            continue
+        if missing:
+            raise WeightsError(
+                f"{path} lacks {len(missing)} tensors of the {part} (the first is {missing[0]}); "
+                "expected MobileSAM's state dict, mobile_sam.pt"
+            )
+        wrong = [name for name in expected if source[name].shape != expected[name].shape]
+        if wrong:
+            raise WeightsError(
+                f"{path} has {wrong[0]} as {tuple(source[wrong[0]].shape)}, the {part} expects "
+                f"{tuple(expected[wrong[0]].shape)}; expected MobileSAM's state dict, mobile_sam.pt"
+            )
+        module.load_state_dict({name: source[name] for name in expected})
+        loaded[part] = len(expected)
+    left_random["feature_aggregation"] = "it has no published weights"
+    return LoadReport(loaded=loaded, left_random=left_random, unused=_unused(tensors))
+
+
+def mobile_sam_encoder_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The image encoder's tensors from MobileSAM's state dict, without its classifier, under the names of `ImageEncoder`."""
+    return {
+        timm_name(name): tensor
+        for name, tensor in _below(tensors, "image_encoder.").items()
+        if not name.startswith(("norm_head.", "head.")) and not name.endswith(("attention_bias_idxs", ".ab"))
+    }
+
+
+def decoder_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The two-way decoder's tensors from the state dict of SAM or MobileSAM, under the names of `TwoWayDecoder`."""
+    named = {f"transformer.{name}": tensor for name, tensor in _below(tensors, "mask_decoder.transformer.").items()}
+    for ours, theirs in (
+        ("iou_token.weight", "mask_decoder.iou_token.weight"),
+        ("mask_tokens.weight", "mask_decoder.mask_tokens.weight"),
+        ("no_mask_embed.weight", "prompt_encoder.no_mask_embed.weight"),
+        (
+            "positional_encoding.positional_encoding_gaussian_matrix",
+            "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
+        ),
+    ):
+        if theirs in tensors:
+            named[ours] = tensors[theirs]
+    return named
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes, types and values, whatever the file format."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _unused(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Groups of tensors in a MobileSAM file that the network has no place for."""
+    used = ("mask_decoder.transformer.", "mask_decoder.iou_token.", "mask_decoder.mask_tokens.")
+    groups = set()
+    for name in tensors:
+        if name.startswith(("image_encoder.head.", "image_encoder.norm_head.")) or (
+            name.startswith(("mask_decoder.", "prompt_encoder.point", "prompt_encoder.not_a", "prompt_encoder.mask_"))
+            and not name.startswith(used)
+        ):
+            groups.add(".".join(name.split(".")[:2]))
+    return tuple(sorted(groups))
