@@ -1,0 +1,49 @@
+"""ONNX Runtime on the processor: the reference that other backends are compared with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from runtime.backends.base import Backend, Maps, Port, Scores
+from stlm_edge.imaging import Input
+from stlm_edge.spec import ModelSpec
+
+_ERRORS_ONLY = 3
+_DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
+
+
+class OnnxRuntimeBackend(Backend):
+    """An ONNX file on the processor, by ONNX Runtime, in the precision of the file."""
+
+    name = "onnxruntime"
+
+    def __init__(self, path: Path, *, spec: ModelSpec) -> None:
+        """Raises `EngineError` if the file cannot be loaded or does not match `spec`."""
+        super().__init__(path, spec=spec)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _ERRORS_ONLY
+        try:
+            self._session: Any = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
+            raise self._failed("open", error) from error
+        self._check_ports(
+            inputs=list(map(_port, self._session.get_inputs())), outputs=list(map(_port, self._session.get_outputs()))
+        )
+
+    def _infer(self, batch: Input) -> tuple[Maps, Scores]:
+        try:
+            maps, scores = self._session.run(["anomaly_map", "score"], {"image": batch})
+        except Exception as error:  # as above
+            raise self._failed("run", error) from error
+        return maps, scores
+
+    def _release(self) -> None:
+        self._session = None
+
+
+def _port(port: Any) -> Port:
+    shape = tuple(axis if isinstance(axis, int) else -1 for axis in port.shape)
+    return Port(port.name, _DTYPES.get(port.type, port.type), shape)

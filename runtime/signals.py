@@ -1,0 +1,50 @@
+"""Ctrl-C and SIGTERM end a run between two frames, so that no frame is counted and not written, or the reverse."""
+
+from __future__ import annotations
+
+import signal
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from runtime.sources import Frame, FrameSource
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopSignals:
+    """While entered, the first signal lets the frame in hand be finished; the second interrupts at once."""
+
+    def __init__(self) -> None:
+        self._requested = False
+        self._waiting = False
+
+    def read(self, source: FrameSource) -> Frame | None:
+        """`source.read()`, which a signal may interrupt; None once a stop was asked for."""
+        try:
+            self._waiting = not self._requested
+            frame = source.read() if self._waiting else None
+            self._waiting = False
+        except KeyboardInterrupt:
+            frame = None
+        finally:
+            self._waiting = False
+        return frame
+
+    def __enter__(self) -> Self:
+        # Set even where Python would have done so: a shell starts background programs with SIGINT ignored.
+        self._previous = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, *_: object) -> None:
+        is_second, self._requested = self._requested, True
+        if is_second or self._waiting:
+            raise KeyboardInterrupt

@@ -1,0 +1,89 @@
+"""Sources that deliver every frame in order: video files and folders of pictures."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from runtime.sources.base import Frame, FrameSource
+from stlm_edge.errors import ImageError, SourceError
+from stlm_edge.imaging import IMAGE_SUFFIXES, read_image
+
+logger = logging.getLogger(__name__)
+
+
+class VideoFile(FrameSource):
+    """Every frame of a video file, as fast as it is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises `SourceError` if the file cannot be opened as a video."""
+        self._path = path
+        self._index = 0
+        self._capture = cv2.VideoCapture(str(path))
+        if not self._capture.isOpened():
+            raise SourceError(f"{path} cannot be opened as a video; give a complete .mp4 or .avi, or a picture")
+        self.fps = self._capture.get(cv2.CAP_PROP_FPS) or None
+        self._announced = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+
+    def read(self) -> Frame | None:
+        done, image = self._capture.read()
+        if not done:
+            self._check_end()
+            return None
+        frame = Frame(np.asarray(image, np.uint8), self._index, time.monotonic(), str(self._path))
+        self._index += 1
+        return frame
+
+    def close(self) -> None:
+        self._capture.release()
+
+    def _check_end(self) -> None:
+        """OpenCV tells a damaged file from a finished one only by the number of frames."""
+        if self._index == 0:
+            raise SourceError(f"{self._path} holds no frame that can be decoded; record it again")
+        if self._index < self._announced:
+            logger.warning("%s ended after %d of %d frames", self._path, self._index, self._announced)
+
+
+class PictureFolder(FrameSource):
+    """The pictures of a folder and its subfolders in the order of their paths, or a single picture.
+
+    In the layout of MVTec AD's `test` folder, that is with a subfolder `good`, the subfolder's name is the label.
+    A picture that cannot be decoded is logged by name, counted in `skipped` and passed over.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises `SourceError` if there is no picture."""
+        if (path / "test" / "good").is_dir():
+            raise SourceError(
+                f"{path} is a whole MVTec AD category with training pictures and masks, expected its test folder; "
+                f"give {path / 'test'}"
+            )
+        self._root = path
+        found = sorted(path.rglob("*")) if path.is_dir() else [path]
+        self._pictures = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
+        if not self._pictures:
+            raise SourceError(f"{path} holds no picture, expected one of {', '.join(sorted(IMAGE_SUFFIXES))}")
+        self._labelled = (path / "good").is_dir()
+        self._next = 0
+
+    def read(self) -> Frame | None:
+        while self._next < len(self._pictures):
+            index, path = self._next, self._pictures[self._next]
+            self._next += 1
+            try:
+                image = read_image(path)
+            except ImageError as error:
+                self.skipped += 1
+                logger.warning("skipped: %s", error)
+                continue
+            return Frame(image, index, time.monotonic(), str(path), self._label(path))
+        return None
+
+    def _label(self, path: Path) -> str | None:
+        inside = path.relative_to(self._root).parts
+        return inside[0] if self._labelled and len(inside) > 1 else None

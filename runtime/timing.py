@@ -1,0 +1,61 @@
+"""Latencies and frame rates of a run that may last for months: bounded memory, exact maximum."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from dataclasses import dataclass
+
+RESOLUTION = 0.01
+"""A percentile is at most this share above the true one."""
+
+_SHORTEST_MS = 1e-3
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    """Latencies of one stage in milliseconds; 95 % of the frames took at most `p95_ms`, and so on."""
+
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+class LatencyHistogram:
+    """Counts latencies in buckets that widen by 1 %, some 2000 of them between a microsecond and ten minutes."""
+
+    def __init__(self) -> None:
+        self._buckets: Counter[int] = Counter()
+        self._max_ms = 0.0
+
+    def add(self, latency_ms: float) -> None:
+        """Count one latency; shorter than a microsecond counts as one."""
+        self._buckets[math.ceil(math.log(max(latency_ms, _SHORTEST_MS), 1 + RESOLUTION))] += 1
+        self._max_ms = max(self._max_ms, latency_ms)
+
+    def percentiles(self) -> Percentiles:
+        """Nearest-rank percentiles; all 0 before the first `add`."""
+        return Percentiles(self._rank(0.50), self._rank(0.95), self._rank(0.99), self._max_ms)
+
+    def _rank(self, share: float) -> float:
+        wanted = share * self._buckets.total()
+        seen = 0
+        for bucket in sorted(self._buckets):
+            seen += self._buckets[bucket]
+            if seen >= wanted:
+                return min((1 + RESOLUTION) ** bucket, self._max_ms)
+        return 0.0
+
+
+class FrameRate:
+    """Frames per second over the last frames."""
+
+    def __init__(self, *, window: int = 30) -> None:
+        self._times_s: deque[float] = deque(maxlen=window)
+
+    def tick(self, now_s: float) -> float:
+        """Count a frame at `now_s`; the rate is 0 until there are two."""
+        self._times_s.append(now_s)
+        span_s = now_s - self._times_s[0]
+        return (len(self._times_s) - 1) / span_s if span_s > 0 else 0.0

@@ -1,0 +1,151 @@
+"""Pictures for people: heat maps, outlines of what was found, and sheets of many pictures.
+
+Maps are drawn on a scale that depends on the threshold and never on the picture: half of the colours lie below the
+threshold, half between it and 1, the highest value of an anomaly map. So any two pictures can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from stlm_edge.imaging import Image, Map, resize
+from stlm_edge.spec import Size
+
+Colour = tuple[int, int, int]
+"""Blue, green, red."""
+
+WHITE: Colour = (255, 255, 255)
+INK: Colour = (48, 42, 38)
+AMBER: Colour = (40, 215, 255)
+
+_HALO: Colour = (32, 32, 32)
+_EMPTY: Colour = (236, 234, 232)
+_CALM = 0.3
+"""Share of the scale up to which a heat map shows the picture alone: 60 % of the threshold."""
+_STRONGEST = 0.7
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def heat_map(image: Image, anomaly_map: Map, *, threshold: float) -> Image:
+    """Lay the map over a copy of the picture, the more opaque the more anomalous; calm areas stay as they are.
+
+    Args:
+        image: (H, W, 3) uint8, BGR.
+        anomaly_map: (H, W), 0 … 1.
+        threshold: the value from which on a pixel counts as anomalous.
+    """
+    drawn = image.copy()
+    level = _level(anomaly_map, threshold=threshold)
+    left, top, width, height = cv2.boundingRect(np.asarray(level > 255 * _CALM, np.uint8))
+    if width == 0:
+        return drawn
+    region = (slice(top, top + height), slice(left, left + width))
+    level = np.ascontiguousarray(level[region])
+    opacity = cv2.LUT(level, _opacities())
+    colours = cv2.applyColorMap(level, cv2.COLORMAP_TURBO)
+    drawn[region] = cv2.blendLinear(colours, np.ascontiguousarray(drawn[region]), opacity, 1 - opacity)
+    return drawn
+
+
+def draw_regions(image: Image, anomaly_map: Map, *, threshold: float, colour: Colour = AMBER) -> Image:
+    """Outline on a copy of the picture where the map reaches the threshold.
+
+    Args:
+        image: (H, W, 3) uint8, BGR.
+        anomaly_map: (H, W).
+    """
+    drawn = image.copy()
+    found = np.asarray(anomaly_map >= threshold, np.uint8)
+    contours, _ = cv2.findContours(found, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+    thickness = max(1, round(min(image.shape[:2]) / 300))
+    # The dark line beneath keeps the bright one visible on a bright part.
+    cv2.drawContours(drawn, contours, -1, _HALO, thickness + 2, cv2.LINE_AA)
+    cv2.drawContours(drawn, contours, -1, colour, thickness, cv2.LINE_AA)
+    return drawn
+
+
+def text_width(text: str, *, height: int) -> int:
+    """How many pixels `draw_text` takes for `text`, whose capitals are `height` pixels high."""
+    return int(cv2.getTextSize(text, _FONT, _scale(height), _stroke(height))[0][0])
+
+
+def draw_text(image: Image, text: str, *, left: int, baseline: int, height: int, colour: Colour) -> None:
+    """Write one line of ASCII text into `image`; `height` is that of a capital letter in pixels."""
+    origin = (left, baseline)
+    cv2.putText(image, text, origin, _FONT, _scale(height), colour, _stroke(height), cv2.LINE_AA)
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[Image]],
+    *,
+    titles: Sequence[str],
+    captions: Sequence[str],
+    cell: Size = (224, 224),
+) -> Image:
+    """Lay pictures out in a table, each fitted into its cell without distortion.
+
+    Args:
+        rows: one picture per column in each; (H, W, 3) uint8, BGR, of any size.
+        titles: one per column.
+        captions: one per row, written left of it; may have several lines.
+        cell: (height, width) of a picture's place in pixels.
+    Raises:
+        ValueError: if the numbers of pictures, titles and captions do not agree.
+    """
+    text = max(9, cell[0] // 20)
+    gap = text
+    lines = [caption.split("\n") for caption in captions]
+    margin = max((text_width(line, height=text) for caption in lines for line in caption), default=0) + 2 * gap
+    head = text + 2 * gap
+    height = head + len(rows) * (cell[0] + gap)
+    width = margin + len(titles) * (cell[1] + gap)
+    sheet: Image = np.full((height, width, 3), 255, np.uint8)
+    for column, title in enumerate(titles):
+        centre = margin + column * (cell[1] + gap) + cell[1] // 2
+        left = centre - text_width(title, height=text) // 2
+        draw_text(sheet, title, left=left, baseline=head - gap, height=text, colour=INK)
+    for index, (pictures, caption) in enumerate(zip(rows, lines, strict=True)):
+        top = head + index * (cell[0] + gap)
+        for number, line in enumerate(caption):
+            baseline = top + cell[0] // 2 + text // 2 + round((number - (len(caption) - 1) / 2) * 2 * text)
+            draw_text(sheet, line, left=gap, baseline=baseline, height=text, colour=INK)
+        for column, (picture, _) in enumerate(zip(pictures, titles, strict=True)):
+            left = margin + column * (cell[1] + gap)
+            sheet[top : top + cell[0], left : left + cell[1]] = _letterboxed(picture, cell)
+    return sheet
+
+
+def _level(anomaly_map: Map, *, threshold: float) -> NDArray[np.uint8]:
+    """(H, W), 0 … 255; the threshold lies at 127.5."""
+    span = max(1 - threshold, 1e-6)
+    above = 127.5 + (anomaly_map - threshold) * np.float32(127.5 / span)
+    below = anomaly_map * np.float32(127.5 / max(threshold, 1e-6))
+    return np.asarray(np.clip(np.where(anomaly_map < threshold, below, above), 0, 255), np.uint8)
+
+
+def _opacities() -> NDArray[np.float32]:
+    """(256,), one per level: none while calm, then growing evenly."""
+    share = np.linspace(0, 1, 256, dtype=np.float32)
+    return np.asarray(_STRONGEST * np.clip((share - _CALM) / (1 - _CALM), 0, 1), np.float32)
+
+
+def _letterboxed(image: Image, cell: Size) -> Image:
+    rows, columns = image.shape[:2]
+    scale = min(cell[0] / rows, cell[1] / columns)
+    fitted = resize(image, (max(1, round(rows * scale)), max(1, round(columns * scale))))
+    box: Image = np.full((*cell, 3), _EMPTY, np.uint8)
+    top, left = (cell[0] - fitted.shape[0]) // 2, (cell[1] - fitted.shape[1]) // 2
+    box[top : top + fitted.shape[0], left : left + fitted.shape[1]] = fitted
+    return box
+
+
+def _scale(height: int) -> float:
+    return cv2.getFontScaleFromHeight(_FONT, height, _stroke(height))
+
+
+def _stroke(height: int) -> int:
+    return max(1, round(height / 10))

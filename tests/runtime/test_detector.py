@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runtime.detector import Detector
+from stlm_edge.errors import EngineError, ImageError, SpecError
+
+from .conftest import SPEC, THRESHOLD, picture
+
+
+def test_bright_spot_is_an_anomaly_in_frame_pixels(engine: Path) -> None:
+    with Detector.open(engine) as detector:
+        anomaly = detector.inspect(picture(60, spot=250))
+    assert anomaly.is_anomalous
+    assert anomaly.score == pytest.approx(250 / 255, abs=1e-5)
+    assert anomaly.anomaly_map.shape == (96, 192)
+    assert anomaly.anomaly_map.dtype == np.float32
+    row, column = np.unravel_index(anomaly.anomaly_map.argmax(), anomaly.anomaly_map.shape)
+    assert 24 <= row < 48
+    assert 48 <= column < 72
+
+
+def test_even_picture_is_good(engine: Path) -> None:
+    with Detector.open(engine) as detector:
+        anomaly = detector.inspect(picture(60))
+    assert not anomaly.is_anomalous
+    assert anomaly.score == pytest.approx(60 / 255, abs=1e-5)
+
+
+def test_score_at_the_threshold_is_an_anomaly(engine: Path) -> None:
+    with Detector.open(engine) as detector:
+        score = detector.inspect(picture(60)).score
+    with Detector.open(engine, threshold=score) as detector:
+        assert detector.inspect(picture(60)).is_anomalous
+
+
+def test_detector_knows_its_specification_and_threshold(engine: Path) -> None:
+    with Detector.open(engine) as detector:
+        assert detector.spec == SPEC
+        assert detector.threshold.value == THRESHOLD
+
+
+def test_threshold_by_hand_is_logged_with_the_calibrated_one(engine: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO), Detector.open(engine, threshold=0.25) as detector:
+        assert detector.threshold.value == 0.25
+    assert "threshold 0.25 given by hand instead of the calibrated 0.5" in caplog.text
+
+
+def test_threshold_that_is_not_a_number_is_refused(engine: Path) -> None:
+    with pytest.raises(SpecError, match="expected a finite number"):
+        Detector.open(engine, threshold=float("nan"))
+
+
+def test_latencies_are_positive_and_add_up(engine: Path) -> None:
+    with Detector.open(engine) as detector:
+        latency = detector.inspect(picture(60)).latency
+    stages = (latency.prepare_ms, latency.infer_ms, latency.decide_ms)
+    assert min(stages) > 0
+    assert latency.total_ms == pytest.approx(sum(stages))
+
+
+def test_grey_frame_is_refused(engine: Path) -> None:
+    with Detector.open(engine) as detector, pytest.raises(ImageError, match="expected"):
+        detector.inspect(np.zeros((64, 64), np.uint8))
+
+
+def test_closed_detector_does_not_inspect(engine: Path) -> None:
+    with Detector.open(engine) as detector:
+        pass
+    with pytest.raises(EngineError, match="has been closed"):
+        detector.inspect(picture(60))

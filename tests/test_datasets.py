@@ -1,0 +1,184 @@
+"""Data-set layouts, on files that the tests make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from stlm_edge.datasets import load_category, texture_paths
+from stlm_edge.errors import DataError, ImageError
+from stlm_edge.imaging import read_image, read_mask
+
+
+def write(path: Path, *, shape: tuple[int, ...] = (12, 16, 3), dtype: type = np.uint8) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype=dtype)
+    done, data = cv2.imencode(path.suffix.lower(), image)
+    assert done
+    path.write_bytes(data.tobytes())
+    return path
+
+
+def make_category(root: Path) -> Path:
+    for name in ("002", "000", "001"):
+        write(root / "train" / "good" / f"{name}.png")
+    write(root / "test" / "good" / "000.png")
+    for kind in ("scratch", "chip"):
+        for name in ("001", "000"):
+            write(root / "test" / kind / f"{name}.png")
+            write(root / "ground_truth" / kind / f"{name}_mask.png", shape=(12, 16))
+    return root
+
+
+def test_mvtec_layout_is_listed_in_order(tmp_path: Path) -> None:
+    category = load_category(make_category(tmp_path / "data" / "plate").parent, "plate")
+    assert category.name == "plate"
+    assert [sample.path.name for sample in category.train] == ["000.png", "001.png", "002.png"]
+    assert all(sample.label == "good" and sample.mask is None for sample in category.train)
+    found = [(sample.label, sample.path.name) for sample in category.test]
+    assert found == [
+        ("chip", "000.png"),
+        ("chip", "001.png"),
+        ("good", "000.png"),
+        ("scratch", "000.png"),
+        ("scratch", "001.png"),
+    ]
+    masks = [sample.mask for sample in category.test]
+    assert masks[2] is None
+    assert masks[1] == tmp_path / "data" / "plate" / "ground_truth" / "chip" / "001_mask.png"
+
+
+def test_category_folder_itself_can_be_given(tmp_path: Path) -> None:
+    root = make_category(tmp_path / "plate")
+    assert load_category(root, None) == load_category(tmp_path, "plate")
+
+
+def test_plain_folder_is_good_pictures_to_train_on(tmp_path: Path) -> None:
+    for name in ("b.png", "a.jpg"):
+        write(tmp_path / "parts" / name)
+    category = load_category(tmp_path / "parts", None)
+    assert (category.name, category.test) == ("parts", ())
+    assert [sample.path.name for sample in category.train] == ["a.jpg", "b.png"]
+
+
+def test_name_of_the_current_folder_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "parts" / "a.png")
+    monkeypatch.chdir(tmp_path / "parts")
+    assert load_category(Path(), None).name == "parts"
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".PNG", ".Jpg", ".TIF"])
+@pytest.mark.parametrize("shape", [(12, 16), (20, 9, 3)], ids=["grey", "colour"])
+def test_pictures_of_every_suffix_are_found_and_read(tmp_path: Path, suffix: str, shape: tuple[int, ...]) -> None:
+    write(tmp_path / f"a{suffix}", shape=shape)
+    (sample,) = load_category(tmp_path, None).train
+    assert read_image(sample.path).shape == (*shape[:2], 3)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_pictures_of_16_bits_are_found_and_read(tmp_path: Path, suffix: str) -> None:
+    write(tmp_path / f"a{suffix}", shape=(8, 9), dtype=np.uint16)
+    (sample,) = load_category(tmp_path, None).train
+    assert read_image(sample.path).dtype == np.uint8
+
+
+def test_hidden_files_and_other_files_are_passed_over(tmp_path: Path) -> None:
+    root = make_category(tmp_path / "plate")
+    for name in (".hidden.png", "notes.txt", "Thumbs.db"):
+        (root / "train" / "good" / name).write_bytes(b"x")
+    write(root / "test" / ".cache" / "000.png")
+    (root / "train" / "good" / "folder.png").mkdir()
+    category = load_category(root, None)
+    assert len(category.train) == 3
+    assert {sample.label for sample in category.test} == {"good", "scratch", "chip"}
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif"])
+def test_mask_may_have_another_suffix_than_its_picture(tmp_path: Path, suffix: str) -> None:
+    write(tmp_path / "train" / "good" / "0.jpg")
+    write(tmp_path / "test" / "chip" / "0.jpg")
+    mask = write(tmp_path / "ground_truth" / "chip" / f"0_mask{suffix}", shape=(12, 16))
+    assert load_category(tmp_path, None).test[0].mask == mask
+
+
+def test_mask_without_a_picture_is_passed_over(tmp_path: Path) -> None:
+    root = make_category(tmp_path / "plate")
+    write(root / "ground_truth" / "chip" / "900_mask.png", shape=(12, 16))
+    write(root / "ground_truth" / "dent" / "000_mask.png", shape=(12, 16))
+    assert len(load_category(root, None).test) == 5
+
+
+def test_category_without_test_pictures_can_be_trained_on(tmp_path: Path) -> None:
+    write(tmp_path / "train" / "good" / "0.png")
+    assert load_category(tmp_path, None).test == ()
+
+
+def test_defect_without_a_mask_is_refused(tmp_path: Path) -> None:
+    root = make_category(tmp_path / "plate")
+    (root / "ground_truth" / "chip" / "001_mask.png").unlink()
+    write(root / "ground_truth" / "chip" / "001.png", shape=(12, 16))
+    with pytest.raises(DataError, match=r"test/chip/001\.png shows a defect.*001_mask\.png.*add the mask"):
+        load_category(root, None)
+
+
+def test_mask_of_another_size_is_refused_when_it_is_read(tmp_path: Path) -> None:
+    root = make_category(tmp_path / "plate")
+    write(root / "ground_truth" / "chip" / "000_mask.png", shape=(10, 16))
+    sample = load_category(root, None).test[0]
+    assert sample.mask is not None
+    with pytest.raises(ImageError, match="10 x 16.*12 x 16"):
+        read_mask(sample.mask, size=(12, 16))
+
+
+def test_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere does not exist, expected a folder"):
+        load_category(tmp_path / "nowhere", None)
+    with pytest.raises(DataError, match=r"a\.png is a file"):
+        load_category(write(tmp_path / "a.png"), None)
+
+
+@pytest.mark.parametrize("content", [[], ["notes.txt", ".hidden.png"]])
+def test_folder_without_pictures_is_refused(tmp_path: Path, content: list[str]) -> None:
+    for name in content:
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(DataError, match=r"neither pictures \(\.bmp.*nor train/good/, found no folder"):
+        load_category(tmp_path, None)
+
+
+def test_data_set_without_a_category_given_names_the_categories(tmp_path: Path) -> None:
+    make_category(tmp_path / "plate")
+    with pytest.raises(DataError, match="found the folders plate"):
+        load_category(tmp_path, None)
+
+
+def test_missing_category_is_refused_with_those_that_are_there(tmp_path: Path) -> None:
+    make_category(tmp_path / "plate")
+    make_category(tmp_path / "gear")
+    with pytest.raises(DataError, match="no category 'bolt', found the folders gear, plate"):
+        load_category(tmp_path, "bolt")
+
+
+@pytest.mark.parametrize("folder", ["train", "train/good", "train/fine"])
+def test_category_without_good_training_pictures_is_refused(tmp_path: Path, folder: str) -> None:
+    (tmp_path / folder).mkdir(parents=True)
+    with pytest.raises(DataError, match="no good pictures to train on"):
+        load_category(tmp_path, None)
+
+
+def test_textures_are_found_at_any_depth(tmp_path: Path) -> None:
+    names = ["wood/oak/1.JPG", "a.png", "wood/2.png"]
+    for name in names:
+        write(tmp_path / name)
+    write(tmp_path / ".cache" / "3.png")
+    (tmp_path / "sources.csv").write_text("x")
+    assert texture_paths(tmp_path) == sorted(tmp_path / name for name in names)
+
+
+def test_texture_folder_without_pictures_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no pictures"):
+        texture_paths(tmp_path)
+    with pytest.raises(DataError, match="does not exist"):
+        texture_paths(tmp_path / "nowhere")

@@ -1,0 +1,92 @@
+"""Files are replaced whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from stlm_edge.errors import OutputError
+from stlm_edge.files import make_folder, replacing, sha256, write_bytes, write_text
+
+
+def full_disk(*_: object, **__: object) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_text_is_written_into_new_folders(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "c.txt"
+    write_text(path, "größer")
+    assert path.read_text(encoding="utf-8") == "größer"
+
+
+def test_old_file_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old and long")
+    write_text(path, "new")
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_error_inside_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_temporary_file_keeps_the_suffix(tmp_path: Path) -> None:
+    with replacing(tmp_path / "model.onnx") as temporary:
+        assert temporary.suffix == ".onnx"
+        temporary.write_bytes(b"x")
+
+
+def test_full_disk_is_an_output_error_and_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full_disk)
+        with pytest.raises(OutputError, match=r"a\.txt \(No space left on device\); free space"):
+            write_bytes(path, b"new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_disk_that_fills_up_when_flushed_is_an_output_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full_disk)
+        with pytest.raises(OutputError, match="No space left"):
+            write_text(tmp_path / "a.txt", "new")
+    assert os.listdir(tmp_path) == []
+
+
+def test_file_in_the_way_of_a_folder_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="cannot write"):
+        write_text(tmp_path / "file" / "a.txt", "x")
+    with pytest.raises(OutputError, match="cannot write"):
+        make_folder(tmp_path / "file")
+
+
+def test_written_file_has_the_usual_rights(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("x")
+    write_text(tmp_path / "atomic", "x")
+    assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_folder_is_made_with_its_parents_and_left_empty(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    assert os.listdir(tmp_path / "a" / "b") == []
+
+
+def test_hash_is_that_of_the_content(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 5000
+    (tmp_path / "a").write_bytes(data)
+    assert sha256(tmp_path / "a") == hashlib.sha256(data).hexdigest()

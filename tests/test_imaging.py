@@ -1,0 +1,183 @@
+"""Reading, writing and resizing pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+
+from stlm_edge.errors import ImageError, OutputError
+from stlm_edge.imaging import read_image, read_mask, resize, resize_map, to_input, write_image
+from stlm_edge.spec import ModelSpec
+from stlm_edge.synthetic import render_part
+
+SPEC = ModelSpec(
+    category="plate", architecture="stlm-tiny", input_size=(64, 128), map_size=(16, 32), weights_sha256="0" * 64
+)
+
+
+def picture(size: tuple[int, int], *, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+def pil_resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """PIL's anti-aliased bilinear filter, which the authors use."""
+    return np.asarray(PIL.Image.fromarray(image).resize(size[::-1], PIL.Image.Resampling.BILINEAR))
+
+
+def distance(first: np.ndarray, second: np.ndarray) -> float:
+    return float(np.abs(first.astype(np.float64) - second).mean())
+
+
+@pytest.mark.parametrize("source", [(200, 200), (130, 65), (63, 500), (31, 31), (64, 64), (1, 1), (4097, 3)])
+@pytest.mark.parametrize("value", [0, 93, 255])
+def test_constant_picture_stays_constant(source: tuple[int, int], value: int) -> None:
+    resized = resize(np.full((*source, 3), value, np.uint8), (64, 64))
+    assert resized.shape == (64, 64, 3)
+    assert np.all(resized == value)
+
+
+def test_halving_takes_the_mean_of_four_pixels() -> None:
+    image = picture((64, 96))
+    mean = image.reshape(32, 2, 48, 2, 3).astype(np.float64).mean(axis=(1, 3))
+    assert np.abs(resize(image, (32, 48)) - mean).max() <= 0.5
+
+
+def test_quartering_halves_twice() -> None:
+    image = picture((128, 64))
+    assert np.array_equal(resize(image, (32, 16)), resize(resize(image, (64, 32)), (32, 16)))
+
+
+def test_one_side_may_shrink_while_the_other_grows() -> None:
+    rows = np.repeat(np.arange(0, 240, 2, dtype=np.uint8)[:, None, None], 20, axis=1).repeat(3, axis=2)
+    resized = resize(rows, (30, 50))
+    assert resized.shape == (30, 50, 3)
+    assert np.all(resized == resized[:, :1])
+    assert np.all(np.abs(resized[:, 0, 0] - (np.arange(30) * 8.0 + 3)) <= 1)
+
+
+def test_picture_of_the_wanted_size_is_left_alone() -> None:
+    image = picture((48, 32))
+    assert np.array_equal(resize(image, (48, 32)), image)
+
+
+def test_grey_picture_stays_grey() -> None:
+    assert resize(picture((100, 60))[..., 0], (32, 32)).shape == (32, 32)
+
+
+@pytest.mark.parametrize(("source", "limit"), [(768, 2.5), (512, 2.5), (400, 3.0), (192, 1.0)])
+def test_resizing_stays_near_the_authors_filter(source: int, limit: float) -> None:
+    image = render_part(np.random.default_rng(0), size=(source, source), defect=None).image
+    assert distance(resize(image, (256, 256)), pil_resize(image, (256, 256))) < limit
+
+
+def test_shrinking_three_times_is_nearer_to_the_authors_filter_than_plain_bilinear() -> None:
+    image = render_part(np.random.default_rng(0), size=(768, 768), defect=None).image
+    reference = pil_resize(image, (256, 256))
+    plain = cv2.resize(image, (256, 256), interpolation=cv2.INTER_LINEAR)
+    assert distance(resize(image, (256, 256)), reference) < 0.6 * distance(plain, reference)
+
+
+def test_anomaly_map_is_interpolated_between_pixel_centres() -> None:
+    resized = resize_map(np.array([[0.0, 1.0]], np.float32), (1, 4))
+    assert resized.dtype == np.float32
+    assert np.allclose(resized, [[0, 0.25, 0.75, 1]])
+
+
+def test_input_has_the_size_of_the_specification() -> None:
+    batch = to_input(picture((480, 640)), spec=SPEC)
+    assert batch.shape == (1, 64, 128, 3)
+    assert batch.dtype == np.uint8
+    assert batch.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((8, 8, 3), np.uint16),
+        np.zeros((0, 8, 3), np.uint8),
+        np.zeros((1, 8, 8, 3), np.uint8),
+    ],
+    ids=["grey", "four channels", "float", "16 bits", "empty", "batch"],
+)
+def test_frame_of_wrong_shape_or_type_is_refused(frame: np.ndarray) -> None:
+    with pytest.raises(ImageError, match=r"expected \(H, W, 3\) uint8"):
+        to_input(frame, spec=SPEC)
+
+
+def test_picture_comes_back_as_written(tmp_path: Path) -> None:
+    image = picture((20, 30))
+    write_image(tmp_path / "new" / "a.png", image)
+    assert np.array_equal(read_image(tmp_path / "new" / "a.png"), image)
+
+
+def test_grey_is_repeated_in_three_channels(tmp_path: Path) -> None:
+    grey = picture((20, 30))[..., 0]
+    write_image(tmp_path / "a.png", grey)
+    assert np.array_equal(read_image(tmp_path / "a.png"), np.repeat(grey[..., None], 3, axis=2))
+
+
+def test_16_bits_are_scaled_to_8(tmp_path: Path) -> None:
+    deep = np.array([[0, 256 * 100, 65535]], np.uint16)
+    cv2.imwrite(str(tmp_path / "a.png"), deep)
+    assert np.abs(read_image(tmp_path / "a.png")[0, :, 0].astype(int) - [0, 100, 255]).max() <= 1
+
+
+def test_transparency_is_dropped(tmp_path: Path) -> None:
+    image = np.dstack([picture((5, 6)), np.zeros((5, 6), np.uint8)])
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    assert np.array_equal(read_image(tmp_path / "a.png"), image[..., :3])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_truncated_picture_is_refused(tmp_path: Path, suffix: str, share: float) -> None:
+    path = tmp_path / f"a{suffix}"
+    write_image(path, picture((64, 64)))
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(ImageError, match="empty, truncated or not a picture"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n"])
+def test_file_that_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=r"a\.png is empty, truncated or not a picture"):
+        read_image(path)
+
+
+def test_missing_picture_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"nowhere\.png cannot be read"):
+        read_image(tmp_path / "nowhere.png")
+
+
+def test_mask_is_cut_at_half_of_its_range(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", np.array([[0, 1, 127, 128, 255]], np.uint8))
+    mask = read_mask(tmp_path / "a.png", size=(1, 5))
+    assert mask.dtype == np.uint8
+    assert mask.tolist() == [[0, 0, 0, 1, 1]]
+
+
+def test_mask_of_another_size_is_refused_with_both_sizes(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", np.zeros((10, 20), np.uint8))
+    with pytest.raises(ImageError, match=r"10 x 20 \(height x width\).*30 x 40 \(height x width\)"):
+        read_mask(tmp_path / "a.png", size=(30, 40))
+
+
+def test_place_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot write"):
+        write_image(tmp_path / "file" / "a.png", picture((4, 4)))
+
+
+def test_suffix_that_no_picture_has_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="suffix"):
+        write_image(tmp_path / "a.xyz", picture((4, 4)))

@@ -1,0 +1,42 @@
+"""The image score and the verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stlm_edge.scoring import image_score, is_anomalous
+from stlm_edge.spec import Threshold
+
+ARRAYS = dict(np.load(Path(__file__).parent / "golden" / "metrics.npz"))
+
+
+@pytest.mark.parametrize("name", ["main", "coarse"])
+def test_image_scores_meet_the_golden_values(name: str) -> None:
+    scores = [image_score(anomaly_map, top_k=100) for anomaly_map in ARRAYS[f"{name}_scores"]]
+    assert np.abs(scores - ARRAYS[f"{name}_image_scores"]).max() < 1e-6
+
+
+def test_image_score_is_the_mean_of_the_highest_values() -> None:
+    anomaly_map = np.array([[0.1, 0.9], [0.5, 0.3]], np.float32)
+    assert image_score(anomaly_map, top_k=1) == pytest.approx(0.9)
+    assert image_score(anomaly_map, top_k=2) == pytest.approx(0.7)
+
+
+def test_all_values_count_where_there_are_fewer_than_wanted() -> None:
+    assert image_score(np.array([[0.0, 1.0]], np.float32), top_k=100) == pytest.approx(0.5)
+
+
+def test_scoring_leaves_the_map_alone() -> None:
+    anomaly_map = np.random.default_rng(0).random((20, 20), dtype=np.float32)
+    before = anomaly_map.copy()
+    image_score(anomaly_map, top_k=10)
+    assert np.array_equal(anomaly_map, before)
+
+
+def test_picture_is_anomalous_from_the_threshold_on() -> None:
+    threshold = Threshold(value=0.5, method="f1-optimal", images=2)
+    assert is_anomalous(0.5, threshold)
+    assert not is_anomalous(np.nextafter(0.5, 0), threshold)

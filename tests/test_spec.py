@@ -1,0 +1,131 @@
+"""The model specification and the sidecar of an engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stlm_edge.errors import SpecError
+from stlm_edge.spec import SCHEMA_VERSION, SIZE_MULTIPLE, EngineRecord, ModelSpec, Sidecar, Threshold
+
+SPEC = ModelSpec(
+    category="plate",
+    architecture="stlm-tiny",
+    input_size=(256, 320),
+    map_size=(64, 80),
+    weights_sha256="0" * 64,
+    threshold=Threshold(value=0.25, method="good-quantile", images=40, false_alarm_rate=0.05),
+    normal_score_range=(0.01, 0.2),
+)
+ENGINE = EngineRecord(
+    flavour="onnx",
+    version="1.19",
+    device="any",
+    precision="float32",
+    engine_sha256="1" * 64,
+    max_map_error=1e-5,
+    max_score_error=1e-6,
+    verified_images=4,
+)
+
+
+def altered(**changes: Any) -> str:
+    return json.dumps({**json.loads(SPEC.to_json()), **changes})
+
+
+def test_specification_survives_json() -> None:
+    assert ModelSpec.from_json(SPEC.to_json()) == SPEC
+
+
+def test_specification_without_a_threshold_survives_json() -> None:
+    bare = dataclasses.replace(SPEC, threshold=None, normal_score_range=None)
+    assert ModelSpec.from_json(bare.to_json()) == bare
+
+
+def test_unknown_key_is_refused() -> None:
+    with pytest.raises(SpecError, match="colour"):
+        ModelSpec.from_json(altered(colour="red"))
+
+
+def test_missing_key_is_refused() -> None:
+    data = json.loads(SPEC.to_json())
+    del data["top_k"]
+    with pytest.raises(SpecError, match="top_k"):
+        ModelSpec.from_json(json.dumps(data))
+
+
+def test_unknown_key_of_the_threshold_is_refused() -> None:
+    with pytest.raises(SpecError, match="Threshold has unknown keys"):
+        ModelSpec.from_json(altered(threshold={"value": 1}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schema_version": SCHEMA_VERSION + 1}, f"schema version {SCHEMA_VERSION + 1}, this toolkit reads"),
+        ({"resize": "area"}, "resize 'area'"),
+        ({"channel_order": "RGB"}, "channel_order 'RGB'"),
+        ({"input_size": [256, 100]}, "256 x 100"),
+        ({"input_size": [0, SIZE_MULTIPLE]}, f"0 x {SIZE_MULTIPLE}"),
+        ({"input_size": [256]}, "input size is 256"),
+        ({"top_k": 0}, "top_k is 0"),
+        ({"threshold": 0.5}, "float where an object"),
+    ],
+)
+def test_value_that_cannot_work_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        ModelSpec.from_json(altered(**changes))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3"])
+def test_text_that_is_no_json_object_is_refused(text: str) -> None:
+    with pytest.raises(SpecError):
+        ModelSpec.from_json(text)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_threshold_that_is_not_finite_is_refused(value: float) -> None:
+    with pytest.raises(SpecError, match="finite"):
+        Threshold(value=value, method="f1-optimal", images=1)
+
+
+def test_missing_threshold_names_the_way_to_get_one() -> None:
+    assert SPEC.require_threshold().value == 0.25
+    with pytest.raises(SpecError, match="python -m train threshold"):
+        dataclasses.replace(SPEC, threshold=None).require_threshold()
+
+
+def test_sidecar_survives_writing_beside_the_engine(tmp_path: Path) -> None:
+    engine = tmp_path / "plate.onnx"
+    Sidecar(SPEC, ENGINE).write(engine)
+    assert (tmp_path / "plate.onnx.json").is_file()
+    assert Sidecar.read(engine) == Sidecar(SPEC, ENGINE)
+
+
+def test_missing_sidecar_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"no plate\.onnx\.json beside it"):
+        Sidecar.read(tmp_path / "plate.onnx")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe", b"{}", b'{"spec": {}, "engine": {}}', b'{"spec": 1, "engine": 2}']
+)
+def test_damaged_sidecar_is_refused_with_its_path(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "plate.onnx.json").write_bytes(content)
+    with pytest.raises(SpecError, match=r"plate\.onnx\.json"):
+        Sidecar.read(tmp_path / "plate.onnx")
+
+
+def test_sidecar_with_a_damaged_engine_record_is_refused(tmp_path: Path) -> None:
+    engine = tmp_path / "plate.onnx"
+    Sidecar(SPEC, ENGINE).write(engine)
+    data = json.loads(Sidecar.path_for(engine).read_text())
+    del data["engine"]["flavour"]
+    Sidecar.path_for(engine).write_text(json.dumps(data))
+    with pytest.raises(SpecError, match=r"EngineRecord.*flavour"):
+        Sidecar.read(engine)

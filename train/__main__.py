@@ -1,0 +1,116 @@
+"""`python -m train`: fit a model on good pictures, evaluate it, choose its threshold, fetch published weights."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stlm_edge.cli import run
+from train.options import training_options
+
+FOLDER = click.Path(path_type=Path)
+
+data_option = click.option(
+    "--data", required=True, type=FOLDER, help="Data set in MVTec AD's layout, or a plain folder of good pictures."
+)
+category_option = click.option("--category", help="Folder below --data; without it --data is the category itself.")
+device_option = click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
+
+
+@click.group()
+def command() -> None:
+    """Train STLM on good pictures only."""
+
+
+@command.command()
+@data_option
+@category_option
+@click.option("--textures", type=FOLDER, help="Folder tree of pictures to cut pseudo anomalies from, such as DTD.")
+@click.option("--output", "-o", type=FOLDER, help="Folder of the run.  [default: runs/CATEGORY]")
+@click.option("--preset", default="paper", show_default=True, help="paper, cpu, or a YAML file of settings.")
+@training_options
+def fit(
+    data: Path, category: str | None, textures: Path | None, output: Path | None, preset: str, **settings: Any
+) -> None:
+    """Train a model and choose its threshold.
+
+    Settings below override the preset. Ctrl-C ends the training early and keeps what was learnt.
+    """
+    from train.config import from_dict, load_preset
+    from train.fit import fit as run_fit
+
+    given = {name: value for name, value in settings.items() if value is not None}
+    config = from_dict(load_preset(preset) | given)
+    checkpoint = run_fit(config, data=data, category=category, textures=textures, output=output)
+    click.echo(checkpoint)
+
+
+@command.command()
+@click.argument("checkpoint", type=FOLDER)
+@data_option
+@category_option
+@device_option
+@click.option("--output", "-o", type=FOLDER, help="Folder for metrics and pictures.  [default: beside CHECKPOINT]")
+def evaluate(checkpoint: Path, data: Path, category: str | None, device: str, output: Path | None) -> None:
+    """Measure CHECKPOINT on the test pictures, at their own resolution."""
+    from stlm_edge.datasets import load_category
+    from stlm_edge.network.inspector import Inspector
+    from train import evaluate as evaluation
+    from train.checkpoint import load
+    from train.device import choose_device
+
+    loaded = load(checkpoint)
+    inspector = Inspector(loaded.network, loaded.spec).to(choose_device(device))
+    measured, results = evaluation.evaluate(inspector, load_category(data, category).test)
+    folder = output or checkpoint.parent
+    evaluation.write_json(folder / "evaluation.json", measured)
+    evaluation.write_sheet(folder / "evaluation.png", results, threshold=measured.threshold)
+    click.echo(evaluation.table(measured))
+    click.echo(f"written: {folder / 'evaluation.json'}, {folder / 'evaluation.png'}")
+
+
+@command.command()
+@click.argument("checkpoint", type=FOLDER)
+@data_option
+@category_option
+@device_option
+@click.option("--false-alarm-rate", type=float, help="Wanted share of good pictures above it.  [default: as trained]")
+def threshold(
+    checkpoint: Path, data: Path, category: str | None, device: str, false_alarm_rate: float | None
+) -> None:
+    """Choose the threshold of CHECKPOINT again, from the good pictures that its training held out."""
+    from train.fit import recalibrate
+
+    before, after = recalibrate(
+        checkpoint, data=data, category=category, device=device, false_alarm_rate=false_alarm_rate
+    )
+    was = "none" if before is None else f"{before.value:.4f}"
+    click.echo(
+        f"threshold {after.value:.4f} (was {was}), from {after.images} held-out good pictures; "
+        f"expected false-alarm rate {after.false_alarm_rate:.3g}"
+    )
+
+
+@command.command()
+@click.argument("name")
+def weights(name: str) -> None:
+    """Fetch published weights: mobile_sam, sam_vit_b, sam_vit_l or sam_vit_h."""
+    from stlm_edge.errors import WeightsError
+    from stlm_edge.network.weights import PUBLISHED, locate
+
+    if name not in PUBLISHED:
+        raise WeightsError(f"no published weights {name!r}; expected one of {', '.join(PUBLISHED)}")
+    click.echo(locate(name))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return run(command, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""A checkpoint: one safetensors file that holds the weights, the specification and the run's configuration."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from stlm_edge.errors import CheckpointError, StlmError
+from stlm_edge.files import replacing
+from stlm_edge.network.encoder import architecture_named
+from stlm_edge.network.stlm import Stlm
+from stlm_edge.network.weights import fingerprint
+from stlm_edge.spec import ModelSpec
+from train.config import TrainConfig, from_dict
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network with what is needed to judge and to export it."""
+
+    network: Stlm
+    spec: ModelSpec
+    config: TrainConfig
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, atomically. Raises `OutputError`."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.network.state_dict().items()}
+    metadata = {"spec": checkpoint.spec.to_json(), "config": json.dumps(checkpoint.config.to_dict())}
+    with replacing(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata=metadata)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint back onto the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged or no checkpoint of this toolkit.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} is no file; expected a checkpoint, such as runs/NAME/model.safetensors")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file ({error}); train again") from None
+    if not {"spec", "config"} <= set(metadata):
+        raise CheckpointError(f"{path} holds tensors but no specification; expected what 'python -m train fit' writes")
+    try:
+        spec = ModelSpec.from_json(metadata["spec"])
+        config = from_dict(json.loads(metadata["config"]))
+        network = Stlm(architecture_named(spec.architecture))
+        network.load_state_dict(tensors)
+    except (StlmError, json.JSONDecodeError, RuntimeError) as error:
+        raise CheckpointError(f"{path} does not fit this version of stlm-edge ({error}); train again") from None
+    if fingerprint(tensors) != spec.weights_sha256:
+        raise CheckpointError(f"{path} has other weights than its specification says; it was altered, train again")
+    return Checkpoint(network=network.eval(), spec=spec, config=config)

@@ -1,0 +1,151 @@
+"""One training run from a folder of pictures to a finished checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from stlm_edge.datasets import Category, load_category, texture_paths
+from stlm_edge.errors import CheckpointError, DataError, OutputError
+from stlm_edge.files import make_folder, write_text
+from stlm_edge.network.encoder import architecture_named
+from stlm_edge.network.inspector import Inspector, prepare
+from stlm_edge.network.stlm import Stlm
+from stlm_edge.network.weights import fingerprint, load_mobile_sam, locate
+from stlm_edge.spec import ModelSpec, Threshold
+from train.checkpoint import Checkpoint, load, save
+from train.config import TrainConfig
+from train.data import Batches, load_images, split
+from train.device import choose_device
+from train.evaluate import score_images
+from train.loop import EpochLosses, train
+from train.teacher import build_teacher, settle
+from train.textures import FolderTextures, ProceduralTextures, TextureSource
+from train.threshold import good_quantile
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_NAME = "model.safetensors"
+SETTLING_IMAGES = 16
+
+
+def fit(
+    config: TrainConfig, *, data: Path, category: str | None, textures: Path | None, output: Path | None
+) -> Path:
+    """Train, choose the threshold and write the run's folder.
+
+    The folder gets `model.safetensors` (after each epoch, and with its threshold at the end), `config.yaml` and
+    `history.jsonl`, one line of losses for each epoch.
+
+    Returns:
+        The checkpoint's path.
+    Raises:
+        StlmError: in the words of whatever is wrong with data, weights, settings or the output folder.
+    """
+    device = choose_device(config.device)
+    loaded = load_category(data, category)
+    source = _texture_source(textures)
+    folder = output or Path("runs") / loaded.name
+    checkpoint = folder / CHECKPOINT_NAME
+    if checkpoint.exists():
+        raise OutputError(f"{checkpoint} exists; choose another folder with --output, or delete it")
+    make_folder(folder)
+    training, held_out = split(loaded.train, holdout=config.holdout, seed=config.seed)
+    images = load_images(training, size=config.image_size, skip_corrupt=config.skip_corrupt)
+    held_out_images = load_images(held_out, size=config.image_size, skip_corrupt=config.skip_corrupt)
+
+    torch.manual_seed(config.seed)
+    network = Stlm(architecture_named(config.architecture))
+    if config.initial_weights is None:
+        logger.warning("NO INITIAL WEIGHTS: both streams and the decoder start RANDOM; give --initial-weights mobile_sam")
+    else:
+        logger.info("initial weights: %s", load_mobile_sam(network, locate(config.initial_weights)))
+    network.to(device)
+    spec = ModelSpec(
+        category=loaded.name,
+        architecture=config.architecture,
+        input_size=config.image_size,
+        map_size=config.image_size,
+        weights_sha256="",
+    )
+    teacher = build_teacher(config.teacher, weights=config.teacher_weights, image_size=config.image_size).to(device)
+    if config.teacher_weights is None:
+        settle(teacher, prepare(torch.from_numpy(np.stack(images[:SETTLING_IMAGES])).to(device), spec))
+    batches = Batches(
+        images,
+        textures=source,
+        batch_size=config.batch_size,
+        probability=config.anomaly_probability,
+        self_textures=config.self_textures,
+        seed=config.seed,
+    )
+    write_text(folder / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
+    history: list[str] = []
+
+    def keep(losses: EpochLosses) -> None:
+        history.append(json.dumps(dataclasses.asdict(losses)))
+        write_text(folder / "history.jsonl", "\n".join(history) + "\n")
+        save(checkpoint, _finished(network, spec, config))
+
+    logger.info(
+        "training %s on %d pictures (%d held out) at %d x %d on %s",
+        config.architecture,
+        len(images),
+        len(held_out_images),
+        *config.image_size,
+        device,
+    )
+    if not train(network, teacher, batches, spec=spec, config=config, after_epoch=keep):
+        logger.warning("interrupted; the model is kept as it is")
+    scores = score_images(Inspector(network, spec), held_out_images)
+    threshold = good_quantile(scores, false_alarm_rate=config.false_alarm_rate)
+    spec = dataclasses.replace(spec, threshold=threshold, normal_score_range=(min(scores), max(scores)))
+    save(checkpoint, _finished(network, spec, config))
+    logger.info(
+        "threshold %.4f from %d held-out good pictures, expected false-alarm rate %.3g",
+        threshold.value,
+        threshold.images,
+        threshold.false_alarm_rate,
+    )
+    return checkpoint
+
+
+def recalibrate(
+    path: Path, *, data: Path, category: str | None, device: str, false_alarm_rate: float | None
+) -> tuple[Threshold | None, Threshold]:
+    """Choose the threshold of a checkpoint again and write it there.
+
+    With the data it was trained on, the pictures are those that the training held out.
+
+    Returns:
+        The threshold before (None if there was none) and the new one.
+    """
+    checkpoint = load(path)
+    config = checkpoint.config
+    _, held_out = split(load_category(data, category).train, holdout=config.holdout, seed=config.seed)
+    images = load_images(held_out, size=checkpoint.spec.input_size, skip_corrupt=config.skip_corrupt)
+    scores = score_images(Inspector(checkpoint.network, checkpoint.spec).to(choose_device(device)), images)
+    rate = config.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
+    threshold = good_quantile(scores, false_alarm_rate=rate)
+    spec = dataclasses.replace(
+        checkpoint.spec, threshold=threshold, normal_score_range=(min(scores), max(scores))
+    )
+    save(path, dataclasses.replace(checkpoint, spec=spec))
+    return checkpoint.spec.threshold, threshold
+
+
+def _finished(network: Stlm, spec: ModelSpec, config: TrainConfig) -> Checkpoint:
+    return Checkpoint(network, dataclasses.replace(spec, weights_sha256=fingerprint(network.state_dict())), config)
+
+
+def _texture_source(folder: Path | None) -> TextureSource:
+    if folder is not None:
+        return FolderTextures(texture_paths(folder))
+    logger.warning("NO TEXTURES: pseudo anomalies are cut from procedural patterns; give --textures, such as DTD")
+    return ProceduralTextures()

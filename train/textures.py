@@ -1,0 +1,111 @@
+"""The anomaly source, A of equation 1: a folder of textures, or procedural ones where there is none."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from stlm_edge.errors import DataError, ImageError
+from stlm_edge.imaging import Image, read_image, resize
+from stlm_edge.spec import Size
+
+logger = logging.getLogger(__name__)
+
+
+class TextureSource(Protocol):
+    """Gives one picture at a time to cut pseudo anomalies from."""
+
+    def draw(self, rng: np.random.Generator, size: Size) -> Image:
+        """A texture of `size`, (H, W, 3) uint8, BGR."""
+
+
+class FolderTextures:
+    """Random pictures of a folder tree such as DTD's, resized as the training pictures are (paper, 4.1.1).
+
+    A file that cannot be read is named in a warning and not drawn again; one texture is as good as another.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = list(paths)
+        self._cache: dict[tuple[Path, Size], Image] = {}
+
+    def draw(self, rng: np.random.Generator, size: Size) -> Image:
+        """Raises `DataError` when no readable texture is left."""
+        while self._paths:
+            path = self._paths[rng.integers(len(self._paths))]
+            if (path, size) in self._cache:
+                return self._cache[path, size]
+            try:
+                self._cache[path, size] = resize(read_image(path), size)
+            except ImageError as error:
+                logger.warning("skipped: %s", error)
+                self._paths.remove(path)
+        raise DataError("none of the textures can be read; give another folder with --textures")
+
+
+class ProceduralTextures:
+    """Noise of several scales, stripes, checks and speckle in random colours; not the paper's, but needs no files."""
+
+    def draw(self, rng: np.random.Generator, size: Size) -> Image:
+        pattern = (_clouds, _stripes, _checks, _speckle)[rng.integers(4)](rng, size)
+        low, high = rng.uniform(0, 255, (2, 3)).astype(np.float32)
+        if rng.random() < 0.5:  # half of them grey, as most technical surfaces are
+            low[:], high[:] = low[0], high[0]
+        return (low + (high - low) * pattern[:, :, None]).astype(np.uint8)
+
+
+class SelfTextures:
+    """Other good pictures, turned, mirrored and brightened: what belongs to the part, in the wrong place."""
+
+    def __init__(self, images: Sequence[Image]) -> None:
+        self.images = images
+
+    def draw(self, rng: np.random.Generator, size: Size) -> Image:
+        image = self.images[rng.integers(len(self.images))]
+        image = np.rot90(image, 2 * rng.integers(2) if size[0] != size[1] else rng.integers(4))
+        image = np.flip(image, axis=int(rng.integers(2))) if rng.random() < 0.5 else image
+        shift = tuple(int(rng.integers(side)) for side in size)
+        gain = rng.uniform(0.7, 1.3)
+        return cv2.convertScaleAbs(np.roll(image, shift, axis=(0, 1)), alpha=gain)
+
+
+def _clouds(rng: np.random.Generator, size: Size) -> np.ndarray:
+    total = np.zeros(size, np.float32)
+    for octave in range(2, 2 + int(rng.integers(2, 6))):
+        cells = rng.random((1 << octave, 1 << octave), dtype=np.float32)
+        total += cv2.resize(cells, size[::-1], interpolation=cv2.INTER_CUBIC) / (octave - 1)
+    return _unit(total)
+
+
+def _stripes(rng: np.random.Generator, size: Size) -> np.ndarray:
+    rows, columns = _grid(rng, size)
+    phase = rows * rng.uniform(4, 60) + 0.2 * _clouds(rng, size) * rng.uniform(0, 6) + 0 * columns
+    return _unit(np.sin(2 * np.pi * phase))
+
+
+def _checks(rng: np.random.Generator, size: Size) -> np.ndarray:
+    rows, columns = _grid(rng, size)
+    count = rng.uniform(4, 40)
+    return _unit(np.sign(np.sin(2 * np.pi * count * rows) * np.sin(2 * np.pi * count * columns)))
+
+
+def _speckle(rng: np.random.Generator, size: Size) -> np.ndarray:
+    noise = rng.random(size, dtype=np.float32)
+    return _unit(cv2.GaussianBlur(noise, (0, 0), rng.uniform(0.5, 3)))
+
+
+def _grid(rng: np.random.Generator, size: Size) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates in 0 … 1, turned by a random angle."""
+    rows, columns = np.mgrid[0 : size[0], 0 : size[1]].astype(np.float32) / max(size)
+    angle = rng.uniform(0, np.pi)
+    return rows * np.cos(angle) + columns * np.sin(angle), columns * np.cos(angle) - rows * np.sin(angle)
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    low, high = values.min(), values.max()
+    return ((values - low) / max(high - low, 1e-6)).astype(np.float32)
