@@ -17,6 +17,18 @@ $(VENV)/demo.stamp $(VENV)/dev.stamp: $(VENV)/%.stamp: pyproject.toml constraint
 	    --constraint constraints.txt --editable '.[$*]'
 	touch $@
 
+# The main job, from pictures to verdicts, with the commands that a user would type.
+demo: $(VENV)/demo.stamp
+	rm -rf $(DEMO)
+	$(BIN)/python -m stlm_edge.synthetic $(DEMO)/data --train 200 --test-good 40 --defects 10
+	$(BIN)/python -m train fit --preset cpu --data $(DEMO)/data --category plate --output $(DEMO)/run
+	$(BIN)/python -m train evaluate $(DEMO)/run/model.safetensors --data $(DEMO)/data --category plate
+	$(BIN)/python -m export onnx $(DEMO)/run/model.safetensors --output $(DEMO)/plate.onnx --data $(DEMO)/data/plate/test
+	$(BIN)/python -m runtime.camera --engine $(DEMO)/plate.onnx \
+	    --source 'test://?frames=200&defect-rate=0.2&seed=1&size=256x256' \
+	    --output $(DEMO)/inspection.mp4 --output $(DEMO)/events.jsonl --summary $(DEMO)/summary.json
+	$(BIN)/python -m benchmarks.demo $(DEMO)
+
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest
 

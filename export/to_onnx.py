@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
-from pathlib import Path
 
 import onnx
 import torch
 
 from stlm_edge.errors import EngineError
 from stlm_edge.network.inspector import Inspector
-
-logger = logging.getLogger(__name__)
 
 OPSET = 20
 INPUT = "image"
@@ -30,8 +26,8 @@ def to_onnx(inspector: Inspector) -> onnx.ModelProto:
     height, width = inspector.spec.input_size
     example = torch.zeros((1, height, width, 3), dtype=torch.uint8)
     inspector = inspector.eval().cpu()
-    with warnings.catch_warnings(), _quiet():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations; the model is checked below
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside the exporter; the model itself is checked below
         program = torch.onnx.export(
             inspector,
             (example,),

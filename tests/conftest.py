@@ -43,9 +43,7 @@ def formula_weights() -> FormulaWeights:
         for entry in groups[group]:
             seed = zlib.crc32((prefix + entry["name"]).encode())
             uniform = np.random.Generator(np.random.PCG64(seed)).random(int(np.prod(entry["shape"])))
-            tensors[entry["name"]] = (entry["offset"] + entry["amplitude"] * (2 * uniform - 1)).reshape(
-                entry["shape"]
-            )
+            tensors[entry["name"]] = (entry["offset"] + entry["amplitude"] * (2 * uniform - 1)).reshape(entry["shape"])
         return tensors
 
     return make

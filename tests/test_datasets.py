@@ -129,7 +129,7 @@ def test_mask_of_another_size_is_refused_when_it_is_read(tmp_path: Path) -> None
     write(root / "ground_truth" / "chip" / "000_mask.png", shape=(10, 16))
     sample = load_category(root, None).test[0]
     assert sample.mask is not None
-    with pytest.raises(ImageError, match="10 x 16.*12 x 16"):
+    with pytest.raises(ImageError, match=r"10 x 16.*12 x 16"):
         read_mask(sample.mask, size=(12, 16))
 
 

@@ -13,6 +13,10 @@ from stlm_edge.errors import OutputError
 from stlm_edge.files import make_folder, replacing, sha256, write_bytes, write_text
 
 
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
 def full_disk(*_: object, **__: object) -> int:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -28,7 +32,7 @@ def test_old_file_is_replaced(tmp_path: Path) -> None:
     write_text(path, "old and long")
     write_text(path, "new")
     assert path.read_text() == "new"
-    assert os.listdir(tmp_path) == ["a.txt"]
+    assert names(tmp_path) == ["a.txt"]
 
 
 def test_error_inside_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
@@ -38,7 +42,7 @@ def test_error_inside_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> No
         temporary.write_text("half")
         raise ZeroDivisionError
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["a.txt"]
+    assert names(tmp_path) == ["a.txt"]
 
 
 def test_temporary_file_keeps_the_suffix(tmp_path: Path) -> None:
@@ -55,7 +59,7 @@ def test_full_disk_is_an_output_error_and_leaves_the_old_file(tmp_path: Path, mo
         with pytest.raises(OutputError, match=r"a\.txt \(No space left on device\); free space"):
             write_bytes(path, b"new")
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["a.txt"]
+    assert names(tmp_path) == ["a.txt"]
 
 
 def test_disk_that_fills_up_when_flushed_is_an_output_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +67,7 @@ def test_disk_that_fills_up_when_flushed_is_an_output_error(tmp_path: Path, monk
         patch.setattr(os, "fsync", full_disk)
         with pytest.raises(OutputError, match="No space left"):
             write_text(tmp_path / "a.txt", "new")
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 def test_file_in_the_way_of_a_folder_is_an_output_error(tmp_path: Path) -> None:
@@ -83,7 +87,7 @@ def test_written_file_has_the_usual_rights(tmp_path: Path) -> None:
 def test_folder_is_made_with_its_parents_and_left_empty(tmp_path: Path) -> None:
     make_folder(tmp_path / "a" / "b")
     make_folder(tmp_path / "a" / "b")
-    assert os.listdir(tmp_path / "a" / "b") == []
+    assert names(tmp_path / "a" / "b") == []
 
 
 def test_hash_is_that_of_the_content(tmp_path: Path) -> None:

@@ -58,9 +58,9 @@ def fit(
 def evaluate(checkpoint: Path, data: Path, category: str | None, device: str, output: Path | None) -> None:
     """Measure CHECKPOINT on the test pictures, at their own resolution."""
     from stlm_edge.datasets import load_category
+    from stlm_edge.network.checkpoint import load
     from stlm_edge.network.inspector import Inspector
     from train import evaluate as evaluation
-    from train.checkpoint import load
     from train.device import choose_device
 
     loaded = load(checkpoint)
@@ -79,9 +79,7 @@ def evaluate(checkpoint: Path, data: Path, category: str | None, device: str, ou
 @category_option
 @device_option
 @click.option("--false-alarm-rate", type=float, help="Wanted share of good pictures above it.  [default: as trained]")
-def threshold(
-    checkpoint: Path, data: Path, category: str | None, device: str, false_alarm_rate: float | None
-) -> None:
+def threshold(checkpoint: Path, data: Path, category: str | None, device: str, false_alarm_rate: float | None) -> None:
     """Choose the threshold of CHECKPOINT again, from the good pictures that its training held out."""
     from train.fit import recalibrate
 

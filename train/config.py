@@ -41,6 +41,7 @@ class TrainConfig:
     self_textures: float = setting(
         0.0, "Share of pseudo anomalies cut from other good pictures instead of the anomaly source."
     )
+    largest_beta: float = setting(0.8, "How faint a pseudo anomaly may get: 0 opaque, 1 invisible (equation 1).")
     teacher: TeacherName = setting("sam_vit_h", "Network to distil from.")
     teacher_weights: str | None = setting(None, "File or published name (see 'train weights'); without: random.")
     initial_weights: str | None = setting(None, "MobileSAM weights for streams and decoder; without: random.")
@@ -60,7 +61,7 @@ class TrainConfig:
         for name in ("epochs", "batch_size"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         _check("learning_rate", self.learning_rate, self.learning_rate > 0, "more than 0")
-        for name in ("anomaly_probability", "self_textures"):
+        for name in ("anomaly_probability", "self_textures", "largest_beta"):
             _check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")
         for name in ("holdout", "false_alarm_rate"):
             _check(name, getattr(self, name), 0 < getattr(self, name) < 1, "more than 0 and less than 1")

@@ -69,7 +69,9 @@ def split(samples: Sequence[Sample], *, holdout: float, seed: int) -> tuple[list
         DataError: if there are fewer than two.
     """
     if len(samples) < 2:
-        raise DataError(f"found {len(samples)} good picture, expected at least 2: one to train on, one for the threshold")
+        raise DataError(
+            f"found {len(samples)} good picture, expected at least 2: one to train on, one for the threshold"
+        )
     order = np.random.default_rng(seed).permutation(len(samples))
     count = min(max(1, round(holdout * len(samples))), len(samples) - 1)
     held = set(order[:count].tolist())
@@ -90,6 +92,7 @@ class Batches:
         batch_size: int,
         probability: float,
         self_textures: float,
+        largest_beta: float,
         seed: int,
     ) -> None:
         self.images = images
@@ -98,6 +101,7 @@ class Batches:
         self.batch_size = min(batch_size, len(images))
         self.probability = probability
         self.self_textures = self_textures
+        self.largest_beta = largest_beta
         self.rng = np.random.default_rng(seed)
 
     def __len__(self) -> int:
@@ -120,4 +124,4 @@ class Batches:
     def _with_pseudo_anomaly(self, image: Image) -> tuple[Image, np.ndarray]:
         source = self.own if self.rng.random() < self.self_textures else self.textures
         texture = source.draw(self.rng, (image.shape[0], image.shape[1]))
-        return synthesise(self.rng, image, texture, probability=self.probability)
+        return synthesise(self.rng, image, texture, probability=self.probability, largest_beta=self.largest_beta)

@@ -156,7 +156,7 @@ def table(evaluation: Evaluation) -> str:
             f"{_percent(scores.pixel_fnr):>11}"
         )
     lines.append(
-        f"threshold {evaluation.threshold:.4f}: {evaluation.missed} of {evaluation.defective} defective pictures missed, "
+        f"threshold {evaluation.threshold:.4f}: {evaluation.missed} of {evaluation.defective} defective ones missed, "
         f"{evaluation.false_alarms} of {evaluation.good} good ones called anomalous "
         f"(F1-optimal here: {evaluation.f1_optimal_threshold:.4f})"
     )

@@ -11,16 +11,16 @@ import numpy as np
 import torch
 import yaml
 
-from stlm_edge.datasets import Category, load_category, texture_paths
-from stlm_edge.errors import CheckpointError, DataError, OutputError
+from stlm_edge.datasets import load_category, texture_paths
+from stlm_edge.errors import OutputError
 from stlm_edge.files import make_folder, write_text
+from stlm_edge.network.checkpoint import Checkpoint, load, save
 from stlm_edge.network.encoder import architecture_named
 from stlm_edge.network.inspector import Inspector, prepare
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.weights import fingerprint, load_mobile_sam, locate
 from stlm_edge.spec import ModelSpec, Threshold
-from train.checkpoint import Checkpoint, load, save
-from train.config import TrainConfig
+from train.config import TrainConfig, from_dict
 from train.data import Batches, load_images, split
 from train.device import choose_device
 from train.evaluate import score_images
@@ -35,9 +35,7 @@ CHECKPOINT_NAME = "model.safetensors"
 SETTLING_IMAGES = 16
 
 
-def fit(
-    config: TrainConfig, *, data: Path, category: str | None, textures: Path | None, output: Path | None
-) -> Path:
+def fit(config: TrainConfig, *, data: Path, category: str | None, textures: Path | None, output: Path | None) -> Path:
     """Train, choose the threshold and write the run's folder.
 
     The folder gets `model.safetensors` (after each epoch, and with its threshold at the end), `config.yaml` and
@@ -63,7 +61,9 @@ def fit(
     torch.manual_seed(config.seed)
     network = Stlm(architecture_named(config.architecture))
     if config.initial_weights is None:
-        logger.warning("NO INITIAL WEIGHTS: both streams and the decoder start RANDOM; give --initial-weights mobile_sam")
+        logger.warning(
+            "NO INITIAL WEIGHTS: both streams and the decoder start RANDOM; give --initial-weights mobile_sam"
+        )
     else:
         logger.info("initial weights: %s", load_mobile_sam(network, locate(config.initial_weights)))
     network.to(device)
@@ -83,6 +83,7 @@ def fit(
         batch_size=config.batch_size,
         probability=config.anomaly_probability,
         self_textures=config.self_textures,
+        largest_beta=config.largest_beta,
         seed=config.seed,
     )
     write_text(folder / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
@@ -127,21 +128,21 @@ def recalibrate(
         The threshold before (None if there was none) and the new one.
     """
     checkpoint = load(path)
-    config = checkpoint.config
+    config = from_dict(checkpoint.config)
     _, held_out = split(load_category(data, category).train, holdout=config.holdout, seed=config.seed)
     images = load_images(held_out, size=checkpoint.spec.input_size, skip_corrupt=config.skip_corrupt)
     scores = score_images(Inspector(checkpoint.network, checkpoint.spec).to(choose_device(device)), images)
     rate = config.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
     threshold = good_quantile(scores, false_alarm_rate=rate)
-    spec = dataclasses.replace(
-        checkpoint.spec, threshold=threshold, normal_score_range=(min(scores), max(scores))
-    )
+    spec = dataclasses.replace(checkpoint.spec, threshold=threshold, normal_score_range=(min(scores), max(scores)))
     save(path, dataclasses.replace(checkpoint, spec=spec))
     return checkpoint.spec.threshold, threshold
 
 
 def _finished(network: Stlm, spec: ModelSpec, config: TrainConfig) -> Checkpoint:
-    return Checkpoint(network, dataclasses.replace(spec, weights_sha256=fingerprint(network.state_dict())), config)
+    return Checkpoint(
+        network, dataclasses.replace(spec, weights_sha256=fingerprint(network.state_dict())), config.to_dict()
+    )
 
 
 def _texture_source(folder: Path | None) -> TextureSource:

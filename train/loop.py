@@ -115,7 +115,7 @@ def train(
                 terms = compute_losses(network, teacher, batch.to(device), spec=spec, config=config)
                 for optimiser in optimisers:
                     optimiser.zero_grad(set_to_none=True)
-                terms.total.backward()
+                terms.total.backward()  # type: ignore[no-untyped-call]
                 for optimiser in optimisers:
                     optimiser.step()
                 sums += _checked(terms, epoch=epoch)

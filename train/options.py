@@ -15,12 +15,12 @@ from train.config import HINTS, TrainConfig
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class SizeType(click.ParamType):
+class SizeType(click.ParamType[Size]):
     """One side in pixels, or HEIGHTxWIDTH."""
 
     name = "size"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Size:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Size:  # noqa: ARG002
         if isinstance(value, tuple):
             return value[0], value[1]
         match = re.fullmatch(r"(\d+)(?:x(\d+))?", value)

@@ -15,6 +15,8 @@ Noise = NDArray[np.float32]
 Gradients = NDArray[np.float64]
 
 LARGEST_SCALE_EXPONENT = 5
+SMALLEST_CELL = 32
+"""Pixels of a noise cell: two cells of the anomaly map, less would vanish from the target between its cells."""
 NOISE_THRESHOLD = 0.5
 LARGEST_BETA = 0.8
 LARGEST_ANGLE_DEGREES = 90.0
@@ -77,29 +79,37 @@ def blend(normal: Image, texture: Image, mask: Mask, beta: float) -> Image:
 
 
 def synthesise(
-    rng: np.random.Generator, normal: Image, texture: Image, *, probability: float = 0.5
+    rng: np.random.Generator,
+    normal: Image,
+    texture: Image,
+    *,
+    probability: float = 0.5,
+    largest_beta: float = LARGEST_BETA,
 ) -> tuple[Image, Mask]:
     """Put a pseudo anomaly into a normal picture, or leave it alone (paper, section 3.2 and the authors' parameters).
 
     Lattice scales are 2^0 … 2^5 along each side, the noise is turned by up to 90 degrees either way and cut at 0.5,
-    beta is uniform in 0 … 0.8. The mask may come out empty and is then not drawn again.
+    beta is uniform in 0 … `largest_beta`. The mask may come out empty and is then not drawn again. Below 1024 pixels,
+    where the paper is silent, the finest scales are left out, so that a noise cell keeps at least 32 pixels.
 
     Args:
         normal: (H, W, 3) uint8, left unchanged.
         texture: the anomaly source, same shape.
         probability: of trying at all; otherwise the normal picture comes back with an empty mask.
+        largest_beta: how faint a pseudo anomaly may get; 0.8 is the authors'.
     Returns:
         (H, W, 3) uint8 and (H, W) uint8, 1 on the pseudo anomaly.
     """
     shape = (normal.shape[0], normal.shape[1])
     if rng.random() >= probability:
         return normal, np.zeros(shape, np.uint8)
-    exponents = rng.integers(0, LARGEST_SCALE_EXPONENT + 1, size=2)
+    finest = min(LARGEST_SCALE_EXPONENT, max(0, (min(shape) // SMALLEST_CELL).bit_length() - 1))
+    exponents = rng.integers(0, finest + 1, size=2)
     gradients = perlin_gradients(rng, (1 << int(exponents[0]), 1 << int(exponents[1])))
     angle = rng.uniform(-LARGEST_ANGLE_DEGREES, LARGEST_ANGLE_DEGREES)
     noise = rotate_noise(perlin_noise(gradients, shape), angle)
     mask = (noise > NOISE_THRESHOLD).astype(np.uint8)
-    return blend(normal, texture, mask, rng.uniform(0, LARGEST_BETA)), mask
+    return blend(normal, texture, mask, rng.uniform(0, largest_beta)), mask
 
 
 def _weights(length: int, cells: int) -> tuple[Noise, Noise]:

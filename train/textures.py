@@ -5,16 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from stlm_edge.errors import DataError, ImageError
 from stlm_edge.imaging import Image, read_image, resize
 from stlm_edge.spec import Size
 
 logger = logging.getLogger(__name__)
+
+Pattern = NDArray[np.float32]
+"""(H, W) in 0 … 1."""
 
 
 class TextureSource(Protocol):
@@ -56,7 +60,7 @@ class ProceduralTextures:
         low, high = rng.uniform(0, 255, (2, 3)).astype(np.float32)
         if rng.random() < 0.5:  # half of them grey, as most technical surfaces are
             low[:], high[:] = low[0], high[0]
-        return (low + (high - low) * pattern[:, :, None]).astype(np.uint8)
+        return np.asarray(low + (high - low) * pattern[:, :, None], np.uint8)
 
 
 class SelfTextures:
@@ -66,15 +70,15 @@ class SelfTextures:
         self.images = images
 
     def draw(self, rng: np.random.Generator, size: Size) -> Image:
-        image = self.images[rng.integers(len(self.images))]
-        image = np.rot90(image, 2 * rng.integers(2) if size[0] != size[1] else rng.integers(4))
+        image = self.images[int(rng.integers(len(self.images)))]
+        image = np.rot90(image, int(2 * rng.integers(2) if size[0] != size[1] else rng.integers(4)))
         image = np.flip(image, axis=int(rng.integers(2))) if rng.random() < 0.5 else image
         shift = tuple(int(rng.integers(side)) for side in size)
         gain = rng.uniform(0.7, 1.3)
-        return cv2.convertScaleAbs(np.roll(image, shift, axis=(0, 1)), alpha=gain)
+        return np.asarray(cv2.convertScaleAbs(np.roll(image, shift, axis=(0, 1)), alpha=gain), np.uint8)
 
 
-def _clouds(rng: np.random.Generator, size: Size) -> np.ndarray:
+def _clouds(rng: np.random.Generator, size: Size) -> Pattern:
     total = np.zeros(size, np.float32)
     for octave in range(2, 2 + int(rng.integers(2, 6))):
         cells = rng.random((1 << octave, 1 << octave), dtype=np.float32)
@@ -82,30 +86,30 @@ def _clouds(rng: np.random.Generator, size: Size) -> np.ndarray:
     return _unit(total)
 
 
-def _stripes(rng: np.random.Generator, size: Size) -> np.ndarray:
+def _stripes(rng: np.random.Generator, size: Size) -> Pattern:
     rows, columns = _grid(rng, size)
     phase = rows * rng.uniform(4, 60) + 0.2 * _clouds(rng, size) * rng.uniform(0, 6) + 0 * columns
     return _unit(np.sin(2 * np.pi * phase))
 
 
-def _checks(rng: np.random.Generator, size: Size) -> np.ndarray:
+def _checks(rng: np.random.Generator, size: Size) -> Pattern:
     rows, columns = _grid(rng, size)
     count = rng.uniform(4, 40)
     return _unit(np.sign(np.sin(2 * np.pi * count * rows) * np.sin(2 * np.pi * count * columns)))
 
 
-def _speckle(rng: np.random.Generator, size: Size) -> np.ndarray:
+def _speckle(rng: np.random.Generator, size: Size) -> Pattern:
     noise = rng.random(size, dtype=np.float32)
     return _unit(cv2.GaussianBlur(noise, (0, 0), rng.uniform(0.5, 3)))
 
 
-def _grid(rng: np.random.Generator, size: Size) -> tuple[np.ndarray, np.ndarray]:
+def _grid(rng: np.random.Generator, size: Size) -> tuple[Pattern, Pattern]:
     """Coordinates in 0 … 1, turned by a random angle."""
     rows, columns = np.mgrid[0 : size[0], 0 : size[1]].astype(np.float32) / max(size)
     angle = rng.uniform(0, np.pi)
     return rows * np.cos(angle) + columns * np.sin(angle), columns * np.cos(angle) - rows * np.sin(angle)
 
 
-def _unit(values: np.ndarray) -> np.ndarray:
+def _unit(values: NDArray[Any]) -> Pattern:
     low, high = values.min(), values.max()
-    return ((values - low) / max(high - low, 1e-6)).astype(np.float32)
+    return np.asarray((values - low) / max(high - low, 1e-6), np.float32)

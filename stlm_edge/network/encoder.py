@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from segment_anything.modeling.common import LayerNorm2d
 from timm.models.tiny_vit import TinyVit
 from torch import Tensor, nn
@@ -90,4 +91,22 @@ def _backbone(architecture: Architecture) -> nn.Module:
     backbone.stages[3].downsample.conv2.conv.stride = (1, 1)
     backbone.head = nn.Identity()
     module: nn.Module = backbone
+    _initialise(module)
     return module
+
+
+def _initialise(backbone: nn.Module) -> None:
+    """Start as a plain convolutional network: attention and MLP add nothing yet, local convolutions pass on.
+
+    timm's initial values lose what distinguishes one cell from the next on the way through the stages; without
+    published weights that costs thousands of steps.
+    """
+    for name, module in backbone.named_modules():
+        if name.endswith((".attn.proj", ".mlp.fc2")) and isinstance(module, nn.Linear):
+            nn.init.zeros_(module.weight)
+        elif isinstance(module, nn.Conv2d) and name.endswith(".local_conv.conv"):
+            with torch.no_grad():
+                module.weight.mul_(0.1)
+                module.weight[:, :, 1, 1] += 1
+        elif isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)

@@ -36,8 +36,8 @@ class Inspector(nn.Module):
         Args:
             images: (N, H, W, 3) uint8, BGR; (H, W) = spec.input_size.
         Returns:
-            anomaly_map: (N, *spec.map_size) float32 in 0 … 1.
-            score: (N,) float32, the mean of the `spec.top_k` highest pixels of the map up-sampled to the input's size.
+            anomaly_map: (N, H, W) float32 in 0 … 1, up-sampled to the input's size.
+            score: (N,) float32, the mean of the map's `spec.top_k` highest pixels.
         """
         coarse = self.network(prepare(images, self.spec))
         full = F.interpolate(coarse, size=self.spec.input_size, mode="bilinear", align_corners=False).squeeze(1)

@@ -66,7 +66,8 @@ def normalise(features: Tensor) -> Tensor:
     """Divide by the L2 norm over channels plus 1e-12; in float32, where 1e-12 is not yet zero."""
     features = features.float()
     norm = torch.linalg.vector_norm(features, dim=1, keepdim=True)
-    return features / (norm + NORM_EPSILON)
+    normalised: Tensor = features / (norm + NORM_EPSILON)
+    return normalised
 
 
 def products(features: StreamFeatures) -> Tensor:

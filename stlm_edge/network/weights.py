@@ -172,7 +172,7 @@ def load_mobile_sam(network: Stlm, path: Path) -> LoadReport:
 
 
 def mobile_sam_encoder_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The image encoder's tensors from MobileSAM's state dict, without its classifier, under the names of `ImageEncoder`."""
+    """The image encoder's tensors from MobileSAM's state dict, without classifier, under `ImageEncoder`'s names."""
     return {
         timm_name(name): tensor
         for name, tensor in _below(tensors, "image_encoder.").items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -15,22 +16,25 @@ from stlm_edge.network.encoder import architecture_named
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.weights import fingerprint
 from stlm_edge.spec import ModelSpec
-from train.config import TrainConfig, from_dict
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained network with what is needed to judge and to export it."""
+    """A trained network with what is needed to judge and to export it.
+
+    Attributes:
+        config: the settings of the run that trained it, as `train.config` reads and writes them.
+    """
 
     network: Stlm
     spec: ModelSpec
-    config: TrainConfig
+    config: dict[str, Any]
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint, atomically. Raises `OutputError`."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.network.state_dict().items()}
-    metadata = {"spec": checkpoint.spec.to_json(), "config": json.dumps(checkpoint.config.to_dict())}
+    metadata = {"spec": checkpoint.spec.to_json(), "config": json.dumps(checkpoint.config)}
     with replacing(path) as temporary:
         try:
             save_file(tensors, temporary, metadata=metadata)
@@ -56,7 +60,7 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} holds tensors but no specification; expected what 'python -m train fit' writes")
     try:
         spec = ModelSpec.from_json(metadata["spec"])
-        config = from_dict(json.loads(metadata["config"]))
+        config = json.loads(metadata["config"])
         network = Stlm(architecture_named(spec.architecture))
         network.load_state_dict(tensors)
     except (StlmError, json.JSONDecodeError, RuntimeError) as error:

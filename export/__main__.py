@@ -1,0 +1,47 @@
+"""`python -m export`: from a checkpoint to an engine."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from stlm_edge.cli import run
+
+logger = logging.getLogger(__name__)
+
+PATH = click.Path(path_type=Path)
+
+
+@click.group()
+def command() -> None:
+    """Turn a trained checkpoint into an engine that gives the same answers."""
+
+
+@command.command()
+@click.argument("checkpoint", type=PATH)
+@click.option("--output", "-o", required=True, type=PATH, help="The .onnx file to write; its .json goes beside it.")
+@click.option("--data", type=PATH, help="Folder tree of pictures to compare on.  [default: synthetic parts]")
+def onnx(checkpoint: Path, output: Path, data: Path | None) -> None:
+    """Write CHECKPOINT as ONNX, after ONNX Runtime and PyTorch have agreed on real pictures."""
+    from export.pipeline import export_onnx
+
+    if data is None:
+        logger.warning("comparing on synthetic parts; give --data to compare on your own pictures")
+    drift = export_onnx(checkpoint, output, data=data)
+    click.echo(
+        f"{output}: agrees with PyTorch on {drift.images} pictures within {drift.max_map_error:.1e} (map) and "
+        f"{drift.max_score_error:.1e} (score)"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return run(command, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

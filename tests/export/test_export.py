@@ -1,0 +1,148 @@
+"""From a checkpoint to an ONNX file that the runtime opens."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from export.__main__ import main
+from export.to_onnx import INPUT, OPSET, SPEC_KEY, to_onnx
+from export.verify import verify
+from runtime.detector import Detector
+from stlm_edge.errors import VerificationError
+from stlm_edge.imaging import resize_map, to_input
+from stlm_edge.network.checkpoint import Checkpoint, load, save
+from stlm_edge.network.encoder import ARCHITECTURES
+from stlm_edge.network.inspector import Inspector
+from stlm_edge.network.stlm import Stlm
+from stlm_edge.network.weights import fingerprint
+from stlm_edge.spec import ModelSpec, Sidecar, Threshold
+from stlm_edge.synthetic import render_part
+
+SIZE = (64, 96)
+
+
+@pytest.fixture(scope="module")
+def inspector() -> Inspector:
+    """A narrow network with random weights whose maps are not flat, for an input that is not square."""
+    torch.manual_seed(0)
+    network = Stlm(ARCHITECTURES["stlm-tiny"])
+    network.train()
+    with torch.no_grad():
+        for _ in range(3):
+            network(torch.randn(4, 3, *SIZE))
+    spec = ModelSpec(
+        category="plate",
+        architecture="stlm-tiny",
+        input_size=SIZE,
+        map_size=SIZE,
+        weights_sha256=fingerprint(network.state_dict()),
+        threshold=Threshold(value=0.5, method="good-quantile", images=9, false_alarm_rate=0.1),
+    )
+    return Inspector(network.eval(), spec).eval()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(inspector, tmp_path_factory):
+    path = tmp_path_factory.mktemp("run") / "model.safetensors"
+    save(path, Checkpoint(inspector.network, inspector.spec, {}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def engine(checkpoint, tmp_path_factory):
+    path = tmp_path_factory.mktemp("engine") / "plate.onnx"
+    assert main(["onnx", str(checkpoint), "-o", str(path)]) == 0
+    return path
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_runtime_gives_pytorchs_map_and_score(engine, inspector, backend):
+    with Detector.open(engine, backend=backend) as detector:
+        for index in range(3):
+            frame = render_part(np.random.default_rng(index), size=(200, 180), defect="scratch").image
+            wanted_map, wanted_score = inspector(torch.from_numpy(to_input(frame, spec=inspector.spec)))
+            found = detector.inspect(frame)
+            assert found.score == pytest.approx(wanted_score.item(), abs=1e-4)
+            assert found.anomaly_map.shape == (200, 180)
+            assert np.abs(found.anomaly_map - resize_map(wanted_map[0].numpy(), (200, 180))).max() < 1e-4
+
+
+def test_graph_says_what_it_is_and_nothing_about_this_machine(engine, inspector):
+    model = onnx.load(engine)
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    assert properties == {SPEC_KEY: inspector.spec.to_json()}
+    assert [entry.version for entry in model.opset_import if entry.domain == ""] == [OPSET]
+    assert not model.functions
+    text = str(model).lower()
+    assert ".py" not in text
+    assert "stack_trace" not in text
+
+
+def test_sidecar_has_spec_and_record(engine, inspector):
+    sidecar = Sidecar.read(engine)
+    assert sidecar.spec == inspector.spec
+    assert sidecar.engine.precision == "fp32"
+    assert sidecar.engine.verified_images == 8
+    assert json.loads(Sidecar.path_for(engine).read_text())["spec"]["category"] == "plate"
+
+
+def test_pictures_of_the_user_are_compared_on(checkpoint, tmp_path, capsys):
+    from stlm_edge.imaging import write_image
+
+    for index in range(3):
+        write_image(tmp_path / f"{index}.png", render_part(np.random.default_rng(index), size=SIZE, defect=None).image)
+    output = tmp_path / "out" / "plate.onnx"
+    assert main(["onnx", str(checkpoint), "-o", str(output), "--data", str(tmp_path)]) == 0
+    assert "on 3 pictures" in capsys.readouterr().out
+
+
+@torch.no_grad()
+def test_graph_that_answers_differently_is_refused(inspector, tmp_path):
+    model = to_onnx(inspector)
+    (weight,) = [item for item in model.graph.initializer if item.name.endswith("feature_aggregation.head.out.bias")]
+    weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) + 0.01, weight.name))
+    path = tmp_path / "altered.onnx"
+    onnx.save(model, path)
+    picture = render_part(np.random.default_rng(0), size=SIZE, defect=None).image
+    with pytest.raises(VerificationError, match="differ by"):
+        verify(inspector, path, [picture])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nothing.safetensors", "-o", "a.onnx"], "is no file"),
+        (["{checkpoint}", "-o", "a.plan"], "expected .onnx"),
+        (["{checkpoint}", "-o", "a.onnx", "--data", "nowhere"], "nowhere"),
+        (["{checkpoint}", "-o", "/dev/null/a.onnx"], "cannot write"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(checkpoint, tmp_path, monkeypatch, capsys, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    assert main(["onnx", *(argument.format(checkpoint=checkpoint) for argument in arguments)]) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert words in errors[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checkpoint_without_threshold_is_refused(checkpoint, tmp_path, capsys):
+    loaded = load(checkpoint)
+    path = tmp_path / "unfinished.safetensors"
+    save(path, dataclasses.replace(loaded, spec=dataclasses.replace(loaded.spec, threshold=None)))
+    assert main(["onnx", str(path), "-o", str(tmp_path / "a.onnx")]) == 1
+    assert "no threshold yet" in capsys.readouterr().err
+    assert not (tmp_path / "a.onnx").exists()
+
+
+def test_input_has_the_promised_name_and_type(engine):
+    (value,) = onnx.load(engine).graph.input
+    assert value.name == INPUT
+    assert value.type.tensor_type.elem_type == onnx.TensorProto.UINT8

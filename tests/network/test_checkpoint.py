@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from stlm_edge.errors import CheckpointError
+from stlm_edge.network.checkpoint import Checkpoint, load, save
+from stlm_edge.network.encoder import ARCHITECTURES
+from stlm_edge.network.stlm import Stlm
+from stlm_edge.network.weights import fingerprint
+from stlm_edge.spec import ModelSpec
+
+
+@pytest.fixture
+def saved(tmp_path):
+    network = Stlm(ARCHITECTURES["stlm-tiny"]).eval()
+    spec = ModelSpec("plate", "stlm-tiny", (64, 64), (64, 64), fingerprint(network.state_dict()))
+    path = tmp_path / "model.safetensors"
+    save(path, Checkpoint(network, spec, {"epochs": 1}))
+    return path, network, spec
+
+
+def test_weights_spec_and_configuration_come_back(saved):
+    path, network, spec = saved
+    loaded = load(path)
+    assert loaded.spec == spec
+    assert loaded.config == {"epochs": 1}
+    assert not loaded.network.training
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), loaded.network.parameters(), strict=True))
+
+
+def test_missing_damaged_and_foreign_files_are_refused(saved, tmp_path):
+    path, _, _ = saved
+    with pytest.raises(CheckpointError, match="is no file"):
+        load(tmp_path / "nothing.safetensors")
+    save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(CheckpointError, match="no specification"):
+        load(tmp_path / "foreign.safetensors")
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="not a readable safetensors file"):
+        load(path)
+
+
+def test_altered_weights_are_noticed(saved):
+    path, _, spec = saved
+    tensors = load_file(path)
+    tensors["feature_aggregation.head.out.bias"] += 1
+    save_file(tensors, path, metadata={"spec": spec.to_json(), "config": "{}"})
+    with pytest.raises(CheckpointError, match="altered"):
+        load(path)

@@ -1,0 +1,181 @@
+"""MobileSAM's weights, through the real `mobile_sam` package and files of the right structure."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import os
+import pickle
+import threading
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from stlm_edge.errors import WeightsError
+from stlm_edge.network.download import Published, fetch
+from stlm_edge.network.encoder import ARCHITECTURES
+from stlm_edge.network.stlm import Stlm
+from stlm_edge.network.weights import fingerprint, load_mobile_sam, locate, read_tensors
+
+
+@pytest.fixture(scope="module")
+def mobile_sam():
+    """The real package's network with random weights and batch statistics."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the package uses timm's old module names
+        from mobile_sam import sam_model_registry
+
+        torch.manual_seed(1)
+        model = sam_model_registry["vit_t"]()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    for name, parameter in model.named_parameters():
+        if "attention_biases" in name:
+            torch.nn.init.normal_(parameter)
+    return model.train().eval()  # once more, to drop a stale attention-bias cache
+
+
+@pytest.fixture(scope="module")
+def mobile_sam_file(mobile_sam, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "own.pt"
+    torch.save(mobile_sam.state_dict(), path)
+    return path
+
+
+@torch.no_grad()
+def test_both_streams_and_the_decoder_compute_what_mobile_sam_does(mobile_sam, mobile_sam_file):
+    network = Stlm(ARCHITECTURES["stlm"]).eval()
+    report = load_mobile_sam(network, mobile_sam_file)
+    pixels = torch.randn(1, 3, 1024, 1024, generator=torch.Generator().manual_seed(0))
+    wanted = mobile_sam.image_encoder(pixels)
+    assert (network.plain(pixels) - wanted).abs().max() < 1e-4
+    assert (network.denoising(pixels) - wanted).abs().max() < 1e-4
+
+    prompts = mobile_sam.prompt_encoder
+    decoder = mobile_sam.mask_decoder
+    tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).unsqueeze(0)
+    dense = prompts.no_mask_embed.weight.reshape(1, 256, 1, 1)
+    _, keys = decoder.transformer(wanted + dense, prompts.get_dense_pe(), tokens)
+    assert (network.decoder(wanted)[1] - keys.transpose(1, 2).reshape(wanted.shape)).abs().max() < 1e-4
+
+    assert set(report.loaded) == {"plain", "denoising", "decoder"}
+    assert set(report.left_random) == {"feature_aggregation"}
+    assert "image_encoder.head" in report.unused
+    assert "mask_decoder.output_upscaling" in report.unused
+
+
+def test_narrow_network_gets_the_decoder_only_and_says_so(mobile_sam_file):
+    report = load_mobile_sam(Stlm(ARCHITECTURES["stlm-tiny"]), mobile_sam_file)
+    assert set(report.loaded) == {"decoder"}
+    assert "plain stays random" in str(report)
+
+
+def test_file_of_another_network_is_refused(tmp_path):
+    path = tmp_path / "other.pt"
+    torch.save({"weight": torch.zeros(3)}, path)
+    with pytest.raises(WeightsError, match="lacks"):
+        load_mobile_sam(Stlm(ARCHITECTURES["stlm"]), path)
+
+
+def test_pickled_code_is_refused_and_not_run(tmp_path):
+    marker = tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {marker}",)
+
+    path = tmp_path / "evil.pt"
+    path.write_bytes(pickle.dumps({"weight": Evil()}, protocol=2))
+    torch.save({"weight": Evil()}, tmp_path / "evil_zip.pt")
+    for file in (path, tmp_path / "evil_zip.pt"):
+        with pytest.raises(WeightsError, match="not a file of tensors"):
+            read_tensors(file)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a weights file at all"])
+@pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
+def test_damaged_file_is_refused(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="not a file of tensors"):
+        read_tensors(path)
+
+
+def test_altered_published_file_is_refused_unopened(tmp_path):
+    path = tmp_path / "mobile_sam.pt"
+    path.write_bytes(b"something else")
+    with pytest.raises(WeightsError, match="not the published mobile_sam"):
+        read_tensors(path)
+
+
+def test_unknown_name_lists_what_is_published(tmp_path):
+    with pytest.raises(WeightsError, match="mobile_sam, sam_vit_b"):
+        locate(str(tmp_path / "nothing"))
+
+
+def test_fingerprint_depends_on_values_and_names_alone():
+    tensors = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(1)}
+    assert fingerprint(tensors) == fingerprint(dict(reversed(tensors.items())))
+    assert fingerprint(tensors) != fingerprint(tensors | {"b": torch.zeros(1)})
+
+
+CONTENT = bytes(range(256)) * 4096
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Serves `CONTENT` with ranges, and writes down which were asked for."""
+
+    asked: list[str | None] = []  # noqa: RUF012
+
+    def do_GET(self):
+        wanted = self.headers.get("Range")
+        self.asked.append(wanted)
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+        self.send_response(206 if wanted else 200)
+        self.send_header("Content-Length", str(len(CONTENT) - start))
+        self.end_headers()
+        self.wfile.write(CONTENT[start:])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def address():
+    Server.asked.clear()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/weights.bin"
+        server.shutdown()
+        thread.join()
+
+
+def published(address: str, content: bytes = CONTENT) -> Published:
+    return Published(url=address, sha256=hashlib.sha256(content).hexdigest(), licence="none")
+
+
+def test_download_goes_on_where_it_stopped(address, tmp_path):
+    (tmp_path / "weights.bin.part").write_bytes(CONTENT[:1000])
+    path = fetch(published(address), folder=tmp_path)
+    assert path.read_bytes() == CONTENT
+    assert Server.asked == ["bytes=1000-"]
+    assert fetch(published(address), folder=tmp_path) == path
+    assert len(Server.asked) == 1  # what is there is not fetched again
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["weights.bin"]
+
+
+def test_download_of_something_else_is_refused_and_removed(address, tmp_path):
+    with pytest.raises(WeightsError, match="SHA-256"):
+        fetch(published(address, b"other"), folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unreachable_server_is_one_clear_error(tmp_path):
+    with pytest.raises(WeightsError, match="cannot be fetched"):
+        fetch(published("http://127.0.0.1:9/weights.bin"), folder=tmp_path)

@@ -1,0 +1,63 @@
+"""Who may import whom, and how fast: a Jetson that only runs an engine has neither torch nor onnx."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+CONTRACT = ("spec", "imaging", "scoring", "metrics", "datasets", "synthetic", "drawing", "errors", "files", "cli")
+
+HEAVY = ("torch", "onnx", "timm", "segment_anything", "openvino", "onnxruntime")
+
+START_LIMIT_S = 0.5
+
+
+def loaded(statement: str, names: tuple[str, ...]) -> set[str]:
+    """Which of the top-level packages `names` a fresh interpreter has after `statement`."""
+    code = f"import sys\n{statement}\nprint(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split()) & set(names)
+
+
+@pytest.mark.parametrize("module", CONTRACT)
+def test_contract_needs_no_heavy_package(module):
+    assert loaded(f"import stlm_edge.{module}", (*HEAVY, "train", "export", "runtime", "benchmarks")) == set()
+
+
+def test_network_needs_only_the_contract():
+    assert loaded("import stlm_edge.network.weights", ("train", "export", "runtime", "benchmarks", "onnx")) == set()
+
+
+def test_runtime_needs_only_the_contract():
+    modules = "import runtime.camera, runtime.detector, runtime.sources, runtime.sinks, runtime.backends.base"
+    assert loaded(modules, (*HEAVY, "train", "export", "benchmarks")) == set()
+
+
+def test_training_needs_neither_export_nor_runtime():
+    assert loaded("import train.fit, train.__main__", ("export", "runtime", "benchmarks", "onnx")) == set()
+
+
+def test_export_does_not_need_training():
+    assert loaded("import export.pipeline, export.__main__", ("train", "benchmarks")) == set()
+
+
+@pytest.mark.parametrize("program", ["train", "export", "runtime.camera", "benchmarks.latency", "stlm_edge.synthetic"])
+def test_help_loads_nothing_heavy(program):
+    arguments = (
+        f"import runpy; sys.argv = ['program', '--help']\ntry:\n    runpy.run_module({program!r}, run_name='__main__')"
+    )
+    assert loaded(f"{arguments}\nexcept SystemExit:\n    pass", HEAVY) == set()
+
+
+@pytest.mark.parametrize("arguments", [["-c", "import stlm_edge"], ["-m", "runtime.camera", "--help"]])
+def test_start_up_time(arguments):
+    """The fastest of five, since machines are shared; the limit is the architecture's own promise."""
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+        times.append(time.perf_counter() - start)
+    assert min(times) < START_LIMIT_S

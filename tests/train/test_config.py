@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from stlm_edge.errors import ConfigError
+from train.config import TrainConfig, from_dict, load_preset, presets
+
+OTHER = {
+    "architecture": "stlm-tiny",
+    "image_size": (128, 192),
+    "head_optimiser": "adam",
+    "segmentation_loss": "bce-dice",
+    "teacher": "mobile_sam",
+    "teacher_weights": "a.pt",
+    "initial_weights": "b.pt",
+    "skip_corrupt": True,
+    "device": "cpu",
+}
+
+
+def test_defaults_are_the_papers_preset():
+    assert from_dict(load_preset("paper")) == TrainConfig()
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_is_valid_and_survives_a_round_trip(name):
+    config = from_dict(load_preset(name))
+    assert from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize("entry", dataclasses.fields(TrainConfig), ids=lambda entry: entry.name)
+def test_every_flag_changes_the_setting_of_its_name(entry, monkeypatch, tmp_path):
+    value = OTHER.get(entry.name, 0.25 if isinstance(entry.default, float) else 3)
+    seen = {}
+    monkeypatch.setattr("train.fit.fit", lambda config, **_: seen.setdefault("config", config))
+    from train.__main__ import main
+
+    flag = "--" + entry.name.replace("_", "-")
+    text = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    arguments = [flag] if value is True else [flag, text]
+    assert main(["fit", "--data", str(tmp_path), *arguments]) == 0
+    assert getattr(seen["config"], entry.name) == value
+    assert value != entry.default
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "expected"),
+    [
+        ("image_size", 100, "multiples of 32"),
+        ("epochs", 0, "at least 1"),
+        ("epochs", 1.5, "whole number"),
+        ("batch_size", "two", "whole number"),
+        ("architecture", "resnet", "one of stlm"),
+        ("holdout", 1.0, "less than 1"),
+        ("anomaly_probability", 1.5, "0 to 1"),
+        ("learning_rate", 0, "more than 0"),
+    ],
+)
+def test_value_that_cannot_work_is_refused(setting, value, expected):
+    with pytest.raises(ConfigError, match=expected):
+        from_dict({setting: value})
+
+
+def test_unknown_setting_is_refused_with_the_known_ones():
+    with pytest.raises(ConfigError, match=r"epoch_count.*known are architecture"):
+        from_dict({"epoch_count": 3})
+
+
+def test_preset_may_be_a_file_of_the_users_own(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("epochs: 7\n")
+    assert from_dict(load_preset(str(path))).epochs == 7
+    path.write_text("- 7\n")
+    with pytest.raises(ConfigError, match="expected settings by name"):
+        load_preset(str(path))
+    path.write_text("{")
+    with pytest.raises(ConfigError, match="YAML"):
+        load_preset(str(path))
+    with pytest.raises(ConfigError, match="no preset"):
+        load_preset("papr")
