@@ -31,6 +31,9 @@ class TrainConfig:
     epochs: int = setting(200, "Passes over the training pictures.")
     batch_size: int = setting(2, "Pictures in a step.")
     learning_rate: float = setting(5e-4, "Of Adam, for streams and decoder.")
+    schedule: Literal["constant", "cosine"] = setting(
+        "constant", "Of all learning rates: as they are (the paper), or falling to 0 along a cosine."
+    )
     head_optimiser: Literal["sgd", "adam"] = setting(
         "sgd", "For the feature aggregation: DeSTSeg's SGD, or Adam, which learns faster in a short training."
     )

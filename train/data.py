@@ -62,22 +62,22 @@ def load_images(samples: Sequence[Sample], *, size: Size, skip_corrupt: bool) ->
     return images
 
 
-def split(samples: Sequence[Sample], *, holdout: float, seed: int) -> tuple[list[Sample], list[Sample]]:
+def split(images: Sequence[Image], *, holdout: float, seed: int) -> tuple[list[Image], list[Image]]:
     """Divide good pictures at random into those to train on and those to choose the threshold with.
 
     Raises:
         DataError: if there are fewer than two.
     """
-    if len(samples) < 2:
+    if len(images) < 2:
         raise DataError(
-            f"found {len(samples)} good picture, expected at least 2: one to train on, one for the threshold"
+            f"found {len(images)} good picture, expected at least 2: one to train on, one for the threshold"
         )
-    order = np.random.default_rng(seed).permutation(len(samples))
-    count = min(max(1, round(holdout * len(samples))), len(samples) - 1)
+    order = np.random.default_rng(seed).permutation(len(images))
+    count = min(max(1, round(holdout * len(images))), len(images) - 1)
     held = set(order[:count].tolist())
     return (
-        [sample for index, sample in enumerate(samples) if index not in held],
-        [sample for index, sample in enumerate(samples) if index in held],
+        [image for index, image in enumerate(images) if index not in held],
+        [image for index, image in enumerate(images) if index in held],
     )
 
 

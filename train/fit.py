@@ -54,9 +54,8 @@ def fit(config: TrainConfig, *, data: Path, category: str | None, textures: Path
     if checkpoint.exists():
         raise OutputError(f"{checkpoint} exists; choose another folder with --output, or delete it")
     make_folder(folder)
-    training, held_out = split(loaded.train, holdout=config.holdout, seed=config.seed)
-    images = load_images(training, size=config.image_size, skip_corrupt=config.skip_corrupt)
-    held_out_images = load_images(held_out, size=config.image_size, skip_corrupt=config.skip_corrupt)
+    good = load_images(loaded.train, size=config.image_size, skip_corrupt=config.skip_corrupt)
+    images, held_out = split(good, holdout=config.holdout, seed=config.seed)
 
     torch.manual_seed(config.seed)
     network = Stlm(architecture_named(config.architecture))
@@ -98,13 +97,13 @@ def fit(config: TrainConfig, *, data: Path, category: str | None, textures: Path
         "training %s on %d pictures (%d held out) at %d x %d on %s",
         config.architecture,
         len(images),
-        len(held_out_images),
+        len(held_out),
         *config.image_size,
         device,
     )
     if not train(network, teacher, batches, spec=spec, config=config, after_epoch=keep):
         logger.warning("interrupted; the model is kept as it is")
-    scores = score_images(Inspector(network, spec), held_out_images)
+    scores = score_images(Inspector(network, spec), held_out)
     threshold = good_quantile(scores, false_alarm_rate=config.false_alarm_rate)
     spec = dataclasses.replace(spec, threshold=threshold, normal_score_range=(min(scores), max(scores)))
     save(checkpoint, _finished(network, spec, config))
@@ -129,9 +128,10 @@ def recalibrate(
     """
     checkpoint = load(path)
     config = from_dict(checkpoint.config)
-    _, held_out = split(load_category(data, category).train, holdout=config.holdout, seed=config.seed)
-    images = load_images(held_out, size=checkpoint.spec.input_size, skip_corrupt=config.skip_corrupt)
-    scores = score_images(Inspector(checkpoint.network, checkpoint.spec).to(choose_device(device)), images)
+    samples = load_category(data, category).train
+    good = load_images(samples, size=checkpoint.spec.input_size, skip_corrupt=config.skip_corrupt)
+    _, held_out = split(good, holdout=config.holdout, seed=config.seed)
+    scores = score_images(Inspector(checkpoint.network, checkpoint.spec).to(choose_device(device)), held_out)
     rate = config.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
     threshold = good_quantile(scores, false_alarm_rate=rate)
     spec = dataclasses.replace(checkpoint.spec, threshold=threshold, normal_score_range=(min(scores), max(scores)))

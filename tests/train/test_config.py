@@ -10,6 +10,7 @@ from train.config import TrainConfig, from_dict, load_preset, presets
 OTHER = {
     "architecture": "stlm-tiny",
     "image_size": (128, 192),
+    "schedule": "cosine",
     "head_optimiser": "adam",
     "segmentation_loss": "bce-dice",
     "teacher": "mobile_sam",

@@ -229,13 +229,17 @@ def test_sam_teacher_loads_the_official_layout_at_another_size(tmp_path):
 
 
 def test_split_holds_out_the_asked_share_and_repeats():
-    samples = list(range(20))
-    training, held_out = split(samples, holdout=0.2, seed=3)
+    pictures = [np.full((1, 1, 3), index, np.uint8) for index in range(20)]
+
+    def numbers(images):
+        return [int(image[0, 0, 0]) for image in images]
+
+    training, held_out = map(numbers, split(pictures, holdout=0.2, seed=3))
     assert len(held_out) == 4
-    assert sorted(training + held_out) == samples
-    assert split(samples, holdout=0.2, seed=3) == (training, held_out)
+    assert sorted(training + held_out) == list(range(20))
+    assert numbers(split(pictures, holdout=0.2, seed=3)[1]) == held_out
     with pytest.raises(DataError, match="at least 2"):
-        split([1], holdout=0.2, seed=0)
+        split(pictures[:1], holdout=0.2, seed=0)
 
 
 def test_batches_have_clean_pictures_where_there_is_no_pseudo_anomaly(images):
