@@ -56,7 +56,7 @@ def command(
                 times_ms[name].append((latency.infer_ms, latency.total_ms))
         size = next(iter(detectors.values())).spec.input_size
     results = {
-        name: {
+        str(name): {
             f"{stage}_{quantile}_ms": float(np.percentile([entry[column] for entry in entries], float(quantile[1:])))
             for column, stage in enumerate(("infer", "total"))
             for quantile in ("p50", "p95")
@@ -66,9 +66,9 @@ def command(
     first = next(iter(results.values()))["total_p50_ms"]
     click.echo(f"network {size[0]} x {size[1]}, frames {frame_size[0]} x {frame_size[1]}, {frames} each, taking turns")
     click.echo(f"{'backend':<14}{'infer p50':>11}{'p95':>9}{'total p50':>11}{'p95':>9}{'ratio':>8}")
-    for name, values in results.items():
+    for label, values in results.items():
         click.echo(
-            f"{name:<14}{values['infer_p50_ms']:>11.2f}{values['infer_p95_ms']:>9.2f}"
+            f"{label:<14}{values['infer_p50_ms']:>11.2f}{values['infer_p95_ms']:>9.2f}"
             f"{values['total_p50_ms']:>11.2f}{values['total_p95_ms']:>9.2f}{values['total_p50_ms'] / first:>8.2f}"
         )
     click.echo(
