@@ -13,13 +13,17 @@ from stlm_edge.errors import StlmError
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
+OUR_LOGGERS = ("__main__", "stlm_edge", "train", "export", "runtime", "benchmarks")
+
 
 def run(command: click.Command, argv: Sequence[str] | None) -> int:
     """Run a click command as a program and return its exit code.
 
     0 done, 1 a `StlmError` printed as one line, 2 wrong usage, 130 interrupted.
     """
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s", force=True)
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
+    for name in OUR_LOGGERS:  # libraries tell a user of these programs nothing below a warning
+        logging.getLogger(name).setLevel(logging.INFO)
     try:
         result = command.main(args=None if argv is None else list(argv), standalone_mode=False)
     except click.ClickException as error:
