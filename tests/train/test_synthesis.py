@@ -110,15 +110,13 @@ def test_parameters_cover_the_ranges_of_the_authors(monkeypatch: pytest.MonkeyPa
         "perlin_gradients",
         lambda rng, res: [lattices.append(res), perlin_gradients(rng, res)][1],
     )
-    monkeypatch.setattr(
-        synthesis, "rotate_noise", lambda noise, angle: [angles.append(angle), rotate_noise(noise, angle)][1]
-    )
+    monkeypatch.setattr(synthesis, "rotate_noise", lambda noise, angle: [angles.append(angle), noise][1])
     monkeypatch.setattr(
         synthesis,
         "blend",
-        lambda normal, texture, mask, beta: [betas.append(beta), blend(normal, texture, mask, beta)][1],
+        lambda normal, texture, mask, beta: [betas.append(beta), normal][1],
     )
-    normal, texture = pictures((64, 64))
+    normal, texture = pictures((1024, 1024))
     rng = np.random.default_rng(3)
     for _ in range(600):
         synthesise(rng, normal, texture, probability=1)
@@ -128,3 +126,17 @@ def test_parameters_cover_the_ranges_of_the_authors(monkeypatch: pytest.MonkeyPa
         margin = 0.02 * (high - low)
         assert low <= min(values) < low + margin
         assert high - margin < max(values) <= high
+
+
+def test_below_1024_pixels_no_noise_cell_is_smaller_than_two_cells_of_the_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    lattices: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        synthesis,
+        "perlin_gradients",
+        lambda rng, res: [lattices.append(res), perlin_gradients(rng, res)][1],
+    )
+    normal, texture = pictures((256, 512))
+    rng = np.random.default_rng(3)
+    for _ in range(150):
+        synthesise(rng, normal, texture, probability=1)
+    assert set(lattices) == {(rows, columns) for rows in (1, 2, 4, 8) for columns in (1, 2, 4, 8)}
