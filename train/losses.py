@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-EPSILON = 1e-12
+from stlm_edge.network.stlm import NORM_EPSILON
 
 
 def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
@@ -88,4 +88,4 @@ def _normalise(features: Tensor) -> Tensor:
     """Divide by the norm over channels plus 1e-12; a zero vector stays zero, whatever its gradient would be."""
     features = features if features.dtype == torch.float64 else features.float()
     norm = torch.linalg.vector_norm(features, dim=1, keepdim=True)
-    return features / torch.where(norm > 0, norm + EPSILON, torch.inf)
+    return features / torch.where(norm > 0, norm + NORM_EPSILON, torch.inf)
