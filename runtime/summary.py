@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from runtime.detector import Anomaly
 from runtime.sources import Frame, FrameSource
 from runtime.timing import LatencyHistogram, Percentiles
+from stlm_edge.datasets import GOOD
 
 STAGES = ("prepare", "infer", "decide", "inspect", "capture to decision", "draw and write")
-GOOD = "good"
 
 
 @dataclass(frozen=True)
