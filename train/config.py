@@ -14,6 +14,7 @@ from stlm_edge.spec import Size, check_input_size
 
 PRESETS = Path(__file__).parent / "presets"
 
+PseudoAnomalyName = Literal["perlin", "scar", "nsa"]
 TeacherName = Literal["sam_vit_h", "sam_vit_l", "sam_vit_b", "mobile_sam", "stlm-tiny"]
 
 
@@ -40,14 +41,18 @@ class TrainConfig:
     segmentation_loss: Literal["focal-l1", "bce-dice"] = setting(
         "focal-l1", "Equations 5 to 7, or binary cross entropy and Dice, which learn faster in a short training."
     )
+    mask_target: Literal["centre", "any"] = setting(
+        "centre",
+        "Which cells of the map count as anomalous: those whose centre is (the paper), or those with any such pixel.",
+    )
     anomaly_probability: float = setting(0.5, "Share of pictures that get a pseudo anomaly (figure 10).")
-    self_textures: float = setting(
-        0.0, "Share of pseudo anomalies cut from other good pictures instead of the anomaly source."
+    pseudo_anomalies: str = setting(
+        "perlin", "Kinds, each as likely as the others: perlin (the paper), scar, nsa; joined with +."
     )
     largest_beta: float = setting(0.8, "How faint a pseudo anomaly may get: 0 opaque, 1 invisible (equation 1).")
     teacher: TeacherName = setting("sam_vit_h", "Network to distil from.")
     teacher_weights: str | None = setting(None, "File or published name (see 'train weights'); without: random.")
-    initial_weights: str | None = setting(None, "MobileSAM weights for streams and decoder; without: random.")
+    initial_weights: str | None = setting(None, "MobileSAM's weights for streams and decoder, or a checkpoint of this toolkit for all; without: random.")
     holdout: float = setting(0.1, "Share of the good pictures kept from training, for the threshold.")
     false_alarm_rate: float = setting(0.01, "Expected share of good pictures above the threshold.")
     skip_corrupt: bool = setting(False, "Leave out pictures that cannot be read instead of stopping.")
@@ -64,7 +69,8 @@ class TrainConfig:
         for name in ("epochs", "batch_size"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         _check("learning_rate", self.learning_rate, self.learning_rate > 0, "more than 0")
-        for name in ("anomaly_probability", "self_textures", "largest_beta"):
+        _check_kinds(self.pseudo_anomalies)
+        for name in ("anomaly_probability", "largest_beta"):
             _check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")
         for name in ("holdout", "false_alarm_rate"):
             _check(name, getattr(self, name), 0 < getattr(self, name) < 1, "more than 0 and less than 1")
@@ -126,6 +132,12 @@ def _check_type(name: str, value: object) -> None:
     else:
         fits, expected = type(value) is hint, {int: "a whole number", bool: "true or false"}.get(hint, "a text")
     _check(name, value, fits, expected)
+
+
+def _check_kinds(value: str) -> None:
+    known = get_args(PseudoAnomalyName)
+    expected = f"{', '.join(known)}, or several of them joined with +"
+    _check("pseudo_anomalies", value, all(kind in known for kind in value.split("+")), expected)
 
 
 def _check(name: str, value: object, fits: bool, expected: str) -> None:

@@ -14,8 +14,7 @@ from stlm_edge.datasets import Sample
 from stlm_edge.errors import DataError, ImageError
 from stlm_edge.imaging import Image, read_image, resize
 from stlm_edge.spec import Size
-from train.synthesis import synthesise
-from train.textures import SelfTextures, TextureSource
+from train.pseudo import PseudoAnomalies
 
 logger = logging.getLogger(__name__)
 
@@ -88,20 +87,13 @@ class Batches:
         self,
         images: Sequence[Image],
         *,
-        textures: TextureSource,
+        pseudo_anomalies: PseudoAnomalies,
         batch_size: int,
-        probability: float,
-        self_textures: float,
-        largest_beta: float,
         seed: int,
     ) -> None:
         self.images = images
-        self.textures = textures
-        self.own = SelfTextures(images)
+        self.pseudo_anomalies = pseudo_anomalies
         self.batch_size = min(batch_size, len(images))
-        self.probability = probability
-        self.self_textures = self_textures
-        self.largest_beta = largest_beta
         self.rng = np.random.default_rng(seed)
 
     def __len__(self) -> int:
@@ -114,14 +106,9 @@ class Batches:
             yield self._batch([self.images[i] for i in order[step * self.batch_size : (step + 1) * self.batch_size]])
 
     def _batch(self, clean: Sequence[Image]) -> Batch:
-        pairs = [self._with_pseudo_anomaly(image) for image in clean]
+        pairs = [self.pseudo_anomalies.draw(self.rng, image) for image in clean]
         return Batch(
             clean=torch.from_numpy(np.stack(clean)),
             pseudo=torch.from_numpy(np.stack([image for image, _ in pairs])),
             mask=torch.from_numpy(np.stack([mask for _, mask in pairs])).unsqueeze(1).float(),
         )
-
-    def _with_pseudo_anomaly(self, image: Image) -> tuple[Image, np.ndarray]:
-        source = self.own if self.rng.random() < self.self_textures else self.textures
-        texture = source.draw(self.rng, (image.shape[0], image.shape[1]))
-        return synthesise(self.rng, image, texture, probability=self.probability, largest_beta=self.largest_beta)

@@ -18,13 +18,14 @@ from stlm_edge.network.checkpoint import Checkpoint, load, save
 from stlm_edge.network.encoder import architecture_named
 from stlm_edge.network.inspector import Inspector, prepare
 from stlm_edge.network.stlm import Stlm
-from stlm_edge.network.weights import fingerprint, load_mobile_sam, locate
+from stlm_edge.network.weights import fingerprint, load_initial, locate
 from stlm_edge.spec import ModelSpec, Threshold
 from train.config import TrainConfig, from_dict
 from train.data import Batches, load_images, split
 from train.device import choose_device
 from train.evaluate import score_images
 from train.loop import EpochLosses, train
+from train.pseudo import PseudoAnomalies
 from train.teacher import build_teacher, settle
 from train.textures import FolderTextures, ProceduralTextures, TextureSource
 from train.threshold import good_quantile
@@ -64,7 +65,7 @@ def fit(config: TrainConfig, *, data: Path, category: str | None, textures: Path
             "NO INITIAL WEIGHTS: both streams and the decoder start RANDOM; give --initial-weights mobile_sam"
         )
     else:
-        logger.info("initial weights: %s", load_mobile_sam(network, locate(config.initial_weights)))
+        logger.info("initial weights: %s", load_initial(network, locate(config.initial_weights)))
     network.to(device)
     spec = ModelSpec(
         category=loaded.name,
@@ -76,15 +77,14 @@ def fit(config: TrainConfig, *, data: Path, category: str | None, textures: Path
     teacher = build_teacher(config.teacher, weights=config.teacher_weights, image_size=config.image_size).to(device)
     if config.teacher_weights is None:
         settle(teacher, prepare(torch.from_numpy(np.stack(images[:SETTLING_IMAGES])).to(device), spec))
-    batches = Batches(
-        images,
+    pseudo_anomalies = PseudoAnomalies(
+        config.pseudo_anomalies.split("+"),
+        images=images,
         textures=source,
-        batch_size=config.batch_size,
         probability=config.anomaly_probability,
-        self_textures=config.self_textures,
         largest_beta=config.largest_beta,
-        seed=config.seed,
     )
+    batches = Batches(images, pseudo_anomalies=pseudo_anomalies, batch_size=config.batch_size, seed=config.seed)
     write_text(folder / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
     history: list[str] = []
 

@@ -20,7 +20,7 @@ from stlm_edge.network.stlm import Stlm
 from stlm_edge.spec import ModelSpec
 from train.config import TrainConfig
 from train.data import Batch, Batches
-from train.losses import bce_dice_loss, distillation_loss, focal_loss, l1_loss, shrink_mask
+from train.losses import any_in_cell, bce_dice_loss, distillation_loss, focal_loss, l1_loss, shrink_mask
 from train.teacher import Teacher
 
 
@@ -72,7 +72,8 @@ def compute_losses(network: Stlm, teacher: Teacher, batch: Batch, *, spec: Model
     taught = teacher(torch.cat([pseudo, clean]))
     features = network.features(pseudo)
     logits = network.aggregate(features)
-    target = shrink_mask(batch.mask, (logits.shape[2], logits.shape[3]))
+    shrink = any_in_cell if config.mask_target == "any" else shrink_mask
+    target = shrink(batch.mask, (logits.shape[2], logits.shape[3]))
     if config.segmentation_loss == "bce-dice":
         segmentation = bce_dice_loss(logits, target)
     else:

@@ -50,6 +50,11 @@ def shrink_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     return (small >= 0.5).to(mask.dtype)
 
 
+def any_in_cell(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """As `shrink_mask`, but 1 wherever the cell holds any pixel of the mask; a line thinner than a cell stays."""
+    return F.adaptive_max_pool2d(mask, size)
+
+
 def focal_loss(prediction: Tensor, target: Tensor, *, gamma: float = 4) -> Tensor:
     """Mean of (1 - p)^gamma * -log p, p the probability given to the true class (equation 6).
 

@@ -79,14 +79,9 @@ def blend(normal: Image, texture: Image, mask: Mask, beta: float) -> Image:
 
 
 def synthesise(
-    rng: np.random.Generator,
-    normal: Image,
-    texture: Image,
-    *,
-    probability: float = 0.5,
-    largest_beta: float = LARGEST_BETA,
+    rng: np.random.Generator, normal: Image, texture: Image, *, largest_beta: float = LARGEST_BETA
 ) -> tuple[Image, Mask]:
-    """Put a pseudo anomaly into a normal picture, or leave it alone (paper, section 3.2 and the authors' parameters).
+    """Put a pseudo anomaly into a normal picture (paper, section 3.2 and the authors' parameters).
 
     Lattice scales are 2^0 … 2^5 along each side, the noise is turned by up to 90 degrees either way and cut at 0.5,
     beta is uniform in 0 … `largest_beta`. The mask may come out empty and is then not drawn again. Below 1024 pixels,
@@ -95,14 +90,11 @@ def synthesise(
     Args:
         normal: (H, W, 3) uint8, left unchanged.
         texture: the anomaly source, same shape.
-        probability: of trying at all; otherwise the normal picture comes back with an empty mask.
         largest_beta: how faint a pseudo anomaly may get; 0.8 is the authors'.
     Returns:
         (H, W, 3) uint8 and (H, W) uint8, 1 on the pseudo anomaly.
     """
     shape = (normal.shape[0], normal.shape[1])
-    if rng.random() >= probability:
-        return normal, np.zeros(shape, np.uint8)
     finest = min(LARGEST_SCALE_EXPONENT, max(0, (min(shape) // SMALLEST_CELL).bit_length() - 1))
     exponents = rng.integers(0, finest + 1, size=2)
     gradients = perlin_gradients(rng, (1 << int(exponents[0]), 1 << int(exponents[1])))

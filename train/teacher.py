@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stlm_edge.errors import WeightsError
-from stlm_edge.network.decoder import Features, TwoWayDecoder
+from stlm_edge.network.decoder import Features, TwoWayDecoder, decoder_of
 from stlm_edge.network.encoder import EMBEDDING_CHANNELS, STRIDE, ImageEncoder, architecture_named
 from stlm_edge.network.weights import decoder_tensors, locate, mobile_sam_encoder_tensors, read_tensors
 from stlm_edge.spec import Size
@@ -30,10 +30,10 @@ SAM_WIDTHS["sam_vit_h"] = (1280, 32, 16, (7, 15, 23, 31))
 class Teacher(nn.Module):
     """An image encoder and its own two-way decoder, frozen."""
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, encoder: nn.Module, decoder: TwoWayDecoder) -> None:
         super().__init__()
         self.encoder = encoder
-        self.decoder = TwoWayDecoder()
+        self.decoder = decoder
         self.requires_grad_(False)
         self.eval()
 
@@ -57,7 +57,7 @@ def build_teacher(name: TeacherName, *, weights: str | None, image_size: Size) -
     Raises:
         WeightsError: if the file does not fit the teacher.
     """
-    teacher = Teacher(_encoder(name, image_size))
+    teacher = _random_teacher(name, image_size)
     if weights is None:
         logger.warning(
             "NO TEACHER WEIGHTS: distilling from a RANDOM frozen %s. The model learns from pseudo anomalies alone and "
@@ -101,11 +101,14 @@ def settle(teacher: Teacher, pixels: Tensor) -> None:
     teacher.eval()
 
 
-def _encoder(name: TeacherName, image_size: Size) -> nn.Module:
-    if name == "stlm-tiny":
-        return ImageEncoder(architecture_named("stlm-tiny"))
-    if name == "mobile_sam":
-        return ImageEncoder(architecture_named("stlm"))
+def _random_teacher(name: TeacherName, image_size: Size) -> Teacher:
+    if name in ("stlm-tiny", "mobile_sam"):
+        architecture = architecture_named("stlm-tiny" if name == "stlm-tiny" else "stlm")
+        return Teacher(ImageEncoder(architecture), decoder_of(architecture))
+    return Teacher(_sam_encoder(name, image_size), TwoWayDecoder())
+
+
+def _sam_encoder(name: str, image_size: Size) -> nn.Module:
     width, depth, heads, global_blocks = SAM_WIDTHS[name]
     encoder: Any = ImageEncoderViT(
         img_size=SAM_SIZE,

@@ -63,21 +63,6 @@ class ProceduralTextures:
         return np.asarray(low + (high - low) * pattern[:, :, None], np.uint8)
 
 
-class SelfTextures:
-    """Other good pictures, turned, mirrored and brightened: what belongs to the part, in the wrong place."""
-
-    def __init__(self, images: Sequence[Image]) -> None:
-        self.images = images
-
-    def draw(self, rng: np.random.Generator, size: Size) -> Image:
-        image = self.images[int(rng.integers(len(self.images)))]
-        image = np.rot90(image, int(2 * rng.integers(2) if size[0] != size[1] else rng.integers(4)))
-        image = np.flip(image, axis=int(rng.integers(2))) if rng.random() < 0.5 else image
-        shift = tuple(int(rng.integers(side)) for side in size)
-        gain = rng.uniform(0.7, 1.3)
-        return np.asarray(cv2.convertScaleAbs(np.roll(image, shift, axis=(0, 1)), alpha=gain), np.uint8)
-
-
 def _clouds(rng: np.random.Generator, size: Size) -> Pattern:
     total = np.zeros(size, np.float32)
     for octave in range(2, 2 + int(rng.integers(2, 6))):

@@ -7,33 +7,33 @@ from segment_anything.modeling.prompt_encoder import PositionEmbeddingRandom
 from segment_anything.modeling.transformer import TwoWayTransformer
 from torch import Tensor, nn
 
-from stlm_edge.network.encoder import EMBEDDING_CHANNELS
+from stlm_edge.network.encoder import EMBEDDING_CHANNELS, Architecture
 
 Features = tuple[Tensor, Tensor]
-"""L1 and L2 of one stream, each (N, 256, h, w)."""
+"""L1 and L2 of one stream, each (N, C, h, w)."""
 
 
 class TwoWayDecoder(nn.Module):
     """SAM's mask decoder as far as its two-way blocks, without prompts.
 
     L1 is the image embedding itself and L2 the image tokens after both blocks: so the authors' code has it, while the
-    paper speaks of the outputs of the first and the second block.
+    paper speaks of the outputs of the first and the second block. The defaults are SAM's widths.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, channels: int = EMBEDDING_CHANNELS, mlp_dim: int = 2048) -> None:
         super().__init__()
-        self.transformer = TwoWayTransformer(depth=2, embedding_dim=EMBEDDING_CHANNELS, mlp_dim=2048, num_heads=8)
-        self.iou_token = nn.Embedding(1, EMBEDDING_CHANNELS)
-        self.mask_tokens = nn.Embedding(4, EMBEDDING_CHANNELS)
-        self.no_mask_embed = nn.Embedding(1, EMBEDDING_CHANNELS)
-        self.positional_encoding = PositionEmbeddingRandom(EMBEDDING_CHANNELS // 2)
+        self.transformer = TwoWayTransformer(depth=2, embedding_dim=channels, mlp_dim=mlp_dim, num_heads=8)
+        self.iou_token = nn.Embedding(1, channels)
+        self.mask_tokens = nn.Embedding(4, channels)
+        self.no_mask_embed = nn.Embedding(1, channels)
+        self.positional_encoding = PositionEmbeddingRandom(channels // 2)
 
     def forward(self, embedding: Tensor) -> Features:
         """
         Args:
-            embedding: (N, 256, h, w) of an image encoder.
+            embedding: (N, C, h, w) of an image encoder.
         Returns:
-            L1 and L2, each (N, 256, h, w).
+            L1 and L2, each (N, C, h, w).
         """
         batch, channels, height, width = embedding.shape
         tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
@@ -43,3 +43,8 @@ class TwoWayDecoder(nn.Module):
             tokens.expand(batch, -1, -1),
         )
         return embedding, keys.transpose(1, 2).reshape(batch, channels, height, width)
+
+
+def decoder_of(architecture: Architecture) -> TwoWayDecoder:
+    """A decoder with random weights, as wide as `architecture` wants it."""
+    return TwoWayDecoder(channels=architecture.embedding_channels, mlp_dim=architecture.decoder_mlp_dim)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from stlm_edge.errors import ConfigError
 
 EMBEDDING_CHANNELS = 256
-"""Channels of an image embedding; SAM's, so that SAM can teach and its decoder can follow."""
+"""Channels of SAM's image embedding; what it teaches has so many."""
 
 STRIDE = 16
 """Pixels of the input for one cell of the embedding."""
@@ -21,11 +21,14 @@ STRIDE = 16
 
 @dataclass(frozen=True)
 class Architecture:
-    """Widths and depths of the encoders. Decoder and feature aggregation are the same for all.
+    """Widths and depths of the network's parts.
 
     Attributes:
-        embed_dims, depths: of the four stages.
+        embed_dims, depths: of the encoders' four stages.
         num_heads, window_sizes: likewise; the first stage is convolutional and ignores both.
+        embedding_channels: of an image embedding, L1 and L2.
+        decoder_mlp_dim: hidden width of the two-way blocks' MLPs.
+        aggregation_channels: of the feature aggregation.
     """
 
     name: str
@@ -33,6 +36,9 @@ class Architecture:
     depths: tuple[int, int, int, int]
     num_heads: tuple[int, int, int, int]
     window_sizes: tuple[int, int, int, int]
+    embedding_channels: int = EMBEDDING_CHANNELS
+    decoder_mlp_dim: int = 2048
+    aggregation_channels: int = 128
 
 
 ARCHITECTURES = {
@@ -40,9 +46,18 @@ ARCHITECTURES = {
     for architecture in (
         # MobileSAM's encoder, as in the paper.
         Architecture("stlm", (64, 128, 160, 320), (2, 2, 6, 2), (2, 4, 5, 10), (7, 7, 14, 7)),
-        # Not in the paper: narrow and shallow, so that a CPU trains it in minutes, with windows that fit 256, 512 and
-        # 1024 pixels without padding.
-        Architecture("stlm-tiny", (32, 64, 96, 128), (1, 1, 2, 1), (1, 2, 3, 4), (8, 8, 16, 8)),
+        # Not in the paper: narrow and shallow, so that a CPU trains it in minutes and a checkpoint takes 4 MB, with
+        # windows that fit 256, 512 and 1024 pixels without padding.
+        Architecture(
+            "stlm-tiny",
+            embed_dims=(16, 32, 64, 64),
+            depths=(1, 1, 2, 1),
+            num_heads=(1, 2, 2, 2),
+            window_sizes=(8, 8, 16, 8),
+            embedding_channels=64,
+            decoder_mlp_dim=128,
+            aggregation_channels=64,
+        ),
     )
 }
 
@@ -61,11 +76,12 @@ class ImageEncoder(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.backbone = _backbone(architecture)
+        channels = architecture.embedding_channels
         self.neck = nn.Sequential(
-            nn.Conv2d(architecture.embed_dims[-1], EMBEDDING_CHANNELS, kernel_size=1, bias=False),
-            LayerNorm2d(EMBEDDING_CHANNELS),
-            nn.Conv2d(EMBEDDING_CHANNELS, EMBEDDING_CHANNELS, kernel_size=3, padding=1, bias=False),
-            LayerNorm2d(EMBEDDING_CHANNELS),
+            nn.Conv2d(architecture.embed_dims[-1], channels, kernel_size=1, bias=False),
+            LayerNorm2d(channels),
+            nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False),
+            LayerNorm2d(channels),
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -73,7 +89,7 @@ class ImageEncoder(nn.Module):
         Args:
             pixels: (N, 3, H, W), normalised RGB; H and W multiples of 32.
         Returns:
-            (N, 256, H / 16, W / 16)
+            (N, C, H / 16, W / 16), C = architecture.embedding_channels
         """
         embedding: Tensor = self.neck(self.backbone(pixels))
         return embedding

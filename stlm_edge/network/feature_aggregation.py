@@ -1,4 +1,4 @@
-"""The feature aggregation module: two residual blocks, ASPP and a head (paper, 3.3; 128 channels as in figure 6)."""
+"""The feature aggregation module: two residual blocks, ASPP and a head (paper, 3.3)."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ from torch import Tensor, nn
 
 from stlm_edge.network.encoder import EMBEDDING_CHANNELS
 
-CHANNELS = 128
-
 
 class ConvNorm(nn.Module):
     """A convolution without bias and batch normalisation."""
 
-    def __init__(self, inputs: int, *, kernel: int = 1, dilation: int = 1) -> None:
+    def __init__(self, inputs: int, channels: int, *, kernel: int = 1, dilation: int = 1) -> None:
         super().__init__()
         padding = dilation * (kernel // 2)
-        self.conv = nn.Conv2d(inputs, CHANNELS, kernel, padding=padding, dilation=dilation, bias=False)
-        self.norm = nn.BatchNorm2d(CHANNELS)
+        self.conv = nn.Conv2d(inputs, channels, kernel, padding=padding, dilation=dilation, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         normalised: Tensor = self.norm(self.conv(x))
@@ -27,13 +25,13 @@ class ConvNorm(nn.Module):
 class ResidualBlock(nn.Module):
     """Two 3 x 3 convolutions beside a shortcut, which is a 1 x 1 convolution where the width changes."""
 
-    def __init__(self, inputs: int) -> None:
+    def __init__(self, inputs: int, channels: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, CHANNELS, 3, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(CHANNELS)
-        self.conv2 = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(CHANNELS)
-        self.shortcut = nn.Identity() if inputs == CHANNELS else ConvNorm(inputs)
+        self.conv1 = nn.Conv2d(inputs, channels, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
+        self.shortcut = nn.Identity() if inputs == channels else ConvNorm(inputs, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         branch = torch.relu(self.norm1(self.conv1(x)))
@@ -43,12 +41,12 @@ class ResidualBlock(nn.Module):
 class AtrousPyramid(nn.Module):
     """ASPP with a pooling branch and dilation rates 1 and 3, in this order (the paper lists its rates as 1, 1, 3)."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.pool = ConvNorm(CHANNELS)
-        self.rate1 = ConvNorm(CHANNELS)
-        self.rate3 = ConvNorm(CHANNELS, kernel=3, dilation=3)
-        self.fuse = ConvNorm(3 * CHANNELS, kernel=3)
+        self.pool = ConvNorm(channels, channels)
+        self.rate1 = ConvNorm(channels, channels)
+        self.rate3 = ConvNorm(channels, channels, kernel=3, dilation=3)
+        self.fuse = ConvNorm(3 * channels, channels, kernel=3)
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = torch.relu(self.pool(x.mean(dim=(2, 3), keepdim=True))).expand_as(x)
@@ -59,11 +57,11 @@ class AtrousPyramid(nn.Module):
 class Head(nn.Module):
     """From the aggregated features to one logit for each cell."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(CHANNELS)
-        self.out = nn.Conv2d(CHANNELS, 1, 1)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+        self.out = nn.Conv2d(channels, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.out(torch.relu(self.norm(self.conv(x))))
@@ -71,18 +69,18 @@ class Head(nn.Module):
 
 
 class FeatureAggregation(nn.Module):
-    """Draws the anomaly map from the two layers' products."""
+    """Draws the anomaly map from the two layers' products. The defaults are the paper's widths (figure 6)."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, inputs: int = 2 * EMBEDDING_CHANNELS, channels: int = 128) -> None:
         super().__init__()
-        self.res = nn.Sequential(ResidualBlock(2 * EMBEDDING_CHANNELS), ResidualBlock(CHANNELS))
-        self.aspp = AtrousPyramid()
-        self.head = Head()
+        self.res = nn.Sequential(ResidualBlock(inputs, channels), ResidualBlock(channels, channels))
+        self.aspp = AtrousPyramid(channels)
+        self.head = Head(channels)
 
     def forward(self, products: Tensor) -> Tensor:
         """
         Args:
-            products: (N, 512, h, w), L1's product first.
+            products: (N, inputs, h, w), L1's product first.
         Returns:
             (N, 1, h, w), logits of "anomalous".
         """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from stlm_edge.network.decoder import Features, TwoWayDecoder
+from stlm_edge.network.decoder import Features, decoder_of
 from stlm_edge.network.encoder import Architecture, ImageEncoder
 from stlm_edge.network.feature_aggregation import FeatureAggregation
 
@@ -30,8 +30,10 @@ class Stlm(nn.Module):
         self.architecture = architecture
         self.plain = ImageEncoder(architecture)
         self.denoising = ImageEncoder(architecture)
-        self.decoder = TwoWayDecoder()
-        self.feature_aggregation = FeatureAggregation()
+        self.decoder = decoder_of(architecture)
+        self.feature_aggregation = FeatureAggregation(
+            inputs=2 * architecture.embedding_channels, channels=architecture.aggregation_channels
+        )
 
     def features(self, pixels: Tensor) -> StreamFeatures:
         """Both streams' L1 and L2; the shared decoder takes both in one call.
@@ -71,7 +73,7 @@ def normalise(features: Tensor) -> Tensor:
 
 
 def products(features: StreamFeatures) -> Tensor:
-    """(N, 512, h, w): the negative element-wise products of the normalised streams, L1 first.
+    """(N, 2 C, h, w): the negative element-wise products of the normalised streams, L1 first.
 
     The authors' code has the minus, the paper's equation 2 has not; trained weights fit one sign only.
     """

@@ -130,6 +130,26 @@ def timm_name(mobile_sam_name: str) -> str:
     return f"backbone.{mobile_sam_name}"
 
 
+def load_initial(network: Stlm, path: Path) -> LoadReport:
+    """Load what a training starts from: MobileSAM's weights, or all weights of a checkpoint of this toolkit.
+
+    Raises:
+        WeightsError: if the file is neither, or if the checkpoint is of another architecture.
+    """
+    tensors = read_tensors(path)
+    expected = network.state_dict()
+    if not any(name.startswith("feature_aggregation.") for name in tensors):
+        return load_mobile_sam(network, path)
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    if shapes != {name: tensor.shape for name, tensor in expected.items()}:
+        raise WeightsError(
+            f"{path} is a checkpoint of another architecture, expected one of {network.architecture.name}; "
+            "train with the architecture that is in its config.yaml"
+        )
+    network.load_state_dict(tensors)
+    return LoadReport(loaded={"whole network": len(tensors)}, left_random={}, unused=())
+
+
 def load_mobile_sam(network: Stlm, path: Path) -> LoadReport:
     """Load MobileSAM's weights into both encoders and the decoder (paper, 4.1.3 and table 8).
 

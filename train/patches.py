@@ -1,0 +1,95 @@
+"""Pseudo anomalies beside the Perlin blend: scars (CutPaste) and seamless patches (NSA)."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from stlm_edge.imaging import Image, Mask
+from stlm_edge.spec import Size
+from train.synthesis import blend
+
+SCAR_LENGTHS = (0.05, 0.35)
+"""Of the shorter side."""
+SCAR_WIDTHS = (0.005, 0.025)
+MOST_SCARS = 2
+PATCH_SIDES = (0.06, 0.3)
+"""Of the shorter side; drawn so that small patches are as likely as large ones."""
+MOST_PATCHES = 2
+VISIBLE_CHANGE = 25
+"""Grey levels from which a pixel of a seamless patch counts as changed; less is what good parts differ by."""
+SMOOTHING = 5
+
+
+def scar(rng: np.random.Generator, normal: Image, texture: Image, *, largest_beta: float) -> tuple[Image, Mask]:
+    """Blend one or two thin strips of a texture into a normal picture, at any angle.
+
+    After the scars of CutPaste (Li et al. 2021), with the anomaly source in them and blended by equation 1.
+
+    Args:
+        normal, texture: (H, W, 3) uint8, left unchanged.
+        largest_beta: how faint a scar may get, 1 is invisible.
+    Returns:
+        (H, W, 3) uint8 and (H, W) uint8, 1 on the scars.
+    """
+    height, width = normal.shape[:2]
+    side = min(height, width)
+    mask = np.zeros((height, width), np.uint8)
+    for _ in range(int(rng.integers(1, MOST_SCARS + 1))):
+        middle = (rng.uniform(0, width), rng.uniform(0, height))
+        extent = (rng.uniform(*SCAR_LENGTHS) * side, rng.uniform(*SCAR_WIDTHS) * side)
+        corners = cv2.boxPoints((middle, extent, rng.uniform(0, 180)))
+        cv2.fillPoly(mask, [np.round(corners * 16).astype(np.int32)], (1,), cv2.LINE_8, 4)
+    return blend(normal, texture, mask, rng.uniform(0, largest_beta)), mask
+
+
+def seamless_patches(rng: np.random.Generator, normal: Image, other: Image) -> tuple[Image, Mask]:
+    """Poisson-blend one or two patches of another good picture into a normal one, at other places.
+
+    After the natural synthetic anomalies of Schlueter et al. (NSA, 2022). There is no seam to learn from, so what a
+    patch hides or repeats has to be recognised. The mask is where the picture changed visibly, smoothed by a median;
+    it is empty where like came upon like.
+
+    Args:
+        normal, other: (H, W, 3) uint8 of one size, left unchanged.
+    Returns:
+        (H, W, 3) uint8 and (H, W) uint8, 1 where the picture changed.
+    """
+    pasted = normal
+    for _ in range(int(rng.integers(1, MOST_PATCHES + 1))):
+        pasted = _paste(rng, pasted, other)
+    change = cv2.absdiff(pasted, normal).max(axis=2)
+    mask = cv2.medianBlur(change, SMOOTHING) > VISIBLE_CHANGE
+    return pasted, mask.astype(np.uint8)
+
+
+def _paste(rng: np.random.Generator, picture: Image, other: Image) -> Image:
+    height, width = picture.shape[:2]
+    patch_height, patch_width = (_patch_side(rng, min(height, width)) for _ in range(2))
+    top, left = int(rng.integers(height - patch_height)), int(rng.integers(width - patch_width))
+    patch = np.ascontiguousarray(other[top : top + patch_height, left : left + patch_width])
+    outline = _outline(rng, (patch_height, patch_width))
+    # OpenCV wants the middle of the patch, and a pixel of the picture around it on all sides.
+    y = int(rng.integers(1, height - patch_height)) + patch_height // 2
+    x = int(rng.integers(1, width - patch_width)) + patch_width // 2
+    return np.asarray(cv2.seamlessClone(patch, picture, outline, (x, y), cv2.NORMAL_CLONE), np.uint8)
+
+
+def _patch_side(rng: np.random.Generator, side: int) -> int:
+    low, high = (math.log(share) for share in PATCH_SIDES)
+    return max(8, round(math.exp(rng.uniform(low, high)) * side))
+
+
+def _outline(rng: np.random.Generator, shape: Size) -> NDArray[np.uint8]:
+    """A rectangle or an ellipse of 255, one pixel inside the patch's border."""
+    height, width = shape
+    outline = np.zeros(shape, np.uint8)
+    if rng.random() < 0.5:
+        outline[1:-1, 1:-1] = 255
+    else:
+        axes = (width // 2 - 1, height // 2 - 1)
+        cv2.ellipse(outline, (width // 2, height // 2), axes, 0, 0, 360, (255,), cv2.FILLED)
+    return outline
