@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from runtime.backends import BackendChoice, open_engine
+from stlm_edge.errors import SpecError
 from stlm_edge.imaging import Image, Map, resize_map, to_input
 from stlm_edge.scoring import is_anomalous
 from stlm_edge.spec import ModelSpec, Sidecar, Threshold
@@ -77,12 +77,18 @@ class Detector:
         Raises:
             EngineError, SpecError: see `runtime.backends.open_engine`.
         """
+        by_hand = None if threshold is None else Threshold(value=threshold, method="manual", images=0)
         opened, sidecar = open_engine(path, backend=backend)
-        calibrated = sidecar.spec.require_threshold()
-        if threshold is None:
-            return cls(opened, sidecar=sidecar, threshold=calibrated)
-        logger.info("threshold %g given by hand instead of the calibrated %g", threshold, calibrated.value)
-        return cls(opened, sidecar=sidecar, threshold=dataclasses.replace(calibrated, value=threshold))
+        try:
+            chosen = by_hand or sidecar.spec.require_threshold()
+        except SpecError:
+            opened.close()
+            raise
+        if by_hand is not None:
+            calibrated = sidecar.spec.threshold
+            instead = "no calibrated one" if calibrated is None else f"the calibrated {calibrated.value:g}"
+            logger.info("threshold %g given by hand instead of %s", by_hand.value, instead)
+        return cls(opened, sidecar=sidecar, threshold=chosen)
 
     @property
     def spec(self) -> ModelSpec:

@@ -20,7 +20,7 @@ SCHEMA_VERSION = 1
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
-ThresholdMethod = Literal["good-quantile", "f1-optimal"]
+ThresholdMethod = Literal["good-quantile", "f1-optimal", "manual"]
 
 SIZE_MULTIPLE = 32
 
@@ -31,8 +31,9 @@ class Threshold:
 
     Attributes:
         value: on the scale of the image score.
-        method: `good-quantile`, an order statistic of held-out good pictures; `f1-optimal`, needs labels.
-        images: how many pictures it was chosen from.
+        method: `good-quantile`, an order statistic of held-out good pictures; `f1-optimal`, needs labels;
+            `manual`, given by whoever runs the engine.
+        images: how many pictures it was chosen from; 0 for `manual`.
         false_alarm_rate: for `good-quantile`, the expected share of good pictures at or above `value`.
     """
 

@@ -52,7 +52,9 @@ class TrainConfig:
     largest_beta: float = setting(0.8, "How faint a pseudo anomaly may get: 0 opaque, 1 invisible (equation 1).")
     teacher: TeacherName = setting("sam_vit_h", "Network to distil from.")
     teacher_weights: str | None = setting(None, "File or published name (see 'train weights'); without: random.")
-    initial_weights: str | None = setting(None, "MobileSAM's weights for streams and decoder, or a checkpoint of this toolkit for all; without: random.")
+    initial_weights: str | None = setting(
+        None, "MobileSAM's weights for streams and decoder, or a checkpoint of this toolkit for all; without: random."
+    )
     holdout: float = setting(0.1, "Share of the good pictures kept from training, for the threshold.")
     false_alarm_rate: float = setting(0.01, "Expected share of good pictures above the threshold.")
     skip_corrupt: bool = setting(False, "Leave out pictures that cannot be read instead of stopping.")

@@ -21,7 +21,7 @@ from stlm_edge.spec import ModelSpec
 from train.config import TrainConfig
 from train.data import Batch, Batches
 from train.losses import any_in_cell, bce_dice_loss, distillation_loss, focal_loss, l1_loss, shrink_mask
-from train.teacher import Teacher
+from train.teacher import Projections, Teacher
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,10 @@ class EpochLosses:
     segmentation: float
 
 
-def make_optimisers(network: Stlm, config: TrainConfig) -> tuple[Optimizer, ...]:
+def make_optimisers(network: Stlm, projections: Projections, config: TrainConfig) -> tuple[Optimizer, ...]:
     """Adam for streams and decoder; for the feature aggregation SGD with DeSTSeg's settings, or Adam (paper, 4.1.3)."""
-    streams = [*network.plain.parameters(), *network.denoising.parameters(), *network.decoder.parameters()]
+    modules = (network.plain, network.denoising, network.decoder, projections)
+    streams = [parameter for module in modules for parameter in module.parameters()]
     betas = (0.5, 0.999)
     aggregation = network.feature_aggregation
     if config.head_optimiser == "adam":
@@ -66,7 +67,9 @@ def make_optimisers(network: Stlm, config: TrainConfig) -> tuple[Optimizer, ...]
     )
 
 
-def compute_losses(network: Stlm, teacher: Teacher, batch: Batch, *, spec: ModelSpec, config: TrainConfig) -> LossTerms:
+def compute_losses(
+    network: Stlm, teacher: Teacher, projections: Projections, batch: Batch, *, spec: ModelSpec, config: TrainConfig
+) -> LossTerms:
     """The terms of equation 8 for one batch; the teacher sees the pseudo-anomalous and the clean pictures at once."""
     clean, pseudo = prepare(batch.clean, spec), prepare(batch.pseudo, spec)
     taught = teacher(torch.cat([pseudo, clean]))
@@ -81,8 +84,8 @@ def compute_losses(network: Stlm, teacher: Teacher, batch: Batch, *, spec: Model
         segmentation = focal_loss(prediction, target) + l1_loss(prediction, target)
     count = len(clean)
     return LossTerms(
-        plain=distillation_loss(features.plain, [layer[:count] for layer in taught]),
-        denoising=distillation_loss(features.denoising, [layer[count:] for layer in taught]),
+        plain=distillation_loss(projections(features.plain), [layer[:count] for layer in taught]),
+        denoising=distillation_loss(projections(features.denoising), [layer[count:] for layer in taught]),
         segmentation=segmentation,
     )
 
@@ -108,14 +111,15 @@ def train(
     device = next(network.parameters()).device
     network.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
     teacher.to(memory_format=torch.channels_last)
-    optimisers = make_optimisers(network, config)
+    projections = Projections(network.architecture.embedding_channels, teacher.channels).to(device)
+    optimisers = make_optimisers(network, projections, config)
     schedulers = [CosineAnnealingLR(optimiser, config.epochs * len(batches)) for optimiser in optimisers]
     network.train()
     with deferred_interrupt() as interrupted, tqdm(total=config.epochs * len(batches), unit="step") as progress:
         for epoch in range(1, config.epochs + 1):
             sums = torch.zeros(3)
             for batch in batches.epoch():
-                terms = compute_losses(network, teacher, batch.to(device), spec=spec, config=config)
+                terms = compute_losses(network, teacher, projections, batch.to(device), spec=spec, config=config)
                 for optimiser in optimisers:
                     optimiser.zero_grad(set_to_none=True)
                 terms.total.backward()  # type: ignore[no-untyped-call]

@@ -37,16 +37,41 @@ class Teacher(nn.Module):
         self.requires_grad_(False)
         self.eval()
 
+    @property
+    def channels(self) -> int:
+        """Of L1 and L2."""
+        return self.decoder.no_mask_embed.embedding_dim
+
     @torch.no_grad()
     def forward(self, pixels: Tensor) -> Features:
         """
         Args:
             pixels: (N, 3, H, W), normalised RGB.
         Returns:
-            L1 and L2, each (N, 256, H / 16, W / 16).
+            L1 and L2, each (N, channels, H / 16, W / 16).
         """
         features: Features = self.decoder(self.encoder(pixels))
         return features
+
+
+class Projections(nn.Module):
+    """What brings a student's L1 and L2 to the teacher's channels, for the distillation loss only.
+
+    Nothing where both have as many, as in the paper; else a 1 x 1 convolution for each layer, which learns along, is
+    shared by both streams and thrown away after the training.
+    """
+
+    def __init__(self, student_channels: int, teacher_channels: int) -> None:
+        super().__init__()
+        same = student_channels == teacher_channels
+        self.layers = nn.ModuleList(
+            nn.Identity() if same else nn.Conv2d(student_channels, teacher_channels, 1) for _ in range(2)
+        )
+
+    def forward(self, features: Features) -> Features:
+        """(N, student channels, h, w) of L1 and L2 → (N, teacher channels, h, w) of both."""
+        layer1, layer2 = (layer(feature) for layer, feature in zip(self.layers, features, strict=True))
+        return layer1, layer2
 
 
 def build_teacher(name: TeacherName, *, weights: str | None, image_size: Size) -> Teacher:

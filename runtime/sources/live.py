@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -92,12 +93,15 @@ class Camera(FrameSource):
         """Raises `SourceError` if there is no such camera or it is in use."""
         self._name = f"camera {index}"
         self._index = 0
-        self._capture = cv2.VideoCapture(index, cv2.CAP_V4L2)
-        if not self._capture.isOpened():
+        device = Path(f"/dev/video{index}")
+        # Asked first, since OpenCV complains in words of its own.
+        capture = cv2.VideoCapture(index, cv2.CAP_V4L2) if device.exists() else None
+        if capture is None or not capture.isOpened():
             raise SourceError(
-                f"{self._name} cannot be opened, expected /dev/video{index} to be there and not in use; "
+                f"{self._name} cannot be opened, expected {device} to be there and not in use; "
                 "list the cameras: ls /dev/video*"
             )
+        self._capture = capture
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or None
 
     def read(self) -> Frame | None:

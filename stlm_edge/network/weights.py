@@ -153,17 +153,20 @@ def load_initial(network: Stlm, path: Path) -> LoadReport:
 def load_mobile_sam(network: Stlm, path: Path) -> LoadReport:
     """Load MobileSAM's weights into both encoders and the decoder (paper, 4.1.3 and table 8).
 
-    An encoder narrower than MobileSAM's keeps its random weights, and the report says so; the feature aggregation
-    module has no published weights.
+    The feature aggregation module has no published weights.
 
     Raises:
-        WeightsError: if the file is not MobileSAM's state dict.
+        WeightsError: if the file is not MobileSAM's state dict, or if the network is narrower than MobileSAM.
     """
+    if network.architecture.name != "stlm":
+        raise WeightsError(
+            f"the architecture is {network.architecture.name}, MobileSAM's weights fit stlm only; leave them out, or "
+            "distil from them with --teacher mobile_sam --teacher-weights"
+        )
     tensors = read_tensors(path)
     encoder = mobile_sam_encoder_tensors(tensors)
     decoder = decoder_tensors(tensors)
     loaded: dict[str, int] = {}
-    left_random: dict[str, str] = {}
     for part, module, source in (
         ("plain", network.plain, encoder),
         ("denoising", network.denoising, encoder),
@@ -171,9 +174,6 @@ def load_mobile_sam(network: Stlm, path: Path) -> LoadReport:
     ):
         expected = module.state_dict()
         missing = sorted(set(expected) - set(source))
-        if part != "decoder" and network.architecture.name != "stlm":
-            left_random[part] = f"{network.architecture.name} is not as wide as MobileSAM"
-            continue
         if missing:
             raise WeightsError(
                 f"{path} lacks {len(missing)} tensors of the {part} (the first is {missing[0]}); "
@@ -187,7 +187,7 @@ def load_mobile_sam(network: Stlm, path: Path) -> LoadReport:
             )
         module.load_state_dict({name: source[name] for name in expected})
         loaded[part] = len(expected)
-    left_random["feature_aggregation"] = "it has no published weights"
+    left_random = {"feature_aggregation": "it has no published weights"}
     return LoadReport(loaded=loaded, left_random=left_random, unused=_unused(tensors))
 
 

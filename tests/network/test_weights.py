@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from stlm_edge.errors import WeightsError
 from stlm_edge.network.download import Published, fetch
 from stlm_edge.network.encoder import ARCHITECTURES
 from stlm_edge.network.stlm import Stlm
-from stlm_edge.network.weights import fingerprint, load_mobile_sam, locate, read_tensors
+from stlm_edge.network.weights import fingerprint, load_initial, load_mobile_sam, locate, read_tensors
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +69,21 @@ def test_both_streams_and_the_decoder_compute_what_mobile_sam_does(mobile_sam, m
     assert "mask_decoder.output_upscaling" in report.unused
 
 
-def test_narrow_network_gets_the_decoder_only_and_says_so(mobile_sam_file):
-    report = load_mobile_sam(Stlm(ARCHITECTURES["stlm-tiny"]), mobile_sam_file)
-    assert set(report.loaded) == {"decoder"}
-    assert "plain stays random" in str(report)
+def test_narrow_network_has_no_place_for_mobile_sams_weights(mobile_sam_file):
+    with pytest.raises(WeightsError, match="fit stlm only"):
+        load_initial(Stlm(ARCHITECTURES["stlm-tiny"]), mobile_sam_file)
+
+
+def test_training_starts_from_mobile_sam_or_from_a_whole_checkpoint(mobile_sam_file, tmp_path):
+    assert set(load_initial(Stlm(ARCHITECTURES["stlm"]), mobile_sam_file).loaded) == {"plain", "denoising", "decoder"}
+    torch.manual_seed(1)
+    trained, fresh = Stlm(ARCHITECTURES["stlm-tiny"]), Stlm(ARCHITECTURES["stlm-tiny"])
+    path = tmp_path / "model.safetensors"
+    save_file(trained.state_dict(), path)
+    assert set(load_initial(fresh, path).loaded) == {"whole network"}
+    assert fingerprint(fresh.state_dict()) == fingerprint(trained.state_dict())
+    with pytest.raises(WeightsError, match="another architecture, expected one of stlm;"):
+        load_initial(Stlm(ARCHITECTURES["stlm"]), path)
 
 
 def test_file_of_another_network_is_refused(tmp_path):

@@ -47,6 +47,7 @@ def test_detector_knows_its_specification_and_threshold(engine: Path) -> None:
 def test_threshold_by_hand_is_logged_with_the_calibrated_one(engine: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO), Detector.open(engine, threshold=0.25) as detector:
         assert detector.threshold.value == 0.25
+        assert detector.threshold.method == "manual"
     assert "threshold 0.25 given by hand instead of the calibrated 0.5" in caplog.text
 
 

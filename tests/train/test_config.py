@@ -11,6 +11,8 @@ OTHER = {
     "architecture": "stlm-tiny",
     "image_size": (128, 192),
     "schedule": "cosine",
+    "mask_target": "any",
+    "pseudo_anomalies": "perlin+nsa",
     "head_optimiser": "adam",
     "segmentation_loss": "bce-dice",
     "teacher": "mobile_sam",
@@ -57,6 +59,7 @@ def test_every_flag_changes_the_setting_of_its_name(entry, monkeypatch, tmp_path
         ("holdout", 1.0, "less than 1"),
         ("anomaly_probability", 1.5, "0 to 1"),
         ("learning_rate", 0, "more than 0"),
+        ("pseudo_anomalies", "perlin+rust", "joined with"),
     ],
 )
 def test_value_that_cannot_work_is_refused(setting, value, expected):

@@ -24,23 +24,18 @@ from train.config import from_dict
 from train.data import Batches, load_images, split
 from train.fit import fit
 from train.loop import make_optimisers, train
-from train.teacher import build_teacher, settle
-from train.textures import FolderTextures, ProceduralTextures, SelfTextures
+from train.pseudo import PseudoAnomalies
+from train.teacher import Projections, build_teacher, settle
+from train.textures import FolderTextures, ProceduralTextures
 
 SPEC = ModelSpec("plate", "stlm-tiny", (64, 64), (64, 64), "")
 QUICK = ["--preset", "cpu", "--image-size", "64", "--epochs", "1", "--batch-size", "2"]
 
 
 def batches(images, **changes) -> Batches:
-    settings = {
-        "textures": ProceduralTextures(),
-        "batch_size": 2,
-        "probability": 1.0,
-        "self_textures": 0.0,
-        "largest_beta": 0.5,
-        "seed": 0,
-    }
-    return Batches(images, **(settings | changes))
+    settings = {"textures": ProceduralTextures(), "probability": 1.0, "largest_beta": 0.5}
+    pseudo_anomalies = PseudoAnomalies(["perlin"], images=images, **(settings | changes))
+    return Batches(images, pseudo_anomalies=pseudo_anomalies, batch_size=2, seed=0)
 
 
 @pytest.fixture
@@ -186,7 +181,7 @@ def test_each_optimiser_and_loss_trains_every_part(images, quick):
 
 def test_sgd_has_destsegs_settings(quick):
     config = dataclasses.replace(quick, head_optimiser="sgd")
-    adam, sgd = make_optimisers(Stlm(ARCHITECTURES["stlm-tiny"]), config)
+    adam, sgd = make_optimisers(Stlm(ARCHITECTURES["stlm-tiny"]), Projections(64, 64), config)
     assert adam.defaults["betas"] == (0.5, 0.999)
     assert [group["lr"] for group in sgd.param_groups] == [0.1, 0.01]
     assert all(group["momentum"] == 0.9 and group["weight_decay"] == 1e-4 for group in sgd.param_groups)
@@ -198,6 +193,20 @@ def test_losses_that_are_no_number_stop_the_training(images, quick):
     teacher = build_teacher("stlm-tiny", weights=None, image_size=(64, 64))
     with pytest.raises(TrainingError, match="finite"):
         train(network, teacher, batches(images), spec=SPEC, config=quick, after_epoch=lambda _: None)
+
+
+def test_wider_teacher_is_learnt_through_projections(images, quick):
+    """A narrow network from MobileSAM's encoder: both losses fall, and nothing is added to the network."""
+    torch.manual_seed(0)
+    network = Stlm(ARCHITECTURES["stlm-tiny"])
+    names = set(network.state_dict())
+    teacher = build_teacher("mobile_sam", weights=None, image_size=(64, 64))
+    losses = []
+    config = dataclasses.replace(quick, epochs=8, teacher="mobile_sam")
+    train(network, teacher, batches(images), spec=SPEC, config=config, after_epoch=losses.append)
+    assert losses[-1].plain < 0.8 * losses[0].plain
+    assert losses[-1].denoising < 0.8 * losses[0].denoising
+    assert set(network.state_dict()) == names
 
 
 @torch.no_grad()
@@ -253,12 +262,12 @@ def test_batches_have_clean_pictures_where_there_is_no_pseudo_anomaly(images):
     assert any(batch.mask.any() for batch in changed)
 
 
-def test_texture_sources_give_pictures_of_the_wanted_size(images, tmp_path, plate, caplog):
+def test_texture_sources_give_pictures_of_the_wanted_size(tmp_path, plate, caplog):
     rng = np.random.default_rng(0)
     paths = sorted((plate / "plate" / "train" / "good").iterdir())
     (tmp_path / "broken.png").write_bytes(b"")
     folder = FolderTextures([*paths, tmp_path / "broken.png"])
-    for source in (ProceduralTextures(), SelfTextures(images), folder):
+    for source in (ProceduralTextures(), folder):
         for _ in range(20):
             texture = source.draw(rng, (64, 64))
             assert texture.shape == (64, 64, 3)

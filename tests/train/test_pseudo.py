@@ -1,0 +1,98 @@
+"""Scars, seamless patches, and the choice between kinds."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from stlm_edge.synthetic import render_part
+from train.losses import any_in_cell, shrink_mask
+from train.patches import scar, seamless_patches
+from train.pseudo import PseudoAnomalies
+from train.textures import ProceduralTextures
+
+
+@pytest.fixture(scope="module")
+def parts():
+    rng = np.random.default_rng(0)
+    return [render_part(rng, size=(128, 160), defect=None).image for _ in range(4)]
+
+
+def kinds_of(parts, *kinds: str, probability: float = 1.0) -> PseudoAnomalies:
+    return PseudoAnomalies(
+        kinds, images=parts, textures=ProceduralTextures(), probability=probability, largest_beta=0.5
+    )
+
+
+def test_scars_are_thin_and_change_nothing_beside_them(parts):
+    rng = np.random.default_rng(1)
+    texture = np.full_like(parts[0], 255)
+    for _ in range(20):
+        image, mask = scar(rng, parts[0], texture, largest_beta=0.5)
+        assert np.array_equal(image[mask == 0], parts[0][mask == 0])
+        thickness = cv2.distanceTransform(mask, cv2.DIST_L2, 3).max()
+        assert thickness <= 2 * 0.025 * 128  # two scars may cross
+
+
+def test_seamless_patches_mark_what_they_changed_visibly(parts):
+    rng = np.random.default_rng(2)
+    marked = 0
+    for _ in range(30):
+        before = parts[0].copy()
+        image, mask = seamless_patches(rng, parts[0], parts[1])
+        assert np.array_equal(parts[0], before)
+        change = cv2.absdiff(image, parts[0]).max(axis=2)
+        assert not change[mask == 0].all()
+        if mask.any():
+            marked += 1
+            assert change[mask == 1].mean() > 25
+            assert change[mask == 1].mean() > 3 * change[mask == 0].mean()
+    assert marked > 10
+
+
+def test_seamless_patch_of_the_same_grey_is_no_anomaly():
+    flat = np.full((64, 64, 3), 128, np.uint8)
+    image, mask = seamless_patches(np.random.default_rng(3), flat, flat)
+    assert np.array_equal(image, flat)
+    assert not mask.any()
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 33), (33, 1024)])
+def test_patches_fit_into_pictures_of_any_size(size):
+    rng = np.random.default_rng(4)
+    picture = rng.integers(0, 256, (*size, 3), np.uint8)
+    for _ in range(50):
+        image, mask = seamless_patches(rng, picture, picture[::-1].copy())
+        assert image.shape == picture.shape
+        assert mask.shape == size
+
+
+def test_share_of_clean_pictures_is_as_asked(parts):
+    rng = np.random.default_rng(5)
+    pseudo = kinds_of(parts, "perlin", probability=0.5)
+    clean = [pseudo.draw(rng, parts[0])[0] is parts[0] for _ in range(400)]
+    assert 0.42 < np.mean(clean) < 0.58
+
+
+def test_every_kind_is_drawn_and_a_single_one_alone(parts, monkeypatch):
+    seen = []
+    for name in ("synthesise", "scar"):
+        monkeypatch.setattr(f"train.pseudo.{name}", lambda _, normal, __, name=name, **___: seen.append(name))
+    monkeypatch.setattr("train.pseudo.seamless_patches", lambda *_: seen.append("nsa"))
+    rng = np.random.default_rng(6)
+    for _ in range(90):
+        kinds_of(parts, "perlin", "scar", "nsa").draw(rng, parts[0])
+    assert min(seen.count(name) for name in ("synthesise", "scar", "nsa")) > 15
+    seen.clear()
+    for _ in range(20):
+        kinds_of(parts, "nsa").draw(rng, parts[0])
+    assert set(seen) == {"nsa"}
+
+
+def test_thin_line_stays_in_the_target_any_and_vanishes_from_the_centres():
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., 3, 10:40] = 1
+    assert any_in_cell(mask, (4, 4))[0, 0].tolist() == [[1, 1, 1, 0], [0] * 4, [0] * 4, [0] * 4]
+    assert not shrink_mask(mask, (4, 4)).any()
