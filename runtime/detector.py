@@ -6,18 +6,16 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from runtime.backends import BackendChoice, open_engine
+from runtime.closing import Closing
 from stlm_edge.errors import SpecError
 from stlm_edge.imaging import Image, Map, resize_map, to_input
 from stlm_edge.scoring import is_anomalous
 from stlm_edge.spec import ModelSpec, Sidecar, Threshold
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from runtime.backends.base import Backend
 
 logger = logging.getLogger(__name__)
@@ -59,7 +57,7 @@ class Anomaly:
     latency: Latency
 
 
-class Detector:
+class Detector(Closing):
     """An engine with its threshold. Owns the backend until `close`; use as a context manager."""
 
     def __init__(self, backend: Backend, *, sidecar: Sidecar, threshold: Threshold) -> None:
@@ -125,11 +123,3 @@ class Detector:
     def close(self) -> None:
         """Release the backend; harmless when called twice."""
         self._backend.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

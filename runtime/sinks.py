@@ -7,26 +7,22 @@ import json
 import os
 import shutil
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING
 
 import cv2
 
+from runtime.closing import Closing
 from runtime.detector import Anomaly
 from runtime.sources import Frame
 from stlm_edge.errors import OutputError
 from stlm_edge.files import cannot_write, make_folder, replacing
 from stlm_edge.imaging import Image, resize, write_image
 from stlm_edge.spec import Size
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 DEFAULT_FPS = 25.0
 _CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
@@ -48,7 +44,7 @@ class Inspection:
     picture: Callable[[], Image]
 
 
-class FrameSink(ABC):
+class FrameSink(Closing):
     """Takes inspected frames; owns its file or window until `close`. Use as a context manager.
 
     Attributes:
@@ -64,14 +60,6 @@ class FrameSink(ABC):
     @abstractmethod
     def close(self) -> None:
         """Finish the output; harmless when called twice. Raises `OutputError` if it cannot be finished."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Window(FrameSink):

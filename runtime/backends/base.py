@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.closing import Closing
 from stlm_edge.errors import EngineError
 from stlm_edge.imaging import Input
 from stlm_edge.spec import ModelSpec
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 Maps = NDArray[np.float32]
 """(N, h, w) float32, higher is more anomalous; (h, w) = spec.map_size."""
@@ -36,7 +33,7 @@ class Port:
         return f"{self.name} {self.dtype} {self.shape}"
 
 
-class Backend(ABC):
+class Backend(Closing):
     """An opened engine. Owns the inference library's session until `close`; use as a context manager.
 
     A subclass opens its session in `__init__`, calls `_check_ports` and fills in `_infer` and `_release`.
@@ -81,14 +78,6 @@ class Backend(ABC):
         if not self._closed:
             self._closed = True
             self._release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @abstractmethod
     def _infer(self, batch: Input) -> tuple[Maps, Scores]:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING
 
+from runtime.closing import Closing
 from stlm_edge.imaging import Image
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +28,7 @@ class Frame:
     label: str | None = None
 
 
-class FrameSource(ABC):
+class FrameSource(Closing):
     """Delivers frames until it ends; owns its camera, file or thread until `close`. Use as a context manager.
 
     Attributes:
@@ -54,13 +50,5 @@ class FrameSource(ABC):
             SourceError: if the source has failed.
         """
 
-    def close(self) -> None:  # noqa: B027  a source that holds nothing has nothing to close
+    def close(self) -> None:
         """Release what the source holds; harmless when called twice."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
