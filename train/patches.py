@@ -14,11 +14,12 @@ from train.synthesis import blend
 
 SCAR_LENGTHS = (0.05, 0.35)
 """Of the shorter side."""
-SCAR_WIDTHS = (0.005, 0.025)
+SCAR_WIDTHS = (0.004, 0.025)
+"""Likewise; a pixel at 256, so that the finest scratches are among them."""
 MOST_SCARS = 2
 PATCH_SIDES = (0.06, 0.3)
-"""Of the shorter side; drawn so that small patches are as likely as large ones."""
-MOST_PATCHES = 2
+"""Of the shorter side."""
+MOST_PATCHES = 4
 VISIBLE_CHANGE = 25
 """Grey levels from which a pixel of a seamless patch counts as changed; less is what good parts differ by."""
 SMOOTHING = 5
@@ -40,14 +41,14 @@ def scar(rng: np.random.Generator, normal: Image, texture: Image, *, largest_bet
     mask = np.zeros((height, width), np.uint8)
     for _ in range(int(rng.integers(1, MOST_SCARS + 1))):
         middle = (rng.uniform(0, width), rng.uniform(0, height))
-        extent = (rng.uniform(*SCAR_LENGTHS) * side, rng.uniform(*SCAR_WIDTHS) * side)
+        extent = (_share(rng, SCAR_LENGTHS) * side, _share(rng, SCAR_WIDTHS) * side)
         corners = cv2.boxPoints((middle, extent, rng.uniform(0, 180)))
         cv2.fillPoly(mask, [np.round(corners * 16).astype(np.int32)], (1,), cv2.LINE_8, 4)
     return blend(normal, texture, mask, rng.uniform(0, largest_beta)), mask
 
 
 def seamless_patches(rng: np.random.Generator, normal: Image, other: Image) -> tuple[Image, Mask]:
-    """Poisson-blend one or two patches of another good picture into a normal one, at other places.
+    """Poisson-blend one to four patches of another good picture into a normal one, at other places.
 
     After the natural synthetic anomalies of Schlueter et al. (NSA, 2022). There is no seam to learn from, so what a
     patch hides or repeats has to be recognised. The mask is where the picture changed visibly, smoothed by a median;
@@ -68,7 +69,7 @@ def seamless_patches(rng: np.random.Generator, normal: Image, other: Image) -> t
 
 def _paste(rng: np.random.Generator, picture: Image, other: Image) -> Image:
     height, width = picture.shape[:2]
-    patch_height, patch_width = (_patch_side(rng, min(height, width)) for _ in range(2))
+    patch_height, patch_width = (max(8, round(_share(rng, PATCH_SIDES) * min(height, width))) for _ in range(2))
     top, left = int(rng.integers(height - patch_height)), int(rng.integers(width - patch_width))
     patch = np.ascontiguousarray(other[top : top + patch_height, left : left + patch_width])
     outline = _outline(rng, (patch_height, patch_width))
@@ -78,9 +79,9 @@ def _paste(rng: np.random.Generator, picture: Image, other: Image) -> Image:
     return np.asarray(cv2.seamlessClone(patch, picture, outline, (x, y), cv2.NORMAL_CLONE), np.uint8)
 
 
-def _patch_side(rng: np.random.Generator, side: int) -> int:
-    low, high = (math.log(share) for share in PATCH_SIDES)
-    return max(8, round(math.exp(rng.uniform(low, high)) * side))
+def _share(rng: np.random.Generator, limits: tuple[float, float]) -> float:
+    """Between the limits, small values as likely as large ones: the logarithm is uniform."""
+    return math.exp(rng.uniform(math.log(limits[0]), math.log(limits[1])))
 
 
 def _outline(rng: np.random.Generator, shape: Size) -> NDArray[np.uint8]:
