@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from runtime.backends import BackendChoice, open_engine
 from runtime.closing import Closing
-from stlm_edge.errors import SpecError
 from stlm_edge.imaging import Image, Map, resize_map, to_input
 from stlm_edge.scoring import is_anomalous
 from stlm_edge.spec import ModelSpec, Sidecar, Threshold
@@ -77,16 +76,10 @@ class Detector(Closing):
         """
         by_hand = None if threshold is None else Threshold(value=threshold, method="manual", images=0)
         opened, sidecar = open_engine(path, backend=backend)
-        try:
-            chosen = by_hand or sidecar.spec.require_threshold()
-        except SpecError:
-            opened.close()
-            raise
+        calibrated = sidecar.spec.require_threshold()
         if by_hand is not None:
-            calibrated = sidecar.spec.threshold
-            instead = "no calibrated one" if calibrated is None else f"the calibrated {calibrated.value:g}"
-            logger.info("threshold %g given by hand instead of %s", by_hand.value, instead)
-        return cls(opened, sidecar=sidecar, threshold=chosen)
+            logger.info("threshold %g given by hand instead of the calibrated %g", by_hand.value, calibrated.value)
+        return cls(opened, sidecar=sidecar, threshold=by_hand or calibrated)
 
     @property
     def spec(self) -> ModelSpec:
