@@ -20,6 +20,7 @@ MOST_SCARS = 2
 PATCH_SIDES = (0.06, 0.3)
 """Of the shorter side."""
 MOST_PATCHES = 4
+MOST_TRIES = 5
 VISIBLE_CHANGE = 25
 """Grey levels from which a pixel of a seamless patch counts as changed; less is what good parts differ by."""
 SMOOTHING = 5
@@ -51,20 +52,23 @@ def seamless_patches(rng: np.random.Generator, normal: Image, other: Image) -> t
     """Poisson-blend one to four patches of another good picture into a normal one, at other places.
 
     After the natural synthetic anomalies of Schlueter et al. (NSA, 2022). There is no seam to learn from, so what a
-    patch hides or repeats has to be recognised. The mask is where the picture changed visibly, smoothed by a median;
-    it is empty where like came upon like.
+    patch hides or repeats has to be recognised. The mask is where the picture changed visibly, smoothed by a median.
+    Where like comes upon like and nothing changed, other patches are drawn, a few times; then the mask stays empty.
 
     Args:
         normal, other: (H, W, 3) uint8 of one size, left unchanged.
     Returns:
         (H, W, 3) uint8 and (H, W) uint8, 1 where the picture changed.
     """
-    pasted = normal
-    for _ in range(int(rng.integers(1, MOST_PATCHES + 1))):
-        pasted = _paste(rng, pasted, other)
-    change = cv2.absdiff(pasted, normal).max(axis=2)
-    mask = cv2.medianBlur(change, SMOOTHING) > VISIBLE_CHANGE
-    return pasted, mask.astype(np.uint8)
+    for _ in range(MOST_TRIES):
+        pasted = normal
+        for _ in range(int(rng.integers(1, MOST_PATCHES + 1))):
+            pasted = _paste(rng, pasted, other)
+        change = cv2.absdiff(pasted, normal).max(axis=2)
+        mask = (cv2.medianBlur(change, SMOOTHING) > VISIBLE_CHANGE).astype(np.uint8)
+        if mask.any():
+            break
+    return pasted, mask
 
 
 def _paste(rng: np.random.Generator, picture: Image, other: Image) -> Image:
