@@ -21,6 +21,10 @@ PATCH_SIDES = (0.06, 0.3)
 """Of the shorter side."""
 MOST_PATCHES = 4
 MOST_TRIES = 5
+HIDING_SHARE = 0.5
+"""Share of the patches that hide something: a plain patch, put where a structure stands alone."""
+PLAIN_CANDIDATES = 8
+ISLAND_CANDIDATES = 96
 VISIBLE_CHANGE = 25
 """Grey levels from which a pixel of a seamless patch counts as changed; less is what good parts differ by."""
 SMOOTHING = 5
@@ -52,8 +56,11 @@ def seamless_patches(rng: np.random.Generator, normal: Image, other: Image) -> t
     """Poisson-blend one to four patches of another good picture into a normal one, at other places.
 
     After the natural synthetic anomalies of Schlueter et al. (NSA, 2022). There is no seam to learn from, so what a
-    patch hides or repeats has to be recognised. The mask is where the picture changed visibly, smoothed by a median.
-    Where like comes upon like and nothing changed, other patches are drawn, a few times; then the mask stays empty.
+    patch hides or repeats has to be recognised. Half of the patches are plain ones put on a structure that stands
+    alone, as if it were missing; that is not in NSA, whose random places hardly ever hide anything whole.
+
+    The mask is where the picture changed visibly, smoothed by a median. Where like comes upon like and nothing
+    changed, other patches are drawn, a few times; then the mask stays empty.
 
     Args:
         normal, other: (H, W, 3) uint8 of one size, left unchanged.
@@ -73,14 +80,36 @@ def seamless_patches(rng: np.random.Generator, normal: Image, other: Image) -> t
 
 def _paste(rng: np.random.Generator, picture: Image, other: Image) -> Image:
     height, width = picture.shape[:2]
-    patch_height, patch_width = (max(8, round(_share(rng, PATCH_SIDES) * min(height, width))) for _ in range(2))
-    top, left = int(rng.integers(height - patch_height)), int(rng.integers(width - patch_width))
-    patch = np.ascontiguousarray(other[top : top + patch_height, left : left + patch_width])
-    outline = _outline(rng, (patch_height, patch_width))
-    # OpenCV wants the middle of the patch, and a pixel of the picture around it on all sides.
-    y = int(rng.integers(1, height - patch_height)) + patch_height // 2
-    x = int(rng.integers(1, width - patch_width)) + patch_width // 2
-    return np.asarray(cv2.seamlessClone(patch, picture, outline, (x, y), cv2.NORMAL_CLONE), np.uint8)
+    side = min(height, width)
+    size = (max(8, round(_share(rng, PATCH_SIDES) * side)), max(8, round(_share(rng, PATCH_SIDES) * side)))
+    if rng.random() < HIDING_SHARE:
+        source = min(_windows(rng, other, size, PLAIN_CANDIDATES), key=lambda window: float(other[window].std()))
+        place = max(
+            _windows(rng, picture, size, ISLAND_CANDIDATES), key=lambda window: _island_strength(picture[window])
+        )
+    else:
+        (source,), (place,) = _windows(rng, other, size, 1), _windows(rng, picture, size, 1)
+    outline = _outline(rng, size)
+    middle = (place[1].start + size[1] // 2, place[0].start + size[0] // 2)
+    patch = np.ascontiguousarray(other[source])
+    return np.asarray(cv2.seamlessClone(patch, picture, outline, middle, cv2.NORMAL_CLONE), np.uint8)
+
+
+def _windows(rng: np.random.Generator, picture: Image, size: Size, count: int) -> list[tuple[slice, slice]]:
+    """Random windows with at least a pixel of the picture around them, as OpenCV wants it."""
+    tops = rng.integers(1, picture.shape[0] - size[0], count)
+    lefts = rng.integers(1, picture.shape[1] - size[1], count)
+    return [
+        (slice(int(top), int(top) + size[0]), slice(int(left), int(left) + size[1]))
+        for top, left in zip(tops, lefts, strict=True)
+    ]
+
+
+def _island_strength(window: Image) -> float:
+    """High where the middle of a window is structured and its border is not: a hole, a screw, a letter."""
+    grey = window[:, :, 1]
+    border = np.concatenate((grey[:2].ravel(), grey[-2:].ravel(), grey[:, :2].ravel(), grey[:, -2:].ravel()))
+    return float(grey.std()) - 4 * float(border.std())
 
 
 def _share(rng: np.random.Generator, limits: tuple[float, float]) -> float:
