@@ -40,6 +40,8 @@ def onnx(checkpoint: Path, output: Path, data: Path | None) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
+    # The exporter's optimiser warns of each layer that it leaves alone; nobody can do anything about it.
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)
     return run(command, argv)
 
 

@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from abc import abstractmethod
 from collections.abc import Callable
@@ -69,9 +71,13 @@ class Window(FrameSink):
 
     def __init__(self) -> None:
         """Raises `OutputError` where there is no screen."""
-        # Asked before OpenCV is: its Qt aborts the whole program when it finds no screen.
         if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             raise self._no_screen("neither DISPLAY nor WAYLAND_DISPLAY is set")
+        # Tried in another process first: OpenCV's Qt aborts the whole program when it cannot reach the screen.
+        open_window = [sys.executable, "-c", "import cv2; cv2.namedWindow('trial')"]
+        trial = subprocess.run(open_window, check=False, capture_output=True)
+        if trial.returncode != 0:
+            raise self._no_screen("a trial window could not be opened there")
         try:
             cv2.namedWindow(self._TITLE, cv2.WINDOW_NORMAL)
         except cv2.error as error:

@@ -142,6 +142,13 @@ def test_window_without_a_screen_suggests_a_file(monkeypatch: pytest.MonkeyPatch
         sink_for("display://")
 
 
+def test_screen_that_does_not_answer_is_an_error_and_no_abort(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPLAY", ":4711")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with pytest.raises(OutputError, match=r"trial window.*--output out\.mp4"):
+        sink_for("display://")
+
+
 @pytest.mark.parametrize("uri", ["mqtt://broker", "line.mkv", "events.json"])
 def test_unknown_output_says_what_is_known(uri: str) -> None:
     with pytest.raises(OutputError, match="known are display://"):
