@@ -71,7 +71,7 @@ def render_part(rng: np.random.Generator, *, size: Size, defect: str | None) -> 
     scene = place(layout, size=size)
     missing = defects.drilled(scene, damage) if defect == "missing_hole" else None
     colour = draw(scene, surface, missing=missing)
-    area = np.zeros(size, np.bool_)
+    area: defects.Area = np.zeros(size, np.bool_)
     if missing is not None:
         area = opening_area(scene, missing)
     elif defect is not None:

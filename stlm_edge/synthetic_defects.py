@@ -95,7 +95,7 @@ def chip(scene: Scene, rng: np.random.Generator, colour: Colour) -> Area:
         cv2.fillPoly(facets, [_fixed(np.array(corners))], float(rng.uniform(0.3, 1.02)), cv2.LINE_8, 4)
         start = stop
     coarse = rng.standard_normal((10, 10), dtype=np.float32) * np.float32(0.05)
-    facets += cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_LINEAR)
+    facets += np.asarray(cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
     gone = centre + (outline - centre) * rng.uniform(0.3, 0.6, count)[:, None]
     facets += _filled(shape, gone) * (np.float32(0.07) - facets)
 
