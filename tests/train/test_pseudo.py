@@ -38,18 +38,17 @@ def test_scars_are_thin_and_change_nothing_beside_them(parts):
 
 def test_seamless_patches_mark_what_they_changed_visibly(parts):
     rng = np.random.default_rng(2)
-    marked = 0
+    inside, outside = [], []
     for _ in range(30):
         before = parts[0].copy()
         image, mask = seamless_patches(rng, parts[0], parts[1])
         assert np.array_equal(parts[0], before)
         change = cv2.absdiff(image, parts[0]).max(axis=2)
-        assert not change[mask == 0].all()
-        if mask.any():
-            marked += 1
-            assert change[mask == 1].mean() > 25
-            assert change[mask == 1].mean() > 3 * change[mask == 0].mean()
-    assert marked > 10
+        assert mask.any()  # these parts are structured enough for every picture to get one
+        inside.extend(change[mask == 1])
+        outside.extend(change[mask == 0])
+    assert np.mean(np.array(inside) > 25) > 0.9
+    assert np.mean(np.array(outside) > 25) < 0.01
 
 
 def test_seamless_patch_of_the_same_grey_is_no_anomaly():
