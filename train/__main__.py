@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from stlm_edge.cli import run
+from train.config import TrainConfig
 from train.options import training_options
 
 FOLDER = click.Path(path_type=Path)
@@ -18,6 +19,12 @@ data_option = click.option(
     "--data", required=True, type=FOLDER, help="Data set in MVTec AD's layout, or a plain folder of good pictures."
 )
 category_option = click.option("--category", help="Folder below --data; without it --data is the category itself.")
+textures_option = click.option(
+    "--textures", type=FOLDER, help="Folder tree of pictures to cut pseudo anomalies from, such as DTD."
+)
+preset_option = click.option(
+    "--preset", default="paper", show_default=True, help="paper, cpu, or a YAML file of settings."
+)
 device_option = click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
 
 
@@ -29,9 +36,9 @@ def command() -> None:
 @command.command()
 @data_option
 @category_option
-@click.option("--textures", type=FOLDER, help="Folder tree of pictures to cut pseudo anomalies from, such as DTD.")
+@textures_option
 @click.option("--output", "-o", type=FOLDER, help="Folder of the run.  [default: runs/CATEGORY]")
-@click.option("--preset", default="paper", show_default=True, help="paper, cpu, or a YAML file of settings.")
+@preset_option
 @training_options
 def fit(
     data: Path, category: str | None, textures: Path | None, output: Path | None, preset: str, **settings: Any
@@ -40,13 +47,35 @@ def fit(
 
     Settings below override the preset. Ctrl-C ends the training early and keeps what was learnt.
     """
-    from train.config import from_dict, load_preset
     from train.fit import fit as run_fit
 
-    given = {name: value for name, value in settings.items() if value is not None}
-    config = from_dict(load_preset(preset) | given)
+    config = _config(preset, settings)
     checkpoint = run_fit(config, data=data, category=category, textures=textures, output=output)
     click.echo(checkpoint)
+
+
+@command.command()
+@data_option
+@category_option
+@textures_option
+@click.option("--output", "-o", default="preview.png", show_default=True, type=FOLDER, help="Picture to write.")
+@click.option("--count", default=4, show_default=True, type=click.IntRange(1, 100), help="Rows for each kind.")
+@preset_option
+@training_options
+def preview(
+    data: Path,
+    category: str | None,
+    textures: Path | None,
+    output: Path,
+    count: int,
+    preset: str,
+    **settings: Any,
+) -> None:
+    """Draw pseudo anomalies into your own pictures, as a training with these settings would."""
+    from train.preview import preview as draw_preview
+
+    config = _config(preset, settings)
+    click.echo(draw_preview(config, data=data, category=category, textures=textures, output=output, count=count))
 
 
 @command.command()
@@ -103,6 +132,14 @@ def weights(name: str) -> None:
     if name not in PUBLISHED:
         raise WeightsError(f"no published weights {name!r}; expected one of {', '.join(PUBLISHED)}")
     click.echo(locate(name))
+
+
+def _config(preset: str, settings: dict[str, Any]) -> TrainConfig:
+    """The preset, overridden by the flags that were given."""
+    from train.config import from_dict, load_preset
+
+    given = {name: value for name, value in settings.items() if value is not None}
+    return from_dict(load_preset(preset) | given)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import yaml
 
-from stlm_edge.datasets import load_category, texture_paths
+from stlm_edge.datasets import load_category
 from stlm_edge.errors import OutputError
 from stlm_edge.files import make_folder, write_text
 from stlm_edge.network.checkpoint import Checkpoint, load, save
@@ -27,7 +27,7 @@ from train.evaluate import score_images
 from train.loop import EpochLosses, train
 from train.pseudo import PseudoAnomalies
 from train.teacher import build_teacher, settle
-from train.textures import FolderTextures, ProceduralTextures, TextureSource
+from train.textures import texture_source
 from train.threshold import good_quantile
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def fit(config: TrainConfig, *, data: Path, category: str | None, textures: Path
     """
     device = choose_device(config.device)
     loaded = load_category(data, category)
-    source = _texture_source(textures)
+    source = texture_source(textures)
     folder = output or Path("runs") / loaded.name
     checkpoint = folder / CHECKPOINT_NAME
     if checkpoint.exists():
@@ -143,10 +143,3 @@ def _finished(network: Stlm, spec: ModelSpec, config: TrainConfig) -> Checkpoint
     return Checkpoint(
         network, dataclasses.replace(spec, weights_sha256=fingerprint(network.state_dict())), config.to_dict()
     )
-
-
-def _texture_source(folder: Path | None) -> TextureSource:
-    if folder is not None:
-        return FolderTextures(texture_paths(folder))
-    logger.warning("NO TEXTURES: pseudo anomalies are cut from procedural patterns; give --textures, such as DTD")
-    return ProceduralTextures()

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from stlm_edge.datasets import texture_paths
 from stlm_edge.errors import DataError, ImageError
 from stlm_edge.imaging import Image, read_image, resize
 from stlm_edge.spec import Size
@@ -61,6 +62,14 @@ class ProceduralTextures:
         if rng.random() < 0.5:  # half of them grey, as most technical surfaces are
             low[:], high[:] = low[0], high[0]
         return np.asarray(low + (high - low) * pattern[:, :, None], np.uint8)
+
+
+def texture_source(folder: Path | None) -> TextureSource:
+    """The textures of a folder tree; without one procedural patterns, which a warning says. Raises `DataError`."""
+    if folder is not None:
+        return FolderTextures(texture_paths(folder))
+    logger.warning("NO TEXTURES: pseudo anomalies are cut from procedural patterns; give --textures, such as DTD")
+    return ProceduralTextures()
 
 
 def _clouds(rng: np.random.Generator, size: Size) -> Pattern:

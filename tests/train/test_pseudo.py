@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from stlm_edge.imaging import read_image
 from stlm_edge.synthetic import render_part
+from train.__main__ import main
 from train.losses import any_in_cell, shrink_mask
 from train.patches import scar, seamless_patches
 from train.pseudo import PseudoAnomalies
@@ -95,3 +97,14 @@ def test_thin_line_stays_in_the_target_any_and_vanishes_from_the_centres():
     mask[..., 3, 10:40] = 1
     assert any_in_cell(mask, (4, 4))[0, 0].tolist() == [[1, 1, 1, 0], [0] * 4, [0] * 4, [0] * 4]
     assert not shrink_mask(mask, (4, 4)).any()
+
+
+def test_preview_shows_each_kind_in_the_users_own_pictures(plate, tmp_path, capsys):
+    output = tmp_path / "sheets" / "preview.png"
+    arguments = ["preview", "--data", str(plate), "--category", "plate", "--preset", "cpu", "--image-size", "64"]
+    assert main([*arguments, "--count", "2", "-o", str(output)]) == 0
+    assert capsys.readouterr().out.strip() == str(output)
+    three_kinds = read_image(output).shape
+    assert main([*arguments, "--count", "2", "-o", str(output), "--pseudo-anomalies", "nsa"]) == 0
+    assert read_image(output).shape[0] < three_kinds[0] / 2
+    assert main([*arguments[:3], "-o", "/dev/null/preview.png"]) == 1

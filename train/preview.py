@@ -1,0 +1,46 @@
+"""What a training would see: pseudo anomalies in one's own pictures, to look at before hours are spent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from stlm_edge.datasets import load_category
+from stlm_edge.drawing import contact_sheet, draw_regions
+from stlm_edge.imaging import Image, write_image
+from train.config import TrainConfig
+from train.data import load_images
+from train.pseudo import PseudoAnomalies
+from train.textures import texture_source
+
+MOST_PICTURES = 12
+
+
+def preview(
+    config: TrainConfig, *, data: Path, category: str | None, textures: Path | None, output: Path, count: int
+) -> Path:
+    """Draw a contact sheet: good picture, with a pseudo anomaly, where it is; `count` rows for each kind.
+
+    Returns:
+        `output`, written as a picture.
+    Raises:
+        StlmError: in the words of whatever is wrong with pictures, textures or the output.
+    """
+    samples = load_category(data, category).train[:MOST_PICTURES]
+    images = load_images(samples, size=config.image_size, skip_corrupt=config.skip_corrupt)
+    source = texture_source(textures)
+    rng = np.random.default_rng(config.seed)
+    rows: list[list[Image]] = []
+    captions: list[str] = []
+    for kind in sorted(set(config.pseudo_anomalies.split("+"))):
+        drawer = PseudoAnomalies(
+            [kind], images=images, textures=source, probability=1.0, largest_beta=config.largest_beta
+        )
+        for index in range(count):
+            normal = images[index % len(images)]
+            pseudo, mask = drawer.draw(rng, normal)
+            rows.append([normal, pseudo, draw_regions(pseudo, mask.astype(np.float32), threshold=0.5)])
+            captions.append(f"{kind}, {100 * mask.mean():.1f} % of the picture")
+    write_image(output, contact_sheet(rows, titles=("good picture", "pseudo anomaly", "its mask"), captions=captions))
+    return output
