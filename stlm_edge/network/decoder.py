@@ -7,7 +7,7 @@ from segment_anything.modeling.prompt_encoder import PositionEmbeddingRandom
 from segment_anything.modeling.transformer import TwoWayTransformer
 from torch import Tensor, nn
 
-from stlm_edge.network.encoder import EMBEDDING_CHANNELS, Architecture
+from stlm_edge.network.encoder import DECODER_MLP_DIM, EMBEDDING_CHANNELS, Architecture
 
 Features = tuple[Tensor, Tensor]
 """L1 and L2 of one stream, each (N, C, h, w)."""
@@ -20,7 +20,7 @@ class TwoWayDecoder(nn.Module):
     paper speaks of the outputs of the first and the second block. The defaults are SAM's widths.
     """
 
-    def __init__(self, *, channels: int = EMBEDDING_CHANNELS, mlp_dim: int = 2048) -> None:
+    def __init__(self, *, channels: int = EMBEDDING_CHANNELS, mlp_dim: int = DECODER_MLP_DIM) -> None:
         super().__init__()
         self.transformer = TwoWayTransformer(depth=2, embedding_dim=channels, mlp_dim=mlp_dim, num_heads=8)
         self.iou_token = nn.Embedding(1, channels)

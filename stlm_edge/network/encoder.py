@@ -15,6 +15,12 @@ from stlm_edge.errors import ConfigError
 EMBEDDING_CHANNELS = 256
 """Channels of SAM's image embedding; what it teaches has so many."""
 
+DECODER_MLP_DIM = 2048
+"""Hidden width of the MLPs in SAM's two-way blocks."""
+
+AGGREGATION_CHANNELS = 128
+"""Channels of the paper's feature aggregation (figure 6)."""
+
 STRIDE = 16
 """Pixels of the input for one cell of the embedding."""
 
@@ -37,8 +43,8 @@ class Architecture:
     num_heads: tuple[int, int, int, int]
     window_sizes: tuple[int, int, int, int]
     embedding_channels: int = EMBEDDING_CHANNELS
-    decoder_mlp_dim: int = 2048
-    aggregation_channels: int = 128
+    decoder_mlp_dim: int = DECODER_MLP_DIM
+    aggregation_channels: int = AGGREGATION_CHANNELS
 
 
 ARCHITECTURES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from stlm_edge.network.encoder import EMBEDDING_CHANNELS
+from stlm_edge.network.encoder import AGGREGATION_CHANNELS, EMBEDDING_CHANNELS
 
 
 class ConvNorm(nn.Module):
@@ -71,7 +71,7 @@ class Head(nn.Module):
 class FeatureAggregation(nn.Module):
     """Draws the anomaly map from the two layers' products. The defaults are the paper's widths (figure 6)."""
 
-    def __init__(self, *, inputs: int = 2 * EMBEDDING_CHANNELS, channels: int = 128) -> None:
+    def __init__(self, *, inputs: int = 2 * EMBEDDING_CHANNELS, channels: int = AGGREGATION_CHANNELS) -> None:
         super().__init__()
         self.res = nn.Sequential(ResidualBlock(inputs, channels), ResidualBlock(channels, channels))
         self.aspp = AtrousPyramid(channels)
