@@ -62,8 +62,8 @@ def fit(config: TrainConfig, *, data: Path, category: str | None, textures: Path
     network = Stlm(architecture_named(config.architecture))
     if config.initial_weights is None:
         logger.warning(
-            "NO INITIAL WEIGHTS: both streams and the decoder start RANDOM; give --initial-weights: MobileSAM's for stlm, "
-            "or a checkpoint of the same architecture"
+            "NO INITIAL WEIGHTS: both streams and the decoder start RANDOM; give --initial-weights: "
+            "MobileSAM's for stlm, or a checkpoint of the same architecture"
         )
     else:
         logger.info("initial weights: %s", load_initial(network, locate(config.initial_weights)))
