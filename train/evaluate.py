@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stlm_edge.datasets import GOOD, Sample
+from stlm_edge.datasets import GOOD, Sample, read_truth
 from stlm_edge.drawing import contact_sheet, draw_regions, heat_map
 from stlm_edge.errors import DataError
 from stlm_edge.files import write_text
-from stlm_edge.imaging import Image, Map, Mask, read_image, read_mask, resize_map, to_input, write_image
+from stlm_edge.imaging import Image, Map, Mask, read_image, resize_map, to_input, write_image
 from stlm_edge.metrics import average_precision, best_f1, pixel_metrics, roc_auc
 from stlm_edge.network.inspector import Inspector
 from stlm_edge.scoring import is_anomalous
@@ -83,7 +83,7 @@ def inspect(inspector: Inspector, samples: Sequence[Sample]) -> Iterator[Inspect
     for sample in samples:
         image = read_image(sample.path)
         size = (image.shape[0], image.shape[1])
-        mask = np.zeros(size, np.uint8) if sample.mask is None else read_mask(sample.mask, size=size)
+        mask = read_truth(sample, size=size)
         maps, scores = inspector(torch.from_numpy(to_input(image, spec=inspector.spec)).to(device))
         yield Inspected(
             sample=sample,
