@@ -1,4 +1,4 @@
-"""`python -m train`: fit a model on good pictures, evaluate it, choose its threshold, fetch published weights."""
+"""`python -m train`: fit a model on good pictures, evaluate it, choose its threshold, fetch weights and data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from train.options import training_options
 FOLDER = click.Path(path_type=Path)
 
 data_option = click.option(
-    "--data", required=True, type=FOLDER, help="Data set in MVTec AD's layout, or a plain folder of good pictures."
+    "--data",
+    required=True,
+    type=FOLDER,
+    help="Data set in the layout of MVTec AD, VisA or DAGM, or a plain folder of good pictures.",
 )
 category_option = click.option("--category", help="Folder below --data; without it --data is the category itself.")
 textures_option = click.option(
@@ -132,6 +135,24 @@ def weights(name: str) -> None:
     if name not in PUBLISHED:
         raise WeightsError(f"no published weights {name!r}; expected one of {', '.join(PUBLISHED)}")
     click.echo(locate(name))
+
+
+@command.command()
+@click.argument("name", required=False)
+@click.option("--output", "-o", type=FOLDER, help="Folder that it becomes.  [default: data/NAME]")
+@click.option("--archive", type=FOLDER, multiple=True, help="Unpack this file, fetched by hand; may be repeated.")
+@click.option("--sha256", help="Hash that the archive must have, instead of the recorded one.")
+def fetch(name: str | None, output: Path | None, archive: tuple[Path, ...], sha256: str | None) -> None:
+    """Fetch a public data set: dtd, visa, mvtec or dagm. Without NAME: list them with their licences.
+
+    Ctrl-C keeps what has arrived; the same command goes on from there.
+    """
+    from train.fetch import fetch_data_set, overview
+
+    if name is None:
+        click.echo(overview())
+    else:
+        click.echo(fetch_data_set(name, output=output, archives=archive, expected_sha256=sha256))
 
 
 def _config(preset: str, settings: dict[str, Any]) -> TrainConfig:
