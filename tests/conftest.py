@@ -106,3 +106,11 @@ def file_server() -> Iterator[FileServer]:
         yield offered
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory):
+    """Fetched weights and teacher features of the tests stay out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield

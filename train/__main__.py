@@ -26,7 +26,10 @@ textures_option = click.option(
     "--textures", type=FOLDER, help="Folder tree of pictures to cut pseudo anomalies from, such as DTD."
 )
 preset_option = click.option(
-    "--preset", default="paper", show_default=True, help="paper, cpu, or a YAML file of settings."
+    "--preset",
+    default="paper",
+    show_default=True,
+    help="paper, cpu, one of the paper's ablations ('train presets'), or a YAML file of settings.",
 )
 device_option = click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
 
@@ -50,11 +53,25 @@ def fit(
 
     Settings below override the preset. Ctrl-C ends the training early and keeps what was learnt.
     """
+    from train.distributed import this_process
     from train.fit import fit as run_fit
 
     config = _config(preset, settings)
     checkpoint = run_fit(config, data=data, category=category, textures=textures, output=output)
-    click.echo(checkpoint)
+    if this_process().is_main:
+        click.echo(checkpoint)
+
+
+@command.command()
+@click.argument("run", type=FOLDER)
+def resume(run: Path) -> None:
+    """Go on with the training in the folder RUN that was killed or interrupted."""
+    from train.distributed import this_process
+    from train.fit import resume as resume_run
+
+    checkpoint = resume_run(run)
+    if this_process().is_main:
+        click.echo(checkpoint)
 
 
 @command.command()
@@ -123,6 +140,15 @@ def threshold(checkpoint: Path, data: Path, category: str | None, device: str, f
         f"threshold {after.value:.4f} (was {was}), from {after.images} held-out good pictures; "
         f"expected false-alarm rate {after.false_alarm_rate:.3g}"
     )
+
+
+@command.command(name="presets")
+def list_presets() -> None:
+    """List the presets: the paper's settings, one for each of its ablations, and one for a CPU."""
+    from train.config import described_presets
+
+    for name, description in described_presets():
+        click.echo(f"{name:<32}{description}")
 
 
 @command.command()
