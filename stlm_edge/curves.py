@@ -185,7 +185,8 @@ def thinned(line: Line, *, points: int) -> Line:
         return line
     length = np.concatenate(([0.0], np.cumsum(np.abs(np.diff(line, axis=0)).sum(axis=1))))
     chosen = np.searchsorted(length, np.linspace(0, length[-1], points))
-    return line[np.unique(np.concatenate(([0], chosen.clip(0, len(line) - 1), [len(line) - 1])))]
+    kept = np.unique(np.concatenate(([0], chosen.clip(0, len(line) - 1), [len(line) - 1])))
+    return np.take(line, kept, axis=0)
 
 
 def check_numbers(scores: Scores) -> None:

@@ -8,7 +8,19 @@ import time
 
 import pytest
 
-CONTRACT = ("spec", "imaging", "scoring", "curves", "metrics", "datasets", "synthetic", "drawing", "errors", "files", "cli")
+CONTRACT = (
+    "spec",
+    "imaging",
+    "scoring",
+    "curves",
+    "metrics",
+    "datasets",
+    "synthetic",
+    "drawing",
+    "errors",
+    "files",
+    "cli",
+)
 
 HEAVY = ("torch", "onnx", "timm", "segment_anything", "openvino", "onnxruntime")
 

@@ -85,21 +85,17 @@ def preview(
 @device_option
 @click.option("--output", "-o", type=FOLDER, help="Folder for metrics and pictures.  [default: beside CHECKPOINT]")
 def evaluate(checkpoint: Path, data: Path, category: str | None, device: str, output: Path | None) -> None:
-    """Measure CHECKPOINT on the test pictures, at their own resolution."""
-    from stlm_edge.datasets import load_category
-    from stlm_edge.network.checkpoint import load
-    from stlm_edge.network.inspector import Inspector
-    from train import evaluate as evaluation
-    from train.device import choose_device
+    """Measure CHECKPOINT on the test pictures, at their own resolution, with and without feature aggregation.
 
-    loaded = load(checkpoint)
-    inspector = Inspector(loaded.network, loaded.spec).to(choose_device(device))
-    measured, results = evaluation.evaluate(inspector, load_category(data, category).test)
+    Writes evaluation.json, scores of each picture (.csv), the best, borderline and worst pictures of each kind, ROC,
+    PRO and precision-recall curves, and how the scores are distributed.
+    """
+    from train.report import evaluate_checkpoint, evaluation_table
+
     folder = output or checkpoint.parent
-    evaluation.write_json(folder / "evaluation.json", measured)
-    evaluation.write_sheet(folder / "evaluation.png", results, threshold=measured.threshold)
-    click.echo(evaluation.table(measured))
-    click.echo(f"written: {folder / 'evaluation.json'}, {folder / 'evaluation.png'}")
+    evaluation = evaluate_checkpoint(checkpoint, data=data, category=category, device=device, folder=folder)
+    click.echo(evaluation_table(evaluation))
+    click.echo(f"written: {folder / 'evaluation.json'} and evaluation-*.csv, -*.png beside it")
 
 
 @command.command()
@@ -107,19 +103,33 @@ def evaluate(checkpoint: Path, data: Path, category: str | None, device: str, ou
 @data_option
 @category_option
 @device_option
-@click.option("--false-alarm-rate", type=float, help="Wanted share of good pictures above it.  [default: as trained]")
-def threshold(checkpoint: Path, data: Path, category: str | None, device: str, false_alarm_rate: float | None) -> None:
-    """Choose the threshold of CHECKPOINT again, from the good pictures that its training held out."""
-    from train.fit import recalibrate
+@click.option(
+    "--method",
+    type=click.Choice(["good", "f1"]),
+    default="good",
+    show_default=True,
+    help="good: from the good pictures that the training held out. f1: F1-optimal on the labelled test pictures.",
+)
+@click.option(
+    "--false-alarm-rate",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="For good: wanted share of good pictures above it.  [default: as trained]",
+)
+def threshold(
+    checkpoint: Path, data: Path, category: str | None, device: str, method: str, false_alarm_rate: float | None
+) -> None:
+    """Choose the threshold of CHECKPOINT again and write it there."""
+    from train.calibrate import describe, from_good_pictures, from_labelled_pictures
 
-    before, after = recalibrate(
-        checkpoint, data=data, category=category, device=device, false_alarm_rate=false_alarm_rate
-    )
-    was = "none" if before is None else f"{before.value:.4f}"
-    click.echo(
-        f"threshold {after.value:.4f} (was {was}), from {after.images} held-out good pictures; "
-        f"expected false-alarm rate {after.false_alarm_rate:.3g}"
-    )
+    if method == "f1":
+        if false_alarm_rate is not None:
+            raise click.UsageError("--false-alarm-rate goes with --method good; --method f1 needs none")
+        before, after = from_labelled_pictures(checkpoint, data=data, category=category, device=device)
+    else:
+        before, after = from_good_pictures(
+            checkpoint, data=data, category=category, device=device, false_alarm_rate=false_alarm_rate
+        )
+    click.echo(describe(before, after))
 
 
 @command.command()

@@ -14,16 +14,16 @@ import yaml
 from stlm_edge.datasets import load_category
 from stlm_edge.errors import OutputError
 from stlm_edge.files import make_folder, write_text
-from stlm_edge.network.checkpoint import Checkpoint, load, save
+from stlm_edge.network.checkpoint import Checkpoint, save
 from stlm_edge.network.encoder import architecture_named
 from stlm_edge.network.inspector import Inspector, prepare
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.weights import fingerprint, load_initial, locate
-from stlm_edge.spec import ModelSpec, Threshold
-from train.config import TrainConfig, from_dict
+from stlm_edge.spec import ModelSpec
+from train.config import TrainConfig
 from train.data import Batches, load_images, split
 from train.device import choose_device
-from train.evaluate import score_images
+from train.inspection import score_images
 from train.loop import EpochLosses, train
 from train.pseudo import PseudoAnomalies
 from train.teacher import build_teacher, settle
@@ -115,29 +115,6 @@ def fit(config: TrainConfig, *, data: Path, category: str | None, textures: Path
         threshold.false_alarm_rate,
     )
     return checkpoint
-
-
-def recalibrate(
-    path: Path, *, data: Path, category: str | None, device: str, false_alarm_rate: float | None
-) -> tuple[Threshold | None, Threshold]:
-    """Choose the threshold of a checkpoint again and write it there.
-
-    With the data it was trained on, the pictures are those that the training held out.
-
-    Returns:
-        The threshold before (None if there was none) and the new one.
-    """
-    checkpoint = load(path)
-    config = from_dict(checkpoint.config)
-    samples = load_category(data, category).train
-    good = load_images(samples, size=checkpoint.spec.input_size, skip_corrupt=config.skip_corrupt)
-    _, held_out = split(good, holdout=config.holdout, seed=config.seed)
-    scores = score_images(Inspector(checkpoint.network, checkpoint.spec).to(choose_device(device)), held_out)
-    rate = config.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
-    threshold = good_quantile(scores, false_alarm_rate=rate)
-    spec = dataclasses.replace(checkpoint.spec, threshold=threshold, normal_score_range=(min(scores), max(scores)))
-    save(path, dataclasses.replace(checkpoint, spec=spec))
-    return checkpoint.spec.threshold, threshold
 
 
 def _finished(network: Stlm, spec: ModelSpec, config: TrainConfig) -> Checkpoint:
