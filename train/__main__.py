@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from stlm_edge.cli import run
+from stlm_edge.errors import DataError
 from train.config import TrainConfig
-from train.options import training_options
+from train.options import SeedsType, training_options
 
 FOLDER = click.Path(path_type=Path)
 
@@ -130,6 +132,66 @@ def threshold(
             checkpoint, data=data, category=category, device=device, false_alarm_rate=false_alarm_rate
         )
     click.echo(describe(before, after))
+
+
+@command.command()
+@click.option("--data", type=FOLDER, help="Data set with a folder for each category.")
+@click.option("--category", "categories", multiple=True, help="Folder below --data; may be given several times.")
+@click.option("--all-categories", is_flag=True, help="Every category below --data.")
+@textures_option
+@click.option("--preset", "presets", multiple=True, help="As for fit; may be given several times.  [default: paper]")
+@click.option("--seeds", type=SeedsType(), default="0", show_default=True, help="Such as 0,1,2.")
+@click.option("--output", "-o", required=True, type=FOLDER, help="Folder of the grid.")
+@click.option("--dry-run", is_flag=True, help="List what would be run and how far it has come.")
+@click.option("--report", "report_only", is_flag=True, help="Run nothing; print the tables of what is there.")
+@partial(training_options, without=("seed",))
+def grid(
+    data: Path | None,
+    categories: tuple[str, ...],
+    all_categories: bool,
+    textures: Path | None,
+    presets: tuple[str, ...],
+    seeds: tuple[int, ...],
+    output: Path,
+    dry_run: bool,
+    report_only: bool,
+    **settings: Any,
+) -> int:
+    """Train and evaluate categories x presets x seeds, then print the paper's tables beside what was obtained.
+
+    The same command goes on after a kill: finished runs are skipped. Settings below override every preset.
+    """
+    from train.grid import category_names, check_same, plan, run_all, state
+    from train.grid_results import read_records
+    from train.tables import text, write_report
+
+    failures = []
+    if not report_only:
+        if data is None or bool(categories) == all_categories:
+            raise click.UsageError("a grid needs --data and either --category or --all-categories; or give --report")
+        given = {name: value for name, value in settings.items() if value is not None}
+        runs = plan(
+            presets=presets or ("paper",),
+            categories=category_names(data) if all_categories else categories,
+            seeds=seeds,
+            settings=given,
+            output=output,
+        )
+        if dry_run:
+            for run in runs:
+                check_same(run, data=data)
+                click.echo(f"{state(run):<12} {run.preset}  {run.category}  seed {run.seed}")
+            return 0
+        failures = run_all(runs, data=data, textures=textures)
+    records = read_records(output)
+    if records:
+        click.echo(text(records))
+        click.echo("\nwritten: " + ", ".join(map(str, write_report(output, records))))
+    elif report_only:
+        raise DataError(f"{output} holds no finished run; run a grid with -o {output} first")
+    for failure in failures:
+        click.echo(f"failed: {failure.run.name}: {failure.reason}", err=True)
+    return 1 if failures else 0
 
 
 @command.command()

@@ -20,7 +20,7 @@ from stlm_edge.spec import ModelSpec
 
 READERS = 4
 CPU_BATCH, GPU_BATCH = 2, 16
-"""Pictures in one pass; on a CPU more of them gain nothing and take memory."""
+"""Pictures in one pass; on a CPU more of them gain little and take memory."""
 
 T = TypeVar("T")
 

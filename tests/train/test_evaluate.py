@@ -67,7 +67,7 @@ def test_each_kind_is_measured_beside_all_good_pictures(inspector, samples):
     assert set(evaluation.kinds) == {"chip", "missing_hole", "scratch", "stain"}
     for found, wanted in ((evaluation, alone), (evaluation.tlm_only, alone.tlm_only)):
         both = (dataclasses.astuple(found.kinds["stain"]), dataclasses.astuple(wanted.overall))
-        assert both[0] == pytest.approx(both[1], abs=1e-4, nan_ok=True)  # other neighbours in a batch round otherwise
+        assert both[0] == pytest.approx(both[1], abs=1e-3, nan_ok=True)  # other neighbours in a batch round otherwise
 
 
 def test_pictures_without_good_ones_leave_undefined_what_needs_them(inspector, samples):
