@@ -20,6 +20,8 @@ CONTRACT = (
     "errors",
     "files",
     "cli",
+    "download",
+    "archives",
 )
 
 HEAVY = ("torch", "onnx", "timm", "segment_anything", "openvino", "onnxruntime")

@@ -1,4 +1,4 @@
-"""`python -m train`: fit a model on good pictures, evaluate it, choose its threshold, fetch published weights."""
+"""`python -m train`: fit a model on good pictures, evaluate it, choose its threshold, fetch weights and data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from train.options import SeedsType, training_options
 FOLDER = click.Path(path_type=Path)
 
 data_option = click.option(
-    "--data", required=True, type=FOLDER, help="Data set in MVTec AD's layout, or a plain folder of good pictures."
+    "--data",
+    required=True,
+    type=FOLDER,
+    help="Data set in the layout of MVTec AD, VisA or DAGM, or a plain folder of good pictures.",
 )
 category_option = click.option("--category", help="Folder below --data; without it --data is the category itself.")
 textures_option = click.option(
@@ -161,7 +164,8 @@ def grid(
 
     The same command goes on after a kill: finished runs are skipped. Settings below override every preset.
     """
-    from train.grid import category_names, check_same, plan, run_all, state
+    from stlm_edge.datasets import categories as list_categories
+    from train.grid import check_same, plan, run_all, state
     from train.grid_results import read_records
     from train.tables import text, write_report
 
@@ -172,7 +176,7 @@ def grid(
         given = {name: value for name, value in settings.items() if value is not None}
         runs = plan(
             presets=presets or ("paper",),
-            categories=category_names(data) if all_categories else categories,
+            categories=list_categories(data) if all_categories else categories,
             seeds=seeds,
             settings=given,
             output=output,
@@ -204,6 +208,24 @@ def weights(name: str) -> None:
     if name not in PUBLISHED:
         raise WeightsError(f"no published weights {name!r}; expected one of {', '.join(PUBLISHED)}")
     click.echo(locate(name))
+
+
+@command.command()
+@click.argument("name", required=False)
+@click.option("--output", "-o", type=FOLDER, help="Folder that it becomes.  [default: data/NAME]")
+@click.option("--archive", type=FOLDER, multiple=True, help="Unpack this file, fetched by hand; may be repeated.")
+@click.option("--sha256", help="Hash that the archive must have, instead of the recorded one.")
+def fetch(name: str | None, output: Path | None, archive: tuple[Path, ...], sha256: str | None) -> None:
+    """Fetch a public data set: dtd, visa, mvtec or dagm. Without NAME: list them with their licences.
+
+    Ctrl-C keeps what has arrived; the same command goes on from there.
+    """
+    from train.fetch import fetch_data_set, overview
+
+    if name is None:
+        click.echo(overview())
+    else:
+        click.echo(fetch_data_set(name, output=output, archives=archive, expected_sha256=sha256))
 
 
 def _config(preset: str, settings: dict[str, Any]) -> TrainConfig:

@@ -59,14 +59,6 @@ class Failure:
     reason: str
 
 
-def category_names(folder: Path) -> list[str]:
-    """Folders below `folder` that hold a part in MVTec AD's layout. Raises `DataError` if there is none."""
-    names = sorted(path.parent.name for path in folder.glob("*/train") if path.is_dir()) if folder.is_dir() else []
-    if not names:
-        raise DataError(f"{folder} has no folders with train/good in them; give a data set's folder with --data")
-    return names
-
-
 def plan(
     *,
     presets: Sequence[str],

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stlm_edge.datasets import Sample
-from stlm_edge.imaging import Image, Input, Map, Mask, read_image, read_mask, resize_map, to_input
+from stlm_edge.datasets import Sample, read_truth
+from stlm_edge.imaging import Image, Input, Map, Mask, read_image, resize_map, to_input
 from stlm_edge.network.distance import tlm_map
 from stlm_edge.network.inspector import Inspector, prepare
 from stlm_edge.spec import ModelSpec
@@ -101,8 +101,7 @@ class _Picture:
 def _read(sample: Sample, spec: ModelSpec) -> _Picture:
     image = read_image(sample.path)
     size = (image.shape[0], image.shape[1])
-    mask = np.zeros(size, np.uint8) if sample.mask is None else read_mask(sample.mask, size=size)
-    return _Picture(sample, to_input(image, spec=spec), mask)
+    return _Picture(sample, to_input(image, spec=spec), read_truth(sample, size=size))
 
 
 def _device(inspector: Inspector) -> torch.device:

@@ -118,7 +118,7 @@ def train(
     with deferred_interrupt() as interrupted, tqdm(total=config.epochs * len(batches), unit="step") as progress:
         for epoch in range(1, config.epochs + 1):
             sums = torch.zeros(3)
-            for batch in batches.epoch():
+            for batch in batches.epoch(epoch):
                 terms = compute_losses(network, teacher, projections, batch.to(device), spec=spec, config=config)
                 for optimiser in optimisers:
                     optimiser.zero_grad(set_to_none=True)

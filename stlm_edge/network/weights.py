@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from stlm_edge.download import Published, fetch
 from stlm_edge.errors import WeightsError
 from stlm_edge.files import sha256
-from stlm_edge.network.download import Published, fetch
 from stlm_edge.network.stlm import Stlm
 
 PUBLISHED = {
@@ -84,7 +84,8 @@ def locate(name_or_path: str) -> Path:
     """A file as it is, or a name from `PUBLISHED`, which is fetched into the cache and checked.
 
     Raises:
-        WeightsError: if it is neither, or if the fetched file is not the published one.
+        WeightsError: if it is neither.
+        DownloadError: if the published file cannot be fetched, or what came is not it.
     """
     if name_or_path in PUBLISHED:
         return fetch(PUBLISHED[name_or_path], folder=cache_folder())

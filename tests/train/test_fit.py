@@ -252,10 +252,10 @@ def test_split_holds_out_the_asked_share_and_repeats():
 
 
 def test_batches_have_clean_pictures_where_there_is_no_pseudo_anomaly(images):
-    for batch in batches(images, probability=0.0).epoch():
+    for batch in batches(images, probability=0.0).epoch(1):
         assert torch.equal(batch.clean, batch.pseudo)
         assert not batch.mask.any()
-    changed = [batch for _ in range(5) for batch in batches(images).epoch()]
+    changed = [batch for number in range(1, 6) for batch in batches(images).epoch(number)]
     for batch in changed:
         outside = batch.mask[:, 0] == 0
         assert torch.equal(batch.clean[outside], batch.pseudo[outside])

@@ -17,7 +17,7 @@ from stlm_edge.errors import ConfigError, DataError
 from stlm_edge.network.checkpoint import load, save
 from stlm_edge.synthetic import write_dataset
 from train.__main__ import main
-from train.grid import Run, category_names, plan, state
+from train.grid import Run, plan, state
 from train.grid_results import Obtained, Record, average, read_records
 from train.tables import sheets, text, write_report
 
@@ -136,12 +136,6 @@ def test_presets_of_one_name_are_refused(tmp_path):
     own.write_text("epochs: 1\n")
     with pytest.raises(ConfigError, match="same name"):
         plan(presets=["cpu", str(own)], categories=["a"], seeds=[0], settings={}, output=tmp_path)
-
-
-def test_categories_are_the_folders_that_hold_a_part(parts, tmp_path):
-    assert category_names(parts) == ["bottle", "carpet"]
-    with pytest.raises(DataError, match="no folders with train/good"):
-        category_names(tmp_path)
 
 
 @pytest.mark.parametrize(
