@@ -77,7 +77,9 @@ def both_maps(inspector: Inspector, images: Tensor) -> tuple[Tensor, Tensor, Ten
     """
     network = inspector.network
     features = network.features(prepare(images, inspector.spec))
-    return *inspector.finish(torch.sigmoid(network.aggregate(features))), *inspector.finish(tlm_map(features))
+    distance = tlm_map(features)
+    aggregated = distance if network.feature_aggregation is None else torch.sigmoid(network.aggregate(features))
+    return *inspector.finish(aggregated), *inspector.finish(distance)
 
 
 @torch.no_grad()
