@@ -57,7 +57,7 @@ class Evaluation:
         overall, kinds: with feature aggregation, as deployed.
         tlm_only: without: the product of the streams' distances (TLM only).
         threshold: of the specification; verdicts below are by it.
-        f1_optimal_threshold: of the image score on these pictures, to compare.
+        f1_optimal_threshold: of the image score on these pictures, to compare; NaN without good or defective ones.
         missed: defective pictures called good; false_alarms: good ones called anomalous.
         weights_sha256: of the network that was measured.
     """
@@ -142,7 +142,7 @@ def evaluate(inspector: Inspector, samples: Sequence[Sample]) -> Results:
         tlm_only=tlm_only,
         threshold=threshold.value,
         threshold_method=threshold.method,
-        f1_optimal_threshold=best_f1(scores, labels).threshold,
+        f1_optimal_threshold=math.nan if labels.all() else best_f1(scores, labels).threshold,
         good=int(np.count_nonzero(~labels)),
         defective=int(np.count_nonzero(labels)),
         missed=int(np.count_nonzero(labels & ~anomalous)),

@@ -123,7 +123,7 @@ def _draw_all(axes: Axes, results: Results, name: str) -> None:
     axes.plot(*_line(results.tlm_curves, name).T, color=GREY, linewidth=1.8, linestyle=(0, (3, 1.5)), zorder=4)
     axes.plot(*_line(results.curves["all"], name).T, color=INK, linewidth=2.2, zorder=5)
     if not len(_line(results.curves["all"], name)):
-        axes.text(0.5, 0.5, "undefined: good and defective\npictures are needed", ha="center", va="center")
+        axes.text(0.6, 0.25, "undefined: good and defective\npictures are needed", ha="center", va="center")
 
 
 def _legend(figure: Figure, evaluation: Evaluation) -> None:

@@ -54,10 +54,11 @@ def evaluation_table(evaluation: Evaluation) -> str:
             f"{_percent(scores.pixel_auroc):>13}{_percent(scores.pixel_ap):>10}{_percent(scores.aupro):>8}"
             f"{_percent(scores.pixel_fnr):>11}"
         )
+    optimum = evaluation.f1_optimal_threshold
     lines.append(
         f"threshold {evaluation.threshold:.4f}: {evaluation.missed} of {evaluation.defective} defective ones missed, "
-        f"{evaluation.false_alarms} of {evaluation.good} good ones called anomalous "
-        f"(F1-optimal here: {evaluation.f1_optimal_threshold:.4f})"
+        f"{evaluation.false_alarms} of {evaluation.good} good ones called anomalous"
+        + ("" if math.isnan(optimum) else f" (F1-optimal here: {optimum:.4f})")
     )
     return "\n".join(lines)
 

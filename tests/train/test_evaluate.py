@@ -21,6 +21,7 @@ from stlm_edge.network.inspector import Inspector
 from train.__main__ import main
 from train.evaluate import Scored, evaluate
 from train.inspection import inspect, score_images
+from train.report import evaluation_table
 from train.sheet import choose, verdict
 
 
@@ -71,9 +72,12 @@ def test_each_kind_is_measured_beside_all_good_pictures(inspector, samples):
 
 
 def test_pictures_without_good_ones_leave_undefined_what_needs_them(inspector, samples):
-    scores = evaluate(inspector, [sample for sample in samples if sample.label == "chip"]).evaluation.overall
+    evaluation = evaluate(inspector, [sample for sample in samples if sample.label == "chip"]).evaluation
+    scores = evaluation.overall
     assert math.isnan(scores.image_auroc)
     assert scores.image_ap == 1
+    assert math.isnan(evaluation.f1_optimal_threshold)
+    assert "F1-optimal" not in evaluation_table(evaluation)
     assert not math.isnan(scores.pixel_auroc)
 
 
