@@ -12,6 +12,7 @@ CONTRACT = (
     "spec",
     "imaging",
     "scoring",
+    "curves",
     "metrics",
     "datasets",
     "synthetic",

@@ -21,14 +21,15 @@ from stlm_edge.network.inspector import Inspector, prepare
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.teacher import Teacher
 from stlm_edge.network.weights import fingerprint, load_initial, locate, read_tensors
-from stlm_edge.spec import ModelSpec, Threshold
+from stlm_edge.spec import ModelSpec
 from train.augment import rotation_for
-from train.config import RANDOM, TrainConfig, from_dict
+from train.calibrate import describe
+from train.config import RANDOM, TrainConfig
 from train.data import Batches, load_images, split
 from train.device import choose_device
 from train.distributed import Processes, joined, main_first, share_batch_norms
-from train.evaluate import score_images
 from train.guidance import Guidance, make_guidance
+from train.inspection import score_images
 from train.loop import Ending, train
 from train.masks import mask_head_tensors
 from train.objective import Objective
@@ -117,13 +118,13 @@ def _run(config: TrainConfig, sources: Sources, folder: Path, *, state: Path | N
         )
         objective, guidance = _build(config, spec, images, device=device, processes=processes)
         training = begin(objective, config, steps_per_epoch=len(batches))
+        if processes.is_main:
+            write_record(folder, config, sources, device=device, processes=processes.count)
         if state is not None:
             training.restore(state)
             logger.info("going on after epoch %d", training.epoch)
         elif processes.is_main:
             training.save(folder / STATE_NAME)
-        if processes.is_main:
-            write_record(folder, config, sources, device=device, processes=processes.count)
         logger.info(
             "training %s on %d pictures (%d held out) at %d x %d on %s%s",
             config.architecture,
@@ -220,12 +221,7 @@ class _Keeper:
         self._save(dataclasses.replace(self.spec, threshold=threshold, normal_score_range=(min(scores), max(scores))))
         if ending is not Ending.INTERRUPTED:
             (self.folder / STATE_NAME).unlink(missing_ok=True)
-        logger.info(
-            "threshold %.4f from %d held-out good pictures, expected false-alarm rate %.3g",
-            threshold.value,
-            threshold.images,
-            threshold.false_alarm_rate,
-        )
+        logger.info("%s", describe(None, threshold))
 
     def _save(self, spec: ModelSpec) -> None:
         spec = dataclasses.replace(spec, weights_sha256=fingerprint(self.network.state_dict()))
@@ -287,32 +283,3 @@ def _build(
         for head in objective.mask_heads:
             head.load_state_dict(tensors or head.state_dict())
     return objective.to(device).to(memory_format=torch.channels_last), guidance
-
-
-def recalibrate(
-    path: Path, *, data: Path, category: str | None, device: str, false_alarm_rate: float | None
-) -> tuple[Threshold | None, Threshold]:
-    """Choose the threshold of a checkpoint again and write it there.
-
-    With the data it was trained on, the pictures are those that the training held out.
-
-    Returns:
-        The threshold before (None if there was none) and the new one.
-    """
-    checkpoint = load(path)
-    config = from_dict(checkpoint.config)
-    samples = load_category(data, category).train
-    good = load_images(samples, size=checkpoint.spec.input_size, skip_corrupt=config.skip_corrupt)
-    _, held_out = split(good, holdout=config.holdout, seed=config.seed)
-    scores = score_images(Inspector(checkpoint.network, checkpoint.spec).to(choose_device(device)), held_out)
-    rate = config.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
-    threshold = good_quantile(scores, false_alarm_rate=rate)
-    spec = dataclasses.replace(checkpoint.spec, threshold=threshold, normal_score_range=(min(scores), max(scores)))
-    save(path, dataclasses.replace(checkpoint, spec=spec))
-    return checkpoint.spec.threshold, threshold
-
-
-def _finished(network: Stlm, spec: ModelSpec, config: TrainConfig) -> Checkpoint:
-    return Checkpoint(
-        network, dataclasses.replace(spec, weights_sha256=fingerprint(network.state_dict())), config.to_dict()
-    )

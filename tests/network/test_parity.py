@@ -170,7 +170,12 @@ def test_end_to_end(golden, picture, formula_network):
     ]
     for number, distance in enumerate(distances, start=1):
         close(distance, fixture[f"distance_L{number}"], 1e-5)
-    close(tlm_map(features)[0, 0], fixture["tlm_map"], 1e-6)
+
+    training_free = tlm_map(features)
+    close(training_free[0, 0], fixture["tlm_map"], 1e-6)
+    full, tlm_score = Inspector(formula_network, spec).finish(training_free)
+    close(full[0, ::31, ::31], fixture["tlm_map_upsampled_sampled_stride31"], 1e-6)
+    assert tlm_score.item() == pytest.approx(0.01230759659, abs=1e-6)
 
     anomaly_map, score = Inspector(formula_network, spec)(images)
     close(anomaly_map[0, ::31, ::31], fixture["anomaly_map_upsampled_sampled_stride31"], 5e-5)
