@@ -14,7 +14,7 @@ from stlm_edge.spec import Size, check_input_size
 
 PRESETS = Path(__file__).parent / "presets"
 
-PseudoAnomalyName = Literal["perlin", "scar", "nsa"]
+PseudoAnomalyName = Literal["perlin", "scar", "nsa", "cutpaste-patch", "cutpaste-scar", "cutpaste-union"]
 TeacherName = Literal["sam_vit_h", "sam_vit_l", "sam_vit_b", "mobile_sam", "stlm-tiny"]
 
 
