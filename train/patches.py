@@ -26,6 +26,8 @@ PATCH_SIDES = (0.06, 0.3)
 """Of the shorter side."""
 MOST_PATCHES = 4
 MOST_TRIES = 5
+ENOUGH = 0.001
+"""Share of the picture from which on a visible change is not tried to be bettered."""
 HIDING_SHARE = 0.5
 """Share of the patches that hide something: a plain patch, put where a structure stands alone."""
 PLAIN_CANDIDATES = 8
@@ -72,21 +74,25 @@ def seamless_patches(rng: np.random.Generator, normal: Image, other: Image) -> t
     alone, as if it were missing; that is not in NSA, whose random places hardly ever hide anything whole.
 
     The mask is where the picture changed visibly for its contrast, smoothed by a median. Where like comes upon like
-    and nothing changed, other patches are drawn, a few times; then the mask stays empty.
+    and little changed, other patches are drawn, a few times, and those that changed most are taken; if none changed
+    anything visibly, the picture stays as it is.
 
     Args:
         normal, other: (H, W, 3) uint8 of one size, left unchanged.
     Returns:
         (H, W, 3) uint8 and (H, W) uint8, 1 where the picture changed.
     """
+    best, best_mask = normal, np.zeros(normal.shape[:2], np.uint8)
     for _ in range(MOST_TRIES):
         pasted = normal
         for _ in range(int(rng.integers(1, MOST_PATCHES + 1))):
             pasted = _paste(rng, pasted, other)
         mask = _visible(pasted, normal)
-        if mask.any():
+        if np.count_nonzero(mask) > np.count_nonzero(best_mask):
+            best, best_mask = pasted, mask
+        if np.count_nonzero(best_mask) >= ENOUGH * mask.size:
             break
-    return pasted, mask
+    return best, best_mask
 
 
 def _visible(pasted: Image, normal: Image) -> Mask:
