@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from stlm_edge.errors import ConfigError
 from stlm_edge.imaging import read_image
 from stlm_edge.synthetic import render_part
 from train.__main__ import main
 from train.losses import any_in_cell, shrink_mask
 from train.patches import scar, seamless_patches
+from train.preview import preview
 from train.pseudo import CUT, PseudoAnomalies
 from train.textures import ProceduralTextures
 
@@ -149,4 +151,16 @@ def test_preview_shows_each_kind_in_the_users_own_pictures(plate, tmp_path, caps
     three_kinds = read_image(output).shape
     assert main([*arguments, "--count", "2", "-o", str(output), "--pseudo-anomalies", "nsa"]) == 0
     assert read_image(output).shape[0] < three_kinds[0] / 2
+    assert main([*arguments, "-o", str(output), "--pseudo-anomalies", "cutpaste-union+cutpaste-scar"]) == 0
     assert main([*arguments[:3], "-o", "/dev/null/preview.png"]) == 1
+
+
+def test_preview_shows_pictures_as_they_are_turned(plate, tmp_path, quick):
+    settings = {"data": plate, "textures": None, "count": 1}
+    sheets = [
+        read_image(preview(quick, category="plate", output=tmp_path / f"{name}.png", rotation=name, **settings))
+        for name in ("none", "full")
+    ]
+    assert not np.array_equal(*sheets)
+    with pytest.raises(ConfigError, match="'plate'"):
+        preview(quick, category="plate", output=tmp_path / "sheet.png", rotation="mvtec", **settings)
