@@ -15,7 +15,7 @@ from stlm_edge.spec import Size, check_input_size
 
 PRESETS = Path(__file__).parent / "presets"
 
-PseudoAnomalyName = Literal["perlin", "scar", "nsa"]
+PseudoAnomalyName = Literal["perlin", "scar", "nsa", "cutpaste-patch", "cutpaste-scar", "cutpaste-union"]
 
 RANDOM = "random"
 """For weights: none, on purpose."""

@@ -7,9 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from stlm_edge.imaging import Image, Mask
+from train.cutpaste import cutpaste_patch, cutpaste_scar, cutpaste_union
 from train.patches import scar, seamless_patches
 from train.synthesis import synthesise
 from train.textures import TextureSource
+
+CUT = {"cutpaste-patch": cutpaste_patch, "cutpaste-scar": cutpaste_scar, "cutpaste-union": cutpaste_union}
+"""Kinds that take nothing but the picture itself."""
 
 
 class PseudoAnomalies:
@@ -17,8 +21,8 @@ class PseudoAnomalies:
 
     Args:
         kinds: of `train.config.PseudoAnomalyName`.
-        images: good pictures, for the kinds that cut from them.
-        textures: the anomaly source, for the other kinds.
+        images: good pictures, for `nsa`, which cuts from another one.
+        textures: the anomaly source, for `perlin` and `scar`.
         probability: of an anomaly; otherwise the picture stays as it is.
         largest_beta: how faint a blended one may get; 1 is invisible.
     """
@@ -51,6 +55,8 @@ class PseudoAnomalies:
         kind = self.kinds[int(rng.integers(len(self.kinds)))]
         if kind == "nsa":
             return seamless_patches(rng, normal, self.images[int(rng.integers(len(self.images)))])
+        if kind in CUT:
+            return CUT[kind](rng, normal)
         texture = self.textures.draw(rng, size)
         draw = {"perlin": synthesise, "scar": scar}[kind]
         return draw(rng, normal, texture, largest_beta=self.largest_beta)

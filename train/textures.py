@@ -85,7 +85,9 @@ class ProceduralTextures:
         low, high = rng.uniform(0, 255, (2, 3)).astype(np.float32)
         if rng.random() < 0.5:  # half of them grey, as most technical surfaces are
             low[:], high[:] = low[0], high[0]
-        return np.asarray(low + (high - low) * pattern[:, :, None], np.uint8)
+        ramp = low + (high - low) * np.linspace(0, 1, 256, dtype=np.float32)[:, None]
+        level = np.asarray(255 * pattern, np.uint8)
+        return np.asarray(cv2.LUT(cv2.merge((level, level, level)), ramp.astype(np.uint8)[None]), np.uint8)
 
 
 def texture_source(folder: Path | None) -> TextureSource:
@@ -105,8 +107,8 @@ def _clouds(rng: np.random.Generator, size: Size) -> Pattern:
 
 
 def _stripes(rng: np.random.Generator, size: Size) -> Pattern:
-    rows, columns = _grid(rng, size)
-    phase = rows * rng.uniform(4, 60) + 0.2 * _clouds(rng, size) * rng.uniform(0, 6) + 0 * columns
+    rows, _ = _grid(rng, size)
+    phase = rows * rng.uniform(4, 60) + _clouds(rng, size) * (0.2 * rng.uniform(0, 6))
     return _unit(np.sin(2 * np.pi * phase))
 
 
@@ -123,11 +125,13 @@ def _speckle(rng: np.random.Generator, size: Size) -> Pattern:
 
 def _grid(rng: np.random.Generator, size: Size) -> tuple[Pattern, Pattern]:
     """Coordinates in 0 … 1, turned by a random angle."""
-    rows, columns = np.mgrid[0 : size[0], 0 : size[1]].astype(np.float32) / max(size)
+    rows, columns = (np.arange(side, dtype=np.float32) / max(size) for side in size)
     angle = rng.uniform(0, np.pi)
-    return rows * np.cos(angle) + columns * np.sin(angle), columns * np.cos(angle) - rows * np.sin(angle)
+    cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    return np.add.outer(rows * cosine, columns * sine), np.add.outer(-rows * sine, columns * cosine)
 
 
 def _unit(values: NDArray[Any]) -> Pattern:
     low, high = values.min(), values.max()
-    return np.asarray((values - low) / max(high - low, 1e-6), np.float32)
+    scale = np.float32(1 / max(high - low, 1e-6))
+    return np.asarray((values - low) * scale, np.float32)
