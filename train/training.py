@@ -152,9 +152,9 @@ def make_optimisers(objective: Objective, config: TrainConfig) -> tuple[Optimize
     streams = [p for p in objective.parameters() if p.requires_grad and id(p) not in in_head]
     betas = (0.5, 0.999)
     if aggregation is None or config.head_optimiser == "adam":
-        return (Adam([*streams, *head], lr=config.learning_rate, betas=betas),)
+        return (Adam([*streams, *head], lr=config.learning_rate, betas=betas, fused=True),)
     return (
-        Adam(streams, lr=config.learning_rate, betas=betas),
+        Adam(streams, lr=config.learning_rate, betas=betas, fused=True),
         SGD(
             [
                 {"params": [*aggregation.res.parameters()], "lr": 0.1},
@@ -162,6 +162,7 @@ def make_optimisers(objective: Objective, config: TrainConfig) -> tuple[Optimize
             ],
             momentum=0.9,
             weight_decay=1e-4,
+            fused=True,
         ),
     )
 
