@@ -181,7 +181,7 @@ def _prepare(task: Task) -> tuple[Any, list[Any], torch.device]:
 
     import torch
 
-    from benchmarks import straightforward
+    from benchmarks import authors_step
     from stlm_edge.datasets import load_category
     from stlm_edge.network.encoder import architecture_named
     from stlm_edge.network.stlm import Stlm
@@ -218,7 +218,7 @@ def _prepare(task: Task) -> tuple[Any, list[Any], torch.device]:
     training = begin(objective, config, steps_per_epoch=len(batches))
     if task.way == "straightforward":
         return (
-            lambda batch, mark: straightforward.step(training, teacher, batch, spec=spec, mark=mark),
+            lambda batch, mark: authors_step.step(training, teacher, batch, spec=spec, mark=mark),
             batches,
             device,
         )
@@ -232,7 +232,7 @@ def _prepare(task: Task) -> tuple[Any, list[Any], torch.device]:
         cache_gb=config.teacher_cache_gb,
     )
 
-    def step(batch: Any, mark: straightforward.Mark) -> float:
+    def step(batch: Any, mark: authors_step.Mark) -> float:
         batch = batch.to(device)
         taught = guidance(batch)
         mark("teacher")
