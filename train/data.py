@@ -69,7 +69,8 @@ def load_images(samples: Sequence[Sample], *, size: Size, skip_corrupt: bool) ->
     pool = ThreadPoolExecutor(min(MOST_DECODERS, len(os.sched_getaffinity(0))))
     try:
         read = pool.map(lambda sample: _read(sample, size), samples)
-        for entry in tqdm(read, total=len(samples), unit="picture", disable=len(samples) < PROGRESS_FROM, leave=False):
+        hidden = len(samples) < PROGRESS_FROM or None  # None: where nobody watches a terminal
+        for entry in tqdm(read, total=len(samples), unit="picture", disable=hidden, leave=False):
             if not isinstance(entry, ImageError):
                 images.append(entry)
             elif skip_corrupt:
