@@ -74,8 +74,9 @@ class Workers(Generic[Task, Result]):
     def _next(self, results: Iterator[Any]) -> Any:
         try:
             return next(results, _END)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error) or "Traceback" in str(error):
+        except (RuntimeError, EOFError, OSError) as error:
+            # PyTorch notices it, or the way to the worker breaks; what the function itself raised has a traceback.
+            if "Traceback" in str(error) or (isinstance(error, RuntimeError) and "worker" not in str(error)):
                 raise
             raise TrainingError(
                 f"one of {self._count} worker processes was killed, perhaps for want of memory; lower workers"
