@@ -16,6 +16,7 @@ RotationName = Literal["none", "slight", "full", "mvtec"]
 """What can be asked for: a rotation, or the one that belongs to a category of MVTec AD."""
 
 LARGEST_ANGLE_DEGREES = 5.0
+QUARTERS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
 FILL = 114
 """Grey level of the corners that a turned picture leaves free."""
 
@@ -72,8 +73,9 @@ def rotate(rng: np.random.Generator, image: Image, rotation: Rotation) -> Image:
     height, width = image.shape[:2]
     if rotation == "full":
         quarters = int(rng.integers(4)) if height == width else 2 * int(rng.integers(2))
-        image = np.rot90(image, quarters)
+        if quarters:
+            image = np.asarray(cv2.rotate(image, QUARTERS[quarters]), np.uint8)
     angle_degrees = rng.uniform(-LARGEST_ANGLE_DEGREES, LARGEST_ANGLE_DEGREES)
     turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle_degrees, 1.0)
-    turned = cv2.warpAffine(np.ascontiguousarray(image), turn, (width, height), borderValue=(FILL,) * 3)
+    turned = cv2.warpAffine(image, turn, (width, height), borderValue=(FILL,) * 3)
     return np.asarray(turned, np.uint8)

@@ -69,7 +69,8 @@ def load_images(samples: Sequence[Sample], *, size: Size, skip_corrupt: bool) ->
     pool = ThreadPoolExecutor(min(MOST_DECODERS, len(os.sched_getaffinity(0))))
     try:
         read = pool.map(lambda sample: _read(sample, size), samples)
-        for entry in tqdm(read, total=len(samples), unit="picture", disable=len(samples) < PROGRESS_FROM, leave=False):
+        hidden = len(samples) < PROGRESS_FROM or None  # None: where nobody watches a terminal
+        for entry in tqdm(read, total=len(samples), unit="picture", disable=hidden, leave=False):
             if not isinstance(entry, ImageError):
                 images.append(entry)
             elif skip_corrupt:
@@ -105,6 +106,24 @@ def split(images: Sequence[Image], *, holdout: float, seed: int) -> tuple[list[I
     """`split_indices` with the pictures themselves."""
     training, held_out = split_indices(len(images), holdout=holdout, seed=seed)
     return [images[index] for index in training], [images[index] for index in held_out]
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What comes out of a worker: as little as there is that the main process does not have, for the way is slow.
+
+    Attributes:
+        clean: (N, H, W, 3) uint8, None where they are the pictures as loaded.
+        touched: the places in the batch of those that a pseudo anomaly was put into.
+        pseudo, masks: only these, (M, H, W, 3) and (M, H, W) uint8; None if there are none.
+        changed: for all N.
+    """
+
+    clean: Tensor | None
+    touched: tuple[int, ...]
+    pseudo: Tensor | None
+    masks: Tensor | None
+    changed: tuple[bool, ...]
 
 
 class Batches:
@@ -151,8 +170,8 @@ class Batches:
         share = self.batch_size // processes
         self._part = slice(process * share, (process + 1) * share)
         self._keys: dict[int, str] = {}
-        result_bytes = share * (2 * images[0].nbytes + 4 * images[0][..., 0].size)
-        self._workers = Workers(self._arrays, count=workers, result_bytes=result_bytes) if workers else None
+        result_bytes = share * (2 * images[0].nbytes + images[0][..., 0].size)
+        self._workers = Workers(self._make, count=workers, result_bytes=result_bytes) if workers else None
         self._current: Generator[Batch, None, None] | None = None
 
     def __len__(self) -> int:
@@ -184,25 +203,36 @@ class Batches:
         starts = range(0, len(self) * self.batch_size, self.batch_size)
         steps = [order[start : start + self.batch_size][self._part] for start in starts]
         tasks = [(number, indices) for indices in steps]
-        made = map(self._arrays, tasks) if self._workers is None else self._workers.run(tasks)
-        for indices, (clean, pseudo, mask, changed) in zip(steps, made, strict=True):
-            yield Batch(clean, pseudo, mask, changed, tuple(map(self._key, indices)))
+        made = map(self._make, tasks) if self._workers is None else self._workers.run(tasks)
+        for indices, parts in zip(steps, made, strict=True):
+            yield self._batch(indices, parts)
 
     def _end_epoch(self) -> None:
         if self._current is not None:
             self._current.close()
         self._current = None
 
-    def _arrays(self, task: tuple[int, Sequence[int]]) -> tuple[Tensor, Tensor, Tensor, tuple[bool, ...]]:
-        """What of a `Batch` takes time to make; runs in the workers."""
+    def _make(self, task: tuple[int, Sequence[int]]) -> _Parts:
+        """What of a batch takes time to make; runs in the workers."""
         number, indices = task
-        clean, pseudo, masks = zip(*(self._draw(number, index) for index in indices), strict=True)
-        return (
-            torch.from_numpy(np.stack(clean)),
-            torch.from_numpy(np.stack(pseudo)),
-            torch.from_numpy(np.stack(masks)).unsqueeze(1).float(),
-            tuple(not np.array_equal(*pair) for pair in zip(clean, pseudo, strict=True)),
+        drawn = [self._draw(number, index) for index in indices]
+        touched = tuple(place for place, (clean, pseudo, _) in enumerate(drawn) if pseudo is not clean)
+        return _Parts(
+            clean=None if self.rotation == "none" else _stack([clean for clean, _, _ in drawn]),
+            touched=touched,
+            pseudo=_stack([drawn[place][1] for place in touched]) if touched else None,
+            masks=_stack([drawn[place][2] for place in touched]) if touched else None,
+            changed=tuple(not np.array_equal(clean, pseudo) for clean, pseudo, _ in drawn),
         )
+
+    def _batch(self, indices: Sequence[int], parts: _Parts) -> Batch:
+        clean = _stack([self.images[index] for index in indices]) if parts.clean is None else parts.clean
+        pseudo = clean.clone()
+        mask = torch.zeros(len(clean), 1, *clean.shape[1:3])
+        if parts.pseudo is not None and parts.masks is not None:
+            for place, picture, where in zip(parts.touched, parts.pseudo, parts.masks, strict=True):
+                pseudo[place], mask[place, 0] = picture, where
+        return Batch(clean, pseudo, mask, parts.changed, tuple(map(self._key, indices)))
 
     def _draw(self, number: int, index: int) -> tuple[Image, Image, Mask]:
         rng = np.random.default_rng((self.seed, number, index))
@@ -223,3 +253,7 @@ def _read(sample: Sample, size: Size) -> Image | ImageError:
         return resize(read_image(sample.path), size)
     except ImageError as error:
         return error
+
+
+def _stack(arrays: Sequence[Image | Mask]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays))

@@ -17,13 +17,15 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from stlm_edge.errors import ConfigError, StlmError
+from stlm_edge.errors import ConfigError, StlmError, TrainingError
 
 logger = logging.getLogger(__name__)
 
 SHARED_MEMORY = Path("/dev/shm")
 PREFETCHED = 2
 """Results that each process works ahead."""
+
+_END = object()
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -53,13 +55,14 @@ class Workers(Generic[Task, Result]):
 
         Raises:
             ConfigError: if there is not enough shared memory for the results.
+            TrainingError: if a process was killed while this one waited for it.
         """
         self._tasks[:] = tasks
         if self._loader is None:
             self._loader = self._start()
         with _undisturbed():
             results = iter(self._loader)
-        for result in results:
+        while (result := self._next(results)) is not _END:
             if isinstance(result, StlmError):
                 raise result
             yield cast(Result, result)
@@ -67,6 +70,17 @@ class Workers(Generic[Task, Result]):
     def close(self) -> None:
         """End the processes. No `run` may be going on."""
         self._loader = None  # nobody else holds it, and it ends its processes when it goes
+
+    def _next(self, results: Iterator[Any]) -> Any:
+        try:
+            return next(results, _END)
+        except (RuntimeError, EOFError, OSError) as error:
+            # PyTorch notices it, or the way to the worker breaks; what the function itself raised has a traceback.
+            if "Traceback" in str(error) or (isinstance(error, RuntimeError) and "worker" not in str(error)):
+                raise
+            raise TrainingError(
+                f"one of {self._count} worker processes was killed, perhaps for want of memory; lower workers"
+            ) from error
 
     def _start(self) -> DataLoader[Any]:
         cores = len(os.sched_getaffinity(0))

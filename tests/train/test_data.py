@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from stlm_edge.errors import ConfigError, DataError
+from stlm_edge.errors import ConfigError, DataError, TrainingError
 from train import workers as workers_module
 from train.data import Batches, split, split_indices
 from train.pseudo import PseudoAnomalies
@@ -147,6 +147,18 @@ def test_error_in_a_worker_is_the_same_one_line(images, tmp_path):
         for number in range(1, 20):
             list(batches.epoch(number))
     assert str(caught.value).startswith("none of the textures can be read")
+
+
+def test_killed_worker_is_one_line(images, monkeypatch):
+    monkeypatch.setattr(PseudoAnomalies, "draw", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with make(images, workers=1) as batches, pytest.raises(TrainingError, match="worker processes was killed"):
+        list(batches.epoch(1))
+
+
+def test_fault_in_the_code_that_runs_in_a_worker_is_told_with_its_traceback(images, monkeypatch):
+    monkeypatch.setattr(PseudoAnomalies, "draw", lambda *_: int("none"))
+    with make(images, workers=1) as batches, pytest.raises(ValueError, match="Traceback"):
+        list(batches.epoch(1))
 
 
 def test_too_little_shared_memory_is_said_before_a_worker_dies_of_it(images, monkeypatch):
