@@ -3,7 +3,7 @@
     python -m benchmarks.loader --data mvtec --category bottle --textures dtd/images --workers 0 --workers 4
 
 Beside it, with Perlin pseudo anomalies and a folder of textures, the obvious way in one process (see
-`benchmarks.straightforward`). All take turns, some pictures each, so that whatever else the machine does hits all of
+`benchmarks.authors_loader`). All take turns, some pictures each, so that whatever else the machine does hits all of
 them alike; read the ratios first. What workers have made ahead while others had their turn does not count.
 """
 
@@ -52,7 +52,7 @@ def command(
     json_path: Path | None,
 ) -> None:
     """Measure the loader for each number of workers, in pictures per second."""
-    from benchmarks.straightforward import batches as straightforward
+    from benchmarks.authors_loader import batches as straightforward
     from stlm_edge.datasets import load_category, texture_paths
     from stlm_edge.files import write_text
     from train.config import TrainConfig

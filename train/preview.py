@@ -20,26 +20,19 @@ MOST_PICTURES = 12
 
 
 def preview(
-    config: TrainConfig,
-    *,
-    data: Path,
-    category: str | None,
-    textures: Path | None,
-    output: Path,
-    count: int,
-    rotation: str = "none",
+    config: TrainConfig, *, data: Path, category: str | None, textures: Path | None, output: Path, count: int
 ) -> Path:
     """Draw a contact sheet: good picture, with a pseudo anomaly, where it is; `count` rows for each kind.
 
-    Args:
-        rotation: of `train.augment.RotationName`; the good pictures are shown as they are turned.
+    The good pictures are shown as the training turns them.
+
     Returns:
         `output`, written as a picture.
     Raises:
         StlmError: in the words of whatever is wrong with pictures, textures or the output.
     """
     loaded = load_category(data, category)
-    turn = rotation_for(rotation, loaded.name)
+    turn = rotation_for(config.rotation, loaded.name)
     samples = loaded.train[:: -(-len(loaded.train) // MOST_PICTURES)]
     images = load_images(samples, size=config.image_size, skip_corrupt=config.skip_corrupt)
     source = texture_source(textures)

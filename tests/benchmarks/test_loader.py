@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
+from benchmarks.authors_loader import _noise
 from benchmarks.loader import main
-from benchmarks.straightforward import _noise
 from stlm_edge.synthetic import write_dataset
 from train.synthesis import perlin_gradients, perlin_noise
 

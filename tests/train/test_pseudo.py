@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -158,9 +160,13 @@ def test_preview_shows_each_kind_in_the_users_own_pictures(plate, tmp_path, caps
 def test_preview_shows_pictures_as_they_are_turned(plate, tmp_path, quick):
     settings = {"data": plate, "textures": None, "count": 1}
     sheets = [
-        read_image(preview(quick, category="plate", output=tmp_path / f"{name}.png", rotation=name, **settings))
+        read_image(
+            preview(
+                dataclasses.replace(quick, rotation=name), category="plate", output=tmp_path / f"{name}.png", **settings
+            )
+        )
         for name in ("none", "full")
     ]
     assert not np.array_equal(*sheets)
     with pytest.raises(ConfigError, match="'plate'"):
-        preview(quick, category="plate", output=tmp_path / "sheet.png", rotation="mvtec", **settings)
+        preview(dataclasses.replace(quick, rotation="mvtec"), category="plate", output=tmp_path / "s.png", **settings)
