@@ -158,7 +158,7 @@ def test_preview_shows_each_kind_in_the_users_own_pictures(plate, tmp_path, caps
 
 
 def test_preview_shows_pictures_as_they_are_turned(plate, tmp_path, quick):
-    settings = {"data": plate, "textures": None, "count": 1}
+    settings = {"data": plate, "category": "plate", "textures": None, "count": 1}
     sheets = [
         read_image(
             preview(
@@ -169,4 +169,4 @@ def test_preview_shows_pictures_as_they_are_turned(plate, tmp_path, quick):
     ]
     assert not np.array_equal(*sheets)
     with pytest.raises(ConfigError, match="'plate'"):
-        preview(dataclasses.replace(quick, rotation="mvtec"), category="plate", output=tmp_path / "s.png", **settings)
+        preview(dataclasses.replace(quick, rotation="mvtec"), output=tmp_path / "s.png", **settings)
