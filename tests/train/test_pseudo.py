@@ -160,11 +160,7 @@ def test_preview_shows_each_kind_in_the_users_own_pictures(plate, tmp_path, caps
 def test_preview_shows_pictures_as_they_are_turned(plate, tmp_path, quick):
     settings = {"data": plate, "category": "plate", "textures": None, "count": 1}
     sheets = [
-        read_image(
-            preview(
-                dataclasses.replace(quick, rotation=name), category="plate", output=tmp_path / f"{name}.png", **settings
-            )
-        )
+        read_image(preview(dataclasses.replace(quick, rotation=name), output=tmp_path / f"{name}.png", **settings))
         for name in ("none", "full")
     ]
     assert not np.array_equal(*sheets)
