@@ -18,6 +18,8 @@ from stlm_edge.network.weights import cache_folder
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".features"
+COUNTED_EVERY = 16
+"""Files written between two looks at the folder."""
 
 
 def default_folder() -> Path:
@@ -44,7 +46,8 @@ class FeatureCache:
         self._limit_bytes = limit_bytes
         self._mine: set[Path] = set()
         self._writable = True
-        self._used_bytes = sum(size for _, size, _ in self._files())
+        self._written = 0
+        self._count()
 
     def get(self, key: str, device: torch.device) -> Features | None:
         """The features on `device`, or None if they are not there or damaged."""
@@ -72,8 +75,15 @@ class FeatureCache:
                     raise OSError(str(error)) from error
             self._used_bytes += path.stat().st_size
             self._mine.add(path)
+            self._written += 1
+            if self._written % COUNTED_EVERY == 0:
+                self._count()
         except (OutputError, OSError) as error:
             self._stop(f"the teacher's features are computed anew each time: {error}")
+
+    def _count(self) -> None:
+        """Look how full it is; other processes write too."""
+        self._used_bytes = sum(size for _, size, _ in self._files())
 
     def _make_room(self, size: int) -> bool:
         if self._used_bytes + size <= self._limit_bytes:
