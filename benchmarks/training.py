@@ -168,7 +168,7 @@ def _measure(task: Task, pipe: Connection) -> None:
         {
             "first_pass_s": statistics.fmean(first),
             "phases_s": phases,
-            "memory_gb": peak_memory_bytes() / 1e9,
+            "memory_gb": peak_memory_bytes(device) / 1e9,
             "loss": statistics.fmean(losses),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         }

@@ -80,8 +80,14 @@ def train(
                     objective.eval()
                     return Ending.INTERRUPTED
             training.epoch = epoch
-            record = _record(
-                epoch, average(sums / len(batches), training.device), batches, seconds=time.perf_counter() - start_s
+            plain, denoising, segmentation = average(sums / len(batches), training.device).tolist()
+            record = EpochRecord(
+                epoch,
+                plain,
+                denoising,
+                segmentation,
+                pictures_per_s=len(batches) * batches.batch_size / (time.perf_counter() - start_s),
+                memory_gb=peak_memory_bytes(training.device) / 1e9,
             )
             progress.set_description_str(str(record))
             if after_epoch(record):
@@ -127,22 +133,10 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
-def _record(epoch: int, means: Tensor, batches: Batches, *, seconds: float) -> EpochRecord:
-    plain, denoising, segmentation = means.tolist()
-    return EpochRecord(
-        epoch,
-        plain,
-        denoising,
-        segmentation,
-        pictures_per_s=len(batches) * batches.batch_size / seconds,
-        memory_gb=peak_memory_bytes() / 1e9,
-    )
-
-
-def peak_memory_bytes() -> int:
-    """The most memory that was in use so far: of the GPU where there is one, else of this process."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory that was in use so far: of the GPU, or for a CPU of this process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
