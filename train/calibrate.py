@@ -59,8 +59,8 @@ def from_labelled_pictures(
 
 def describe(before: Threshold | None, after: Threshold) -> str:
     """One line on what was chosen and how sure it is."""
-    was = "none" if before is None else f"{before.value:.4f}"
-    chosen = f"threshold {after.value:.4f} (was {was})"
+    was = "" if before is None else f" (was {before.value:.4f})"
+    chosen = f"threshold {after.value:.4f}{was}"
     if after.false_alarm_rate is None or after.false_alarm_interval is None:
         return f"{chosen}, F1-optimal on {after.images} labelled pictures"
     low, high = after.false_alarm_interval

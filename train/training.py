@@ -52,7 +52,7 @@ class EpochRecord:
     def __str__(self) -> str:
         return (
             f"epoch {self.epoch}  plain {self.plain:.3f}  denoising {self.denoising:.3f}  "
-            f"segmentation {self.segmentation:.3f}  {self.pictures_per_s:.1f} pictures/s  {self.memory_gb:.1f} GB"
+            f"segmentation {self.segmentation:.3f}  {self.pictures_per_s:.3g} pictures/s  {self.memory_gb:.1f} GB"
         )
 
 
