@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import platform
 import statistics
 import sys
@@ -177,8 +178,6 @@ def _measure(task: Task, pipe: Connection) -> None:
 
 def _prepare(task: Task) -> tuple[Any, list[Any], torch.device]:
     """The way's step, the batches that both ways have alike, and the device."""
-    import os
-
     import torch
 
     from benchmarks import authors_step
@@ -258,8 +257,6 @@ def _write(
     steps: int,
     batches: int,
 ) -> None:
-    import os
-
     import torch
 
     from stlm_edge.files import write_text
