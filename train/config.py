@@ -14,8 +14,8 @@ from stlm_edge.spec import Size, check_input_size
 
 PRESETS = Path(__file__).parent / "presets"
 
-PseudoAnomalyName = Literal["perlin", "scar", "nsa"]
-TeacherName = Literal["sam_vit_h", "sam_vit_l", "sam_vit_b", "mobile_sam", "stlm-tiny"]
+PseudoAnomalyName = Literal["perlin", "scar", "nsa", "finish", "pit", "crack"]
+TeacherName = Literal["sam_vit_h", "sam_vit_l", "sam_vit_b", "mobile_sam", "stlm-tiny", "gabor"]
 
 
 def setting(default: Any, help: str) -> Any:
@@ -47,9 +47,16 @@ class TrainConfig:
     )
     anomaly_probability: float = setting(0.5, "Share of pictures that get a pseudo anomaly (figure 10).")
     pseudo_anomalies: str = setting(
-        "perlin", "Kinds, each as likely as the others: perlin (the paper), scar, nsa; joined with +."
+        "perlin",
+        "Kinds, each as likely as the others: perlin (the paper), scar, nsa, finish, pit, crack; joined with +, "
+        "more often where one is named twice.",
     )
     largest_beta: float = setting(0.8, "How faint a pseudo anomaly may get: 0 opaque, 1 invisible (equation 1).")
+    exposure_jitter: float = setting(
+        0.0, "How much the light of training pictures varies: 0 as they are (the paper), 1 up to a stop either way."
+    )
+    flip_horizontal: bool = setting(False, "Mirror half of the training pictures left to right.")
+    flip_vertical: bool = setting(False, "Mirror half of the training pictures top to bottom.")
     teacher: TeacherName = setting("sam_vit_h", "Network to distil from.")
     teacher_weights: str | None = setting(None, "File or published name (see 'train weights'); without: random.")
     initial_weights: str | None = setting(
@@ -72,7 +79,7 @@ class TrainConfig:
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         _check("learning_rate", self.learning_rate, self.learning_rate > 0, "more than 0")
         _check_kinds(self.pseudo_anomalies)
-        for name in ("anomaly_probability", "largest_beta"):
+        for name in ("anomaly_probability", "largest_beta", "exposure_jitter"):
             _check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")
         for name in ("holdout", "false_alarm_rate"):
             _check(name, getattr(self, name), 0 < getattr(self, name) < 1, "more than 0 and less than 1")

@@ -14,6 +14,7 @@ from stlm_edge.datasets import Sample
 from stlm_edge.errors import DataError, ImageError
 from stlm_edge.imaging import Image, read_image, resize
 from stlm_edge.spec import Size
+from train.exposure import AS_THEY_ARE, Variation
 from train.pseudo import PseudoAnomalies
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ class Batch:
     """One step's pictures.
 
     Attributes:
-        clean: (N, H, W, 3) uint8, BGR, as they came.
+        clean: (N, H, W, 3) uint8, BGR, as they came or varied.
         pseudo: the same with pseudo anomalies, where there are any.
         mask: (N, 1, H, W) float32, 1 on pseudo anomalies.
     """
@@ -90,9 +91,11 @@ class Batches:
         pseudo_anomalies: PseudoAnomalies,
         batch_size: int,
         seed: int,
+        variation: Variation = AS_THEY_ARE,
     ) -> None:
         self.images = images
         self.pseudo_anomalies = pseudo_anomalies
+        self.variation = variation
         self.batch_size = min(batch_size, len(images))
         self.rng = np.random.default_rng(seed)
 
@@ -106,6 +109,7 @@ class Batches:
             yield self._batch([self.images[i] for i in order[step * self.batch_size : (step + 1) * self.batch_size]])
 
     def _batch(self, clean: Sequence[Image]) -> Batch:
+        clean = [self.variation.draw(self.rng, image) for image in clean]
         pairs = [self.pseudo_anomalies.draw(self.rng, image) for image in clean]
         return Batch(
             clean=torch.from_numpy(np.stack(clean)),

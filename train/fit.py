@@ -24,6 +24,7 @@ from train.config import TrainConfig, from_dict
 from train.data import Batches, load_images, split
 from train.device import choose_device
 from train.evaluate import score_images
+from train.exposure import Variation
 from train.loop import EpochLosses, train
 from train.pseudo import PseudoAnomalies
 from train.teacher import build_teacher, settle
@@ -85,7 +86,13 @@ def fit(config: TrainConfig, *, data: Path, category: str | None, textures: Path
         probability=config.anomaly_probability,
         largest_beta=config.largest_beta,
     )
-    batches = Batches(images, pseudo_anomalies=pseudo_anomalies, batch_size=config.batch_size, seed=config.seed)
+    batches = Batches(
+        images,
+        pseudo_anomalies=pseudo_anomalies,
+        variation=Variation(config.exposure_jitter, config.flip_horizontal, config.flip_vertical),
+        batch_size=config.batch_size,
+        seed=config.seed,
+    )
     write_text(folder / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
     history: list[str] = []
 

@@ -10,6 +10,7 @@ from stlm_edge.imaging import Image, Mask
 from train.patches import scar, seamless_patches
 from train.synthesis import synthesise
 from train.textures import TextureSource
+from train.tones import cracks, finish, pits
 
 
 class PseudoAnomalies:
@@ -49,8 +50,11 @@ class PseudoAnomalies:
         if rng.random() >= self.probability:
             return normal, np.zeros(size, np.uint8)
         kind = self.kinds[int(rng.integers(len(self.kinds)))]
-        if kind == "nsa":
-            return seamless_patches(rng, normal, self.images[int(rng.integers(len(self.images)))])
+        if kind in ("pit", "crack"):
+            return {"pit": pits, "crack": cracks}[kind](rng, normal)
+        if kind in ("nsa", "finish"):
+            other = self.images[int(rng.integers(len(self.images)))]
+            return {"nsa": seamless_patches, "finish": finish}[kind](rng, normal, other)
         texture = self.textures.draw(rng, size)
         draw = {"perlin": synthesise, "scar": scar}[kind]
         return draw(rng, normal, texture, largest_beta=self.largest_beta)

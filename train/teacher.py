@@ -16,8 +16,9 @@ from stlm_edge.errors import WeightsError
 from stlm_edge.network.decoder import Features, TwoWayDecoder, decoder_of
 from stlm_edge.network.encoder import EMBEDDING_CHANNELS, STRIDE, ImageEncoder, architecture_named
 from stlm_edge.network.weights import decoder_tensors, locate, mobile_sam_encoder_tensors, read_tensors
-from stlm_edge.spec import Size
+from stlm_edge.spec import ModelSpec, Size
 from train.config import TeacherName
+from train.gabor_teacher import GaborTeacher
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class Projections(nn.Module):
         return layer1, layer2
 
 
-def build_teacher(name: TeacherName, *, weights: str | None, image_size: Size) -> Teacher:
+def build_teacher(name: TeacherName, *, weights: str | None, image_size: Size) -> Teacher | GaborTeacher:
     """Build the teacher and load its weights.
 
     Args:
@@ -82,6 +83,10 @@ def build_teacher(name: TeacherName, *, weights: str | None, image_size: Size) -
     Raises:
         WeightsError: if the file does not fit the teacher.
     """
+    if name == "gabor":
+        if weights is not None:
+            raise WeightsError(f"found {weights} for the teacher gabor, which has no weights; leave it out")
+        return GaborTeacher(ModelSpec("", "", image_size, image_size, ""))
     teacher = _random_teacher(name, image_size)
     if weights is None:
         logger.warning(
@@ -110,7 +115,7 @@ def build_teacher(name: TeacherName, *, weights: str | None, image_size: Size) -
     return teacher
 
 
-def settle(teacher: Teacher, pixels: Tensor) -> None:
+def settle(teacher: Teacher | GaborTeacher, pixels: Tensor) -> None:
     """Give a random teacher's batch normalisations the statistics of real pictures.
 
     With the initial ones its activations fade from layer to layer, and all positions get nearly the same features.
@@ -118,6 +123,9 @@ def settle(teacher: Teacher, pixels: Tensor) -> None:
     Args:
         pixels: (N, 3, H, W), normalised RGB.
     """
+    if isinstance(teacher, GaborTeacher):
+        teacher.settle(pixels)
+        return
     norms = [module for module in teacher.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0
