@@ -51,6 +51,11 @@ def heat_map(image: Image, anomaly_map: Map, *, threshold: float) -> Image:
     return drawn
 
 
+def false_colour(anomaly_map: Map, *, threshold: float) -> Image:
+    """The map alone, from dark blue over grey at the threshold to yellow at 1; the same to colour-blind eyes."""
+    return np.asarray(cv2.applyColorMap(_level(anomaly_map, threshold=threshold), cv2.COLORMAP_CIVIDIS), np.uint8)
+
+
 def draw_regions(image: Image, anomaly_map: Map, *, threshold: float, colour: Colour = AMBER) -> Image:
     """Outline on a copy of the picture where the map reaches the threshold.
 

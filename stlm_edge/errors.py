@@ -4,6 +4,7 @@
     ├── ConfigError          a setting or preset that cannot work
     ├── DataError            a data folder that does not hold what is needed
     │   └── ImageError       one picture or mask that cannot be used
+    ├── DownloadError        a file that cannot be fetched or is not the published one
     ├── WeightsError         a weights file that is missing, altered or of another network
     ├── CheckpointError      a checkpoint that cannot be read or is not finished
     ├── TrainingError        a training that has gone astray
@@ -34,6 +35,10 @@ class DataError(StlmError):
 
 class ImageError(DataError):
     """One picture or mask that cannot be used."""
+
+
+class DownloadError(StlmError):
+    """A file that cannot be fetched, or that is not the one its owners publish."""
 
 
 class WeightsError(StlmError):

@@ -10,7 +10,9 @@ The aspect ratio is not kept, as in the paper.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,34 +31,62 @@ Map = NDArray[np.float32]
 Input = NDArray[np.uint8]
 """(N, H, W, 3) uint8, BGR, of the network's input size."""
 
+logger = logging.getLogger(__name__)
+
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+
+ALMOST_BLACK = 1 << 12
+"""A 16-bit picture below this is most likely one of 12 bits in the lower bits."""
+
+_folders_warned_of: set[Path] = set()
 
 
 def read_image(path: Path) -> Image:
-    """Read a grey or colour picture of 8 or 16 bits.
+    """Read a grey, palette or colour picture of 8 or 16 bits.
+
+    16 bits are scaled by the range of the format, 65535 → 255, and never by what is in the picture: the same part
+    must give the same pixels whatever lies beside it. So a camera's 10 or 12 bits must be stored in the upper bits; a
+    folder where they are not gets one warning.
 
     Returns:
-        (H, W, 3) uint8, BGR; grey is repeated, 16 bits are scaled to 8, transparency is dropped.
+        (H, W, 3) uint8, BGR; grey is repeated, transparency is dropped.
     Raises:
-        ImageError: if the file is missing, empty, truncated or not a picture.
+        ImageError: if the file is missing, empty, truncated, not a picture or of another depth.
     """
-    return _decode(path, cv2.IMREAD_COLOR)
+    image = _decode(path)
+    if image.dtype == np.uint8:
+        return np.asarray(image, np.uint8)
+    if image.max() < ALMOST_BLACK:
+        _warn_of_low_bits(path, int(image.max()))
+    return (image >> 8).astype(np.uint8)
 
 
-def read_mask(path: Path, *, size: Size) -> Mask:
-    """Read a ground-truth mask; any value above half of the range is a defect.
+def read_mask(path: Path, *, size: Size, of_classes: bool = False) -> Mask:
+    """Read a ground-truth mask of 8 or 16 bits, grey, palette or colour (the brightest channel counts).
 
+    Args:
+        size: (height, width) of its picture.
+        of_classes: any value but 0 is a defect; otherwise values above half of the range are.
     Returns:
         (H, W) uint8 of 0 and 1.
     Raises:
-        ImageError: if the file is not a picture or not of `size`.
+        ImageError: if the file is not a picture or not of `size`, or has values but none above half of the range.
     """
-    mask = _decode(path, cv2.IMREAD_GRAYSCALE)
+    mask = _decode(path).max(axis=2)
     if mask.shape != size:
         raise ImageError(
             f"{path} is {_format(mask.shape)}, its picture is {_format(size)}; a mask must have the size of its picture"
         )
-    return np.asarray(mask > 127, np.uint8)
+    if of_classes:
+        return np.asarray(mask > 0, np.uint8)
+    whole = int(np.iinfo(mask.dtype).max)
+    defects = np.asarray(mask > whole // 2, np.uint8)
+    if mask.any() and not defects.any():
+        raise ImageError(
+            f"{path} has values up to {mask.max()} and none above half of {whole}, so it would show no defect; "
+            f"expected 0 for normal and {whole} for defective pixels: scale it"
+        )
+    return defects
 
 
 def write_image(path: Path, image: Image) -> None:
@@ -112,20 +142,40 @@ def to_input(image: Image, *, spec: ModelSpec) -> Input:
     return np.ascontiguousarray(resize(image, spec.input_size)[None])
 
 
-def _decode(path: Path, flags: int) -> Image:
+def _decode(path: Path) -> NDArray[np.uint8 | np.uint16]:
+    """(H, W, 3) in the depth of the file, BGR."""
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise ImageError(f"{path} cannot be read ({error.strerror or error}); check the path") from None
-    image = None
     if data.size and not _is_truncated(data):
-        try:
-            image = cv2.imdecode(data, flags)
-        except cv2.error:
-            image = None
-    if image is None:
-        raise ImageError(f"{path} is empty, truncated or not a picture; replace or remove it")
-    return np.asarray(image, np.uint8)
+        image = _attempt(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+        if image is None:
+            image = _attempt(data, cv2.IMREAD_UNCHANGED)  # 32 bits are read in no other way
+        if image is not None and image.dtype not in (np.uint8, np.uint16):
+            raise ImageError(f"{path} holds {image.dtype} pixels, expected 8 or 16 bits; convert it")
+        if image is not None and image.ndim == 3 and image.shape[2] == 3:
+            return image
+    raise ImageError(f"{path} is empty, truncated or not a picture; replace or remove it")
+
+
+def _attempt(data: NDArray[np.uint8], flags: int) -> NDArray[Any] | None:
+    try:
+        return cv2.imdecode(data, flags)
+    except cv2.error:
+        return None
+
+
+def _warn_of_low_bits(path: Path, highest: int) -> None:
+    if path.parent in _folders_warned_of:
+        return
+    _folders_warned_of.add(path.parent)
+    logger.warning(
+        "ALMOST BLACK: %s has 16 bits but no value above %d of 65535, and perhaps others in its folder too; if the "
+        "camera gives 10 or 12 bits, store them in the upper bits (12 bits: times 16)",
+        path,
+        highest,
+    )
 
 
 def _is_truncated(data: NDArray[np.uint8]) -> bool:

@@ -24,6 +24,9 @@ ThresholdMethod = Literal["good-quantile", "f1-optimal", "manual"]
 
 SIZE_MULTIPLE = 32
 
+_MAY_LACK = {"may_lack": True}
+"""Marks a field that records of the same schema version lack if they were written before there was such a field."""
+
 
 @dataclass(frozen=True)
 class Threshold:
@@ -35,12 +38,15 @@ class Threshold:
             `manual`, given by whoever runs the engine.
         images: how many pictures it was chosen from; 0 for `manual`.
         false_alarm_rate: for `good-quantile`, the expected share of good pictures at or above `value`.
+        false_alarm_interval: for `good-quantile`, lowest and highest such share that so many pictures leave open, with
+            95 % confidence; None in records from before it was computed.
     """
 
     value: float
     method: ThresholdMethod
     images: int
     false_alarm_rate: float | None = None
+    false_alarm_interval: tuple[float, float] | None = field(default=None, metadata=_MAY_LACK)
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.value):
@@ -206,8 +212,10 @@ T = TypeVar("T", Threshold, ModelSpec, EngineRecord)
 
 
 def _build(kind: type[T], data: dict[str, Any]) -> T:
-    names = {entry.name for entry in dataclasses.fields(kind)}
-    unknown, missing = sorted(set(data) - names), sorted(names - set(data))
+    entries = dataclasses.fields(kind)
+    names = {entry.name for entry in entries}
+    required = {entry.name for entry in entries if not entry.metadata.get("may_lack")}
+    unknown, missing = sorted(set(data) - names), sorted(required - set(data))
     if unknown or missing:
         raise SpecError(
             f"{kind.__name__} has unknown keys {unknown} and lacks {missing}; export with this version of stlm-edge"

@@ -23,6 +23,14 @@ def picture(size: tuple[int, int], *, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
 
 
+def write_deep(path: Path, pixels: np.ndarray) -> Path:
+    """Write pixels of any depth."""
+    done, data = cv2.imencode(path.suffix, pixels)
+    assert done
+    path.write_bytes(data.tobytes())
+    return path
+
+
 def pil_resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """PIL's anti-aliased bilinear filter, which the authors use."""
     return np.asarray(PIL.Image.fromarray(image).resize(size[::-1], PIL.Image.Resampling.BILINEAR))
@@ -123,10 +131,61 @@ def test_grey_is_repeated_in_three_channels(tmp_path: Path) -> None:
     assert np.array_equal(read_image(tmp_path / "a.png"), np.repeat(grey[..., None], 3, axis=2))
 
 
-def test_16_bits_are_scaled_to_8(tmp_path: Path) -> None:
-    deep = np.array([[0, 256 * 100, 65535]], np.uint16)
-    cv2.imwrite(str(tmp_path / "a.png"), deep)
-    assert np.abs(read_image(tmp_path / "a.png")[0, :, 0].astype(int) - [0, 100, 255]).max() <= 1
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("channels", [1, 3, 4], ids=["grey", "colour", "transparent"])
+def test_16_bits_are_scaled_by_the_range_of_the_format(tmp_path: Path, suffix: str, channels: int) -> None:
+    row = np.array([0, 255, 256, 25600, 32768, 65535], np.uint16)
+    deep = np.stack([row, row[::-1], row // 2, row], axis=1)[None, :, :channels]
+    path = write_deep(tmp_path / f"a{suffix}", deep)
+    expected = np.repeat(deep, 3, axis=2) if channels == 1 else deep[..., :3]
+    assert np.array_equal(read_image(path), expected // 256)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_12_bits_in_the_lower_bits_are_almost_black_and_one_warning_says_so(
+    tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are not stretched: a scale taken from the picture would make a part's pixels depend on what is beside it."""
+    deep = np.array([[0, 2048, 4095]], np.uint16)
+    paths = [write_deep(tmp_path / f"{index}{suffix}", deep) for index in range(3)]
+    assert [read_image(path)[0, :, 0].tolist() for path in paths] == [[0, 8, 15]] * 3
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 1
+    assert "ALMOST BLACK" in said[0]
+    assert "4095 of 65535" in said[0]
+
+
+def test_16_bits_that_are_used_give_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read_image(write_deep(tmp_path / "a.png", np.array([[0, 4096]], np.uint16)))
+    write_image(tmp_path / "dark.png", np.full((2, 2, 3), 5, np.uint8))
+    read_image(tmp_path / "dark.png")
+    assert caplog.text == ""
+
+
+def test_palette_gives_its_colours(tmp_path: Path) -> None:
+    palette = PIL.Image.new("P", (3, 1))
+    palette.putpalette([0, 0, 0, 255, 0, 0, 10, 20, 30])
+    palette.putdata([2, 1, 0])
+    palette.save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png").tolist() == [[[30, 20, 10], [0, 0, 255], [0, 0, 0]]]
+
+
+@pytest.mark.parametrize(
+    ("mode", "pixels", "expected"),
+    [("1", [0, 255], [0, 255]), ("L", [7, 200], [7, 200]), ("LA", [(7, 0), (200, 255)], [7, 200])],
+)
+def test_grey_of_every_kind_is_read_as_it_is(tmp_path: Path, mode: str, pixels: list, expected: list[int]) -> None:
+    image = PIL.Image.new(mode, (2, 1))
+    image.putdata(pixels)
+    image.save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png").tolist() == [[[value] * 3 for value in expected]]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_32_bits_are_refused_with_their_name(tmp_path: Path, dtype: type) -> None:
+    path = write_deep(tmp_path / "a.tif", np.ones((4, 4), dtype))
+    with pytest.raises(ImageError, match=rf"holds {np.dtype(dtype)} pixels, expected 8 or 16 bits; convert it"):
+        read_image(path)
 
 
 def test_transparency_is_dropped(tmp_path: Path) -> None:
@@ -164,6 +223,45 @@ def test_mask_is_cut_at_half_of_its_range(tmp_path: Path) -> None:
     mask = read_mask(tmp_path / "a.png", size=(1, 5))
     assert mask.dtype == np.uint8
     assert mask.tolist() == [[0, 0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_mask_of_16_bits_is_cut_at_half_of_its_range(tmp_path: Path, suffix: str) -> None:
+    path = write_deep(tmp_path / f"a{suffix}", np.array([[0, 255, 32767, 32768, 65535]], np.uint16))
+    assert read_mask(path, size=(1, 5)).tolist() == [[0, 0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_any_class_number_is_a_defect(tmp_path: Path, dtype: type) -> None:
+    path = write_deep(tmp_path / "a.png", np.array([[0, 1, 2, 9, 255]], dtype))
+    assert read_mask(path, size=(1, 5), of_classes=True).tolist() == [[0, 1, 1, 1, 1]]
+
+
+def test_class_numbers_with_a_palette_are_defects(tmp_path: Path) -> None:
+    mask = PIL.Image.new("P", (4, 1))
+    mask.putpalette([0, 0, 0, 0, 0, 1, 0, 128, 0, 128, 0, 0])
+    mask.putdata([0, 1, 2, 3])
+    mask.save(tmp_path / "a.png")
+    assert read_mask(tmp_path / "a.png", size=(1, 4), of_classes=True).tolist() == [[0, 1, 1, 1]]
+
+
+def test_mask_painted_in_a_colour_counts_by_its_brightest_channel(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", np.array([[[0, 0, 255], [0, 255, 0], [100, 100, 100]]], np.uint8))
+    assert read_mask(tmp_path / "a.png", size=(1, 3)).tolist() == [[1, 1, 0]]
+
+
+@pytest.mark.parametrize(("dtype", "value", "whole"), [(np.uint8, 1, 255), (np.uint16, 255, 65535)])
+def test_mask_that_would_show_no_defect_for_its_scale_is_refused(
+    tmp_path: Path, dtype: type, value: int, whole: int
+) -> None:
+    path = write_deep(tmp_path / "a.png", np.array([[0, value]], dtype))
+    with pytest.raises(ImageError, match=rf"values up to {value} and none above half of {whole}.*scale it"):
+        read_mask(path, size=(1, 2))
+
+
+def test_black_mask_shows_no_defect(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", np.zeros((1, 2), np.uint8))
+    assert not read_mask(tmp_path / "a.png", size=(1, 2)).any()
 
 
 def test_mask_of_another_size_is_refused_with_both_sizes(tmp_path: Path) -> None:

@@ -8,7 +8,21 @@ import time
 
 import pytest
 
-CONTRACT = ("spec", "imaging", "scoring", "metrics", "datasets", "synthetic", "drawing", "errors", "files", "cli")
+CONTRACT = (
+    "spec",
+    "imaging",
+    "scoring",
+    "curves",
+    "metrics",
+    "datasets",
+    "synthetic",
+    "drawing",
+    "errors",
+    "files",
+    "cli",
+    "download",
+    "archives",
+)
 
 HEAVY = ("torch", "onnx", "timm", "segment_anything", "openvino", "onnxruntime")
 

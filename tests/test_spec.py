@@ -19,7 +19,9 @@ SPEC = ModelSpec(
     input_size=(256, 320),
     map_size=(64, 80),
     weights_sha256="0" * 64,
-    threshold=Threshold(value=0.25, method="good-quantile", images=40, false_alarm_rate=0.05),
+    threshold=Threshold(
+        value=0.25, method="good-quantile", images=39, false_alarm_rate=0.05, false_alarm_interval=(0.006, 0.135)
+    ),
     normal_score_range=(0.01, 0.2),
 )
 ENGINE = EngineRecord(
@@ -56,6 +58,16 @@ def test_missing_key_is_refused() -> None:
     data = json.loads(SPEC.to_json())
     del data["top_k"]
     with pytest.raises(SpecError, match="top_k"):
+        ModelSpec.from_json(json.dumps(data))
+
+
+def test_record_from_before_the_interval_still_reads() -> None:
+    data = json.loads(SPEC.to_json())
+    del data["threshold"]["false_alarm_interval"]
+    read = ModelSpec.from_json(json.dumps(data))
+    assert read.require_threshold() == dataclasses.replace(SPEC.require_threshold(), false_alarm_interval=None)
+    del data["threshold"]["false_alarm_rate"]
+    with pytest.raises(SpecError, match=r"lacks \['false_alarm_rate'\]"):
         ModelSpec.from_json(json.dumps(data))
 
 

@@ -1,29 +1,37 @@
-"""`python -m train`: fit a model on good pictures, evaluate it, choose its threshold, fetch published weights."""
+"""`python -m train`: fit a model on good pictures, evaluate it, choose its threshold, fetch weights and data."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from stlm_edge.cli import run
+from stlm_edge.errors import DataError
 from train.config import TrainConfig
-from train.options import training_options
+from train.options import SeedsType, training_options
 
 FOLDER = click.Path(path_type=Path)
 
 data_option = click.option(
-    "--data", required=True, type=FOLDER, help="Data set in MVTec AD's layout, or a plain folder of good pictures."
+    "--data",
+    required=True,
+    type=FOLDER,
+    help="Data set in the layout of MVTec AD, VisA or DAGM, or a plain folder of good pictures.",
 )
 category_option = click.option("--category", help="Folder below --data; without it --data is the category itself.")
 textures_option = click.option(
     "--textures", type=FOLDER, help="Folder tree of pictures to cut pseudo anomalies from, such as DTD."
 )
 preset_option = click.option(
-    "--preset", default="paper", show_default=True, help="paper, cpu, or a YAML file of settings."
+    "--preset",
+    default="paper",
+    show_default=True,
+    help="paper, cpu, one of the paper's ablations ('train presets'), or a YAML file of settings.",
 )
 device_option = click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
 
@@ -47,11 +55,25 @@ def fit(
 
     Settings below override the preset. Ctrl-C ends the training early and keeps what was learnt.
     """
+    from train.distributed import this_process
     from train.fit import fit as run_fit
 
     config = _config(preset, settings)
     checkpoint = run_fit(config, data=data, category=category, textures=textures, output=output)
-    click.echo(checkpoint)
+    if this_process().is_main:
+        click.echo(checkpoint)
+
+
+@command.command()
+@click.argument("run", type=FOLDER)
+def resume(run: Path) -> None:
+    """Go on with the training in the folder RUN that was killed or interrupted."""
+    from train.distributed import this_process
+    from train.fit import resume as resume_run
+
+    checkpoint = resume_run(run)
+    if this_process().is_main:
+        click.echo(checkpoint)
 
 
 @command.command()
@@ -85,21 +107,17 @@ def preview(
 @device_option
 @click.option("--output", "-o", type=FOLDER, help="Folder for metrics and pictures.  [default: beside CHECKPOINT]")
 def evaluate(checkpoint: Path, data: Path, category: str | None, device: str, output: Path | None) -> None:
-    """Measure CHECKPOINT on the test pictures, at their own resolution."""
-    from stlm_edge.datasets import load_category
-    from stlm_edge.network.checkpoint import load
-    from stlm_edge.network.inspector import Inspector
-    from train import evaluate as evaluation
-    from train.device import choose_device
+    """Measure CHECKPOINT on the test pictures, at their own resolution, with and without feature aggregation.
 
-    loaded = load(checkpoint)
-    inspector = Inspector(loaded.network, loaded.spec).to(choose_device(device))
-    measured, results = evaluation.evaluate(inspector, load_category(data, category).test)
+    Writes evaluation.json, scores of each picture (.csv), the best, borderline and worst pictures of each kind, ROC,
+    PRO and precision-recall curves, and how the scores are distributed.
+    """
+    from train.report import evaluate_checkpoint, evaluation_table
+
     folder = output or checkpoint.parent
-    evaluation.write_json(folder / "evaluation.json", measured)
-    evaluation.write_sheet(folder / "evaluation.png", results, threshold=measured.threshold)
-    click.echo(evaluation.table(measured))
-    click.echo(f"written: {folder / 'evaluation.json'}, {folder / 'evaluation.png'}")
+    evaluation = evaluate_checkpoint(checkpoint, data=data, category=category, device=device, folder=folder)
+    click.echo(evaluation_table(evaluation))
+    click.echo(f"written: {folder / 'evaluation.json'} and evaluation-*.csv, -*.png beside it")
 
 
 @command.command()
@@ -107,19 +125,103 @@ def evaluate(checkpoint: Path, data: Path, category: str | None, device: str, ou
 @data_option
 @category_option
 @device_option
-@click.option("--false-alarm-rate", type=float, help="Wanted share of good pictures above it.  [default: as trained]")
-def threshold(checkpoint: Path, data: Path, category: str | None, device: str, false_alarm_rate: float | None) -> None:
-    """Choose the threshold of CHECKPOINT again, from the good pictures that its training held out."""
-    from train.fit import recalibrate
+@click.option(
+    "--method",
+    type=click.Choice(["good", "f1"]),
+    default="good",
+    show_default=True,
+    help="good: from the good pictures that the training held out. f1: F1-optimal on the labelled test pictures.",
+)
+@click.option(
+    "--false-alarm-rate",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="For good: wanted share of good pictures above it.  [default: as trained]",
+)
+def threshold(
+    checkpoint: Path, data: Path, category: str | None, device: str, method: str, false_alarm_rate: float | None
+) -> None:
+    """Choose the threshold of CHECKPOINT again and write it there."""
+    from train.calibrate import describe, from_good_pictures, from_labelled_pictures
 
-    before, after = recalibrate(
-        checkpoint, data=data, category=category, device=device, false_alarm_rate=false_alarm_rate
-    )
-    was = "none" if before is None else f"{before.value:.4f}"
-    click.echo(
-        f"threshold {after.value:.4f} (was {was}), from {after.images} held-out good pictures; "
-        f"expected false-alarm rate {after.false_alarm_rate:.3g}"
-    )
+    if method == "f1":
+        if false_alarm_rate is not None:
+            raise click.UsageError("--false-alarm-rate goes with --method good; --method f1 needs none")
+        before, after = from_labelled_pictures(checkpoint, data=data, category=category, device=device)
+    else:
+        before, after = from_good_pictures(
+            checkpoint, data=data, category=category, device=device, false_alarm_rate=false_alarm_rate
+        )
+    click.echo(describe(before, after))
+
+
+@command.command()
+@click.option("--data", type=FOLDER, help="Data set with a folder for each category.")
+@click.option("--category", "categories", multiple=True, help="Folder below --data; may be given several times.")
+@click.option("--all-categories", is_flag=True, help="Every category below --data.")
+@textures_option
+@click.option("--preset", "presets", multiple=True, help="As for fit; may be given several times.  [default: paper]")
+@click.option("--seeds", type=SeedsType(), default="0", show_default=True, help="Such as 0,1,2.")
+@click.option("--output", "-o", required=True, type=FOLDER, help="Folder of the grid.")
+@click.option("--dry-run", is_flag=True, help="List what would be run and how far it has come.")
+@click.option("--report", "report_only", is_flag=True, help="Run nothing; print the tables of what is there.")
+@partial(training_options, without=("seed",))
+def grid(
+    data: Path | None,
+    categories: tuple[str, ...],
+    all_categories: bool,
+    textures: Path | None,
+    presets: tuple[str, ...],
+    seeds: tuple[int, ...],
+    output: Path,
+    dry_run: bool,
+    report_only: bool,
+    **settings: Any,
+) -> int:
+    """Train and evaluate categories x presets x seeds, then print the paper's tables beside what was obtained.
+
+    The same command goes on after a kill: finished runs are skipped. Settings below override every preset.
+    """
+    from stlm_edge.datasets import categories as list_categories
+    from train.grid import check_same, plan, run_all, state
+    from train.grid_results import read_records
+    from train.tables import text, write_report
+
+    failures = []
+    if not report_only:
+        if data is None or bool(categories) == all_categories:
+            raise click.UsageError("a grid needs --data and either --category or --all-categories; or give --report")
+        given = {name: value for name, value in settings.items() if value is not None}
+        runs = plan(
+            presets=presets or ("paper",),
+            categories=list_categories(data) if all_categories else categories,
+            seeds=seeds,
+            settings=given,
+            output=output,
+        )
+        if dry_run:
+            for run in runs:
+                check_same(run, data=data)
+                click.echo(f"{state(run):<12} {run.preset}  {run.category}  seed {run.seed}")
+            return 0
+        failures = run_all(runs, data=data, textures=textures)
+    records = read_records(output)
+    if records:
+        click.echo(text(records))
+        click.echo("\nwritten: " + ", ".join(map(str, write_report(output, records))))
+    elif report_only:
+        raise DataError(f"{output} holds no finished run; run a grid with -o {output} first")
+    for failure in failures:
+        click.echo(f"failed: {failure.run.name}: {failure.reason}", err=True)
+    return 1 if failures else 0
+
+
+@command.command(name="presets")
+def list_presets() -> None:
+    """List the presets: the paper's settings, one for each of its ablations, and one for a CPU."""
+    from train.config import described_presets
+
+    for name, description in described_presets():
+        click.echo(f"{name:<32}{description}")
 
 
 @command.command()
@@ -132,6 +234,24 @@ def weights(name: str) -> None:
     if name not in PUBLISHED:
         raise WeightsError(f"no published weights {name!r}; expected one of {', '.join(PUBLISHED)}")
     click.echo(locate(name))
+
+
+@command.command()
+@click.argument("name", required=False)
+@click.option("--output", "-o", type=FOLDER, help="Folder that it becomes.  [default: data/NAME]")
+@click.option("--archive", type=FOLDER, multiple=True, help="Unpack this file, fetched by hand; may be repeated.")
+@click.option("--sha256", help="Hash that the archive must have, instead of the recorded one.")
+def fetch(name: str | None, output: Path | None, archive: tuple[Path, ...], sha256: str | None) -> None:
+    """Fetch a public data set: dtd, visa, mvtec or dagm. Without NAME: list them with their licences.
+
+    Ctrl-C keeps what has arrived; the same command goes on from there.
+    """
+    from train.fetch import fetch_data_set, overview
+
+    if name is None:
+        click.echo(overview())
+    else:
+        click.echo(fetch_data_set(name, output=output, archives=archive, expected_sha256=sha256))
 
 
 def _config(preset: str, settings: dict[str, Any]) -> TrainConfig:

@@ -10,12 +10,19 @@ from typing import Any, Literal, get_args, get_type_hints
 import yaml
 
 from stlm_edge.errors import ConfigError, SpecError
+from stlm_edge.network.design import Aggregation, Comparison, DecoderDesign, Design, Layers, PlainStream
 from stlm_edge.spec import Size, check_input_size
 
 PRESETS = Path(__file__).parent / "presets"
 
-PseudoAnomalyName = Literal["perlin", "scar", "nsa", "finish", "pit", "crack"]
-TeacherName = Literal["sam_vit_h", "sam_vit_l", "sam_vit_b", "mobile_sam", "stlm-tiny", "gabor"]
+PseudoAnomalyName = Literal[
+    "perlin", "scar", "nsa", "cutpaste-patch", "cutpaste-scar", "cutpaste-union", "finish", "pit", "crack"
+]
+
+RANDOM = "random"
+"""For weights: none, on purpose."""
+PUBLISHED = "published"
+"""For the teacher's weights: those that its authors published."""
 
 
 def setting(default: Any, help: str) -> Any:
@@ -27,10 +34,11 @@ def setting(default: Any, help: str) -> Any:
 class TrainConfig:
     """Everything that decides what a run computes. The defaults are the paper's (section 4.1.3)."""
 
-    architecture: Literal["stlm", "stlm-tiny"] = setting("stlm", "Widths and depths of the encoders.")
+    architecture: Literal["stlm", "stlm-tiny"] = setting("stlm", "Widths and depths of the network.")
     image_size: Size = setting((1024, 1024), "Network input: one number, or HEIGHTxWIDTH; multiples of 32.")
     epochs: int = setting(200, "Passes over the training pictures.")
-    batch_size: int = setting(2, "Pictures in a step.")
+    batch_size: int = setting(2, "Pictures in a step, over all processes.")
+    accumulate: int = setting(1, "Steps whose gradients are added up before the weights move; saves memory.")
     learning_rate: float = setting(5e-4, "Of Adam, for streams and decoder.")
     schedule: Literal["constant", "cosine"] = setting(
         "constant", "Of all learning rates: as they are (the paper), or falling to 0 along a cosine."
@@ -45,28 +53,75 @@ class TrainConfig:
         "centre",
         "Which cells of the map count as anomalous: those whose centre is (the paper), or those with any such pixel.",
     )
+    streams_first: float = setting(
+        0.0,
+        "Share of the epochs for streams and decoder alone, the rest for the aggregation alone (table 5); 0: at once.",
+    )
     anomaly_probability: float = setting(0.5, "Share of pictures that get a pseudo anomaly (figure 10).")
     pseudo_anomalies: str = setting(
         "perlin",
-        "Kinds, each as likely as the others: perlin (the paper), scar, nsa, finish, pit, crack; joined with +, "
-        "more often where one is named twice.",
+        f"Kinds, each as likely as the others (table 11): {', '.join(get_args(PseudoAnomalyName))}; joined with +, "
+        "twice as often where one is named twice.",
     )
     largest_beta: float = setting(0.8, "How faint a pseudo anomaly may get: 0 opaque, 1 invisible (equation 1).")
+    texture_tone: Literal["as-is", "match"] = setting(
+        "as-is", "Of the anomaly source: as it is (the paper), or grey where the picture is, near its brightness."
+    )
     exposure_jitter: float = setting(
         0.0, "How much the light of training pictures varies: 0 as they are (the paper), 1 up to a stop either way."
     )
     flip_horizontal: bool = setting(False, "Mirror half of the training pictures left to right.")
     flip_vertical: bool = setting(False, "Mirror half of the training pictures top to bottom.")
-    teacher: TeacherName = setting("sam_vit_h", "Network to distil from.")
-    teacher_weights: str | None = setting(None, "File or published name (see 'train weights'); without: random.")
-    initial_weights: str | None = setting(
-        None, "MobileSAM's weights for streams and decoder, or a checkpoint of this toolkit for all; without: random."
+    rotation: Literal["none", "slight", "full", "mvtec"] = setting(
+        "none",
+        "Turns the good pictures: by up to 5 degrees, also by right angles, or as the authors' code does for each "
+        "category of MVTec AD (the paper does not mention it).",
+    )
+    plain_stream: Literal["student", "teacher"] = setting(
+        "student", "What sees the anomalies: a stream of its own, or the frozen teacher (table 4); then it is deployed."
+    )
+    decoder: DecoderDesign = setting("shared", "One for both streams, or one for each (figures 4 and 5).")
+    layers: Layers = setting(
+        "l1+l2", "Features to distil and compare (figure 11); l1 alone needs no decoder (table 4)."
+    )
+    comparison: Comparison = setting("product", "What the feature aggregation is given (table 6).")
+    aggregation: Aggregation = setting(
+        "light", "The paper's; the original one with 256 channels (figure 6); none: cosine distances alone (table 4)."
+    )
+    distillation: Literal["features", "logits"] = setting(
+        "features", "What the streams learn from the teacher: its features, or its masks (table 9)."
+    )
+    teacher: Literal["sam_vit_h", "sam_vit_l", "sam_vit_b", "mobile_sam", "stlm-tiny", "gabor", "none"] = setting(
+        "sam_vit_h",
+        "Network to distil from (table 4); gabor: filters, which need no weights; none: pseudo anomalies alone (table 7).",
+    )
+    teacher_weights: str = setting(
+        PUBLISHED, "A file; published: its authors', fetched where they are missing; random, which a warning says."
+    )
+    initial_weights: str = setting(
+        "mobile_sam",
+        "Of streams and decoder: mobile_sam, or its file; a checkpoint of this toolkit, for all; random (table 8).",
     )
     holdout: float = setting(0.1, "Share of the good pictures kept from training, for the threshold.")
     false_alarm_rate: float = setting(0.01, "Expected share of good pictures above the threshold.")
+    patience: int = setting(
+        0, "Epochs without a better loss on the held-out pictures before the training ends, keeping the best; 0: never."
+    )
     skip_corrupt: bool = setting(False, "Leave out pictures that cannot be read instead of stopping.")
     seed: int = setting(0, "Of weights, order, hold-out and pseudo anomalies.")
     device: str = setting("auto", "cpu, cuda, or auto: cuda where there is one.")
+    precision: Literal["fp32", "bf16", "fp16"] = setting(
+        "fp32", "Of the network while it learns; weights and losses stay in float32."
+    )
+    teacher_precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
+        "auto", "Of the frozen teacher; auto: bf16 on a GPU that has it, else fp32."
+    )
+    compile_teacher: Literal["auto", "on", "off"] = setting("auto", "torch.compile for the teacher; auto: on a GPU.")
+    teacher_cache_gb: float = setting(
+        20.0, "Disk for the teacher's features of pictures that come back unchanged; 0: none."
+    )
+    workers: int = setting(4, "Processes that prepare the pictures, for each training process; 0: none of their own.")
+    tensorboard: bool = setting(False, "Write losses and maps for TensorBoard into the run's folder.")
 
     def __post_init__(self) -> None:
         for entry in fields(self):
@@ -75,14 +130,72 @@ class TrainConfig:
             check_input_size(self.image_size)
         except SpecError as error:
             raise ConfigError(f"image_size: {error}") from None
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "accumulate"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        for name in ("patience", "workers", "seed", "teacher_cache_gb"):
+            _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
         _check("learning_rate", self.learning_rate, self.learning_rate > 0, "more than 0")
         _check_kinds(self.pseudo_anomalies)
         for name in ("anomaly_probability", "largest_beta", "exposure_jitter"):
             _check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")
         for name in ("holdout", "false_alarm_rate"):
             _check(name, getattr(self, name), 0 < getattr(self, name) < 1, "more than 0 and less than 1")
+        _check("streams_first", self.streams_first, 0 <= self.streams_first < 1, "0 or more and less than 1")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """What each setting allows and their combination does not."""
+        without_teacher = self.teacher == "none"
+        for wrong, settings, reason in (
+            (
+                without_teacher and self.plain_stream == "teacher",
+                "teacher none, plain_stream teacher",
+                "no such stream",
+            ),
+            (without_teacher and self.aggregation == "none", "teacher none, aggregation none", "nothing to learn from"),
+            (
+                without_teacher and self.streams_first > 0,
+                "teacher none, streams_first",
+                "nothing to learn from at first",
+            ),
+            (without_teacher and self.distillation == "logits", "teacher none, distillation logits", "no masks"),
+            (
+                self.teacher == "gabor" and self.plain_stream == "teacher",
+                "teacher gabor, plain_stream teacher",
+                "filters are not deployed",
+            ),
+            (
+                self.teacher == "gabor" and self.distillation == "logits",
+                "teacher gabor, distillation logits",
+                "no masks",
+            ),
+            (
+                self.aggregation == "none" and self.streams_first > 0,
+                "aggregation none, streams_first",
+                "no second stage",
+            ),
+            (
+                self.layers != "l1+l2" and self.distillation == "logits",
+                "layers, distillation logits",
+                "masks need both",
+            ),
+            (self.layers == "l1" and self.decoder == "separate", "layers l1, decoder separate", "no decoder"),
+            (
+                self.plain_stream == "teacher" and self.distillation == "logits",
+                "plain_stream teacher, distillation logits",
+                "its features are compared with a stream that never saw them",
+            ),
+        ):
+            if wrong:
+                raise ConfigError(f"{settings}: {reason}; change one of them")
+
+    @property
+    def design(self) -> Design:
+        """The network that these settings ask for."""
+        plain: PlainStream = "student"
+        if self.plain_stream == "teacher" and self.teacher not in ("none", "gabor"):
+            plain = self.teacher
+        return Design(plain, self.decoder, self.layers, self.comparison, self.aggregation)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as YAML and JSON hold them."""
@@ -111,8 +224,22 @@ def presets() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
+def described_presets() -> list[tuple[str, str]]:
+    """Name and first sentence of the comment of each preset."""
+    described = []
+    for name in presets():
+        lines = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+        comment = " ".join(line.removeprefix("# ") for line in lines if line.startswith("#"))
+        described.append((name, comment.split(". ")[0].removesuffix(".") + "."))
+    return described
+
+
 def load_preset(name: str) -> dict[str, Any]:
-    """The settings of a preset, or of a YAML file of the same form. Raises `ConfigError`."""
+    """The settings of a preset, or of a YAML file of the same form; `extends: NAME` builds on another preset.
+
+    Raises:
+        ConfigError: if there is no such preset, or the file does not hold settings by name.
+    """
     path = PRESETS / f"{name}.yaml" if name in presets() else Path(name)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -123,7 +250,12 @@ def load_preset(name: str) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read as YAML ({reason}); correct it") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds {type(values).__name__}, expected settings by name; see {PRESETS.name}/")
-    return values
+    base = values.pop("extends", None)
+    if base is None:
+        return values
+    if base not in presets():
+        raise ConfigError(f"{path} extends {base!r}, expected one of {', '.join(presets())}")
+    return load_preset(base) | values
 
 
 def _check_type(name: str, value: object) -> None:
@@ -132,10 +264,7 @@ def _check_type(name: str, value: object) -> None:
         fits = isinstance(value, tuple) and len(value) == 2 and all(type(side) is int for side in value)
         expected = "one or two whole numbers"
     elif choices := get_args(hint):
-        if type(None) in choices:
-            fits, expected = value is None or isinstance(value, str), "a text"
-        else:
-            fits, expected = value in choices, f"one of {', '.join(choices)}"
+        fits, expected = value in choices, f"one of {', '.join(choices)}"
     elif hint is float:
         fits, expected = type(value) in (int, float), "a number"
     else:

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import blake2b
+from types import TracebackType
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from stlm_edge.datasets import Sample
-from stlm_edge.errors import DataError, ImageError
-from stlm_edge.imaging import Image, read_image, resize
+from stlm_edge.errors import ConfigError, DataError, ImageError
+from stlm_edge.imaging import Image, Mask, read_image, resize
 from stlm_edge.spec import Size
+from train.augment import check_rotation, rotate
 from train.exposure import AS_THEY_ARE, Variation
 from train.pseudo import PseudoAnomalies
+from train.workers import Workers
 
 logger = logging.getLogger(__name__)
+
+MOST_DECODERS = 8
+"""Threads; OpenCV decodes outside of Python's lock."""
+PROGRESS_FROM = 100
+"""Pictures whose loading takes long enough for a progress bar."""
 
 
 @dataclass(frozen=True)
@@ -25,21 +37,30 @@ class Batch:
     """One step's pictures.
 
     Attributes:
-        clean: (N, H, W, 3) uint8, BGR, as they came or varied.
+        clean: (N, H, W, 3) uint8, BGR, without pseudo anomalies; turned, mirrored or in other light where the
+            training wants it.
         pseudo: the same with pseudo anomalies, where there are any.
         mask: (N, 1, H, W) float32, 1 on pseudo anomalies.
+        changed: for each picture, whether `pseudo` differs from `clean`.
+        keys: for each picture, a digest of its clean pixels if the very same picture comes back in later epochs, as
+            pictures do that are not turned; otherwise None. What is computed from it can be kept under this key.
     """
 
     clean: Tensor
     pseudo: Tensor
     mask: Tensor
+    changed: tuple[bool, ...]
+    keys: tuple[str | None, ...]
 
-    def to(self, device: torch.device) -> Batch:
-        return Batch(self.clean.to(device), self.pseudo.to(device), self.mask.to(device))
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    def to(self, device: torch.device | str) -> Batch:
+        return Batch(self.clean.to(device), self.pseudo.to(device), self.mask.to(device), self.changed, self.keys)
 
 
 def load_images(samples: Sequence[Sample], *, size: Size, skip_corrupt: bool) -> list[Image]:
-    """Decode and resize all pictures once.
+    """Decode and resize all pictures once, several at a time.
 
     Raises:
         ImageError: for a picture that cannot be read, unless `skip_corrupt`: then it is named and left out.
@@ -47,14 +68,20 @@ def load_images(samples: Sequence[Sample], *, size: Size, skip_corrupt: bool) ->
     """
     images: list[Image] = []
     corrupt = 0
-    for sample in samples:
-        try:
-            images.append(resize(read_image(sample.path), size))
-        except ImageError as error:
-            if not skip_corrupt:
-                raise ImageError(f"{error}, or leave such pictures out with --skip-corrupt") from None
-            corrupt += 1
-            logger.warning("skipped: %s", error)
+    pool = ThreadPoolExecutor(min(MOST_DECODERS, len(os.sched_getaffinity(0))))
+    try:
+        read = pool.map(lambda sample: _read(sample, size), samples)
+        hidden = len(samples) < PROGRESS_FROM or None  # None: where nobody watches a terminal
+        for entry in tqdm(read, total=len(samples), unit="picture", disable=hidden, leave=False):
+            if not isinstance(entry, ImageError):
+                images.append(entry)
+            elif skip_corrupt:
+                corrupt += 1
+                logger.warning("skipped: %s", entry)
+            else:
+                raise ImageError(f"{entry}, or leave such pictures out with --skip-corrupt") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
     if corrupt:
         logger.warning("%d of %d pictures could not be read and were skipped", corrupt, len(samples))
     if not images:
@@ -62,27 +89,63 @@ def load_images(samples: Sequence[Sample], *, size: Size, skip_corrupt: bool) ->
     return images
 
 
-def split(images: Sequence[Image], *, holdout: float, seed: int) -> tuple[list[Image], list[Image]]:
-    """Divide good pictures at random into those to train on and those to choose the threshold with.
+def split_indices(count: int, *, holdout: float, seed: int) -> tuple[list[int], list[int]]:
+    """Divide `count` good pictures at random into those to train on and those to choose the threshold with.
 
+    Returns:
+        The numbers of either, ascending.
     Raises:
         DataError: if there are fewer than two.
     """
-    if len(images) < 2:
-        raise DataError(
-            f"found {len(images)} good picture, expected at least 2: one to train on, one for the threshold"
-        )
-    order = np.random.default_rng(seed).permutation(len(images))
-    count = min(max(1, round(holdout * len(images))), len(images) - 1)
-    held = set(order[:count].tolist())
-    return (
-        [image for index, image in enumerate(images) if index not in held],
-        [image for index, image in enumerate(images) if index in held],
-    )
+    if count < 2:
+        raise DataError(f"found {count} good picture, expected at least 2: one to train on, one for the threshold")
+    order = np.random.default_rng(seed).permutation(count).tolist()
+    held = min(max(1, round(holdout * count)), count - 1)
+    return sorted(order[held:]), sorted(order[:held])
+
+
+def split(images: Sequence[Image], *, holdout: float, seed: int) -> tuple[list[Image], list[Image]]:
+    """`split_indices` with the pictures themselves."""
+    training, held_out = split_indices(len(images), holdout=holdout, seed=seed)
+    return [images[index] for index in training], [images[index] for index in held_out]
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What comes out of a worker: as little as there is that the main process does not have, for the way is slow.
+
+    Attributes:
+        clean: (N, H, W, 3) uint8, None where they are the pictures as loaded.
+        touched: the places in the batch of those that a pseudo anomaly was put into.
+        pseudo, masks: only these, (M, H, W, 3) and (M, H, W) uint8; None if there are none.
+        changed: for all N.
+    """
+
+    clean: Tensor | None
+    touched: tuple[int, ...]
+    pseudo: Tensor | None
+    masks: Tensor | None
+    changed: tuple[bool, ...]
 
 
 class Batches:
-    """Shuffled batches, epoch after epoch, each picture with a fresh chance of a pseudo anomaly."""
+    """Shuffled batches, epoch after epoch, each picture with a fresh chance of a pseudo anomaly.
+
+    What an epoch holds depends on the seed and its number alone: not on the epochs before it, and not on how many
+    workers or processes share the work. A context manager, since workers have to be ended.
+
+    Args:
+        images: (H, W, 3) uint8 each, all of one size; workers see them without a copy.
+        batch_size: pictures in a step, over all processes; fewer where there are not that many pictures.
+        seed: not negative.
+        rotation: `none`, `slight` or `full`, see `train.augment`.
+        variation: of light and mirroring, before that.
+        workers: processes that make the batches ahead; 0: made when asked for, in this process.
+        process, processes: of a training in several processes, which gets which part of each batch.
+    Raises:
+        ConfigError: if the batch cannot be shared evenly among the processes, or there is no such rotation.
+        DataError: if there are fewer pictures than processes.
+    """
 
     def __init__(
         self,
@@ -91,28 +154,112 @@ class Batches:
         pseudo_anomalies: PseudoAnomalies,
         batch_size: int,
         seed: int,
+        rotation: str = "none",
         variation: Variation = AS_THEY_ARE,
+        workers: int = 0,
+        process: int = 0,
+        processes: int = 1,
     ) -> None:
+        if batch_size % processes:
+            raise ConfigError(
+                f"batch_size is {batch_size}, expected a multiple of the {processes} processes that share it"
+            )
+        if len(images) < processes:
+            raise DataError(f"found {len(images)} pictures for {processes} processes; start fewer processes")
         self.images = images
         self.pseudo_anomalies = pseudo_anomalies
+        self.batch_size = min(batch_size, len(images) // processes * processes)
+        self.seed = seed
+        self.rotation = check_rotation(rotation)
         self.variation = variation
-        self.batch_size = min(batch_size, len(images))
-        self.rng = np.random.default_rng(seed)
+        self._varies = self.rotation != "none" or variation != AS_THEY_ARE
+        share = self.batch_size // processes
+        self._part = slice(process * share, (process + 1) * share)
+        self._keys: dict[int, str] = {}
+        result_bytes = share * (2 * images[0].nbytes + images[0][..., 0].size)
+        self._workers = Workers(self._make, count=workers, result_bytes=result_bytes) if workers else None
+        self._current: Generator[Batch, None, None] | None = None
 
     def __len__(self) -> int:
         """Steps in an epoch; pictures that fill no batch sit the epoch out."""
         return len(self.images) // self.batch_size
 
-    def epoch(self) -> Iterator[Batch]:
-        order = self.rng.permutation(len(self.images))
-        for step in range(len(self)):
-            yield self._batch([self.images[i] for i in order[step * self.batch_size : (step + 1) * self.batch_size]])
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of an epoch, counted from 1. One at a time: it ends an earlier one that was not used up."""
+        self._end_epoch()
+        self._current = self._epoch(number)
+        return self._current
 
-    def _batch(self, clean: Sequence[Image]) -> Batch:
-        clean = [self.variation.draw(self.rng, image) for image in clean]
-        pairs = [self.pseudo_anomalies.draw(self.rng, image) for image in clean]
-        return Batch(
-            clean=torch.from_numpy(np.stack(clean)),
-            pseudo=torch.from_numpy(np.stack([image for image, _ in pairs])),
-            mask=torch.from_numpy(np.stack([mask for _, mask in pairs])).unsqueeze(1).float(),
+    def close(self) -> None:
+        """End the workers. They start again if another epoch is asked for."""
+        self._end_epoch()
+        if self._workers is not None:
+            self._workers.close()
+
+    def __enter__(self) -> Batches:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _epoch(self, number: int) -> Generator[Batch, None, None]:
+        order = np.random.default_rng((self.seed, number)).permutation(len(self.images)).tolist()
+        starts = range(0, len(self) * self.batch_size, self.batch_size)
+        steps = [order[start : start + self.batch_size][self._part] for start in starts]
+        tasks = [(number, indices) for indices in steps]
+        made = map(self._make, tasks) if self._workers is None else self._workers.run(tasks)
+        for indices, parts in zip(steps, made, strict=True):
+            yield self._batch(indices, parts)
+
+    def _end_epoch(self) -> None:
+        if self._current is not None:
+            self._current.close()
+        self._current = None
+
+    def _make(self, task: tuple[int, Sequence[int]]) -> _Parts:
+        """What of a batch takes time to make; runs in the workers."""
+        number, indices = task
+        drawn = [self._draw(number, index) for index in indices]
+        touched = tuple(place for place, (clean, pseudo, _) in enumerate(drawn) if pseudo is not clean)
+        return _Parts(
+            clean=_stack([clean for clean, _, _ in drawn]) if self._varies else None,
+            touched=touched,
+            pseudo=_stack([drawn[place][1] for place in touched]) if touched else None,
+            masks=_stack([drawn[place][2] for place in touched]) if touched else None,
+            changed=tuple(not np.array_equal(clean, pseudo) for clean, pseudo, _ in drawn),
         )
+
+    def _batch(self, indices: Sequence[int], parts: _Parts) -> Batch:
+        clean = _stack([self.images[index] for index in indices]) if parts.clean is None else parts.clean
+        pseudo = clean.clone()
+        mask = torch.zeros(len(clean), 1, *clean.shape[1:3])
+        if parts.pseudo is not None and parts.masks is not None:
+            for place, picture, where in zip(parts.touched, parts.pseudo, parts.masks, strict=True):
+                pseudo[place], mask[place, 0] = picture, where
+        return Batch(clean, pseudo, mask, parts.changed, tuple(map(self._key, indices)))
+
+    def _draw(self, number: int, index: int) -> tuple[Image, Image, Mask]:
+        rng = np.random.default_rng((self.seed, number, index))
+        clean = rotate(rng, self.variation.draw(rng, self.images[index]), self.rotation)
+        return clean, *self.pseudo_anomalies.draw(rng, clean)
+
+    def _key(self, index: int) -> str | None:
+        if self._varies:
+            return None
+        if index not in self._keys:
+            image = np.ascontiguousarray(self.images[index])
+            self._keys[index] = blake2b(repr(image.shape).encode() + image.tobytes()).hexdigest()
+        return self._keys[index]
+
+
+def _read(sample: Sample, size: Size) -> Image | ImageError:
+    try:
+        return resize(read_image(sample.path), size)
+    except ImageError as error:
+        return error
+
+
+def _stack(arrays: Sequence[Image | Mask]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays))

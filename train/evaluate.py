@@ -1,39 +1,23 @@
-"""How good a model is on labelled pictures, at their own resolution."""
+"""How good a model is on labelled pictures, at their own resolution, with and without its feature aggregation."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import groupby
 
 import numpy as np
-import torch
 
+from stlm_edge.curves import Line, ScoreCurve, ScorePool, pixel_pool, thinned
 from stlm_edge.datasets import GOOD, Sample
-from stlm_edge.drawing import contact_sheet, draw_regions, heat_map
 from stlm_edge.errors import DataError
-from stlm_edge.files import write_text
-from stlm_edge.imaging import Image, Map, Mask, read_image, read_mask, resize_map, to_input, write_image
-from stlm_edge.metrics import average_precision, best_f1, pixel_metrics, roc_auc
+from stlm_edge.metrics import average_precision, best_f1, image_curve, measure_pixels, roc_auc
 from stlm_edge.network.inspector import Inspector
-from stlm_edge.scoring import is_anomalous
+from train.inspection import Inspected, inspect
 
-
-@dataclass(frozen=True)
-class Inspected:
-    """One picture, what is true about it and what the model says.
-
-    Attributes:
-        anomaly_map, mask: (H, W) in the picture's own pixels.
-    """
-
-    sample: Sample
-    anomaly_map: Map
-    mask: Mask
-    score: float
+POINTS = 1000
+"""Of a curve that is kept for drawing."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +26,9 @@ class Scores:
 
     Attributes:
         aupro: area under the per-region overlap up to a false-positive rate of 0.3, divided by 0.3.
-        pixel_fnr: false negative rate (equation 9) at the F1-optimal pixel threshold.
+        pixel_fnr: false negative rate (equation 9) at the F1-optimal pixel threshold; the paper states neither its
+            threshold nor that it counts pixels, but its figures fit nothing else.
+        pixel_fnr_at_half: the same at 0.5; NaN without feature aggregation, where 0.5 means nothing.
     """
 
     images: int
@@ -52,150 +38,163 @@ class Scores:
     pixel_ap: float
     aupro: float
     pixel_fnr: float
+    pixel_fnr_at_half: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Metrics over all test pictures and over good ones with each kind of defect."""
+
+    overall: Scores
+    kinds: dict[str, Scores]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics over all test pictures and over good ones with each kind of defect.
+    """Everything measured on one category; `train.report` writes it.
 
     Attributes:
+        overall, kinds: with feature aggregation, as deployed.
+        tlm_only: without: the product of the streams' distances (TLM only).
         threshold: of the specification; verdicts below are by it.
-        f1_optimal_threshold: of the image score on these pictures, to compare.
+        f1_optimal_threshold: of the image score on these pictures, to compare; NaN without good or defective ones.
         missed: defective pictures called good; false_alarms: good ones called anomalous.
+        weights_sha256: of the network that was measured.
     """
 
     category: str
     overall: Scores
     kinds: dict[str, Scores]
+    tlm_only: Measured
     threshold: float
+    threshold_method: str
     f1_optimal_threshold: float
     good: int
     defective: int
     missed: int
     false_alarms: int
+    weights_sha256: str
 
 
-@torch.no_grad()
-def inspect(inspector: Inspector, samples: Sequence[Sample]) -> Iterator[Inspected]:
-    """Run the whole inference path on pictures, one by one, as the runtime does. Raises `ImageError`."""
-    device = next(inspector.parameters()).device
-    inspector.eval()
-    for sample in samples:
-        image = read_image(sample.path)
-        size = (image.shape[0], image.shape[1])
-        mask = np.zeros(size, np.uint8) if sample.mask is None else read_mask(sample.mask, size=size)
-        maps, scores = inspector(torch.from_numpy(to_input(image, spec=inspector.spec)).to(device))
-        yield Inspected(
-            sample=sample,
-            anomaly_map=resize_map(maps[0].cpu().numpy(), size),
-            mask=mask,
-            score=float(scores[0]),
-        )
+@dataclass(frozen=True)
+class Scored:
+    """One picture's scores, without its map."""
+
+    sample: Sample
+    score: float
+    tlm_score: float
 
 
-@torch.no_grad()
-def score_images(inspector: Inspector, images: Sequence[Image]) -> list[float]:
-    """Image scores of pictures that have the network's input size already."""
-    device = next(inspector.parameters()).device
-    inspector.eval()
-    return [float(inspector(torch.from_numpy(image[None]).to(device))[1][0]) for image in images]
+@dataclass(frozen=True)
+class Curves:
+    """Curves over some pictures, thinned for drawing; empty where they are undefined."""
+
+    image_roc: Line
+    pixel_roc: Line
+    pro: Line
+    pixel_precision_recall: Line
 
 
-def evaluate(inspector: Inspector, samples: Sequence[Sample]) -> tuple[Evaluation, list[Inspected]]:
+@dataclass(frozen=True)
+class Results:
+    """An evaluation with what pictures and plots are made from.
+
+    Attributes:
+        curves: by kind, `all` for all together.
+        tlm_curves: over all together, without feature aggregation.
+    """
+
+    evaluation: Evaluation
+    pictures: tuple[Scored, ...]
+    curves: dict[str, Curves]
+    tlm_curves: Curves
+
+
+def evaluate(inspector: Inspector, samples: Sequence[Sample]) -> Results:
     """Inspect labelled pictures and measure.
+
+    Maps are kept for one label at a time; of all others only the pixels' scores, 8 bytes a pixel.
 
     Raises:
         DataError: if there are none.
+        SpecError: if the model has no threshold.
     """
     if not samples:
         raise DataError("found no test pictures, expected test/good and test/<defect> beside train/good")
     threshold = inspector.spec.require_threshold()
-    results = list(inspect(inspector, samples))
-    good = [result for result in results if result.sample.label == GOOD]
-    kinds = sorted({result.sample.label for result in results} - {GOOD})
-    defective = [result for result in results if result.sample.label != GOOD]
-    labels = np.array([result.sample.label != GOOD for result in results])
+    pictures: list[Scored] = []
+    pools: dict[str, ScorePool] = {}
+    tlm_pools: dict[str, ScorePool] = {}
+    ordered = sorted(samples, key=lambda sample: sample.label)
+    for label, group in groupby(inspect(inspector, ordered), key=lambda result: result.sample.label):
+        results = list(group)
+        pictures += [Scored(result.sample, result.score, result.tlm_score) for result in results]
+        pools[label], tlm_pools[label] = _pools(results)
+    measured, curves = _measure(pools, [(p.sample.label, p.score) for p in pictures], half=0.5)
+    tlm_only, tlm_curves = _measure(tlm_pools, [(p.sample.label, p.tlm_score) for p in pictures], half=math.nan)
+    labels = np.array([picture.sample.label != GOOD for picture in pictures])
+    scores = np.array([picture.score for picture in pictures])
+    anomalous = scores >= threshold.value
     evaluation = Evaluation(
         category=inspector.spec.category,
-        overall=measure(results),
-        kinds={kind: measure(good + [r for r in defective if r.sample.label == kind]) for kind in kinds},
+        overall=measured.overall,
+        kinds=measured.kinds,
+        tlm_only=tlm_only,
         threshold=threshold.value,
-        f1_optimal_threshold=best_f1(np.array([result.score for result in results]), labels).threshold,
-        good=len(good),
-        defective=len(defective),
-        missed=sum(not is_anomalous(result.score, threshold) for result in defective),
-        false_alarms=sum(is_anomalous(result.score, threshold) for result in good),
+        threshold_method=threshold.method,
+        f1_optimal_threshold=math.nan if labels.all() else best_f1(scores, labels).threshold,
+        good=int(np.count_nonzero(~labels)),
+        defective=int(np.count_nonzero(labels)),
+        missed=int(np.count_nonzero(labels & ~anomalous)),
+        false_alarms=int(np.count_nonzero(~labels & anomalous)),
+        weights_sha256=inspector.spec.weights_sha256,
     )
-    return evaluation, results
+    return Results(evaluation, tuple(pictures), curves, tlm_curves["all"])
 
 
-def measure(results: Sequence[Inspected]) -> Scores:
-    """All metrics over some pictures."""
-    labels = np.array([result.sample.label != GOOD for result in results])
-    scores = np.array([result.score for result in results])
-    pixels = pixel_metrics([result.anomaly_map for result in results], [result.mask for result in results])
-    return Scores(
-        images=len(results),
-        image_auroc=roc_auc(scores, labels),
-        image_ap=average_precision(scores, labels),
-        pixel_auroc=pixels.auroc,
-        pixel_ap=pixels.ap,
-        aupro=pixels.aupro,
-        pixel_fnr=pixels.best_f1.fnr,
+def _pools(results: Sequence[Inspected]) -> tuple[ScorePool, ScorePool]:
+    masks = [result.mask for result in results]
+    return (
+        pixel_pool([result.anomaly_map for result in results], masks),
+        pixel_pool([result.tlm_map for result in results], masks),
     )
 
 
-def table(evaluation: Evaluation) -> str:
-    """The evaluation as text: one line for each kind of defect, then all together."""
-    head = f"{'':<16}{'images':>8}{'image AUROC':>13}{'image AP':>10}{'pixel AUROC':>13}{'pixel AP':>10}{'AUPRO':>8}"
-    lines = [head + f"{'pixel FNR':>11}"]
-    for name, scores in [*evaluation.kinds.items(), ("all", evaluation.overall)]:
-        lines.append(
-            f"{name:<16}{scores.images:>8}{_percent(scores.image_auroc):>13}{_percent(scores.image_ap):>10}"
-            f"{_percent(scores.pixel_auroc):>13}{_percent(scores.pixel_ap):>10}{_percent(scores.aupro):>8}"
-            f"{_percent(scores.pixel_fnr):>11}"
+def _measure(
+    pools: dict[str, ScorePool], pictures: Sequence[tuple[str, float]], *, half: float
+) -> tuple[Measured, dict[str, Curves]]:
+    """Over everything ("all"), and over the good pictures with each kind of defect."""
+    kinds = sorted(set(pools) - {GOOD})
+    groups = {kind: [label for label in (GOOD, kind) if label in pools] for kind in kinds} | {"all": list(pools)}
+    scores: dict[str, Scores] = {}
+    curves: dict[str, Curves] = {}
+    for name, labels in groups.items():
+        chosen = [(label != GOOD, score) for label, score in pictures if label in labels]
+        defective, values = np.array([bad for bad, _ in chosen]), np.array([score for _, score in chosen])
+        pixels = ScoreCurve.over([pools[label] for label in labels])
+        metrics = measure_pixels(pixels)
+        scores[name] = Scores(
+            images=len(chosen),
+            image_auroc=roc_auc(values, defective),
+            image_ap=average_precision(values, defective),
+            pixel_auroc=metrics.auroc,
+            pixel_ap=metrics.ap,
+            aupro=metrics.aupro,
+            pixel_fnr=metrics.best_f1.fnr,
+            pixel_fnr_at_half=_missed_share(pixels, half),
         )
-    lines.append(
-        f"threshold {evaluation.threshold:.4f}: {evaluation.missed} of {evaluation.defective} defective ones missed, "
-        f"{evaluation.false_alarms} of {evaluation.good} good ones called anomalous "
-        f"(F1-optimal here: {evaluation.f1_optimal_threshold:.4f})"
-    )
-    return "\n".join(lines)
+        curves[name] = Curves(
+            image_roc=image_curve(values, defective).roc(),
+            pixel_roc=thinned(pixels.roc(), points=POINTS),
+            pro=thinned(pixels.pro(), points=POINTS),
+            pixel_precision_recall=thinned(pixels.precision_recall(), points=POINTS),
+        )
+    overall = scores.pop("all")
+    return Measured(overall, scores), curves
 
 
-def write_json(path: Path, evaluation: Evaluation) -> None:
-    """Write the evaluation, undefined metrics as null. Raises `OutputError`."""
-    write_text(path, json.dumps(_finite(dataclasses.asdict(evaluation)), indent=2) + "\n")
-
-
-def write_sheet(path: Path, results: Sequence[Inspected], *, threshold: float) -> None:
-    """Picture, truth, map and overlay of the lowest, middle and highest score of each kind. Raises `OutputError`."""
-    rows: list[list[Image]] = []
-    captions: list[str] = []
-    for label in sorted({result.sample.label for result in results}, key=lambda name: (name != GOOD, name)):
-        ordered = sorted((r for r in results if r.sample.label == label), key=lambda result: result.score)
-        for index in sorted({0, len(ordered) // 2, len(ordered) - 1}):
-            result = ordered[index]
-            image = read_image(result.sample.path)
-            truth = draw_regions(image, result.mask.astype(np.float32), threshold=0.5)
-            overlay = heat_map(image, result.anomaly_map, threshold=threshold)
-            rows.append([image, truth, _grey(result.anomaly_map), overlay])
-            verdict = "anomaly" if result.score >= threshold else "good"
-            captions.append(f"{label}/{result.sample.path.stem}  score {result.score:.3f}  verdict: {verdict}")
-    write_image(path, contact_sheet(rows, titles=("picture", "truth", "anomaly map", "overlay"), captions=captions))
-
-
-def _grey(anomaly_map: Map) -> Image:
-    """The map itself, 0 black and 1 white."""
-    grey = np.clip(anomaly_map * 255, 0, 255).astype(np.uint8)
-    return np.repeat(grey[:, :, None], 3, axis=2)
-
-
-def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.2f}"
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
+def _missed_share(curve: ScoreCurve, threshold: float) -> float:
+    if not curve.positives or math.isnan(threshold):
+        return math.nan
+    reached = int(np.count_nonzero(curve.thresholds >= threshold))
+    return 1 - (int(curve.tp[reached - 1]) if reached else 0) / curve.positives

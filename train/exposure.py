@@ -34,8 +34,10 @@ class Variation:
         Args:
             image: (H, W, 3) uint8, left unchanged.
         Returns:
-            (H, W, 3) uint8, a variant of the picture.
+            (H, W, 3) uint8, a variant of the picture; `image` itself where nothing varies.
         """
+        if self == AS_THEY_ARE:
+            return image
         if self.flip_horizontal and rng.random() < 0.5:
             image = image[:, ::-1]
         if self.flip_vertical and rng.random() < 0.5:

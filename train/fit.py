@@ -1,153 +1,288 @@
-"""One training run from a folder of pictures to a finished checkpoint."""
+"""One training run from a folder of pictures to a finished checkpoint, and the way back into one that was cut short."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import logging
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 
 from stlm_edge.datasets import load_category
-from stlm_edge.errors import OutputError
+from stlm_edge.errors import CheckpointError, OutputError
 from stlm_edge.files import make_folder, write_text
+from stlm_edge.imaging import Image
 from stlm_edge.network.checkpoint import Checkpoint, load, save
 from stlm_edge.network.encoder import architecture_named
 from stlm_edge.network.inspector import Inspector, prepare
 from stlm_edge.network.stlm import Stlm
-from stlm_edge.network.weights import fingerprint, load_initial, locate
-from stlm_edge.spec import ModelSpec, Threshold
-from train.config import TrainConfig, from_dict
+from stlm_edge.network.teacher import Teacher
+from stlm_edge.network.weights import fingerprint, load_initial, locate, read_tensors
+from stlm_edge.spec import ModelSpec
+from train.augment import rotation_for
+from train.calibrate import describe
+from train.config import RANDOM, TrainConfig
 from train.data import Batches, load_images, split
 from train.device import choose_device
-from train.evaluate import score_images
+from train.distributed import Processes, joined, main_first, share_batch_norms
 from train.exposure import Variation
-from train.loop import EpochLosses, train
+from train.guidance import Guidance, make_guidance
+from train.inspection import score_images
+from train.loop import Ending, train
+from train.masks import mask_head_tensors
+from train.objective import Objective
 from train.pseudo import PseudoAnomalies
+from train.record import Sources, read_record, write_record
 from train.teacher import build_teacher, settle
-from train.textures import texture_source
+from train.textures import TextureSource, texture_source
 from train.threshold import good_quantile
+from train.training import EpochRecord, Training, begin
+from train.watch import Board, Patience, held_out_loss
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_NAME = "model.safetensors"
+STATE_NAME = "state.pt"
 SETTLING_IMAGES = 16
+HELD_OUT_WATCHED = 32
+"""Held-out pictures whose loss is watched, at most."""
 
 
 def fit(config: TrainConfig, *, data: Path, category: str | None, textures: Path | None, output: Path | None) -> Path:
     """Train, choose the threshold and write the run's folder.
 
-    The folder gets `model.safetensors` (after each epoch, and with its threshold at the end), `config.yaml` and
-    `history.jsonl`, one line of losses for each epoch.
+    The folder gets `config.yaml` and `run.json` at once, `model.safetensors`, `history.jsonl` and `state.pt` after each
+    epoch. `state.pt` is what `resume` goes on from; a finished run has none.
 
     Returns:
         The checkpoint's path.
     Raises:
         StlmError: in the words of whatever is wrong with data, weights, settings or the output folder.
     """
-    device = choose_device(config.device)
     loaded = load_category(data, category)
-    source = texture_source(textures)
     folder = output or Path("runs") / loaded.name
     checkpoint = folder / CHECKPOINT_NAME
     if checkpoint.exists():
-        raise OutputError(f"{checkpoint} exists; choose another folder with --output, or delete it")
-    make_folder(folder)
-    good = load_images(loaded.train, size=config.image_size, skip_corrupt=config.skip_corrupt)
-    images, held_out = split(good, holdout=config.holdout, seed=config.seed)
-
-    torch.manual_seed(config.seed)
-    network = Stlm(architecture_named(config.architecture))
-    if config.initial_weights is None:
-        logger.warning(
-            "NO INITIAL WEIGHTS: both streams and the decoder start RANDOM; give --initial-weights: "
-            "MobileSAM's for stlm, or a checkpoint of the same architecture"
-        )
-    else:
-        logger.info("initial weights: %s", load_initial(network, locate(config.initial_weights)))
-    network.to(device)
-    spec = ModelSpec(
-        category=loaded.name,
-        architecture=config.architecture,
-        input_size=config.image_size,
-        map_size=config.image_size,
-        weights_sha256="",
-    )
-    teacher = build_teacher(config.teacher, weights=config.teacher_weights, image_size=config.image_size).to(device)
-    if config.teacher_weights is None:
-        settle(teacher, prepare(torch.from_numpy(np.stack(images[:SETTLING_IMAGES])).to(device), spec))
-    pseudo_anomalies = PseudoAnomalies(
-        config.pseudo_anomalies.split("+"),
-        images=images,
-        textures=source,
-        probability=config.anomaly_probability,
-        largest_beta=config.largest_beta,
-    )
-    batches = Batches(
-        images,
-        pseudo_anomalies=pseudo_anomalies,
-        variation=Variation(config.exposure_jitter, config.flip_horizontal, config.flip_vertical),
-        batch_size=config.batch_size,
-        seed=config.seed,
-    )
-    write_text(folder / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
-    history: list[str] = []
-
-    def keep(losses: EpochLosses) -> None:
-        history.append(json.dumps(dataclasses.asdict(losses)))
-        write_text(folder / "history.jsonl", "\n".join(history) + "\n")
-        save(checkpoint, _finished(network, spec, config))
-
-    logger.info(
-        "training %s on %d pictures (%d held out) at %d x %d on %s",
-        config.architecture,
-        len(images),
-        len(held_out),
-        *config.image_size,
-        device,
-    )
-    if not train(network, teacher, batches, spec=spec, config=config, after_epoch=keep):
-        logger.warning("interrupted; the model is kept as it is")
-    scores = score_images(Inspector(network, spec), held_out)
-    threshold = good_quantile(scores, false_alarm_rate=config.false_alarm_rate)
-    spec = dataclasses.replace(spec, threshold=threshold, normal_score_range=(min(scores), max(scores)))
-    save(checkpoint, _finished(network, spec, config))
-    logger.info(
-        "threshold %.4f from %d held-out good pictures, expected false-alarm rate %.3g",
-        threshold.value,
-        threshold.images,
-        threshold.false_alarm_rate,
-    )
-    return checkpoint
+        unfinished = (folder / STATE_NAME).exists()
+        advice = f"go on with python -m train resume {folder}, or " if unfinished else ""
+        raise OutputError(f"{checkpoint} exists; {advice}choose another folder with --output, or delete it")
+    return _run(config, Sources(data, category, textures), folder, state=None)
 
 
-def recalibrate(
-    path: Path, *, data: Path, category: str | None, device: str, false_alarm_rate: float | None
-) -> tuple[Threshold | None, Threshold]:
-    """Choose the threshold of a checkpoint again and write it there.
+def resume(folder: Path) -> Path:
+    """Go on with a run that was killed or interrupted, from the last epoch that it finished.
 
-    With the data it was trained on, the pictures are those that the training held out.
+    On a CPU the rest is bit for bit what it would have been.
 
     Returns:
-        The threshold before (None if there was none) and the new one.
+        The checkpoint's path.
+    Raises:
+        StlmError: if there is no run, or it is finished; otherwise as `fit`.
     """
-    checkpoint = load(path)
-    config = from_dict(checkpoint.config)
-    samples = load_category(data, category).train
-    good = load_images(samples, size=checkpoint.spec.input_size, skip_corrupt=config.skip_corrupt)
-    _, held_out = split(good, holdout=config.holdout, seed=config.seed)
-    scores = score_images(Inspector(checkpoint.network, checkpoint.spec).to(choose_device(device)), held_out)
-    rate = config.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
-    threshold = good_quantile(scores, false_alarm_rate=rate)
-    spec = dataclasses.replace(checkpoint.spec, threshold=threshold, normal_score_range=(min(scores), max(scores)))
-    save(path, dataclasses.replace(checkpoint, spec=spec))
-    return checkpoint.spec.threshold, threshold
+    config, sources = read_record(folder)
+    if (folder / CHECKPOINT_NAME).exists() and not (folder / STATE_NAME).exists():
+        raise CheckpointError(f"{folder} is finished, nothing is left to train; see {folder / CHECKPOINT_NAME}")
+    state = folder / STATE_NAME
+    return _run(config, sources, folder, state=state if state.exists() else None)
 
 
-def _finished(network: Stlm, spec: ModelSpec, config: TrainConfig) -> Checkpoint:
-    return Checkpoint(
-        network, dataclasses.replace(spec, weights_sha256=fingerprint(network.state_dict())), config.to_dict()
+def _run(config: TrainConfig, sources: Sources, folder: Path, *, state: Path | None) -> Path:
+    with ExitStack() as stack:
+        processes, device = stack.enter_context(joined(choose_device(config.device)))
+        loaded = load_category(sources.data, sources.category)
+        textures = texture_source(sources.textures)
+        rotation = rotation_for(config.rotation, loaded.name)
+        good = load_images(loaded.train, size=config.image_size, skip_corrupt=config.skip_corrupt)
+        make_folder(folder)
+        images, held_out = split(good, holdout=config.holdout, seed=config.seed)
+        batches = stack.enter_context(
+            Batches(
+                images,
+                pseudo_anomalies=_pseudo_anomalies(config, images, textures),
+                batch_size=config.batch_size,
+                seed=config.seed,
+                rotation=rotation,
+                variation=Variation(config.exposure_jitter, config.flip_horizontal, config.flip_vertical),
+                workers=config.workers,
+                process=processes.index,
+                processes=processes.count,
+            )
+        )
+        spec = ModelSpec(
+            category=loaded.name,
+            architecture=config.architecture,
+            input_size=config.image_size,
+            map_size=config.image_size,
+            weights_sha256="",
+        )
+        objective, guidance = _build(config, spec, images, device=device, processes=processes)
+        training = begin(objective, config, steps_per_epoch=len(batches))
+        if processes.is_main:
+            write_record(folder, config, sources, device=device, processes=processes.count)
+        if state is not None:
+            training.restore(state)
+            logger.info("going on after epoch %d", training.epoch)
+        elif processes.is_main:
+            training.save(folder / STATE_NAME)
+        logger.info(
+            "training %s on %d pictures (%d held out) at %d x %d on %s%s",
+            config.architecture,
+            len(images),
+            len(held_out),
+            *config.image_size,
+            device,
+            f" and {processes.count - 1} more" if processes.count > 1 else "",
+        )
+        keeper = _Keeper(folder, config, spec, training, guidance, processes=processes)
+        if config.patience or config.tensorboard:
+            shown = held_out[:HELD_OUT_WATCHED]
+            drawn = _pseudo_anomalies(config, shown, textures)
+            watched = Batches(shown, pseudo_anomalies=drawn, batch_size=config.batch_size, seed=config.seed + 1)
+            keeper.watch(watched)
+            if config.tensorboard and processes.is_main:
+                keeper.board = stack.enter_context(
+                    closing(Board(folder / "tensorboard", first=next(iter(watched.epoch(0)))))
+                )
+        ending = train(
+            training,
+            guidance,
+            batches,
+            config=config,
+            after_epoch=keeper,
+            processes=processes,
+            failures=folder / "failed",
+        )
+        if processes.is_main:
+            keeper.finish(ending, held_out)
+    return folder / CHECKPOINT_NAME
+
+
+class _Keeper:
+    """Writes the run's folder after each epoch and at the end, and says when the held-out loss falls no more."""
+
+    def __init__(
+        self,
+        folder: Path,
+        config: TrainConfig,
+        spec: ModelSpec,
+        training: Training,
+        guidance: Guidance | None,
+        *,
+        processes: Processes,
+    ) -> None:
+        self.folder = folder
+        self.config = config
+        self.spec = spec
+        self.training = training
+        self.guidance = guidance
+        self.processes = processes
+        self.network = training.objective.network
+        self.board: Board | None = None
+        self._watched: Batches | None = None
+        self._patience = Patience(config.patience, training.history)
+
+    def watch(self, batches: Batches) -> None:
+        """Measure the loss on these pictures after each epoch."""
+        self._watched = batches
+
+    def __call__(self, record: EpochRecord) -> bool:
+        """Keep what the epoch gave; True if the training shall end."""
+        better = True
+        if self._watched is not None:
+            loss = held_out_loss(self.training.objective, self.guidance, self._watched)
+            record = dataclasses.replace(record, held_out=loss)
+            better = self._patience.improves(loss) or not self.config.patience
+        self.training.history.append(record)
+        if self.processes.is_main:
+            lines = [json.dumps(dataclasses.asdict(entry)) for entry in self.training.history]
+            write_text(self.folder / "history.jsonl", "\n".join(lines) + "\n")
+            if better:
+                self._save(self.spec)
+            self.training.save(self.folder / STATE_NAME)
+            if self.board is not None:
+                self.board.show(record, Inspector(self.network, self.spec))
+        return bool(self.config.patience) and self._patience.over
+
+    def finish(self, ending: Ending, held_out: list[Image]) -> None:
+        """Choose the threshold and write the finished checkpoint."""
+        checkpoint = self.folder / CHECKPOINT_NAME
+        if ending is Ending.INTERRUPTED:
+            logger.warning(
+                "interrupted; the model is kept as it is, and python -m train resume %s goes on after epoch %d",
+                self.folder,
+                self.training.epoch,
+            )
+        elif self.config.patience and checkpoint.exists():
+            logger.info("%s; the best epoch's weights are kept", ending.value)
+            self.network.load_state_dict(load(checkpoint).network.state_dict())
+        scores = score_images(Inspector(self.network, self.spec), held_out)
+        threshold = good_quantile(scores, false_alarm_rate=self.config.false_alarm_rate)
+        self._save(dataclasses.replace(self.spec, threshold=threshold, normal_score_range=(min(scores), max(scores))))
+        if ending is not Ending.INTERRUPTED:
+            (self.folder / STATE_NAME).unlink(missing_ok=True)
+        logger.info("%s", describe(None, threshold))
+
+    def _save(self, spec: ModelSpec) -> None:
+        spec = dataclasses.replace(spec, weights_sha256=fingerprint(self.network.state_dict()))
+        save(self.folder / CHECKPOINT_NAME, Checkpoint(self.network, spec, self.config.to_dict()))
+
+
+def _pseudo_anomalies(config: TrainConfig, images: list[Image], textures: TextureSource) -> PseudoAnomalies:
+    return PseudoAnomalies(
+        config.pseudo_anomalies.split("+"),
+        images=images,
+        textures=textures,
+        probability=config.anomaly_probability,
+        largest_beta=config.largest_beta,
+        texture_tone=config.texture_tone,
     )
+
+
+def _build(
+    config: TrainConfig, spec: ModelSpec, images: list[Image], *, device: torch.device, processes: Processes
+) -> tuple[Objective, Guidance | None]:
+    """The network with its losses and the teacher's guidance, on the device; the same weights in every process."""
+    torch.manual_seed(config.seed)
+    network = Stlm(architecture_named(config.architecture), config.design, image_size=config.image_size)
+    with main_first(processes):
+        if config.initial_weights == RANDOM:
+            logger.warning(
+                "NO INITIAL WEIGHTS: both streams and the decoder start RANDOM; give --initial-weights: "
+                "MobileSAM's for stlm, or a checkpoint of the same architecture"
+            )
+        else:
+            logger.info("initial weights: %s", load_initial(network, locate(config.initial_weights)))
+        guidance = None
+        channels = network.architecture.embedding_channels
+        if config.teacher != "none":
+            teacher = build_teacher(
+                config.teacher,
+                weights=config.teacher_weights,
+                image_size=config.image_size,
+                masks=config.distillation == "logits",
+            ).to(device)
+            channels = teacher.channels
+    if config.teacher != "none":
+        if config.teacher_weights == RANDOM:
+            settle(teacher, prepare(torch.from_numpy(np.stack(images[:SETTLING_IMAGES])).to(device), spec))
+        if isinstance(network.plain, Teacher):
+            network.plain.load_state_dict(teacher.state_dict())
+        guidance = make_guidance(
+            teacher,
+            spec=spec,
+            layers=config.layers,
+            precision=config.teacher_precision,
+            compile_teacher=config.compile_teacher,
+            cache_gb=config.teacher_cache_gb,
+        )
+    if processes.count > 1:
+        share_batch_norms(network)
+    objective = Objective(network, config, spec=spec, teacher_channels=channels)
+    if objective.mask_heads and config.initial_weights != RANDOM:
+        tensors = mask_head_tensors(read_tensors(locate(config.initial_weights)))
+        for head in objective.mask_heads:
+            head.load_state_dict(tensors or head.state_dict())
+    return objective.to(device).to(memory_format=torch.channels_last), guidance

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stlm_edge.network.decoder import Features
+from stlm_edge.network.design import Layers
 from stlm_edge.network.encoder import STRIDE
-from stlm_edge.spec import ModelSpec
+from stlm_edge.network.teacher import Teacher
+from stlm_edge.spec import ModelSpec, Size
 
 LEVELS = 4
 """Of the pyramid, each half as large as the one before; the last makes cells of 2 x 2 pixels."""
@@ -30,38 +32,64 @@ FAINTEST_LIGHT = 8.0
 FAINTEST_ENERGY = 0.01
 
 
-class GaborTeacher(nn.Module):
-    """Frozen filters with the interface of `train.teacher.Teacher`.
+class GaborTeacher(Teacher):
+    """Frozen filters in the place of a network.
 
     L1 has the mean and the highest energy of each cell at each scale and orientation and the cell's tone, L2 the same
     averaged over 3 x 3 cells. All are logarithms of contrasts, so exposure does not matter, and are standardised with
     the mean and deviation that `settle` finds.
     """
 
-    channels = 2 * LEVELS * ORIENTATIONS + 1
+    def __init__(self, image_size: Size) -> None:
+        nn.Module.__init__(self)  # not Teacher's: there is no decoder
+        self.encoder = GaborFilters(image_size)
+        self.requires_grad_(False)
+        self.eval()
 
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__()
-        self.register_buffer("bank", _bank())
-        self.register_buffer("pixel_mean", torch.tensor(spec.pixel_mean).reshape(1, 3, 1, 1))
-        self.register_buffer("pixel_std", torch.tensor(spec.pixel_std).reshape(1, 3, 1, 1))
-        self.register_buffer("mean", torch.zeros(1, self.channels, 1, 1))
-        self.register_buffer("deviation", torch.ones(1, self.channels, 1, 1))
+    @property
+    def channels(self) -> int:
+        """Of L1 and L2."""
+        return GaborFilters.channels
 
     @torch.no_grad()
-    def forward(self, pixels: Tensor) -> Features:
+    def forward(self, pixels: Tensor, layers: Layers = "l1+l2") -> Features:
         """
         Args:
             pixels: (N, 3, H, W), normalised RGB.
         Returns:
-            L1 and L2, each (N, channels, H / 16, W / 16).
+            L1, L2 or both, each (N, channels, H / 16, W / 16).
         """
-        layer1 = (self._describe(pixels) - self.mean) / self.deviation
-        return layer1, F.avg_pool2d(layer1, 3, stride=1, padding=1, count_include_pad=False)
+        layer1 = self.encoder(pixels)
+        layer2 = F.avg_pool2d(layer1, 3, stride=1, padding=1, count_include_pad=False)
+        return {"l1": (layer1,), "l2": (layer2,), "l1+l2": (layer1, layer2)}[layers]
 
     @torch.no_grad()
     def settle(self, pixels: Tensor) -> None:
         """Take mean and deviation of each channel from real pictures, (N, 3, H, W)."""
+        self.encoder.settle(pixels)
+
+
+class GaborFilters(nn.Module):
+    """The filters, with their standardisation; parameters and no buffers, since a teacher is where its parameters are."""
+
+    channels = 2 * LEVELS * ORIENTATIONS + 1
+
+    def __init__(self, image_size: Size) -> None:
+        super().__init__()
+        spec = ModelSpec("", "", image_size, image_size, "")
+        self.bank = nn.Parameter(_bank())
+        self.pixel_mean = nn.Parameter(torch.tensor(spec.pixel_mean).reshape(1, 3, 1, 1))
+        self.pixel_std = nn.Parameter(torch.tensor(spec.pixel_std).reshape(1, 3, 1, 1))
+        self.mean = nn.Parameter(torch.zeros(1, self.channels, 1, 1))
+        self.deviation = nn.Parameter(torch.ones(1, self.channels, 1, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) → (N, channels, H / 16, W / 16)."""
+        described: Tensor = (self._describe(pixels) - self.mean) / self.deviation
+        return described
+
+    def settle(self, pixels: Tensor) -> None:
+        """See `GaborTeacher.settle`."""
         described = self._describe(pixels)
         self.mean.copy_(described.mean(dim=(0, 2, 3), keepdim=True))
         self.deviation.copy_(described.std(dim=(0, 2, 3), keepdim=True).clamp_min(1e-3))

@@ -2,145 +2,160 @@
 
 from __future__ import annotations
 
+import resource
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
 from types import FrameType
 
 import torch
 from torch import Tensor
-from torch.optim import SGD, Adam, Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR
 from tqdm import tqdm
 
 from stlm_edge.errors import TrainingError
-from stlm_edge.network.inspector import prepare
-from stlm_edge.network.stlm import Stlm
-from stlm_edge.spec import ModelSpec
 from train.config import TrainConfig
 from train.data import Batch, Batches
-from train.losses import any_in_cell, bce_dice_loss, distillation_loss, focal_loss, l1_loss, shrink_mask
-from train.teacher import Projections, Teacher
+from train.distributed import Processes, agree, average, average_gradients
+from train.failure import save_failure
+from train.guidance import Guidance
+from train.objective import LossTerms
+from train.training import EpochRecord, Stage, Training, enter, stage_of
 
 
-@dataclass(frozen=True)
-class LossTerms:
-    """The terms of equation 8, each a scalar: distillation of both streams, segmentation of the pseudo anomalies."""
+class Ending(Enum):
+    """Why a training ended."""
 
-    plain: Tensor
-    denoising: Tensor
-    segmentation: Tensor
-
-    @property
-    def total(self) -> Tensor:
-        return self.plain + self.denoising + self.segmentation
-
-
-@dataclass(frozen=True)
-class EpochLosses:
-    """Means over one epoch."""
-
-    epoch: int
-    plain: float
-    denoising: float
-    segmentation: float
-
-
-def make_optimisers(network: Stlm, projections: Projections, config: TrainConfig) -> tuple[Optimizer, ...]:
-    """Adam for streams and decoder; for the feature aggregation SGD with DeSTSeg's settings, or Adam (paper, 4.1.3)."""
-    modules = (network.plain, network.denoising, network.decoder, projections)
-    streams = [parameter for module in modules for parameter in module.parameters()]
-    betas = (0.5, 0.999)
-    aggregation = network.feature_aggregation
-    if config.head_optimiser == "adam":
-        everything = [*streams, *aggregation.parameters()]
-        return (Adam(everything, lr=config.learning_rate, betas=betas),)
-    head = [*aggregation.aspp.parameters(), *aggregation.head.parameters()]
-    return (
-        Adam(streams, lr=config.learning_rate, betas=betas),
-        SGD(
-            [{"params": [*aggregation.res.parameters()], "lr": 0.1}, {"params": head, "lr": 0.01}],
-            momentum=0.9,
-            weight_decay=1e-4,
-        ),
-    )
-
-
-def compute_losses(
-    network: Stlm, teacher: Teacher, projections: Projections, batch: Batch, *, spec: ModelSpec, config: TrainConfig
-) -> LossTerms:
-    """The terms of equation 8 for one batch; the teacher sees the pseudo-anomalous and the clean pictures at once."""
-    clean, pseudo = prepare(batch.clean, spec), prepare(batch.pseudo, spec)
-    taught = teacher(torch.cat([pseudo, clean]))
-    features = network.features(pseudo)
-    logits = network.aggregate(features)
-    shrink = any_in_cell if config.mask_target == "any" else shrink_mask
-    target = shrink(batch.mask, (logits.shape[2], logits.shape[3]))
-    if config.segmentation_loss == "bce-dice":
-        segmentation = bce_dice_loss(logits, target)
-    else:
-        prediction = torch.sigmoid(logits)
-        segmentation = focal_loss(prediction, target) + l1_loss(prediction, target)
-    count = len(clean)
-    return LossTerms(
-        plain=distillation_loss(projections(features.plain), [layer[:count] for layer in taught]),
-        denoising=distillation_loss(projections(features.denoising), [layer[count:] for layer in taught]),
-        segmentation=segmentation,
-    )
+    FINISHED = "all epochs were trained"
+    INTERRUPTED = "interrupted by Ctrl-C"
+    PLATEAU = "the loss on the held-out pictures no longer fell"
 
 
 def train(
-    network: Stlm,
-    teacher: Teacher,
+    training: Training,
+    guidance: Guidance | None,
     batches: Batches,
     *,
-    spec: ModelSpec,
     config: TrainConfig,
-    after_epoch: Callable[[EpochLosses], None],
-) -> bool:
-    """Train in place, on the device where the network is; leaves it in evaluation mode.
+    after_epoch: Callable[[EpochRecord], bool],
+    processes: Processes | None = None,
+    failures: Path | None = None,
+) -> Ending:
+    """Train in place, on the device where the network is, from the epoch after `training.epoch` on.
 
     Ctrl-C ends the training after the step at hand and keeps what was learnt.
 
-    Returns:
-        True if all epochs were trained, False if they were cut short by Ctrl-C.
+    Args:
+        guidance: None without a teacher.
+        after_epoch: is told what the epoch gave and says whether to stop.
+        failures: folder for a batch whose losses are no numbers.
     Raises:
-        TrainingError: if a loss is not a finite number.
+        TrainingError: if a loss is not a finite number, or memory runs out.
     """
-    device = next(network.parameters()).device
-    network.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
-    teacher.to(memory_format=torch.channels_last)
-    projections = Projections(network.architecture.embedding_channels, teacher.channels).to(device)
-    optimisers = make_optimisers(network, projections, config)
-    schedulers = [CosineAnnealingLR(optimiser, config.epochs * len(batches)) for optimiser in optimisers]
-    network.train()
-    with deferred_interrupt() as interrupted, tqdm(total=config.epochs * len(batches), unit="step") as progress:
-        for epoch in range(1, config.epochs + 1):
+    processes = processes or Processes()
+    objective = training.objective
+    ending = Ending.FINISHED
+    total = config.epochs * len(batches)
+    with (
+        deferred_interrupt() as interrupted,
+        tqdm(
+            total=total, initial=training.epoch * len(batches), unit="step", disable=not processes.is_main
+        ) as progress,
+    ):
+        for epoch in range(training.epoch + 1, config.epochs + 1):
+            stage = stage_of(epoch, config)
+            enter(stage, objective)
+            start_s = time.perf_counter()
             sums = torch.zeros(3)
-            for batch in batches.epoch():
-                terms = compute_losses(network, teacher, projections, batch.to(device), spec=spec, config=config)
-                for optimiser in optimisers:
-                    optimiser.zero_grad(set_to_none=True)
-                terms.total.backward()  # type: ignore[no-untyped-call]
-                for optimiser in optimisers:
-                    optimiser.step()
-                if config.schedule == "cosine":
-                    for scheduler in schedulers:
-                        scheduler.step()
-                sums += _checked(terms, epoch=epoch)
+            for step, batch in enumerate(batches.epoch(epoch), start=1):
+                last = step == len(batches)
+                values = _step(training, guidance, batch, stage=stage, config=config, step=step, last=last)
+                if not values.isfinite().all():
+                    _fail(failures, batch, values, epoch=epoch, step=step)
+                sums += values
                 progress.update()
-                if interrupted():
-                    network.eval()
-                    return False
-            means = EpochLosses(epoch, *(sums / len(batches)).tolist())
-            progress.set_description_str(
-                f"epoch {epoch}/{config.epochs}  plain {means.plain:.3f}  denoising {means.denoising:.3f}  "
-                f"segmentation {means.segmentation:.3f}"
+                if agree(interrupted(), training.device):
+                    objective.eval()
+                    return Ending.INTERRUPTED
+            training.epoch = epoch
+            record = _record(
+                epoch, average(sums / len(batches), training.device), batches, seconds=time.perf_counter() - start_s
             )
-            after_epoch(means)
-    network.eval()
-    return True
+            progress.set_description_str(str(record))
+            if after_epoch(record):
+                ending = Ending.PLATEAU
+                break
+    objective.eval()
+    return ending
+
+
+def _step(
+    training: Training,
+    guidance: Guidance | None,
+    batch: Batch,
+    *,
+    stage: Stage,
+    config: TrainConfig,
+    step: int,
+    last: bool,
+) -> Tensor:
+    """Forward, backward, and every `config.accumulate` steps a move of the weights; returns the terms' values (3,)."""
+    try:
+        batch = batch.to(training.device)
+        taught = guidance(batch) if guidance is not None and stage is not Stage.AGGREGATION else None
+        terms: LossTerms = training.objective(batch, taught, aggregate=stage is not Stage.STREAMS)
+        training.scaler.scale(terms.total / config.accumulate).backward()  # type: ignore[no-untyped-call]
+        if step % config.accumulate == 0 or last:
+            average_gradients(training.objective.parameters())
+            training.move()
+        return terms.values().cpu()
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        height, width = config.image_size
+        raise TrainingError(
+            f"memory ran out in a step of {config.batch_size} pictures of {height} x {width} in {config.precision}; "
+            "lower --batch-size (with --accumulate as much higher the weights move as before), or try --precision bf16 "
+            "or a smaller --image-size"
+        ) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """On a GPU torch has a class for it, on a CPU only words."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def _record(epoch: int, means: Tensor, batches: Batches, *, seconds: float) -> EpochRecord:
+    plain, denoising, segmentation = means.tolist()
+    return EpochRecord(
+        epoch,
+        plain,
+        denoising,
+        segmentation,
+        pictures_per_s=len(batches) * batches.batch_size / seconds,
+        memory_gb=peak_memory_bytes() / 1e9,
+    )
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that was in use so far: of the GPU where there is one, else of this process."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _fail(failures: Path | None, batch: Batch, values: Tensor, *, epoch: int, step: int) -> None:
+    saved = (
+        ""
+        if failures is None
+        else f"; {save_failure(failures, batch, values, epoch=epoch, step=step)} has its pictures"
+    )
+    raise TrainingError(
+        f"in step {step} of epoch {epoch} the losses became {values.tolist()}, expected finite numbers{saved}; lower "
+        "--learning-rate"
+    )
 
 
 @contextmanager
@@ -158,12 +173,3 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
         yield lambda: seen
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-def _checked(terms: LossTerms, *, epoch: int) -> Tensor:
-    values = torch.stack([terms.plain, terms.denoising, terms.segmentation]).detach().cpu()
-    if not values.isfinite().all():
-        raise TrainingError(
-            f"in epoch {epoch} the losses became {values.tolist()}, expected finite numbers; lower --learning-rate"
-        )
-    return values

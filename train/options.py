@@ -29,9 +29,28 @@ class SizeType(click.ParamType[Size]):
         return int(match[1]), int(match[2] or match[1])
 
 
-def training_options(command: Command) -> Command:
-    """Add an option for each field of `TrainConfig`; one that is not given is None, so that presets show through."""
+class SeedsType(click.ParamType[tuple[int, ...]]):
+    """Whole numbers, separated by commas."""
+
+    name = "seeds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:  # noqa: ARG002
+        if isinstance(value, tuple):
+            return value
+        if re.fullmatch(r"\d+(,\d+)*", value) is None:
+            self.fail(f"{value!r} is no list of seeds, expected whole numbers such as 0,1,2")
+        return tuple(int(seed) for seed in value.split(","))
+
+
+def training_options(command: Command, *, without: tuple[str, ...] = ()) -> Command:
+    """Add an option for each field of `TrainConfig`; one that is not given is None, so that presets show through.
+
+    Args:
+        without: fields that the command sets by itself.
+    """
     for entry in reversed(dataclasses.fields(TrainConfig)):
+        if entry.name in without:
+            continue
         flag = "--" + entry.name.replace("_", "-")
         if HINTS[entry.name] is bool:
             flag = f"{flag}/--no-{flag.removeprefix('--')}"

@@ -9,12 +9,14 @@ import numpy as np
 from stlm_edge.datasets import load_category
 from stlm_edge.drawing import contact_sheet, draw_regions
 from stlm_edge.imaging import Image, write_image
+from train.augment import rotate, rotation_for
 from train.config import TrainConfig
 from train.data import load_images
 from train.pseudo import PseudoAnomalies
 from train.textures import texture_source
 
 MOST_PICTURES = 12
+"""Spread over the training pictures, which are often sorted by day or by light."""
 
 
 def preview(
@@ -22,12 +24,16 @@ def preview(
 ) -> Path:
     """Draw a contact sheet: good picture, with a pseudo anomaly, where it is; `count` rows for each kind.
 
+    The good pictures are shown as the training turns them.
+
     Returns:
         `output`, written as a picture.
     Raises:
         StlmError: in the words of whatever is wrong with pictures, textures or the output.
     """
-    samples = load_category(data, category).train[:MOST_PICTURES]
+    loaded = load_category(data, category)
+    turn = rotation_for(config.rotation, loaded.name)
+    samples = loaded.train[:: -(-len(loaded.train) // MOST_PICTURES)]
     images = load_images(samples, size=config.image_size, skip_corrupt=config.skip_corrupt)
     source = texture_source(textures)
     rng = np.random.default_rng(config.seed)
@@ -38,9 +44,10 @@ def preview(
             [kind], images=images, textures=source, probability=1.0, largest_beta=config.largest_beta
         )
         for index in range(count):
-            normal = images[index % len(images)]
+            normal = rotate(rng, images[index % len(images)], turn)
             pseudo, mask = drawer.draw(rng, normal)
             rows.append([normal, pseudo, draw_regions(pseudo, mask.astype(np.float32), threshold=0.5)])
-            captions.append(f"{kind}, {100 * mask.mean():.1f} % of the picture")
-    write_image(output, contact_sheet(rows, titles=("good picture", "pseudo anomaly", "its mask"), captions=captions))
+            captions.append(f"{kind}\n{100 * mask.mean():.2g} % of the picture")
+    titles = ("good picture" if turn == "none" else "good picture, turned", "pseudo anomaly", "its mask")
+    write_image(output, contact_sheet(rows, titles=titles, captions=captions))
     return output

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -17,6 +20,9 @@ Gradients = NDArray[np.float64]
 LARGEST_SCALE_EXPONENT = 5
 SMALLEST_CELL = 32
 """Pixels of a noise cell: two cells of the anomaly map, less would vanish from the target between its cells."""
+BAND_ELEMENTS = 1 << 15
+"""Of the noise at once. They fit into the cache, and the product is too small for NumPy's threads: a loader's worker
+has one core, and results do not depend on how many there are."""
 NOISE_THRESHOLD = 0.5
 LARGEST_BETA = 0.8
 LARGEST_ANGLE_DEGREES = 90.0
@@ -36,7 +42,8 @@ def perlin_noise(gradients: Gradients, shape: Size) -> Noise:
     """Perlin noise over a picture, times sqrt(2).
 
     Along x the noise is a sum of terms, each a lattice value of row p times a function of the column alone; so it is
-    spread over the columns first, lattice row by lattice row, and then over the rows, by matrix products.
+    spread over the columns first, lattice row by lattice row, and then over the rows: each lies between two lattice
+    rows, with four such terms in all, and is done with its neighbours as a product of (rows, 4) and (4, columns).
 
     Args:
         gradients: (r0 + 1, r1 + 1, 2), as from `perlin_gradients`.
@@ -44,11 +51,19 @@ def perlin_noise(gradients: Gradients, shape: Size) -> Noise:
     Returns:
         (H, W) float32 in -1 … 1, 0 at lattice points.
     """
-    row_value, row_slope = _weights(shape[0], gradients.shape[0] - 1)
-    column_value, column_slope = _weights(shape[1], gradients.shape[1] - 1)
     scaled = (math.sqrt(2) * gradients).astype(np.float32)
-    across = np.concatenate((scaled[..., 0] @ column_value.T, scaled[..., 1] @ column_slope.T))
-    return np.asarray(np.concatenate((row_slope, row_value), axis=1) @ across, np.float32)
+    column = _weights(shape[1], gradients.shape[1] - 1)
+    left, right = scaled[:, column.cell], scaled[:, column.cell + 1]
+    with_rows = column.near * left[..., 0] + column.far * right[..., 0]
+    with_columns = column.near_slope * left[..., 1] + column.far_slope * right[..., 1]
+    row = _weights(shape[0], gradients.shape[0] - 1)
+    weights = np.stack((row.near_slope, row.near, row.far_slope, row.far), axis=1)
+    noise = np.empty(shape, np.float32)
+    for start, stop in _bands(row.cell, BAND_ELEMENTS // shape[1]):
+        cell = int(row.cell[start])
+        lines = np.stack((with_rows[cell], with_columns[cell], with_rows[cell + 1], with_columns[cell + 1]))
+        np.matmul(weights[start:stop], lines, out=noise[start:stop])
+    return noise
 
 
 def rotate_noise(noise: Noise, angle_degrees: float) -> Noise:
@@ -72,8 +87,8 @@ def blend(normal: Image, texture: Image, mask: Mask, beta: float) -> Image:
         (H, W, 3) uint8.
     """
     blended = normal.copy()
-    inside = np.flatnonzero(mask)
-    old, new = normal.reshape(-1, 3)[inside], texture.reshape(-1, 3)[inside]
+    inside = np.flatnonzero(mask.astype(bool))  # ten times as fast as on numbers
+    old, new = (image.reshape(-1, 3).take(inside, axis=0) for image in (normal, texture))
     blended.reshape(-1, 3)[inside] = ((1 - beta) * new + beta * old).astype(np.uint8)
     return blended
 
@@ -104,19 +119,36 @@ def synthesise(
     return blend(normal, texture, mask, rng.uniform(0, largest_beta)), mask
 
 
-def _weights(length: int, cells: int) -> tuple[Noise, Noise]:
-    """What each lattice line adds at each pixel along one side: the fade, and the fade times the distance.
+@dataclass(frozen=True)
+class _Weights:
+    """What the two lattice lines around each pixel add to it along one side, each (length,).
 
-    Returns:
-        Twice (length, cells + 1) float32, two entries of each row not 0.
+    Attributes:
+        cell: the number of the nearer to the beginning; the other is the next.
+        near, far: the fade.
+        near_slope, far_slope: the fade times the distance.
     """
+
+    cell: NDArray[np.intp]
+    near: Noise
+    far: Noise
+    near_slope: Noise
+    far_slope: Noise
+
+
+def _weights(length: int, cells: int) -> _Weights:
     position = np.arange(length) * (cells / length)
     cell = np.floor(position).astype(np.intp)
     fraction = position - cell
-    fade = fraction**3 * (fraction * (fraction * 6 - 15) + 10)
-    value = np.zeros((length, cells + 1), np.float32)
-    slope = np.zeros_like(value)
-    pixel = np.arange(length)
-    value[pixel, cell], value[pixel, cell + 1] = 1 - fade, fade
-    slope[pixel, cell], slope[pixel, cell + 1] = (1 - fade) * fraction, fade * (fraction - 1)
-    return value, slope
+    far = fraction**3 * (fraction * (fraction * 6 - 15) + 10)
+    near = 1 - far
+    parts = (near, far, near * fraction, far * (fraction - 1))
+    return _Weights(cell, *(part.astype(np.float32) for part in parts))
+
+
+def _bands(cells: NDArray[np.intp], most_rows: int) -> Iterator[tuple[int, int]]:
+    """Stretches of rows, [start, stop), that lie in one lattice row and are not more than that many."""
+    edges = [0, *(np.flatnonzero(np.diff(cells)) + 1).tolist(), len(cells)]
+    for begin, end in pairwise(edges):
+        for start in range(begin, end, max(1, most_rows)):
+            yield start, min(start + max(1, most_rows), end)

@@ -1,4 +1,4 @@
-"""A threshold from held-out good pictures: no defect is needed to choose it."""
+"""A threshold from held-out good pictures, for which no defect is needed, or from labelled ones."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from stlm_edge.errors import DataError
+from stlm_edge.metrics import best_f1
 from stlm_edge.spec import Threshold
 
 logger = logging.getLogger(__name__)
+
+CONFIDENCE = 0.95
 
 
 def good_quantile(scores: Sequence[float], *, false_alarm_rate: float) -> Threshold:
@@ -47,4 +50,70 @@ def good_quantile(scores: Sequence[float], *, false_alarm_rate: float) -> Thresh
         method="good-quantile",
         images=count,
         false_alarm_rate=allowed / (count + 1),
+        false_alarm_interval=false_alarm_interval(allowed, count, confidence=CONFIDENCE),
     )
+
+
+def f1_optimal(scores: Sequence[float], defective: Sequence[bool]) -> Threshold:
+    """The threshold with the highest F1 on labelled pictures.
+
+    It stands halfway between the lowest score that it calls anomalous and the next lower one: that changes no verdict
+    on these pictures, and the rounding of another backend flips none.
+
+    Raises:
+        DataError: if defective or good pictures are missing.
+    """
+    labels = np.array(defective, bool)
+    if not labels.any() or labels.all():
+        raise DataError(
+            f"found {np.count_nonzero(labels)} defective and {np.count_nonzero(~labels)} good test pictures, expected "
+            "both for an F1-optimal threshold; add them, or choose from good pictures alone: --method good"
+        )
+    values = np.array(scores, np.float64)
+    reached = best_f1(values, labels).threshold
+    below = values[values < reached]
+    value = (reached + below.max()) / 2 if below.size else reached
+    return Threshold(value=float(value), method="f1-optimal", images=len(values))
+
+
+def false_alarm_interval(allowed: int, count: int, *, confidence: float) -> tuple[float, float]:
+    """Between which rates the true one lies when the threshold is just above the `allowed`-th highest of `count`.
+
+    The share of the distribution above that order statistic is Beta(j, n + 1 - j) distributed, whatever the
+    distribution (Wilks 1941); the interval leaves out (1 - confidence) / 2 on either side.
+
+    Args:
+        allowed: j, 1 to `count`.
+        count: n, held-out good pictures.
+    """
+    tail = (1 - confidence) / 2
+    return _beta_quantile(tail, allowed, count), _beta_quantile(1 - tail, allowed, count)
+
+
+def _beta_quantile(probability: float, successes: int, trials: int) -> float:
+    """The rate at which at least `successes` of `trials` happen with `probability`: Beta(j, n + 1 - j)'s quantile."""
+    low, high = 0.0, 1.0
+    while (middle := (low + high) / 2) not in (low, high):
+        if _at_least(successes, trials, rate=middle) < probability:
+            low = middle
+        else:
+            high = middle
+    return middle
+
+
+def _at_least(successes: int, trials: int, *, rate: float) -> float:
+    """P(Binomial(trials, rate) >= successes), 0 < rate < 1, summed over the shorter of both tails."""
+    upper = trials - successes + 1 <= successes
+    counts = range(successes, trials + 1) if upper else range(successes)
+    log_rate, log_rest = math.log(rate), math.log1p(-rate)
+    total = math.fsum(
+        math.exp(
+            math.lgamma(trials + 1)
+            - math.lgamma(count + 1)
+            - math.lgamma(trials - count + 1)
+            + count * log_rate
+            + (trials - count) * log_rest
+        )
+        for count in counts
+    )
+    return total if upper else 1 - total

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from stlm_edge.errors import CheckpointError, StlmError
 from stlm_edge.files import replacing
+from stlm_edge.network.design import Design
 from stlm_edge.network.encoder import architecture_named
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.weights import fingerprint
@@ -34,7 +35,11 @@ class Checkpoint:
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint, atomically. Raises `OutputError`."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.network.state_dict().items()}
-    metadata = {"spec": checkpoint.spec.to_json(), "config": json.dumps(checkpoint.config)}
+    metadata = {
+        "spec": checkpoint.spec.to_json(),
+        "design": checkpoint.network.design.to_json(),
+        "config": json.dumps(checkpoint.config),
+    }
     with replacing(path) as temporary:
         try:
             save_file(tensors, temporary, metadata=metadata)
@@ -61,7 +66,8 @@ def load(path: Path) -> Checkpoint:
     try:
         spec = ModelSpec.from_json(metadata["spec"])
         config = json.loads(metadata["config"])
-        network = Stlm(architecture_named(spec.architecture))
+        design = Design.from_json(metadata["design"]) if "design" in metadata else Design()  # before there were others
+        network = Stlm(architecture_named(spec.architecture), design, image_size=spec.input_size)
         network.load_state_dict(tensors)
     except (StlmError, json.JSONDecodeError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not fit this version of stlm-edge ({error}); train again") from None

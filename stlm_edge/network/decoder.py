@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from segment_anything.modeling.prompt_encoder import PositionEmbeddingRandom
 from segment_anything.modeling.transformer import TwoWayTransformer
 from torch import Tensor, nn
 
+from stlm_edge.network.design import Layers
 from stlm_edge.network.encoder import DECODER_MLP_DIM, EMBEDDING_CHANNELS, Architecture
 
-Features = tuple[Tensor, Tensor]
-"""L1 and L2 of one stream, each (N, C, h, w)."""
+Features = tuple[Tensor, ...]
+"""L1 and L2 of one stream, each (N, C, h, w); one of them where the design uses one."""
+
+
+class PositionEncoding(PositionEmbeddingRandom):  # type: ignore[misc]  # segment-anything has no types
+    """SAM's random Fourier features, without a matrix product, which mixed precision would round to eight bits."""
+
+    def _pe_encoding(self, coords: Tensor) -> Tensor:
+        """(..., 2), x and y in 0 … 1 → (..., C)."""
+        gauss = self.positional_encoding_gaussian_matrix
+        centred = 2 * coords - 1
+        angles = 2 * math.pi * (centred[..., :1] * gauss[0] + centred[..., 1:] * gauss[1])
+        return torch.cat([torch.sin(angles), torch.cos(angles)], dim=-1)
 
 
 class TwoWayDecoder(nn.Module):
@@ -26,7 +40,28 @@ class TwoWayDecoder(nn.Module):
         self.iou_token = nn.Embedding(1, channels)
         self.mask_tokens = nn.Embedding(4, channels)
         self.no_mask_embed = nn.Embedding(1, channels)
-        self.positional_encoding = PositionEmbeddingRandom(channels // 2)
+        self.positional_encoding = PositionEncoding(channels // 2)
+
+    @property
+    def channels(self) -> int:
+        """Of L1 and L2."""
+        return self.no_mask_embed.embedding_dim
+
+    def tokens_and_keys(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            embedding: (N, C, h, w) of an image encoder.
+        Returns:
+            The five output tokens (N, 5, C), of which only masks are made, and the image tokens (N, C, h, w).
+        """
+        batch, channels, height, width = embedding.shape
+        tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        queries, keys = self.transformer(
+            embedding + self.no_mask_embed.weight.reshape(1, channels, 1, 1),
+            self.positional_encoding((height, width)).unsqueeze(0),
+            tokens.expand(batch, -1, -1),
+        )
+        return queries, keys.transpose(1, 2).reshape(batch, channels, height, width)
 
     def forward(self, embedding: Tensor) -> Features:
         """
@@ -35,16 +70,23 @@ class TwoWayDecoder(nn.Module):
         Returns:
             L1 and L2, each (N, C, h, w).
         """
-        batch, channels, height, width = embedding.shape
-        tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
-        _, keys = self.transformer(
-            embedding + self.no_mask_embed.weight.reshape(1, channels, 1, 1),
-            self.positional_encoding((height, width)).unsqueeze(0),
-            tokens.expand(batch, -1, -1),
-        )
-        return embedding, keys.transpose(1, 2).reshape(batch, channels, height, width)
+        return embedding, self.tokens_and_keys(embedding)[1]
 
 
 def decoder_of(architecture: Architecture) -> TwoWayDecoder:
     """A decoder with random weights, as wide as `architecture` wants it."""
     return TwoWayDecoder(channels=architecture.embedding_channels, mlp_dim=architecture.decoder_mlp_dim)
+
+
+def decode(decoder: TwoWayDecoder | None, embedding: Tensor, layers: Layers) -> Features:
+    """The features that the design compares; L1 needs no decoder.
+
+    Args:
+        embedding: (N, C, h, w) of an image encoder.
+    Returns:
+        L1, L2 or both, each (N, C, h, w).
+    """
+    if decoder is None or layers == "l1":
+        return (embedding,)
+    features: Features = decoder(embedding)
+    return features if layers == "l1+l2" else features[1:]

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from stlm_edge.network.encoder import AGGREGATION_CHANNELS, EMBEDDING_CHANNELS
+
+LIGHT_RATES = (1, 3)
+ORIGINAL_CHANNELS = 256
+ORIGINAL_RATES = (6, 12, 18)
+"""Width and dilation rates of DeSTSeg's segmentation network, "original" in figure 6."""
 
 
 class ConvNorm(nn.Module):
@@ -39,18 +46,22 @@ class ResidualBlock(nn.Module):
 
 
 class AtrousPyramid(nn.Module):
-    """ASPP with a pooling branch and dilation rates 1 and 3, in this order (the paper lists its rates as 1, 1, 3)."""
+    """ASPP: a pooling branch, then one for each dilation rate (a 1 x 1 convolution for rate 1), fused.
 
-    def __init__(self, channels: int) -> None:
+    The paper lists its rates as 1, 1, 3; the authors' code has the pooling branch and the rates 1 and 3.
+    """
+
+    def __init__(self, channels: int, rates: Sequence[int] = LIGHT_RATES) -> None:
         super().__init__()
         self.pool = ConvNorm(channels, channels)
-        self.rate1 = ConvNorm(channels, channels)
-        self.rate3 = ConvNorm(channels, channels, kernel=3, dilation=3)
-        self.fuse = ConvNorm(3 * channels, channels, kernel=3)
+        self.names = [f"rate{rate}" for rate in rates]
+        for name, rate in zip(self.names, rates, strict=True):
+            self.add_module(name, ConvNorm(channels, channels, kernel=1 if rate == 1 else 3, dilation=rate))
+        self.fuse = ConvNorm((1 + len(rates)) * channels, channels, kernel=3)
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = torch.relu(self.pool(x.mean(dim=(2, 3), keepdim=True))).expand_as(x)
-        branches = [pooled, torch.relu(self.rate1(x)), torch.relu(self.rate3(x))]
+        branches = [pooled, *(torch.relu(self.get_submodule(name)(x)) for name in self.names)]
         return torch.relu(self.fuse(torch.cat(branches, dim=1)))
 
 
@@ -69,12 +80,18 @@ class Head(nn.Module):
 
 
 class FeatureAggregation(nn.Module):
-    """Draws the anomaly map from the two layers' products. The defaults are the paper's widths (figure 6)."""
+    """Draws the anomaly map from the two layers' products. The defaults are the paper's, "lightweight" in figure 6."""
 
-    def __init__(self, *, inputs: int = 2 * EMBEDDING_CHANNELS, channels: int = AGGREGATION_CHANNELS) -> None:
+    def __init__(
+        self,
+        *,
+        inputs: int = 2 * EMBEDDING_CHANNELS,
+        channels: int = AGGREGATION_CHANNELS,
+        rates: Sequence[int] = LIGHT_RATES,
+    ) -> None:
         super().__init__()
         self.res = nn.Sequential(ResidualBlock(inputs, channels), ResidualBlock(channels, channels))
-        self.aspp = AtrousPyramid(channels)
+        self.aspp = AtrousPyramid(channels, rates)
         self.head = Head(channels)
 
     def forward(self, products: Tensor) -> Tensor:

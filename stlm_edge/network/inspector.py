@@ -39,7 +39,10 @@ class Inspector(nn.Module):
             anomaly_map: (N, H, W) float32 in 0 … 1, up-sampled to the input's size.
             score: (N,) float32, the mean of the map's `spec.top_k` highest pixels.
         """
-        coarse = self.network(prepare(images, self.spec))
+        return self.finish(self.network(prepare(images, self.spec)))
+
+    def finish(self, coarse: Tensor) -> tuple[Tensor, Tensor]:
+        """Up-sample a map of (N, 1, h, w) and take its score; see `forward`."""
         full = F.interpolate(coarse, size=self.spec.input_size, mode="bilinear", align_corners=False).squeeze(1)
         score = full.flatten(1).topk(self.spec.top_k, dim=1).values.mean(dim=1)
         return full, score

@@ -15,10 +15,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from stlm_edge.download import Published, fetch
 from stlm_edge.errors import WeightsError
 from stlm_edge.files import sha256
-from stlm_edge.network.download import Published, fetch
 from stlm_edge.network.stlm import Stlm
+from stlm_edge.network.teacher import Teacher
 
 PUBLISHED = {
     "mobile_sam": Published(
@@ -84,7 +85,8 @@ def locate(name_or_path: str) -> Path:
     """A file as it is, or a name from `PUBLISHED`, which is fetched into the cache and checked.
 
     Raises:
-        WeightsError: if it is neither, or if the fetched file is not the published one.
+        WeightsError: if it is neither.
+        DownloadError: if the published file cannot be fetched, or what came is not it.
     """
     if name_or_path in PUBLISHED:
         return fetch(PUBLISHED[name_or_path], folder=cache_folder())
@@ -143,15 +145,15 @@ def load_initial(network: Stlm, path: Path) -> LoadReport:
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     if shapes != {name: tensor.shape for name, tensor in expected.items()}:
         raise WeightsError(
-            f"{path} is a checkpoint of another architecture, expected one of {network.architecture.name}; "
-            "train with the architecture that is in its config.yaml"
+            f"{path} is a checkpoint of another architecture, expected one of {network.architecture.name}"
+            f"{network.design.differences}; train with the settings that are in its config.yaml"
         )
     network.load_state_dict(tensors)
     return LoadReport(loaded={"whole network": len(tensors)}, left_random={}, unused=())
 
 
 def load_mobile_sam(network: Stlm, path: Path) -> LoadReport:
-    """Load MobileSAM's weights into both encoders and the decoder (paper, 4.1.3 and table 8).
+    """Load MobileSAM's weights into the encoders and decoders that learn (paper, 4.1.3 and table 8).
 
     The feature aggregation module has no published weights.
 
@@ -160,18 +162,21 @@ def load_mobile_sam(network: Stlm, path: Path) -> LoadReport:
     """
     if network.architecture.name != "stlm":
         raise WeightsError(
-            f"the architecture is {network.architecture.name}, MobileSAM's weights fit stlm only; leave them out, or "
-            "distil from them with --teacher mobile_sam --teacher-weights"
+            f"the architecture is {network.architecture.name}, MobileSAM's weights fit stlm only; give "
+            "--initial-weights random; --teacher mobile_sam distils from them"
         )
     tensors = read_tensors(path)
     encoder = mobile_sam_encoder_tensors(tensors)
     decoder = decoder_tensors(tensors)
     loaded: dict[str, int] = {}
     for part, module, source in (
-        ("plain", network.plain, encoder),
+        ("plain", None if isinstance(network.plain, Teacher) else network.plain, encoder),
         ("denoising", network.denoising, encoder),
         ("decoder", network.decoder, decoder),
+        ("denoising_decoder", network.denoising_decoder, decoder),
     ):
+        if module is None:
+            continue
         expected = module.state_dict()
         missing = sorted(set(expected) - set(source))
         if missing:
@@ -187,7 +192,8 @@ def load_mobile_sam(network: Stlm, path: Path) -> LoadReport:
             )
         module.load_state_dict({name: source[name] for name in expected})
         loaded[part] = len(expected)
-    left_random = {"feature_aggregation": "it has no published weights"}
+    aggregation = {"feature_aggregation": "it has no published weights"}
+    left_random = {} if network.feature_aggregation is None else aggregation
     return LoadReport(loaded=loaded, left_random=left_random, unused=_unused(tensors))
 
 

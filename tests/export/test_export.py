@@ -17,6 +17,7 @@ from runtime.detector import Detector
 from stlm_edge.errors import VerificationError
 from stlm_edge.imaging import resize_map, to_input
 from stlm_edge.network.checkpoint import Checkpoint, load, save
+from stlm_edge.network.design import Design
 from stlm_edge.network.encoder import ARCHITECTURES
 from stlm_edge.network.inspector import Inspector
 from stlm_edge.network.stlm import Stlm
@@ -146,3 +147,27 @@ def test_input_has_the_promised_name_and_type(engine):
     (value,) = onnx.load(engine).graph.input
     assert value.name == INPUT
     assert value.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+
+
+@pytest.mark.parametrize(
+    "design",
+    [
+        Design(plain_stream="stlm-tiny"),
+        Design(decoder="separate", comparison="subtraction"),
+        Design(layers="l1", comparison="concat"),
+        Design(layers="l2", comparison="cosine", aggregation="original"),
+        Design(aggregation="none"),
+    ],
+    ids=lambda design: design.differences.strip(", "),
+)
+def test_every_ablation_can_be_exported(design, tmp_path, inspector):
+    torch.manual_seed(0)
+    network = Stlm(ARCHITECTURES["stlm-tiny"], design, image_size=SIZE).train()
+    with torch.no_grad():
+        network(torch.randn(4, 3, *SIZE))
+    spec = dataclasses.replace(inspector.spec, weights_sha256=fingerprint(network.state_dict()))
+    save(tmp_path / "model.safetensors", Checkpoint(network.eval(), spec, {}))
+    assert main(["onnx", str(tmp_path / "model.safetensors"), "-o", str(tmp_path / "plate.onnx")]) == 0
+    with Detector.open(tmp_path / "plate.onnx", backend="onnxruntime") as detector:
+        frame = render_part(np.random.default_rng(0), size=(200, 180), defect="scratch").image
+        assert detector.inspect(frame).anomaly_map.std() > 0

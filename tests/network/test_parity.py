@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from stlm_edge.network.comparison import compare, normalise, tlm_map
 from stlm_edge.network.encoder import ARCHITECTURES
 from stlm_edge.network.inspector import Inspector, prepare
-from stlm_edge.network.stlm import Stlm, normalise, products
+from stlm_edge.network.stlm import Stlm
 from stlm_edge.scoring import image_score
 from stlm_edge.spec import ModelSpec
 
@@ -158,7 +159,7 @@ def test_end_to_end(golden, picture, formula_network):
             close(layer[0][:, picks][:, :, picks], fixture[f"{letter}{number}_sampled"], 1e-4)
             close(layer[0].norm(dim=0), fixture[f"{letter}{number}_position_norm"], 1e-4)
             close(layer[0].mean((1, 2)), fixture[f"{letter}{number}_channel_mean"], 1e-4)
-    close(products(features)[0][:, picks][:, :, picks], fixture["fa_input_sampled"], 1e-4)
+    close(compare(features, "product")[0][:, picks][:, :, picks], fixture["fa_input_sampled"], 1e-4)
     logits = formula_network.aggregate(features)
     close(logits[0, 0], fixture["anomaly_logits"], 2e-4)
     close(torch.sigmoid(logits)[0, 0], fixture["anomaly_map"], 5e-5)
@@ -169,7 +170,12 @@ def test_end_to_end(golden, picture, formula_network):
     ]
     for number, distance in enumerate(distances, start=1):
         close(distance, fixture[f"distance_L{number}"], 1e-5)
-    close(distances[0] * distances[1], fixture["tlm_map"], 1e-6)
+
+    training_free = tlm_map(features)
+    close(training_free[0, 0], fixture["tlm_map"], 1e-6)
+    full, tlm_score = Inspector(formula_network, spec).finish(training_free)
+    close(full[0, ::31, ::31], fixture["tlm_map_upsampled_sampled_stride31"], 1e-6)
+    assert tlm_score.item() == pytest.approx(0.01230759659, abs=1e-6)
 
     anomaly_map, score = Inspector(formula_network, spec)(images)
     close(anomaly_map[0, ::31, ::31], fixture["anomaly_map_upsampled_sampled_stride31"], 5e-5)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import http.server
 import os
 import pickle
-import threading
 import warnings
 from pathlib import Path
 
@@ -15,7 +12,6 @@ import torch
 from safetensors.torch import save_file
 
 from stlm_edge.errors import WeightsError
-from stlm_edge.network.download import Published, fetch
 from stlm_edge.network.encoder import ARCHITECTURES
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.weights import fingerprint, load_initial, load_mobile_sam, locate, read_tensors
@@ -134,60 +130,3 @@ def test_fingerprint_depends_on_values_and_names_alone():
     tensors = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(1)}
     assert fingerprint(tensors) == fingerprint(dict(reversed(tensors.items())))
     assert fingerprint(tensors) != fingerprint(tensors | {"b": torch.zeros(1)})
-
-
-CONTENT = bytes(range(256)) * 4096
-
-
-class Server(http.server.BaseHTTPRequestHandler):
-    """Serves `CONTENT` with ranges, and writes down which were asked for."""
-
-    asked: list[str | None] = []  # noqa: RUF012
-
-    def do_GET(self):
-        wanted = self.headers.get("Range")
-        self.asked.append(wanted)
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
-        self.send_response(206 if wanted else 200)
-        self.send_header("Content-Length", str(len(CONTENT) - start))
-        self.end_headers()
-        self.wfile.write(CONTENT[start:])
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def address():
-    Server.asked.clear()
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/weights.bin"
-        server.shutdown()
-        thread.join()
-
-
-def published(address: str, content: bytes = CONTENT) -> Published:
-    return Published(url=address, sha256=hashlib.sha256(content).hexdigest(), licence="none")
-
-
-def test_download_goes_on_where_it_stopped(address, tmp_path):
-    (tmp_path / "weights.bin.part").write_bytes(CONTENT[:1000])
-    path = fetch(published(address), folder=tmp_path)
-    assert path.read_bytes() == CONTENT
-    assert Server.asked == ["bytes=1000-"]
-    assert fetch(published(address), folder=tmp_path) == path
-    assert len(Server.asked) == 1  # what is there is not fetched again
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["weights.bin"]
-
-
-def test_download_of_something_else_is_refused_and_removed(address, tmp_path):
-    with pytest.raises(WeightsError, match="SHA-256"):
-        fetch(published(address, b"other"), folder=tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_unreachable_server_is_one_clear_error(tmp_path):
-    with pytest.raises(WeightsError, match="cannot be fetched"):
-        fetch(published("http://127.0.0.1:9/weights.bin"), folder=tmp_path)

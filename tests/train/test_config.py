@@ -1,26 +1,29 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import get_args
 
 import pytest
 
 from stlm_edge.errors import ConfigError
-from train.config import TrainConfig, from_dict, load_preset, presets
+from train.config import HINTS, TrainConfig, from_dict, load_preset, presets
 
 OTHER = {
-    "architecture": "stlm-tiny",
     "image_size": (128, 192),
-    "schedule": "cosine",
-    "mask_target": "any",
     "pseudo_anomalies": "perlin+nsa",
-    "head_optimiser": "adam",
-    "segmentation_loss": "bce-dice",
-    "teacher": "mobile_sam",
     "teacher_weights": "a.pt",
     "initial_weights": "b.pt",
-    "skip_corrupt": True,
     "device": "cpu",
 }
+
+
+def another(entry: dataclasses.Field):
+    """A value that the setting may have and that is not its default."""
+    if choices := [choice for choice in get_args(HINTS[entry.name]) if isinstance(choice, str)]:
+        return next(choice for choice in reversed(choices) if choice not in (entry.default, "none"))
+    if isinstance(entry.default, bool):
+        return not entry.default
+    return OTHER.get(entry.name, 0.25 if isinstance(entry.default, float) else 3)
 
 
 def test_defaults_are_the_papers_preset():
@@ -35,7 +38,7 @@ def test_every_preset_is_valid_and_survives_a_round_trip(name):
 
 @pytest.mark.parametrize("entry", dataclasses.fields(TrainConfig), ids=lambda entry: entry.name)
 def test_every_flag_changes_the_setting_of_its_name(entry, monkeypatch, tmp_path):
-    value = OTHER.get(entry.name, 0.25 if isinstance(entry.default, float) else 3)
+    value = another(entry)
     seen = {}
     monkeypatch.setattr("train.fit.fit", lambda config, **_: seen.setdefault("config", config))
     from train.__main__ import main
@@ -60,6 +63,12 @@ def test_every_flag_changes_the_setting_of_its_name(entry, monkeypatch, tmp_path
         ("anomaly_probability", 1.5, "0 to 1"),
         ("learning_rate", 0, "more than 0"),
         ("pseudo_anomalies", "perlin+rust", "joined with"),
+        ("accumulate", 0, "at least 1"),
+        ("workers", -1, "0 or more"),
+        ("teacher_cache_gb", -1.0, "0 or more"),
+        ("streams_first", 1.0, "less than 1"),
+        ("comparison", "sum", "one of product"),
+        ("precision", "fp8", "one of fp32"),
     ],
 )
 def test_value_that_cannot_work_is_refused(setting, value, expected):
@@ -84,3 +93,21 @@ def test_preset_may_be_a_file_of_the_users_own(tmp_path):
         load_preset(str(path))
     with pytest.raises(ConfigError, match="no preset"):
         load_preset("papr")
+
+
+def test_preset_builds_on_the_one_it_extends(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("extends: table6-concat\nepochs: 7\n")
+    assert load_preset(str(path)) == load_preset("paper") | {"comparison": "concat", "epochs": 7}
+    path.write_text("extends: papr\n")
+    with pytest.raises(ConfigError, match="extends 'papr', expected one of"):
+        load_preset(str(path))
+
+
+def test_presets_are_listed_with_what_they_are(capsys):
+    from train.__main__ import main
+
+    assert main(["presets"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(presets())
+    assert all(len(line.split(maxsplit=1)[1]) > 15 for line in lines)

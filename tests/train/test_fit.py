@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from stlm_edge.errors import DataError, ImageError, TrainingError
+from stlm_edge.imaging import read_image
 from stlm_edge.network.checkpoint import load
 from stlm_edge.network.encoder import ARCHITECTURES
 from stlm_edge.network.stlm import Stlm
@@ -23,13 +24,25 @@ from train.__main__ import main
 from train.config import from_dict
 from train.data import Batches, load_images, split
 from train.fit import fit
-from train.loop import make_optimisers, train
+from train.guidance import make_guidance
+from train.loop import Ending, train
+from train.objective import Objective
 from train.pseudo import PseudoAnomalies
-from train.teacher import Projections, build_teacher, settle
+from train.teacher import build_teacher, settle
 from train.textures import FolderTextures, ProceduralTextures
+from train.training import begin, make_optimisers
 
 SPEC = ModelSpec("plate", "stlm-tiny", (64, 64), (64, 64), "")
 QUICK = ["--preset", "cpu", "--image-size", "64", "--epochs", "1", "--batch-size", "2"]
+
+
+def training_of(network, config, teacher, steps=2):
+    """A training and its guidance without the run's folder around it."""
+    guidance = make_guidance(
+        teacher, spec=SPEC, layers="l1+l2", precision="fp32", compile_teacher="off", cache_gb=config.teacher_cache_gb
+    )
+    objective = Objective(network, config, spec=SPEC, teacher_channels=teacher.channels)
+    return begin(objective, config, steps_per_epoch=steps), guidance
 
 
 def batches(images, **changes) -> Batches:
@@ -106,6 +119,8 @@ def test_same_seed_same_model_and_another_seed_another(plate, tmp_path, quick):
         (["--category", "plate", "--image-size", "100"], "multiples of 32"),
         (["--category", "plate", "--device", "abacus"], "abacus"),
         (["--category", "plate", "--teacher-weights", "nothing.pt"], "stlm-tiny"),
+        (["--category", "plate", "--initial-weights", "mobile_sam.pt", "--architecture", "stlm"], "mobile_sam.pt"),
+        (["--category", "plate", "--teacher", "none", "--aggregation", "none"], "nothing to learn from"),
         (["--category", "plate", "--initial-weights", "nothing.pt"], "nothing.pt"),
         (["--category", "plate", "--textures", "nowhere"], "nowhere"),
         (["--category", "plate", "-o", "/dev/null/run"], "cannot write"),
@@ -170,9 +185,11 @@ def test_each_optimiser_and_loss_trains_every_part(images, quick):
         torch.manual_seed(0)
         network = Stlm(ARCHITECTURES["stlm-tiny"])
         before = {name: tensor.clone() for name, tensor in network.named_parameters()}
-        teacher = build_teacher("stlm-tiny", weights=None, image_size=(64, 64))
+        teacher = build_teacher("stlm-tiny", weights="random", image_size=(64, 64))
         frozen = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
-        assert train(network, teacher, batches(images), spec=SPEC, config=config, after_epoch=lambda _: None)
+        training, guidance = training_of(network, config, teacher)
+        ending = train(training, guidance, batches(images), config=config, after_epoch=lambda _: False)
+        assert ending is Ending.FINISHED
         still = {name for name, tensor in network.named_parameters() if torch.equal(tensor, before[name])}
         # The last token-to-image attention has no influence on L1 and L2.
         assert all("final_attn" in name for name in still)
@@ -181,18 +198,26 @@ def test_each_optimiser_and_loss_trains_every_part(images, quick):
 
 def test_sgd_has_destsegs_settings(quick):
     config = dataclasses.replace(quick, head_optimiser="sgd")
-    adam, sgd = make_optimisers(Stlm(ARCHITECTURES["stlm-tiny"]), Projections(64, 64), config)
+    objective = Objective(Stlm(ARCHITECTURES["stlm-tiny"]), config, spec=SPEC, teacher_channels=64)
+    adam, sgd = make_optimisers(objective, config)
     assert adam.defaults["betas"] == (0.5, 0.999)
     assert [group["lr"] for group in sgd.param_groups] == [0.1, 0.01]
     assert all(group["momentum"] == 0.9 and group["weight_decay"] == 1e-4 for group in sgd.param_groups)
 
 
-def test_losses_that_are_no_number_stop_the_training(images, quick):
+def test_losses_that_are_no_number_stop_the_training_and_leave_their_pictures(images, quick, tmp_path):
     network = Stlm(ARCHITECTURES["stlm-tiny"])
     torch.nn.init.constant_(network.feature_aggregation.head.out.bias, float("nan"))
-    teacher = build_teacher("stlm-tiny", weights=None, image_size=(64, 64))
-    with pytest.raises(TrainingError, match="finite"):
-        train(network, teacher, batches(images), spec=SPEC, config=quick, after_epoch=lambda _: None)
+    teacher = build_teacher("stlm-tiny", weights="random", image_size=(64, 64))
+    training, guidance = training_of(network, quick, teacher)
+    with pytest.raises(TrainingError, match=r"epoch-1-step-1 has its pictures; lower --learning-rate"):
+        train(training, guidance, batches(images), config=quick, after_epoch=lambda _: False, failures=tmp_path)
+    place = tmp_path / "epoch-1-step-1"
+    saved = sorted(read_image(path).max() for path in place.glob("*-clean.png"))
+    assert len(saved) == 2
+    assert set(saved) <= {40, 80, 120, 160}
+    assert json.loads((place / "losses.json").read_text())["segmentation"] == "nan"
+    assert {path.name for path in place.glob("*-pseudo.png")} == {"0-pseudo.png", "1-pseudo.png"}
 
 
 def test_wider_teacher_is_learnt_through_projections(images, quick):
@@ -200,10 +225,11 @@ def test_wider_teacher_is_learnt_through_projections(images, quick):
     torch.manual_seed(0)
     network = Stlm(ARCHITECTURES["stlm-tiny"])
     names = set(network.state_dict())
-    teacher = build_teacher("mobile_sam", weights=None, image_size=(64, 64))
+    teacher = build_teacher("mobile_sam", weights="random", image_size=(64, 64))
     losses = []
     config = dataclasses.replace(quick, epochs=8, teacher="mobile_sam")
-    train(network, teacher, batches(images), spec=SPEC, config=config, after_epoch=losses.append)
+    training, guidance = training_of(network, config, teacher)
+    train(training, guidance, batches(images), config=config, after_epoch=losses.append)
     assert losses[-1].plain < 0.8 * losses[0].plain
     assert losses[-1].denoising < 0.8 * losses[0].denoising
     assert set(network.state_dict()) == names
@@ -212,7 +238,7 @@ def test_wider_teacher_is_learnt_through_projections(images, quick):
 @torch.no_grad()
 def test_settled_random_teacher_tells_positions_apart():
     torch.manual_seed(0)
-    teacher = build_teacher("stlm-tiny", weights=None, image_size=(128, 128))
+    teacher = build_teacher("stlm-tiny", weights="random", image_size=(128, 128))
     pixels = torch.randn(4, 3, 128, 128)
     settle(teacher, pixels)
     layer1, _ = teacher(pixels)
@@ -252,10 +278,10 @@ def test_split_holds_out_the_asked_share_and_repeats():
 
 
 def test_batches_have_clean_pictures_where_there_is_no_pseudo_anomaly(images):
-    for batch in batches(images, probability=0.0).epoch():
+    for batch in batches(images, probability=0.0).epoch(1):
         assert torch.equal(batch.clean, batch.pseudo)
         assert not batch.mask.any()
-    changed = [batch for _ in range(5) for batch in batches(images).epoch()]
+    changed = [batch for number in range(1, 6) for batch in batches(images).epoch(number)]
     for batch in changed:
         outside = batch.mask[:, 0] == 0
         assert torch.equal(batch.clean[outside], batch.pseudo[outside])

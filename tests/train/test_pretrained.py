@@ -14,7 +14,7 @@ from stlm_edge.network.inspector import Inspector
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.weights import load_initial
 from stlm_edge.synthetic import render_part
-from train.evaluate import score_images
+from train.inspection import score_images
 
 PATH = Path(train.__file__).parent / "pretrained" / "plate" / "model.safetensors"
 

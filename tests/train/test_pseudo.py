@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
 import torch
 
+from stlm_edge.errors import ConfigError
 from stlm_edge.imaging import read_image
 from stlm_edge.synthetic import render_part
 from train.__main__ import main
 from train.losses import any_in_cell, shrink_mask
 from train.patches import scar, seamless_patches
-from train.pseudo import PseudoAnomalies
+from train.preview import preview
+from train.pseudo import CUT, PseudoAnomalies
 from train.textures import ProceduralTextures
 
 
@@ -60,6 +64,42 @@ def test_seamless_patch_of_the_same_grey_is_no_anomaly():
     assert not mask.any()
 
 
+def test_dark_rough_pictures_get_seamless_patches_too():
+    """Grey levels around 60 with a contrast of 10: few changes amount to the 25 levels that stand out elsewhere."""
+    rng = np.random.default_rng(7)
+    tiles = []
+    for _ in range(4):
+        clouds = cv2.GaussianBlur(rng.normal(0, 1, (256, 256)), (0, 0), 12)
+        level = 60 + 9 * clouds / clouds.std() + rng.normal(0, 3, (256, 256))
+        tiles.append(np.repeat(np.clip(level, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2))
+    shares = []
+    for _ in range(20):
+        image, mask = seamless_patches(rng, tiles[0], tiles[1])
+        if mask.any():
+            shares.append(mask.mean())
+            change = cv2.absdiff(cv2.blur(image, (5, 5)), cv2.blur(tiles[0], (5, 5)))
+            assert change[mask == 1].mean() > 8
+    assert len(shares) >= 18
+    assert 0.001 < np.median(shares) < 0.1
+
+
+def test_rough_surface_in_place_of_rough_surface_is_no_anomaly():
+    rng = np.random.default_rng(8)
+    rough = [rng.normal(100, 4, (256, 256, 1)).repeat(3, axis=2).astype(np.uint8) for _ in range(2)]
+    for _ in range(5):
+        assert not seamless_patches(rng, *rough)[1].any()
+
+
+@pytest.mark.parametrize("side", [256, 1024])
+def test_masks_of_seamless_patches_have_no_specks(side):
+    rng = np.random.default_rng(9)
+    pair = [render_part(rng, size=(side, side), defect=None).image for _ in range(2)]
+    smallest = 24 * (side / 256) ** 2
+    for _ in range(5):
+        _, _, statistics, _ = cv2.connectedComponentsWithStats(seamless_patches(rng, *pair)[1])
+        assert statistics[:, cv2.CC_STAT_AREA].min() > 0.7 * smallest
+
+
 @pytest.mark.parametrize("size", [(32, 32), (64, 33), (33, 1024)])
 def test_patches_fit_into_pictures_of_any_size(size):
     rng = np.random.default_rng(4)
@@ -82,10 +122,16 @@ def test_every_kind_is_drawn_and_a_single_one_alone(parts, monkeypatch):
     for name in ("synthesise", "scar"):
         monkeypatch.setattr(f"train.pseudo.{name}", lambda _, normal, __, name=name, **___: seen.append(name))
     monkeypatch.setattr("train.pseudo.seamless_patches", lambda *_: seen.append("nsa"))
+    for name in CUT:
+        monkeypatch.setitem(CUT, name, lambda *_, name=name: seen.append(name))
     rng = np.random.default_rng(6)
     for _ in range(90):
         kinds_of(parts, "perlin", "scar", "nsa").draw(rng, parts[0])
     assert min(seen.count(name) for name in ("synthesise", "scar", "nsa")) > 15
+    seen.clear()
+    for _ in range(90):
+        kinds_of(parts, *CUT).draw(rng, parts[0])
+    assert min(seen.count(name) for name in CUT) > 15
     seen.clear()
     for _ in range(20):
         kinds_of(parts, "nsa").draw(rng, parts[0])
@@ -107,4 +153,16 @@ def test_preview_shows_each_kind_in_the_users_own_pictures(plate, tmp_path, caps
     three_kinds = read_image(output).shape
     assert main([*arguments, "--count", "2", "-o", str(output), "--pseudo-anomalies", "nsa"]) == 0
     assert read_image(output).shape[0] < three_kinds[0] / 2
+    assert main([*arguments, "-o", str(output), "--pseudo-anomalies", "cutpaste-union+cutpaste-scar"]) == 0
     assert main([*arguments[:3], "-o", "/dev/null/preview.png"]) == 1
+
+
+def test_preview_shows_pictures_as_they_are_turned(plate, tmp_path, quick):
+    settings = {"data": plate, "category": "plate", "textures": None, "count": 1}
+    sheets = [
+        read_image(preview(dataclasses.replace(quick, rotation=name), output=tmp_path / f"{name}.png", **settings))
+        for name in ("none", "full")
+    ]
+    assert not np.array_equal(*sheets)
+    with pytest.raises(ConfigError, match="'plate'"):
+        preview(dataclasses.replace(quick, rotation="mvtec"), output=tmp_path / "s.png", **settings)

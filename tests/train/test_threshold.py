@@ -1,11 +1,19 @@
+"""Thresholds from good pictures and from labelled ones."""
+
 from __future__ import annotations
+
+import dataclasses
 
 import numpy as np
 import pytest
 
+from stlm_edge.datasets import GOOD, load_category
 from stlm_edge.errors import DataError
+from stlm_edge.network.checkpoint import load
 from stlm_edge.scoring import is_anomalous
-from train.threshold import good_quantile
+from stlm_edge.spec import Threshold
+from train.__main__ import main
+from train.threshold import f1_optimal, false_alarm_interval, good_quantile
 
 
 def test_all_held_out_pictures_pass_where_few_cannot_promise_the_rate(caplog):
@@ -30,3 +38,88 @@ def test_rate_is_kept_on_new_pictures():
 def test_no_picture_is_an_error():
     with pytest.raises(DataError, match="no good picture"):
         good_quantile([], false_alarm_rate=0.1)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "count", "low", "high"),
+    [
+        # Beta(j, n + 1 - j) has closed quantiles for j = 1 and j = n; the one between is from tables of Clopper and
+        # Pearson's limits, 2 of 10: the lower limit of 2 and the upper one of 1 successes.
+        (1, 20, 1 - 0.975 ** (1 / 20), 1 - 0.025 ** (1 / 20)),
+        (5, 5, 0.025 ** (1 / 5), 0.975 ** (1 / 5)),
+        (2, 10, 0.02521, 0.44502),
+    ],
+)
+def test_interval_of_the_false_alarm_rate(allowed, count, low, high):
+    found = false_alarm_interval(allowed, count, confidence=0.95)
+    assert found == pytest.approx((low, high), abs=1e-5)
+
+
+def test_interval_holds_the_true_rate_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    inside = 0
+    for _ in range(2000):
+        threshold = good_quantile(rng.random(39).tolist(), false_alarm_rate=0.1)
+        low, high = threshold.false_alarm_interval
+        inside += low <= 1 - threshold.value <= high
+    assert threshold.false_alarm_rate == 4 / 40
+    assert inside / 2000 == pytest.approx(0.95, abs=0.015)
+
+
+def test_interval_of_many_pictures_is_quick_and_narrow():
+    low, high = false_alarm_interval(100, 10_000, confidence=0.95)
+    assert 0.008 < low < 0.01 < high < 0.0122
+
+
+def test_f1_optimal_threshold_stands_between_two_scores():
+    threshold = f1_optimal([0.1, 0.2, 0.6, 0.9], [False, False, True, True])
+    assert threshold == Threshold(value=0.4, method="f1-optimal", images=4)
+
+
+def test_f1_optimal_threshold_may_lie_below_all():
+    assert f1_optimal([0.3, 0.2], [False, True]).value == 0.2
+
+
+@pytest.mark.parametrize("defective", [[True, True], [False, False], []])
+def test_f1_needs_both(defective):
+    with pytest.raises(DataError, match="expected both"):
+        f1_optimal([0.5] * len(defective), defective)
+
+
+def test_command_chooses_by_either_method_and_the_method_travels(plate, checkpoint, capsys):
+    arguments = ["threshold", str(checkpoint), "--data", str(plate), "--category", "plate"]
+    assert main([*arguments, "--method", "f1"]) == 0
+    assert "was 0.5000), F1-optimal on 6 labelled pictures" in capsys.readouterr().out
+    spec = load(checkpoint).spec
+    assert spec.threshold.method == "f1-optimal"
+    assert spec.threshold.images == len(load_category(plate, "plate").test)
+    assert {sample.label for sample in load_category(plate, "plate").test} > {GOOD}
+
+    assert main([*arguments, "--false-alarm-rate", "0.5"]) == 0
+    assert "95 % confidence 2.5 to 97.5 %" in capsys.readouterr().out
+    after = load(checkpoint).spec
+    assert (after.threshold.method, after.threshold.images) == ("good-quantile", 1)
+    assert after.threshold.false_alarm_interval == pytest.approx((0.025, 0.975))
+    assert dataclasses.replace(after, threshold=None, normal_score_range=None) == dataclasses.replace(
+        spec, threshold=None, normal_score_range=None
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--method", "f1", "--false-alarm-rate", "0.1"], 2, "goes with --method good"),
+        (["--false-alarm-rate", "0"], 2, "0.0 is not in the range"),
+        (["--false-alarm-rate", "1"], 2, "is not in the range"),
+    ],
+)
+def test_command_refuses_what_cannot_work(plate, checkpoint, capsys, arguments, code, words):
+    assert main(["threshold", str(checkpoint), "--data", str(plate), "--category", "plate", *arguments]) == code
+    assert words in capsys.readouterr().err
+
+
+def test_f1_without_labelled_pictures_is_an_error(plate, checkpoint, capsys):
+    good = plate / "plate" / "train" / "good"
+    assert main(["threshold", str(checkpoint), "--data", str(good), "--method", "f1"]) == 1
+    assert "0 defective and 0 good" in capsys.readouterr().err
+    assert load(checkpoint).spec.threshold.value == 0.5

@@ -1,14 +1,15 @@
-"""Data-set layouts, on files that the tests make."""
+"""MVTec AD's layout, plain folders and textures, on files that the tests make."""
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from stlm_edge.datasets import load_category, texture_paths
+from stlm_edge.datasets import categories, load_category, texture_paths
 from stlm_edge.errors import DataError, ImageError
 from stlm_edge.imaging import read_image, read_mask
 
@@ -144,7 +145,7 @@ def test_missing_folder_is_refused(tmp_path: Path) -> None:
 def test_folder_without_pictures_is_refused(tmp_path: Path, content: list[str]) -> None:
     for name in content:
         (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(DataError, match=r"neither pictures \(\.bmp.*nor train/good/, found no folder"):
+    with pytest.raises(DataError, match=r"neither pictures \(\.bmp.*nor train/good/.*found no folder"):
         load_category(tmp_path, None)
 
 
@@ -182,3 +183,36 @@ def test_texture_folder_without_pictures_is_refused(tmp_path: Path) -> None:
         texture_paths(tmp_path)
     with pytest.raises(DataError, match="does not exist"):
         texture_paths(tmp_path / "nowhere")
+
+
+def test_categories_are_the_folders_in_the_layout(tmp_path: Path) -> None:
+    make_category(tmp_path / "plate")
+    make_category(tmp_path / "gear")
+    write(tmp_path / "pictures of the paper" / "1.png")
+    assert categories(tmp_path) == ["gear", "plate"]
+
+
+def test_categories_of_plain_folders_are_those_with_pictures(tmp_path: Path) -> None:
+    write(tmp_path / "bolt" / "1.png")
+    write(tmp_path / "nut" / "1.png")
+    (tmp_path / "notes").mkdir()
+    assert categories(tmp_path) == ["bolt", "nut"]
+
+
+def test_folder_without_categories_is_refused(tmp_path: Path) -> None:
+    make_category(tmp_path / "plate")
+    for folder in (tmp_path / "plate", tmp_path / "plate" / "test" / "good"):
+        with pytest.raises(DataError, match=r"has no category: looked for .*VisA.*MVTec AD.*DAGM"):
+            categories(folder)
+    with pytest.raises(DataError, match="does not exist"):
+        categories(tmp_path / "nowhere")
+
+
+def test_folder_that_cannot_be_listed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(_: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", forbidden)
+        with pytest.raises(DataError, match=r"cannot be read \(Permission denied\); check the path and its rights"):
+            load_category(tmp_path, None)

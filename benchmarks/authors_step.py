@@ -1,0 +1,74 @@
+"""A training step in the manner of the authors' published loop, to compare with.
+
+Everything in float32; the teacher is asked about both versions of each picture; its decoder and that of the streams
+take one picture at a time. What it computes is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from stlm_edge.network.comparison import StreamFeatures
+from stlm_edge.network.decoder import Features, TwoWayDecoder
+from stlm_edge.network.inspector import prepare
+from stlm_edge.network.stlm import Stlm
+from stlm_edge.network.teacher import Teacher
+from stlm_edge.spec import ModelSpec
+from train.data import Batch
+from train.losses import any_in_cell, bce_dice_loss, distillation_loss, focal_loss, l1_loss, shrink_mask
+from train.objective import Objective
+from train.training import Training
+
+Mark = Callable[[str], None]
+"""Called with a phase's name when the phase has ended."""
+
+
+def step(training: Training, teacher: Teacher, batch: Batch, *, spec: ModelSpec, mark: Mark) -> float:
+    """One step; returns the total loss."""
+    objective = training.objective
+    batch = batch.to(training.device)
+    pseudo, clean = prepare(batch.pseudo, spec), prepare(batch.clean, spec)
+    with torch.no_grad():
+        taught_plain = _decode_each(teacher.decoder, teacher.encoder(pseudo))
+        taught_denoising = _decode_each(teacher.decoder, teacher.encoder(clean))
+    mark("teacher")
+    network = objective.network
+    assert network.decoder is not None
+    features = StreamFeatures(
+        plain=_decode_each(network.decoder, network.plain(pseudo)),
+        denoising=_decode_each(network.decoder, network.denoising(pseudo)),
+    )
+    total = (
+        distillation_loss(objective.projections(features.plain), taught_plain)
+        + distillation_loss(objective.projections(features.denoising), taught_denoising)
+        + _segmentation(network, objective, features, batch.mask)
+    )
+    mark("forward")
+    total.backward()  # type: ignore[no-untyped-call]
+    mark("backward")
+    for optimiser in training.optimisers:
+        optimiser.step()
+        optimiser.zero_grad()
+    loss = float(total.detach())
+    mark("optimiser")
+    return loss
+
+
+def _decode_each(decoder: TwoWayDecoder, embeddings: Tensor) -> Features:
+    """L1 and L2, the decoder called picture by picture."""
+    pictures = [decoder(embedding.unsqueeze(0)) for embedding in embeddings]
+    return tuple(torch.cat(layer) for layer in zip(*pictures, strict=True))
+
+
+def _segmentation(network: Stlm, objective: Objective, features: StreamFeatures, mask: Tensor) -> Tensor:
+    logits = network.aggregate(features)
+    config = objective.config
+    shrink = any_in_cell if config.mask_target == "any" else shrink_mask
+    target = shrink(mask, (logits.shape[2], logits.shape[3]))
+    if config.segmentation_loss == "bce-dice":
+        return bce_dice_loss(logits, target)
+    prediction = torch.sigmoid(logits)
+    return focal_loss(prediction, target) + l1_loss(prediction, target)

@@ -1,0 +1,50 @@
+"""What lies in a folder: pictures and folders, without the hidden ones, in order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from stlm_edge.errors import DataError
+from stlm_edge.imaging import IMAGE_SUFFIXES
+
+SUFFIXES = ", ".join(sorted(IMAGE_SUFFIXES))
+
+
+def require_folder(folder: Path) -> None:
+    """Raises `DataError` if there is none."""
+    if not folder.is_dir():
+        found = "is a file" if folder.exists() else "does not exist"
+        raise DataError(f"{folder} {found}, expected a folder of pictures; check the path")
+
+
+def pictures(folder: Path) -> list[Path]:
+    """The pictures in a folder, sorted by name. Raises `DataError` if it cannot be read."""
+    return sorted(path for path in _entries(folder) if is_picture(path))
+
+
+def folders(folder: Path) -> list[str]:
+    """The names of the folders in a folder, sorted, as they are spelt. Raises `DataError` if it cannot be read."""
+    return sorted(path.name for path in _entries(folder) if path.is_dir() and not path.name.startswith("."))
+
+
+def is_picture(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def found_folders(names: Iterable[str]) -> str:
+    """Which folders there are, for a message."""
+    return f"found the folders {', '.join(names)}" if names else "found no folder"
+
+
+def by_number(name: str) -> list[tuple[int, str]]:
+    """A key that sorts Class2 before Class10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read ({error.strerror or error}); check the path and its rights") from None

@@ -1,0 +1,25 @@
+"""Trees of textures, the source of pseudo anomalies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stlm_edge.datasets.listing import SUFFIXES, is_picture, require_folder
+from stlm_edge.errors import DataError
+
+
+def texture_paths(folder: Path) -> list[Path]:
+    """All pictures below `folder` at any depth, sorted; the anomaly source, such as DTD's `images` (paper, 4.1.1).
+
+    Raises:
+        DataError: if the folder is missing or holds no picture.
+    """
+    require_folder(folder)
+    paths = sorted(
+        path
+        for path in folder.rglob("*")
+        if is_picture(path) and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    if not paths:
+        raise DataError(f"{folder} has no pictures ({SUFFIXES}) at any depth; give another folder")
+    return paths

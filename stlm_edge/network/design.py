@@ -1,0 +1,72 @@
+"""Which parts the network is made of: STLM itself by default, and the variants of the paper's ablations."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Literal, get_args, get_type_hints
+
+from stlm_edge.errors import ConfigError
+
+TeacherName = Literal["sam_vit_h", "sam_vit_l", "sam_vit_b", "mobile_sam", "stlm-tiny"]
+
+PlainStream = Literal["student", "sam_vit_h", "sam_vit_l", "sam_vit_b", "mobile_sam", "stlm-tiny"]
+DecoderDesign = Literal["shared", "separate"]
+Layers = Literal["l1+l2", "l1", "l2"]
+Comparison = Literal["product", "cosine", "subtraction", "concat"]
+Aggregation = Literal["light", "original", "none"]
+
+
+@dataclass(frozen=True)
+class Design:
+    """What distinguishes the ablations at inference; training has more of them (see `train.config`).
+
+    Attributes:
+        plain_stream: `student`, or the name of the frozen network that takes its place (table 4, without plain stream).
+        decoder: one for both streams, or one for each (figures 4 and 5).
+        layers: which features are compared (figure 11). L1 is the image embedding, L2 the image tokens after the
+            two-way blocks. With `l1` there is no decoder at all, so this is also table 4's "without mask decoder".
+        comparison: what the feature aggregation is given (table 6).
+        aggregation: the paper's lightweight one, the original one of DeSTSeg with 256 channels (figure 6), or none:
+            the map is then the product of the layers' cosine distances, as in STPM (table 4, "strategy [46]").
+    """
+
+    plain_stream: PlainStream = "student"
+    decoder: DecoderDesign = "shared"
+    layers: Layers = "l1+l2"
+    comparison: Comparison = "product"
+    aggregation: Aggregation = "light"
+
+    def __post_init__(self) -> None:
+        for name, hint in get_type_hints(Design).items():
+            value = getattr(self, name)
+            if value not in get_args(hint):
+                raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(get_args(hint))}")
+
+    @property
+    def has_decoder(self) -> bool:
+        return self.layers != "l1"
+
+    @property
+    def layer_count(self) -> int:
+        return 2 if self.layers == "l1+l2" else 1
+
+    @property
+    def differences(self) -> str:
+        """What is not as in the paper, for a message; empty for the paper's design."""
+        default = Design()
+        changed = {name: value for name, value in dataclasses.asdict(self).items() if value != getattr(default, name)}
+        return "".join(f", {name} {value}" for name, value in changed.items())
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Design:
+        """Raises `ConfigError` on anything that `to_json` does not write."""
+        values = json.loads(text)
+        names = {entry.name for entry in dataclasses.fields(cls)}
+        if not isinstance(values, dict) or set(values) != names:
+            raise ConfigError(f"found the design {text}, expected the keys {sorted(names)}; train with this version")
+        return cls(**values)

@@ -1,0 +1,95 @@
+"""Frozen networks: the teachers to distil from, one of which can also stand in for the plain stream (table 4)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from segment_anything.modeling import ImageEncoderViT
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stlm_edge.network.decoder import Features, TwoWayDecoder, decode, decoder_of
+from stlm_edge.network.design import Layers, TeacherName
+from stlm_edge.network.encoder import EMBEDDING_CHANNELS, STRIDE, ImageEncoder, architecture_named
+from stlm_edge.spec import Size
+
+SAM_SIZE = 1024
+SAM_WIDTHS = {"sam_vit_b": (768, 12, 12, (2, 5, 8, 11)), "sam_vit_l": (1024, 24, 16, (5, 11, 17, 23))}
+SAM_WIDTHS["sam_vit_h"] = (1280, 32, 16, (7, 15, 23, 31))
+"""Width, depth, heads and blocks with global attention of SAM's image encoders."""
+
+
+class Teacher(nn.Module):
+    """An image encoder and its own two-way decoder, frozen: `train()` leaves it in evaluation mode."""
+
+    def __init__(self, encoder: nn.Module, decoder: TwoWayDecoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, _mode: bool = True) -> Teacher:
+        """Stays as it is, whatever the network around it does."""
+        return super().train(False)
+
+    @property
+    def channels(self) -> int:
+        """Of L1 and L2."""
+        return self.decoder.channels
+
+    @torch.no_grad()
+    def forward(self, pixels: Tensor, layers: Layers = "l1+l2") -> Features:
+        """
+        Args:
+            pixels: (N, 3, H, W), normalised RGB.
+        Returns:
+            L1, L2 or both, each (N, channels, H / 16, W / 16).
+        """
+        return decode(self.decoder, self.encoder(pixels), layers)
+
+
+def random_teacher(name: TeacherName, *, image_size: Size) -> Teacher:
+    """A teacher with random weights; SAM's have a table of positions that belongs to `image_size`."""
+    if name in ("stlm-tiny", "mobile_sam"):
+        architecture = architecture_named("stlm-tiny" if name == "stlm-tiny" else "stlm")
+        return Teacher(ImageEncoder(architecture), decoder_of(architecture))
+    return Teacher(_sam_encoder(name, image_size), TwoWayDecoder())
+
+
+def resize_positions(table: Tensor, image_size: Size) -> Tensor:
+    """Bring SAM's table of absolute positions to another input size, by bicubic interpolation.
+
+    Args:
+        table: (1, h, w, C).
+    Returns:
+        (1, H / 16, W / 16, C) for `image_size` (H, W).
+    """
+    grid = (image_size[0] // STRIDE, image_size[1] // STRIDE)
+    if table.shape[1:3] == grid:
+        return table.detach()
+    planes = F.interpolate(table.detach().permute(0, 3, 1, 2), size=grid, mode="bicubic", align_corners=False)
+    return planes.permute(0, 2, 3, 1)
+
+
+def _sam_encoder(name: str, image_size: Size) -> nn.Module:
+    width, depth, heads, global_blocks = SAM_WIDTHS[name]
+    encoder: Any = ImageEncoderViT(
+        img_size=SAM_SIZE,
+        patch_size=STRIDE,
+        embed_dim=width,
+        depth=depth,
+        num_heads=heads,
+        mlp_ratio=4,
+        out_chans=EMBEDDING_CHANNELS,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        use_rel_pos=True,
+        window_size=14,
+        global_attn_indexes=global_blocks,
+    )
+    # SAM itself brings the tables of its relative positions to other sizes; the absolute ones it leaves to us.
+    encoder.pos_embed = nn.Parameter(resize_positions(encoder.pos_embed, image_size))
+    module: nn.Module = encoder
+    return module

@@ -1,0 +1,237 @@
+"""Each ablation of the paper is a preset that trains, and that changes what it says it changes."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from stlm_edge.errors import ConfigError
+from stlm_edge.network.checkpoint import load
+from stlm_edge.network.comparison import StreamFeatures, compare, tlm_map
+from stlm_edge.network.design import Design
+from stlm_edge.network.encoder import ARCHITECTURES
+from stlm_edge.network.inspector import Inspector
+from stlm_edge.network.stlm import Stlm
+from stlm_edge.network.teacher import Teacher
+from train.config import from_dict, load_preset, presets
+from train.fit import fit
+from train.masks import MaskHead
+
+SMALL = {
+    "architecture": "stlm-tiny",
+    "image_size": (128, 128),
+    "epochs": 2,
+    "teacher_weights": "random",
+    "initial_weights": "random",
+    "workers": 0,
+    "device": "cpu",
+}
+"""Two steps at 128 x 128; the teacher is narrow too, where the preset has a large one."""
+
+ABLATIONS = [name for name in presets() if name not in ("paper", "cpu", "paper-rotated")]
+
+
+def settings(name: str, **changes):
+    values = load_preset(name) | SMALL | changes
+    if values["teacher"] not in ("none", "mobile_sam"):
+        values["teacher"] = "stlm-tiny"
+    return from_dict(values)
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """A folder of three good pictures: one is held out, two make one step."""
+    from stlm_edge.synthetic import write_dataset
+
+    root = tmp_path_factory.mktemp("three")
+    write_dataset(root, train=3, test_good=0, test_defective_per_kind=0, size=(128, 128), seed=0, category="plate")
+    return root / "plate" / "train" / "good"
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_every_ablation_trains_and_its_checkpoint_inspects(name, three, tmp_path):
+    config = settings(name)
+    path = fit(config, data=three, category=None, textures=None, output=tmp_path / "run")
+    loaded = load(path)
+    assert loaded.network.design == config.design
+    anomaly_map, score = Inspector(loaded.network, loaded.spec).eval()(torch.zeros(1, 128, 128, 3, dtype=torch.uint8))
+    assert anomaly_map.shape == (1, 128, 128)
+    assert score.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_every_ablation_differs_from_the_paper_in_what_it_names(name):
+    changed = {key for key, value in load_preset(name).items() if load_preset("paper").get(key) != value}
+    expected = {
+        "table4-mobile-teacher": {"teacher"},
+        "table4-no-plain-stream": {"plain_stream"},
+        "table4-no-decoder": {"layers"},
+        "table4-no-aggregation": {"aggregation"},
+        "table5-two-stage": {"streams_first"},
+        "table6": {"comparison"},
+        "table7": {"teacher"},
+        "table8": {"initial_weights"},
+        "table9": {"distillation"},
+        "table10": {"anomaly_probability"},
+        "table11": {"pseudo_anomalies"},
+        "figure5": {"decoder"},
+        "figure6": {"aggregation"},
+        "figure10": {"anomaly_probability"},
+        "figure11": {"layers"},
+    }
+    assert changed == expected.get(name, expected.get(name.split("-")[0]))
+
+
+def parameters(**design) -> int:
+    network = Stlm(ARCHITECTURES["stlm"], Design(**design))
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_designs_have_the_parts_that_the_paper_describes():
+    whole = parameters()
+    decoder = 3_291_264 + 1_280 + 256
+    assert parameters(decoder="separate") == whole + decoder
+    assert whole - parameters(layers="l1") == decoder + 256 * 9 * 128 + 256 * 128  # first block sees one layer
+    assert parameters(layers="l2") == whole - 256 * 9 * 128 - 256 * 128
+    assert whole - parameters(aggregation="none") == 1_870_465
+    original = Stlm(ARCHITECTURES["stlm"], Design(aggregation="original")).feature_aggregation
+    assert original is not None
+    assert [name for name, _ in original.aspp.named_children()] == ["pool", "rate6", "rate12", "rate18", "fuse"]
+    assert original.res[0].conv1.out_channels == 256
+    inputs = {"product": 512, "cosine": 2, "subtraction": 1024, "concat": 1024}
+    for comparison, channels in inputs.items():
+        network = Stlm(ARCHITECTURES["stlm"], Design(comparison=comparison))
+        assert network.feature_aggregation is not None
+        assert network.feature_aggregation.res[0].conv1.in_channels == channels
+
+
+def test_comparisons_are_what_table_6_says():
+    rng = torch.Generator().manual_seed(0)
+    features = StreamFeatures(
+        plain=(torch.randn(2, 8, 3, 4, generator=rng),), denoising=(torch.randn(2, 8, 3, 4, generator=rng),)
+    )
+    plain, denoising = (
+        stream[0] / stream[0].norm(dim=1, keepdim=True) for stream in (features.plain, features.denoising)
+    )
+    cosine = torch.nn.functional.cosine_similarity(features.plain[0], features.denoising[0])
+    assert torch.allclose(compare(features, "product").sum(dim=1), -cosine, atol=1e-6)
+    assert torch.allclose(compare(features, "cosine")[:, 0], 1 - cosine, atol=1e-6)
+    assert torch.allclose(
+        compare(features, "subtraction"), torch.cat([denoising, (plain - denoising).abs()], 1), atol=1e-6
+    )
+    assert torch.allclose(compare(features, "concat"), torch.cat([plain, denoising], 1), atol=1e-6)
+    assert torch.allclose(tlm_map(features)[:, 0], 1 - cosine, atol=1e-6)
+
+
+@torch.no_grad()
+def test_separate_decoders_decode_each_stream_with_its_own():
+    torch.manual_seed(0)
+    network = Stlm(ARCHITECTURES["stlm-tiny"], Design(decoder="separate")).eval()
+    pixels = torch.randn(1, 3, 64, 64)
+    before = network.features(pixels)
+    network.denoising_decoder.no_mask_embed.weight += 1
+    after = network.features(pixels)
+    assert torch.equal(before.plain[1], after.plain[1])
+    assert not torch.equal(before.denoising[1], after.denoising[1])
+
+
+def test_fixed_teacher_as_plain_stream_neither_learns_nor_leaves_evaluation_mode(three, tmp_path):
+    config = settings("table4-no-plain-stream")
+    network = load(fit(config, data=three, category=None, textures=None, output=tmp_path / "run")).network
+    assert isinstance(network.plain, Teacher)
+    torch.manual_seed(config.seed)  # the teacher is built right after the network, from the same random numbers
+    Stlm(ARCHITECTURES["stlm-tiny"], config.design, image_size=(128, 128))
+    from stlm_edge.network.teacher import random_teacher
+
+    teacher = random_teacher("stlm-tiny", image_size=(128, 128))
+    trained = dict(network.plain.named_parameters())
+    assert all(torch.equal(value, trained[name]) for name, value in teacher.named_parameters())
+    network.train()
+    assert not network.plain.training
+
+
+def test_two_stages_train_one_part_after_the_other(three, tmp_path, monkeypatch):
+    """In the first the feature aggregation stays as it began; in the second streams and decoder stand still."""
+    snapshots = []
+    monkeypatch.setattr("train.fit.save", lambda _, made: snapshots.append(copy.deepcopy(made.network.state_dict())))
+    config = settings("table5-two-stage", epochs=4)
+    fit(config, data=three, category=None, textures=None, output=tmp_path / "run")
+    records = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    assert all(record["segmentation"] == 0 < record["plain"] for record in records[:2])
+    assert all(record["plain"] == 0 < record["segmentation"] for record in records[2:])
+
+    def changed(before: int, after: int) -> set[str]:
+        return {n.split(".")[0] for n, t in snapshots[before].items() if not torch.equal(t, snapshots[after][n])}
+
+    assert changed(0, 1) == {"plain", "denoising", "decoder"}
+    assert changed(1, 2) == changed(2, 3) == {"feature_aggregation"}
+
+
+def test_without_teacher_only_the_segmentation_is_learnt(three, tmp_path):
+    path = fit(settings("table7-no-teacher"), data=three, category=None, textures=None, output=tmp_path / "run")
+    for line in (path.parent / "history.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        assert record["plain"] == record["denoising"] == 0 < record["segmentation"]
+
+
+@torch.no_grad()
+def test_masks_are_those_of_sam():
+    """Against segment-anything's own mask decoder, with its weights and without prompts."""
+    from segment_anything.modeling import MaskDecoder, TwoWayTransformer
+
+    from stlm_edge.network.decoder import TwoWayDecoder
+    from train.masks import mask_head_tensors
+
+    torch.manual_seed(0)
+    transformer = TwoWayTransformer(depth=2, embedding_dim=256, mlp_dim=2048, num_heads=8)
+    sam = MaskDecoder(transformer_dim=256, transformer=transformer).eval()
+    decoder, head = TwoWayDecoder().eval(), MaskHead(256).eval()
+    decoder.transformer.load_state_dict(transformer.state_dict())
+    decoder.iou_token.load_state_dict(sam.iou_token.state_dict())
+    decoder.mask_tokens.load_state_dict(sam.mask_tokens.state_dict())
+    head.load_state_dict(mask_head_tensors({f"mask_decoder.{name}": t for name, t in sam.state_dict().items()}))
+    embedding = torch.randn(2, 256, 8, 8)
+    dense = decoder.no_mask_embed.weight.reshape(1, 256, 1, 1)
+    position = decoder.positional_encoding((8, 8)).unsqueeze(0)
+    wanted = [
+        sam.predict_masks(embedding[[index]], position, torch.zeros(1, 0, 256), dense.expand(1, 256, 8, 8))[0]
+        for index in range(2)
+    ]
+    assert torch.allclose(head(decoder, embedding), torch.cat(wanted), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"teacher": "none", "plain_stream": "teacher"}, "no such stream"),
+        ({"teacher": "none", "aggregation": "none"}, "nothing to learn from"),
+        ({"teacher": "none", "streams_first": 0.5}, "nothing to learn from"),
+        ({"teacher": "none", "distillation": "logits"}, "no masks"),
+        ({"aggregation": "none", "streams_first": 0.5}, "no second stage"),
+        ({"layers": "l1", "distillation": "logits"}, "masks need both"),
+        ({"layers": "l1", "decoder": "separate"}, "no decoder"),
+        ({"plain_stream": "teacher", "distillation": "logits"}, "never saw"),
+    ],
+)
+def test_settings_that_exclude_each_other_are_refused(changes, words):
+    with pytest.raises(ConfigError, match=words):
+        from_dict(changes)
+
+
+def test_stand_in_for_the_plain_stream_must_be_as_wide():
+    with pytest.raises(ConfigError, match="256 channels"):
+        Stlm(ARCHITECTURES["stlm-tiny"], Design(plain_stream="mobile_sam"))
+
+
+def test_map_without_aggregation_stays_below_4():
+    torch.manual_seed(0)
+    network = Stlm(ARCHITECTURES["stlm-tiny"], Design(aggregation="none")).eval()
+    with torch.no_grad():
+        values = network(torch.randn(1, 3, 64, 64)).numpy()
+    assert np.all((values >= -1e-6) & (values <= 4 + 1e-6))
+    assert not math.isclose(float(values.std()), 0)

@@ -1,0 +1,56 @@
+"""Several processes compute what one computes with the same global batch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from stlm_edge.network.checkpoint import load
+from train.distributed import SharedBatchNorm2d, share_batch_norms
+
+SETTINGS = {
+    "paper": ["--head-optimiser", "sgd", "--segmentation-loss", "focal-l1"],
+    "cpu": ["--head-optimiser", "adam", "--segmentation-loss", "bce-dice"],
+}
+
+
+def run(launcher, plate, output, arguments):
+    small = ["--preset", "cpu", "--device", "cpu", "--image-size", "64", "--batch-size", "4", "--epochs", "3"]
+    where = ["--data", str(plate), "--category", "plate", "-o", str(output)]
+    command = [sys.executable, *launcher, "-m", "train", "fit", *where, *small, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
+    return [(line["plain"], line["denoising"], line["segmentation"]) for line in lines], done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SETTINGS)
+def test_two_processes_of_accelerate_have_the_losses_of_one(name, plate, tmp_path):
+    # accelerate's --cpu needs MPI to start more than one; this way it starts them as for GPUs, and we stay on the CPU.
+    launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launcher += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    one, _ = run([], plate, tmp_path / "one", SETTINGS[name])
+    two, done = run(launcher, plate, tmp_path / "two", SETTINGS[name])
+    for alone, shared in zip(one, two, strict=True):
+        assert shared == pytest.approx(alone, rel=2e-4)
+    assert done.stdout.count("model.safetensors") == 1
+    assert json.loads((tmp_path / "two" / "run.json").read_text())["processes"] == 2
+    ours, theirs = (load(tmp_path / count / "model.safetensors").network for count in ("one", "two"))
+    for (key, value), other in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
+        assert torch.allclose(value.float(), other.float(), atol=2e-2), key
+
+
+def test_batch_norm_is_torchs_own_without_other_processes():
+    torch.manual_seed(0)
+    plain = torch.nn.Sequential(torch.nn.BatchNorm2d(3))
+    shared = torch.nn.Sequential(torch.nn.BatchNorm2d(3))
+    share_batch_norms(shared)
+    assert isinstance(shared[0], SharedBatchNorm2d)
+    x = torch.randn(2, 3, 4, 4)
+    assert torch.equal(plain(x), shared(x))
+    assert list(plain.state_dict()) == list(shared.state_dict())

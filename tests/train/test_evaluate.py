@@ -1,0 +1,144 @@
+"""Measuring a checkpoint on labelled pictures: figures, pictures and plots."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from stlm_edge.datasets import Sample, load_category
+from stlm_edge.errors import DataError, SpecError
+from stlm_edge.imaging import read_image, to_input
+from stlm_edge.metrics import pixel_metrics, roc_auc
+from stlm_edge.network.checkpoint import load
+from stlm_edge.network.inspector import Inspector
+from train.__main__ import main
+from train.evaluate import Scored, evaluate
+from train.inspection import inspect, score_images
+from train.report import evaluation_table
+from train.sheet import choose, verdict
+
+
+@pytest.fixture
+def inspector(checkpoint) -> Inspector:
+    loaded = load(checkpoint)
+    return Inspector(loaded.network, loaded.spec)
+
+
+@pytest.fixture
+def samples(plate) -> tuple[Sample, ...]:
+    return load_category(plate, "plate").test
+
+
+@torch.no_grad()
+def test_batches_answer_as_the_inspector_does_one_by_one(inspector, samples):
+    for sample, result in zip(samples, inspect(inspector, samples), strict=True):
+        maps, scores = inspector(torch.from_numpy(to_input(read_image(sample.path), spec=inspector.spec)))
+        assert result.sample == sample
+        assert result.anomaly_map.shape == result.tlm_map.shape == result.mask.shape == (96, 96)
+        assert result.score == pytest.approx(float(scores[0]), abs=1e-6)
+        assert np.abs(cv2.resize(maps[0].numpy(), (96, 96)) - result.anomaly_map).max() < 1e-5
+
+
+def test_figures_are_those_of_all_maps_at_their_own_resolution(inspector, samples):
+    results = list(inspect(inspector, samples))
+    evaluation = evaluate(inspector, samples).evaluation
+    for scores, maps, values in (
+        (evaluation.overall, [r.anomaly_map for r in results], [r.score for r in results]),
+        (evaluation.tlm_only.overall, [r.tlm_map for r in results], [r.tlm_score for r in results]),
+    ):
+        pixels = pixel_metrics(maps, [r.mask for r in results])
+        assert (scores.pixel_auroc, scores.pixel_ap, scores.aupro) == (pixels.auroc, pixels.ap, pixels.aupro)
+        assert scores.pixel_fnr == pixels.best_f1.fnr
+        assert scores.image_auroc == roc_auc(np.array(values), np.array([r.sample.label != "good" for r in results]))
+    defect = np.concatenate([r.anomaly_map[r.mask > 0] for r in results])
+    assert evaluation.overall.pixel_fnr_at_half == pytest.approx(np.mean(defect < 0.5))
+    assert math.isnan(evaluation.tlm_only.overall.pixel_fnr_at_half)
+
+
+def test_each_kind_is_measured_beside_all_good_pictures(inspector, samples):
+    evaluation = evaluate(inspector, samples).evaluation
+    alone = evaluate(inspector, [s for s in samples if s.label in ("good", "stain")]).evaluation
+    assert set(evaluation.kinds) == {"chip", "missing_hole", "scratch", "stain"}
+    for found, wanted in ((evaluation, alone), (evaluation.tlm_only, alone.tlm_only)):
+        both = (dataclasses.astuple(found.kinds["stain"]), dataclasses.astuple(wanted.overall))
+        assert both[0] == pytest.approx(both[1], abs=1e-3, nan_ok=True)  # other neighbours in a batch round otherwise
+
+
+def test_pictures_without_good_ones_leave_undefined_what_needs_them(inspector, samples):
+    evaluation = evaluate(inspector, [sample for sample in samples if sample.label == "chip"]).evaluation
+    scores = evaluation.overall
+    assert math.isnan(scores.image_auroc)
+    assert scores.image_ap == 1
+    assert math.isnan(evaluation.f1_optimal_threshold)
+    assert "F1-optimal" not in evaluation_table(evaluation)
+    assert not math.isnan(scores.pixel_auroc)
+
+
+def test_nothing_to_measure_is_an_error(inspector, samples):
+    with pytest.raises(DataError, match="no test pictures"):
+        evaluate(inspector, [])
+    inspector.spec = dataclasses.replace(inspector.spec, threshold=None)
+    with pytest.raises(SpecError, match="no threshold yet"):
+        evaluate(inspector, samples)
+
+
+def test_command_writes_figures_scores_pictures_and_plots(plate, checkpoint, tmp_path, capsys):
+    folder = tmp_path / "measured"
+    assert main(["evaluate", str(checkpoint), "--data", str(plate), "--category", "plate", "-o", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    assert "all, TLM only" in printed
+    assert {path.name for path in folder.iterdir()} == {
+        "evaluation.json",
+        "evaluation.png",
+        "evaluation-curves.png",
+        "evaluation-scores.png",
+        "evaluation-scores.csv",
+    }
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert evaluation["tlm_only"]["overall"]["pixel_fnr_at_half"] is None
+    assert evaluation["weights_sha256"] == load(checkpoint).spec.weights_sha256
+    lines = list(csv.DictReader((folder / "evaluation-scores.csv").read_text().splitlines()))
+    assert len(lines) == 6
+    for line in lines:
+        assert (float(line["score"]) >= evaluation["threshold"]) == (line["anomalous"] == "1")
+    for name in ("evaluation.png", "evaluation-curves.png", "evaluation-scores.png"):
+        assert read_image(folder / name).std() > 10
+
+
+def test_plain_folder_cannot_be_evaluated(plate, checkpoint, tmp_path, capsys):
+    good = plate / "plate" / "train" / "good"
+    assert main(["evaluate", str(checkpoint), "--data", str(good), "-o", str(tmp_path / "out")]) == 1
+    assert "no test pictures" in capsys.readouterr().err
+
+
+def scored(label: str, *scores: float) -> list[Scored]:
+    return [Scored(Sample(label, label, None), score, 0.0) for score in scores]
+
+
+def test_sheet_shows_the_clearest_the_closest_and_the_worst():
+    chosen = choose(scored("chip", 0.9, 0.1, 0.55, 0.7), threshold=0.5)
+    assert [(role, picture.score) for role, picture in chosen] == [("best", 0.9), ("borderline", 0.55), ("worst", 0.1)]
+    chosen = choose(scored("good", 0.9, 0.1, 0.45, 0.2), threshold=0.5)
+    assert [(role, picture.score) for role, picture in chosen] == [("best", 0.1), ("borderline", 0.45), ("worst", 0.9)]
+    assert [role for role, _ in choose(scored("chip", 0.9, 0.2), threshold=0.5)] == ["best", "worst"]
+    assert [role for role, _ in choose(scored("chip", 0.9), threshold=0.5)] == ["best"]
+
+
+def test_verdicts_in_words():
+    words = [verdict(scored(label, score)[0], threshold=0.5) for label in ("good", "chip") for score in (0.4, 0.5)]
+    assert words == ["passed", "false alarm", "missed", "found"]
+
+
+def test_scores_of_prepared_pictures_are_those_of_an_inspection(inspector, plate):
+    images = [np.full((64, 64, 3), 40 * index, np.uint8) for index in range(5)]
+    scores = score_images(inspector, iter(images))
+    with torch.no_grad():
+        alone = [float(inspector(torch.from_numpy(image[None]))[1][0]) for image in images]
+    assert scores == pytest.approx(alone, abs=1e-6)

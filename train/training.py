@@ -1,0 +1,192 @@
+"""Everything that changes while a network learns, and how it is kept so that a killed run goes on as if nothing was."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.amp import GradScaler
+from torch.optim import SGD, Adam, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
+
+from stlm_edge.errors import CheckpointError
+from stlm_edge.files import replacing
+from train.config import TrainConfig
+from train.objective import Objective
+
+STATE_VERSION = 1
+
+
+class Stage(Enum):
+    """What learns: everything at once, or in table 5's two-stage training one after the other."""
+
+    ALL = "all"
+    STREAMS = "streams and decoder"
+    AGGREGATION = "feature aggregation"
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch gave: means of the loss terms, and what it cost.
+
+    Attributes:
+        pictures_per_s: over all processes.
+        memory_gb: the most that was in use so far.
+        held_out: loss on the held-out pictures, where the training watches it.
+    """
+
+    epoch: int
+    plain: float
+    denoising: float
+    segmentation: float
+    pictures_per_s: float
+    memory_gb: float
+    held_out: float | None = None
+
+    def __str__(self) -> str:
+        return (
+            f"epoch {self.epoch}  plain {self.plain:.3f}  denoising {self.denoising:.3f}  "
+            f"segmentation {self.segmentation:.3f}  {self.pictures_per_s:.1f} pictures/s  {self.memory_gb:.1f} GB"
+        )
+
+
+@dataclass
+class Training:
+    """A network on its way: what it is, how it is moved, and how far it has come.
+
+    Attributes:
+        schedulers: none where learning rates stay.
+        scaler: for float16; does nothing otherwise.
+        epoch: the last one that was finished.
+        history: a record for each of them.
+    """
+
+    objective: Objective
+    optimisers: tuple[Optimizer, ...]
+    schedulers: tuple[LRScheduler, ...]
+    scaler: GradScaler
+    epoch: int = 0
+    history: list[EpochRecord] = field(default_factory=list)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.objective.parameters()).device
+
+    def move(self) -> None:
+        """One step of all optimisers and schedulers by the gradients that have been added up."""
+        for optimiser in self.optimisers:
+            if any(parameter.grad is not None for group in optimiser.param_groups for parameter in group["params"]):
+                self.scaler.step(optimiser)
+        self.scaler.update()
+        for optimiser in self.optimisers:
+            optimiser.zero_grad(set_to_none=True)
+        for scheduler in self.schedulers:
+            scheduler.step()
+
+    def save(self, path: Path) -> None:
+        """Write all of it, atomically. Raises `OutputError`."""
+        state = {
+            "version": STATE_VERSION,
+            "objective": self.objective.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
+            "scaler": self.scaler.state_dict(),
+            "epoch": self.epoch,
+            "history": [dataclasses.asdict(record) for record in self.history],
+        }
+        with replacing(path) as temporary:
+            try:
+                torch.save(state, temporary)
+            except RuntimeError as error:  # what torch makes of a full disk
+                raise OSError(str(error).splitlines()[0]) from error
+
+    def restore(self, path: Path) -> None:
+        """Go back to what `save` wrote.
+
+        Raises:
+            CheckpointError: if the file is damaged, or of other settings.
+        """
+        try:
+            state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+            if state["version"] != STATE_VERSION:
+                raise ValueError(f"state version {state['version']}, this toolkit reads {STATE_VERSION}")
+            self.objective.load_state_dict(state["objective"])
+            for optimiser, values in zip(self.optimisers, state["optimisers"], strict=True):
+                optimiser.load_state_dict(values)
+            for scheduler, values in zip(self.schedulers, state["schedulers"], strict=True):
+                scheduler.load_state_dict(values)
+            self.scaler.load_state_dict(state["scaler"])
+            self.history = [EpochRecord(**record) for record in state["history"]]
+            self.epoch = state["epoch"]
+        except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise CheckpointError(
+                f"{path} does not fit this training ({reason}); train again in another folder"
+            ) from None
+
+
+def begin(objective: Objective, config: TrainConfig, *, steps_per_epoch: int) -> Training:
+    """Optimisers and schedules for an objective that stands on its device already."""
+    device = next(objective.parameters()).device
+    optimisers = make_optimisers(objective, config)
+    moves = config.epochs * -(-steps_per_epoch // config.accumulate)
+    schedulers = (
+        tuple(CosineAnnealingLR(optimiser, moves) for optimiser in optimisers) if config.schedule == "cosine" else ()
+    )
+    scaler = GradScaler(device.type, enabled=config.precision == "fp16")
+    return Training(objective, optimisers, schedulers, scaler)
+
+
+def make_optimisers(objective: Objective, config: TrainConfig) -> tuple[Optimizer, ...]:
+    """Adam for streams and decoder; for the feature aggregation SGD with DeSTSeg's settings, or Adam (paper, 4.1.3)."""
+    network = objective.network
+    aggregation = network.feature_aggregation
+    head = [] if aggregation is None else list(aggregation.parameters())
+    in_head = set(map(id, head))
+    streams = [p for p in objective.parameters() if p.requires_grad and id(p) not in in_head]
+    betas = (0.5, 0.999)
+    if aggregation is None or config.head_optimiser == "adam":
+        return (Adam([*streams, *head], lr=config.learning_rate, betas=betas, fused=True),)
+    return (
+        Adam(streams, lr=config.learning_rate, betas=betas, fused=True),
+        SGD(
+            [
+                {"params": [*aggregation.res.parameters()], "lr": 0.1},
+                {"params": [*aggregation.aspp.parameters(), *aggregation.head.parameters()], "lr": 0.01},
+            ],
+            momentum=0.9,
+            weight_decay=1e-4,
+            fused=True,
+        ),
+    )
+
+
+def stage_of(epoch: int, config: TrainConfig) -> Stage:
+    """What learns in an epoch, counted from 1."""
+    if config.streams_first == 0:
+        return Stage.ALL
+    first = min(max(1, round(config.streams_first * config.epochs)), config.epochs - 1)
+    return Stage.STREAMS if epoch <= first else Stage.AGGREGATION
+
+
+def enter(stage: Stage, objective: Objective) -> None:
+    """Put everything into training mode, but streams and decoder where the feature aggregation learns alone."""
+    objective.train()
+    if stage is not Stage.AGGREGATION:
+        return
+    aggregation = objective.network.feature_aggregation
+    for child in objective.network.children():
+        if child is not aggregation:
+            _freeze(child)
+    _freeze(objective.projections)
+
+
+def _freeze(module: nn.Module) -> None:
+    module.eval()
+    module.requires_grad_(False)

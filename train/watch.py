@@ -1,0 +1,105 @@
+"""How a training does on pictures that it does not learn from: when to stop, and what TensorBoard shows."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stlm_edge.errors import ConfigError
+from stlm_edge.network.inspector import Inspector
+from train.data import Batch, Batches
+from train.distributed import average
+from train.guidance import Guidance
+from train.objective import Objective
+from train.training import EpochRecord
+
+SHOWN = 8
+"""Pictures on TensorBoard."""
+
+
+class Patience:
+    """Says when the loss has not fallen for some epochs."""
+
+    def __init__(self, epochs: int, history: list[EpochRecord]) -> None:
+        self._epochs = epochs
+        self._best = math.inf
+        self._since = 0
+        for record in history:
+            if record.held_out is not None:
+                self.improves(record.held_out)
+
+    def improves(self, loss: float) -> bool:
+        """Take note of an epoch's loss; True if it is the lowest so far."""
+        better = loss < self._best
+        self._best = min(self._best, loss)
+        self._since = 0 if better else self._since + 1
+        return better
+
+    @property
+    def over(self) -> bool:
+        return self._since >= self._epochs
+
+
+@torch.no_grad()
+def held_out_loss(objective: Objective, guidance: Guidance | None, batches: Batches) -> float:
+    """The total loss on held-out pictures with pseudo anomalies that are the same each time."""
+    device = next(objective.parameters()).device
+    objective.eval()
+    losses = []
+    for drawn in batches.epoch(0):
+        batch = drawn.to(device)
+        losses.append(objective(batch, None if guidance is None else guidance(batch)).total)
+    return float(average(torch.stack(losses).mean(), device))
+
+
+class Board:
+    """Losses and maps for TensorBoard, in the run's folder.
+
+    Raises:
+        ConfigError: if TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: Path, *, first: Batch) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise ConfigError(
+                "tensorboard is not installed; pip install tensorboard, or leave --tensorboard out"
+            ) from None
+        self._writer: Any = SummaryWriter(str(folder))
+        self._pictures = first.pseudo[:SHOWN]
+        self._add("pseudo_anomalies", self._pictures, step=0)
+        masks = (255 * first.mask[:SHOWN]).to(torch.uint8).permute(0, 2, 3, 1).expand(-1, -1, -1, 3)
+        self._add("masks", masks, step=0)
+
+    def show(self, record: EpochRecord, inspector: Inspector) -> None:
+        """One epoch's losses, and the maps of the same pictures each time."""
+        values = {
+            "loss/plain": record.plain,
+            "loss/denoising": record.denoising,
+            "loss/segmentation": record.segmentation,
+            "loss/held_out": record.held_out,
+            "speed/pictures_per_s": record.pictures_per_s,
+            "memory/gb": record.memory_gb,
+        }
+        for name, value in values.items():
+            if value is not None:
+                self._writer.add_scalar(name, value, record.epoch)
+        device = next(inspector.parameters()).device
+        inspector.eval()
+        with torch.no_grad():
+            maps = torch.cat([inspector(picture[None].to(device))[0].cpu() for picture in self._pictures])
+        grey = (255 * maps.clamp(0, 1)).to(torch.uint8).unsqueeze(-1).expand(-1, -1, -1, 3)
+        self._add("anomaly_maps", grey, step=record.epoch)
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _add(self, name: str, pictures: Tensor, *, step: int) -> None:
+        """(N, H, W, 3) uint8, BGR."""
+        self._writer.add_images(name, pictures.flip(-1), step, dataformats="NHWC")
