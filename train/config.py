@@ -15,7 +15,9 @@ from stlm_edge.spec import Size, check_input_size
 
 PRESETS = Path(__file__).parent / "presets"
 
-PseudoAnomalyName = Literal["perlin", "scar", "nsa", "cutpaste-patch", "cutpaste-scar", "cutpaste-union"]
+PseudoAnomalyName = Literal[
+    "perlin", "scar", "nsa", "cutpaste-patch", "cutpaste-scar", "cutpaste-union", "finish", "pit", "crack"
+]
 
 RANDOM = "random"
 """For weights: none, on purpose."""
@@ -58,9 +60,18 @@ class TrainConfig:
     anomaly_probability: float = setting(0.5, "Share of pictures that get a pseudo anomaly (figure 10).")
     pseudo_anomalies: str = setting(
         "perlin",
-        f"Kinds, each as likely as the others (table 11): {', '.join(get_args(PseudoAnomalyName))}; joined with +.",
+        f"Kinds, each as likely as the others (table 11): {', '.join(get_args(PseudoAnomalyName))}; joined with +, "
+        "twice as often where one is named twice.",
     )
     largest_beta: float = setting(0.8, "How faint a pseudo anomaly may get: 0 opaque, 1 invisible (equation 1).")
+    texture_tone: Literal["as-is", "match"] = setting(
+        "as-is", "Of the anomaly source: as it is (the paper), or grey where the picture is, near its brightness."
+    )
+    exposure_jitter: float = setting(
+        0.0, "How much the light of training pictures varies: 0 as they are (the paper), 1 up to a stop either way."
+    )
+    flip_horizontal: bool = setting(False, "Mirror half of the training pictures left to right.")
+    flip_vertical: bool = setting(False, "Mirror half of the training pictures top to bottom.")
     rotation: Literal["none", "slight", "full", "mvtec"] = setting(
         "none",
         "Turns the good pictures: by up to 5 degrees, also by right angles, or as the authors' code does for each "
@@ -80,8 +91,9 @@ class TrainConfig:
     distillation: Literal["features", "logits"] = setting(
         "features", "What the streams learn from the teacher: its features, or its masks (table 9)."
     )
-    teacher: Literal["sam_vit_h", "sam_vit_l", "sam_vit_b", "mobile_sam", "stlm-tiny", "none"] = setting(
-        "sam_vit_h", "Network to distil from (table 4); none: pseudo anomalies alone (table 7)."
+    teacher: Literal["sam_vit_h", "sam_vit_l", "sam_vit_b", "mobile_sam", "stlm-tiny", "gabor", "none"] = setting(
+        "sam_vit_h",
+        "Network to distil from (table 4); gabor: filters, which need no weights; none: pseudo anomalies alone (table 7).",
     )
     teacher_weights: str = setting(
         PUBLISHED, "A file; published: its authors', fetched where they are missing; random, which a warning says."
@@ -124,7 +136,7 @@ class TrainConfig:
             _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
         _check("learning_rate", self.learning_rate, self.learning_rate > 0, "more than 0")
         _check_kinds(self.pseudo_anomalies)
-        for name in ("anomaly_probability", "largest_beta"):
+        for name in ("anomaly_probability", "largest_beta", "exposure_jitter"):
             _check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")
         for name in ("holdout", "false_alarm_rate"):
             _check(name, getattr(self, name), 0 < getattr(self, name) < 1, "more than 0 and less than 1")
@@ -147,6 +159,16 @@ class TrainConfig:
                 "nothing to learn from at first",
             ),
             (without_teacher and self.distillation == "logits", "teacher none, distillation logits", "no masks"),
+            (
+                self.teacher == "gabor" and self.plain_stream == "teacher",
+                "teacher gabor, plain_stream teacher",
+                "filters are not deployed",
+            ),
+            (
+                self.teacher == "gabor" and self.distillation == "logits",
+                "teacher gabor, distillation logits",
+                "no masks",
+            ),
             (
                 self.aggregation == "none" and self.streams_first > 0,
                 "aggregation none, streams_first",
@@ -171,7 +193,7 @@ class TrainConfig:
     def design(self) -> Design:
         """The network that these settings ask for."""
         plain: PlainStream = "student"
-        if self.plain_stream == "teacher" and self.teacher != "none":
+        if self.plain_stream == "teacher" and self.teacher not in ("none", "gabor"):
             plain = self.teacher
         return Design(plain, self.decoder, self.layers, self.comparison, self.aggregation)
 

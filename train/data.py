@@ -20,6 +20,7 @@ from stlm_edge.errors import ConfigError, DataError, ImageError
 from stlm_edge.imaging import Image, Mask, read_image, resize
 from stlm_edge.spec import Size
 from train.augment import check_rotation, rotate
+from train.exposure import AS_THEY_ARE, Variation
 from train.pseudo import PseudoAnomalies
 from train.workers import Workers
 
@@ -36,7 +37,8 @@ class Batch:
     """One step's pictures.
 
     Attributes:
-        clean: (N, H, W, 3) uint8, BGR, without pseudo anomalies; turned where the training turns them.
+        clean: (N, H, W, 3) uint8, BGR, without pseudo anomalies; turned, mirrored or in other light where the
+            training wants it.
         pseudo: the same with pseudo anomalies, where there are any.
         mask: (N, 1, H, W) float32, 1 on pseudo anomalies.
         changed: for each picture, whether `pseudo` differs from `clean`.
@@ -137,6 +139,7 @@ class Batches:
         batch_size: pictures in a step, over all processes; fewer where there are not that many pictures.
         seed: not negative.
         rotation: `none`, `slight` or `full`, see `train.augment`.
+        variation: of light and mirroring, before that.
         workers: processes that make the batches ahead; 0: made when asked for, in this process.
         process, processes: of a training in several processes, which gets which part of each batch.
     Raises:
@@ -152,6 +155,7 @@ class Batches:
         batch_size: int,
         seed: int,
         rotation: str = "none",
+        variation: Variation = AS_THEY_ARE,
         workers: int = 0,
         process: int = 0,
         processes: int = 1,
@@ -167,6 +171,8 @@ class Batches:
         self.batch_size = min(batch_size, len(images) // processes * processes)
         self.seed = seed
         self.rotation = check_rotation(rotation)
+        self.variation = variation
+        self._varies = self.rotation != "none" or variation != AS_THEY_ARE
         share = self.batch_size // processes
         self._part = slice(process * share, (process + 1) * share)
         self._keys: dict[int, str] = {}
@@ -218,7 +224,7 @@ class Batches:
         drawn = [self._draw(number, index) for index in indices]
         touched = tuple(place for place, (clean, pseudo, _) in enumerate(drawn) if pseudo is not clean)
         return _Parts(
-            clean=None if self.rotation == "none" else _stack([clean for clean, _, _ in drawn]),
+            clean=_stack([clean for clean, _, _ in drawn]) if self._varies else None,
             touched=touched,
             pseudo=_stack([drawn[place][1] for place in touched]) if touched else None,
             masks=_stack([drawn[place][2] for place in touched]) if touched else None,
@@ -236,11 +242,11 @@ class Batches:
 
     def _draw(self, number: int, index: int) -> tuple[Image, Image, Mask]:
         rng = np.random.default_rng((self.seed, number, index))
-        clean = rotate(rng, self.images[index], self.rotation)
+        clean = rotate(rng, self.variation.draw(rng, self.images[index]), self.rotation)
         return clean, *self.pseudo_anomalies.draw(rng, clean)
 
     def _key(self, index: int) -> str | None:
-        if self.rotation != "none":
+        if self._varies:
             return None
         if index not in self._keys:
             image = np.ascontiguousarray(self.images[index])

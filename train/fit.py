@@ -28,6 +28,7 @@ from train.config import RANDOM, TrainConfig
 from train.data import Batches, load_images, split
 from train.device import choose_device
 from train.distributed import Processes, joined, main_first, share_batch_norms
+from train.exposure import Variation
 from train.guidance import Guidance, make_guidance
 from train.inspection import score_images
 from train.loop import Ending, train
@@ -104,6 +105,7 @@ def _run(config: TrainConfig, sources: Sources, folder: Path, *, state: Path | N
                 batch_size=config.batch_size,
                 seed=config.seed,
                 rotation=rotation,
+                variation=Variation(config.exposure_jitter, config.flip_horizontal, config.flip_vertical),
                 workers=config.workers,
                 process=processes.index,
                 processes=processes.count,
@@ -235,6 +237,7 @@ def _pseudo_anomalies(config: TrainConfig, images: list[Image], textures: Textur
         textures=textures,
         probability=config.anomaly_probability,
         largest_beta=config.largest_beta,
+        texture_tone=config.texture_tone,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -10,10 +11,15 @@ from stlm_edge.imaging import Image, Mask
 from train.cutpaste import cutpaste_patch, cutpaste_scar, cutpaste_union
 from train.patches import scar, seamless_patches
 from train.synthesis import synthesise
+from train.texture_tone import match_tone
 from train.textures import TextureSource
+from train.tones import cracks, finish, pits
 
 CUT = {"cutpaste-patch": cutpaste_patch, "cutpaste-scar": cutpaste_scar, "cutpaste-union": cutpaste_union}
+CUT |= {"pit": pits, "crack": cracks}
 """Kinds that take nothing but the picture itself."""
+PAIRED = {"nsa": seamless_patches, "finish": finish}
+"""Kinds that take another good picture."""
 
 
 class PseudoAnomalies:
@@ -21,10 +27,11 @@ class PseudoAnomalies:
 
     Args:
         kinds: of `train.config.PseudoAnomalyName`.
-        images: good pictures, for `nsa`, which cuts from another one.
+        images: good pictures, for `nsa` and `finish`, which take from another one.
         textures: the anomaly source, for `perlin` and `scar`.
         probability: of an anomaly; otherwise the picture stays as it is.
         largest_beta: how faint a blended one may get; 1 is invisible.
+        texture_tone: `match` brings textures to the picture's colours and near its brightness.
     """
 
     def __init__(
@@ -35,12 +42,14 @@ class PseudoAnomalies:
         textures: TextureSource,
         probability: float,
         largest_beta: float,
+        texture_tone: Literal["as-is", "match"] = "as-is",
     ) -> None:
         self.kinds = kinds
         self.images = images
         self.textures = textures
         self.probability = probability
         self.largest_beta = largest_beta
+        self.texture_tone = texture_tone
 
     def draw(self, rng: np.random.Generator, normal: Image) -> tuple[Image, Mask]:
         """
@@ -53,10 +62,12 @@ class PseudoAnomalies:
         if rng.random() >= self.probability:
             return normal, np.zeros(size, np.uint8)
         kind = self.kinds[int(rng.integers(len(self.kinds)))]
-        if kind == "nsa":
-            return seamless_patches(rng, normal, self.images[int(rng.integers(len(self.images)))])
+        if kind in PAIRED:
+            return PAIRED[kind](rng, normal, self.images[int(rng.integers(len(self.images)))])
         if kind in CUT:
             return CUT[kind](rng, normal)
         texture = self.textures.draw(rng, size)
+        if self.texture_tone == "match":
+            texture = match_tone(rng, texture, normal)
         draw = {"perlin": synthesise, "scar": scar}[kind]
         return draw(rng, normal, texture, largest_beta=self.largest_beta)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from stlm_edge.network.weights import PUBLISHED, decoder_tensors, locate, mobile
 from stlm_edge.spec import Size
 from train.config import PUBLISHED as PUBLISHED_WEIGHTS
 from train.config import RANDOM
+from train.gabor_teacher import GaborTeacher
 from train.masks import MaskHead, mask_head_tensors
 
 logger = logging.getLogger(__name__)
@@ -69,7 +71,9 @@ class Projections(nn.Module):
         return tuple(layer(feature) for layer, feature in zip(self.layers, features, strict=True))
 
 
-def build_teacher(name: TeacherName, *, weights: str, image_size: Size, masks: bool = False) -> Teacher:
+def build_teacher(
+    name: TeacherName | Literal["gabor"], *, weights: str, image_size: Size, masks: bool = False
+) -> Teacher:
     """Build the teacher and load its weights.
 
     Args:
@@ -78,6 +82,12 @@ def build_teacher(name: TeacherName, *, weights: str, image_size: Size, masks: b
     Raises:
         WeightsError: if the file does not fit the teacher.
     """
+    if name == "gabor":
+        if weights != RANDOM:
+            raise WeightsError(
+                f"found {weights!r} for the teacher gabor, which has none; give --teacher-weights random"
+            )
+        return GaborTeacher(image_size)
     teacher = random_teacher(name, image_size=image_size)
     if masks:
         teacher = MaskTeacher(teacher.encoder, teacher.decoder)
@@ -128,6 +138,9 @@ def settle(teacher: Teacher, pixels: Tensor) -> None:
     Args:
         pixels: (N, 3, H, W), normalised RGB.
     """
+    if isinstance(teacher, GaborTeacher):
+        teacher.settle(pixels)
+        return
     norms = [module for module in teacher.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0

@@ -1,0 +1,123 @@
+"""The bar for a trained model: Gabor filters and nearest neighbours, and models beside it, with 95 % intervals.
+
+    python -m benchmarks.gabor_knn --data mvtec --category bottle
+    python -m benchmarks.gabor_knn --data tiles --tiles tiles/tiles.csv \
+        --checkpoint runs/seed0/model.safetensors --checkpoint runs/seed1/model.safetensors
+
+Several checkpoints are taken for seeds of one recipe: their mean is given with its interval and their standard
+deviation. The last rows are what the recipe gains over the bar, with the interval of that difference: both methods see
+the same pictures, so the difference is known better than either figure.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from stlm_edge.cli import run
+
+if TYPE_CHECKING:
+    from benchmarks.intervals import Judged
+    from stlm_edge.datasets import Category
+
+FOLDER = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option("--data", required=True, type=FOLDER, help="Data set in MVTec AD's layout.")
+@click.option("--category", help="Folder below --data; without it --data is the category itself.")
+@click.option(
+    "--tiles", type=FOLDER, help="CSV with columns file, tile: pictures of one tile belong together.  [default: alone]"
+)
+@click.option("--checkpoint", "checkpoints", multiple=True, type=FOLDER, help="A trained model to compare; repeatable.")
+@click.option("--resamples", default=1000, show_default=True, type=click.IntRange(100), help="Draws of the bootstrap.")
+@click.option("--seed", default=0, show_default=True, help="Of the draws and of the patches that are remembered.")
+@click.option("--json", "json_path", type=FOLDER, help="Write the figures there as JSON.")
+def command(
+    data: Path,
+    category: str | None,
+    tiles: Path | None,
+    checkpoints: tuple[Path, ...],
+    resamples: int,
+    seed: int,
+    json_path: Path | None,
+) -> None:
+    """Measure the bar, and trained models beside it, at the pictures' own resolution."""
+    from benchmarks.comparison import compare, table
+    from benchmarks.groups import groups_of
+    from benchmarks.intervals import resample
+    from stlm_edge.datasets import load_category
+    from stlm_edge.files import write_text
+
+    loaded = load_category(data, category)
+    root = data if category is None else data / category
+    groups = groups_of([sample.path for sample in loaded.test], root=root, tiles=tiles)
+    started = time.process_time()
+    bar = resample(judge_by_gabor(loaded, groups, seed=seed), resamples=resamples, seed=seed)
+    cpu_s = time.process_time() - started
+    models = [resample(judge_by_model(path, loaded, groups), resamples=resamples, seed=seed) for path in checkpoints]
+    comparison = compare(bar, models)
+    click.echo(table(comparison))
+    click.echo(f"the bar took {cpu_s:.0f} CPU seconds, {comparison.largest_bin_error:.2g} is the most that bins cost")
+    if json_path is not None:
+        record = {
+            "command": "python -m benchmarks.gabor_knn",
+            "machine": f"{platform.machine()}, Python {platform.python_version()}",
+            "category": loaded.name,
+            "models": len(models),
+            "resamples": resamples,
+            "seed": seed,
+            "bar_cpu_s": round(cpu_s, 1),
+            **comparison.to_dict(),
+        }
+        write_text(json_path, json.dumps(record, indent=2) + "\n")
+
+
+def judge_by_gabor(category: Category, groups: Sequence[str], *, seed: int) -> list[Judged]:
+    """The bar's verdicts on the test pictures. Raises `ImageError`."""
+    import numpy as np
+
+    from benchmarks.gabor import GaborMemory
+    from benchmarks.intervals import Judged
+    from stlm_edge.imaging import read_image, read_mask
+
+    memory = GaborMemory.of([sample.path for sample in category.train], seed=seed)
+    judged = []
+    for sample, group in zip(category.test, groups, strict=True):
+        image = read_image(sample.path)
+        size = (image.shape[0], image.shape[1])
+        mask = np.zeros(size, np.uint8) if sample.mask is None else read_mask(sample.mask, size=size)
+        anomaly_map, score = memory.inspect(image)
+        judged.append(Judged(sample.label, group, anomaly_map, mask, score))
+    return judged
+
+
+def judge_by_model(checkpoint: Path, category: Category, groups: Sequence[str]) -> list[Judged]:
+    """A trained model's verdicts on the test pictures. Raises `StlmError` in the words of whatever is wrong."""
+    from benchmarks.intervals import Judged
+    from stlm_edge.network.checkpoint import load
+    from stlm_edge.network.inspector import Inspector
+    from train.evaluate import inspect
+
+    loaded = load(checkpoint)
+    results = inspect(Inspector(loaded.network, loaded.spec), category.test)
+    return [
+        Judged(result.sample.label, group, result.anomaly_map, result.mask, result.score)
+        for result, group in zip(results, groups, strict=True)
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return run(command, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
