@@ -82,18 +82,16 @@ def command(
 
 def judge_by_gabor(category: Category, groups: Sequence[str], *, seed: int) -> list[Judged]:
     """The bar's verdicts on the test pictures. Raises `ImageError`."""
-    import numpy as np
-
     from benchmarks.gabor import GaborMemory
     from benchmarks.intervals import Judged
-    from stlm_edge.imaging import read_image, read_mask
+    from stlm_edge.datasets import read_truth
+    from stlm_edge.imaging import read_image
 
     memory = GaborMemory.of([sample.path for sample in category.train], seed=seed)
     judged = []
     for sample, group in zip(category.test, groups, strict=True):
         image = read_image(sample.path)
-        size = (image.shape[0], image.shape[1])
-        mask = np.zeros(size, np.uint8) if sample.mask is None else read_mask(sample.mask, size=size)
+        mask = read_truth(sample, size=(image.shape[0], image.shape[1]))
         anomaly_map, score = memory.inspect(image)
         judged.append(Judged(sample.label, group, anomaly_map, mask, score))
     return judged
@@ -104,7 +102,7 @@ def judge_by_model(checkpoint: Path, category: Category, groups: Sequence[str]) 
     from benchmarks.intervals import Judged
     from stlm_edge.network.checkpoint import load
     from stlm_edge.network.inspector import Inspector
-    from train.evaluate import inspect
+    from train.inspection import inspect
 
     loaded = load(checkpoint)
     results = inspect(Inspector(loaded.network, loaded.spec), category.test)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, cast, get_args, get_type_hints
 
 import yaml
 
@@ -93,7 +93,7 @@ class TrainConfig:
     )
     teacher: Literal["sam_vit_h", "sam_vit_l", "sam_vit_b", "mobile_sam", "stlm-tiny", "gabor", "none"] = setting(
         "sam_vit_h",
-        "Network to distil from (table 4); gabor: filters, which need no weights; none: pseudo anomalies alone (table 7).",
+        "What to distil from (table 4); gabor: filters, which need no weights; none: pseudo anomalies alone (table 7).",
     )
     teacher_weights: str = setting(
         PUBLISHED, "A file; published: its authors', fetched where they are missing; random, which a warning says."
@@ -192,9 +192,8 @@ class TrainConfig:
     @property
     def design(self) -> Design:
         """The network that these settings ask for."""
-        plain: PlainStream = "student"
-        if self.plain_stream == "teacher" and self.teacher not in ("none", "gabor"):
-            plain = self.teacher
+        # Of the teachers, only networks can stand in for the plain stream; the checks have refused the others.
+        plain = "student" if self.plain_stream == "student" else cast(PlainStream, self.teacher)
         return Design(plain, self.decoder, self.layers, self.comparison, self.aggregation)
 
     def to_dict(self) -> dict[str, Any]:

@@ -66,11 +66,12 @@ class GaborTeacher(Teacher):
     @torch.no_grad()
     def settle(self, pixels: Tensor) -> None:
         """Take mean and deviation of each channel from real pictures, (N, 3, H, W)."""
+        assert isinstance(self.encoder, GaborFilters)  # it is compiled later, if at all
         self.encoder.settle(pixels)
 
 
 class GaborFilters(nn.Module):
-    """The filters, with their standardisation; parameters and no buffers, since a teacher is where its parameters are."""
+    """The filters with their standardisation, all of it parameters: a teacher is where its parameters are."""
 
     channels = 2 * LEVELS * ORIENTATIONS + 1
 

@@ -31,4 +31,4 @@ def match_tone(rng: np.random.Generator, texture: Image, normal: Image) -> Image
     shift = rng.uniform(-LARGEST_SHIFT, LARGEST_SHIFT) * deviation
     contrast = rng.uniform(*CONTRASTS) * deviation / max(float(own.std(axis=(0, 1)).mean()), SMALLEST_DEVIATION)
     matched = normal.mean(axis=(0, 1)) + shift + contrast * (own - own.mean(axis=(0, 1)))
-    return np.clip(np.round(matched), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.round(matched), 0, 255), np.uint8)

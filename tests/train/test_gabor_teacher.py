@@ -22,7 +22,7 @@ def stripes(*, period: float, across: bool = False, light: float = 1.0) -> torch
 
 @pytest.fixture
 def teacher() -> GaborTeacher:
-    teacher = build_teacher("gabor", weights=None, image_size=(128, 128))
+    teacher = build_teacher("gabor", weights="random", image_size=(128, 128))
     assert isinstance(teacher, GaborTeacher)
     pictures = [stripes(period=period, across=across) for period in (4, 9, 20) for across in (False, True)]
     settle(teacher, prepare(torch.cat(pictures), SPEC))
@@ -36,7 +36,7 @@ def taught(teacher, image):
 def test_layers_have_a_cell_for_each_sixteen_pixels_and_learn_nothing(teacher):
     layers = taught(teacher, stripes(period=8))
     assert [tuple(layer.shape) for layer in layers] == [(1, teacher.channels, 8, 8)] * 2
-    assert not list(teacher.parameters())
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
     assert not any(layer.requires_grad for layer in layers)
 
 
@@ -53,7 +53,7 @@ def test_light_hardly_matters(teacher):
 
 def test_settled_features_are_standardised():
     pictures = torch.cat([stripes(period=period) for period in (4, 7, 12, 25)])
-    teacher = GaborTeacher(SPEC)
+    teacher = GaborTeacher((128, 128))
     teacher.settle(prepare(pictures, SPEC))
     layer1, _ = taught(teacher, pictures)
     assert layer1.mean(dim=(0, 2, 3)).abs().max() < 1e-3
@@ -68,5 +68,5 @@ def test_black_and_flat_pictures_give_numbers(teacher):
 
 
 def test_weights_for_it_are_refused():
-    with pytest.raises(WeightsError, match="gabor, which has no weights"):
+    with pytest.raises(WeightsError, match="gabor, which has none"):
         build_teacher("gabor", weights="sam.pth", image_size=(128, 128))
