@@ -189,7 +189,7 @@ def _prepare(task: Task) -> tuple[Any, list[Any], torch.device]:
     from train.device import choose_device
     from train.guidance import make_guidance
     from train.objective import Objective
-    from train.pseudo import PseudoAnomalies
+    from train.pseudo import pseudo_anomalies_of
     from train.teacher import build_teacher
     from train.textures import texture_source
     from train.training import begin
@@ -200,13 +200,7 @@ def _prepare(task: Task) -> tuple[Any, list[Any], torch.device]:
     category = load_category(task.data, task.category)
     samples = category.train[: task.batches * config.batch_size]
     images = load_images(samples, size=config.image_size, skip_corrupt=config.skip_corrupt)
-    pseudo = PseudoAnomalies(
-        config.pseudo_anomalies.split("+"),
-        images=images,
-        textures=texture_source(task.textures),
-        probability=config.anomaly_probability,
-        largest_beta=config.largest_beta,
-    )
+    pseudo = pseudo_anomalies_of(config, images=images, textures=texture_source(task.textures))
     batches = list(Batches(images, pseudo_anomalies=pseudo, batch_size=config.batch_size, seed=config.seed).epoch(1))
     spec = ModelSpec(category.name, config.architecture, config.image_size, config.image_size, "")
     torch.manual_seed(config.seed)

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from stlm_edge.imaging import Image
+from train.config import TrainConfig
 
 LARGEST_GAIN = 2.0
 """Of the light at full jitter, up or down: one stop."""
@@ -50,6 +51,11 @@ class Variation:
 
 
 AS_THEY_ARE = Variation(exposure=0, flip_horizontal=False, flip_vertical=False)
+
+
+def variation_of(config: TrainConfig) -> Variation:
+    """What a training with these settings varies."""
+    return Variation(config.exposure_jitter, config.flip_horizontal, config.flip_vertical)
 
 
 def expose(image: Image, *, gain: float, gamma: float) -> Image:

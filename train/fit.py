@@ -28,16 +28,16 @@ from train.config import RANDOM, TrainConfig
 from train.data import Batches, load_images, split
 from train.device import choose_device
 from train.distributed import Processes, joined, main_first, share_batch_norms
-from train.exposure import Variation
+from train.exposure import variation_of
 from train.guidance import Guidance, make_guidance
 from train.inspection import score_images
 from train.loop import Ending, train
 from train.masks import mask_head_tensors
 from train.objective import Objective
-from train.pseudo import PseudoAnomalies
+from train.pseudo import pseudo_anomalies_of
 from train.record import Sources, read_record, write_record
 from train.teacher import build_teacher, settle
-from train.textures import TextureSource, texture_source
+from train.textures import texture_source
 from train.threshold import good_quantile
 from train.training import EpochRecord, Training, begin
 from train.watch import Board, Patience, held_out_loss
@@ -101,11 +101,11 @@ def _run(config: TrainConfig, sources: Sources, folder: Path, *, state: Path | N
         batches = stack.enter_context(
             Batches(
                 images,
-                pseudo_anomalies=_pseudo_anomalies(config, images, textures),
+                pseudo_anomalies=pseudo_anomalies_of(config, images=images, textures=textures),
                 batch_size=config.batch_size,
                 seed=config.seed,
                 rotation=rotation,
-                variation=Variation(config.exposure_jitter, config.flip_horizontal, config.flip_vertical),
+                variation=variation_of(config),
                 workers=config.workers,
                 process=processes.index,
                 processes=processes.count,
@@ -139,7 +139,7 @@ def _run(config: TrainConfig, sources: Sources, folder: Path, *, state: Path | N
         keeper = _Keeper(folder, config, spec, training, guidance, processes=processes)
         if config.patience or config.tensorboard:
             shown = held_out[:HELD_OUT_WATCHED]
-            drawn = _pseudo_anomalies(config, shown, textures)
+            drawn = pseudo_anomalies_of(config, images=shown, textures=textures)
             watched = Batches(shown, pseudo_anomalies=drawn, batch_size=config.batch_size, seed=config.seed + 1)
             keeper.watch(watched)
             if config.tensorboard and processes.is_main:
@@ -228,17 +228,6 @@ class _Keeper:
     def _save(self, spec: ModelSpec) -> None:
         spec = dataclasses.replace(spec, weights_sha256=fingerprint(self.network.state_dict()))
         save(self.folder / CHECKPOINT_NAME, Checkpoint(self.network, spec, self.config.to_dict()))
-
-
-def _pseudo_anomalies(config: TrainConfig, images: list[Image], textures: TextureSource) -> PseudoAnomalies:
-    return PseudoAnomalies(
-        config.pseudo_anomalies.split("+"),
-        images=images,
-        textures=textures,
-        probability=config.anomaly_probability,
-        largest_beta=config.largest_beta,
-        texture_tone=config.texture_tone,
-    )
 
 
 def _build(

@@ -12,7 +12,8 @@ from stlm_edge.imaging import Image, write_image
 from train.augment import rotate, rotation_for
 from train.config import TrainConfig
 from train.data import load_images
-from train.pseudo import PseudoAnomalies
+from train.exposure import variation_of
+from train.pseudo import pseudo_anomalies_of
 from train.textures import texture_source
 
 MOST_PICTURES = 12
@@ -24,7 +25,7 @@ def preview(
 ) -> Path:
     """Draw a contact sheet: good picture, with a pseudo anomaly, where it is; `count` rows for each kind.
 
-    The good pictures are shown as the training turns them.
+    The good pictures are shown as the training turns, mirrors and lights them.
 
     Returns:
         `output`, written as a picture.
@@ -36,18 +37,17 @@ def preview(
     samples = loaded.train[:: -(-len(loaded.train) // MOST_PICTURES)]
     images = load_images(samples, size=config.image_size, skip_corrupt=config.skip_corrupt)
     source = texture_source(textures)
+    variation = variation_of(config)
     rng = np.random.default_rng(config.seed)
     rows: list[list[Image]] = []
     captions: list[str] = []
     for kind in sorted(set(config.pseudo_anomalies.split("+"))):
-        drawer = PseudoAnomalies(
-            [kind], images=images, textures=source, probability=1.0, largest_beta=config.largest_beta
-        )
+        drawer = pseudo_anomalies_of(config, images=images, textures=source, kinds=[kind])
         for index in range(count):
-            normal = rotate(rng, images[index % len(images)], turn)
+            normal = rotate(rng, variation.draw(rng, images[index % len(images)]), turn)
             pseudo, mask = drawer.draw(rng, normal)
             rows.append([normal, pseudo, draw_regions(pseudo, mask.astype(np.float32), threshold=0.5)])
             captions.append(f"{kind}\n{100 * mask.mean():.2g} % of the picture")
-    titles = ("good picture" if turn == "none" else "good picture, turned", "pseudo anomaly", "its mask")
+    titles = ("good picture", "pseudo anomaly", "its mask")
     write_image(output, contact_sheet(rows, titles=titles, captions=captions))
     return output

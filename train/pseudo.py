@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from stlm_edge.imaging import Image, Mask
+from train.config import TrainConfig
 from train.cutpaste import cutpaste_patch, cutpaste_scar, cutpaste_union
 from train.patches import scar, seamless_patches
 from train.synthesis import synthesise
@@ -71,3 +72,17 @@ class PseudoAnomalies:
             texture = match_tone(rng, texture, normal)
         draw = {"perlin": synthesise, "scar": scar}[kind]
         return draw(rng, normal, texture, largest_beta=self.largest_beta)
+
+
+def pseudo_anomalies_of(
+    config: TrainConfig, *, images: Sequence[Image], textures: TextureSource, kinds: Sequence[str] | None = None
+) -> PseudoAnomalies:
+    """What a training with these settings draws; with `kinds`, always one of those."""
+    return PseudoAnomalies(
+        config.pseudo_anomalies.split("+") if kinds is None else kinds,
+        images=images,
+        textures=textures,
+        probability=config.anomaly_probability if kinds is None else 1.0,
+        largest_beta=config.largest_beta,
+        texture_tone=config.texture_tone,
+    )

@@ -16,7 +16,7 @@ from train.__main__ import main
 from train.losses import any_in_cell, shrink_mask
 from train.patches import scar, seamless_patches
 from train.preview import preview
-from train.pseudo import CUT, PseudoAnomalies
+from train.pseudo import CUT, PAIRED, PseudoAnomalies
 from train.textures import ProceduralTextures
 
 
@@ -121,17 +121,17 @@ def test_every_kind_is_drawn_and_a_single_one_alone(parts, monkeypatch):
     seen = []
     for name in ("synthesise", "scar"):
         monkeypatch.setattr(f"train.pseudo.{name}", lambda _, normal, __, name=name, **___: seen.append(name))
-    monkeypatch.setattr("train.pseudo.seamless_patches", lambda *_: seen.append("nsa"))
-    for name in CUT:
-        monkeypatch.setitem(CUT, name, lambda *_, name=name: seen.append(name))
+    for table in (CUT, PAIRED):
+        for name in table:
+            monkeypatch.setitem(table, name, lambda *_, name=name: seen.append(name))
     rng = np.random.default_rng(6)
     for _ in range(90):
         kinds_of(parts, "perlin", "scar", "nsa").draw(rng, parts[0])
     assert min(seen.count(name) for name in ("synthesise", "scar", "nsa")) > 15
     seen.clear()
-    for _ in range(90):
-        kinds_of(parts, *CUT).draw(rng, parts[0])
-    assert min(seen.count(name) for name in CUT) > 15
+    for _ in range(150):
+        kinds_of(parts, *CUT, *PAIRED).draw(rng, parts[0])
+    assert min(seen.count(name) for name in (*CUT, *PAIRED)) > 10
     seen.clear()
     for _ in range(20):
         kinds_of(parts, "nsa").draw(rng, parts[0])
