@@ -185,8 +185,10 @@ def _prepare(task: Task) -> tuple[Any, list[Any], torch.device]:
     from stlm_edge.network.encoder import architecture_named
     from stlm_edge.network.stlm import Stlm
     from stlm_edge.spec import ModelSpec
+    from train.augment import rotation_for
     from train.data import Batches, load_images
     from train.device import choose_device
+    from train.exposure import variation_of
     from train.guidance import make_guidance
     from train.objective import Objective
     from train.pseudo import pseudo_anomalies_of
@@ -201,7 +203,15 @@ def _prepare(task: Task) -> tuple[Any, list[Any], torch.device]:
     samples = category.train[: task.batches * config.batch_size]
     images = load_images(samples, size=config.image_size, skip_corrupt=config.skip_corrupt)
     pseudo = pseudo_anomalies_of(config, images=images, textures=texture_source(task.textures))
-    batches = list(Batches(images, pseudo_anomalies=pseudo, batch_size=config.batch_size, seed=config.seed).epoch(1))
+    made = Batches(
+        images,
+        pseudo_anomalies=pseudo,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        rotation=rotation_for(config.rotation, category.name),
+        variation=variation_of(config),
+    )
+    batches = list(made.epoch(1))
     spec = ModelSpec(category.name, config.architecture, config.image_size, config.image_size, "")
     torch.manual_seed(config.seed)
     network = Stlm(architecture_named(config.architecture))
