@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -55,6 +55,7 @@ def command(
     from benchmarks.intervals import resample
     from stlm_edge.datasets import load_category
     from stlm_edge.files import write_text
+    from train.record import git_state
 
     loaded = load_category(data, category)
     root = data if category is None else data / category
@@ -70,8 +71,9 @@ def command(
         record = {
             "command": "python -m benchmarks.gabor_knn",
             "machine": f"{platform.machine()}, Python {platform.python_version()}",
+            "git": git_state(),
             "category": loaded.name,
-            "models": len(models),
+            "models": [_settings(path) for path in checkpoints],
             "resamples": resamples,
             "seed": seed,
             "bar_cpu_s": round(cpu_s, 1),
@@ -110,6 +112,13 @@ def judge_by_model(checkpoint: Path, category: Category, groups: Sequence[str]) 
         Judged(result.sample.label, group, result.anomaly_map, result.mask, result.score)
         for result, group in zip(results, groups, strict=True)
     ]
+
+
+def _settings(checkpoint: Path) -> dict[str, Any]:
+    """What a model was trained with."""
+    from stlm_edge.network.checkpoint import load
+
+    return load(checkpoint).config
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -53,7 +53,7 @@ def test_bar_finds_a_turned_grain_in_any_light(ground, tmp_path, capsys):
     assert main([*arguments, "--json", str(record)]) == 0
     assert "turned" in capsys.readouterr().out
     written = json.loads(record.read_text())
-    assert written["models"] == 0
+    assert written["models"] == []
     row = {entry["kind"]: entry for entry in written["rows"]}["all"]
     assert (row["images"], row["groups"]) == (12, 6)
     assert row["estimates"]["image_auroc"]["value"] == 1
