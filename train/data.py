@@ -142,6 +142,8 @@ class Batches:
         variation: of light and mirroring, before that.
         workers: processes that make the batches ahead; 0: made when asked for, in this process.
         process, processes: of a training in several processes, which gets which part of each batch.
+    Attributes:
+        varies: whether good pictures come back changed, so that nothing can be kept about them.
     Raises:
         ConfigError: if the batch cannot be shared evenly among the processes, or there is no such rotation.
         DataError: if there are fewer pictures than processes.
@@ -172,7 +174,7 @@ class Batches:
         self.seed = seed
         self.rotation = check_rotation(rotation)
         self.variation = variation
-        self._varies = self.rotation != "none" or variation != AS_THEY_ARE
+        self.varies = self.rotation != "none" or variation != AS_THEY_ARE
         share = self.batch_size // processes
         self._part = slice(process * share, (process + 1) * share)
         self._keys: dict[int, str] = {}
@@ -224,7 +226,7 @@ class Batches:
         drawn = [self._draw(number, index) for index in indices]
         touched = tuple(place for place, (clean, pseudo, _) in enumerate(drawn) if pseudo is not clean)
         return _Parts(
-            clean=_stack([clean for clean, _, _ in drawn]) if self._varies else None,
+            clean=_stack([clean for clean, _, _ in drawn]) if self.varies else None,
             touched=touched,
             pseudo=_stack([drawn[place][1] for place in touched]) if touched else None,
             masks=_stack([drawn[place][2] for place in touched]) if touched else None,
@@ -246,7 +248,7 @@ class Batches:
         return clean, *self.pseudo_anomalies.draw(rng, clean)
 
     def _key(self, index: int) -> str | None:
-        if self._varies:
+        if self.varies:
             return None
         if index not in self._keys:
             image = np.ascontiguousarray(self.images[index])

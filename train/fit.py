@@ -118,7 +118,7 @@ def _run(config: TrainConfig, sources: Sources, folder: Path, *, state: Path | N
             map_size=config.image_size,
             weights_sha256="",
         )
-        objective, guidance = _build(config, spec, images, device=device, processes=processes)
+        objective, guidance = _build(config, spec, batches, device=device, processes=processes)
         training = begin(objective, config, steps_per_epoch=len(batches))
         if processes.is_main:
             write_record(folder, config, sources, device=device, processes=processes.count)
@@ -231,7 +231,7 @@ class _Keeper:
 
 
 def _build(
-    config: TrainConfig, spec: ModelSpec, images: list[Image], *, device: torch.device, processes: Processes
+    config: TrainConfig, spec: ModelSpec, batches: Batches, *, device: torch.device, processes: Processes
 ) -> tuple[Objective, Guidance | None]:
     """The network with its losses and the teacher's guidance, on the device; the same weights in every process."""
     torch.manual_seed(config.seed)
@@ -256,7 +256,7 @@ def _build(
             channels = teacher.channels
     if config.teacher != "none":
         if config.teacher_weights == RANDOM:
-            settle(teacher, prepare(torch.from_numpy(np.stack(images[:SETTLING_IMAGES])).to(device), spec))
+            settle(teacher, prepare(torch.from_numpy(np.stack(batches.images[:SETTLING_IMAGES])).to(device), spec))
         if isinstance(network.plain, Teacher):
             network.plain.load_state_dict(teacher.state_dict())
         guidance = make_guidance(
@@ -265,7 +265,7 @@ def _build(
             layers=config.layers,
             precision=config.teacher_precision,
             compile_teacher=config.compile_teacher,
-            cache_gb=config.teacher_cache_gb,
+            cache_gb=0 if batches.varies else config.teacher_cache_gb,
         )
     if processes.count > 1:
         share_batch_norms(network)
