@@ -85,7 +85,8 @@ def command(
     height, width = config.image_size
     click.echo(
         f"{config.architecture} at {height} x {width}, batch {config.batch_size}, teacher {config.teacher}, "
-        f"{turns} turns of {steps} steps each on {results[WAYS[1]]['device']}"
+        f"{turns} turns of {steps} steps each on {results[WAYS[1]]['device']}; "
+        f"{100 * results[WAYS[1]]['anomalous_share']:.0f} % of the pictures have a pseudo anomaly"
     )
     click.echo(f"{'':<18}{'s / step':>10}{'first':>9}" + "".join(f"{phase:>11}" for phase in PHASES) + f"{'GB':>8}")
     for way in WAYS:
@@ -121,11 +122,10 @@ def _take_turns(tasks: Sequence[Task], *, turns: int, steps: int) -> dict[str, d
             pipe.send(steps)
             times[way].append(pipe.recv())
     results = {}
-    for way, pipe in pipes.items():
+    for (way, pipe), worker in zip(pipes.items(), workers, strict=True):
         pipe.send(None)
         results[way] = pipe.recv() | {"turns": times[way]}
-    for worker in workers:
-        worker.join()
+        worker.join()  # its end shall not disturb the next one
     return results
 
 
@@ -171,6 +171,7 @@ def _measure(task: Task, pipe: Connection) -> None:
             "phases_s": phases,
             "memory_gb": peak_memory_bytes(device) / 1e9,
             "loss": statistics.fmean(losses),
+            "anomalous_share": statistics.fmean(changed for batch in batches for changed in batch.changed),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         }
     )
