@@ -47,7 +47,7 @@ def write_record(folder: Path, config: TrainConfig, sources: Sources, *, device:
         "device": _device_name(device),
         "machine": platform.machine(),
         "versions": {"stlm-edge": __version__, "python": platform.python_version()}
-        | {name: metadata.version(name) for name in PACKAGES},
+        | {name: _version(name) for name in PACKAGES},
         "git": git_state(),
     }
     write_text(folder / RECORD_NAME, json.dumps(record, indent=2) + "\n")
@@ -76,7 +76,15 @@ def git_state() -> dict[str, Any] | None:
     try:
         commit = _git(root, "rev-parse", "HEAD")
         return {"commit": commit, "changed": bool(_git(root, "status", "--porcelain", "--untracked-files=no"))}
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _version(package: str) -> str | None:
+    """None where it came another way, as OpenCV does with JetPack."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
         return None
 
 

@@ -206,3 +206,9 @@ def test_run_folder_tells_how_it_was_made(plate, tmp_path, quick):
     line = json.loads((tmp_path / "run" / "history.jsonl").read_text())
     assert line["pictures_per_s"] > 0
     assert line["memory_gb"] > 0
+
+
+def test_package_that_came_another_way_has_no_version(monkeypatch, plate, tmp_path, quick):
+    monkeypatch.setattr("train.record.PACKAGES", ("torch", "opencv-from-jetpack"))
+    fit(quick, data=plate, category="plate", textures=None, output=tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["versions"]["opencv-from-jetpack"] is None
