@@ -96,7 +96,6 @@ def _run(config: TrainConfig, sources: Sources, folder: Path, *, state: Path | N
         textures = texture_source(sources.textures)
         rotation = rotation_for(config.rotation, loaded.name)
         good = load_images(loaded.train, size=config.image_size, skip_corrupt=config.skip_corrupt)
-        make_folder(folder)
         images, held_out = split(good, holdout=config.holdout, seed=config.seed)
         batches = stack.enter_context(
             Batches(
@@ -120,6 +119,7 @@ def _run(config: TrainConfig, sources: Sources, folder: Path, *, state: Path | N
         )
         objective, guidance = _build(config, spec, batches, device=device, processes=processes)
         training = begin(objective, config, steps_per_epoch=len(batches))
+        make_folder(folder)  # not before all that is asked for has been found to fit
         if processes.is_main:
             write_record(folder, config, sources, device=device, processes=processes.count)
         if state is not None:

@@ -133,6 +133,7 @@ def test_bad_input_is_one_line_and_exit_code_1(plate, tmp_path, capsys, monkeypa
     assert len(lines) == 1
     assert words in lines[0]
     assert not list(tmp_path.rglob("*.safetensors"))
+    assert not (tmp_path / "runs").exists()
 
 
 def test_corrupt_picture_stops_the_run_or_is_skipped_by_choice(plate, tmp_path, capsys, caplog):
