@@ -12,7 +12,6 @@ the same pictures, so the difference is known better than either figure.
 from __future__ import annotations
 
 import json
-import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from benchmarks.environment import machine
 from stlm_edge.cli import run
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def command(
     if json_path is not None:
         record = {
             "command": "python -m benchmarks.gabor_knn",
-            "machine": f"{platform.machine()}, Python {platform.python_version()}",
+            "machine": machine(),
             "git": git_state(),
             "category": loaded.name,
             "models": [_settings(path) for path in checkpoints],

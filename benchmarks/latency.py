@@ -10,8 +10,6 @@ work is done, and the other would pay for them. The first frames of each turn do
 from __future__ import annotations
 
 import json
-import os
-import platform
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -19,6 +17,7 @@ from pathlib import Path
 
 import click
 
+from benchmarks.environment import machine
 from runtime.backends import BACKEND_CHOICES, BackendChoice
 from stlm_edge.cli import run
 
@@ -82,17 +81,13 @@ def command(
     if json_path is not None:
         record = {
             "command": "python -m benchmarks.latency",
-            "machine": f"{platform.machine()}, {_cores()} cores, Python {platform.python_version()}",
+            "machine": machine(),
             "input_size": size,
             "frame_size": frame_size,
             "frames": frames,
             "backends": results,
         }
         write_text(json_path, json.dumps(record, indent=2) + "\n")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,8 +10,6 @@ them alike; read the ratios first. What workers have made ahead while others had
 from __future__ import annotations
 
 import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +20,7 @@ from typing import Any
 
 import click
 
+from benchmarks.environment import cores, machine
 from stlm_edge.cli import run
 
 STRAIGHTFORWARD = "straightforward"
@@ -93,7 +92,7 @@ def command(
     base = next(iter(rates))
     click.echo(
         f"{pseudo_anomalies} into {len(images)} pictures at {size} x {size}, batches of {batch_size}, "
-        f"{turns} turns of {turn} batches, {_cores()} cores"
+        f"{turns} turns of {turn} batches, {cores()} cores"
     )
     click.echo(f"{'loader':<18}{'pictures/s':>12}{'ratio':>8}")
     for name, rate in rates.items():
@@ -101,7 +100,7 @@ def command(
     if json_path is not None:
         record = {
             "command": "python -m benchmarks.loader",
-            "machine": f"{platform.machine()}, {_cores()} cores, Python {platform.python_version()}",
+            "machine": machine(),
             "size": size,
             "batch_size": batch_size,
             "pseudo_anomalies": pseudo_anomalies,
@@ -123,10 +122,6 @@ def _measure(sources: dict[str, tuple[Iterator[Any], int]], *, turns: int, turn:
                 next(source)
             seconds[name] += time.perf_counter() - start
     return seconds
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
