@@ -14,12 +14,10 @@ from torch import Tensor
 from stlm_edge.network.comparison import StreamFeatures
 from stlm_edge.network.decoder import Features, TwoWayDecoder
 from stlm_edge.network.inspector import prepare
-from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.teacher import Teacher
 from stlm_edge.spec import ModelSpec
 from train.data import Batch
-from train.losses import any_in_cell, bce_dice_loss, distillation_loss, focal_loss, l1_loss, shrink_mask
-from train.objective import Objective
+from train.losses import distillation_loss
 from train.training import Training
 
 Mark = Callable[[str], None]
@@ -44,7 +42,7 @@ def step(training: Training, teacher: Teacher, batch: Batch, *, spec: ModelSpec,
     total = (
         distillation_loss(objective.projections(features.plain), taught_plain)
         + distillation_loss(objective.projections(features.denoising), taught_denoising)
-        + _segmentation(network, objective, features, batch.mask)
+        + objective.segmentation(network.aggregate(features), batch.mask)
     )
     mark("forward")
     total.backward()  # type: ignore[no-untyped-call]
@@ -61,14 +59,3 @@ def _decode_each(decoder: TwoWayDecoder, embeddings: Tensor) -> Features:
     """L1 and L2, the decoder called picture by picture."""
     pictures = [decoder(embedding.unsqueeze(0)) for embedding in embeddings]
     return tuple(torch.cat(layer) for layer in zip(*pictures, strict=True))
-
-
-def _segmentation(network: Stlm, objective: Objective, features: StreamFeatures, mask: Tensor) -> Tensor:
-    logits = network.aggregate(features)
-    config = objective.config
-    shrink = any_in_cell if config.mask_target == "any" else shrink_mask
-    target = shrink(mask, (logits.shape[2], logits.shape[3]))
-    if config.segmentation_loss == "bce-dice":
-        return bce_dice_loss(logits, target)
-    prediction = torch.sigmoid(logits)
-    return focal_loss(prediction, target) + l1_loss(prediction, target)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from benchmarks.environment import machine
 from stlm_edge.cli import run
 from train.config import TrainConfig, from_dict, load_preset
 from train.options import training_options
@@ -269,7 +269,7 @@ def _write(
 
     record = {
         "command": "python -m benchmarks.training",
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}",
+        "machine": f"{machine()}, torch {torch.__version__}",
         "git": git_state(),
         "settings": config.to_dict(),
         "turns": turns,

@@ -83,10 +83,18 @@ class Objective(nn.Module):
             denoising = learn(student[1], taught.denoising)
             if not isinstance(network.plain, Teacher):
                 plain = learn(student[0], taught.plain)
-        segmentation = zero if logits is None else self._segmentation(logits.float(), batch.mask)
+        segmentation = zero if logits is None else self.segmentation(logits.float(), batch.mask)
         return LossTerms(plain=plain, denoising=denoising, segmentation=segmentation)
 
-    def _segmentation(self, logits: Tensor, mask: Tensor) -> Tensor:
+    def segmentation(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """The loss of the map (equations 5 to 7), or the one that the settings put in its place.
+
+        Args:
+            logits: (N, 1, h, w), float32.
+            mask: (N, 1, H, W), float32 of 0 and 1.
+        Returns:
+            A scalar.
+        """
         shrink = any_in_cell if self.config.mask_target == "any" else shrink_mask
         target = shrink(mask, (logits.shape[2], logits.shape[3]))
         if self.config.segmentation_loss == "bce-dice":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from stlm_edge.imaging import Image, Mask
 from stlm_edge.spec import Size
-from train.synthesis import blend
+from train.synthesis import blend, log_uniform
 
 Corners = NDArray[np.int64]
 """(N, 2): row and column of each one's upper left pixel; or one of them, (2,)."""
@@ -60,7 +59,7 @@ def scar(rng: np.random.Generator, normal: Image, texture: Image, *, largest_bet
     mask = np.zeros((height, width), np.uint8)
     for _ in range(int(rng.integers(1, MOST_SCARS + 1))):
         middle = (rng.uniform(0, width), rng.uniform(0, height))
-        extent = (_share(rng, SCAR_LENGTHS) * side, _share(rng, SCAR_WIDTHS) * side)
+        extent = (log_uniform(rng, SCAR_LENGTHS) * side, log_uniform(rng, SCAR_WIDTHS) * side)
         corners = cv2.boxPoints((middle, extent, rng.uniform(0, 180)))
         cv2.fillPoly(mask, [np.round(corners * 16).astype(np.int32)], (1,), cv2.LINE_8, 4)
     return blend(normal, texture, mask, rng.uniform(0, largest_beta)), mask
@@ -112,7 +111,7 @@ def _visible(pasted: Image, normal: Image) -> Mask:
 
 def _paste(rng: np.random.Generator, picture: Image, other: Image) -> Image:
     side = min(picture.shape[:2])
-    size = (max(8, round(_share(rng, PATCH_SIDES) * side)), max(8, round(_share(rng, PATCH_SIDES) * side)))
+    size = (max(8, round(log_uniform(rng, PATCH_SIDES) * side)), max(8, round(log_uniform(rng, PATCH_SIDES) * side)))
     if rng.random() < HIDING_SHARE:
         sources = _corners(rng, other, size, PLAIN_CANDIDATES)
         source = sources[int(np.argmin([_window(other, corner, size).std() for corner in sources]))]
@@ -160,11 +159,6 @@ def _spread(tables: Sequence[NDArray[Any]], rectangles: Sequence[tuple[Corners, 
         for table in tables
     )
     return np.asarray(np.sqrt(np.maximum(square - mean**2, 0)))
-
-
-def _share(rng: np.random.Generator, limits: tuple[float, float]) -> float:
-    """Between the limits, small values as likely as large ones: the logarithm is uniform."""
-    return math.exp(rng.uniform(math.log(limits[0]), math.log(limits[1])))
 
 
 def _outline(rng: np.random.Generator, shape: Size) -> NDArray[np.uint8]:

@@ -93,6 +93,11 @@ def blend(normal: Image, texture: Image, mask: Mask, beta: float) -> Image:
     return blended
 
 
+def log_uniform(rng: np.random.Generator, limits: tuple[float, float]) -> float:
+    """Between two positive limits, small values as likely as large ones: the logarithm is uniform."""
+    return math.exp(rng.uniform(math.log(limits[0]), math.log(limits[1])))
+
+
 def synthesise(
     rng: np.random.Generator, normal: Image, texture: Image, *, largest_beta: float = LARGEST_BETA
 ) -> tuple[Image, Mask]:

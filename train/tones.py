@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from stlm_edge.imaging import Image, Mask
 from stlm_edge.spec import Size
+from train.synthesis import log_uniform
 
 Field = NDArray[np.float32]
 """(H, W) or (H, W, 3)."""
@@ -77,7 +78,7 @@ def finish(rng: np.random.Generator, normal: Image, other: Image) -> tuple[Image
 
 def _refinish(rng: np.random.Generator, normal: Image, other: Image) -> tuple[Image, Mask]:
     size = (normal.shape[0], normal.shape[1])
-    sigma = _log_uniform(rng, GRAIN_SIZE) * min(size)
+    sigma = log_uniform(rng, GRAIN_SIZE) * min(size)
     picture = normal.astype(np.float32)
     tone = _blur(picture, sigma)
     grain = picture - tone
@@ -105,7 +106,7 @@ def pits(rng: np.random.Generator, normal: Image) -> tuple[Image, Mask]:
     size = (normal.shape[0], normal.shape[1])
     cover = np.zeros(size, np.uint8)
     for _ in range(int(rng.integers(1, MOST_PITS + 1))):
-        radius, aspect = _log_uniform(rng, PIT_RADII) * min(size), rng.uniform(1, LARGEST_ASPECT)
+        radius, aspect = log_uniform(rng, PIT_RADII) * min(size), rng.uniform(1, LARGEST_ASPECT)
         middle = (_fixed(rng.uniform(0, size[1])), _fixed(rng.uniform(0, size[0])))
         axes = (_fixed(radius * math.sqrt(aspect)), _fixed(radius / math.sqrt(aspect)))
         cv2.ellipse(cover, middle, axes, rng.uniform(0, 180), 0, 360, (255,), cv2.FILLED, cv2.LINE_AA, SHIFT)
@@ -121,7 +122,7 @@ def cracks(rng: np.random.Generator, normal: Image) -> tuple[Image, Mask]:
     size = (normal.shape[0], normal.shape[1])
     cover = np.zeros(size, np.uint8)
     for _ in range(int(rng.integers(1, MOST_CRACKS + 1))):
-        length, width = _log_uniform(rng, CRACK_LENGTHS) * min(size), _log_uniform(rng, CRACK_WIDTHS) * min(size)
+        length, width = log_uniform(rng, CRACK_LENGTHS) * min(size), log_uniform(rng, CRACK_WIDTHS) * min(size)
         turns = rng.normal(0, CRACK_TURN, CRACK_STEPS)
         heading = rng.uniform(0, 2 * math.pi) + np.cumsum(turns)
         steps = length / CRACK_STEPS * np.stack((np.cos(heading), np.sin(heading)), axis=1)
@@ -153,7 +154,7 @@ def _region(rng: np.random.Generator, size: Size) -> Field:
         aside = (math.cos(angle) * dy - math.sin(angle) * dx) / stretch
         height_field = -np.hypot(along, aside) + rng.uniform(0, 0.25) * wobble
     inside = (height_field >= np.quantile(height_field, 1 - area)).astype(np.float32)
-    return _blur(inside, _log_uniform(rng, FINISH_SOFTNESS) * min(size))
+    return _blur(inside, log_uniform(rng, FINISH_SOFTNESS) * min(size))
 
 
 def _wobble(rng: np.random.Generator, size: Size) -> Field:
@@ -177,12 +178,8 @@ def _darken(rng: np.random.Generator, normal: Image, cover: NDArray[np.uint8]) -
 
 
 def _factor(rng: np.random.Generator, limits: tuple[float, float]) -> float:
-    factor = _log_uniform(rng, limits)
+    factor = log_uniform(rng, limits)
     return factor if rng.random() < 0.5 else 1 / factor
-
-
-def _log_uniform(rng: np.random.Generator, limits: tuple[float, float]) -> float:
-    return math.exp(rng.uniform(math.log(limits[0]), math.log(limits[1])))
 
 
 def _blur(field: Field, sigma: float) -> Field:
