@@ -10,7 +10,7 @@ from typing import Any, Literal, cast, get_args, get_type_hints
 import yaml
 
 from stlm_edge.errors import ConfigError, SpecError
-from stlm_edge.network.design import Aggregation, Comparison, DecoderDesign, Design, Layers, PlainStream
+from stlm_edge.network.design import Aggregation, Comparison, DecoderDesign, Design, Layers, PlainStream, TeacherName
 from stlm_edge.spec import Size, check_input_size
 
 PRESETS = Path(__file__).parent / "presets"
@@ -91,7 +91,7 @@ class TrainConfig:
     distillation: Literal["features", "logits"] = setting(
         "features", "What the streams learn from the teacher: its features, or its masks (table 9)."
     )
-    teacher: Literal["sam_vit_h", "sam_vit_l", "sam_vit_b", "mobile_sam", "stlm-tiny", "gabor", "none"] = setting(
+    teacher: Literal[TeacherName, "gabor", "none"] = setting(
         "sam_vit_h",
         "What to distil from (table 4); gabor: filters, which need no weights; none: pseudo anomalies alone (table 7).",
     )

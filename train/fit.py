@@ -272,6 +272,6 @@ def _build(
     objective = Objective(network, config, spec=spec, teacher_channels=channels)
     if objective.mask_heads and config.initial_weights != RANDOM:
         tensors = mask_head_tensors(read_tensors(locate(config.initial_weights)))
-        for head in objective.mask_heads:
-            head.load_state_dict(tensors or head.state_dict())
+        for head in objective.mask_heads if tensors else ():  # a checkpoint of this toolkit has none
+            head.load_state_dict(tensors)
     return objective.to(device).to(memory_format=torch.channels_last), guidance

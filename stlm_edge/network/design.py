@@ -11,7 +11,7 @@ from stlm_edge.errors import ConfigError
 
 TeacherName = Literal["sam_vit_h", "sam_vit_l", "sam_vit_b", "mobile_sam", "stlm-tiny"]
 
-PlainStream = Literal["student", "sam_vit_h", "sam_vit_l", "sam_vit_b", "mobile_sam", "stlm-tiny"]
+PlainStream = Literal["student", TeacherName]
 DecoderDesign = Literal["shared", "separate"]
 Layers = Literal["l1+l2", "l1", "l2"]
 Comparison = Literal["product", "cosine", "subtraction", "concat"]
