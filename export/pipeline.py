@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from export.graph import DeploymentGraph, Streams
+from export.onnx_model import spec_of
 from export.to_onnx import to_onnx
 from export.verify import Drift, pictures, verify
 from stlm_edge.errors import OutputError
 from stlm_edge.files import make_folder, replacing, sha256
 from stlm_edge.network.checkpoint import load
 from stlm_edge.network.inspector import Inspector
-from stlm_edge.spec import EngineRecord, Sidecar
+from stlm_edge.sidecar import EngineRecord, Sidecar
+from stlm_edge.spec import Size
 
 
-def export_onnx(checkpoint: Path, output: Path, *, data: Path | None) -> Drift:
+@dataclass(frozen=True)
+class GraphOptions:
+    """What the exported graph takes and gives, see `DeploymentGraph` and `to_onnx`."""
+
+    frame_size: Size | None = None
+    streams: Streams = "branched"
+    full_map: bool = False
+    max_batch: int = 1
+
+
+def export_onnx(checkpoint: Path, output: Path, *, data: Path | None, options: GraphOptions | None = None) -> Drift:
     """Write `output` and its sidecar, if the graph agrees with the network on the pictures of `data`.
 
     Raises:
@@ -29,18 +43,21 @@ def export_onnx(checkpoint: Path, output: Path, *, data: Path | None) -> Drift:
     loaded.spec.require_threshold()
     images = pictures(data)
     inspector = Inspector(loaded.network, loaded.spec).eval()
+    options = options or GraphOptions()
+    graph = DeploymentGraph(
+        inspector, frame_size=options.frame_size, streams=options.streams, full_map=options.full_map
+    )
+    model = to_onnx(graph, max_batch=options.max_batch)
+    spec = spec_of(model, output)
     with replacing(output) as temporary:
-        temporary.write_bytes(to_onnx(inspector).SerializeToString())
-        drift = verify(inspector, temporary, images)
+        temporary.write_bytes(model.SerializeToString())
+        drift = verify(inspector, temporary, images, spec=spec)
     record = EngineRecord(
         flavour="onnx",
         version=f"torch {torch.__version__}",
         device="any",
         precision="fp32",
         engine_sha256=sha256(output),
-        max_map_error=drift.max_map_error,
-        max_score_error=drift.max_score_error,
-        verified_images=drift.images,
     )
-    Sidecar(spec=loaded.spec, engine=record).write(output)
+    Sidecar(spec=spec, engine=record).write(output)
     return drift

@@ -13,7 +13,8 @@ from runtime.backends import open_backend
 from stlm_edge.datasets import texture_paths
 from stlm_edge.errors import VerificationError
 from stlm_edge.imaging import Image, read_image, to_input
-from stlm_edge.network.inspector import Inspector
+from stlm_edge.network.inspector import Inspector, prepare
+from stlm_edge.spec import ModelSpec
 from stlm_edge.synthetic import DEFECT_KINDS, render_part
 
 TOLERANCE = 1e-4
@@ -49,19 +50,19 @@ def pictures(folder: Path | None) -> list[Image]:
 
 
 @torch.no_grad()
-def verify(inspector: Inspector, engine: Path, images: Sequence[Image]) -> Drift:
+def verify(inspector: Inspector, engine: Path, images: Sequence[Image], *, spec: ModelSpec) -> Drift:
     """Compare PyTorch with ONNX Runtime on pictures.
 
     Raises:
         VerificationError: if a map or a score differs by more than `TOLERANCE`.
     """
     map_errors, score_errors = [0.0], [0.0]
-    with open_backend(engine, spec=inspector.spec, backend="onnxruntime") as backend:
+    with open_backend(engine, spec=spec, backend="onnxruntime") as backend:
         for image in images:
-            batch = to_input(image, spec=inspector.spec)
-            wanted_map, wanted_score = inspector(torch.from_numpy(batch))
-            found_map, found_score = backend.infer(batch)
-            map_errors.append(float(np.abs(found_map - wanted_map.numpy()).max()))
+            coarse = inspector.network(prepare(torch.from_numpy(to_input(image, spec=inspector.spec)), inspector.spec))
+            _, wanted_score = inspector.finish(coarse)
+            found_map, found_score = backend.infer(to_input(image, spec=spec))
+            map_errors.append(float(np.abs(found_map - coarse.squeeze(1).numpy()).max()))
             score_errors.append(float(np.abs(found_score - wanted_score.numpy()).max()))
     drift = Drift(max(map_errors), max(score_errors), len(images))
     if max(drift.max_map_error, drift.max_score_error) > TOLERANCE:

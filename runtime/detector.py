@@ -12,7 +12,8 @@ from runtime.backends import BackendChoice, open_engine
 from runtime.closing import Closing
 from stlm_edge.imaging import Image, Map, resize_map, to_input
 from stlm_edge.scoring import is_anomalous
-from stlm_edge.spec import ModelSpec, Sidecar, Threshold
+from stlm_edge.sidecar import Sidecar
+from stlm_edge.spec import ModelSpec, Threshold
 
 if TYPE_CHECKING:
     from runtime.backends.base import Backend

@@ -4,7 +4,8 @@ Importing this package pulls in neither torch nor onnx; `stlm_edge.network` is t
 """
 
 from stlm_edge.errors import StlmError
-from stlm_edge.spec import EngineRecord, ModelSpec, Sidecar, Threshold
+from stlm_edge.sidecar import EngineRecord, Sidecar
+from stlm_edge.spec import ModelSpec, Threshold
 
 __version__ = "0.1.0"
 

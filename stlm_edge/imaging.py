@@ -128,18 +128,25 @@ def resize_map(anomaly_map: Map, size: Size) -> Map:
 
 
 def to_input(image: Image, *, spec: ModelSpec) -> Input:
-    """Resize a camera frame or a picture to the network's input.
+    """Resize a camera frame or a picture to the network's input, unless the graph does that itself.
 
     Args:
         image: (H, W, 3) uint8, BGR.
     Returns:
-        (1, S, T, 3) uint8, BGR; (S, T) = spec.input_size.
+        (1, S, T, 3) uint8, BGR; (S, T) = spec.picture_size.
     Raises:
-        ImageError: if `image` is not three-channel uint8.
+        ImageError: if `image` is not three-channel uint8, or has another size than the frames that the graph resizes.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise ImageError(f"found a frame of shape {image.shape} and type {image.dtype}, expected (H, W, 3) uint8, BGR")
-    return np.ascontiguousarray(resize(image, spec.input_size)[None])
+    if spec.frame_size is None:
+        return np.ascontiguousarray(resize(image, spec.input_size)[None])
+    if image.shape[:2] != spec.frame_size:
+        raise ImageError(
+            f"found a frame of {_format(image.shape)}, this engine was exported for frames of "
+            f"{_format(spec.frame_size)}; set the camera to that, or export without --frame-size"
+        )
+    return np.ascontiguousarray(image[None])
 
 
 def _decode(path: Path) -> NDArray[np.uint8 | np.uint16]:

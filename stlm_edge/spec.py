@@ -9,11 +9,10 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 from stlm_edge.errors import SpecError
-from stlm_edge.files import write_text
+from stlm_edge.records import MAY_LACK, build, parse
 
 SCHEMA_VERSION = 1
 
@@ -23,9 +22,6 @@ Size = tuple[int, int]
 ThresholdMethod = Literal["good-quantile", "f1-optimal", "manual"]
 
 SIZE_MULTIPLE = 32
-
-_MAY_LACK = {"may_lack": True}
-"""Marks a field that records of the same schema version lack if they were written before there was such a field."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +36,17 @@ class Threshold:
         false_alarm_rate: for `good-quantile`, the expected share of good pictures at or above `value`.
         false_alarm_interval: for `good-quantile`, lowest and highest such share that so many pictures leave open, with
             95 % confidence; None in records from before it was computed.
+        measured_on: what computed the scores: `pytorch`, or the flavour of the engine it was calibrated again on.
+        previous: the value that it replaced in an engine's sidecar, None if it is the first.
     """
 
     value: float
     method: ThresholdMethod
     images: int
     false_alarm_rate: float | None = None
-    false_alarm_interval: tuple[float, float] | None = field(default=None, metadata=_MAY_LACK)
+    false_alarm_interval: tuple[float, float] | None = field(default=None, metadata=MAY_LACK)
+    measured_on: str = field(default="pytorch", metadata=MAY_LACK)
+    previous: float | None = field(default=None, metadata=MAY_LACK)
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.value):
@@ -69,6 +69,10 @@ class ModelSpec:
         channel_order: of the pixels that the exported graph takes.
         pixel_mean, pixel_std: per channel in RGB order, for pixels in 0 … 255 (SAM's values).
         top_k: the image score is the mean of this many highest pixels of the up-sampled map (paper, 4.1.3).
+        frame_size: (height, width) of raw camera frames that an exported graph takes and resizes itself; None where
+            it takes pictures of `input_size`.
+        max_batch: pictures that an exported graph takes at once, at most.
+        full_map: an exported graph also puts out the map at `input_size`.
         schema_version: of this record.
     """
 
@@ -84,6 +88,9 @@ class ModelSpec:
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     top_k: int = 100
+    frame_size: Size | None = field(default=None, metadata=MAY_LACK)
+    max_batch: int = field(default=1, metadata=MAY_LACK)
+    full_map: bool = field(default=False, metadata=MAY_LACK)
     schema_version: int = field(default=SCHEMA_VERSION)
 
     def __post_init__(self) -> None:
@@ -99,8 +106,16 @@ class ModelSpec:
                     f"{expected!r}; export the model again with this version"
                 )
         check_input_size(self.input_size)
-        if self.top_k < 1:
-            raise SpecError(f"top_k is {self.top_k}, expected at least 1")
+        for name in ("top_k", "max_batch"):
+            if getattr(self, name) < 1:
+                raise SpecError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.frame_size is not None and (len(self.frame_size) != 2 or min(self.frame_size) < 1):
+            raise SpecError(f"frame_size is {self.frame_size}, expected a height and a width in pixels")
+
+    @property
+    def picture_size(self) -> Size:
+        """(height, width) of the pictures that a graph is given."""
+        return self.frame_size or self.input_size
 
     def require_threshold(self) -> Threshold:
         """The threshold; raises `SpecError` if it has not been calibrated yet."""
@@ -117,68 +132,7 @@ class ModelSpec:
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
         """Raises `SpecError` on anything that `to_json` does not write."""
-        return _spec_from(_parse(text))
-
-
-@dataclass(frozen=True)
-class EngineRecord:
-    """What an engine was built by and for, and how far it was seen to drift.
-
-    Attributes:
-        flavour: `onnx`, later also `tensorrt`, `tensorrt-rtx`, `openvino`.
-        version: of the compiler or exporter.
-        device: GPU and compute capability, `any` for ONNX.
-        precision: of the weights and activations.
-        engine_sha256: of the engine file.
-        max_map_error, max_score_error: largest absolute difference to PyTorch, both on a scale of 0 … 1.
-        verified_images: how many pictures that was measured on.
-    """
-
-    flavour: str
-    version: str
-    device: str
-    precision: str
-    engine_sha256: str
-    max_map_error: float
-    max_score_error: float
-    verified_images: int
-
-
-@dataclass(frozen=True)
-class Sidecar:
-    """What stands in `<engine>.json`: the specification of the model and the record of the engine."""
-
-    spec: ModelSpec
-    engine: EngineRecord
-
-    @staticmethod
-    def path_for(engine: Path) -> Path:
-        return engine.with_name(engine.name + ".json")
-
-    def write(self, engine: Path) -> None:
-        """Write the sidecar of `engine`, atomically."""
-        write_text(self.path_for(engine), json.dumps(dataclasses.asdict(self), indent=2) + "\n")
-
-    @classmethod
-    def read(cls, engine: Path) -> Sidecar:
-        """Read the sidecar of `engine`; raises `SpecError` if it is missing or damaged."""
-        path = cls.path_for(engine)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise SpecError(
-                f"{engine} has no {path.name} beside it, which holds its threshold and input size; copy it from "
-                "where the engine was built, or export again: python -m export onnx CHECKPOINT -o " + engine.name
-            ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise SpecError(f"{path} cannot be read ({error}); export the engine again") from None
-        try:
-            data = _parse(text)
-            if set(data) != {"spec", "engine"}:
-                raise SpecError(f"found the keys {sorted(data)}, expected engine and spec")
-            return cls(spec=_spec_from(_object(data["spec"])), engine=_build(EngineRecord, _object(data["engine"])))
-        except SpecError as error:
-            raise SpecError(f"{path}: {error}") from None
+        return build(ModelSpec, parse(text))
 
 
 def check_input_size(size: Size) -> None:
@@ -186,42 +140,3 @@ def check_input_size(size: Size) -> None:
     if len(size) != 2 or any(side < SIZE_MULTIPLE or side % SIZE_MULTIPLE for side in size):
         found = " x ".join(map(str, size))
         raise SpecError(f"input size is {found}, expected multiples of {SIZE_MULTIPLE}, for example 256 x 256")
-
-
-def _parse(text: str) -> dict[str, Any]:
-    try:
-        return _object(json.loads(text))
-    except json.JSONDecodeError as error:
-        raise SpecError(f"not JSON ({error}); export the engine again") from None
-
-
-def _object(value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise SpecError(f"found {type(value).__name__} where an object was expected; export the engine again")
-    return value
-
-
-def _spec_from(data: dict[str, Any]) -> ModelSpec:
-    values = dict(data)
-    if values.get("threshold") is not None:
-        values["threshold"] = _build(Threshold, _object(values["threshold"]))
-    return _build(ModelSpec, values)
-
-
-T = TypeVar("T", Threshold, ModelSpec, EngineRecord)
-
-
-def _build(kind: type[T], data: dict[str, Any]) -> T:
-    entries = dataclasses.fields(kind)
-    names = {entry.name for entry in entries}
-    required = {entry.name for entry in entries if not entry.metadata.get("may_lack")}
-    unknown, missing = sorted(set(data) - names), sorted(required - set(data))
-    if unknown or missing:
-        raise SpecError(
-            f"{kind.__name__} has unknown keys {unknown} and lacks {missing}; export with this version of stlm-edge"
-        )
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
-    try:
-        return kind(**values)  # type: ignore[arg-type]  # checked below and in __post_init__
-    except (TypeError, ValueError) as error:
-        raise SpecError(f"{kind.__name__} cannot be read ({error}); export with this version of stlm-edge") from None

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from stlm_edge.errors import SpecError
-from stlm_edge.spec import SCHEMA_VERSION, SIZE_MULTIPLE, EngineRecord, ModelSpec, Sidecar, Threshold
+from stlm_edge.sidecar import EngineRecord, Sidecar
+from stlm_edge.spec import SCHEMA_VERSION, SIZE_MULTIPLE, ModelSpec, Threshold
 
 SPEC = ModelSpec(
     category="plate",
@@ -30,9 +31,6 @@ ENGINE = EngineRecord(
     device="any",
     precision="float32",
     engine_sha256="1" * 64,
-    max_map_error=1e-5,
-    max_score_error=1e-6,
-    verified_images=4,
 )
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from stlm_edge.errors import EngineError
 from stlm_edge.files import sha256
-from stlm_edge.spec import ModelSpec, Sidecar
+from stlm_edge.sidecar import Sidecar
+from stlm_edge.spec import ModelSpec
 
 if TYPE_CHECKING:
     from runtime.backends.base import Backend

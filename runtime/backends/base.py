@@ -50,7 +50,7 @@ class Backend(Closing):
         """Run the network.
 
         Args:
-            batch: (1, H, W, 3) uint8, BGR; (H, W) = spec.input_size.
+            batch: (N, H, W, 3) uint8, BGR; 1 <= N <= spec.max_batch, (H, W) = spec.picture_size.
         Returns:
             Anomaly maps and scores; the caller owns both arrays.
         Raises:
@@ -58,10 +58,11 @@ class Backend(Closing):
         """
         if self._closed:
             raise EngineError(f"{self._path} has been closed; open it again to inspect more frames")
-        expected = (1, *self._spec.input_size, 3)
-        if batch.shape != expected or batch.dtype != np.uint8:
+        most, expected = self._spec.max_batch, (*self._spec.picture_size, 3)
+        if batch.shape[1:] != expected or not 1 <= batch.shape[0] <= most or batch.dtype != np.uint8:
+            wanted = f"{'1' if most == 1 else f'1 to {most}'} x {expected}"
             raise EngineError(
-                f"found a batch of shape {batch.shape} and type {batch.dtype}, {self._path} expects {expected} uint8; "
+                f"found a batch of shape {batch.shape} and type {batch.dtype}, {self._path} expects {wanted} uint8; "
                 "prepare frames by stlm_edge.imaging.to_input"
             )
         maps, scores = self._infer(batch)
@@ -107,10 +108,11 @@ Ports = tuple[list[Port], list[Port]]
 
 
 def _expected_ports(spec: ModelSpec) -> Ports:
-    return (
-        [Port("image", "uint8", (1, *spec.input_size, 3))],
-        [Port("anomaly_map", "float32", (1, *spec.map_size)), Port("score", "float32", (1,))],
-    )
+    batch = 1 if spec.max_batch == 1 else -1
+    outputs = [Port("anomaly_map", "float32", (batch, *spec.map_size)), Port("score", "float32", (batch,))]
+    if spec.full_map:
+        outputs.append(Port("full_map", "float32", (batch, *spec.input_size)))
+    return [Port("image", "uint8", (batch, *spec.picture_size, 3))], sorted(outputs, key=lambda port: port.name)
 
 
 def _by_name(ports: list[Port]) -> list[Port]:

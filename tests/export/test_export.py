@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from export.__main__ import main
-from export.to_onnx import INPUT, OPSET, SPEC_KEY, to_onnx
+from export.graph import DeploymentGraph
+from export.onnx_model import INPUT, OPSET, SPEC_KEY, spec_of
+from export.to_onnx import to_onnx
 from export.verify import verify
 from runtime.detector import Detector
 from stlm_edge.errors import VerificationError
@@ -19,13 +21,15 @@ from stlm_edge.imaging import resize_map, to_input
 from stlm_edge.network.checkpoint import Checkpoint, load, save
 from stlm_edge.network.design import Design
 from stlm_edge.network.encoder import ARCHITECTURES
-from stlm_edge.network.inspector import Inspector
+from stlm_edge.network.inspector import Inspector, prepare
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.weights import fingerprint
-from stlm_edge.spec import ModelSpec, Sidecar, Threshold
+from stlm_edge.sidecar import Sidecar
+from stlm_edge.spec import ModelSpec, Threshold
 from stlm_edge.synthetic import render_part
 
 SIZE = (64, 96)
+GRID = (4, 6)
 
 
 @pytest.fixture(scope="module")
@@ -68,17 +72,18 @@ def test_runtime_gives_pytorchs_map_and_score(engine, inspector, backend):
     with Detector.open(engine, backend=backend) as detector:
         for index in range(3):
             frame = render_part(np.random.default_rng(index), size=(200, 180), defect="scratch").image
-            wanted_map, wanted_score = inspector(torch.from_numpy(to_input(frame, spec=inspector.spec)))
+            coarse = inspector.network(prepare(torch.from_numpy(to_input(frame, spec=inspector.spec)), inspector.spec))
+            _, wanted_score = inspector.finish(coarse)
             found = detector.inspect(frame)
             assert found.score == pytest.approx(wanted_score.item(), abs=1e-4)
             assert found.anomaly_map.shape == (200, 180)
-            assert np.abs(found.anomaly_map - resize_map(wanted_map[0].numpy(), (200, 180))).max() < 1e-4
+            assert np.abs(found.anomaly_map - resize_map(coarse[0, 0].numpy(), (200, 180))).max() < 1e-4
 
 
 def test_graph_says_what_it_is_and_nothing_about_this_machine(engine, inspector):
     model = onnx.load(engine)
     properties = {entry.key: entry.value for entry in model.metadata_props}
-    assert properties == {SPEC_KEY: inspector.spec.to_json()}
+    assert properties == {SPEC_KEY: dataclasses.replace(inspector.spec, map_size=GRID).to_json()}
     assert [entry.version for entry in model.opset_import if entry.domain == ""] == [OPSET]
     assert not model.functions
     text = str(model).lower()
@@ -88,9 +93,8 @@ def test_graph_says_what_it_is_and_nothing_about_this_machine(engine, inspector)
 
 def test_sidecar_has_spec_and_record(engine, inspector):
     sidecar = Sidecar.read(engine)
-    assert sidecar.spec == inspector.spec
+    assert sidecar.spec == dataclasses.replace(inspector.spec, map_size=GRID)
     assert sidecar.engine.precision == "fp32"
-    assert sidecar.engine.verified_images == 8
     assert json.loads(Sidecar.path_for(engine).read_text())["spec"]["category"] == "plate"
 
 
@@ -106,14 +110,14 @@ def test_pictures_of_the_user_are_compared_on(checkpoint, tmp_path, capsys):
 
 @torch.no_grad()
 def test_graph_that_answers_differently_is_refused(inspector, tmp_path):
-    model = to_onnx(inspector)
+    model = to_onnx(DeploymentGraph(inspector))
     (weight,) = [item for item in model.graph.initializer if item.name.endswith("feature_aggregation.head.out.bias")]
     weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) + 0.01, weight.name))
     path = tmp_path / "altered.onnx"
     onnx.save(model, path)
     picture = render_part(np.random.default_rng(0), size=SIZE, defect=None).image
     with pytest.raises(VerificationError, match="differ by"):
-        verify(inspector, path, [picture])
+        verify(inspector, path, [picture], spec=spec_of(model, path))
 
 
 @pytest.mark.parametrize(

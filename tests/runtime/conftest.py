@@ -76,9 +76,6 @@ def write_engine(path: Path, *, model: onnx.ModelProto | None = None, spec: Mode
         device="any",
         precision="fp32",
         engine_sha256=sha256(path),
-        max_map_error=0.0,
-        max_score_error=0.0,
-        verified_images=1,
     )
     Sidecar(spec=spec, engine=record).write(path)
     return path

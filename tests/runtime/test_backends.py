@@ -13,7 +13,7 @@ import pytest
 
 from runtime.backends import open_backend, open_engine
 from stlm_edge.errors import EngineError, SpecError
-from stlm_edge.spec import Sidecar
+from stlm_edge.sidecar import Sidecar
 
 from .conftest import INPUT_SIZE, MAP_SIZE, SPEC, brightness_graph, write_engine
 

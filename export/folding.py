@@ -1,0 +1,222 @@
+"""Modules of the trained network rewritten with their constants computed once; all of it in evaluation mode."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from segment_anything.modeling.common import LayerNorm2d
+from segment_anything.modeling.transformer import Attention as TokenAttention
+from segment_anything.modeling.transformer import TwoWayAttentionBlock
+from timm.models.tiny_vit import Attention as WindowAttention
+from timm.models.tiny_vit import ConvNorm as BackboneConvNorm
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from stlm_edge.network.decoder import Features, TwoWayDecoder
+from stlm_edge.network.encoder import ImageEncoder
+from stlm_edge.network.feature_aggregation import ConvNorm, Head, ResidualBlock
+from stlm_edge.spec import Size
+
+_NORMALISED = {
+    BackboneConvNorm: (("conv", "bn"),),
+    ConvNorm: (("conv", "norm"),),
+    Head: (("conv", "norm"),),
+    ResidualBlock: (("conv1", "norm1"), ("conv2", "norm2")),
+}
+"""Where a convolution is followed by batch normalisation: the names of both in their parent."""
+
+
+def fold_batch_norms(network: nn.Module) -> None:
+    """Put each batch normalisation of `network` into the convolution before it."""
+    for module in network.modules():
+        for conv, norm in _NORMALISED.get(type(module), ()):
+            fused = fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm))
+            setattr(module, conv, fused)
+            setattr(module, norm, nn.Identity())
+
+
+def fold_window_attentions(encoder: ImageEncoder) -> None:
+    """Give each attention of the encoder's windows a table of biases instead of a look-up."""
+    for module in list(encoder.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, WindowAttention):
+                setattr(module, name, FoldedWindowAttention(child))
+
+
+def use_layer_norms(encoder: ImageEncoder) -> None:
+    """Replace SAM's norms over channels, six operations each in the graph, by the one that TensorRT knows."""
+    for name, child in encoder.neck.named_children():
+        if isinstance(child, LayerNorm2d):
+            setattr(encoder.neck, name, ChannelNorm(child))
+
+
+class ChannelNorm(nn.Module):
+    """Layer normalisation over the channels of (N, C, H, W)."""
+
+    def __init__(self, norm: LayerNorm2d) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        normalised = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps)
+        return normalised.permute(0, 3, 1, 2)
+
+
+@torch.no_grad()
+def fold_pixels(encoder: ImageEncoder, std: tuple[float, float, float]) -> None:
+    """Let the first convolution take BGR pixels minus their mean, instead of normalised RGB.
+
+    The mean stays outside: the zeros that the convolution pads with stand for pixels of the mean colour.
+    """
+    conv = cast(nn.Conv2d, encoder.backbone.patch_embed.conv1.conv)  # type: ignore[union-attr]  # timm has no types
+    conv.weight.copy_((conv.weight / torch.tensor(std).reshape(1, 3, 1, 1)).flip(1))
+
+
+class FoldedWindowAttention(nn.Module):
+    """TinyViT's attention within a window, with additive biases as a constant and the scale in the queries' weights.
+
+    Queries, keys and values come from one view that is split, which is the form that TensorRT fuses.
+    """
+
+    bias: Tensor
+
+    def __init__(self, attention: WindowAttention) -> None:
+        super().__init__()
+        self.heads: int = attention.num_heads
+        self.widths: list[int] = [attention.key_dim, attention.key_dim, attention.val_dim]
+        self.norm = attention.norm
+        self.qkv = attention.qkv
+        self.proj = attention.proj
+        self.register_buffer("bias", attention.get_attention_biases(attention.attention_biases.device).detach())
+        with torch.no_grad():
+            for parameter in (self.qkv.weight, self.qkv.bias):
+                parameter.view(self.heads, sum(self.widths), -1)[:, : attention.key_dim].mul_(attention.scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """
+        Args:
+            x: (windows, pixels, C).
+        Returns:
+            The same shape.
+        """
+        windows, pixels, _ = x.shape
+        qkv = self.qkv(self.norm(x)).view(windows, pixels, self.heads, -1)
+        q, k, v = (part.transpose(1, 2) for part in qkv.split(self.widths, dim=3))
+        weights = (q @ k.transpose(2, 3) + self.bias).softmax(dim=-1)
+        attended: Tensor = self.proj((weights @ v).transpose(1, 2).reshape(windows, pixels, -1))
+        return attended
+
+
+class FoldedTokenAttention(nn.Module):
+    """SAM's attention with the scale in the queries' weights; projections are called from outside."""
+
+    def __init__(self, attention: TokenAttention) -> None:
+        super().__init__()
+        self.heads: int = attention.num_heads
+        self.q_proj, self.k_proj, self.v_proj = attention.q_proj, attention.k_proj, attention.v_proj
+        self.out_proj = attention.out_proj
+        with torch.no_grad():
+            for parameter in (self.q_proj.weight, self.q_proj.bias):
+                parameter.div_(math.sqrt(attention.internal_dim // attention.num_heads))
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """
+        Args:
+            q: (N or 1, queries, internal width), projected; k, v likewise with as many rows as there are keys.
+        Returns:
+            (N, queries, C).
+        """
+        q, k, v = (part.view(*part.shape[:2], self.heads, -1).transpose(1, 2) for part in (q, k, v))
+        attended = (q @ k.transpose(2, 3)).softmax(dim=-1) @ v
+        projected: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
+        return projected
+
+
+class FoldedTwoWayBlock(nn.Module):
+    """One of SAM's two-way blocks, for tokens and positions that never change."""
+
+    tokens: Tensor
+    token_key: Tensor
+    position_key: Tensor
+    position_query: Tensor
+
+    def __init__(self, block: TwoWayAttentionBlock, *, tokens: Tensor, positions: Tensor) -> None:
+        """
+        Args:
+            tokens: (1, 5, C), added to the queries as their position.
+            positions: (1, h * w, C), added to the image tokens.
+        """
+        super().__init__()
+        self.to_image = FoldedTokenAttention(block.cross_attn_token_to_image)
+        self.to_tokens = FoldedTokenAttention(block.cross_attn_image_to_token)
+        self.norm2, self.mlp, self.norm3, self.norm4 = block.norm2, block.mlp, block.norm3, block.norm4
+        self.register_buffer("tokens", tokens)
+        self.register_buffer("token_key", tokens @ self.to_tokens.k_proj.weight.T)
+        self.register_buffer("position_key", positions @ self.to_image.k_proj.weight.T)
+        self.register_buffer("position_query", positions @ self.to_tokens.q_proj.weight.T)
+
+    def forward(self, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            queries: (N or 1, 5, C), after their attention to themselves.
+            keys: (N, h * w, C).
+        Returns:
+            Queries (N, 5, C) and keys (N, h * w, C).
+        """
+        to_image, to_tokens = self.to_image, self.to_tokens
+        seen = to_image(
+            to_image.q_proj(queries + self.tokens),
+            to_image.k_proj(keys) + self.position_key,
+            to_image.v_proj(keys),
+        )
+        queries = self.norm2(queries + seen)
+        queries = self.norm3(queries + self.mlp(queries))
+        told = to_tokens(
+            to_tokens.q_proj(keys) + self.position_query,
+            to_tokens.k_proj(queries) + self.token_key,
+            to_tokens.v_proj(queries),
+        )
+        return queries, self.norm4(keys + told)
+
+
+class FoldedDecoder(nn.Module):
+    """`TwoWayDecoder` for one size of embedding.
+
+    The first attention among the tokens depends on parameters only, so its result is stored; the last attention and
+    the last norm change the tokens only, which nobody looks at.
+    """
+
+    tokens: Tensor
+    first_queries: Tensor
+    no_mask: Tensor
+
+    @torch.no_grad()
+    def __init__(self, decoder: TwoWayDecoder, grid: Size) -> None:
+        """
+        Args:
+            grid: (height, width) of the embedding.
+        """
+        super().__init__()
+        tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).unsqueeze(0)
+        positions = decoder.positional_encoding(grid).flatten(1).T.unsqueeze(0)
+        first, second = decoder.transformer.layers
+        self.register_buffer("tokens", tokens)
+        self.register_buffer("no_mask", decoder.no_mask_embed.weight.reshape(1, 1, -1))
+        self.register_buffer("first_queries", first.norm1(first.self_attn(tokens, tokens, tokens)))
+        self.first = FoldedTwoWayBlock(first, tokens=tokens, positions=positions)
+        self.among_tokens = FoldedTokenAttention(second.self_attn)
+        self.norm1 = second.norm1
+        self.second = FoldedTwoWayBlock(second, tokens=tokens, positions=positions)
+
+    def forward(self, embedding: Tensor) -> Features:
+        """See `TwoWayDecoder.forward`."""
+        keys = embedding.flatten(2).transpose(1, 2) + self.no_mask
+        queries, keys = self.first(self.first_queries, keys)
+        attention = self.among_tokens
+        positioned = queries + self.tokens
+        seen = attention(attention.q_proj(positioned), attention.k_proj(positioned), attention.v_proj(queries))
+        _, keys = self.second(self.norm1(queries + seen), keys)
+        return embedding, keys.transpose(1, 2).reshape(embedding.shape)

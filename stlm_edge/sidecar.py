@@ -1,0 +1,177 @@
+"""What stands in `<engine>.json`: the specification of the model, and the record of how the engine came to be.
+
+The file carries its own SHA-256: a threshold on a factory floor is changed by a command that leaves a trace, not by an
+editor.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stlm_edge.errors import SpecError
+from stlm_edge.files import write_text
+from stlm_edge.records import as_object, build, parse
+from stlm_edge.spec import ModelSpec
+
+_SEAL = "sha256"
+"""Key of a sidecar's own hash."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far an engine may drift from the network in PyTorch; maps and scores are on a scale of 0 … 1.
+
+    Attributes:
+        max_map_error, p99_map_error: of a map's pixels, the largest and the 99th percentile.
+        min_map_correlation: Pearson's, over all pixels of all maps.
+        max_score_error: of the scores.
+        min_rank_correlation: Spearman's, of the scores.
+        max_metric_drift: of image AUROC, pixel AUROC and AUPRO, in points of 100; only where there are labels.
+    """
+
+    max_map_error: float
+    p99_map_error: float
+    min_map_correlation: float
+    max_score_error: float
+    min_rank_correlation: float
+    max_metric_drift: float
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far the answers of one backend were from the network's, see `Limits`.
+
+    Attributes:
+        backend: what ran the graph.
+        images: how many pictures it was measured on.
+        map_correlation, score_rank_correlation: None where they are undefined, with flat maps or equal scores.
+        image_auroc_drift, pixel_auroc_drift, aupro_drift: backend minus network in points of 100; None without labels.
+    """
+
+    backend: str
+    images: int
+    max_map_error: float
+    p99_map_error: float
+    map_correlation: float | None
+    max_score_error: float
+    score_rank_correlation: float | None
+    image_auroc_drift: float | None = None
+    pixel_auroc_drift: float | None = None
+    aupro_drift: float | None = None
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What the comparison with the network said of an engine.
+
+    Attributes:
+        blessed: every drift is within the limits.
+        executed: the engine itself was run. Where there is no GPU its graph was, in the same precision, on CPU
+            backends, and this is False.
+        reference: what the answers were compared with: `pytorch`, or `onnx-fp32`.
+    """
+
+    blessed: bool
+    executed: bool
+    reference: str
+    limits: Limits
+    drifts: tuple[Drift, ...]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The good pictures that activation ranges were measured on.
+
+    Attributes:
+        images: how many.
+        seed: of their choice.
+        sha256: of the pictures' SHA-256 values, in order.
+    """
+
+    images: int
+    seed: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class EngineRecord:
+    """What an engine was built by and for, and how far it was seen to drift.
+
+    Attributes:
+        flavour: `onnx`, `openvino`, `tensorrt` or `tensorrt-rtx`.
+        version: of the compiler or exporter.
+        device: `any` for ONNX, `cpu`, or the compute capabilities a plan was built for (`sm86,sm89`).
+        precision: `fp32`, `fp16` or `int8`, as it was asked for.
+        engine_sha256: of the engine file.
+        onnx_sha256: of the ONNX file it was built from; None for that file itself.
+        precision_by_class: layer class → the precision it has in fact.
+        calibration: None where no pictures were needed.
+        gate: None where no comparison has been made yet.
+    """
+
+    flavour: str
+    version: str
+    device: str
+    precision: str
+    engine_sha256: str
+    onnx_sha256: str | None = None
+    precision_by_class: dict[str, str] = field(default_factory=dict)
+    calibration: Calibration | None = None
+    gate: Gate | None = None
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What stands in `<engine>.json`: the specification of the model and the record of the engine."""
+
+    spec: ModelSpec
+    engine: EngineRecord
+
+    @staticmethod
+    def path_for(engine: Path) -> Path:
+        return engine.with_name(engine.name + ".json")
+
+    def write(self, engine: Path) -> None:
+        """Write the sidecar of `engine`, atomically."""
+        content = dataclasses.asdict(self)
+        write_text(self.path_for(engine), json.dumps({**content, _SEAL: _seal(content)}, indent=2) + "\n")
+
+    @classmethod
+    def read(cls, engine: Path) -> Sidecar:
+        """Read the sidecar of `engine`; raises `SpecError` if it is missing, damaged or was edited by hand."""
+        path = cls.path_for(engine)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise SpecError(
+                f"{engine} has no {path.name} beside it, which holds its threshold and input size; copy it from "
+                "where the engine was built, or export again: python -m export onnx CHECKPOINT -o " + engine.name
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise SpecError(f"{path} cannot be read ({error}); export the engine again") from None
+        try:
+            data = parse(text)
+            if set(data) != {"spec", "engine", _SEAL}:
+                raise SpecError(f"found the keys {sorted(data)}, expected engine, spec and {_SEAL}; export it again")
+            seal = data.pop(_SEAL)
+            sidecar = cls(
+                spec=build(ModelSpec, as_object(data["spec"])), engine=build(EngineRecord, as_object(data["engine"]))
+            )
+            if seal != _seal(data):
+                raise SpecError(
+                    "its content has another SHA-256 than it says, so it was edited or damaged; copy it again, "
+                    "change a threshold by 'python -m export calibrate' or --threshold"
+                )
+            return sidecar
+        except SpecError as error:
+            raise SpecError(f"{path}: {error}") from None
+
+
+def _seal(content: dict[str, Any]) -> str:
+    """SHA-256 over what a sidecar says, however it is laid out."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
