@@ -14,6 +14,8 @@ CONTRACT = (
     "scoring",
     "curves",
     "metrics",
+    "thresholds",
+    "sidecar",
     "datasets",
     "synthetic",
     "drawing",

@@ -10,11 +10,11 @@ from stlm_edge.imaging import read_image, resize
 from stlm_edge.network.checkpoint import Checkpoint, load, save
 from stlm_edge.network.inspector import Inspector
 from stlm_edge.spec import ModelSpec, Threshold
+from stlm_edge.thresholds import CONFIDENCE, f1_optimal, good_quantile
 from train.config import from_dict
 from train.data import load_images, split
 from train.device import choose_device
 from train.inspection import score_images
-from train.threshold import CONFIDENCE, f1_optimal, good_quantile
 
 
 def from_good_pictures(

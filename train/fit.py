@@ -22,6 +22,7 @@ from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.teacher import Teacher
 from stlm_edge.network.weights import fingerprint, load_initial, locate, read_tensors
 from stlm_edge.spec import ModelSpec
+from stlm_edge.thresholds import good_quantile
 from train.augment import rotation_for
 from train.calibrate import describe
 from train.config import RANDOM, TrainConfig
@@ -38,7 +39,6 @@ from train.pseudo import pseudo_anomalies_of
 from train.record import Sources, read_record, write_record
 from train.teacher import build_teacher, settle
 from train.textures import texture_source
-from train.threshold import good_quantile
 from train.training import EpochRecord, Training, begin
 from train.watch import Board, Patience, held_out_loss
 

@@ -1,4 +1,4 @@
-"""A threshold from held-out good pictures, for which no defect is needed, or from labelled ones."""
+"""A threshold from good pictures that nothing was trained on, for which no defect is needed, or from labelled ones."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def good_quantile(scores: Sequence[float], *, false_alarm_rate: float) -> Thresh
         DataError: if there is no score.
     """
     if not scores:
-        raise DataError("found no good picture to choose a threshold with, expected at least one; raise --holdout")
+        raise DataError("found no good picture to choose a threshold with, expected at least one; add or hold out more")
     count = len(scores)
     allowed = math.floor(false_alarm_rate * (count + 1))
     if allowed < 1:
         needed = math.ceil(1 / false_alarm_rate) - 1
         logger.warning(
-            "%d held-out good pictures cannot promise a false-alarm rate of %.3g, only %.3g; it takes %d",
+            "%d good pictures cannot promise a false-alarm rate of %.3g, only %.3g; it takes %d",
             count,
             false_alarm_rate,
             1 / (count + 1),
@@ -67,7 +67,7 @@ def f1_optimal(scores: Sequence[float], defective: Sequence[bool]) -> Threshold:
     if not labels.any() or labels.all():
         raise DataError(
             f"found {np.count_nonzero(labels)} defective and {np.count_nonzero(~labels)} good test pictures, expected "
-            "both for an F1-optimal threshold; add them, or choose from good pictures alone: --method good"
+            "both for an F1-optimal threshold; add them, or choose from good pictures alone by the other --method"
         )
     values = np.array(scores, np.float64)
     reached = best_f1(values, labels).threshold
