@@ -15,7 +15,7 @@ from typing import Any
 
 from stlm_edge.errors import SpecError
 from stlm_edge.files import write_text
-from stlm_edge.records import as_object, build, parse
+from stlm_edge.records import MAY_LACK, as_object, build, parse
 from stlm_edge.spec import ModelSpec
 
 _SEAL = "sha256"
@@ -47,9 +47,10 @@ class Drift:
     """How far the answers of one backend were from the network's, see `Limits`.
 
     Attributes:
-        backend: what ran the graph.
+        backend: what ran the graph, and in which arithmetic where that is not the engine's own.
         images: how many pictures it was measured on.
-        map_correlation, score_rank_correlation: None where they are undefined, with flat maps or equal scores.
+        p99_map_error: at most 1 % above the true one.
+        map_correlation, score_rank_correlation: None where the network's own maps are flat or its scores equal.
         image_auroc_drift, pixel_auroc_drift, aupro_drift: backend minus network in points of 100; None without labels.
     """
 
@@ -74,6 +75,10 @@ class Gate:
         executed: the engine itself was run. Where there is no GPU its graph was, in the same precision, on CPU
             backends, and this is False.
         reference: what the answers were compared with: `pytorch`, or `onnx-fp32`.
+        drifts: of each backend that ran the graph.
+        objections: why it is not blessed, one sentence each.
+        resize: where the graph resizes camera frames itself, how far the network's own answers move by that; the
+            drifts of the backends are then without it.
     """
 
     blessed: bool
@@ -81,6 +86,8 @@ class Gate:
     reference: str
     limits: Limits
     drifts: tuple[Drift, ...]
+    objections: tuple[str, ...] = field(default=(), metadata=MAY_LACK)
+    resize: Drift | None = field(default=None, metadata=MAY_LACK)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,23 @@ def load_mvtec(root: Path, name: str) -> Category:
     return Category(name, _train_samples(root), _test_samples(root))
 
 
+def sample_at(picture: Path) -> Sample | None:
+    """What this layout says of one picture from where it lies; None outside of such a layout.
+
+    A defect has no mask where there is no `ground_truth` at all. Raises `DataError` if only its own is missing.
+    """
+    picture = picture.resolve()
+    kind, split = picture.parent.name, picture.parent.parent
+    if split.name == "train" and kind == GOOD:
+        return Sample(picture, GOOD, None)
+    truth = split.parent / "ground_truth"
+    beside = (truth, split.parent / "train", split / GOOD)
+    if split.name != "test" or not any(folder.is_dir() for folder in beside):
+        return None
+    has_mask = kind != GOOD and truth.is_dir()
+    return Sample(picture, kind, _mask_of(picture, truth / kind) if has_mask else None)
+
+
 def _train_samples(root: Path) -> tuple[Sample, ...]:
     folder = root / "train" / GOOD
     good = pictures(folder) if folder.is_dir() else []

@@ -1,0 +1,231 @@
+"""The gate: compare what runs an engine's graph with the network, and bless the engine or not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.accuracy import AccuracyMeter, Metrics
+from export.answers import Answer, Answers
+from export.drift import DriftMeter
+from export.pictures import Picture
+from stlm_edge.errors import DataError, EngineError, SpecError
+from stlm_edge.imaging import Map
+from stlm_edge.sidecar import Drift, Gate, Limits
+
+LIMITS = {
+    "fp32": Limits(
+        max_map_error=1e-4,
+        p99_map_error=1e-4,
+        min_map_correlation=1 - 1e-4,
+        max_score_error=1e-4,
+        min_rank_correlation=1 - 1e-4,
+        max_metric_drift=0.01,
+    ),
+    "fp16": Limits(
+        max_map_error=0.05,
+        p99_map_error=0.01,
+        min_map_correlation=0.999,
+        max_score_error=0.02,
+        min_rank_correlation=0.999,
+        max_metric_drift=0.1,
+    ),
+    "int8": Limits(
+        max_map_error=0.5,
+        p99_map_error=0.1,
+        min_map_correlation=0.98,
+        max_score_error=0.1,
+        min_rank_correlation=0.98,
+        max_metric_drift=0.5,
+    ),
+}
+"""How far an engine of each precision may drift."""
+
+
+@dataclass(frozen=True, eq=False)
+class WorstCase:
+    """The picture with the largest map error, and both coarse maps of it."""
+
+    picture: Picture
+    wanted: Map
+    found: Map
+    error: float
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """What was found of one backend.
+
+    Attributes:
+        drift, metrics, worst: None if it failed.
+        objections: what is beyond the limits, or how it failed; empty if it may pass.
+    """
+
+    name: str
+    drift: Drift | None
+    metrics: Metrics | None
+    worst: WorstCase | None
+    objections: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Examination:
+    """All that a comparison has found.
+
+    Attributes:
+        metrics: of the reference.
+        resize: the reference against the network with pictures that the host resized; None where the graph takes
+            such pictures. Its limits are those of INT8: it changes pixels by less than a grey level.
+    """
+
+    reference: str
+    metrics: Metrics
+    limits: Limits
+    rows: tuple[Row, ...]
+    resize: Row | None
+
+    def gate(self, *, executed: bool) -> Gate:
+        """The verdict, for the sidecar."""
+        rows = self.rows if self.resize is None else (*self.rows, self.resize)
+        objections = tuple(objection for row in rows for objection in row.objections)
+        return Gate(
+            blessed=not objections,
+            executed=executed,
+            reference=self.reference,
+            limits=self.limits,
+            drifts=tuple(row.drift for row in self.rows if row.drift is not None),
+            objections=objections,
+            resize=None if self.resize is None else self.resize.drift,
+        )
+
+
+def limits_of(precision: str) -> Limits:
+    """Raises `SpecError` if there is no such precision."""
+    if precision not in LIMITS:
+        raise SpecError(
+            f"the engine's record says precision {precision!r}, expected one of {', '.join(LIMITS)}; build it again "
+            "with this version of stlm-edge"
+        )
+    return LIMITS[precision]
+
+
+def refused_name(engine: Path) -> Path:
+    """Where an engine that is not blessed is kept: `stlm.plan` → `stlm.refused.plan`."""
+    return engine.with_name(f"{engine.stem}.refused{engine.suffix}")
+
+
+def examine(
+    reference: Answers,
+    subjects: Sequence[Answers],
+    pictures: Iterable[Picture],
+    *,
+    limits: Limits,
+    host_resized: Answers | None = None,
+) -> Examination:
+    """Have all sides inspect the same pictures, one after the other, and compare.
+
+    Args:
+        subjects: what runs the engine's graph, at least one.
+        host_resized: the network on pictures that the host resized, where `reference` resizes as the graph does.
+    Raises:
+        DataError: if there is no picture, or one cannot be used.
+        EngineError: if the reference fails; a subject that does is reported in its row.
+        VerificationError: if maps are of different sizes.
+    """
+    compared = [_Compared(subject.name) for subject in subjects]
+    resized = _Compared("resize in the graph")
+    accuracy = AccuracyMeter(len(subjects) + 2)
+    count = 0
+    for count, picture in enumerate(pictures, start=1):
+        wanted = reference.answer(picture.image)
+        found = [
+            side.add(picture, wanted, subject) for side, subject in zip(compared, subjects, strict=True)
+        ]
+        before = None if host_resized is None else host_resized.answer(picture.image)
+        if before is not None:
+            resized.compare(picture, before, wanted)
+        accuracy.add(picture, [wanted, before, *found])
+    if not count:
+        raise DataError("found no picture to compare on, expected at least one; give another --data")
+    metrics = accuracy.metrics(0)
+    assert metrics is not None  # the reference has answered all pictures
+    rows = [side.row(metrics, accuracy.metrics(index), limits) for index, side in enumerate(compared, start=2)]
+    host = accuracy.metrics(1)
+    return Examination(
+        reference=reference.name,
+        metrics=metrics,
+        limits=limits,
+        rows=tuple(rows),
+        resize=None if host is None else resized.row(host, metrics, LIMITS["int8"]),
+    )
+
+
+class _Compared:
+    """One backend's drift so far, its worst case, and whether it has failed."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._meter = DriftMeter()
+        self._worst: WorstCase | None = None
+        self._failure: str | None = None
+
+    def add(self, picture: Picture, wanted: Answer, subject: Answers) -> Answer | None:
+        """Have `subject` answer; None from the first failure on."""
+        if self._failure is not None:
+            return None
+        try:
+            found = subject.answer(picture.image)
+        except EngineError as error:
+            self._failure = f"{self._name} failed on {picture.name}: {error}"
+            return None
+        self.compare(picture, wanted, found)
+        return found
+
+    def compare(self, picture: Picture, wanted: Answer, found: Answer) -> None:
+        error = self._meter.add(wanted, found)
+        if self._worst is None or error > self._worst.error:
+            self._worst = WorstCase(picture, wanted.coarse, found.coarse, error)
+
+    def row(self, wanted: Metrics, found: Metrics | None, limits: Limits) -> Row:
+        if self._failure is not None:
+            return Row(self._name, None, None, None, (self._failure,))
+        drift = self._meter.drift(self._name)
+        if found is not None:
+            drift = dataclasses.replace(
+                drift,
+                image_auroc_drift=_points(wanted.image_auroc, found.image_auroc),
+                pixel_auroc_drift=_points(wanted.pixel_auroc, found.pixel_auroc),
+                aupro_drift=_points(wanted.aupro, found.aupro),
+            )
+        return Row(self._name, drift, found, self._worst, tuple(objections(drift, limits)))
+
+
+def objections(drift: Drift, limits: Limits) -> list[str]:
+    """What of a drift is beyond the limits, one sentence each."""
+    upper = (
+        ("largest map error", drift.max_map_error, limits.max_map_error),
+        ("99th percentile of the map error", drift.p99_map_error, limits.p99_map_error),
+        ("largest score error", drift.max_score_error, limits.max_score_error),
+        ("drift of image AUROC in points", drift.image_auroc_drift, limits.max_metric_drift),
+        ("drift of pixel AUROC in points", drift.pixel_auroc_drift, limits.max_metric_drift),
+        ("drift of AUPRO in points", drift.aupro_drift, limits.max_metric_drift),
+    )
+    lower = (
+        ("correlation of the maps", drift.map_correlation, limits.min_map_correlation),
+        ("rank correlation of the scores", drift.score_rank_correlation, limits.min_rank_correlation),
+    )
+    return [
+        f"{drift.backend}: {name} is {value:.3g}, expected at most {limit:g}"
+        for name, value, limit in upper
+        if value is not None and not abs(value) <= limit
+    ] + [
+        f"{drift.backend}: {name} is {value:.6f}, expected at least {limit:g}"
+        for name, value, limit in lower
+        if value is not None and not value >= limit
+    ]
+
+
+def _points(wanted: float | None, found: float | None) -> float | None:
+    return None if wanted is None or found is None else 100 * (found - wanted)

@@ -1,0 +1,38 @@
+"""The trained network in PyTorch, which every engine is compared with where PyTorch is installed."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from export.answers import Answer
+from export.graph import halve_linear
+from stlm_edge.imaging import Image, to_input
+from stlm_edge.network.inspector import Inspector, prepare
+
+
+class NetworkAnswers:
+    """The network on pictures that the host has resized, as in training and evaluation."""
+
+    name = "pytorch"
+
+    def __init__(self, inspector: Inspector) -> None:
+        self._inspector = inspector.eval()
+
+    def answer(self, image: Image) -> Answer:
+        return self._inspect(torch.from_numpy(to_input(image, spec=self._inspector.spec)))
+
+    @torch.no_grad()
+    def _inspect(self, pixels: torch.Tensor) -> Answer:
+        """(1, H, W, 3), BGR."""
+        coarse = self._inspector.network(prepare(pixels, self._inspector.spec))
+        _, score = self._inspector.finish(coarse)
+        return Answer(coarse[0, 0].numpy(), float(score[0]))
+
+
+class ResizingNetworkAnswers(NetworkAnswers):
+    """The network on pictures resized as a graph resizes its frames: without rounding to whole grey levels."""
+
+    def answer(self, image: Image) -> Answer:
+        frame = torch.from_numpy(np.ascontiguousarray(image[None])).permute(0, 3, 1, 2).float()
+        return self._inspect(halve_linear(frame, self._inspector.spec.input_size).permute(0, 2, 3, 1))
