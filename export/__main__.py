@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import click
 
 from stlm_edge.cli import run
-from stlm_edge.spec import Size
+from stlm_edge.spec import FALSE_ALARM_RATE, Size
 
 if TYPE_CHECKING:
+    from export.calibrate import Method
     from export.graph import Streams
 
 logger = logging.getLogger(__name__)
@@ -93,6 +94,68 @@ def onnx(
         f"{output}: agrees with PyTorch on {drift.images} pictures within {drift.max_map_error:.1e} (map) and "
         f"{drift.max_score_error:.1e} (score)"
     )
+
+
+@command.command()
+@click.argument("engine", type=PATH)
+@click.option("--reference", required=True, type=PATH, help="The checkpoint, or the float32 .onnx file.")
+@click.option("--data", required=True, type=PATH, help="Data set, or folder tree of pictures; labels are used.")
+@click.option("--category", help="Folder below --data.")
+@click.option("--images", type=click.IntRange(min=1), help="Take at most so many pictures.  [default: all]")
+@click.option("--picture", type=PATH, help="Write a sheet of the worst cases here, .png or .jpg.")
+@click.option("--json", "json_file", type=PATH, help="Write all figures here.")
+def verify(
+    engine: Path,
+    reference: Path,
+    data: Path,
+    category: str | None,
+    images: int | None,
+    picture: Path | None,
+    json_file: Path | None,
+) -> None:
+    """Compare ENGINE with its network, and bless it in its sidecar or not."""
+    from export.verify import require_blessed
+    from export.verify import verify as run_gate
+
+    gate = run_gate(
+        engine,
+        reference=reference,
+        data=data,
+        category=category,
+        images=images,
+        picture=picture,
+        json_file=json_file,
+    )
+    require_blessed(engine, gate)
+    click.echo(f"{engine} is blessed")
+
+
+@command.command()
+@click.argument("engine", type=PATH)
+@click.option("--data", required=True, type=PATH, help="Folder of good pictures, or labelled ones for f1.")
+@click.option("--category", help="Folder below --data.")
+@click.option(
+    "--method",
+    type=click.Choice(["good-quantile", "f1"]),
+    default="good-quantile",
+    show_default=True,
+    help="good-quantile: from good pictures alone. f1: F1-optimal on labelled pictures.",
+)
+@click.option(
+    "--false-alarm-rate",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help=f"For good-quantile: wanted share of good pictures at or above it.  [default: {FALSE_ALARM_RATE:g}]",
+)
+def calibrate(engine: Path, data: Path, category: str | None, method: Method, false_alarm_rate: float | None) -> None:
+    """Choose the threshold of ENGINE by its own scores, and change it in its sidecar."""
+    from export.calibrate import calibrate as run_calibration
+
+    if method == "f1" and false_alarm_rate is not None:
+        raise click.UsageError("--false-alarm-rate goes with --method good-quantile; --method f1 needs none")
+    rate = FALSE_ALARM_RATE if false_alarm_rate is None else false_alarm_rate
+    done = run_calibration(engine, data=data, category=category, method=method, false_alarm_rate=rate)
+    for line in done.lines():
+        click.echo(line)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

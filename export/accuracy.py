@@ -57,6 +57,17 @@ class AccuracyMeter:
         self._scores: list[list[float]] = [[] for _ in range(sides)]
         self._maps: list[list[Map]] = [[] for _ in range(sides)]
 
+    @property
+    def pictures(self) -> int:
+        """How many have been counted."""
+        return len(self._truths)
+
+    @property
+    def pairs(self) -> int:
+        """Of a good and a defective picture."""
+        defective = sum(truth.is_defective for truth in self._truths)
+        return defective * (len(self._truths) - defective)
+
     def add(self, picture: Picture, answers: Sequence[Answer | None]) -> None:
         """Count one picture; a side that has no answer has no metrics from then on."""
         bits = None if picture.mask is None else np.packbits(picture.mask)

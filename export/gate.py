@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from export.pictures import Picture
 from stlm_edge.errors import DataError, EngineError, SpecError
 from stlm_edge.imaging import Map
 from stlm_edge.sidecar import Drift, Gate, Limits
+
+logger = logging.getLogger(__name__)
 
 LIMITS = {
     "fp32": Limits(
@@ -27,21 +30,24 @@ LIMITS = {
     "fp16": Limits(
         max_map_error=0.05,
         p99_map_error=0.01,
-        min_map_correlation=0.999,
-        max_score_error=0.02,
-        min_rank_correlation=0.999,
+        min_map_correlation=0.9999,
+        max_score_error=0.03,
+        min_rank_correlation=0.9995,
         max_metric_drift=0.1,
     ),
     "int8": Limits(
-        max_map_error=0.5,
-        p99_map_error=0.1,
-        min_map_correlation=0.98,
+        max_map_error=0.3,
+        p99_map_error=0.05,
+        min_map_correlation=0.998,
         max_score_error=0.1,
-        min_rank_correlation=0.98,
+        min_rank_correlation=0.998,
         max_metric_drift=0.5,
     ),
 }
 """How far an engine of each precision may drift."""
+
+
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +83,8 @@ class Examination:
     Attributes:
         metrics: of the reference.
         resize: the reference against the network with pictures that the host resized; None where the graph takes
-            such pictures. Its limits are those of INT8: it changes pixels by less than a grey level.
+            such pictures. It is measured and not judged: it changes pixels by less than a grey level, which is nothing
+            that the engine does wrong, though a network may answer to it more than to FP16.
     """
 
     reference: str
@@ -88,8 +95,7 @@ class Examination:
 
     def gate(self, *, executed: bool) -> Gate:
         """The verdict, for the sidecar."""
-        rows = self.rows if self.resize is None else (*self.rows, self.resize)
-        objections = tuple(objection for row in rows for objection in row.objections)
+        objections = tuple(objection for row in self.rows for objection in row.objections)
         return Gate(
             blessed=not objections,
             executed=executed,
@@ -137,28 +143,28 @@ def examine(
     compared = [_Compared(subject.name) for subject in subjects]
     resized = _Compared("resize in the graph")
     accuracy = AccuracyMeter(len(subjects) + 2)
-    count = 0
-    for count, picture in enumerate(pictures, start=1):
+    for picture in pictures:
         wanted = reference.answer(picture.image)
-        found = [
-            side.add(picture, wanted, subject) for side, subject in zip(compared, subjects, strict=True)
-        ]
+        found = [side.add(picture, wanted, subject) for side, subject in zip(compared, subjects, strict=True)]
         before = None if host_resized is None else host_resized.answer(picture.image)
         if before is not None:
             resized.compare(picture, before, wanted)
         accuracy.add(picture, [wanted, before, *found])
-    if not count:
+    if not accuracy.pictures:
         raise DataError("found no picture to compare on, expected at least one; give another --data")
     metrics = accuracy.metrics(0)
     assert metrics is not None  # the reference has answered all pictures
-    rows = [side.row(metrics, accuracy.metrics(index), limits) for index, side in enumerate(compared, start=2)]
+    pairs = accuracy.pairs
+    rows = [
+        side.row(metrics, accuracy.metrics(index), limits, pairs=pairs) for index, side in enumerate(compared, start=2)
+    ]
     host = accuracy.metrics(1)
     return Examination(
         reference=reference.name,
         metrics=metrics,
         limits=limits,
         rows=tuple(rows),
-        resize=None if host is None else resized.row(host, metrics, LIMITS["int8"]),
+        resize=None if host is None else resized.row(host, metrics, None, pairs=pairs),
     )
 
 
@@ -178,7 +184,9 @@ class _Compared:
         try:
             found = subject.answer(picture.image)
         except EngineError as error:
-            self._failure = f"{self._name} failed on {picture.name}: {error}"
+            # The record travels with the engine, so it does not get the message, which has this machine's paths.
+            logger.warning("%s FAILED on %s: %s", self._name, picture.name, error)
+            self._failure = f"{self._name}: failed on {picture.name}"
             return None
         self.compare(picture, wanted, found)
         return found
@@ -188,7 +196,8 @@ class _Compared:
         if self._worst is None or error > self._worst.error:
             self._worst = WorstCase(picture, wanted.coarse, found.coarse, error)
 
-    def row(self, wanted: Metrics, found: Metrics | None, limits: Limits) -> Row:
+    def row(self, wanted: Metrics, found: Metrics | None, limits: Limits | None, *, pairs: int) -> Row:
+        """What was found, judged by `limits` if there are some."""
         if self._failure is not None:
             return Row(self._name, None, None, None, (self._failure,))
         drift = self._meter.drift(self._name)
@@ -199,16 +208,23 @@ class _Compared:
                 pixel_auroc_drift=_points(wanted.pixel_auroc, found.pixel_auroc),
                 aupro_drift=_points(wanted.aupro, found.aupro),
             )
-        return Row(self._name, drift, found, self._worst, tuple(objections(drift, limits)))
+        found_wanting = [] if limits is None else objections(drift, limits, pairs=pairs)
+        return Row(self._name, drift, found, self._worst, tuple(found_wanting))
 
 
-def objections(drift: Drift, limits: Limits) -> list[str]:
-    """What of a drift is beyond the limits, one sentence each."""
+def objections(drift: Drift, limits: Limits, *, pairs: int) -> list[str]:
+    """What of a drift is beyond the limits, one sentence each.
+
+    Args:
+        pairs: of a good and a defective picture. That one of them changes places is never too much: the two may have
+            had the same score but for rounding, and where there are few pictures it moves the image AUROC by points.
+    """
+    image_limit = max(limits.max_metric_drift, 100 / pairs + _ROUNDING) if pairs else limits.max_metric_drift
     upper = (
         ("largest map error", drift.max_map_error, limits.max_map_error),
         ("99th percentile of the map error", drift.p99_map_error, limits.p99_map_error),
         ("largest score error", drift.max_score_error, limits.max_score_error),
-        ("drift of image AUROC in points", drift.image_auroc_drift, limits.max_metric_drift),
+        ("drift of image AUROC in points", drift.image_auroc_drift, image_limit),
         ("drift of pixel AUROC in points", drift.pixel_auroc_drift, limits.max_metric_drift),
         ("drift of AUPRO in points", drift.aupro_drift, limits.max_metric_drift),
     )

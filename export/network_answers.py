@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
+import dataclasses
+
 import torch
 
 from export.answers import Answer
 from export.graph import halve_linear
 from stlm_edge.imaging import Image, to_input
 from stlm_edge.network.inspector import Inspector, prepare
+from stlm_edge.spec import Size
 
 
 class NetworkAnswers:
@@ -31,8 +33,16 @@ class NetworkAnswers:
 
 
 class ResizingNetworkAnswers(NetworkAnswers):
-    """The network on pictures resized as a graph resizes its frames: without rounding to whole grey levels."""
+    """The network on frames resized as a graph resizes them: without rounding to whole grey levels."""
+
+    def __init__(self, inspector: Inspector, frame_size: Size) -> None:
+        """
+        Args:
+            frame_size: (height, width) of all pictures.
+        """
+        super().__init__(inspector)
+        self._frames = dataclasses.replace(inspector.spec, frame_size=frame_size)
 
     def answer(self, image: Image) -> Answer:
-        frame = torch.from_numpy(np.ascontiguousarray(image[None])).permute(0, 3, 1, 2).float()
-        return self._inspect(halve_linear(frame, self._inspector.spec.input_size).permute(0, 2, 3, 1))
+        frame = torch.from_numpy(to_input(image, spec=self._frames)).permute(0, 3, 1, 2).float()
+        return self._inspect(halve_linear(frame, self._frames.input_size).permute(0, 2, 3, 1))

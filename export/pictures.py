@@ -15,6 +15,7 @@ from stlm_edge.datasets.listing import require_folder
 from stlm_edge.datasets.mvtec import is_mvtec, sample_at
 from stlm_edge.datasets.visa import is_visa, is_visa_category
 from stlm_edge.imaging import Image, Mask, read_image
+from stlm_edge.spec import Size
 from stlm_edge.synthetic import DEFECT_KINDS, render_part
 
 SEED = 0
@@ -23,7 +24,6 @@ SEED = 0
 SYNTHETIC = 8
 
 _TRUTH = "ground_truth"
-_SIZE = (512, 512)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,10 +87,17 @@ def read(samples: Sequence[Sample]) -> Iterator[Picture]:
         yield Picture("/".join(sample.path.parts[-2:]), image, sample.label, mask)
 
 
-def synthetic() -> Iterator[Picture]:
+def read_with_progress(samples: Sequence[Sample]) -> Iterator[Picture]:
+    """The same with a bar on a terminal."""
+    from tqdm import tqdm
+
+    yield from tqdm(read(samples), total=len(samples), unit="picture", disable=None, leave=False)
+
+
+def synthetic(size: Size = (512, 512)) -> Iterator[Picture]:
     """Good and defective parts of the demo, for where there is no data yet."""
     kinds = (None, *DEFECT_KINDS)
     for index in range(SYNTHETIC):
         kind = kinds[index % len(kinds)]
-        part = render_part(np.random.default_rng(index), size=_SIZE, defect=kind)
+        part = render_part(np.random.default_rng(index), size=size, defect=kind)
         yield Picture(f"synthetic {index}", part.image, kind or GOOD, part.mask if kind else None)

@@ -10,12 +10,12 @@ import torch
 from export.graph import DeploymentGraph, Streams
 from export.onnx_model import spec_of
 from export.to_onnx import to_onnx
-from export.verify import Drift, pictures, verify
+from export.verify import export_pictures, verify_export
 from stlm_edge.errors import OutputError
 from stlm_edge.files import make_folder, replacing, sha256
 from stlm_edge.network.checkpoint import load
 from stlm_edge.network.inspector import Inspector
-from stlm_edge.sidecar import EngineRecord, Sidecar
+from stlm_edge.sidecar import Drift, EngineRecord, Sidecar
 from stlm_edge.spec import Size
 
 
@@ -41,9 +41,9 @@ def export_onnx(checkpoint: Path, output: Path, *, data: Path | None, options: G
     make_folder(output.parent)
     loaded = load(checkpoint)
     loaded.spec.require_threshold()
-    images = pictures(data)
-    inspector = Inspector(loaded.network, loaded.spec).eval()
     options = options or GraphOptions()
+    pictures = export_pictures(data, frame_size=options.frame_size)
+    inspector = Inspector(loaded.network, loaded.spec).eval()
     graph = DeploymentGraph(
         inspector, frame_size=options.frame_size, streams=options.streams, full_map=options.full_map
     )
@@ -51,13 +51,14 @@ def export_onnx(checkpoint: Path, output: Path, *, data: Path | None, options: G
     spec = spec_of(model, output)
     with replacing(output) as temporary:
         temporary.write_bytes(model.SerializeToString())
-        drift = verify(inspector, temporary, images, spec=spec)
+        gate = verify_export(inspector, temporary, pictures, spec=spec)
     record = EngineRecord(
         flavour="onnx",
         version=f"torch {torch.__version__}",
         device="any",
         precision="fp32",
         engine_sha256=sha256(output),
+        gate=gate,
     )
     Sidecar(spec=spec, engine=record).write(output)
-    return drift
+    return gate.drifts[0]

@@ -1,73 +1,158 @@
-"""Does the exported graph give the same answers as the network it came from?"""
+"""Judge an engine on pictures, and write the verdict into its sidecar."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import dataclasses
+import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
+import click
 
-from runtime.backends import open_backend
-from stlm_edge.datasets import texture_paths
-from stlm_edge.errors import VerificationError
-from stlm_edge.imaging import Image, read_image, to_input
-from stlm_edge.network.inspector import Inspector, prepare
-from stlm_edge.spec import ModelSpec
-from stlm_edge.synthetic import DEFECT_KINDS, render_part
+from export.answers import open_answers
+from export.gate import LIMITS, Examination, examine, limits_of
+from export.gate_report import table, to_json, worst_sheet
+from export.pictures import Picture, choose, find_samples, read, read_with_progress, synthetic
+from export.reference import open_reference
+from export.subjects import open_subjects
+from runtime.backends import vouched
+from stlm_edge.errors import OutputError, VerificationError
+from stlm_edge.files import make_folder, write_text
+from stlm_edge.imaging import write_image
+from stlm_edge.sidecar import Gate, Sidecar, rewrite
+from stlm_edge.spec import ModelSpec, Size
 
-TOLERANCE = 1e-4
-"""Largest difference of a map's pixel or of a score, both on a scale of 0 … 1, for a graph in float32."""
+if TYPE_CHECKING:
+    from stlm_edge.network.inspector import Inspector
 
-IMAGES = 8
+logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Drift:
-    """Largest absolute differences over `images` pictures."""
-
-    max_map_error: float
-    max_score_error: float
-    images: int
+EXPORT_IMAGES = 8
+"""Of the pictures, how many an export is compared on."""
 
 
-def pictures(folder: Path | None) -> list[Image]:
-    """Up to eight pictures, evenly picked from a folder tree; without a folder, good and defective synthetic parts.
+def verify(
+    engine: Path,
+    *,
+    reference: Path,
+    data: Path,
+    category: str | None = None,
+    images: int | None = None,
+    picture: Path | None = None,
+    json_file: Path | None = None,
+) -> Gate:
+    """Compare an engine with its network, print what was found, and put the verdict into the engine's sidecar.
 
+    Args:
+        engine: an .onnx file, or another engine; one that cannot be run here needs the graph that it was built from
+            beside it.
+        reference: the checkpoint, or the float32 graph.
+        data: pictures, see `export.pictures.find_samples`.
+        images: at most so many of them.
+        picture: a sheet of the worst cases is written here.
+        json_file: all figures are written here.
+    Returns:
+        The verdict, which may be a refusal.
     Raises:
-        DataError: if the folder has none, or one cannot be read.
+        StlmError: if engine, reference or pictures cannot be used, or something cannot be written; the sidecar is then
+            as it was.
     """
-    if folder is None:
-        kinds = (None, *DEFECT_KINDS)
-        return [
-            render_part(np.random.default_rng(index), size=(512, 512), defect=kinds[index % len(kinds)]).image
-            for index in range(IMAGES)
-        ]
-    paths = texture_paths(folder)
-    picked = np.unique(np.linspace(0, len(paths) - 1, IMAGES).round().astype(int))
-    return [read_image(paths[index]) for index in picked]
-
-
-@torch.no_grad()
-def verify(inspector: Inspector, engine: Path, images: Sequence[Image], *, spec: ModelSpec) -> Drift:
-    """Compare PyTorch with ONNX Runtime on pictures.
-
-    Raises:
-        VerificationError: if a map or a score differs by more than `TOLERANCE`.
-    """
-    map_errors, score_errors = [0.0], [0.0]
-    with open_backend(engine, spec=spec, backend="onnxruntime") as backend:
-        for image in images:
-            coarse = inspector.network(prepare(torch.from_numpy(to_input(image, spec=inspector.spec)), inspector.spec))
-            _, wanted_score = inspector.finish(coarse)
-            found_map, found_score = backend.infer(to_input(image, spec=spec))
-            map_errors.append(float(np.abs(found_map - coarse.squeeze(1).numpy()).max()))
-            score_errors.append(float(np.abs(found_score - wanted_score.numpy()).max()))
-    drift = Drift(max(map_errors), max(score_errors), len(images))
-    if max(drift.max_map_error, drift.max_score_error) > TOLERANCE:
-        raise VerificationError(
-            f"ONNX Runtime and PyTorch differ by {drift.max_map_error:.2g} in the map and {drift.max_score_error:.2g} "
-            f"in the score, expected at most {TOLERANCE:g}; nothing was written, report this with your torch version"
+    sidecar = vouched(engine)
+    limits = limits_of(sidecar.engine.precision)
+    _try_outputs(picture, json_file)
+    samples = choose(find_samples(data, category), images)
+    with (
+        open_reference(reference, spec=sidecar.spec) as opened,
+        open_subjects(engine, sidecar, reference=reference) as subjects,
+    ):
+        examination = examine(
+            opened.answers,
+            subjects.answers,
+            read_with_progress(samples),
+            limits=limits,
+            host_resized=opened.host_resized,
         )
-    return drift
+    gate = examination.gate(executed=subjects.executed)
+    precision = sidecar.engine.precision
+    for line in table(examination, precision=precision, widened=subjects.widened):
+        click.echo(line)
+    if not subjects.executed:
+        click.echo(f"{engine.name} itself has not been executed, only its graph")
+    _write_picture(examination, sidecar, picture)
+    if json_file is not None:
+        text = to_json(examination, gate, engine=engine.name, precision=precision, widened=subjects.widened)
+        write_text(json_file, text)
+    rewrite(
+        engine,
+        lambda current: dataclasses.replace(current, engine=dataclasses.replace(current.engine, gate=gate)),
+        known=sidecar,
+    )
+    return gate
+
+
+def require_blessed(engine: Path, gate: Gate) -> None:
+    """Raises `VerificationError` with the first objections if an engine is not blessed."""
+    if not gate.blessed:
+        raise VerificationError(
+            f"{engine} is NOT BLESSED ({_first(gate.objections)}); look at the worst case with --picture, "
+            "and export more of it in a higher precision"
+        )
+
+
+def export_pictures(data: Path | None, *, frame_size: Size | None) -> Iterable[Picture]:
+    """What an export is compared on: pictures of a folder, else drawn parts. Raises `DataError` for an empty one."""
+    if data is None:
+        return synthetic() if frame_size is None else synthetic(frame_size)
+    return read(choose(find_samples(data, None), EXPORT_IMAGES))
+
+
+def verify_export(inspector: Inspector, graph: Path, pictures: Iterable[Picture], *, spec: ModelSpec) -> Gate:
+    """Compare a float32 graph that is not yet in its place with the network it came from, by ONNX Runtime.
+
+    Raises:
+        VerificationError: if the graph is not blessed.
+        DataError: if there is no picture, or one cannot be used.
+    """
+    from export.network_answers import NetworkAnswers, ResizingNetworkAnswers
+
+    host = NetworkAnswers(inspector)
+    resizing = None if spec.frame_size is None else ResizingNetworkAnswers(inspector, spec.frame_size)
+    with open_answers(graph, spec=spec, backend="onnxruntime", name="onnxruntime") as answers:
+        examination = examine(
+            resizing or host,
+            [answers],
+            pictures,
+            limits=LIMITS["fp32"],
+            host_resized=host if resizing else None,
+        )
+    gate = examination.gate(executed=True)
+    if not gate.blessed:
+        raise VerificationError(
+            f"ONNX Runtime and PyTorch differ ({_first(gate.objections)}); nothing was written, report this with your "
+            "torch version"
+        )
+    return gate
+
+
+def _first(objections: Sequence[str]) -> str:
+    return "; ".join(objections[:3]) + (" …" if len(objections) > 3 else "")
+
+
+def _try_outputs(picture: Path | None, json_file: Path | None) -> None:
+    """Before minutes of work. Raises `OutputError`."""
+    for path in (picture, json_file):
+        if path is not None:
+            make_folder(path.parent)
+    if picture is not None and picture.suffix not in (".png", ".jpg"):
+        raise OutputError(f"{picture} has the suffix {picture.suffix!r}, expected .png or .jpg; rename the picture")
+
+
+def _write_picture(examination: Examination, sidecar: Sidecar, path: Path | None) -> None:
+    if path is None:
+        return
+    sheet = worst_sheet(examination, threshold=sidecar.spec.require_threshold().value)
+    if sheet is None:
+        logger.warning("%s is not written, since no backend has answered", path)
+    else:
+        write_image(path, sheet)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.backends import BackendChoice, open_engine
+from runtime.blessing import warn_unless_blessed
 from runtime.closing import Closing
 from stlm_edge.imaging import Image, Map, resize_map, to_input
 from stlm_edge.scoring import is_anomalous
@@ -67,7 +68,7 @@ class Detector(Closing):
 
     @classmethod
     def open(cls, path: Path, *, backend: BackendChoice = "auto", threshold: float | None = None) -> Detector:
-        """Open an engine by the sidecar beside it.
+        """Open an engine by the sidecar beside it; one that is not blessed is warned of.
 
         Args:
             path: an .onnx file.
@@ -77,6 +78,7 @@ class Detector(Closing):
         """
         by_hand = None if threshold is None else Threshold(value=threshold, method="manual", images=0)
         opened, sidecar = open_engine(path, backend=backend)
+        warn_unless_blessed(path, sidecar)
         calibrated = sidecar.spec.require_threshold()
         if by_hand is not None:
             logger.info("threshold %g given by hand instead of the calibrated %g", by_hand.value, calibrated.value)

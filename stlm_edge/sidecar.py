@@ -9,11 +9,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stlm_edge.errors import SpecError
+from stlm_edge.errors import EngineError, SpecError
 from stlm_edge.files import write_text
 from stlm_edge.records import MAY_LACK, as_object, build, parse
 from stlm_edge.spec import ModelSpec
@@ -31,7 +32,8 @@ class Limits:
         min_map_correlation: Pearson's, over all pixels of all maps.
         max_score_error: of the scores.
         min_rank_correlation: Spearman's, of the scores.
-        max_metric_drift: of image AUROC, pixel AUROC and AUPRO, in points of 100; only where there are labels.
+        max_metric_drift: of image AUROC, pixel AUROC and AUPRO, in points of 100; only where there are labels. The
+            image AUROC may always move by what one pair of pictures is worth.
     """
 
     max_map_error: float
@@ -177,6 +179,22 @@ class Sidecar:
             return sidecar
         except SpecError as error:
             raise SpecError(f"{path}: {error}") from None
+
+
+def rewrite(engine: Path, change: Callable[[Sidecar], Sidecar], *, known: Sidecar) -> None:
+    """Change what the sidecar of an engine says now, which need not be what it said when a long work began.
+
+    Args:
+        known: the sidecar as it was then.
+    Raises:
+        EngineError: if it belongs to another engine by now.
+        SpecError: if it cannot be read.
+        OutputError: if it cannot be written; it is then as it was.
+    """
+    current = Sidecar.read(engine)
+    if current.engine.engine_sha256 != known.engine.engine_sha256:
+        raise EngineError(f"{engine} was replaced in the meantime, so nothing is changed; run the command again")
+    change(current).write(engine)
 
 
 def _seal(content: dict[str, Any]) -> str:

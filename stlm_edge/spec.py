@@ -23,6 +23,9 @@ ThresholdMethod = Literal["good-quantile", "f1-optimal", "manual"]
 
 SIZE_MULTIPLE = 32
 
+FALSE_ALARM_RATE = 0.01
+"""Wanted share of good pictures at or above a threshold, unless another one is asked for."""
+
 
 @dataclass(frozen=True)
 class Threshold:

@@ -11,7 +11,7 @@ import yaml
 
 from stlm_edge.errors import ConfigError, SpecError
 from stlm_edge.network.design import Aggregation, Comparison, DecoderDesign, Design, Layers, PlainStream, TeacherName
-from stlm_edge.spec import Size, check_input_size
+from stlm_edge.spec import FALSE_ALARM_RATE, Size, check_input_size
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -103,7 +103,7 @@ class TrainConfig:
         "Of streams and decoder: mobile_sam, or its file; a checkpoint of this toolkit, for all; random (table 8).",
     )
     holdout: float = setting(0.1, "Share of the good pictures kept from training, for the threshold.")
-    false_alarm_rate: float = setting(0.01, "Expected share of good pictures above the threshold.")
+    false_alarm_rate: float = setting(FALSE_ALARM_RATE, "Expected share of good pictures above the threshold.")
     patience: int = setting(
         0, "Epochs without a better loss on the held-out pictures before the training ends, keeping the best; 0: never."
     )

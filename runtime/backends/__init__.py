@@ -25,7 +25,7 @@ _ONNX_FIRST_BYTE = b"\x08"
 
 
 def open_engine(path: Path, *, backend: BackendChoice = "auto") -> tuple[Backend, Sidecar]:
-    """Open an engine together with the sidecar that vouches for it.
+    """Open an engine together with the sidecar that vouches for it, and log what runs it.
 
     Returns:
         The backend, which the caller closes, and the sidecar; its specification has a threshold.
@@ -34,6 +34,22 @@ def open_engine(path: Path, *, backend: BackendChoice = "auto") -> tuple[Backend
         SpecError: if the sidecar is missing or damaged, or holds no threshold.
     """
     check_engine_file(path)
+    sidecar = vouched(path)
+    sidecar.spec.require_threshold()
+    opened = open_backend(path, spec=sidecar.spec, backend=backend)
+    logger.info("%s runs on %s, CPU", path, opened.name)
+    return opened, sidecar
+
+
+def vouched(path: Path) -> Sidecar:
+    """The sidecar of an engine of any kind, if it was written for just this file.
+
+    Raises:
+        EngineError: if the file is missing or has another hash than its sidecar says.
+        SpecError: if the sidecar is missing or damaged.
+    """
+    if not path.is_file():
+        raise EngineError(f"{path} is not a file, expected an engine; build it: python -m export onnx CHECKPOINT")
     sidecar = Sidecar.read(path)
     found, expected = _sha256(path), sidecar.engine.engine_sha256
     if found != expected:
@@ -41,26 +57,23 @@ def open_engine(path: Path, *, backend: BackendChoice = "auto") -> tuple[Backend
             f"{path} has SHA-256 {found[:12]}…, its sidecar was written for {expected[:12]}…: the engine was changed "
             "or the sidecar is another one's; copy both again or export again: python -m export onnx CHECKPOINT"
         )
-    sidecar.spec.require_threshold()
-    return open_backend(path, spec=sidecar.spec, backend=backend), sidecar
+    return sidecar
 
 
 def open_backend(path: Path, *, spec: ModelSpec, backend: BackendChoice = "auto") -> Backend:
     """Open a bare graph that has no sidecar yet, as the exporter's gate does; the caller closes it.
 
-    `auto` takes OpenVINO where it is installed, else ONNX Runtime, and logs which.
+    `auto` takes OpenVINO where it is installed, else ONNX Runtime.
     Raises `EngineError` if the file is not what it should be or the library is not installed.
     """
     check_engine_file(path)
     chosen = _first_installed() if backend == "auto" else backend
     try:
-        opened = _open(path, spec=spec, name=chosen)
+        return _open(path, spec=spec, name=chosen)
     except ImportError as error:
         raise EngineError(
             f"{chosen} cannot be imported ({error}), expected it for {path}; pip install 'stlm-edge[{chosen}]'"
         ) from error
-    logger.info("%s runs on %s, CPU", path, opened.name)
-    return opened
 
 
 def check_engine_file(path: Path) -> None:
