@@ -11,43 +11,13 @@ from pathlib import Path
 from export.accuracy import AccuracyMeter, Metrics
 from export.answers import Answer, Answers
 from export.drift import DriftMeter
+from export.limits import objections
 from export.pictures import Picture
-from stlm_edge.errors import DataError, EngineError, SpecError
+from stlm_edge.errors import DataError, EngineError
 from stlm_edge.imaging import Map
 from stlm_edge.sidecar import Drift, Gate, Limits
 
 logger = logging.getLogger(__name__)
-
-LIMITS = {
-    "fp32": Limits(
-        max_map_error=1e-4,
-        p99_map_error=1e-4,
-        min_map_correlation=1 - 1e-4,
-        max_score_error=1e-4,
-        min_rank_correlation=1 - 1e-4,
-        max_metric_drift=0.01,
-    ),
-    "fp16": Limits(
-        max_map_error=0.05,
-        p99_map_error=0.01,
-        min_map_correlation=0.9999,
-        max_score_error=0.03,
-        min_rank_correlation=0.9995,
-        max_metric_drift=0.1,
-    ),
-    "int8": Limits(
-        max_map_error=0.3,
-        p99_map_error=0.05,
-        min_map_correlation=0.998,
-        max_score_error=0.1,
-        min_rank_correlation=0.998,
-        max_metric_drift=0.5,
-    ),
-}
-"""How far an engine of each precision may drift."""
-
-
-_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,16 +75,6 @@ class Examination:
             objections=objections,
             resize=None if self.resize is None else self.resize.drift,
         )
-
-
-def limits_of(precision: str) -> Limits:
-    """Raises `SpecError` if there is no such precision."""
-    if precision not in LIMITS:
-        raise SpecError(
-            f"the engine's record says precision {precision!r}, expected one of {', '.join(LIMITS)}; build it again "
-            "with this version of stlm-edge"
-        )
-    return LIMITS[precision]
 
 
 def refused_name(engine: Path) -> Path:
@@ -210,37 +170,6 @@ class _Compared:
             )
         found_wanting = [] if limits is None else objections(drift, limits, pairs=pairs)
         return Row(self._name, drift, found, self._worst, tuple(found_wanting))
-
-
-def objections(drift: Drift, limits: Limits, *, pairs: int) -> list[str]:
-    """What of a drift is beyond the limits, one sentence each.
-
-    Args:
-        pairs: of a good and a defective picture. That one of them changes places is never too much: the two may have
-            had the same score but for rounding, and where there are few pictures it moves the image AUROC by points.
-    """
-    image_limit = max(limits.max_metric_drift, 100 / pairs + _ROUNDING) if pairs else limits.max_metric_drift
-    upper = (
-        ("largest map error", drift.max_map_error, limits.max_map_error),
-        ("99th percentile of the map error", drift.p99_map_error, limits.p99_map_error),
-        ("largest score error", drift.max_score_error, limits.max_score_error),
-        ("drift of image AUROC in points", drift.image_auroc_drift, image_limit),
-        ("drift of pixel AUROC in points", drift.pixel_auroc_drift, limits.max_metric_drift),
-        ("drift of AUPRO in points", drift.aupro_drift, limits.max_metric_drift),
-    )
-    lower = (
-        ("correlation of the maps", drift.map_correlation, limits.min_map_correlation),
-        ("rank correlation of the scores", drift.score_rank_correlation, limits.min_rank_correlation),
-    )
-    return [
-        f"{drift.backend}: {name} is {value:.3g}, expected at most {limit:g}"
-        for name, value, limit in upper
-        if value is not None and not abs(value) <= limit
-    ] + [
-        f"{drift.backend}: {name} is {value:.6f}, expected at least {limit:g}"
-        for name, value, limit in lower
-        if value is not None and not value >= limit
-    ]
 
 
 def _points(wanted: float | None, found: float | None) -> float | None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from export.answers import open_answers
-from export.gate import LIMITS, Examination, examine, limits_of
+from export.gate import Examination, examine
 from export.gate_report import table, to_json, worst_sheet
+from export.limits import LIMITS, limits_of
 from export.pictures import Picture, choose, find_samples, read, read_with_progress, synthetic
 from export.reference import open_reference
 from export.subjects import open_subjects

@@ -12,7 +12,8 @@ from sklearn.metrics import roc_auc_score
 from export.accuracy import AccuracyMeter, Metrics
 from export.answers import Answer
 from export.drift import DriftMeter, rank_correlation
-from export.gate import LIMITS, examine, objections
+from export.gate import examine
+from export.limits import LIMITS, objections
 from export.pictures import Picture
 from stlm_edge.errors import DataError, EngineError, VerificationError
 from stlm_edge.imaging import resize_map

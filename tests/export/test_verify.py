@@ -19,7 +19,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from export.__main__ import main
-from export.gate import LIMITS, refused_name
+from export.gate import refused_name
+from export.limits import LIMITS
 from export.pictures import find_samples, read
 from export.verify import require_blessed, verify
 from runtime.detector import Detector
