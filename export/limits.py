@@ -5,6 +5,15 @@ from __future__ import annotations
 from stlm_edge.errors import SpecError
 from stlm_edge.sidecar import Drift, Limits
 
+_FEW_BITS = Limits(
+    max_map_error=0.25,
+    p99_map_error=0.05,
+    min_map_correlation=0.998,
+    max_score_error=0.1,
+    min_rank_correlation=0.9985,
+    max_metric_drift=0.5,
+)
+
 LIMITS = {
     "fp32": Limits(
         max_map_error=1e-4,
@@ -22,14 +31,8 @@ LIMITS = {
         min_rank_correlation=0.9995,
         max_metric_drift=0.1,
     ),
-    "int8": Limits(
-        max_map_error=0.25,
-        p99_map_error=0.05,
-        min_map_correlation=0.998,
-        max_score_error=0.1,
-        min_rank_correlation=0.9985,
-        max_metric_drift=0.5,
-    ),
+    "bf16": _FEW_BITS,
+    "int8": _FEW_BITS,
 }
 """How far an engine of each precision may drift.
 
@@ -46,6 +49,7 @@ and fewer bits (`stlm` at 224 x 224 and `stlm-tiny` at 256 x 256, on 40 and 124 
 
 The last is the largest drift of a metric in points, but for one pair of pictures that changed places. The limits of
 FP16 lie two to ten times above what FP16 does, and mostly below what 7 bits do; those of INT8 between 6 and 5 bits.
+BF16 has 7, too few for the limits of FP16.
 """
 
 _ROUNDING = 1e-9

@@ -229,7 +229,7 @@ def test_sidecar_of_another_engine_is_refused(engine, plate_data):
 
 def test_unknown_precision_is_refused(engine, plate_data):
     alter(engine, shift_bias(0), precision="fp8")
-    with pytest.raises(SpecError, match="expected one of fp32, fp16, int8"):
+    with pytest.raises(SpecError, match="expected one of fp32, fp16, bf16, int8"):
         verify(engine, reference=PLATE, data=plate_data)
 
 
