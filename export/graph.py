@@ -4,6 +4,7 @@ What changes on the way, none of it by more than rounding:
 
 * batch normalisation goes into the convolution before it,
 * the attention biases are looked up once, and the scale of the queries goes into their weights,
+* the encoder's blocks are laid out for few copies, and the biases of queries, keys and values go into their weights,
 * what the decoder computes from its own parameters alone becomes a constant, and its last attention, of which no
   image feature depends, is left out; one decoder takes both streams as one batch,
 * the pixels' order and standard deviation go into the first convolution,
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
-from export.folding import FoldedDecoder, fold_batch_norms, fold_pixels, fold_window_attentions, use_layer_norms
+from export.encoder import fold_encoder
+from export.folding import FoldedDecoder, fold_batch_norms, fold_pixels
 from stlm_edge.errors import ConfigError
 from stlm_edge.network.comparison import StreamFeatures, compare, tlm_map
 from stlm_edge.network.decoder import Features, TwoWayDecoder
@@ -66,8 +68,7 @@ class DeploymentGraph(nn.Module):
         fold_batch_norms(network)
         for encoder in (network.plain, network.denoising):
             if isinstance(encoder, ImageEncoder):
-                fold_window_attentions(encoder)
-                use_layer_norms(encoder)
+                fold_encoder(encoder)
                 if two_students:
                     fold_pixels(encoder, spec.pixel_std)
         self.plain: nn.Module | None = network.plain
@@ -87,7 +88,7 @@ class DeploymentGraph(nn.Module):
         self.comparison = Comparison(self.design)
         self.feature_aggregation = network.feature_aggregation
         self.scoring = Scoring(spec)
-        self.eval()
+        self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """
