@@ -6,13 +6,10 @@ import math
 from typing import cast
 
 import torch
-from segment_anything.modeling.common import LayerNorm2d
 from segment_anything.modeling.transformer import Attention as TokenAttention
 from segment_anything.modeling.transformer import TwoWayAttentionBlock
-from timm.models.tiny_vit import Attention as WindowAttention
 from timm.models.tiny_vit import ConvNorm as BackboneConvNorm
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from stlm_edge.network.decoder import Features, TwoWayDecoder
@@ -38,76 +35,20 @@ def fold_batch_norms(network: nn.Module) -> None:
             setattr(module, norm, nn.Identity())
 
 
-def fold_window_attentions(encoder: ImageEncoder) -> None:
-    """Give each attention of the encoder's windows a table of biases instead of a look-up."""
-    for module in list(encoder.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, WindowAttention):
-                setattr(module, name, FoldedWindowAttention(child))
-
-
-def use_layer_norms(encoder: ImageEncoder) -> None:
-    """Replace SAM's norms over channels, six operations each in the graph, by the one that TensorRT knows."""
-    for name, child in encoder.neck.named_children():
-        if isinstance(child, LayerNorm2d):
-            setattr(encoder.neck, name, ChannelNorm(child))
-
-
-class ChannelNorm(nn.Module):
-    """Layer normalisation over the channels of (N, C, H, W)."""
-
-    def __init__(self, norm: LayerNorm2d) -> None:
-        super().__init__()
-        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        normalised = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps)
-        return normalised.permute(0, 3, 1, 2)
-
-
 @torch.no_grad()
-def fold_pixels(encoder: ImageEncoder, std: tuple[float, float, float]) -> None:
-    """Let the first convolution take BGR pixels minus their mean, instead of normalised RGB.
+def fold_pixels(encoder: ImageEncoder, *, mean: Tensor, std: Tensor) -> None:
+    """Let the first convolution take BGR pixels minus their mean in whole grey levels, with a border of its own.
 
-    The mean stays outside: the zeros that the convolution pads with stand for pixels of the mean colour.
+    Half precision has all whole numbers up to 2048, but of 0 … 255 minus a fraction it keeps eighths; that would be the
+    largest error of the whole network.
+
+    Args:
+        mean, std: of the pixels, (3,), BGR.
     """
     conv = cast(nn.Conv2d, encoder.backbone.patch_embed.conv1.conv)  # type: ignore[union-attr]  # timm has no types
-    conv.weight.copy_((conv.weight / torch.tensor(std).reshape(1, 3, 1, 1)).flip(1))
-
-
-class FoldedWindowAttention(nn.Module):
-    """TinyViT's attention within a window, with additive biases as a constant and the scale in the queries' weights.
-
-    Queries, keys and values come from one view that is split, which is the form that TensorRT fuses.
-    """
-
-    bias: Tensor
-
-    def __init__(self, attention: WindowAttention) -> None:
-        super().__init__()
-        self.heads: int = attention.num_heads
-        self.widths: list[int] = [attention.key_dim, attention.key_dim, attention.val_dim]
-        self.norm = attention.norm
-        self.qkv = attention.qkv
-        self.proj = attention.proj
-        self.register_buffer("bias", attention.get_attention_biases(attention.attention_biases.device).detach())
-        with torch.no_grad():
-            for parameter in (self.qkv.weight, self.qkv.bias):
-                parameter.view(self.heads, sum(self.widths), -1)[:, : attention.key_dim].mul_(attention.scale)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """
-        Args:
-            x: (windows, pixels, C).
-        Returns:
-            The same shape.
-        """
-        windows, pixels, _ = x.shape
-        qkv = self.qkv(self.norm(x)).view(windows, pixels, self.heads, -1)
-        q, k, v = (part.transpose(1, 2) for part in qkv.split(self.widths, dim=3))
-        weights = (q @ k.transpose(2, 3) + self.bias).softmax(dim=-1)
-        attended: Tensor = self.proj((weights @ v).transpose(1, 2).reshape(windows, pixels, -1))
-        return attended
+    conv.weight.copy_(conv.weight.flip(1) / std.reshape(1, 3, 1, 1))
+    cast(nn.Parameter, conv.bias).add_(conv.weight.sum(dim=(2, 3)) @ (mean.round() - mean))
+    conv.padding = (0, 0)
 
 
 class FoldedTokenAttention(nn.Module):

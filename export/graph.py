@@ -4,9 +4,10 @@ What changes on the way, none of it by more than rounding:
 
 * batch normalisation goes into the convolution before it,
 * the attention biases are looked up once, and the scale of the queries goes into their weights,
+* the encoder's blocks are laid out for few copies, and the biases of queries, keys and values go into their weights,
 * what the decoder computes from its own parameters alone becomes a constant, and its last attention, of which no
   image feature depends, is left out; one decoder takes both streams as one batch,
-* the pixels' order and standard deviation go into the first convolution,
+* the pixels' order, standard deviation and the fraction of their mean go into the first convolution,
 * the score looks only at the blocks of the map in which the highest pixels can be,
 * with `stacked`, both encoders are one of twice the width, in groups.
 """
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
-from export.folding import FoldedDecoder, fold_batch_norms, fold_pixels, fold_window_attentions, use_layer_norms
+from export.encoder import fold_encoder
+from export.folding import FoldedDecoder, fold_batch_norms, fold_pixels
 from stlm_edge.errors import ConfigError
 from stlm_edge.network.comparison import StreamFeatures, compare, tlm_map
 from stlm_edge.network.decoder import Features, TwoWayDecoder
@@ -66,10 +68,9 @@ class DeploymentGraph(nn.Module):
         fold_batch_norms(network)
         for encoder in (network.plain, network.denoising):
             if isinstance(encoder, ImageEncoder):
-                fold_window_attentions(encoder)
-                use_layer_norms(encoder)
+                fold_encoder(encoder)
                 if two_students:
-                    fold_pixels(encoder, spec.pixel_std)
+                    fold_pixels(encoder, mean=self.pixels.mean, std=self.pixels.std)
         self.plain: nn.Module | None = network.plain
         self.denoising: nn.Module | None = network.denoising
         self.both: StackedEncoders | None = None
@@ -87,7 +88,7 @@ class DeploymentGraph(nn.Module):
         self.comparison = Comparison(self.design)
         self.feature_aggregation = network.feature_aggregation
         self.scoring = Scoring(spec)
-        self.eval()
+        self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """
@@ -127,27 +128,41 @@ class Pixels(nn.Module):
 
     mean: Tensor
     std: Tensor
+    whole: Tensor
+    top: Tensor
+    left: Tensor
 
     def __init__(self, spec: ModelSpec, frame_size: Size | None, *, normalise: bool) -> None:
         """
         Args:
-            normalise: give normalised RGB, instead of BGR minus the mean.
+            normalise: give normalised RGB; otherwise what `fold_pixels` has prepared the first convolution for.
         """
         super().__init__()
         self.size = None if frame_size is None else spec.input_size
         if frame_size is not None:
             halvings(frame_size, spec.input_size)
         self.normalise = normalise
-        self.register_buffer("mean", torch.tensor(spec.pixel_mean[::-1]).reshape(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(spec.pixel_std[::-1]).reshape(1, 3, 1, 1))
+        self.register_buffer("mean", torch.tensor(spec.pixel_mean[::-1]))
+        self.register_buffer("std", torch.tensor(spec.pixel_std[::-1]))
+        self.register_buffer("whole", self.mean.round().reshape(1, 3, 1, 1))
+        # The zeros that the first convolution pads with stand for pixels of the mean colour, fractions included. With
+        # its stride of two it reads the border above and on the left only, since all sides are even.
+        border = self.mean.reshape(1, 3, 1, 1) - self.whole
+        height, width = spec.input_size
+        self.register_buffer("top", border.expand(1, 3, 1, width).contiguous())
+        self.register_buffer("left", border.expand(1, 3, height + 1, 1).contiguous())
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, H, W, 3) uint8, BGR → (N, 3, *input_size) float32."""
+        """(N, H, W, 3) uint8, BGR → (N, 3, *input_size) float32, one row and one column more if not normalised."""
         pixels = images.float().permute(0, 3, 1, 2)  # TensorRT takes bytes only to cast them, so that comes first
         if self.size is not None:
             pixels = halve_linear(pixels, self.size)
-        pixels = pixels - self.mean
-        return (pixels / self.std).flip(1) if self.normalise else pixels
+        if self.normalise:
+            mean, std = self.mean.reshape(1, 3, 1, 1), self.std.reshape(1, 3, 1, 1)
+            return ((pixels - mean) / std).flip(1)
+        batch = pixels.shape[0]
+        pixels = torch.cat([self.top.expand(batch, -1, -1, -1), pixels - self.whole], dim=2)
+        return torch.cat([self.left.expand(batch, -1, -1, -1), pixels], dim=3)
 
 
 class Comparison(nn.Module):
