@@ -16,7 +16,7 @@ from stlm_edge.imaging import Image, resize_map
 from stlm_edge.sidecar import Drift, Gate, Limits
 
 _COLUMNS = ("map max", "map p99", "map corr.", "score max", "rank corr.", "image AUROC", "pixel AUROC", "AUPRO")
-_TITLES = ("picture", "reference", "backend", "difference")
+_TITLES = ("picture", "reference", "backend", "difference (grey: limit)")
 _NONE = "-"
 
 

@@ -60,6 +60,11 @@ def test_export_does_not_need_training():
     assert loaded("import export.pipeline, export.__main__", ("train", "benchmarks")) == set()
 
 
+def test_engine_is_verified_and_calibrated_without_torch():
+    assert loaded("import export.calibrate", (*HEAVY, "train", "benchmarks")) == set()
+    assert loaded("import export.verify", ("torch", "timm", "segment_anything", "train", "benchmarks")) == set()
+
+
 @pytest.mark.parametrize("program", ["train", "export", "runtime.camera", "benchmarks.latency", "stlm_edge.synthetic"])
 def test_help_loads_nothing_heavy(program):
     arguments = (
