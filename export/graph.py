@@ -51,7 +51,8 @@ class DeploymentGraph(nn.Module):
             streams: `branched` runs one encoder after the other, `stacked` both as one grouped network.
             full_map: also put out the map at the network's input size.
         Raises:
-            ConfigError: if the streams cannot be stacked, since another network stands in the plain one's place.
+            ConfigError: if the streams cannot be stacked, since another network stands in the plain one's place, or
+                frames cannot be resized in the graph.
         """
         super().__init__()
         spec, network = inspector.spec, copy.deepcopy(inspector.network).eval().requires_grad_(False)
@@ -134,6 +135,8 @@ class Pixels(nn.Module):
         """
         super().__init__()
         self.size = None if frame_size is None else spec.input_size
+        if frame_size is not None:
+            halvings(frame_size, spec.input_size)
         self.normalise = normalise
         self.register_buffer("mean", torch.tensor(spec.pixel_mean[::-1]).reshape(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(spec.pixel_std[::-1]).reshape(1, 3, 1, 1))
@@ -203,6 +206,25 @@ class StackedEncoders(nn.Module):
         return embeddings.flatten(0, 1)
 
 
+def halvings(frame: Size, size: Size) -> list[Size]:
+    """By what a frame's rows and columns are divided, step by step, before it is interpolated to `size`.
+
+    Raises:
+        ConfigError: if an odd side would have to be halved, which the host does by fractions of pixels.
+    """
+    steps, (rows, columns) = [], frame
+    while rows >= 2 * size[0] or columns >= 2 * size[1]:
+        step = (2 if rows >= 2 * size[0] else 1, 2 if columns >= 2 * size[1] else 1)
+        if rows % step[0] or columns % step[1]:
+            raise ConfigError(
+                f"frames of {frame[0]} x {frame[1]} (height x width) cannot be halved towards {size[0]} x {size[1]} "
+                "without splitting pixels; let the camera crop them to even sides, or export without --frame-size"
+            )
+        rows, columns = rows // step[0], columns // step[1]
+        steps.append(step)
+    return steps
+
+
 def halve_linear(pixels: Tensor, size: Size) -> Tensor:
     """The rule of `stlm_edge.imaging.resize`, without its rounding to whole grey levels.
 
@@ -210,13 +232,9 @@ def halve_linear(pixels: Tensor, size: Size) -> Tensor:
         pixels: (N, 3, H, W) float32.
         size: (height, width) wanted.
     """
-    while True:
-        rows, columns = pixels.shape[2:]
-        steps = (2 if rows >= 2 * size[0] else 1, 2 if columns >= 2 * size[1] else 1)
-        if steps == (1, 1):
-            break
-        pixels = F.avg_pool2d(pixels, steps, ceil_mode=True)
-    if (rows, columns) == size:
+    for step in halvings((pixels.shape[2], pixels.shape[3]), size):
+        pixels = F.avg_pool2d(pixels, step)
+    if pixels.shape[2:] == size:
         return pixels
     return F.interpolate(pixels, size=size, mode="bilinear", align_corners=False)
 
