@@ -17,6 +17,8 @@ from stlm_edge.spec import FALSE_ALARM_RATE, Size
 if TYPE_CHECKING:
     from export.calibrate import Method
     from export.graph import Streams
+    from export.to_openvino import CpuPrecision
+    from export.triton import Device
 
 logger = logging.getLogger(__name__)
 
@@ -156,6 +158,81 @@ def calibrate(engine: Path, data: Path, category: str | None, method: Method, fa
     done = run_calibration(engine, data=data, category=category, method=method, false_alarm_rate=rate)
     for line in done.lines():
         click.echo(line)
+
+
+@click.argument("source", metavar="CHECKPOINT_OR_ONNX", type=PATH)
+@click.option(
+    "--output", "-o", required=True, type=PATH, help="The .xml file to write; its .bin and .json go beside it."
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="bf16 needs a processor that has it, int8 needs --data.",
+)
+@click.option("--data", type=PATH, help="Good pictures, which int8 is calibrated and everything but fp32 compared on.")
+@click.option("--calibration-images", type=click.IntRange(1), default=64, show_default=True, help="How many, at most.")
+@click.option("--seed", default=0, show_default=True, help="Of the choice of pictures.")
+def openvino(
+    source: Path, output: Path, precision: CpuPrecision, data: Path | None, calibration_images: int, seed: int
+) -> None:
+    """Write CHECKPOINT_OR_ONNX as an engine of OpenVINO, for machines without an NVIDIA GPU."""
+    from export.to_openvino import export_openvino
+
+    comparison = export_openvino(source, output, precision=precision, data=data, count=calibration_images, seed=seed)
+    click.echo(f"{output}: written in {precision}")
+    for line in () if comparison is None else comparison.lines():
+        click.echo(line)
+
+
+ALLOW_UNBLESSED = click.option("--allow-unblessed", is_flag=True, help="Also take an engine that no gate has blessed.")
+
+
+@command.command()
+@click.argument("engine", type=PATH)
+@click.option("--output", "-o", required=True, type=PATH, help="The model repository; the model's folder goes into it.")
+@click.option("--name", default="stlm", show_default=True, help="Of the model.")
+@click.option("--instances", type=click.IntRange(1), default=1, show_default=True, help="Side by side on each device.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "gpu", "cpu"]),
+    default="auto",
+    show_default=True,
+    help="auto: a plan on the GPU, ONNX on the GPU where there is one.",
+)
+@click.option(
+    "--max-queue-delay-us",
+    type=click.IntRange(0),
+    help="How long a request waits for others to join its batch; only for engines exported with --max-batch.",
+)
+@ALLOW_UNBLESSED
+def triton(
+    engine: Path,
+    output: Path,
+    name: str,
+    instances: int,
+    device: Device,
+    max_queue_delay_us: int | None,
+    allow_unblessed: bool,
+) -> None:
+    """Write a model repository of Triton Inference Server with ENGINE, a .plan or .onnx, in it."""
+    from export.triton import TritonOptions, write_repository
+
+    options = TritonOptions(name=name, instances=instances, device=device, max_queue_delay_us=max_queue_delay_us)
+    click.echo(write_repository(engine, output, options=options, allow_unblessed=allow_unblessed))
+
+
+@command.command()
+@click.argument("engine", type=PATH)
+@click.option("--output", "-o", required=True, type=PATH, help="The folder for the configuration and the graph.")
+@ALLOW_UNBLESSED
+def deepstream(engine: Path, output: Path, allow_unblessed: bool) -> None:
+    """Write what DeepStream's Gst-nvinfer needs to run ENGINE, an .onnx file."""
+    from export.deepstream import UNTESTED, write_deepstream
+
+    click.echo(write_deepstream(engine, output, allow_unblessed=allow_unblessed))
+    logger.warning("NOT TESTED: %s; it says how to build the plan", UNTESTED)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

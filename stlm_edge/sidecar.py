@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stlm_edge.errors import EngineError, SpecError
-from stlm_edge.files import write_text
+from stlm_edge.files import sha256, write_text
 from stlm_edge.records import MAY_LACK, as_object, build, parse
 from stlm_edge.spec import ModelSpec
 
@@ -115,8 +115,9 @@ class EngineRecord:
         flavour: `onnx`, `openvino`, `tensorrt` or `tensorrt-rtx`.
         version: of the compiler or exporter.
         device: `any` for ONNX, `cpu`, or the compute capabilities a plan was built for (`sm86,sm89`).
-        precision: `fp32`, `fp16` or `int8`, as it was asked for.
-        engine_sha256: of the engine file.
+        precision: `fp32`, `fp16`, `bf16` or `int8`, as it was asked for. OpenVINO's `bf16` stands in no file: it is how
+            the runtime has the processor calculate.
+        engine_sha256: of the engine, as `engine_sha256` computes it.
         onnx_sha256: of the ONNX file it was built from; None for that file itself.
         precision_by_class: layer class → the precision it has in fact.
         calibration: None where no pictures were needed.
@@ -195,6 +196,33 @@ def rewrite(engine: Path, change: Callable[[Sidecar], Sidecar], *, known: Sideca
     if current.engine.engine_sha256 != known.engine.engine_sha256:
         raise EngineError(f"{engine} was replaced in the meantime, so nothing is changed; run the command again")
     change(current).write(engine)
+
+
+def weights_of(engine: Path) -> Path | None:
+    """The second file of an engine in OpenVINO's format, its weights; None for engines of one file."""
+    return engine.with_suffix(".bin") if engine.suffix == ".xml" else None
+
+
+def engine_sha256(engine: Path) -> str:
+    """SHA-256 of an engine; where it consists of two files, of their hexadecimal SHA-256 values one after the other.
+
+    Raises `OSError`.
+    """
+    weights = weights_of(engine)
+    if weights is None:
+        return sha256(engine)
+    return hashlib.sha256((sha256(engine) + sha256(weights)).encode()).hexdigest()
+
+
+def require_blessed(engine: Path, sidecar: Sidecar, *, allow_unblessed: bool) -> None:
+    """Raises `EngineError` unless the gate has blessed an engine, or that is not asked for."""
+    gate = sidecar.engine.gate
+    if allow_unblessed or (gate is not None and gate.blessed):
+        return
+    found = "has not been compared with the network" if gate is None else "drifts too far from the network"
+    raise EngineError(
+        f"{engine} {found}, expected a blessed engine; run python -m export verify, or insist: --allow-unblessed"
+    )
 
 
 def _seal(content: dict[str, Any]) -> str:

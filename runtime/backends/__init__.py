@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from stlm_edge.errors import EngineError
-from stlm_edge.files import sha256
-from stlm_edge.sidecar import Sidecar
+from stlm_edge.sidecar import Sidecar, engine_sha256, weights_of
 from stlm_edge.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -21,7 +20,8 @@ BackendChoice = Literal["auto", "openvino", "onnxruntime"]
 BACKEND_CHOICES: tuple[BackendChoice, ...] = ("auto", "openvino", "onnxruntime")
 
 # ONNX is a protocol buffer without a magic number; its first field is `ir_version`, a varint with the tag 0x08.
-_ONNX_FIRST_BYTE = b"\x08"
+_BEGINNINGS = {".onnx": (b"\x08", "ONNX"), ".xml": (b"<?xml", "OpenVINO")}
+"""First bytes of the kinds of engines, and whose format it is."""
 
 
 def open_engine(path: Path, *, backend: BackendChoice = "auto") -> tuple[Backend, Sidecar]:
@@ -36,7 +36,7 @@ def open_engine(path: Path, *, backend: BackendChoice = "auto") -> tuple[Backend
     check_engine_file(path)
     sidecar = vouched(path)
     sidecar.spec.require_threshold()
-    opened = open_backend(path, spec=sidecar.spec, backend=backend)
+    opened = open_backend(path, spec=sidecar.spec, backend=backend, precision=sidecar.engine.precision)
     logger.info("%s runs on %s, CPU", path, opened.name)
     return opened, sidecar
 
@@ -55,21 +55,26 @@ def vouched(path: Path) -> Sidecar:
     if found != expected:
         raise EngineError(
             f"{path} has SHA-256 {found[:12]}…, its sidecar was written for {expected[:12]}…: the engine was changed "
-            "or the sidecar is another one's; copy both again or export again: python -m export onnx CHECKPOINT"
+            f"or the sidecar is another one's; copy both again or export again: {_export_command(path)}"
         )
     return sidecar
 
 
-def open_backend(path: Path, *, spec: ModelSpec, backend: BackendChoice = "auto") -> Backend:
+def open_backend(path: Path, *, spec: ModelSpec, backend: BackendChoice = "auto", precision: str = "fp32") -> Backend:
     """Open a bare graph that has no sidecar yet, as the exporter's gate does; the caller closes it.
 
-    `auto` takes OpenVINO where it is installed, else ONNX Runtime.
-    Raises `EngineError` if the file is not what it should be or the library is not installed.
+    `auto` takes OpenVINO where it is installed, else ONNX Runtime; OpenVINO's own files need OpenVINO.
+
+    Args:
+        precision: as in the engine's record. It matters for `bf16`, which stands in no file.
+    Raises:
+        EngineError: if the file is not what it should be, the library is not installed, or the processor lacks the
+            precision.
     """
     check_engine_file(path)
-    chosen = _first_installed() if backend == "auto" else backend
+    chosen = _choose(path, backend)
     try:
-        return _open(path, spec=spec, name=chosen)
+        return _open(path, spec=spec, name=chosen, precision=precision)
     except ImportError as error:
         raise EngineError(
             f"{chosen} cannot be imported ({error}), expected it for {path}; pip install 'stlm-edge[{chosen}]'"
@@ -85,28 +90,52 @@ def check_engine_file(path: Path) -> None:
             f"{path} is a TensorRT plan, which this version does not run yet; "
             f"give the {path.with_suffix('.onnx').name} that it was built from, it runs on the CPU"
         )
-    if path.suffix != ".onnx":
-        raise EngineError(f"{path} has the suffix {path.suffix!r}, expected .onnx; give the file that the export wrote")
+    if path.suffix not in _BEGINNINGS:
+        raise EngineError(
+            f"{path} has the suffix {path.suffix!r}, expected .onnx or .xml; give the file that the export wrote"
+        )
+    beginning, title = _BEGINNINGS[path.suffix]
     try:
         with path.open("rb") as file:
-            first = file.read(1)
+            first = file.read(len(beginning))
     except OSError as error:
         raise _cannot_read(path, error) from error
-    if first != _ONNX_FIRST_BYTE:
+    if first != beginning:
+        article = "an" if title[0] in "AEIO" else "a"
         raise EngineError(
-            f"{path} is not an ONNX file; copy it again or export again: python -m export onnx CHECKPOINT"
+            f"{path} is not {article} {title} file; copy it again or export again: {_export_command(path)}"
         )
+    weights = weights_of(path)
+    if weights is not None and not weights.is_file():
+        raise EngineError(
+            f"{path} has no {weights.name} beside it, which holds its weights; copy both files, or export again: "
+            f"{_export_command(path)}"
+        )
+
+
+def _export_command(path: Path) -> str:
+    return f"python -m export {'openvino' if path.suffix == '.xml' else 'onnx'} CHECKPOINT"
 
 
 def _sha256(path: Path) -> str:
     try:
-        return sha256(path)
+        return engine_sha256(path)
     except OSError as error:
         raise _cannot_read(path, error) from error
 
 
 def _cannot_read(path: Path, error: OSError) -> EngineError:
     return EngineError(f"{path} cannot be read ({error.strerror or error}); check its permissions or copy it again")
+
+
+def _choose(path: Path, backend: BackendChoice) -> Literal["openvino", "onnxruntime"]:
+    if path.suffix == ".xml":
+        if backend == "onnxruntime":
+            raise EngineError(
+                f"{path} is an engine of OpenVINO, {backend} cannot run it; leave --backend out or give an .onnx file"
+            )
+        return "openvino"
+    return _first_installed() if backend == "auto" else backend
 
 
 def _first_installed() -> Literal["openvino", "onnxruntime"]:
@@ -120,11 +149,11 @@ def _first_installed() -> Literal["openvino", "onnxruntime"]:
     )
 
 
-def _open(path: Path, *, spec: ModelSpec, name: Literal["openvino", "onnxruntime"]) -> Backend:
+def _open(path: Path, *, spec: ModelSpec, name: Literal["openvino", "onnxruntime"], precision: str) -> Backend:
     if name == "openvino":
         from runtime.backends.openvino import OpenVinoBackend
 
-        return OpenVinoBackend(path, spec=spec)
+        return OpenVinoBackend(path, spec=spec, precision=precision)
     from runtime.backends.onnxruntime import OnnxRuntimeBackend
 
     return OnnxRuntimeBackend(path, spec=spec)

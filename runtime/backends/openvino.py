@@ -9,25 +9,41 @@ import numpy as np
 import openvino
 
 from runtime.backends.base import Backend, Maps, Port, Scores
+from stlm_edge.errors import EngineError
 from stlm_edge.imaging import Input
 from stlm_edge.spec import ModelSpec
 
-# On processors with AMX, OpenVINO picks bfloat16 by itself, and scores move by up to 0.013.
-_SETTINGS = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+_DEVICE = "CPU"
+_BF16 = "bf16"
 
 
 class OpenVinoBackend(Backend):
-    """An ONNX file on the processor, by OpenVINO, in 32-bit floating point."""
+    """An ONNX file or one of OpenVINO's own on the processor.
+
+    It calculates in 32-bit floating point, in bfloat16 if the engine's record says so, and in 8-bit integers where the
+    file does.
+    """
 
     name = "openvino"
 
-    def __init__(self, path: Path, *, spec: ModelSpec) -> None:
-        """Raises `EngineError` if the file cannot be compiled or does not match `spec`."""
+    def __init__(self, path: Path, *, spec: ModelSpec, precision: str = "fp32") -> None:
+        """
+        Args:
+            precision: as in the engine's record.
+        Raises:
+            EngineError: if the file cannot be compiled or does not match `spec`, or the processor lacks bfloat16.
+        """
         super().__init__(path, spec=spec)
+        core = openvino.Core()
+        if precision == _BF16:
+            require_bf16(path)
+        # Left alone, OpenVINO picks bfloat16 by itself on some processors, and scores move.
+        hint = _BF16 if precision == _BF16 else "f32"
+        settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
         try:
-            model = openvino.Core().read_model(path)
+            model = core.read_model(path)
             self._check_ports(inputs=list(map(_port, model.inputs)), outputs=list(map(_port, model.outputs)))
-            self._request: Any = openvino.Core().compile_model(model, "CPU", _SETTINGS).create_infer_request()
+            self._request: Any = core.compile_model(model, _DEVICE, settings).create_infer_request()
         except RuntimeError as error:
             raise self._failed("open", error) from error
 
@@ -42,6 +58,19 @@ class OpenVinoBackend(Backend):
 
     def _release(self) -> None:
         self._request = None
+
+
+def has_bf16() -> bool:
+    """Whether this processor multiplies in bfloat16."""
+    return "BF16" in openvino.Core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
+
+
+def require_bf16(engine: Path) -> None:
+    """Raises `EngineError` unless this processor multiplies in bfloat16: elsewhere OpenVINO would do something else."""
+    if not has_bf16():
+        raise EngineError(
+            f"{engine} is to run in {_BF16}, which this processor does not have; export it here with --precision fp32"
+        )
 
 
 def _port(port: Any) -> Port:

@@ -1,0 +1,84 @@
+"""Which good pictures the ranges of activations are measured on, so that the same choice can be made again."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from stlm_edge.datasets import GOOD, load_category, texture_paths
+from stlm_edge.datasets.dagm import is_dagm
+from stlm_edge.datasets.listing import require_folder
+from stlm_edge.datasets.mvtec import is_mvtec
+from stlm_edge.datasets.visa import is_visa_category
+from stlm_edge.errors import DataError, ImageError
+from stlm_edge.files import sha256
+from stlm_edge.sidecar import Calibration
+
+logger = logging.getLogger(__name__)
+
+COUNT = 64
+"""Pictures to calibrate on unless asked otherwise."""
+
+_TRUTH = "ground_truth"
+_TEST = "test"
+
+
+def choose_pictures(folder: Path, *, count: int = COUNT, seed: int = 0) -> tuple[list[Path], Calibration]:
+    """Choose good pictures at random, the same ones for the same folder and seed.
+
+    Of a part in the layout of MVTec AD, VisA or DAGM the good pictures to train on are taken; of any other folder all
+    pictures below it, without those that MVTec AD's layout calls defective and without masks.
+
+    Args:
+        folder: the part's own folder, or a folder tree of good pictures.
+        count: how many; all of them where there are fewer.
+    Returns:
+        Their paths, sorted, and what the record of the engine says of them.
+    Raises:
+        DataError: if there is no good picture, or one cannot be read.
+    """
+    good = _good_pictures(folder)
+    picked = np.sort(np.random.default_rng(seed).permutation(len(good))[:count])
+    paths = [good[index] for index in picked]
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            digest.update(sha256(path).encode())
+        except OSError as error:
+            raise ImageError(f"{path} cannot be read ({error.strerror or error}); check its permissions") from error
+    return paths, Calibration(images=len(paths), seed=seed, sha256=digest.hexdigest())
+
+
+def _good_pictures(folder: Path) -> list[Path]:
+    require_folder(folder)
+    if is_mvtec(folder) or is_dagm(folder) or is_visa_category(folder):
+        return [sample.path for sample in load_category(folder, None).train]
+    found = texture_paths(folder)
+    pictures = [path for path in found if _TRUTH not in path.parts]
+    good = [path for path in pictures if not _is_labelled_defective(path)]
+    defective = len(pictures) - len(good)
+    if not good:
+        raise DataError(
+            f"{folder} has no good pictures, {defective} labelled defective and {len(found) - len(pictures)} masks; "
+            "give a folder of good ones, such as train/good"
+        )
+    if defective:
+        logger.warning(
+            "DEFECTS IN THE CALIBRATION FOLDER: %d of %d pictures below %s are labelled defective and left out; "
+            "give a folder of good ones, such as train/good",
+            defective,
+            len(pictures),
+            folder,
+        )
+    return good
+
+
+def _is_labelled_defective(picture: Path) -> bool:
+    """Whether it lies at `test/<kind other than good>/` with MVTec AD's other folders beside `test`."""
+    kind = picture.resolve().parent
+    test = kind.parent
+    is_layout = test.name == _TEST and any((test.parent / name).is_dir() for name in (_TRUTH, "train"))
+    return is_layout and kind.name != GOOD
