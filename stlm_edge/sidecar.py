@@ -15,6 +15,7 @@ from typing import Any
 
 from stlm_edge.errors import SpecError
 from stlm_edge.files import write_text
+from stlm_edge.plans import rebuild_command
 from stlm_edge.records import as_object, build, parse
 from stlm_edge.spec import ModelSpec
 
@@ -150,7 +151,7 @@ class Sidecar:
         except FileNotFoundError:
             raise SpecError(
                 f"{engine} has no {path.name} beside it, which holds its threshold and input size; copy it from "
-                "where the engine was built, or export again: python -m export onnx CHECKPOINT -o " + engine.name
+                f"where the engine was built, or make it again: {rebuild_command(engine)}"
             ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise SpecError(f"{path} cannot be read ({error}); export the engine again") from None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from stlm_edge.errors import EngineError
 from stlm_edge.files import sha256
+from stlm_edge.plans import rebuild_command
 from stlm_edge.sidecar import Sidecar
 from stlm_edge.spec import ModelSpec
 
@@ -39,7 +40,7 @@ def open_engine(path: Path, *, backend: BackendChoice = "auto") -> tuple[Backend
     if found != expected:
         raise EngineError(
             f"{path} has SHA-256 {found[:12]}…, its sidecar was written for {expected[:12]}…: the engine was changed "
-            "or the sidecar is another one's; copy both again or export again: python -m export onnx CHECKPOINT"
+            f"or the sidecar is another one's; copy both again or make it again: {rebuild_command(path)}"
         )
     sidecar.spec.require_threshold()
     return open_backend(path, spec=sidecar.spec, backend=backend), sidecar
@@ -52,6 +53,11 @@ def open_backend(path: Path, *, spec: ModelSpec, backend: BackendChoice = "auto"
     Raises `EngineError` if the file is not what it should be or the library is not installed.
     """
     check_engine_file(path)
+    if path.suffix == ".plan":
+        raise EngineError(
+            f"{path} is a TensorRT plan, which this version does not run yet; "
+            "give the .onnx file that 'python -m export onnx' wrote, it runs on the CPU"
+        )
     chosen = _first_installed() if backend == "auto" else backend
     try:
         opened = _open(path, spec=spec, name=chosen)
@@ -64,14 +70,11 @@ def open_backend(path: Path, *, spec: ModelSpec, backend: BackendChoice = "auto"
 
 
 def check_engine_file(path: Path) -> None:
-    """Raises `EngineError` unless `path` is a file of a kind that this version runs."""
+    """Raises `EngineError` unless `path` is a file of a kind that there are engines of."""
     if not path.is_file():
         raise EngineError(f"{path} is not a file, expected an engine; build it: python -m export onnx CHECKPOINT")
     if path.suffix == ".plan":
-        raise EngineError(
-            f"{path} is a TensorRT plan, which this version does not run yet; "
-            f"give the {path.with_suffix('.onnx').name} that it was built from, it runs on the CPU"
-        )
+        return  # a plan begins otherwise with each version; its hash says more
     if path.suffix != ".onnx":
         raise EngineError(f"{path} has the suffix {path.suffix!r}, expected .onnx; give the file that the export wrote")
     try:
