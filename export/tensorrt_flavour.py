@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from export.build_progress import BuildProgress
 from export.onnx_model import INPUT
+from export.tensorrt_callbacks import BuildProgress, OnLog, make_monitor, process_logger
 from stlm_edge.errors import EngineError
 from stlm_edge.gpu import Gpu
 from stlm_edge.plans import PORTABLE, TITLES
@@ -25,9 +25,6 @@ logger = logging.getLogger(__name__)
 FlavourName = Literal["tensorrt", "tensorrt-rtx"]
 FlavourChoice = Literal["auto", "tensorrt", "tensorrt-rtx"]
 
-OnLog = Callable[[str, str], None]
-"""Takes the severity (`VERBOSE` … `INTERNAL_ERROR`) and the text of a message; called by the build's own thread."""
-
 _MODULES: dict[FlavourName, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _INSTALL: dict[FlavourName, str] = {
     "tensorrt": (
@@ -36,7 +33,6 @@ _INSTALL: dict[FlavourName, str] = {
     ),
     "tensorrt-rtx": "TensorRT-RTX, which also builds without a GPU: pip install tensorrt-rtx-cu13",
 }
-_ERRORS = ("ERROR", "INTERNAL_ERROR")
 
 
 @dataclass(frozen=True)
@@ -44,11 +40,11 @@ class Compiled:
     """What a build gives.
 
     Attributes:
-        plan: the engine as TensorRT serialises it; anything that gives its bytes without a copy.
+        plan: the engine as TensorRT serialises it.
         timing_cache: what is to be kept for the next build, None where no cache was given.
     """
 
-    plan: memoryview
+    plan: bytes
     timing_cache: bytes | None
 
 
@@ -76,7 +72,7 @@ class Flavour:
 
     @property
     def keeps_timings(self) -> bool:
-        """Whether it measures kernels while it builds; TensorRT-RTX has the functions of a cache, and they do nothing."""
+        """Whether it measures kernels while it builds; TensorRT-RTX has a cache for that too, which does nothing."""
         return self.name == "tensorrt"
 
     def device(self, targets: Sequence[str], *, gpu: Gpu | None) -> str:
@@ -137,36 +133,39 @@ class Flavour:
         """
         trt = self.module
         errors: list[str] = []
-        log = _logger(trt, errors, on_log)
+        log = process_logger(trt, errors, on_log)
         try:
             builder = trt.Builder(log)
         except (TypeError, RuntimeError) as error:  # what a binding does with a null pointer
             raise self._failed("start", [*errors, str(error)], "check the NVIDIA driver with nvidia-smi") from error
-        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-        parser = trt.OnnxParser(network, log)
-        if not parser.parse(graph):
-            raise self._failed(
-                "read the graph", _parser_errors(parser) or errors, "export it again: python -m export onnx CHECKPOINT"
-            )
-        config = self._config(builder, spec=spec, targets=targets, workspace_mib=workspace_mib)
-        if timing_cache is not None:
-            cache = config.create_timing_cache(timing_cache)
-            if cache is None or not config.set_timing_cache(cache, False):
-                raise self._failed(
-                    "use the timing cache", errors, "it is damaged or of another GPU or version; delete it or name another"
-                )
-        progress = progress or BuildProgress()
-        config.progress_monitor = _monitor(trt, progress)
-        plan = builder.build_serialized_network(network, config)
-        if progress.cancelled:
-            raise EngineError("the build was cancelled; start it again")
-        if plan is None:
-            limit = "" if workspace_mib is None else f"give more than --workspace {workspace_mib}, or "
-            raise self._failed("build the graph", errors, f"{limit}build it in another precision or for another GPU")
-        for message in errors:
-            logger.warning("%s: %s", self, message)
-        timings = None if timing_cache is None else bytes(config.get_timing_cache().serialize())
-        return Compiled(memoryview(plan), timings)
+        network = parser = config = serialized = None
+        try:
+            network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+            parser = trt.OnnxParser(network, log)
+            if not parser.parse(graph):
+                remedy = "export it again: python -m export onnx CHECKPOINT"
+                raise self._failed("read the graph", _parser_errors(parser) or errors, remedy)
+            config = self._config(builder, spec=spec, targets=targets, workspace_mib=workspace_mib)
+            if timing_cache is not None and not _set_timing_cache(config, timing_cache):
+                remedy = "it is damaged or of another GPU or version; delete it or name another"
+                raise self._failed("use the timing cache", errors, remedy)
+            progress = progress or BuildProgress()
+            config.progress_monitor = make_monitor(trt, progress)
+            serialized = builder.build_serialized_network(network, config)
+            if progress.cancelled:
+                raise EngineError("the build was cancelled; start it again")
+            if serialized is None:
+                limit = "" if workspace_mib is None else f"give more than --workspace {workspace_mib}, or "
+                remedy = f"{limit}build it in another precision or for another GPU"
+                raise self._failed("build the graph", errors, remedy)
+            for message in errors:
+                logger.warning("%s: %s", self, message)
+            timings = None if timing_cache is None else bytes(config.get_timing_cache().serialize())
+            return Compiled(bytes(serialized), timings)
+        finally:
+            # An exception that is kept would keep them alive, and TensorRT hangs if the garbage collector frees them
+            # while it is logging.
+            del serialized, config, parser, network, builder
 
     def _config(self, builder: Any, *, spec: ModelSpec, targets: Sequence[str], workspace_mib: int | None) -> Any:
         trt, config = self.module, builder.create_builder_config()
@@ -228,35 +227,10 @@ def _broken(name: FlavourName, reason: str) -> EngineError:
     return EngineError(f"{_MODULES[name]} is there but does not work ({reason}); install {_INSTALL[name]}")
 
 
-def _logger(trt: Any, errors: list[str], on_log: OnLog | None) -> Any:
-    """An `ILogger`: warnings are logged, errors collected for the exception that follows."""
-
-    class Logger(trt.ILogger):  # type: ignore[misc]  # a class of whichever module there is
-        def log(self, severity: Any, message: str) -> None:
-            if severity.name in _ERRORS:
-                errors.append(" ".join(message.split()))
-            elif severity.name == "WARNING":
-                logger.warning("%s: %s", trt.__name__, " ".join(message.split()))
-            if on_log is not None:
-                on_log(severity.name, message)
-
-    return Logger()
-
-
-def _monitor(trt: Any, progress: BuildProgress) -> Any:
-    """An `IProgressMonitor` that hands on what it is told."""
-
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # as above
-        def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
-            progress.start(phase, steps)
-
-        def step_complete(self, phase: str, step: int) -> bool:
-            return progress.step(phase, step)
-
-        def phase_finish(self, phase: str) -> None:
-            progress.finish(phase)
-
-    return Monitor()
+def _set_timing_cache(config: Any, content: bytes) -> bool:
+    """Whether `config` takes the content of a timing cache."""
+    cache = config.create_timing_cache(content)
+    return cache is not None and config.set_timing_cache(cache, False)
 
 
 def _parser_errors(parser: Any) -> list[str]:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import onnx
 
-from export.build_progress import BuildProgress
 from export.onnx_model import PRECISION_KEY, metadata, read_model, spec_of
-from export.tensorrt_flavour import Compiled, Flavour, FlavourChoice, OnLog, find_flavour
+from export.tensorrt_callbacks import BuildProgress, OnLog
+from export.tensorrt_flavour import Compiled, Flavour, FlavourChoice, find_flavour
 from stlm_edge.errors import ConfigError, EngineError, OutputError
 from stlm_edge.files import cannot_write, make_folder, replacing, write_bytes
 from stlm_edge.gpu import find_gpu
@@ -115,7 +115,7 @@ def precision_of(model: onnx.ModelProto, path: Path) -> str:
         ) from None
 
 
-def write_engine(output: Path, *, plan: memoryview | bytes, graph: bytes, sidecar: Sidecar) -> None:
+def write_engine(output: Path, *, plan: bytes, graph: bytes, sidecar: Sidecar) -> None:
     """Write a plan, the ONNX graph it was built from and its sidecar, in the order that `build_engine` promises.
 
     Raises `OutputError`; older files are as they were then.

@@ -1,4 +1,4 @@
-"""Does a TensorRT plan fit this machine? A plan runs with the very version that built it, on the GPU it was built for."""
+"""Does a TensorRT plan fit this machine? It runs with the very version that built it, on the GPU it was built for."""
 
 from __future__ import annotations
 

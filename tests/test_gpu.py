@@ -18,19 +18,19 @@ class FakeDriver:
         self.starts = starts
         self.devices = devices
 
-    def cuInit(self, flags: int) -> int:
+    def cuInit(self, flags: int) -> int:  # noqa: N802
         return self.starts
 
-    def cuDeviceGet(self, device: Any, ordinal: int) -> int:
+    def cuDeviceGet(self, device: Any, ordinal: int) -> int:  # noqa: N802
         device._obj.value = 7
         return 0 if ordinal < self.devices else 101
 
-    def cuDeviceGetName(self, name: Any, size: int, device: Any) -> int:
+    def cuDeviceGetName(self, name: Any, size: int, device: Any) -> int:  # noqa: N802
         assert device.value == 7
         name.value = b"Orin"[: size - 1]
         return 0
 
-    def cuDeviceGetAttribute(self, value: Any, attribute: int, device: Any) -> int:
+    def cuDeviceGetAttribute(self, value: Any, attribute: int, device: Any) -> int:  # noqa: N802
         value._obj.value = {75: 8, 76: 7}[attribute]
         return 0
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tensorrt_rtx
 
+import export.tensorrt_callbacks
 import export.tensorrt_flavour
 
 from .fake_tensorrt import fake_tensorrt
@@ -122,8 +123,8 @@ def test_timing_cache_of_tensorrt_rtx_says_that_it_does_nothing():
 
 
 def test_every_recorded_name_is_used():
-    source = Path(export.tensorrt_flavour.__file__).read_text()
-    used = set(re.findall(r"\w+", source))
+    modules = (export.tensorrt_flavour, export.tensorrt_callbacks)
+    used = {word for module in modules for word in re.findall(r"\w+", Path(module.__file__).read_text())}
     constructed = {"ERROR", "INFO", "VERBOSE"}  # severities arrive with a message and are passed on
     assert {name.split(".")[-1] for name in dotted(*NAMES)} - used - constructed == set()
 

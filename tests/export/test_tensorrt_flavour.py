@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from export.build_progress import BuildProgress
+from export.tensorrt_callbacks import BuildProgress
 from export.tensorrt_flavour import Flavour, find_flavour
 from stlm_edge.errors import EngineError
 from stlm_edge.gpu import Gpu
@@ -52,7 +52,7 @@ def test_tensorrt_rtx_serves_where_there_is_no_tensorrt(monkeypatch):
 
 def test_flavour_asked_for_is_not_replaced_by_the_other(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(EngineError, match="found no TensorRT, expected one.*--system-site-packages"):
+    with pytest.raises(EngineError, match=r"found no TensorRT, expected one.*--system-site-packages"):
         find_flavour("tensorrt")
 
 
@@ -128,7 +128,7 @@ def test_timing_cache_is_made_kept_and_given_again(flavour):
 
 
 def test_timing_cache_of_another_version_is_refused(flavour):
-    with pytest.raises(EngineError, match="cannot use the timing cache.*another GPU or version; delete it"):
+    with pytest.raises(EngineError, match=r"cannot use the timing cache.*another GPU or version; delete it"):
         flavour.compile(b"graph", spec=SPEC, timing_cache=CACHE + b"9.0")
 
 

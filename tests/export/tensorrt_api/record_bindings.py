@@ -2,8 +2,8 @@
 
 The bindings are public wheels without TensorRT's libraries, so they cannot be imported; but each name they define is a
 string in them, ended by a zero. A linker stores a string that is the end of another one only once, so what stands
-before is not looked at: a name that is missing is missing, a short one that is found may belong to another class, which
-is what `stubs.json` and the installed TensorRT-RTX are there for. To renew `bindings.json`: download the wheels, such as
+before is not looked at: a name that is missing is missing, a short one that is found may belong to another class; for
+those there are `stubs.json` and the installed TensorRT-RTX. To renew `bindings.json`: download the wheels, such as
 tensorrt-cu12-bindings, with `pip download --no-deps`, unzip each into a folder, and
 
     python tests/export/tensorrt_api/record_bindings.py 10.3.0=FOLDER 10.13.0=FOLDER 11.4.0=FOLDER

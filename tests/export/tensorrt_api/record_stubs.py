@@ -1,7 +1,7 @@
 """Record what type stubs of TensorRT declare of the names in `names.json`.
 
-The stubs' package wants TensorRT itself, which a machine without a GPU cannot install, so what is needed of them is kept
-in `stubs.json`. To renew it: download the wheel of tensorrt-stubs with `pip download --no-deps`, unzip it, and
+The stubs' package wants TensorRT itself, which the tests must do without, so what is needed of them is kept in
+`stubs.json`. To renew it: download the wheel of tensorrt-stubs with `pip download --no-deps`, unzip it, and
 
     python tests/export/tensorrt_api/record_stubs.py 10.13.0 FOLDER
 """
@@ -15,7 +15,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 _DECLARATION = re.compile(
-    r"(?P<indent> *)(?:class (?P<class>\w+)[:(]|def (?P<def>\w+)\(|(?P<value>\w+): (?:typing\.)?\w+(?:\[[\w.]+\])?(?:  #|$))"
+    r"(?P<indent> *)"
+    r"(?:class (?P<class>\w+)[:(]|def (?P<def>\w+)\(|(?P<value>\w+): (?:typing\.)?\w+(?:\[[\w.]+\])?(?:  #|$))"
 )
 
 
