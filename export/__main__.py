@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import click
 
 from stlm_edge.cli import run
+from stlm_edge.plans import TITLES
 from stlm_edge.spec import FALSE_ALARM_RATE, Size
 
 if TYPE_CHECKING:
     from export.calibrate import Method
     from export.graph import Streams
+    from export.tensorrt_flavour import FlavourChoice
     from export.to_openvino import CpuPrecision
     from export.triton import Device
 
@@ -160,6 +162,7 @@ def calibrate(engine: Path, data: Path, category: str | None, method: Method, fa
         click.echo(line)
 
 
+@command.command()
 @click.argument("source", metavar="CHECKPOINT_OR_ONNX", type=PATH)
 @click.option(
     "--output", "-o", required=True, type=PATH, help="The .xml file to write; its .bin and .json go beside it."
@@ -233,6 +236,44 @@ def deepstream(engine: Path, output: Path, allow_unblessed: bool) -> None:
 
     click.echo(write_deepstream(engine, output, allow_unblessed=allow_unblessed))
     logger.warning("NOT TESTED: %s; it says how to build the plan", UNTESTED)
+
+
+@command.command()
+@click.argument("graph", type=PATH, metavar="FILE.onnx")
+@click.option("--output", "-o", required=True, type=PATH, help="The .plan file to write; .json and .onnx go beside it.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    help="Refuse a graph of another precision.  [default: take it as it is]",
+)
+@click.option("--target", help="Compute capabilities to build for without the GPU (sm86,sm89); TensorRT-RTX only.")
+@click.option("--workspace", type=click.IntRange(min=1), metavar="MIB", help="Scratch memory of a layer at most.")
+@click.option("--timing-cache", type=PATH, help="File of kernel timings to read and to write; TensorRT only.")
+@click.option(
+    "--flavour",
+    type=click.Choice(["auto", *TITLES]),
+    default="auto",
+    show_default=True,
+    help="Which TensorRT builds; auto takes TensorRT where it is installed, else TensorRT-RTX.",
+)
+def engine(
+    graph: Path,
+    output: Path,
+    precision: str | None,
+    target: str | None,
+    workspace: int | None,
+    timing_cache: Path | None,
+    flavour: FlavourChoice,
+) -> None:
+    """Build a TensorRT plan from FILE.onnx; needs neither torch nor, with TensorRT-RTX, a GPU."""
+    from export.to_engine import EngineSettings, build_engine
+
+    targets = tuple(dict.fromkeys(target.lower().split(","))) if target else ()
+    settings = EngineSettings(
+        precision=precision, flavour=flavour, targets=targets, workspace_mib=workspace, timing_cache=timing_cache
+    )
+    record = build_engine(graph, output, settings=settings).engine
+    click.echo(f"{output}: {record.precision} for {record.device}, {TITLES[record.flavour]} {record.version}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

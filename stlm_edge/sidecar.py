@@ -16,6 +16,7 @@ from typing import Any
 
 from stlm_edge.errors import EngineError, SpecError
 from stlm_edge.files import sha256, write_text
+from stlm_edge.plans import rebuild_command
 from stlm_edge.records import MAY_LACK, as_object, build, parse
 from stlm_edge.spec import ModelSpec
 
@@ -160,7 +161,7 @@ class Sidecar:
         except FileNotFoundError:
             raise SpecError(
                 f"{engine} has no {path.name} beside it, which holds its threshold and input size; copy it from "
-                "where the engine was built, or export again: python -m export onnx CHECKPOINT -o " + engine.name
+                f"where the engine was built, or make it again: {rebuild_command(engine)}"
             ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise SpecError(f"{path} cannot be read ({error}); export the engine again") from None

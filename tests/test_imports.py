@@ -24,6 +24,9 @@ CONTRACT = (
     "cli",
     "download",
     "archives",
+    "plans",
+    "gpu",
+    "sidecar",
 )
 
 HEAVY = ("torch", "onnx", "timm", "segment_anything", "openvino", "onnxruntime")
@@ -48,8 +51,16 @@ def test_network_needs_only_the_contract():
 
 
 def test_runtime_needs_only_the_contract():
-    modules = "import runtime.camera, runtime.detector, runtime.sources, runtime.sinks, runtime.backends.base"
-    assert loaded(modules, (*HEAVY, "train", "export", "benchmarks")) == set()
+    modules = ("camera", "detector", "sources", "sinks", "backends.base", "plan_check")
+    assert (
+        loaded("\n".join(f"import runtime.{module}" for module in modules), (*HEAVY, "train", "export", "benchmarks"))
+        == set()
+    )
+
+
+def test_building_an_engine_needs_no_network():
+    heavy = ("torch", "timm", "modelopt", "segment_anything", "tensorrt", "tensorrt_rtx", "onnxruntime", "openvino")
+    assert loaded("import export.to_engine", (*heavy, "train", "runtime", "benchmarks")) == set()
 
 
 def test_training_needs_neither_export_nor_runtime():

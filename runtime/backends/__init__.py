@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from stlm_edge.errors import EngineError
+from stlm_edge.plans import rebuild_command
 from stlm_edge.sidecar import Sidecar, engine_sha256, weights_of
 from stlm_edge.spec import ModelSpec
 
@@ -55,7 +56,7 @@ def vouched(path: Path) -> Sidecar:
     if found != expected:
         raise EngineError(
             f"{path} has SHA-256 {found[:12]}…, its sidecar was written for {expected[:12]}…: the engine was changed "
-            f"or the sidecar is another one's; copy both again or export again: {_export_command(path)}"
+            f"or the sidecar is another one's; copy both again or make it again: {rebuild_command(path)}"
         )
     return sidecar
 
@@ -72,6 +73,11 @@ def open_backend(path: Path, *, spec: ModelSpec, backend: BackendChoice = "auto"
             precision.
     """
     check_engine_file(path)
+    if path.suffix == ".plan":
+        raise EngineError(
+            f"{path} is a TensorRT plan, which this version does not run yet; "
+            "give the .onnx file that 'python -m export onnx' wrote, it runs on the CPU"
+        )
     chosen = _choose(path, backend)
     try:
         return _open(path, spec=spec, name=chosen, precision=precision)
@@ -82,14 +88,11 @@ def open_backend(path: Path, *, spec: ModelSpec, backend: BackendChoice = "auto"
 
 
 def check_engine_file(path: Path) -> None:
-    """Raises `EngineError` unless `path` is a file of a kind that this version runs."""
+    """Raises `EngineError` unless `path` is a file of a kind that there are engines of."""
     if not path.is_file():
         raise EngineError(f"{path} is not a file, expected an engine; build it: python -m export onnx CHECKPOINT")
     if path.suffix == ".plan":
-        raise EngineError(
-            f"{path} is a TensorRT plan, which this version does not run yet; "
-            f"give the {path.with_suffix('.onnx').name} that it was built from, it runs on the CPU"
-        )
+        return  # a plan begins otherwise with each version; its hash says more
     if path.suffix not in _BEGINNINGS:
         raise EngineError(
             f"{path} has the suffix {path.suffix!r}, expected .onnx or .xml; give the file that the export wrote"
@@ -103,18 +106,14 @@ def check_engine_file(path: Path) -> None:
     if first != beginning:
         article = "an" if title[0] in "AEIO" else "a"
         raise EngineError(
-            f"{path} is not {article} {title} file; copy it again or export again: {_export_command(path)}"
+            f"{path} is not {article} {title} file; copy it again or export again: {rebuild_command(path)}"
         )
     weights = weights_of(path)
     if weights is not None and not weights.is_file():
         raise EngineError(
             f"{path} has no {weights.name} beside it, which holds its weights; copy both files, or export again: "
-            f"{_export_command(path)}"
+            f"{rebuild_command(path)}"
         )
-
-
-def _export_command(path: Path) -> str:
-    return f"python -m export {'openvino' if path.suffix == '.xml' else 'onnx'} CHECKPOINT"
 
 
 def _sha256(path: Path) -> str:

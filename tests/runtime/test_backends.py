@@ -100,13 +100,6 @@ def test_missing_engine(tmp_path: Path) -> None:
         open_engine(tmp_path / "plate.onnx")
 
 
-def test_plan_is_not_supported_yet_and_its_onnx_is(tmp_path: Path) -> None:
-    path = tmp_path / "plate.plan"
-    path.write_bytes(b"ftrt")
-    with pytest.raises(EngineError, match=r"TensorRT plan.*plate\.onnx.*CPU"):
-        open_engine(path)
-
-
 @pytest.mark.parametrize("name", ["plate.pt", "plate"])
 def test_unknown_suffix(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\x08")

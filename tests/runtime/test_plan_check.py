@@ -1,0 +1,132 @@
+"""Plans that do not fit a machine, and files beside a plan that do not belong to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runtime.backends import open_backend, open_engine
+from runtime.plan_check import Machine, check_plan
+from stlm_edge import EngineRecord, Sidecar
+from stlm_edge.errors import EngineError, SpecError
+from stlm_edge.files import sha256
+
+from .conftest import SPEC
+
+ORIN = Machine("tensorrt", "10.3.0", "sm87")
+DESKTOP = Machine("tensorrt", "10.13.0", "sm86")
+RTX = Machine("tensorrt-rtx", "1.7.1", "sm89")
+
+
+def sidecar(*, flavour: str = "tensorrt", version: str = "10.3.0", device: str = "sm87", digest: str = "") -> Sidecar:
+    record = EngineRecord(flavour=flavour, version=version, device=device, precision="fp16", engine_sha256=digest)
+    return Sidecar(spec=SPEC, engine=record)
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    path = tmp_path / "plate.plan"
+    path.write_bytes(b"ptrt and more")
+    sidecar(digest=sha256(path)).write(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("built", "machine"),
+    [
+        (sidecar(), ORIN),
+        (sidecar(flavour="tensorrt-rtx", version="1.7.1", device="sm86,sm89"), RTX),
+        (sidecar(flavour="tensorrt-rtx", version="1.7.1", device="sm80+"), RTX),
+        (sidecar(flavour="tensorrt-rtx", version="1.7.1", device="sm80+"), Machine("tensorrt-rtx", "1.7.1", "sm120")),
+    ],
+)
+def test_plan_of_the_same_version_and_gpu_passes(built: Sidecar, machine: Machine) -> None:
+    check_plan(Path("plate.plan"), built, machine)
+
+
+@pytest.mark.parametrize(
+    ("built", "machine", "message"),
+    [
+        (
+            sidecar(),
+            DESKTOP,
+            "plate.plan was built with TensorRT 10.3.0 for sm87, this machine has TensorRT 10.13.0 on sm86; "
+            "rebuild: python -m export engine plate.plan.onnx -o plate.plan",
+        ),
+        (
+            sidecar(),
+            Machine("tensorrt", "10.3.0", "sm86"),
+            "plate.plan was built with TensorRT 10.3.0 for sm87, this machine has TensorRT 10.3.0 on sm86; "
+            "rebuild: python -m export engine plate.plan.onnx -o plate.plan",
+        ),
+        (
+            sidecar(version="1.7.1"),
+            RTX,
+            "plate.plan was built with TensorRT 1.7.1 for sm87, this machine has TensorRT-RTX 1.7.1 on sm89; "
+            "rebuild: python -m export engine plate.plan.onnx -o plate.plan --flavour tensorrt-rtx --target sm89",
+        ),
+        (
+            sidecar(flavour="tensorrt-rtx", version="1.7.1", device="sm80+"),
+            Machine("tensorrt-rtx", "1.7.1", "sm75"),
+            "plate.plan was built with TensorRT-RTX 1.7.1 for sm80+, this machine has TensorRT-RTX 1.7.1 on sm75; "
+            "rebuild: python -m export engine plate.plan.onnx -o plate.plan --flavour tensorrt-rtx --target sm75",
+        ),
+        (
+            sidecar(),
+            Machine("tensorrt", "10.3.0", None),
+            "plate.plan was built with TensorRT 10.3.0 for sm87, this machine has TensorRT 10.3.0 and no NVIDIA GPU; "
+            "run the plan on a machine with one, or an .onnx file on the CPU",
+        ),
+        (
+            sidecar(flavour="onnx", device="any"),
+            ORIN,
+            "the sidecar of plate.plan says that it is an engine of onnx, expected one of TensorRT or TensorRT-RTX; "
+            "build it again: python -m export engine plate.plan.onnx -o plate.plan",
+        ),
+    ],
+    ids=["version", "gpu", "flavour", "older than portable", "no gpu", "sidecar of another engine"],
+)
+def test_plan_that_does_not_fit_is_refused_with_the_command_that_helps(
+    built: Sidecar, machine: Machine, message: str
+) -> None:
+    with pytest.raises(EngineError) as caught:
+        check_plan(Path("plate.plan"), built, machine)
+    assert str(caught.value) == message
+
+
+def test_path_with_a_space_is_quoted_in_the_command() -> None:
+    with pytest.raises(EngineError, match=r"engine 'my part/plate\.plan\.onnx' -o 'my part/plate\.plan'"):
+        check_plan(Path("my part/plate.plan"), sidecar(), DESKTOP)
+
+
+def test_plan_is_not_run_yet_and_its_onnx_is(plan: Path) -> None:
+    for attempt in (lambda: open_engine(plan), lambda: open_backend(plan, spec=SPEC)):
+        with pytest.raises(EngineError, match=r"TensorRT plan, which this version does not run yet.*\.onnx.*CPU"):
+            attempt()
+
+
+@pytest.mark.parametrize("change", ["truncated", "flipped"])
+def test_damaged_plan_is_refused_with_the_command_that_builds_it_again(plan: Path, change: str) -> None:
+    whole = plan.read_bytes()
+    plan.write_bytes(whole[:-1] if change == "truncated" else bytes([whole[0] ^ 1]) + whole[1:])
+    with pytest.raises(EngineError, match=r"the engine was changed.*python -m export engine \S+plate\.plan\.onnx -o "):
+        open_engine(plan)
+
+
+def test_edited_sidecar_of_a_plan(plan: Path) -> None:
+    path = Sidecar.path_for(plan)
+    path.write_text(path.read_text().replace('"sm87"', '"sm86"'))
+    with pytest.raises(SpecError, match="edited or damaged"):
+        open_engine(plan)
+
+
+def test_missing_sidecar_of_a_plan(plan: Path) -> None:
+    Sidecar.path_for(plan).unlink()
+    with pytest.raises(SpecError, match=r"has no plate\.plan\.json.*python -m export engine \S+plate\.plan\.onnx -o "):
+        open_engine(plan)
+
+
+def test_missing_plan(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="is not a file"):
+        open_engine(tmp_path / "plate.plan")

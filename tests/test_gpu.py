@@ -1,0 +1,67 @@
+"""The GPU of a machine as its driver tells it; the driver is a fake, a machine of the tests need not have one."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from typing import Any
+
+import pytest
+
+from stlm_edge.gpu import Gpu, find_gpu
+
+
+class FakeDriver:
+    """Answers as libcuda does on a Jetson AGX Orin."""
+
+    def __init__(self, *, starts: int = 0, devices: int = 1) -> None:
+        self.starts = starts
+        self.devices = devices
+
+    def cuInit(self, flags: int) -> int:  # noqa: N802
+        return self.starts
+
+    def cuDeviceGet(self, device: Any, ordinal: int) -> int:  # noqa: N802
+        device._obj.value = 7
+        return 0 if ordinal < self.devices else 101
+
+    def cuDeviceGetName(self, name: Any, size: int, device: Any) -> int:  # noqa: N802
+        assert device.value == 7
+        name.value = b"Orin"[: size - 1]
+        return 0
+
+    def cuDeviceGetAttribute(self, value: Any, attribute: int, device: Any) -> int:  # noqa: N802
+        value._obj.value = {75: 8, 76: 7}[attribute]
+        return 0
+
+
+@pytest.fixture
+def install(monkeypatch):
+    def do(driver: FakeDriver | None) -> None:
+        def load(name: str) -> FakeDriver:
+            if driver is None:
+                raise OSError(f"{name}: cannot open shared object file")
+            return driver
+
+        monkeypatch.setattr(ctypes, "CDLL", load)
+
+    return do
+
+
+def test_name_and_compute_capability(install):
+    install(FakeDriver())
+    assert find_gpu() == Gpu("Orin", "sm87")
+
+
+@pytest.mark.parametrize("driver", [None, FakeDriver(starts=100), FakeDriver(devices=0)])
+def test_no_driver_or_no_gpu(install, driver, caplog):
+    install(driver)
+    with caplog.at_level(logging.WARNING):
+        assert find_gpu() is None
+    assert caplog.text == ""
+
+
+def test_driver_that_does_not_start_is_told(install, caplog):
+    install(FakeDriver(starts=803))
+    assert find_gpu() is None
+    assert "CUDA error 803" in caplog.text
