@@ -292,6 +292,23 @@ def sensitivity(source: Path, data: Path, test: Path | None, count: int, seed: i
     click.echo(table(rows))
 
 
+@command.command()
+@click.argument("plan", type=PATH)
+@click.option(
+    "--gpu",
+    multiple=True,
+    help="Name, or your own as name=tflops16:tflops8:tflops32:gb_s; repeatable.  [default: all that have names]",
+)
+@click.option("--launch-us", default=0.0, type=click.FloatRange(min=0), help="Cost of a launch, told separately.")
+@click.option("--json", "json_path", type=PATH, help="Also write the report here, for machines.")
+@click.option("--output", "-o", type=PATH, help="Also draw it, as .png.")
+def report(plan: Path, gpu: tuple[str, ...], launch_us: float, json_path: Path | None, output: Path | None) -> None:
+    """Tell what the kernels of PLAN move and compute, and how fast it can be at best; needs no GPU."""
+    from export.report import report_plan
+
+    click.echo(report_plan(plan, gpus=gpu, launch_us=launch_us, json_path=json_path, picture=output))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     # The exporter's optimiser warns of each layer that it leaves alone; nobody can do anything about it.

@@ -1,4 +1,4 @@
-"""The demo's trained network exported once, and drawn parts to judge it by."""
+"""The demo's trained network exported once, drawn parts to judge it by, and plans for a GPU that need not be there."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import pytest
 
 import train
 from export.__main__ import main
+from export.onnx_model import spec_of
+from export.tensorrt_flavour import find_flavour
 from stlm_edge.files import sha256
 from stlm_edge.sidecar import Sidecar
 from stlm_edge.synthetic import write_dataset
@@ -64,3 +66,25 @@ def shift_bias(by: float) -> Alter:
         bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + by, bias.name))
 
     return change
+
+
+BuildPlan = Callable[[onnx.ModelProto], tuple[bytes, list[str]]]
+
+
+@pytest.fixture(scope="session")
+def build_plan() -> BuildPlan:
+    """Builds a plan for SM 8.6 by TensorRT-RTX; gives it and the compiler's messages."""
+    pytest.importorskip("tensorrt_rtx")
+    flavour = find_flavour("tensorrt-rtx")
+
+    def build(model: onnx.ModelProto) -> tuple[bytes, list[str]]:
+        messages: list[str] = []
+        compiled = flavour.compile(
+            model.SerializeToString(),
+            spec=spec_of(model, Path("graph.onnx")),
+            targets=("sm86",),
+            on_log=lambda _, message: messages.append(message),
+        )
+        return bytes(compiled.plan), messages
+
+    return build
