@@ -102,18 +102,18 @@ def with_precision(
             "that 'python -m export onnx' wrote"
         )
     if precision == "fp32":
-        return _recorded(model, PrecisionRecord("fp32", _by_class(model)))
+        return model, PrecisionRecord("fp32", _by_class(model))
     pictures: list[Input] = []
     calibration: Calibration | None = None
     if calibration_pictures is not None:
         wanted = count if precision == "int8" else min(count, RANGE_IMAGES)
         pictures, calibration = load_pictures(model, calibration_pictures, count=wanted, seed=seed)
     elif precision == "int8":
-        raise ConfigError("INT8 needs good pictures to calibrate on and found none; give --data GOOD_PICTURES")
+        raise ConfigError("INT8 needs good pictures to calibrate on and found none; give --calibration GOOD_PICTURES")
     else:
         logger.warning(
             "RANGES NOT MEASURED: no good pictures were given, so what stays in FP32 is chosen by rules alone; "
-            "give --data GOOD_PICTURES"
+            "give --calibration GOOD_PICTURES"
         )
     kept = keep(model, pictures[:RANGE_IMAGES])
     if precision == "int8":

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from export.int8 import calibrate, quantised_nodes, quantised_only
 from export.layer_classes import QUANTISABLE, LayerClass, layer_class
-from export.onnx_model import INPUT, OUTPUTS, read_model, spec_of
-from export.precision import RANGE_IMAGES, PrecisionRecord, in_half, keep, load_pictures, precision_of, with_classes
+from export.onnx_model import INPUT, OUTPUTS, spec_of
+from export.precision import RANGE_IMAGES, PrecisionRecord, in_half, keep, load_pictures, with_classes
 from export.rounded import rounded
+from export.sources import float_source
 from stlm_edge.datasets import texture_paths
-from stlm_edge.errors import ConfigError
 from stlm_edge.imaging import Input, read_image, to_input
 from stlm_edge.sidecar import Calibration
 
@@ -137,7 +137,7 @@ def sensitivity_table(
     Raises:
         StlmError: if graph or pictures cannot be used.
     """
-    model = float_graph(source)
+    model = float_source(source).model
     given = calibrated(model, data, count=count, seed=seed)
     if test is None:
         logger.warning("errors are measured on pictures that were calibrated on; give --test for others")
@@ -148,23 +148,6 @@ def sensitivity_table(
         spec = spec_of(model, source)
         pictures = [to_input(read_image(paths[index]), spec=spec) for index in picked]
     return harms(given, pictures), given.calibration
-
-
-def float_graph(source: Path) -> onnx.ModelProto:
-    """The float32 deployment graph of a checkpoint or of an ONNX file. Raises `StlmError`."""
-    if source.suffix == ".onnx":
-        model = read_model(source)
-        record = precision_of(model)
-        if record is not None and record.precision != "fp32":
-            raise ConfigError(f"{source} is in {record.precision} already; give the checkpoint, or its graph in FP32")
-        return model
-    from export.graph import DeploymentGraph
-    from export.to_onnx import to_onnx
-    from stlm_edge.network.checkpoint import load
-    from stlm_edge.network.inspector import Inspector
-
-    loaded = load(source)
-    return to_onnx(DeploymentGraph(Inspector(loaded.network, loaded.spec).eval()))
 
 
 def table(rows: Sequence[Harm]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import signal
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -12,7 +11,10 @@ from pathlib import Path
 
 import onnx
 
-from export.onnx_model import PRECISION_KEY, metadata, read_model, spec_of
+from export.kernels import kernels_path, write_kernels
+from export.onnx_model import read_model, spec_of
+from export.plan_log import kernel_table
+from export.precision import precision_of
 from export.tensorrt_callbacks import BuildProgress, OnLog
 from export.tensorrt_flavour import Compiled, Flavour, FlavourChoice, find_flavour
 from stlm_edge.errors import ConfigError, EngineError, OutputError
@@ -68,8 +70,9 @@ def build_engine(
     if output.suffix != ".plan":
         raise OutputError(f"{output} has the suffix {output.suffix!r}, expected .plan; rename the output")
     model = read_model(onnx_path)
-    spec, precision = spec_of(model, onnx_path), precision_of(model, onnx_path)
-    del model  # as large as the weights, and not needed any more
+    spec = spec_of(model, onnx_path)
+    written = precision_of(model)
+    precision = "fp32" if written is None else written.precision
     if settings.precision not in (None, precision):
         raise EngineError(
             f"{onnx_path} is in {precision}, found --precision {settings.precision}; leave it out, or write the graph "
@@ -80,10 +83,17 @@ def build_engine(
     timings = _read_timings(settings.timing_cache, flavour)
     make_folder(output.parent)
     graph = onnx_path.read_bytes()
+    messages: list[str] = []
+
+    def keep(severity: str, message: str) -> None:
+        messages.append(message)
+        if on_log is not None:
+            on_log(severity, message)
+
     logger.info("building %s for %s with %s; Ctrl-C cancels", output, device, flavour)
     try:
         compiled = _compile(
-            flavour, graph, spec=spec, settings=settings, timings=timings, title=output.name, on_log=on_log
+            flavour, graph, spec=spec, settings=settings, timings=timings, title=output.name, on_log=keep
         )
     except EngineError as error:
         raise EngineError(f"{onnx_path}: {error}") from error
@@ -96,23 +106,13 @@ def build_engine(
         precision=precision,
         engine_sha256=hashlib.sha256(compiled.plan).hexdigest(),
         onnx_sha256=hashlib.sha256(graph).hexdigest(),
+        precision_by_class={} if written is None else written.by_class,
+        calibration=None if written is None else written.calibration,
     )
     sidecar = Sidecar(spec=spec, engine=record)
     write_engine(output, plan=compiled.plan, graph=graph, sidecar=sidecar)
+    _write_kernels(output, messages, model)
     return sidecar
-
-
-def precision_of(model: onnx.ModelProto, path: Path) -> str:
-    """The precision that was written into a graph. Raises `EngineError` if its record is damaged."""
-    text = metadata(model).get(PRECISION_KEY)
-    if text is None:
-        return "fp32"
-    try:
-        return str(json.loads(text)["precision"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise EngineError(
-            f"{path} has a damaged {PRECISION_KEY} in its metadata ({error!r}); write the graph again"
-        ) from None
 
 
 def write_engine(output: Path, *, plan: bytes, graph: bytes, sidecar: Sidecar) -> None:
@@ -124,6 +124,17 @@ def write_engine(output: Path, *, plan: bytes, graph: bytes, sidecar: Sidecar) -
         graph_file.write_bytes(graph)
         plan_file.write_bytes(plan)
     sidecar.write(output)
+
+
+def _write_kernels(plan: Path, messages: list[str], model: onnx.ModelProto) -> None:
+    """What `python -m export report` tells of a plan stands in the log of its build, and nowhere else without a GPU."""
+    try:
+        table = kernel_table(messages, model)
+    except EngineError as error:  # a plan is none the worse for a log that cannot be read
+        logger.warning("NO REPORT of the kernels of %s: %s", plan, error)
+        kernels_path(plan).unlink(missing_ok=True)
+        return
+    write_kernels(plan, table)
 
 
 def _compile(

@@ -1,0 +1,64 @@
+"""An engine takes its place only when it is blessed; until then it stands beside it under another name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from export.kernels import kernels_path
+from stlm_edge.errors import VerificationError
+from stlm_edge.files import cannot_write, make_folder
+from stlm_edge.plans import kept_graph
+from stlm_edge.sidecar import Gate, Sidecar, weights_of
+
+
+def refused_name(engine: Path) -> Path:
+    """Where an engine stands that is not blessed, or not yet: `stlm.plan` → `stlm.refused.plan`."""
+    return engine.with_name(f"{engine.stem}.refused{engine.suffix}")
+
+
+def publish(output: Path, *, write: Callable[[Path], None], judge: Callable[[Path], Gate]) -> Gate:
+    """Write an engine beside its place, have it judged, and move it there.
+
+    Args:
+        write: writes the engine and everything that belongs to it, its sidecar last.
+        judge: says whether it may take its place.
+    Returns:
+        The verdict, which is a blessing.
+    Raises:
+        VerificationError: if it is refused; the engine stays under `refused_name`, and what was at `output` as it was.
+        StlmError: if it cannot be written or judged.
+    """
+    make_folder(output.parent)
+    beside = refused_name(output)
+    write(beside)
+    gate = judge(beside)
+    if not gate.blessed:
+        raise VerificationError(
+            f"{output} is NOT BLESSED ({'; '.join(gate.objections[:3])}{' …' if len(gate.objections) > 3 else ''}); "
+            f"the engine is kept as {beside.name} to look at, and nothing was written to {output.name}; "
+            "export in a higher precision"
+        )
+    _move(beside, output)
+    return gate
+
+
+def _move(engine: Path, place: Path) -> None:
+    """Rename all files of an engine; with the sidecar last, whatever stops this leaves a pair that is refused."""
+    pairs = list(zip(_files(engine), _files(place), strict=True))
+    try:
+        for source, target in pairs:
+            if source.exists():
+                source.replace(target)
+            else:
+                target.unlink(missing_ok=True)  # of an older engine, which had one
+    except OSError as error:
+        raise cannot_write(place, error) from error
+
+
+def _files(engine: Path) -> list[Path]:
+    """Everything that may belong to an engine, its sidecar last."""
+    belonging = [weights_of(engine)] if weights_of(engine) is not None else []
+    if engine.suffix == ".plan":
+        belonging += [kept_graph(engine), kernels_path(engine)]
+    return [*(path for path in belonging if path is not None), engine, Sidecar.path_for(engine)]

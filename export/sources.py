@@ -1,0 +1,98 @@
+"""What an export starts from: a checkpoint, or a graph that was exported before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+
+from export.onnx_model import read_model
+from export.precision import Precision, precision_of
+from stlm_edge.errors import ConfigError, EngineError
+from stlm_edge.spec import Size
+
+if TYPE_CHECKING:
+    from export.graph import Streams
+
+
+@dataclass(frozen=True)
+class GraphOptions:
+    """What the exported graph takes and gives, see `DeploymentGraph` and `to_onnx`."""
+
+    frame_size: Size | None = None
+    streams: Streams = "branched"
+    full_map: bool = False
+    max_batch: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A graph to build an engine from.
+
+    Attributes:
+        precision: of the graph.
+        made_by: for the record of an ONNX engine.
+        is_checkpoint: it was traced just now.
+    """
+
+    path: Path
+    model: onnx.ModelProto
+    precision: Precision
+    made_by: str
+    is_checkpoint: bool
+
+
+def read_source(path: Path, options: GraphOptions | None = None) -> Source:
+    """Trace a checkpoint, or read a graph.
+
+    Args:
+        options: how a checkpoint is traced; a graph has its form already.
+    Raises:
+        ConfigError: if a graph is to have another form.
+        CheckpointError, SpecError: if a checkpoint cannot be used, or has no threshold.
+        EngineError: if a graph cannot be used, or PyTorch is missing.
+    """
+    if path.suffix == ".onnx":
+        if options not in (None, GraphOptions()):
+            raise ConfigError(f"{path} is a graph already, its form is settled; give its checkpoint to shape it anew")
+        model = read_model(path)
+        record = precision_of(model)
+        return Source(path, model, "fp32" if record is None else record.precision, f"onnx {onnx.__version__}", False)
+    return _trace(path, options or GraphOptions())
+
+
+def float_source(path: Path, options: GraphOptions | None = None) -> Source:
+    """The same, in float32. Raises `ConfigError` for a graph in another precision."""
+    source = read_source(path, options)
+    if source.precision != "fp32":
+        raise ConfigError(
+            f"{path} is in {source.precision} already; give the checkpoint, or the graph that "
+            "'python -m export onnx CHECKPOINT' wrote in fp32"
+        )
+    return source
+
+
+def _trace(path: Path, options: GraphOptions) -> Source:
+    try:
+        import torch
+
+        from export.graph import DeploymentGraph
+        from export.to_onnx import to_onnx
+        from stlm_edge.network.checkpoint import load
+        from stlm_edge.network.inspector import Inspector
+    except ImportError as error:
+        raise EngineError(
+            f"{path} is no .onnx file, and reading a checkpoint needs PyTorch, which cannot be imported ({error}); "
+            "export it to ONNX on another machine, or pip install 'stlm-edge[export]'"
+        ) from error
+    loaded = load(path)
+    loaded.spec.require_threshold()
+    graph = DeploymentGraph(
+        Inspector(loaded.network, loaded.spec).eval(),
+        frame_size=options.frame_size,
+        streams=options.streams,
+        full_map=options.full_map,
+    )
+    return Source(path, to_onnx(graph, max_batch=options.max_batch), "fp32", f"torch {torch.__version__}", True)
