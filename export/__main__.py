@@ -268,7 +268,7 @@ def engine(
     """Build a TensorRT plan from FILE.onnx; needs neither torch nor, with TensorRT-RTX, a GPU."""
     from export.to_engine import EngineSettings, build_engine
 
-    targets = tuple(dict.fromkeys(target.lower().split(","))) if target else ()
+    targets = () if target is None else tuple(dict.fromkeys(part.strip().lower() for part in target.split(",")))
     settings = EngineSettings(
         precision=precision, flavour=flavour, targets=targets, workspace_mib=workspace, timing_cache=timing_cache
     )

@@ -97,8 +97,8 @@ _loggers: dict[Any, Any] = {}
 def process_logger(trt: Any, errors: list[str], on_log: OnLog | None) -> Any:
     """The `ILogger` of this process: warnings are logged, errors collected for the exception that follows.
 
-    TensorRT keeps to the first logger that it was given as long as any object with it lives, and ignores others; so
-    there is one, and what it is told goes to the build that began last.
+    TensorRT wants one for a process: while an object with another lives, it warns that it ignores the new one. So there
+    is one, and what it is told goes to the build that began last.
     """
     if trt not in _loggers:
 

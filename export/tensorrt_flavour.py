@@ -91,10 +91,9 @@ class Flavour:
                     f"{self} builds only for the GPU that it runs on, found --target {','.join(targets)}; leave it out "
                     "on a machine with such a GPU, or build with --flavour tensorrt-rtx"
                 )
-            unknown = [target for target in targets if target not in known]
-            if unknown:
+            if not set(targets) <= set(known):
                 raise EngineError(
-                    f"found the target {', '.join(unknown)}, {self} builds for {', '.join(known)}; choose among those"
+                    f"found --target {','.join(targets)}, {self} builds for {', '.join(known)}; choose among those"
                 )
             return ",".join(targets)
         if self.name == "tensorrt-rtx":

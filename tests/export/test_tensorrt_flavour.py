@@ -98,7 +98,9 @@ def test_tensorrt_rtx_builds_for_what_it_is_told():
     flavour = find_flavour("tensorrt-rtx")
     assert flavour.device(("sm86", "sm89"), gpu=None) == "sm86,sm89"
     assert flavour.device((), gpu=ORIN) == "sm80+"
-    with pytest.raises(EngineError, match=r"found the target sm87, .* builds for sm75, sm80, sm86, sm89, sm120, sm121"):
+    with pytest.raises(
+        EngineError, match=r"found --target sm86,sm87, .* builds for sm75, sm80, sm86, sm89, sm120, sm121"
+    ):
         flavour.device(("sm86", "sm87"), gpu=None)
 
 
