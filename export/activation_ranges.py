@@ -12,7 +12,6 @@ from onnx import TensorProto, helper
 from export.onnx_model import INPUT
 from stlm_edge.imaging import Input
 
-
 _MOVES = frozenset({"Transpose", "Reshape", "Slice", "Split", "Squeeze", "Unsqueeze", "Expand", "Concat", "Pad"})
 
 

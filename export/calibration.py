@@ -52,9 +52,14 @@ def choose_pictures(folder: Path, *, count: int = COUNT, seed: int = 0) -> tuple
     return paths, Calibration(images=len(paths), seed=seed, sha256=digest.hexdigest())
 
 
+def has_good_pictures(folder: Path) -> bool:
+    """Whether it is a part in a known layout, which says which of its pictures are good ones to train on."""
+    return is_mvtec(folder) or is_dagm(folder) or is_visa_category(folder)
+
+
 def _good_pictures(folder: Path) -> list[Path]:
     require_folder(folder)
-    if is_mvtec(folder) or is_dagm(folder) or is_visa_category(folder):
+    if has_good_pictures(folder):
         return [sample.path for sample in load_category(folder, None).train]
     found = texture_paths(folder)
     pictures = [path for path in found if _TRUTH not in path.parts]

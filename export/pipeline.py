@@ -1,64 +1,223 @@
-"""The steps of an export, in the order that leaves nothing half done."""
+"""From a checkpoint or a graph to an engine that is blessed: graph → precision → engine → gate, or nothing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+import logging
+import tempfile
 from pathlib import Path
+from typing import Literal
 
-import torch
+import click
+import onnx
 
-from export.graph import DeploymentGraph, Streams
+from export.gain import BuildCost, expected_gain
+from export.kernels import kernels_path, read_kernels
+from export.layer_classes import LayerClass
 from export.onnx_model import spec_of
-from export.to_onnx import to_onnx
-from export.verify import export_pictures, verify_export
-from stlm_edge.errors import OutputError
-from stlm_edge.files import make_folder, replacing, sha256
-from stlm_edge.network.checkpoint import load
-from stlm_edge.network.inspector import Inspector
-from stlm_edge.sidecar import Drift, EngineRecord, Sidecar
-from stlm_edge.spec import Size
+from export.precision import INT8_CLASSES, Precision, PrecisionRecord, in_half, precision_of, with_precision
+from export.publish import publish
+from export.roofline import GPUS
+from export.sources import GraphOptions, Pictures, Source, read_source
+from export.to_engine import EngineSettings, build_engine
+from export.verify import record_gate, verify
+from stlm_edge.errors import ConfigError, OutputError, SpecError
+from stlm_edge.files import sha256, write_bytes
+from stlm_edge.sidecar import EngineRecord, Gate, Sidecar
+
+logger = logging.getLogger(__name__)
+
+Classes = Literal["auto"] | tuple[LayerClass, ...]
+"""The layer classes to quantise; `auto` takes as many as the gate accepts."""
 
 
-@dataclass(frozen=True)
-class GraphOptions:
-    """What the exported graph takes and gives, see `DeploymentGraph` and `to_onnx`."""
-
-    frame_size: Size | None = None
-    streams: Streams = "branched"
-    full_map: bool = False
-    max_batch: int = 1
-
-
-def export_onnx(checkpoint: Path, output: Path, *, data: Path | None, options: GraphOptions | None = None) -> Drift:
-    """Write `output` and its sidecar, if the graph agrees with the network on the pictures of `data`.
+def export_onnx(
+    source: Path,
+    output: Path,
+    *,
+    precision: Precision = "fp32",
+    pictures: Pictures | None = None,
+    options: GraphOptions | None = None,
+    classes: Classes = "auto",
+) -> Gate | None:
+    """Write `output`, a graph in a precision, and its sidecar.
 
     Raises:
-        StlmError: if checkpoint or pictures cannot be used, the checkpoint has no threshold, the answers differ, or
-            the output cannot be written; an older file at `output` is left as it was.
+        VerificationError: if its answers drift too far; see `publish`.
+        StlmError: if source, pictures or place cannot be used.
     """
-    if output.suffix != ".onnx":
-        raise OutputError(f"{output} has the suffix {output.suffix!r}, expected .onnx; rename the output")
-    make_folder(output.parent)
-    loaded = load(checkpoint)
-    loaded.spec.require_threshold()
-    options = options or GraphOptions()
-    pictures = export_pictures(data, frame_size=options.frame_size)
-    inspector = Inspector(loaded.network, loaded.spec).eval()
-    graph = DeploymentGraph(
-        inspector, frame_size=options.frame_size, streams=options.streams, full_map=options.full_map
+    _require_suffix(output, ".onnx")
+    pictures = pictures or Pictures()
+    read = read_source(source, options)
+    if not read.is_checkpoint and precision == read.precision:
+        raise ConfigError(f"{source} is in {precision} already, so there is nothing to export; copy it")
+    model, record = _in_precision(read, precision, pictures, classes)
+
+    def write(path: Path) -> None:
+        write_bytes(path, model.SerializeToString())
+        Sidecar(
+            spec=spec_of(model, path),
+            engine=EngineRecord(
+                flavour="onnx",
+                version=read.made_by,
+                device="any",
+                precision=record.precision,
+                engine_sha256=sha256(path),
+                precision_by_class=record.by_class,
+                calibration=record.calibration,
+            ),
+        ).write(path)
+
+    return publish(output, write=write, judge=lambda path: _judge(path, read, pictures))
+
+
+def export_engine(
+    source: Path,
+    output: Path,
+    *,
+    precision: Precision | None = None,
+    settings: EngineSettings | None = None,
+    pictures: Pictures | None = None,
+    options: GraphOptions | None = None,
+    classes: Classes = "auto",
+) -> Gate | None:
+    """Write the plan `output` with its sidecar, its list of kernels and the graph that it was built from.
+
+    From a graph that carries its precision already, this needs neither torch nor ModelOpt: so a Jetson builds again.
+
+    Args:
+        precision: None for that of the source.
+    Raises:
+        VerificationError: if its answers drift too far; see `publish`.
+        StlmError: if source, settings, pictures or place cannot be used, or TensorRT fails.
+    """
+    _require_suffix(output, ".plan")
+    settings, pictures = settings or EngineSettings(), pictures or Pictures()
+    read = read_source(source, options)
+    precision = precision or read.precision
+    model, record = _in_precision(read, precision, pictures, classes)
+    _tell_of_recalibration(output)
+
+    def write(path: Path) -> None:
+        if model is read.model and not read.is_checkpoint:
+            build_engine(source, path, settings=settings)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            graph = Path(folder) / f"{output.stem}.{record.precision}.onnx"
+            graph.write_bytes(model.SerializeToString())
+            build_engine(graph, path, settings=settings)
+
+    gate = publish(output, write=write, judge=lambda path: _judge(path, read, pictures))
+    if record.precision == "int8" and read.precision == "fp32":
+        _tell_gain(read, output, record, settings)
+    return gate
+
+
+def _require_suffix(output: Path, suffix: str) -> None:
+    if output.suffix != suffix:
+        raise OutputError(f"{output} has the suffix {output.suffix!r}, expected {suffix}; rename the output")
+
+
+def _in_precision(
+    source: Source, precision: Precision, pictures: Pictures, classes: Classes
+) -> tuple[onnx.ModelProto, PrecisionRecord]:
+    if precision == source.precision:
+        return source.model, precision_of(source.model) or PrecisionRecord(precision)
+    if source.precision != "fp32":
+        raise ConfigError(
+            f"{source.path} is in {source.precision}, found --precision {precision}; leave it out, or give the "
+            "checkpoint or its graph in fp32"
+        )
+    if precision == "int8" and classes == "auto":
+        from export.automatic import quantise_automatically
+
+        return quantise_automatically(source, pictures)
+    return with_precision(
+        source.model,
+        precision,
+        calibration_pictures=pictures.good(),
+        count=pictures.calibration_images,
+        seed=pictures.seed,
+        classes=INT8_CLASSES if classes == "auto" else classes,
     )
-    model = to_onnx(graph, max_batch=options.max_batch)
-    spec = spec_of(model, output)
-    with replacing(output) as temporary:
-        temporary.write_bytes(model.SerializeToString())
-        gate = verify_export(inspector, temporary, pictures, spec=spec)
-    record = EngineRecord(
-        flavour="onnx",
-        version=f"torch {torch.__version__}",
-        device="any",
-        precision="fp32",
-        engine_sha256=sha256(output),
-        gate=gate,
-    )
-    Sidecar(spec=spec, engine=record).write(output)
-    return gate.drifts[0]
+
+
+def _judge(engine: Path, source: Source, pictures: Pictures) -> Gate | None:
+    """The verdict on an engine that is not in its place yet, also in its sidecar; None if there is nothing to say."""
+    reference = pictures.reference
+    if reference is None:
+        changed = Sidecar.read(engine).engine.precision != source.precision
+        reference = source.path if source.is_checkpoint or changed else None
+    if reference is not None:
+        return verify(
+            engine,
+            reference=reference,
+            data=pictures.data,
+            category=pictures.category,
+            images=pictures.images,
+            picture=pictures.worst,
+        )
+    gate = _gate_of_graph(source.path)
+    if gate is None:
+        logger.warning(
+            "NOT COMPARED: %s carries no verdict and nothing to compare with; give --reference, a checkpoint or its "
+            "graph in fp32",
+            source.path,
+        )
+        return None
+    logger.info("the verdict on the graph is taken over: %s has not been executed", engine.name)
+    record_gate(engine, gate)
+    return gate
+
+
+def _gate_of_graph(graph: Path) -> Gate | None:
+    """What was found of a graph when it was exported, or when a plan was built of it elsewhere."""
+    engine = graph.with_suffix("") if graph.name.endswith(".plan.onnx") else graph
+    try:
+        record = Sidecar.read(engine).engine
+    except SpecError:
+        return None
+    known = record.onnx_sha256 if engine != graph else record.engine_sha256
+    if record.gate is None or known != sha256(graph):
+        return None
+    return dataclasses.replace(record.gate, executed=False)
+
+
+def _tell_of_recalibration(output: Path) -> None:
+    """A threshold that was chosen on the engine which is about to be replaced does not come along."""
+    try:
+        threshold = Sidecar.read(output).spec.threshold
+    except SpecError:
+        return
+    if threshold is not None and threshold.previous is not None:
+        logger.warning(
+            "%s had the threshold %.4g, chosen on that very engine; the new one starts with the network's, choose it "
+            "again: python -m export calibrate %s --data GOOD_PICTURES",
+            output,
+            threshold.value,
+            output,
+        )
+
+
+def _tell_gain(source: Source, plan: Path, int8: PrecisionRecord, settings: EngineSettings) -> None:
+    """Build the same in FP16, to say whether INT8 can be faster at all."""
+    if not kernels_path(plan).is_file():
+        return
+    kept = {name: kept.reason for kept in int8.kept for name in kept.nodes}
+    fp16, _ = in_half(source.model, "fp16", kept=kept, calibration=int8.calibration)
+    logger.info("building the same in FP16, to compare")
+    with tempfile.TemporaryDirectory() as folder:
+        graph, other = Path(folder) / "fp16.onnx", Path(folder) / "fp16.plan"
+        graph.write_bytes(fp16.SerializeToString())
+        build_engine(graph, other, settings=settings)
+        tables = [read_kernels(path) for path in (other, plan)]
+    gpu = GPUS["rtx3090"]
+    costs = [
+        BuildCost(
+            kernels=len(table.kernels),
+            bytes_moved=sum(kernel.bytes_moved for kernel in table.kernels),
+            floor_ms=sum(gpu.floor_ms(kernel) for kernel in table.kernels),
+        )
+        for table in tables
+    ]
+    click.echo(f"{expected_gain(*costs).sentence}, floors of {gpu.name}")

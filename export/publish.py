@@ -17,14 +17,14 @@ def refused_name(engine: Path) -> Path:
     return engine.with_name(f"{engine.stem}.refused{engine.suffix}")
 
 
-def publish(output: Path, *, write: Callable[[Path], None], judge: Callable[[Path], Gate]) -> Gate:
+def publish(output: Path, *, write: Callable[[Path], None], judge: Callable[[Path], Gate | None]) -> Gate | None:
     """Write an engine beside its place, have it judged, and move it there.
 
     Args:
         write: writes the engine and everything that belongs to it, its sidecar last.
-        judge: says whether it may take its place.
+        judge: says whether it may take its place; None if there is nothing to judge it by.
     Returns:
-        The verdict, which is a blessing.
+        The verdict, which is no refusal.
     Raises:
         VerificationError: if it is refused; the engine stays under `refused_name`, and what was at `output` as it was.
         StlmError: if it cannot be written or judged.
@@ -33,7 +33,7 @@ def publish(output: Path, *, write: Callable[[Path], None], judge: Callable[[Pat
     beside = refused_name(output)
     write(beside)
     gate = judge(beside)
-    if not gate.blessed:
+    if gate is not None and not gate.blessed:
         raise VerificationError(
             f"{output} is NOT BLESSED ({'; '.join(gate.objections[:3])}{' …' if len(gate.objections) > 3 else ''}); "
             f"the engine is kept as {beside.name} to look at, and nothing was written to {output.name}; "

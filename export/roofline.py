@@ -1,8 +1,8 @@
 """Lower bounds on the time of a plan: no kernel is faster than its arithmetic or its memory traffic allows.
 
 Peaks are those of dense tensor cores that accumulate in FP32, as TensorRT's kernels do; GeForce cards halve FP16 then.
-FP32 is TF32, which TensorRT uses for FP32 unless told otherwise. Bytes count as if all passed the memory once; a kernel
-whose operands are still in the cache can be faster than its floor.
+FP32 is that of the ordinary cores, since plans are built without TF32. Bytes count as if all passed the memory once; a
+kernel whose operands are still in the cache can be faster than its floor.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ GPUS = {
         # NVIDIA Ada whitepaper v2, appendix A; FP16 with FP16 accumulation would be 330.3.
         Gpu("rtx4090", fp16_tflops=165.2, int8_tops=660.6, fp32_tflops=82.6, memory_gb_s=1008),
         # Jetson AGX Orin technical brief v1.2: 170 sparse INT8 TOPS of the GPU (its DLAs are not used), so half of them
-        # dense, a quarter for FP16; TF32 at half of FP16, as in all of Ampere.
-        Gpu("agx-orin", fp16_tflops=42.5, int8_tops=85, fp32_tflops=21.25, memory_gb_s=204.8),
-        # Jetson Orin Nano 8 GB data sheet: 40 sparse INT8 TOPS, 68 GB/s; the rest as for AGX Orin.
-        Gpu("orin-nano", fp16_tflops=10, int8_tops=20, fp32_tflops=5, memory_gb_s=68),
-        # Jetson Orin Nano Super developer kit data sheet: 67 sparse INT8 TOPS, 102 GB/s.
-        Gpu("orin-nano-super", fp16_tflops=16.75, int8_tops=33.5, fp32_tflops=8.375, memory_gb_s=102),
+        # dense, a quarter for FP16; FP32 is two operations of 2048 cores at 1.3 GHz.
+        Gpu("agx-orin", fp16_tflops=42.5, int8_tops=85, fp32_tflops=5.3, memory_gb_s=204.8),
+        # Jetson Orin Nano 8 GB data sheet: 40 sparse INT8 TOPS, 68 GB/s, 1024 cores at 625 MHz.
+        Gpu("orin-nano", fp16_tflops=10, int8_tops=20, fp32_tflops=1.28, memory_gb_s=68),
+        # Jetson Orin Nano Super developer kit data sheet: 67 sparse INT8 TOPS, 102 GB/s, 1024 cores at 1020 MHz.
+        Gpu("orin-nano-super", fp16_tflops=16.75, int8_tops=33.5, fp32_tflops=2.09, memory_gb_s=102),
         # NVIDIA H100 data sheet, SXM5, dense.
-        Gpu("h100", fp16_tflops=989.4, int8_tops=1978.9, fp32_tflops=494.7, memory_gb_s=3350),
+        Gpu("h100", fp16_tflops=989.4, int8_tops=1978.9, fp32_tflops=66.9, memory_gb_s=3350),
     )
 }
 """The GPUs that have a name here; AGX Orin is the 64 GB module at its highest clock, MAXN."""

@@ -1,4 +1,4 @@
-"""What an export starts from: a checkpoint, or a graph that was exported before."""
+"""What an export starts from: a checkpoint or a graph that was exported before, and pictures."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from export.calibration import COUNT, has_good_pictures
 from export.onnx_model import read_model
 from export.precision import Precision, precision_of
 from stlm_edge.errors import ConfigError, EngineError
@@ -15,6 +16,10 @@ from stlm_edge.spec import Size
 
 if TYPE_CHECKING:
     from export.graph import Streams
+
+
+EXPORT_IMAGES = 16
+"""Pictures that an export is compared on unless asked otherwise; `verify` takes all."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,37 @@ class GraphOptions:
     streams: Streams = "branched"
     full_map: bool = False
     max_batch: int = 1
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What an export is measured and judged on.
+
+    Attributes:
+        data: the gate's pictures, with labels where their layout has some; None for drawn parts.
+        category: a folder below `data`.
+        images: of the gate, at most.
+        calibration: a folder of good pictures that ranges are measured on; None takes those for training of `data`.
+        calibration_images, seed: how many of them at most, and of their choice.
+        worst: a picture of the gate's worst cases is written here.
+        reference: what the gate compares with; None for the source itself.
+    """
+
+    data: Path | None = None
+    category: str | None = None
+    images: int = EXPORT_IMAGES
+    calibration: Path | None = None
+    calibration_images: int = COUNT
+    seed: int = 0
+    worst: Path | None = None
+    reference: Path | None = None
+
+    def good(self) -> Path | None:
+        """Where good pictures are that ranges can be measured on."""
+        if self.calibration is not None or self.data is None:
+            return self.calibration
+        folder = self.data if self.category is None else self.data / self.category
+        return folder if has_good_pictures(folder) else None
 
 
 @dataclass(frozen=True, eq=False)

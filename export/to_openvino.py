@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import openvino
 
     from export.cpu_comparison import Comparison
-    from export.pipeline import GraphOptions
+    from export.sources import GraphOptions
 
 CpuPrecision = Literal["fp32", "fp16", "bf16", "int8"]
 
@@ -153,7 +153,7 @@ def _read(source: Path, options: GraphOptions | None) -> tuple[onnx.ModelProto, 
             )
         return model, sha256(source)
     from export.graph import DeploymentGraph
-    from export.pipeline import GraphOptions
+    from export.sources import GraphOptions
     from export.to_onnx import to_onnx
     from stlm_edge.network.checkpoint import load
     from stlm_edge.network.inspector import Inspector

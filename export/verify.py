@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from export.answers import open_answers
 from export.gate import Examination, examine
 from export.gate_report import table, to_json, worst_sheet
-from export.limits import LIMITS, limits_of
-from export.pictures import Picture, choose, find_samples, read, read_with_progress, synthetic
+from export.limits import limits_of
+from export.pictures import Picture, choose, find_samples, read_with_progress, synthetic
 from export.reference import open_reference
 from export.subjects import open_subjects
 from runtime.backends import vouched
@@ -22,22 +21,18 @@ from stlm_edge.errors import OutputError, VerificationError
 from stlm_edge.files import make_folder, write_text
 from stlm_edge.imaging import write_image
 from stlm_edge.sidecar import Gate, Sidecar, rewrite
-from stlm_edge.spec import ModelSpec, Size
 
 if TYPE_CHECKING:
-    from stlm_edge.network.inspector import Inspector
+    pass
 
 logger = logging.getLogger(__name__)
-
-EXPORT_IMAGES = 8
-"""Of the pictures, how many an export is compared on."""
 
 
 def verify(
     engine: Path,
     *,
     reference: Path,
-    data: Path,
+    data: Path | None,
     category: str | None = None,
     images: int | None = None,
     picture: Path | None = None,
@@ -49,7 +44,7 @@ def verify(
         engine: an .onnx file, or another engine; one that cannot be run here needs the graph that it was built from
             beside it.
         reference: the checkpoint, or the float32 graph.
-        data: pictures, see `export.pictures.find_samples`.
+        data: pictures, see `export.pictures.find_samples`; None for drawn parts.
         images: at most so many of them.
         picture: a sheet of the worst cases is written here.
         json_file: all figures are written here.
@@ -62,7 +57,13 @@ def verify(
     sidecar = vouched(engine)
     limits = limits_of(sidecar.engine.precision)
     _try_outputs(picture, json_file)
-    samples = choose(find_samples(data, category), images)
+    if data is None:
+        logger.warning("comparing on drawn parts; give --data to compare on your own pictures")
+        pictures: Iterable[Picture] = (
+            synthetic() if sidecar.spec.frame_size is None else synthetic(sidecar.spec.frame_size)
+        )
+    else:
+        pictures = read_with_progress(choose(find_samples(data, category), images))
     with (
         open_reference(reference, spec=sidecar.spec) as opened,
         open_subjects(engine, sidecar, reference=reference) as subjects,
@@ -70,7 +71,7 @@ def verify(
         examination = examine(
             opened.answers,
             subjects.answers,
-            read_with_progress(samples),
+            pictures,
             limits=limits,
             host_resized=opened.host_resized,
         )
@@ -84,12 +85,17 @@ def verify(
     if json_file is not None:
         text = to_json(examination, gate, engine=engine.name, precision=precision, widened=subjects.widened)
         write_text(json_file, text)
+    record_gate(engine, gate, known=sidecar)
+    return gate
+
+
+def record_gate(engine: Path, gate: Gate, *, known: Sidecar | None = None) -> None:
+    """Put a verdict into the sidecar of an engine, and change nothing else; see `rewrite`."""
     rewrite(
         engine,
         lambda current: dataclasses.replace(current, engine=dataclasses.replace(current.engine, gate=gate)),
-        known=sidecar,
+        known=known or Sidecar.read(engine),
     )
-    return gate
 
 
 def require_blessed(engine: Path, gate: Gate) -> None:
@@ -99,41 +105,6 @@ def require_blessed(engine: Path, gate: Gate) -> None:
             f"{engine} is NOT BLESSED ({_first(gate.objections)}); look at the worst case with --picture, "
             "and export more of it in a higher precision"
         )
-
-
-def export_pictures(data: Path | None, *, frame_size: Size | None) -> Iterable[Picture]:
-    """What an export is compared on: pictures of a folder, else drawn parts. Raises `DataError` for an empty one."""
-    if data is None:
-        return synthetic() if frame_size is None else synthetic(frame_size)
-    return read(choose(find_samples(data, None), EXPORT_IMAGES))
-
-
-def verify_export(inspector: Inspector, graph: Path, pictures: Iterable[Picture], *, spec: ModelSpec) -> Gate:
-    """Compare a float32 graph that is not yet in its place with the network it came from, by ONNX Runtime.
-
-    Raises:
-        VerificationError: if the graph is not blessed.
-        DataError: if there is no picture, or one cannot be used.
-    """
-    from export.network_answers import NetworkAnswers, ResizingNetworkAnswers
-
-    host = NetworkAnswers(inspector)
-    resizing = None if spec.frame_size is None else ResizingNetworkAnswers(inspector, spec.frame_size)
-    with open_answers(graph, spec=spec, backend="onnxruntime", name="onnxruntime") as answers:
-        examination = examine(
-            resizing or host,
-            [answers],
-            pictures,
-            limits=LIMITS["fp32"],
-            host_resized=host if resizing else None,
-        )
-    gate = examination.gate(executed=True)
-    if not gate.blessed:
-        raise VerificationError(
-            f"ONNX Runtime and PyTorch differ ({_first(gate.objections)}); nothing was written, report this with your "
-            "torch version"
-        )
-    return gate
 
 
 def _first(objections: Sequence[str]) -> str:
