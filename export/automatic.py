@@ -11,7 +11,7 @@ from export.answers import Answer, model_answers
 from export.gate import examine
 from export.limits import LIMITS
 from export.onnx_model import spec_of
-from export.pictures import choose, find_samples, read
+from export.pictures import Picture, choose, find_samples, read
 from export.precision import PrecisionRecord
 from export.reference import open_reference
 from export.rounded import rounded

@@ -6,7 +6,6 @@ import dataclasses
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from export.accuracy import AccuracyMeter, Metrics
 from export.answers import Answer, Answers
@@ -75,11 +74,6 @@ class Examination:
             objections=objections,
             resize=None if self.resize is None else self.resize.drift,
         )
-
-
-def refused_name(engine: Path) -> Path:
-    """Where an engine that is not blessed is kept: `stlm.plan` → `stlm.refused.plan`."""
-    return engine.with_name(f"{engine.stem}.refused{engine.suffix}")
 
 
 def examine(

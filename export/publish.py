@@ -12,9 +12,9 @@ from stlm_edge.plans import kept_graph
 from stlm_edge.sidecar import Gate, Sidecar, weights_of
 
 
-def refused_name(engine: Path) -> Path:
-    """Where an engine stands that is not blessed, or not yet: `stlm.plan` → `stlm.refused.plan`."""
-    return engine.with_name(f"{engine.stem}.refused{engine.suffix}")
+def unblessed_name(engine: Path) -> Path:
+    """Where an engine stands that is not blessed, or not yet: `stlm.plan` → `stlm.unblessed.plan`."""
+    return engine.with_name(f"{engine.stem}.unblessed{engine.suffix}")
 
 
 def publish(output: Path, *, write: Callable[[Path], None], judge: Callable[[Path], Gate | None]) -> Gate | None:
@@ -26,11 +26,11 @@ def publish(output: Path, *, write: Callable[[Path], None], judge: Callable[[Pat
     Returns:
         The verdict, which is no refusal.
     Raises:
-        VerificationError: if it is refused; the engine stays under `refused_name`, and what was at `output` as it was.
+        VerificationError: if it is refused; the engine stays under `unblessed_name`, and what was at `output` as it was.
         StlmError: if it cannot be written or judged.
     """
     make_folder(output.parent)
-    beside = refused_name(output)
+    beside = unblessed_name(output)
     write(beside)
     gate = judge(beside)
     if gate is not None and not gate.blessed:

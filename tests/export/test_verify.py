@@ -19,9 +19,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from export.__main__ import main
-from export.gate import refused_name
 from export.limits import LIMITS
 from export.pictures import find_samples, read
+from export.publish import unblessed_name
 from export.verify import require_blessed, verify
 from runtime.detector import Detector
 from stlm_edge.datasets import GOOD
@@ -252,7 +252,7 @@ def test_full_disk_leaves_the_sidecar(engine, plate_data, monkeypatch):
 
 
 def test_refused_engine_gets_another_name():
-    assert refused_name(Path("a/stlm.plan")) == Path("a/stlm.refused.plan")
+    assert unblessed_name(Path("a/stlm.plan")) == Path("a/stlm.unblessed.plan")
     blessed = Gate(True, True, "pytorch", LIMITS["fp32"], ())
     require_blessed(Path("stlm.plan"), blessed)
     with pytest.raises(VerificationError, match="a: 1; a: 2; a: 3 …"):
