@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from export.answers import open_answers
+from export.answers import Answers, open_answers
 from export.gate import Examination, examine
 from export.gate_report import table, to_json, worst_sheet
 from export.limits import LIMITS, limits_of
 from export.pictures import Picture, choose, find_samples, read, read_with_progress, synthetic
 from export.reference import open_reference
-from export.subjects import open_subjects
+from export.subjects import exact_answers, open_subjects
 from runtime.backends import vouched
 from stlm_edge.errors import OutputError, VerificationError
 from stlm_edge.files import make_folder, write_text
@@ -25,6 +25,8 @@ from stlm_edge.sidecar import Gate, Sidecar, rewrite
 from stlm_edge.spec import ModelSpec, Size
 
 if TYPE_CHECKING:
+    import onnx
+
     from stlm_edge.network.inspector import Inspector
 
 logger = logging.getLogger(__name__)
@@ -134,6 +136,15 @@ def verify_export(inspector: Inspector, graph: Path, pictures: Iterable[Picture]
             "torch version"
         )
     return gate
+
+
+def would_bless(
+    model: onnx.ModelProto, *, spec: ModelSpec, precision: str, reference: Answers, pictures: Iterable[Picture]
+) -> bool:
+    """Whether a graph that is still in memory keeps within the limits of a precision; nothing is written or printed."""
+    with exact_answers(model, spec=spec) as answers:
+        examination = examine(reference, [answers], pictures, limits=limits_of(precision))
+    return examination.gate(executed=False).blessed
 
 
 def _first(objections: Sequence[str]) -> str:
