@@ -7,16 +7,14 @@ from collections.abc import Sequence
 
 import onnx
 
-from export.answers import Answer, model_answers
-from export.gate import examine
-from export.limits import LIMITS
+from export.answers import Answer
 from export.onnx_model import spec_of
 from export.pictures import Picture, choose, find_samples, read
 from export.precision import PrecisionRecord
 from export.reference import open_reference
-from export.rounded import rounded
 from export.sensitivity import calibrated, harms, quantise_as_much_as, table
 from export.sources import Pictures, Source
+from export.verify import would_bless
 from stlm_edge.errors import ConfigError
 from stlm_edge.imaging import Image, to_input
 
@@ -60,14 +58,10 @@ def quantise_automatically(source: Source, pictures: Pictures) -> tuple[onnx.Mod
     with open_reference(pictures.reference or source.path, spec=spec) as reference:
         wanted = [reference.answers.answer(picture.image) for picture in judged]
 
+    remembered = Remembered("reference", judged, wanted)
+
     def accept(model: onnx.ModelProto) -> bool:
-        with model_answers(rounded(model), spec=spec, name="rounded as in FP16") as answers:
-            remembered = Remembered("reference", judged, wanted)
-            examination = examine(remembered, [answers], judged, limits=LIMITS["int8"])
-        objections = examination.rows[0].objections
-        if objections:
-            logger.info("the gate objects: %s", "; ".join(objections))
-        return not objections
+        return would_bless(model, spec=spec, precision="int8", reference=remembered, pictures=judged)
 
     found = harms(given, [to_input(picture.image, spec=spec) for picture in judged])
     logger.info("what INT8 does to each layer class, errors against FP32:\n%s", table(found))

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from export.answers import Answers
 from export.gate import Examination, examine
 from export.gate_report import table, to_json, worst_sheet
 from export.limits import limits_of
 from export.pictures import Picture, choose, find_samples, read_with_progress, synthetic
 from export.reference import open_reference
-from export.subjects import open_subjects
+from export.subjects import exact_answers, open_subjects
 from runtime.backends import vouched
 from stlm_edge.errors import OutputError, VerificationError
 from stlm_edge.files import make_folder, write_text
@@ -23,7 +24,7 @@ from stlm_edge.imaging import write_image
 from stlm_edge.sidecar import Gate, Sidecar, rewrite
 
 if TYPE_CHECKING:
-    pass
+    import onnx
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +106,17 @@ def require_blessed(engine: Path, gate: Gate) -> None:
             f"{engine} is NOT BLESSED ({_first(gate.objections)}); look at the worst case with --picture, "
             "and export more of it in a higher precision"
         )
+
+
+def would_bless(
+    model: onnx.ModelProto, *, spec: ModelSpec, precision: str, reference: Answers, pictures: Iterable[Picture]
+) -> bool:
+    """Whether a graph that is still in memory keeps within the limits of a precision; what it does not keep is logged."""
+    with exact_answers(model, spec=spec) as answers:
+        gate = examine(reference, [answers], pictures, limits=limits_of(precision)).gate(executed=False)
+    if not gate.blessed:
+        logger.info("the gate objects: %s", _first(gate.objections))
+    return gate.blessed
 
 
 def _first(objections: Sequence[str]) -> str:
