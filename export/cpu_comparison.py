@@ -23,6 +23,9 @@ TURNS = 5
 TURN_S = 0.3
 """Of one engine at a time; at least one picture after one that does not count, since threads of the other spin on."""
 
+NOISE = 0.05
+"""Two times are the same if they differ by less than this share of FP32's: other programs run as well."""
+
 TOO_FAR = 0.1
 """A score that moves by more than this has little to do with FP32's; both are on a scale of 0 … 1."""
 
@@ -57,10 +60,10 @@ class Comparison:
             yield f"{name} DRIFTS TOO FAR: a score moved by more than {TOO_FAR:g}; take --precision fp32"
         if name == "fp16":
             yield "fp16 halves the file of the weights; the processor calculates in fp32 all the same"
-        elif ratio >= 1:
+        elif ratio > 1 - NOISE:
             yield f"{name} is NOT FASTER than fp32 on this machine; take --precision fp32"
-        elif self.time_ratios.get("bf16", ratio) < ratio:
-            yield f"{name} is NOT FASTER than bf16 on this machine; see how far --precision bf16 drifts"
+        elif self.time_ratios.get("bf16", ratio) < ratio - NOISE:
+            yield f"{name} is SLOWER than bf16 on this machine; see how far --precision bf16 drifts"
 
 
 def compare(

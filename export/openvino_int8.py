@@ -1,9 +1,10 @@
 """INT8 for OpenVINO: which layers are quantised, and the ranges of their inputs measured on good pictures.
 
 Only the matrix products are: those of the attentions, the feed-forward layers and the decoder. The comparison looks for
-small differences between two streams that hardly differ, and the rounding of a convolution to 8 bits is larger than
-those: with the first convolution quantised, maps have a correlation of 0.9 with the network's, with the comparison,
-0.7. What NNCF leaves in float costs little, since most of the time is spent in products.
+small differences between two streams that hardly differ, and the rounding of pixels or convolutions to 8 bits is larger
+than those: on real pictures of magnetic tiles, maps of stlm-tiny keep a correlation of 0.9997 with FP32's like this, of
+0.91 with the very first convolution quantised alone, and of 0.71 with everything. Convolutions but the first would save
+more time and move scores by 0.15 and more.
 """
 
 from __future__ import annotations

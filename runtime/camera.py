@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option(
-    "--engine", required=True, type=click.Path(path_type=Path), help="The .onnx file; its sidecar lies beside it."
+    "--engine",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The .onnx or .xml file; its sidecar lies beside it.",
 )
 @click.option(
     "--source",

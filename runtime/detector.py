@@ -71,7 +71,7 @@ class Detector(Closing):
         """Open an engine by the sidecar beside it; one that is not blessed is warned of.
 
         Args:
-            path: an .onnx file.
+            path: an .onnx file, or an .xml of OpenVINO.
             threshold: takes the place of the calibrated one, and is logged.
         Raises:
             EngineError, SpecError: see `runtime.backends.open_engine`.
