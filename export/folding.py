@@ -99,17 +99,23 @@ class FoldedTwoWayBlock(nn.Module):
         self.register_buffer("position_key", positions @ self.to_image.k_proj.weight.T)
         self.register_buffer("position_query", positions @ self.to_tokens.q_proj.weight.T)
 
-    def forward(self, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    def asked(self, queries: Tensor) -> Tensor:
+        """What `queries`, (N or 1, 5, C), ask of the image: (N or 1, 5, internal width)."""
+        asked: Tensor = self.to_image.q_proj(queries + self.tokens)
+        return asked
+
+    def forward(self, queries: Tensor, keys: Tensor, *, asked: Tensor) -> tuple[Tensor, Tensor]:
         """
         Args:
             queries: (N or 1, 5, C), after their attention to themselves.
             keys: (N, h * w, C).
+            asked: by `queries`; the first block's never change.
         Returns:
             Queries (N, 5, C) and keys (N, h * w, C).
         """
         to_image, to_tokens = self.to_image, self.to_tokens
         seen = to_image(
-            to_image.q_proj(queries + self.tokens),
+            asked,
             to_image.k_proj(keys) + self.position_key,
             to_image.v_proj(keys),
         )
@@ -132,6 +138,7 @@ class FoldedDecoder(nn.Module):
 
     tokens: Tensor
     first_queries: Tensor
+    first_asked: Tensor
     no_mask: Tensor
 
     @torch.no_grad()
@@ -148,6 +155,7 @@ class FoldedDecoder(nn.Module):
         self.register_buffer("no_mask", decoder.no_mask_embed.weight.reshape(1, 1, -1))
         self.register_buffer("first_queries", first.norm1(first.self_attn(tokens, tokens, tokens)))
         self.first = FoldedTwoWayBlock(first, tokens=tokens, positions=positions)
+        self.register_buffer("first_asked", self.first.asked(self.first_queries))
         self.among_tokens = FoldedTokenAttention(second.self_attn)
         self.norm1 = second.norm1
         self.second = FoldedTwoWayBlock(second, tokens=tokens, positions=positions)
@@ -155,9 +163,10 @@ class FoldedDecoder(nn.Module):
     def forward(self, embedding: Tensor) -> Features:
         """See `TwoWayDecoder.forward`."""
         keys = embedding.flatten(2).transpose(1, 2) + self.no_mask
-        queries, keys = self.first(self.first_queries, keys)
+        queries, keys = self.first(self.first_queries, keys, asked=self.first_asked)
         attention = self.among_tokens
         positioned = queries + self.tokens
         seen = attention(attention.q_proj(positioned), attention.k_proj(positioned), attention.v_proj(queries))
-        _, keys = self.second(self.norm1(queries + seen), keys)
+        queries = self.norm1(queries + seen)
+        _, keys = self.second(queries, keys, asked=self.second.asked(queries))
         return embedding, keys.transpose(1, 2).reshape(embedding.shape)

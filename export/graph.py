@@ -8,7 +8,7 @@ What changes on the way, none of it by more than rounding:
 * what the decoder computes from its own parameters alone becomes a constant, and its last attention, of which no
   image feature depends, is left out; one decoder takes both streams as one batch,
 * the pixels' order, standard deviation and the fraction of their mean go into the first convolution,
-* the score looks only at the blocks of the map in which the highest pixels can be,
+* the score up-samples only the blocks of the map in which the highest pixels can be,
 * with `stacked`, both encoders are one of twice the width, in groups.
 """
 
@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from export.encoder import fold_encoder
 from export.folding import FoldedDecoder, fold_batch_norms, fold_pixels
+from export.scoring import Scoring
 from stlm_edge.errors import ConfigError
 from stlm_edge.network.comparison import StreamFeatures, compare, tlm_map
 from stlm_edge.network.decoder import Features, TwoWayDecoder
@@ -178,20 +179,6 @@ class Comparison(nn.Module):
         return compare(features, self.design.comparison)
 
 
-class Scoring(nn.Module):
-    """The coarse map up-sampled, and the score."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__()
-        self.size = spec.input_size
-        self.top_k = spec.top_k
-
-    def forward(self, coarse: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 1, h, w) → (N, *input_size) and (N,)."""
-        full = F.interpolate(coarse, size=self.size, mode="bilinear", align_corners=False).squeeze(1)
-        return full, top_k_mean(full, self.top_k)
-
-
 class StackedEncoders(nn.Module):
     """Two encoders of one architecture as one: their weights stacked, convolutions in groups, products in batches."""
 
@@ -252,28 +239,6 @@ def halve_linear(pixels: Tensor, size: Size) -> Tensor:
     if pixels.shape[2:] == size:
         return pixels
     return F.interpolate(pixels, size=size, mode="bilinear", align_corners=False)
-
-
-def top_k_mean(maps: Tensor, k: int) -> Tensor:
-    """Mean of the k highest pixels, without sorting all of them.
-
-    The k highest pixels lie in the k blocks with the highest maxima: a block that is not among those has k blocks
-    above it, each with a pixel at least as high.
-
-    Args:
-        maps: (N, H, W), multiples of 16.
-    Returns:
-        (N,)
-    """
-    height, width = maps.shape[1] // STRIDE, maps.shape[2] // STRIDE
-    blocks = (
-        maps.reshape(-1, height, STRIDE, width, STRIDE).transpose(2, 3).reshape(-1, height * width, STRIDE * STRIDE)
-    )
-    count = min(k, blocks.shape[1])
-    best = blocks.amax(dim=2).topk(count, dim=1).indices
-    pixels = blocks.gather(1, best.unsqueeze(2).expand(-1, -1, STRIDE * STRIDE)).flatten(1)
-    mean: Tensor = pixels.topk(k, dim=1).values.mean(dim=1)
-    return mean
 
 
 def _folded(decoder: TwoWayDecoder | None, grid: Size) -> FoldedDecoder | None:

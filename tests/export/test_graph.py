@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import train
-from export.graph import DeploymentGraph, halve_linear, top_k_mean
+from export.graph import DeploymentGraph, halve_linear
 from export.to_onnx import to_onnx
 from stlm_edge.errors import ConfigError
 from stlm_edge.imaging import resize, to_input
@@ -144,14 +144,6 @@ def test_frames_are_resized_in_the_graph_as_on_the_host(plate, frame):
 def test_frame_that_would_be_halved_by_fractions_of_pixels_is_refused(plate):
     with pytest.raises(ConfigError, match="601 x 700"):
         DeploymentGraph(Inspector(plate.network, plate.spec), frame_size=(601, 700))
-
-
-@pytest.mark.parametrize(("size", "k"), [((256, 256), 100), ((64, 96), 100), ((32, 32), 1024), ((512, 64), 1)])
-@pytest.mark.parametrize("levels", [3, 1 << 20])
-def test_mean_of_the_highest_pixels_is_exact(size, k, levels):
-    """Also where many pixels are equal."""
-    maps = torch.randint(levels, (3, *size), generator=torch.Generator().manual_seed(0)).double() / levels
-    assert torch.allclose(top_k_mean(maps, k), maps.flatten(1).topk(k).values.mean(dim=1), atol=1e-12, rtol=0)
 
 
 @torch.no_grad()
