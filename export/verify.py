@@ -22,6 +22,7 @@ from stlm_edge.errors import OutputError, VerificationError
 from stlm_edge.files import make_folder, write_text
 from stlm_edge.imaging import write_image
 from stlm_edge.sidecar import Gate, Sidecar, rewrite
+from stlm_edge.spec import ModelSpec
 
 if TYPE_CHECKING:
     import onnx
@@ -111,7 +112,7 @@ def require_blessed(engine: Path, gate: Gate) -> None:
 def would_bless(
     model: onnx.ModelProto, *, spec: ModelSpec, precision: str, reference: Answers, pictures: Iterable[Picture]
 ) -> bool:
-    """Whether a graph that is still in memory keeps within the limits of a precision; what it does not keep is logged."""
+    """Whether a graph that is in memory keeps within the limits of a precision; what it does not keep is logged."""
     with exact_answers(model, spec=spec) as answers:
         gate = examine(reference, [answers], pictures, limits=limits_of(precision)).gate(executed=False)
     if not gate.blessed:
