@@ -38,6 +38,22 @@ def onnx(checkpoint: Path, output: Path, data: Path | None) -> None:
     )
 
 
+@command.command()
+@click.argument("source", metavar="CHECKPOINT_OR_ONNX", type=PATH)
+@click.option("--data", required=True, type=PATH, help="Folder of good pictures to calibrate on.")
+@click.option("--test", type=PATH, help="Folder of pictures to measure the errors on.  [default: those of --data]")
+@click.option("--count", default=64, show_default=True, type=click.IntRange(1), help="Calibrate on so many at most.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the choice of calibration pictures.")
+@click.option("--images", default=32, show_default=True, type=click.IntRange(2), help="Measure on so many at most.")
+def sensitivity(source: Path, data: Path, test: Path | None, count: int, seed: int, images: int) -> None:
+    """Say what INT8 does to the answers, one layer class at a time."""
+    from export.sensitivity import sensitivity_table, table
+
+    rows, calibration = sensitivity_table(source, data=data, test=test, count=count, seed=seed, images=images)
+    click.echo(f"errors against FP32, scales from {calibration.images} good pictures, seed {calibration.seed}")
+    click.echo(table(rows))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     # The exporter's optimiser warns of each layer that it leaves alone; nobody can do anything about it.
