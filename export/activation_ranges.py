@@ -32,7 +32,7 @@ def measure_ranges(model: onnx.ModelProto, pictures: Iterable[Input]) -> dict[st
     Args:
         pictures: (1, H, W, 3) each, at least one.
     Returns:
-        Name of each float32 tensor that a node computes → its range; what merely moves values has none of its own.
+        Name of each float32 tensor that a node makes → its range; what merely moves values has that of its source.
     """
     import onnxruntime
 
@@ -57,4 +57,10 @@ def measure_ranges(model: onnx.ModelProto, pictures: Iterable[Input]) -> dict[st
     session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
     seen = np.array([session.run(None, {INPUT: picture}) for picture in pictures]).reshape(-1, len(names), 2)
     highest, mean = seen[..., 0].max(axis=0), seen[..., 1].mean(axis=0)
-    return {name: Range(float(highest[index]), float(mean[index])) for index, name in enumerate(names)}
+    ranges = {name: Range(float(highest[index]), float(mean[index])) for index, name in enumerate(names)}
+    for node in model.graph.node:
+        sources = [ranges[name] for name in node.input if name in ranges]
+        if node.op_type in _MOVES and sources:
+            moved = Range(max(item.highest for item in sources), sum(item.mean for item in sources) / len(sources))
+            ranges.update(dict.fromkeys(node.output, moved))
+    return ranges

@@ -1,9 +1,8 @@
 """FP16 written into a graph, with islands of FP32 where FP16 would overflow, vanish or lose too much.
 
 NVIDIA ModelOpt's AutoCast gives the same engine where it is told the same islands: at 1024 x 1024, 25 fused attentions,
-320 kernels and 3.03 GB moved in both. It takes twelve seconds to this module's one, though, writes a copy of the graph
-to a file, renames what stands at the borders, rounds 1e-12 up to 6e-8, and measures ranges on one picture by making
-every tensor an output. So the conversion is done here.
+320 kernels and 3.03 GB moved in both. It works on files, takes twelve seconds to this module's one, rounds small
+weights up to 6e-8, and needs islands told by the name of the node anyway. So the conversion is done here.
 """
 
 from __future__ import annotations
@@ -18,7 +17,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.activation_ranges import Range
 
-HIGHEST = float(np.finfo(np.float16).max) / 8
+_LARGEST = float(np.finfo(np.float16).max)
+
+HIGHEST = _LARGEST / 8
 """Largest activation that may be in FP16: an eighth of what it holds, since a defect may excite a layer more than the
 good pictures that the range was measured on, and so may the partial sums on the way to a value."""
 
@@ -59,7 +60,8 @@ def islands(model: onnx.ModelProto, ranges: Mapping[str, Range] | None) -> dict[
     """
     outputs = {value.name for value in model.graph.output}
     weights = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT}
-    unfit_weights = {name: why for name, tensor in weights.items() if (why := _unfit_weights(tensor))}
+    large = {name: why for name, tensor in weights.items() if (why := _too_large(tensor))}
+    faint = {name: why for name, tensor in weights.items() if (why := _too_faint(tensor))}
     unfit = _unfit_activations(model, ranges or {})
     fractions = _fractions_of_pixels(model)
     kept: dict[str, str] = {}
@@ -71,8 +73,9 @@ def islands(model: onnx.ModelProto, ranges: Mapping[str, Range] | None) -> dict[
         if node.op_type == "Conv" and node.input[0] in fractions:
             reasons.append("rounding pixels that are not whole numbers is the largest error of an FP16 graph")
         reasons += [unfit[name] for name in (*node.output, *node.input) if name in unfit]
+        reasons += [large[name] for name in node.input if name in large]
         if node.op_type in _MULTIPLIES:
-            reasons += [unfit_weights[name] for name in node.input if name in unfit_weights]
+            reasons += [faint[name] for name in node.input[:2] if name in faint]  # the third is added
         if reasons:
             kept[node.name] = reasons[0]
     return kept
@@ -152,7 +155,8 @@ class _Conversion:
 
     def _half_weights(self, name: str) -> str:
         if name not in self.half_weights:
-            halved = numpy_helper.to_array(self.weights[name]).astype(np.float16)
+            with np.errstate(over="ignore"):  # infinite is what it is in FP16; `islands` keeps such weights out
+                halved = numpy_helper.to_array(self.weights[name]).astype(np.float16)
             self.half_weights[name] = numpy_helper.from_array(halved, f"{name}.half")
         return f"{name}.half"
 
@@ -167,14 +171,15 @@ class _Conversion:
         )
 
 
-def _unfit_weights(tensor: onnx.TensorProto) -> str | None:
-    absolute = np.abs(numpy_helper.to_array(tensor))
-    highest = float(absolute.max(initial=0))
-    if highest > float(np.finfo(np.float16).max):
-        return f"weights reach {highest:.3g}, beyond FP16"
-    if 0 < float(absolute.mean()) < LOWEST:
-        return f"weights are {absolute.mean():.1g} on average, below FP16's normal range"
-    return None
+def _too_large(tensor: onnx.TensorProto) -> str | None:
+    highest = float(np.abs(numpy_helper.to_array(tensor)).max(initial=0))
+    return f"weights reach {highest:.3g}, beyond FP16" if highest > _LARGEST else None
+
+
+def _too_faint(tensor: onnx.TensorProto) -> str | None:
+    values = numpy_helper.to_array(tensor)
+    mean = float(np.abs(values).mean()) if values.size else 0.0
+    return f"weights are {mean:.1g} on average, below FP16's normal range" if 0 < mean < LOWEST else None
 
 
 def _unfit_activations(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> dict[str, str]:

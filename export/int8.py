@@ -108,7 +108,7 @@ def quantised_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 def _model_opt(source: Path, target: Path, pictures: Input, *, nodes: list[str], method: Method) -> None:
-    chatter = io.StringIO()
+    chatter = io.StringIO()  # what goes wrong is raised, not printed
     height, width = pictures.shape[1:3]
     try:
         with (
@@ -138,10 +138,10 @@ def _model_opt(source: Path, target: Path, pictures: Input, *, nodes: list[str],
             f"NVIDIA ModelOpt cannot be imported ({error}), expected it for INT8; pip install 'stlm-edge[int8]'"
         ) from error
     except Exception as error:  # ModelOpt and what it calls raise anything
-        said = [line for line in chatter.getvalue().splitlines() if "ERROR" in line]
+        reason = " ".join(str(error).split())
         raise EngineError(
-            f"ModelOpt cannot quantise the graph ({type(error).__name__}: {error}; {' '.join(said[-1:])}); "
-            "use --precision fp16, or report this with the version of nvidia-modelopt"
+            f"ModelOpt cannot quantise the graph ({type(error).__name__}: {reason}); use --precision fp16, or report "
+            "this with the version of nvidia-modelopt"
         ) from error
 
 

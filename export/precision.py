@@ -30,7 +30,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 RANGE_IMAGES = 16
-"""Of the calibration pictures, so many at most show which values FP16 cannot hold; there is a margin of a factor of 8."""
+"""So many pictures at most show which values FP16 cannot hold; there is a margin of a factor of eight."""
 
 INT8_CLASSES: tuple[LayerClass, ...] = tuple(name for name in QUANTISABLE if name != "depth-wise")
 """What is quantised unless asked otherwise. Convolutions in groups drift most, are 2 % of the arithmetic, and

@@ -1,0 +1,149 @@
+"""FP16 with islands of FP32."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from export.activation_ranges import measure_ranges
+from export.graph import DeploymentGraph
+from export.half import islands, to_half
+from export.rounded import rounded
+from export.to_onnx import to_onnx
+
+SIZE = (64, 96)
+HEAD = "feature_aggregation.head.conv"
+OUT = "feature_aggregation.head.out"
+
+
+def types_of(model: onnx.ModelProto) -> dict[str, int]:
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    return {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output, *graph.input)}
+
+
+def scaled_head(model: onnx.ModelProto, factor: float, channels: slice) -> onnx.ModelProto:
+    """The same function, since a ReLU lies between: some channels of one layer larger, and the next one's weights
+    smaller."""
+    scaled = onnx.ModelProto()
+    scaled.CopyFrom(model)
+    for tensor in scaled.graph.initializer:
+        values = numpy_helper.to_array(tensor).copy()
+        if tensor.name in (f"{HEAD}.weight", f"{HEAD}.bias"):
+            values[channels] *= factor
+        elif tensor.name == f"{OUT}.weight":
+            values[:, channels] /= factor
+        else:
+            continue
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    return scaled
+
+
+def test_half_graph_keeps_its_ends_and_answers(graph, pictures, run):
+    half = to_half(graph, islands(graph, measure_ranges(graph, pictures)))
+    assert half.graph.input == graph.graph.input
+    assert {value.name: value.type.tensor_type.elem_type for value in half.graph.output} == dict.fromkeys(
+        ("anomaly_map", "score"), TensorProto.FLOAT
+    )
+    for picture in pictures:
+        (wanted_map, wanted_score), (found_map, found_score) = run(graph, picture), run(rounded(half), picture)
+        assert np.abs(found_map - wanted_map).max() < 0.02
+        assert np.abs(found_score - wanted_score).max() < 0.01
+        assert not np.array_equal(found_map, wanted_map), "FP16 that changes nothing is no FP16"
+
+
+def test_products_are_in_half_and_what_overflows_is_not(graph):
+    half = to_half(graph, islands(graph, None))
+    types = types_of(half)
+    products = {n.name: types[n.output[0]] for n in half.graph.node if n.op_type in ("Conv", "MatMul")}
+    in_float = {name for name, kind in products.items() if kind == TensorProto.FLOAT}
+    assert in_float == {f"{stream}.backbone.patch_embed.conv1.conv|conv2d" for stream in ("plain", "denoising")}
+    for node in half.graph.node:
+        if node.op_type in ("LayerNormalization", "ReduceL2", "TopK", "Sigmoid", "ReduceMean"):
+            assert types[node.output[0]] == TensorProto.FLOAT, node.name
+        elif node.op_type in ("Softmax", "Gelu"):
+            assert types[node.output[0]] == TensorProto.FLOAT16, node.name
+
+
+def test_no_cast_is_made_twice_or_undone(graph):
+    half = to_half(graph, islands(graph, None))
+    casts = [node for node in half.graph.node if node.op_type == "Cast"]
+    made = Counter((node.input[0], node.attribute[0].i) for node in casts)
+    assert set(made.values()) == {1}
+    assert not {node.input[0] for node in casts} & {node.output[0] for node in casts}
+    names = [node.name for node in half.graph.node]
+    assert len(names) == len(set(names))
+    assert all("|" in name for name in names)
+
+
+def test_outlier_channel_overflows_naive_half_and_not_with_islands(graph, pictures, run):
+    outliers = scaled_head(graph, 1e7, slice(0, 4))
+    wanted, _ = run(outliers, pictures[0])
+    assert np.abs(wanted - run(graph, pictures[0])[0]).max() < 1e-4
+    naive, _ = run(
+        rounded(to_half(outliers, islands(outliers, None).keys() - {f"{HEAD}|conv2d", f"{OUT}|conv2d"})), pictures[0]
+    )
+    assert not np.isfinite(naive).all() or np.abs(naive - wanted).max() > 0.05
+
+    kept = islands(outliers, measure_ranges(outliers, pictures))
+    assert "values reach" in kept[f"{HEAD}|conv2d"]
+    assert "values reach" in kept[f"{OUT}|conv2d"]
+    found, _ = run(rounded(to_half(outliers, kept)), pictures[0])
+    assert np.abs(found - wanted).max() < 5e-3
+    assert set(kept) - set(islands(graph, measure_ranges(graph, pictures))) <= {
+        f"{HEAD}|conv2d",
+        f"{OUT}|conv2d",
+        "feature_aggregation.head|relu",
+    }
+
+
+def test_vanishing_values_are_kept(graph, pictures, run):
+    faint = scaled_head(graph, 1e-6, slice(None))
+    kept = islands(faint, measure_ranges(faint, pictures))
+    assert "values are" in kept[f"{OUT}|conv2d"]
+    found, _ = run(rounded(to_half(faint, kept)), pictures[0])
+    assert np.abs(found - run(faint, pictures[0])[0]).max() < 5e-3
+
+
+def test_weights_that_half_cannot_hold_are_kept(graph):
+    kept = islands(scaled_head(graph, 1e-8, slice(None)), None)
+    assert "weights are" in kept[f"{HEAD}|conv2d"]
+    assert "weights reach" in kept[f"{OUT}|conv2d"]
+
+
+def test_reason_for_a_layer_survives_a_transpose(graph, pictures):
+    """What is moved is as large where it arrives as where it came from."""
+    ranges = measure_ranges(graph, pictures)
+    for node in graph.graph.node:
+        if node.op_type in ("Transpose", "Reshape") and node.input[0] in ranges:
+            assert ranges[node.output[0]] == ranges[node.input[0]]
+
+
+def test_whole_pixels_free_the_first_convolution(graph):
+    whole = onnx.ModelProto()
+    whole.CopyFrom(graph)
+    (mean,) = [tensor for tensor in whole.graph.initializer if tensor.name == "pixels.mean"]
+    mean.CopyFrom(numpy_helper.from_array(np.round(numpy_helper.to_array(mean)), mean.name))
+    freed = set(islands(graph, None)) - set(islands(whole, None))
+    assert freed == {f"{stream}.backbone.patch_embed.conv1.conv|conv2d" for stream in ("plain", "denoising")}
+
+
+@pytest.mark.parametrize(
+    ("options", "max_batch", "shape"),
+    [({"streams": "stacked", "full_map": True}, 1, (1, *SIZE, 3)), ({"frame_size": (70, 130)}, 3, (2, 70, 130, 3))],
+)
+def test_other_forms_of_the_graph_convert(inspector, run, options, max_batch, shape):
+    model = to_onnx(DeploymentGraph(inspector, **options), max_batch=max_batch)
+    half = to_half(model, islands(model, None))
+    frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    assert np.abs(run(rounded(half), frames)[0] - run(model, frames)[0]).max() < 5e-3
+
+
+def test_tensorrt_fuses_every_window_attention_in_half(graph, kernels):
+    softmaxes = sum(node.name.endswith(".attn|softmax") for node in graph.graph.node)
+    built = kernels(to_half(graph, islands(graph, None)))
+    assert sum("_gemm_mha" in line for line in built) == softmaxes
+    assert not [line for line in kernels(graph) if "_gemm_mha" in line]

@@ -1,0 +1,120 @@
+"""INT8 by class, with scales from good pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from export.int8 import calibrate, quantised_nodes, quantised_only
+from export.layer_classes import layer_class
+from export.onnx_model import OPSET, SPEC_KEY, metadata
+from export.precision import INT8_CLASSES, in_half, keep, load_pictures, with_classes
+from export.rounded import rounded
+from stlm_edge.errors import EngineError
+
+
+@pytest.fixture(scope="module")
+def kept(graph, good):
+    return keep(graph, load_pictures(graph, good)[0])
+
+
+@pytest.fixture(scope="module")
+def calibration(graph, good):
+    return load_pictures(graph, good)[1]
+
+
+@pytest.fixture(scope="module")
+def calibrated(graph, good, kept):
+    return calibrate(graph, load_pictures(graph, good)[0], kept=kept)
+
+
+def test_calibration_keeps_what_the_graph_is(graph, calibrated):
+    assert metadata(calibrated)[SPEC_KEY] == metadata(graph)[SPEC_KEY]
+    assert [entry.version for entry in calibrated.opset_import if not entry.domain] == [OPSET]
+    for found, wanted in ((calibrated.graph.input, graph.graph.input), (calibrated.graph.output, graph.graph.output)):
+        assert [(value.name, value.type) for value in found] == [(value.name, value.type) for value in wanted]
+    names = {node.name for node in calibrated.graph.node}
+    assert {node.name for node in graph.graph.node} <= names
+
+
+def test_nothing_is_said_while_all_goes_well(graph, good, kept, capfd):
+    capfd.readouterr()
+    calibrate(graph, load_pictures(graph, good, count=1)[0], kept=kept)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_only_the_classes_that_were_asked_for_are_quantised(calibrated, kept, calibration):
+    model, record = with_classes(calibrated, ["neck", "MLP"], kept=kept, calibration=calibration)
+    assert {layer_class(node) for node in quantised_nodes(model)} == {"neck", "MLP"}
+    assert "int8" in record.by_class["neck"]
+    assert "int8" in record.by_class["MLP"]
+    assert sum("int8" in precision for precision in record.by_class.values()) == 2
+    assert record.calibration == calibration
+
+
+def test_both_streams_are_treated_alike(calibrated, kept, calibration):
+    model, _ = with_classes(calibrated, INT8_CLASSES, kept=kept, calibration=calibration)
+    names = {node.name for node in quantised_nodes(model)}
+    plain = {name.removeprefix("plain.") for name in names if name.startswith("plain.")}
+    assert plain == {name.removeprefix("denoising.") for name in names if name.startswith("denoising.")}
+    assert plain
+
+
+def test_weights_are_stored_in_int8_with_scales_in_half(calibrated, kept, calibration):
+    model, _ = with_classes(calibrated, INT8_CLASSES, kept=kept, calibration=calibration)
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    makers = {name: node for node in model.graph.node for name in node.output}
+    for node in quantised_nodes(model):
+        data, weights = (makers[name] for name in node.input[:2])
+        stored = tensors[weights.input[0]]
+        assert stored.data_type == TensorProto.INT8
+        assert np.abs(numpy_helper.to_array(stored).astype(int)).max() == 127
+        for dequantise in (data, weights):
+            scale = tensors[dequantise.input[1]]
+            assert scale.data_type == TensorProto.FLOAT16
+            assert numpy_helper.to_array(scale).min() > 0
+
+
+def test_shortcuts_are_not_rounded_to_int8(calibrated):
+    """ModelOpt hands the rounded values of a layer's input also to the sum at the end of its shortcut."""
+
+    def readers(model: onnx.ModelProto) -> set[str]:
+        dequantised = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+        return {node.op_type for node in model.graph.node if dequantised.intersection(node.input)}
+
+    assert "Add" in readers(calibrated), "ModelOpt has changed, and the detour is not needed any more"
+    assert readers(quantised_only(calibrated, INT8_CLASSES)) == {"Conv", "MatMul"}
+
+
+def test_no_class_is_fp16(graph, calibrated, kept, calibration, pictures, run):
+    """What remains after all quantisation is taken out answers to the bit as what never had any."""
+    without, _ = with_classes(calibrated, [], kept=kept, calibration=calibration)
+    half, _ = in_half(graph, "fp16", kept=kept, calibration=calibration)
+    for found, wanted in zip(run(rounded(without), pictures[0]), run(rounded(half), pictures[0]), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_int8_answers_nearly_alike(graph, calibrated, kept, calibration, pictures, run):
+    model, _ = with_classes(calibrated, INT8_CLASSES, kept=kept, calibration=calibration)
+    wanted, found = (np.concatenate([run(m, picture)[0] for picture in pictures]) for m in (graph, rounded(model)))
+    assert np.abs(found - wanted).max() > 1e-4
+    assert np.corrcoef(found.ravel(), wanted.ravel())[0, 1] > 0.9
+
+
+def test_tensorrt_builds_int8_with_fused_attentions(calibrated, kept, calibration, kernels):
+    model, _ = with_classes(calibrated, INT8_CLASSES, kept=kept, calibration=calibration)
+    built = kernels(model)
+    assert sum("Datatype: Int8" in line for line in built) >= len(quantised_nodes(model))
+    assert [line for line in built if "_gemm_mha" in line]
+
+
+def test_what_model_opt_cannot_do_is_one_line(graph, good, kept):
+    wrong = onnx.ModelProto()
+    wrong.CopyFrom(graph)
+    wrong.graph.node[5].op_type = "NoSuchOperation"
+    with pytest.raises(
+        EngineError, match=r"ModelOpt cannot quantise the graph \(.*NoSuchOperation.*\); use --precision fp16"
+    ):
+        calibrate(wrong, load_pictures(graph, good, count=1)[0], kept=kept)
