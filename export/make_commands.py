@@ -112,21 +112,17 @@ def engine(
     type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
     default="fp32",
     show_default=True,
-    help="bf16 needs a processor that has it, int8 needs --data.",
+    help="bf16 needs a processor that has it, int8 good pictures.",
 )
-@click.option("--data", type=PATH, help="Good pictures, which int8 is calibrated and everything but fp32 compared on.")
-@click.option("--calibration-images", type=click.IntRange(1), default=64, show_default=True, help="How many, at most.")
-@click.option("--seed", default=0, show_default=True, help="Of the choice of pictures.")
-def openvino(
-    source: Path, output: Path, precision: CpuPrecision, data: Path | None, calibration_images: int, seed: int
-) -> None:
-    """Write CHECKPOINT_OR_ONNX as an engine of OpenVINO, for machines without an NVIDIA GPU."""
-    from export.to_openvino import export_openvino
+@picture_options
+@graph_options
+def openvino(source: Path, output: Path, precision: CpuPrecision, **others: Any) -> None:
+    """Write SOURCE as an engine of OpenVINO, for machines without an NVIDIA GPU, if it gives the network's answers."""
+    from export.pipeline import export_openvino
 
-    comparison = export_openvino(source, output, precision=precision, data=data, count=calibration_images, seed=seed)
-    click.echo(f"{output}: written in {precision}")
-    for line in () if comparison is None else comparison.lines():
-        click.echo(line)
+    pictures, options = _settings(others)
+    gate = export_openvino(source, output, precision=precision, pictures=pictures, options=options)
+    click.echo(f"{output}: {precision}; {_verdict(gate)}")
 
 
 def _settings(others: dict[str, Any]) -> tuple[Pictures, GraphOptions]:

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import tempfile
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 import onnx
@@ -18,12 +18,15 @@ from export.onnx_model import spec_of
 from export.precision import INT8_CLASSES, Precision, PrecisionRecord, in_half, precision_of, with_precision
 from export.publish import publish
 from export.roofline import GPUS
-from export.sources import GraphOptions, Pictures, Source, read_source
+from export.sources import GraphOptions, Pictures, Source, float_source, read_source
 from export.to_engine import EngineSettings, build_engine
 from export.verify import record_gate, verify
 from stlm_edge.errors import ConfigError, OutputError, SpecError
 from stlm_edge.files import sha256, write_bytes
 from stlm_edge.sidecar import EngineRecord, Gate, Sidecar
+
+if TYPE_CHECKING:
+    from export.to_openvino import CpuPrecision
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +116,48 @@ def export_engine(
     return gate
 
 
+def export_openvino(
+    source: Path,
+    output: Path,
+    *,
+    precision: CpuPrecision = "fp32",
+    pictures: Pictures | None = None,
+    options: GraphOptions | None = None,
+) -> Gate | None:
+    """Write an engine of OpenVINO, its weights and its sidecar, and say whether it is faster than FP32 here.
+
+    Args:
+        source: a checkpoint, or a graph in float32, which needs neither torch nor timm.
+    Raises:
+        VerificationError: if its answers drift too far; see `publish`.
+        StlmError: if source, pictures or place cannot be used, or the processor lacks the precision.
+    """
+    from export.to_openvino import require_possible, write_openvino
+
+    _require_suffix(output, ".xml")
+    require_possible(output, precision)
+    pictures = pictures or Pictures()
+    read = float_source(source, options)
+
+    def write(path: Path) -> None:
+        write_openvino(
+            read,
+            path,
+            precision=precision,
+            good=pictures.good(),
+            count=pictures.calibration_images,
+            seed=pictures.seed,
+        )
+
+    gate = publish(output, write=write, judge=lambda path: _judge(path, read, pictures))
+    if precision != "fp32":
+        from export.cpu_speed import measure_speed
+
+        for line in measure_speed(output, read, precision=precision).lines():
+            click.echo(line)
+    return gate
+
+
 def _require_suffix(output: Path, suffix: str) -> None:
     if output.suffix != suffix:
         raise OutputError(f"{output} has the suffix {output.suffix!r}, expected {suffix}; rename the output")
@@ -146,8 +191,10 @@ def _judge(engine: Path, source: Source, pictures: Pictures) -> Gate | None:
     """The verdict on an engine that is not in its place yet, also in its sidecar; None if there is nothing to say."""
     reference = pictures.reference
     if reference is None:
-        changed = Sidecar.read(engine).engine.precision != source.precision
-        reference = source.path if source.is_checkpoint or changed else None
+        record = Sidecar.read(engine).engine
+        # A plan in the precision of a given graph is compared with nothing: the graph would vouch for itself.
+        differs = record.precision != source.precision or record.flavour == "openvino"
+        reference = source.path if source.is_checkpoint or differs else None
     if reference is not None:
         return verify(
             engine,

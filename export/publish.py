@@ -26,7 +26,8 @@ def publish(output: Path, *, write: Callable[[Path], None], judge: Callable[[Pat
     Returns:
         The verdict, which is no refusal.
     Raises:
-        VerificationError: if it is refused; the engine stays under `unblessed_name`, and what was at `output` as it was.
+        VerificationError: if it is refused; the engine stays under `unblessed_name`, and what was at `output` as it
+            was.
         StlmError: if it cannot be written or judged.
     """
     make_folder(output.parent)

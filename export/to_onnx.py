@@ -12,7 +12,7 @@ import torch
 
 from export.graph import DeploymentGraph
 from export.onnx_model import INPUT, OPSET, OUTPUTS, write_spec
-from stlm_edge.errors import EngineError
+from stlm_edge.errors import ConfigError, EngineError
 from stlm_edge.spec import ModelSpec
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -29,6 +29,7 @@ def to_onnx(graph: DeploymentGraph, *, max_batch: int = 1) -> onnx.ModelProto:
         and `full_map` (N, *input_size) float32 if the graph has one. The specification stands in `metadata_props`.
         Nodes are named `module.path|operation`.
     Raises:
+        ConfigError: if stacked streams are to take several pictures at once.
         EngineError: if the exporter gives nothing, or a graph of other shapes.
     """
     spec = dataclasses.replace(
@@ -38,6 +39,11 @@ def to_onnx(graph: DeploymentGraph, *, max_batch: int = 1) -> onnx.ModelProto:
         max_batch=max_batch,
         full_map=graph.full_map,
     )
+    if graph.both is not None and max_batch > 1:
+        raise ConfigError(
+            f"found --streams stacked and --max-batch {max_batch}; stacking saves launches where one picture at a time "
+            "leaves a GPU idle, so it goes with a batch of 1: leave one of the two out"
+        )
     names = OUTPUTS if graph.full_map else OUTPUTS[:2]
     # A batch of one as an example would be taken for a constant.
     example = torch.zeros((min(max_batch, 2), *spec.picture_size, 3), dtype=torch.uint8)
