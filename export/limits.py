@@ -24,8 +24,8 @@ LIMITS = {
         max_metric_drift=0.01,
     ),
     "fp16": Limits(
-        max_map_error=0.04,
-        p99_map_error=0.008,
+        max_map_error=0.06,
+        p99_map_error=0.016,
         min_map_correlation=0.99995,
         max_score_error=0.02,
         min_rank_correlation=0.9995,
@@ -48,8 +48,9 @@ and fewer bits (`stlm` at 224 x 224 and `stlm-tiny` at 256 x 256, on 40 and 124 
     5                     0.220 0.290  0.0530 0.0800  0.0025   0.0024    0.200 0.100  0.0054 0.0019  1.90 0.68
 
 The last is the largest drift of a metric in points, but for one pair of pictures that changed places. The limits of
-FP16 lie two to ten times above what FP16 does, and mostly below what 7 bits do; those of INT8 between 6 and 5 bits.
-BF16 has 7, too few for the limits of FP16.
+FP16 lie four to ten times above what FP16 does there, which leaves room for networks whose maps are less decided (the
+pretrained one of the plate: 99th percentile 0.008); its correlation and rank are below what 7 bits do. Those of INT8
+lie between 6 and 5 bits. BF16 has 7, too few for the limits of FP16.
 """
 
 _ROUNDING = 1e-9

@@ -51,6 +51,7 @@ def export_onnx(
     """
     _require_suffix(output, ".onnx")
     pictures = pictures or Pictures()
+    pictures.require_usable()
     read = read_source(source, options)
     if not read.is_checkpoint and precision == read.precision:
         raise ConfigError(f"{source} is in {precision} already, so there is nothing to export; copy it")
@@ -96,6 +97,7 @@ def export_engine(
     """
     _require_suffix(output, ".plan")
     settings, pictures = settings or EngineSettings(), pictures or Pictures()
+    pictures.require_usable()
     read = read_source(source, options)
     precision = precision or read.precision
     model, record = _in_precision(read, precision, pictures, classes)
@@ -137,6 +139,7 @@ def export_openvino(
     _require_suffix(output, ".xml")
     require_possible(output, precision)
     pictures = pictures or Pictures()
+    pictures.require_usable()
     read = float_source(source, options)
 
     def write(path: Path) -> None:

@@ -33,7 +33,12 @@ def publish(output: Path, *, write: Callable[[Path], None], judge: Callable[[Pat
     make_folder(output.parent)
     beside = unblessed_name(output)
     write(beside)
-    gate = judge(beside)
+    try:
+        gate = judge(beside)
+    except BaseException:  # not refused but not judged: nothing to look at
+        for path in _files(beside):
+            path.unlink(missing_ok=True)
+        raise
     if gate is not None and not gate.blessed:
         raise VerificationError(
             f"{output} is NOT BLESSED ({'; '.join(gate.objections[:3])}{' …' if len(gate.objections) > 3 else ''}); "

@@ -10,7 +10,9 @@ import onnx
 
 from export.calibration import COUNT, has_good_pictures
 from export.onnx_model import read_model
+from export.pictures import find_samples
 from export.precision import Precision, precision_of
+from stlm_edge.datasets.listing import require_folder
 from stlm_edge.errors import ConfigError, EngineError
 from stlm_edge.spec import Size
 
@@ -54,6 +56,13 @@ class Pictures:
     seed: int = 0
     worst: Path | None = None
     reference: Path | None = None
+
+    def require_usable(self) -> None:
+        """Before minutes of work: raises `DataError` if there are no pictures where they were said to be."""
+        if self.data is not None:
+            find_samples(self.data, self.category)
+        if self.calibration is not None:
+            require_folder(self.calibration)
 
     def good(self) -> Path | None:
         """Where good pictures are that ranges can be measured on."""

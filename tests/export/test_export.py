@@ -11,13 +11,8 @@ import pytest
 import torch
 
 from export.__main__ import main
-from export.graph import DeploymentGraph
-from export.onnx_model import INPUT, OPSET, SPEC_KEY, spec_of
-from export.pictures import synthetic
-from export.to_onnx import to_onnx
-from export.verify import verify_export
+from export.onnx_model import INPUT, OPSET, SPEC_KEY
 from runtime.detector import Detector
-from stlm_edge.errors import VerificationError
 from stlm_edge.imaging import resize_map, to_input
 from stlm_edge.network.checkpoint import Checkpoint, load, save
 from stlm_edge.network.design import Design
@@ -96,6 +91,9 @@ def test_sidecar_has_spec_and_record(engine, inspector):
     sidecar = Sidecar.read(engine)
     assert sidecar.spec == dataclasses.replace(inspector.spec, map_size=GRID)
     assert sidecar.engine.precision == "fp32"
+    assert sidecar.engine.gate is not None
+    assert sidecar.engine.gate.blessed
+    assert sidecar.engine.gate.drifts[0].images == 8
     assert json.loads(Sidecar.path_for(engine).read_text())["spec"]["category"] == "plate"
 
 
@@ -107,17 +105,6 @@ def test_pictures_of_the_user_are_compared_on(checkpoint, tmp_path, capsys):
     output = tmp_path / "out" / "plate.onnx"
     assert main(["onnx", str(checkpoint), "-o", str(output), "--data", str(tmp_path)]) == 0
     assert "on 3 pictures" in capsys.readouterr().out
-
-
-@torch.no_grad()
-def test_graph_that_answers_differently_is_refused(inspector, tmp_path):
-    model = to_onnx(DeploymentGraph(inspector))
-    (weight,) = [item for item in model.graph.initializer if item.name.endswith("feature_aggregation.head.out.bias")]
-    weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) + 0.01, weight.name))
-    path = tmp_path / "altered.onnx"
-    onnx.save(model, path)
-    with pytest.raises(VerificationError, match=r"differ \(onnxruntime: largest map error is"):
-        verify_export(inspector, path, synthetic(SIZE), spec=spec_of(model, path))
 
 
 @pytest.mark.parametrize(

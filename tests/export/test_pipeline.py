@@ -1,0 +1,248 @@
+"""From a checkpoint to a blessed plan in one command, and again from the graph that lies beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from export.__main__ import main
+from export.kernels import read_kernels
+from export.limits import LIMITS
+from export.onnx_model import read_model
+from export.precision import precision_of
+from export.publish import unblessed_name
+from runtime.backends import open_engine
+from runtime.detector import Detector
+from stlm_edge.errors import EngineError
+from stlm_edge.files import sha256
+from stlm_edge.plans import kept_graph
+from stlm_edge.sidecar import Sidecar
+from stlm_edge.synthetic import write_dataset
+
+from .tiny import PLATE
+
+pytest.importorskip("tensorrt_rtx")
+
+TARGET = ("--target", "sm86")
+
+
+@pytest.fixture(scope="module")
+def source() -> Path:
+    """A checkpoint at the size it was trained for."""
+    return PLATE
+
+
+@pytest.fixture(scope="module")
+def graph(source, data, tmp_path_factory) -> Path:
+    """Its graph in float32, traced once."""
+    path = tmp_path_factory.mktemp("graph") / "plate.onnx"
+    assert main(["onnx", str(source), "-o", str(path), "--data", str(data)]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """A part in MVTec AD's layout: 6 good training, 4 good and 4 defective test pictures."""
+    root = tmp_path_factory.mktemp("data")
+    write_dataset(root, train=6, test_good=4, test_defective_per_kind=1, size=(256, 256), seed=7, category="plate")
+    return root / "plate"
+
+
+@pytest.fixture(scope="module")
+def plan(source, data, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("plan") / "plate.plan"
+    assert main(["engine", str(source), "-o", str(path), "--precision", "fp16", *TARGET, "--data", str(data)]) == 0
+    return path
+
+
+def copied(plan: Path, folder: Path) -> Path:
+    for path in plan.parent.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder / plan.name
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_checkpoint_becomes_a_plan_with_all_that_belongs_to_it(plan):
+    names = {path.name for path in plan.parent.iterdir()}
+    assert names == {"plate.plan", "plate.plan.json", "plate.plan.onnx", "plate.plan.kernels.json"}
+    sidecar = Sidecar.read(plan)
+    record, gate = sidecar.engine, sidecar.engine.gate
+    assert (record.flavour, record.device, record.precision) == ("tensorrt-rtx", "sm86", "fp16")
+    assert (record.engine_sha256, record.onnx_sha256) == (sha256(plan), sha256(kept_graph(plan)))
+    assert record.precision_by_class["MLP"] == "fp16+fp32"
+    assert record.calibration is not None
+    assert record.calibration.images == 6
+    assert gate is not None
+    assert gate.blessed
+    assert not gate.executed
+    assert gate.reference == "pytorch"
+    assert [drift.backend for drift in gate.drifts][-1] == "rounded to float16"
+    assert all(drift.images == 8 and drift.image_auroc_drift is not None for drift in gate.drifts)
+    assert read_kernels(plan).kernels
+
+
+def test_plan_is_built_again_without_torch_and_modelopt(plan, tmp_path):
+    """As a Jetson does, from the graph that lies beside the plan; the verdict on the graph comes along."""
+    path = copied(plan, tmp_path)
+    before = Sidecar.read(path).engine
+    missing = "torch", "timm", "segment_anything", "modelopt", "onnxruntime", "openvino", "nncf", "matplotlib"
+    code = (
+        f"import sys\nfor name in {missing!r}: sys.modules[name] = None\n"
+        "from export.__main__ import main\n"
+        f"sys.exit(main(['engine', {str(kept_graph(path))!r}, '-o', {str(path)!r}, '--target', 'sm89']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    record = Sidecar.read(path).engine
+    assert record.device == "sm89"
+    assert record.gate == before.gate
+    assert (record.onnx_sha256, record.precision_by_class) == (before.onnx_sha256, before.precision_by_class)
+
+
+def test_graph_of_which_nothing_is_known_makes_a_plan_that_is_not_blessed(plan, tmp_path, caplog):
+    graph, path = tmp_path / "stray.onnx", tmp_path / "stray.plan"
+    graph.write_bytes(kept_graph(plan).read_bytes())
+    assert main(["engine", str(graph), "-o", str(path), *TARGET]) == 0
+    assert Sidecar.read(path).engine.gate is None
+    assert "NOT COMPARED" in caplog.text
+
+
+def test_refused_engine_stands_beside_its_place_and_the_old_one_stays(graph, data, plan, tmp_path, monkeypatch, capsys):
+    path = copied(plan, tmp_path)
+    before = files(tmp_path)
+    strict = dataclasses.replace(LIMITS["fp16"], max_map_error=1e-9)
+    monkeypatch.setitem(LIMITS, "fp16", strict)
+    arguments = ["--precision", "fp16", *TARGET, "--data", str(data)]
+    assert main(["engine", str(graph), "-o", str(path), *arguments]) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "is NOT BLESSED" in errors[0]
+    assert "plate.unblessed.plan" in errors[0]
+    after = files(tmp_path)
+    assert {name: after[name] for name in before} == before
+    refused = Sidecar.read(unblessed_name(path)).engine
+    assert refused.gate is not None
+    assert not refused.gate.blessed
+
+
+def test_what_cannot_be_judged_leaves_nothing(graph, plan, tmp_path, capsys):
+    path = copied(plan, tmp_path)
+    before = files(tmp_path)
+    broken = tmp_path.parent / f"{tmp_path.name}-broken"
+    broken.mkdir()
+    (broken / "a.png").write_bytes(b"no picture")
+    assert main(["engine", str(graph), "-o", str(path), "--precision", "fp16", *TARGET, "--data", str(broken)]) == 1
+    assert "a.png" in capsys.readouterr().err
+    assert files(tmp_path) == before
+
+
+def test_plan_does_not_run_here_and_says_how_to_build_it_again(plan):
+    with pytest.raises(EngineError, match="does not run yet"):
+        open_engine(plan)
+
+
+def test_recalibrated_threshold_is_not_lost_without_a_word(plan, tmp_path, caplog):
+    path = copied(plan, tmp_path)
+    sidecar = Sidecar.read(path)
+    threshold = dataclasses.replace(sidecar.spec.require_threshold(), value=0.123, previous=0.5)
+    dataclasses.replace(sidecar, spec=dataclasses.replace(sidecar.spec, threshold=threshold)).write(path)
+    assert main(["engine", str(kept_graph(path)), "-o", str(path), *TARGET]) == 0
+    assert "had the threshold 0.123" in caplog.text
+
+
+def test_graph_in_half_precision_runs_on_processors_and_becomes_a_plan(graph, data, tmp_path):
+    half = tmp_path / "half.onnx"
+    assert main(["onnx", str(graph), "-o", str(half), "--precision", "fp16", "--data", str(data)]) == 0
+    written = precision_of(read_model(half))
+    assert written is not None
+    assert written.precision == "fp16"
+    assert {kept.layer_class for kept in written.kept} >= {"comparison", "score", "pixels"}
+    with Detector.open(half) as detector:
+        assert detector.spec.category == "plate"
+    assert main(["engine", str(half), "-o", str(tmp_path / "half.plan"), *TARGET]) == 0
+    gate = Sidecar.read(tmp_path / "half.plan").engine.gate
+    assert gate is not None
+    assert gate.blessed
+
+
+def test_quantises_as_much_as_the_gate_accepts(graph, data, tmp_path, caplog, capsys):
+    path = tmp_path / "int8.plan"
+    assert main(["engine", str(graph), "-o", str(path), "--precision", "int8", *TARGET, "--data", str(data)]) == 0
+    record = Sidecar.read(path).engine
+    assert record.precision == "int8"
+    assert any("int8" in precision for precision in record.precision_by_class.values())
+    assert record.gate is not None
+    assert record.gate.blessed
+    assert "what INT8 does to each layer class" in caplog.text
+    assert "expected to be faster than FP16" in capsys.readouterr().out
+
+
+def test_only_named_classes_are_quantised(graph, data, tmp_path):
+    path = tmp_path / "decoder.onnx"
+    arguments = ["--precision", "int8", "--int8-classes", "decoder", "--data", str(data)]
+    assert main(["onnx", str(graph), "-o", str(path), *arguments]) == 0
+    by_class = Sidecar.read(path).engine.precision_by_class
+    assert {name for name, precision in by_class.items() if "int8" in precision} == {"decoder"}
+
+
+def test_frames_are_resized_in_the_engine(source, tmp_path, capsys):
+    path = tmp_path / "frames.plan"
+    arguments = ["--frame-size", "512x384", "--precision", "fp16", *TARGET]
+    assert main(["engine", str(source), "-o", str(path), *arguments]) == 0
+    assert "resize in the graph" in capsys.readouterr().out
+    assert Sidecar.read(path).spec.frame_size == (512, 384)
+
+
+@pytest.mark.parametrize("form", [["--streams", "stacked"], ["--max-batch", "3", "--full-map"]], ids=" ".join)
+def test_other_forms_of_the_graph(source, tmp_path, form):
+    path = tmp_path / "plate.plan"
+    assert main(["engine", str(source), "-o", str(path), *form, "--precision", "fp16", *TARGET]) == 0
+    spec = Sidecar.read(path).spec
+    assert (spec.max_batch, spec.full_map) == ((3, True) if "--max-batch" in form else (1, False))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["{source}", "-o", "a.onnx"], "expected .plan"),
+        (["{source}", "-o", "a.plan", "--data", "nowhere"], "nowhere"),
+        (["{graph}", "-o", "a.plan", "--precision", "int8"], "needs good pictures"),
+        (["{graph}", "-o", "a.plan", "--target", "sm1"], "sm1"),
+        (["{graph}", "-o", "a.plan", "--timing-cache", "a.cache"], "timing cache"),
+        (["{source}", "-o", "a.plan", "--frame-size", "513x512"], "513 x 512"),
+        (["{source}", "-o", "a.plan", "--max-batch", "2", "--streams", "stacked"], "leave one of the two out"),
+        (["{half}", "-o", "a.plan", "--precision", "int8"], "is in fp16"),
+        (["{half}", "-o", "a.plan", "--max-batch", "2"], "its form is settled"),
+        (["{graph}", "-o", "/dev/null/a.plan"], "cannot write"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(source, graph, plan, tmp_path, monkeypatch, capsys, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    filled = [argument.format(source=source, graph=graph, half=kept_graph(plan)) for argument in arguments]
+    assert main(["engine", *filled]) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert words in errors[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_layer_class_is_wrong_usage(source, capsys):
+    assert main(["engine", str(source), "-o", "a.plan", "--precision", "int8", "--int8-classes", "head"]) == 2
+    assert "no layer class 'head'" in capsys.readouterr().err
+
+
+def test_edited_sidecar_is_refused(plan, tmp_path, capsys):
+    path = copied(plan, tmp_path)
+    content = json.loads(Sidecar.path_for(path).read_text())
+    content["spec"]["threshold"]["value"] = 0.01
+    Sidecar.path_for(path).write_text(json.dumps(content))
+    assert main(["verify", str(path), "--reference", "a.onnx", "--data", "."]) == 1
+    assert "edited or damaged" in capsys.readouterr().err
