@@ -102,13 +102,13 @@ def _draw_bars(axes: Axes, report: Report) -> None:
         shares = [100 * row.floor_ms[name] / report.total.floor_ms[name] for name in names]
         axes.barh(names, shares, left=left, color=_COLOURS[row.name], edgecolor="white", label=row.name)
         for index, (start, share) in enumerate(zip(left, shares, strict=True)):
-            if share >= 7:
+            text = f"{row.floor_ms[names[index]]:.2g}"
+            if share >= 2 * len(text):  # narrower, the figure would run into its neighbours
                 dark = row.name in ("stage 2", "stage 3", "encoders", "other")
-                text = f"{row.floor_ms[names[index]]:.2g}"
                 axes.text(start + share / 2, index, text, ha="center", va="center", color="w" if dark else "k")
         left = [start + share for start, share in zip(left, shares, strict=True)]
     for index, name in enumerate(names):
-        axes.text(101, index, f"{report.total.floor_ms[name]:.2f} ms", va="center", fontweight="bold")
+        axes.text(101, index, f"{report.total.floor_ms[name]:.3g} ms", va="center", fontweight="bold")
     axes.invert_yaxis()
     axes.set(xlim=(0, 118), xlabel="% of the floor; figures are ms", title="Floor by stage")
     axes.set_xticks(range(0, 101, 20))

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 from export.flops import node_flops
 from export.graph import DeploymentGraph
 from export.kernels import Kernel
+from export.onnx_model import write_spec
 from export.plan_log import kernel_table, parse_kernels
 from export.to_onnx import to_onnx
 from stlm_edge.errors import EngineError
@@ -30,10 +31,12 @@ def recorded() -> dict[str, Kernel]:
     return {kernel.name: kernel for kernel in parse_kernels([LOG.read_text()])}
 
 
+SPEC = ModelSpec("plate", "stlm-tiny", input_size=(64, 96), map_size=(64, 96), weights_sha256="0")
+
+
 def inspector() -> Inspector:
     torch.manual_seed(0)
-    spec = ModelSpec("plate", "stlm-tiny", input_size=(64, 96), map_size=(64, 96), weights_sha256="0")
-    return Inspector(Stlm(ARCHITECTURES["stlm-tiny"]).eval(), spec).eval()
+    return Inspector(Stlm(ARCHITECTURES["stlm-tiny"]).eval(), SPEC).eval()
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +61,9 @@ def attention(batch: int | str = 1) -> onnx.ModelProto:
     inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT16, shape) for name in "qkv"]
     outputs = [helper.make_tensor_value_info("attended", TensorProto.FLOAT16, shape)]
     graph = helper.make_graph(nodes, "attention", inputs, outputs)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    write_spec(model, SPEC)  # the builder wants one
+    return model
 
 
 def test_recorded_kernels_are_read_and_synchronisation_is_none(recorded):

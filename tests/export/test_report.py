@@ -140,6 +140,11 @@ def test_missing_plan_is_refused(tmp_path):
         read_kernels(tmp_path / "none.plan")
 
 
+def test_graph_instead_of_its_plan_is_refused(tmp_path, capsys):
+    assert main(["report", str(tmp_path / "stlm.onnx")]) == 1
+    assert "expected .plan" in capsys.readouterr().err
+
+
 def test_kernels_of_another_plan_are_refused(plan):
     plan.write_bytes(b"another plan")
     with pytest.raises(EngineError, match="lists the kernels of a plan with SHA-256"):
