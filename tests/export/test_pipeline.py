@@ -107,12 +107,12 @@ def test_plan_is_built_again_without_torch_and_modelopt(plan, tmp_path):
     assert (record.onnx_sha256, record.precision_by_class) == (before.onnx_sha256, before.precision_by_class)
 
 
-def test_graph_of_which_nothing_is_known_makes_a_plan_that_is_not_blessed(plan, tmp_path, caplog):
+def test_graph_of_which_nothing_is_known_makes_a_plan_that_is_not_blessed(plan, tmp_path, capsys):
     graph, path = tmp_path / "stray.onnx", tmp_path / "stray.plan"
     graph.write_bytes(kept_graph(plan).read_bytes())
     assert main(["engine", str(graph), "-o", str(path), *TARGET]) == 0
     assert Sidecar.read(path).engine.gate is None
-    assert "NOT COMPARED" in caplog.text
+    assert "NOT COMPARED" in capsys.readouterr().err
 
 
 def test_refused_engine_stands_beside_its_place_and_the_old_one_stays(graph, data, plan, tmp_path, monkeypatch, capsys):
@@ -149,13 +149,13 @@ def test_plan_does_not_run_here_and_says_how_to_build_it_again(plan):
         open_engine(plan)
 
 
-def test_recalibrated_threshold_is_not_lost_without_a_word(plan, tmp_path, caplog):
+def test_recalibrated_threshold_is_not_lost_without_a_word(plan, tmp_path, capsys):
     path = copied(plan, tmp_path)
     sidecar = Sidecar.read(path)
     threshold = dataclasses.replace(sidecar.spec.require_threshold(), value=0.123, previous=0.5)
     dataclasses.replace(sidecar, spec=dataclasses.replace(sidecar.spec, threshold=threshold)).write(path)
     assert main(["engine", str(kept_graph(path)), "-o", str(path), *TARGET]) == 0
-    assert "had the threshold 0.123" in caplog.text
+    assert "had the threshold 0.123" in capsys.readouterr().err
 
 
 def test_graph_in_half_precision_runs_on_processors_and_becomes_a_plan(graph, data, tmp_path):
@@ -173,7 +173,7 @@ def test_graph_in_half_precision_runs_on_processors_and_becomes_a_plan(graph, da
     assert gate.blessed
 
 
-def test_quantises_as_much_as_the_gate_accepts(graph, data, tmp_path, caplog, capsys):
+def test_quantises_as_much_as_the_gate_accepts(graph, data, tmp_path, capsys):
     path = tmp_path / "int8.plan"
     assert main(["engine", str(graph), "-o", str(path), "--precision", "int8", *TARGET, "--data", str(data)]) == 0
     record = Sidecar.read(path).engine
@@ -181,8 +181,9 @@ def test_quantises_as_much_as_the_gate_accepts(graph, data, tmp_path, caplog, ca
     assert any("int8" in precision for precision in record.precision_by_class.values())
     assert record.gate is not None
     assert record.gate.blessed
-    assert "what INT8 does to each layer class" in caplog.text
-    assert "expected to be faster than FP16" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "what INT8 does to each layer class" in printed.err
+    assert "expected to be faster than FP16" in printed.out
 
 
 def test_only_named_classes_are_quantised(graph, data, tmp_path):
@@ -202,9 +203,10 @@ def test_frames_are_resized_in_the_engine(source, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("form", [["--streams", "stacked"], ["--max-batch", "3", "--full-map"]], ids=" ".join)
-def test_other_forms_of_the_graph(source, tmp_path, form):
+def test_other_forms_of_the_graph(source, data, tmp_path, form):
     path = tmp_path / "plate.plan"
-    assert main(["engine", str(source), "-o", str(path), *form, "--precision", "fp16", *TARGET]) == 0
+    arguments = ["--precision", "fp16", *TARGET, "--data", str(data)]
+    assert main(["engine", str(source), "-o", str(path), *form, *arguments]) == 0
     spec = Sidecar.read(path).spec
     assert (spec.max_batch, spec.full_map) == ((3, True) if "--max-batch" in form else (1, False))
 
