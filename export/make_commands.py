@@ -82,7 +82,7 @@ def engine(
 
     settings = EngineSettings(
         flavour=flavour,
-        targets=tuple(dict.fromkeys(target.lower().split(","))) if target else (),
+        targets=() if target is None else tuple(dict.fromkeys(part.strip().lower() for part in target.split(","))),
         workspace_mib=workspace,
         timing_cache=timing_cache,
     )

@@ -103,7 +103,10 @@ def read_source(path: Path, options: GraphOptions | None = None) -> Source:
         if options not in (None, GraphOptions()):
             raise ConfigError(f"{path} is a graph already, its form is settled; give its checkpoint to shape it anew")
         model = read_model(path)
-        record = precision_of(model)
+        try:
+            record = precision_of(model)
+        except EngineError as error:
+            raise EngineError(f"{path}: {error}") from None
         return Source(path, model, "fp32" if record is None else record.precision, f"onnx {onnx.__version__}", False)
     return _trace(path, options or GraphOptions())
 

@@ -31,11 +31,9 @@ _REFRESH_S = 0.2
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """How a plan is built.
+    """How a plan is built. Its precision is that of the graph: written into it before, never chosen by the build.
 
     Attributes:
-        precision: what the graph must be in (`fp32`, `fp16`, `int8`); None to take it as it is. Precision is written
-            into a graph before, never chosen by the build.
         flavour: which TensorRT builds.
         targets: compute capabilities to build for (`sm86`); none for the GPU of this machine with TensorRT, for every
             GPU from compute capability 8.0 on with TensorRT-RTX.
@@ -43,7 +41,6 @@ class EngineSettings:
         timing_cache: file of kernel timings that is read if it is there and written again; TensorRT only.
     """
 
-    precision: str | None = None
     flavour: FlavourChoice = "auto"
     targets: tuple[str, ...] = ()
     workspace_mib: int | None = None
@@ -73,11 +70,6 @@ def build_engine(
     spec = spec_of(model, onnx_path)
     written = precision_of(model)
     precision = "fp32" if written is None else written.precision
-    if settings.precision not in (None, precision):
-        raise EngineError(
-            f"{onnx_path} is in {precision}, found --precision {settings.precision}; leave it out, or write the graph "
-            "in that precision first, from the checkpoint: TensorRT does not change the precision of a graph"
-        )
     flavour = find_flavour(settings.flavour)
     device = flavour.device(settings.targets, gpu=find_gpu())
     timings = _read_timings(settings.timing_cache, flavour)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 import resource
 import signal
@@ -26,6 +25,7 @@ import export.to_engine
 from export.__main__ import main
 from export.graph import DeploymentGraph
 from export.onnx_model import OPSET, PRECISION_KEY, SPEC_KEY, set_metadata, write_spec
+from export.precision import PrecisionRecord
 from export.tensorrt_callbacks import process_logger
 from export.tensorrt_flavour import find_flavour
 from export.to_engine import EngineSettings, build_engine
@@ -119,7 +119,8 @@ def error_line(capsys) -> str:
 
 
 def test_plan_is_raw_and_its_sidecar_and_graph_lie_beside_it(plan, graph):
-    assert sorted(path.name for path in plan.parent.iterdir()) == ["plate.plan", "plate.plan.json", "plate.plan.onnx"]
+    suffixes = ["", ".json", ".kernels.json", ".onnx"]
+    assert sorted(path.name for path in plan.parent.iterdir()) == [f"plate.plan{suffix}" for suffix in suffixes]
     assert plan.read_bytes()[1:4] == b"trt", "TensorRT's own header comes first"
     assert kept_graph(plan).read_bytes() == graph.read_bytes()
     record = Sidecar.read(plan).engine
@@ -221,7 +222,6 @@ def test_workspace_that_is_too_small_says_so_and_leaves_nothing(graph, tmp_path,
         (["plate.plan", "--target", ""], "found --target , TensorRT-RTX"),
         (["plate.plan", "--target", "sm86,rtx3090"], "builds for sm75, sm80, sm86, sm89, sm120, sm121"),
         (["plate.plan", "--flavour", "tensorrt"], "found no TensorRT, expected one to build a plan"),
-        (["plate.plan", "--precision", "fp16"], "is in fp32, found --precision fp16"),
         (["plate.plan", "--timing-cache", "timings"], "has no timing cache; found --timing-cache timings"),
         (["/dev/null/plate.plan"], "cannot write"),
     ],
@@ -258,7 +258,7 @@ def altered(model: onnx.ModelProto, case: str) -> bytes:
         ("truncated", "is truncated or not an ONNX file"),
         ("no spec", "has no stlm_edge.spec in its metadata"),
         ("other opset", "has opset 21, expected 20"),
-        ("damaged precision", "has a damaged stlm_edge.precision"),
+        ("damaged precision", "stlm_edge.precision cannot be read"),
         ("unknown operation", "cannot read the graph"),
     ],
 )
@@ -275,14 +275,10 @@ def test_graph_that_cannot_be_used_is_one_line_and_leaves_nothing(graph, tmp_pat
 
 def test_precision_in_the_graph_is_the_plans(graph, tmp_path):
     model = onnx.load(graph)
-    set_metadata(model, PRECISION_KEY, json.dumps({"precision": "fp16"}))
+    set_metadata(model, PRECISION_KEY, PrecisionRecord("fp16", {"MLP": "fp16"}).to_json())
     onnx.save(model, tmp_path / "half.onnx")
-    with pytest.raises(EngineError, match="is in fp16, found --precision fp32"):
-        build_engine(
-            tmp_path / "half.onnx", tmp_path / "plate.plan", settings=dataclasses.replace(SM86, precision="fp32")
-        )
-    settings = dataclasses.replace(SM86, precision="fp16")
-    assert build_engine(tmp_path / "half.onnx", tmp_path / "plate.plan", settings=settings).engine.precision == "fp16"
+    record = build_engine(tmp_path / "half.onnx", tmp_path / "plate.plan", settings=SM86).engine
+    assert (record.precision, record.precision_by_class) == ("fp16", {"MLP": "fp16"})
 
 
 def test_ctrl_c_during_the_build_cancels_it_and_leaves_the_old_engine(graph, plan, tmp_path, caplog):
