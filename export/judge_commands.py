@@ -11,7 +11,7 @@ from export.options import PATH
 from stlm_edge.spec import FALSE_ALARM_RATE
 
 if TYPE_CHECKING:
-    from export.calibrate import Method
+    from export.gate.calibrate import Method
 
 
 @click.command()
@@ -32,8 +32,8 @@ def verify(
     json_file: Path | None,
 ) -> None:
     """Compare ENGINE with its network, and bless it in its sidecar or not."""
-    from export.verify import require_blessed
-    from export.verify import verify as run_gate
+    from export.gate.verify import require_blessed
+    from export.gate.verify import verify as run_gate
 
     gate = run_gate(
         engine,
@@ -66,7 +66,7 @@ def verify(
 )
 def calibrate(engine: Path, data: Path, category: str | None, method: Method, false_alarm_rate: float | None) -> None:
     """Choose the threshold of ENGINE by its own scores, and change it in its sidecar."""
-    from export.calibrate import calibrate as run_calibration
+    from export.gate.calibrate import calibrate as run_calibration
 
     if method == "f1" and false_alarm_rate is not None:
         raise click.UsageError("--false-alarm-rate goes with --method good-quantile; --method f1 needs none")
@@ -85,7 +85,7 @@ def calibrate(engine: Path, data: Path, category: str | None, method: Method, fa
 @click.option("--images", default=32, show_default=True, type=click.IntRange(2), help="Measure on so many at most.")
 def sensitivity(source: Path, data: Path, test: Path | None, count: int, seed: int, images: int) -> None:
     """Say what INT8 does to the answers, one layer class at a time."""
-    from export.sensitivity import sensitivity_table, table
+    from export.precision.sensitivity import sensitivity_table, table
 
     rows, calibration = sensitivity_table(source, data=data, test=test, count=count, seed=seed, images=images)
     click.echo(f"errors against FP32, scales from {calibration.images} good pictures, seed {calibration.seed}")
@@ -104,6 +104,6 @@ def sensitivity(source: Path, data: Path, test: Path | None, count: int, seed: i
 @click.option("--output", "-o", type=PATH, help="Also draw it, as .png.")
 def report(plan: Path, gpu: tuple[str, ...], launch_us: float, json_path: Path | None, output: Path | None) -> None:
     """Tell what the kernels of PLAN move and compute, and how fast it can be at best; needs no GPU."""
-    from export.report import report_plan
+    from export.plan.report import report_plan
 
     click.echo(report_plan(plan, gpus=gpu, launch_us=launch_us, json_path=json_path, picture=output))

@@ -11,11 +11,11 @@ from export.options import PATH, class_option, graph_options, picture_options
 from stlm_edge.plans import TITLES
 
 if TYPE_CHECKING:
+    from export.openvino.write import CpuPrecision
     from export.pipeline import Classes
-    from export.precision import Precision
+    from export.plan.flavour import FlavourChoice
+    from export.precision.apply import Precision
     from export.sources import GraphOptions, Pictures
-    from export.tensorrt_flavour import FlavourChoice
-    from export.to_openvino import CpuPrecision
     from stlm_edge.sidecar import Gate
 
 PRECISIONS = click.Choice(["fp32", "fp16", "int8"])
@@ -77,7 +77,7 @@ def engine(
     From a graph that carries its precision this needs neither torch nor ModelOpt; TensorRT-RTX needs no GPU either.
     """
     from export.pipeline import export_engine
-    from export.to_engine import EngineSettings
+    from export.plan.build import EngineSettings
     from stlm_edge.sidecar import Sidecar
 
     settings = EngineSettings(
@@ -135,8 +135,8 @@ def _settings(others: dict[str, Any]) -> tuple[Pictures, GraphOptions]:
 
 
 def _classes(text: str | None) -> Classes:
-    from export.layer_classes import QUANTISABLE
-    from export.precision import INT8_CLASSES
+    from export.precision.apply import INT8_CLASSES
+    from export.precision.layer_classes import QUANTISABLE
 
     if text is None:
         return "auto"

@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Literal
 import click
 import onnx
 
-from export.gain import BuildCost, expected_gain
-from export.kernels import kernels_path, read_kernels
-from export.layer_classes import LayerClass
-from export.onnx_model import spec_of
-from export.precision import INT8_CLASSES, Precision, PrecisionRecord, in_half, precision_of, with_precision
+from export.gate.verify import record_gate, verify
+from export.graph.onnx_model import spec_of
+from export.plan.build import EngineSettings, build_engine
+from export.plan.kernels import kernels_path, read_kernels
+from export.plan.roofline import GPUS
+from export.precision.apply import INT8_CLASSES, Precision, PrecisionRecord, in_half, precision_of, with_precision
+from export.precision.gain import BuildCost, expected_gain
+from export.precision.layer_classes import LayerClass
 from export.publish import publish
-from export.roofline import GPUS
 from export.sources import GraphOptions, Pictures, Source, float_source, read_source
-from export.to_engine import EngineSettings, build_engine
-from export.verify import record_gate, verify
 from stlm_edge.errors import ConfigError, OutputError, SpecError
 from stlm_edge.files import sha256, write_bytes
 from stlm_edge.sidecar import EngineRecord, Gate, Sidecar
 
 if TYPE_CHECKING:
-    from export.to_openvino import CpuPrecision
+    from export.openvino.write import CpuPrecision
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def export_openvino(
         VerificationError: if its answers drift too far; see `publish`.
         StlmError: if source, pictures or place cannot be used, or the processor lacks the precision.
     """
-    from export.to_openvino import require_possible, write_openvino
+    from export.openvino.write import require_possible, write_openvino
 
     _require_suffix(output, ".xml")
     require_possible(output, precision)
@@ -154,7 +154,7 @@ def export_openvino(
 
     gate = publish(output, write=write, judge=lambda path: _judge(path, read, pictures))
     if precision != "fp32":
-        from export.cpu_speed import measure_speed
+        from export.openvino.speed import measure_speed
 
         for line in measure_speed(output, read, precision=precision).lines():
             click.echo(line)
@@ -177,7 +177,7 @@ def _in_precision(
             "checkpoint or its graph in fp32"
         )
     if precision == "int8" and classes == "auto":
-        from export.automatic import quantise_automatically
+        from export.precision.automatic import quantise_automatically
 
         return quantise_automatically(source, pictures)
     return with_precision(

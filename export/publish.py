@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from export.kernels import kernels_path
+from export.plan.kernels import kernels_path
 from stlm_edge.errors import VerificationError
 from stlm_edge.files import cannot_write, make_folder
 from stlm_edge.plans import kept_graph

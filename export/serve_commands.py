@@ -11,7 +11,7 @@ import click
 from export.options import PATH
 
 if TYPE_CHECKING:
-    from export.triton import Device
+    from export.serving.triton import Device
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def triton(
     allow_unblessed: bool,
 ) -> None:
     """Write a model repository of Triton Inference Server with ENGINE, a .plan or .onnx, in it."""
-    from export.triton import TritonOptions, write_repository
+    from export.serving.triton import TritonOptions, write_repository
 
     options = TritonOptions(name=name, instances=instances, device=device, max_queue_delay_us=max_queue_delay_us)
     click.echo(write_repository(engine, output, options=options, allow_unblessed=allow_unblessed))
@@ -58,7 +58,7 @@ def triton(
 @ALLOW_UNBLESSED
 def deepstream(engine: Path, output: Path, allow_unblessed: bool) -> None:
     """Write what DeepStream's Gst-nvinfer needs to run ENGINE, an .onnx file."""
-    from export.deepstream import UNTESTED, write_deepstream
+    from export.serving.deepstream import UNTESTED, write_deepstream
 
     click.echo(write_deepstream(engine, output, allow_unblessed=allow_unblessed))
     logger.warning("NOT TESTED: %s; it says how to build the plan", UNTESTED)

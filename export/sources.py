@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from export.calibration import COUNT, has_good_pictures
-from export.onnx_model import read_model
-from export.pictures import find_samples
-from export.precision import Precision, precision_of
+from export.gate.pictures import find_samples
+from export.graph.onnx_model import read_model
+from export.precision.apply import Precision, precision_of
+from export.precision.calibration import COUNT, has_good_pictures
 from stlm_edge.datasets.listing import require_folder
 from stlm_edge.errors import ConfigError, EngineError
 from stlm_edge.spec import Size
 
 if TYPE_CHECKING:
-    from export.graph import Streams
+    from export.graph.deployment import Streams
 
 
 EXPORT_IMAGES = 16
@@ -126,8 +126,8 @@ def _trace(path: Path, options: GraphOptions) -> Source:
     try:
         import torch
 
-        from export.graph import DeploymentGraph
-        from export.to_onnx import to_onnx
+        from export.graph.deployment import DeploymentGraph
+        from export.graph.to_onnx import to_onnx
         from stlm_edge.network.checkpoint import load
         from stlm_edge.network.inspector import Inspector
     except ImportError as error:

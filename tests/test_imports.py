@@ -60,7 +60,7 @@ def test_runtime_needs_only_the_contract():
 
 def test_building_an_engine_needs_no_network():
     heavy = ("torch", "timm", "modelopt", "segment_anything", "tensorrt", "tensorrt_rtx", "onnxruntime", "openvino")
-    assert loaded("import export.to_engine", (*heavy, "train", "runtime", "benchmarks")) == set()
+    assert loaded("import export.plan.build", (*heavy, "train", "runtime", "benchmarks")) == set()
 
 
 def test_training_needs_neither_export_nor_runtime():
@@ -72,8 +72,8 @@ def test_export_does_not_need_training():
 
 
 def test_engine_is_verified_and_calibrated_without_torch():
-    assert loaded("import export.calibrate", (*HEAVY, "train", "benchmarks")) == set()
-    assert loaded("import export.verify", ("torch", "timm", "segment_anything", "train", "benchmarks")) == set()
+    assert loaded("import export.gate.calibrate", (*HEAVY, "train", "benchmarks")) == set()
+    assert loaded("import export.gate.verify", ("torch", "timm", "segment_anything", "train", "benchmarks")) == set()
 
 
 @pytest.mark.parametrize("program", ["train", "export", "runtime.camera", "benchmarks.latency", "stlm_edge.synthetic"])

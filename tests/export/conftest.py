@@ -12,8 +12,8 @@ import pytest
 
 import train
 from export.__main__ import main
-from export.onnx_model import spec_of
-from export.tensorrt_flavour import find_flavour
+from export.graph.onnx_model import spec_of
+from export.plan.flavour import find_flavour
 from stlm_edge.files import sha256
 from stlm_edge.sidecar import Sidecar
 from stlm_edge.synthetic import write_dataset

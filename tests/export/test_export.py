@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from export.__main__ import main
-from export.onnx_model import INPUT, OPSET, SPEC_KEY
+from export.graph.onnx_model import INPUT, OPSET, SPEC_KEY
 from runtime.detector import Detector
 from stlm_edge.imaging import resize_map, to_input
 from stlm_edge.network.checkpoint import Checkpoint, load, save

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from export.__main__ import main
-from export.kernels import read_kernels
-from export.limits import LIMITS
-from export.onnx_model import read_model
-from export.precision import precision_of
+from export.gate.limits import LIMITS
+from export.graph.onnx_model import read_model
+from export.plan.kernels import read_kernels
+from export.precision.apply import precision_of
 from export.publish import unblessed_name
 from runtime.backends import open_engine
 from runtime.detector import Detector

@@ -10,9 +10,9 @@ from pathlib import Path
 import onnx
 
 import train
-from export.graph import DeploymentGraph
-from export.onnx_model import spec_of
-from export.to_onnx import to_onnx
+from export.graph.deployment import DeploymentGraph
+from export.graph.onnx_model import spec_of
+from export.graph.to_onnx import to_onnx
 from stlm_edge.files import sha256
 from stlm_edge.network.checkpoint import Checkpoint, load, save
 from stlm_edge.network.inspector import Inspector

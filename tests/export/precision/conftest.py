@@ -13,8 +13,8 @@ import onnxruntime
 import pytest
 
 import train
-from export.graph import DeploymentGraph
-from export.to_onnx import to_onnx
+from export.graph.deployment import DeploymentGraph
+from export.graph.to_onnx import to_onnx
 from stlm_edge.imaging import to_input, write_image
 from stlm_edge.network.checkpoint import load
 from stlm_edge.network.inspector import Inspector

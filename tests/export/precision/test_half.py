@@ -9,11 +9,11 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from export.activation_ranges import measure_ranges
-from export.graph import DeploymentGraph
-from export.half import islands, to_half
-from export.rounded import rounded
-from export.to_onnx import to_onnx
+from export.graph.deployment import DeploymentGraph
+from export.graph.to_onnx import to_onnx
+from export.precision.activation_ranges import measure_ranges
+from export.precision.half import islands, to_half
+from export.precision.rounded import rounded
 
 SIZE = (64, 96)
 HEAD = "feature_aggregation.head.conv"

@@ -7,11 +7,11 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from export.int8 import calibrate, quantised_nodes, quantised_only
-from export.layer_classes import layer_class
-from export.onnx_model import OPSET, SPEC_KEY, metadata
-from export.precision import INT8_CLASSES, in_half, keep, load_pictures, with_classes
-from export.rounded import rounded
+from export.graph.onnx_model import OPSET, SPEC_KEY, metadata
+from export.precision.apply import INT8_CLASSES, in_half, keep, load_pictures, with_classes
+from export.precision.int8 import calibrate, quantised_nodes, quantised_only
+from export.precision.layer_classes import layer_class
+from export.precision.rounded import rounded
 from stlm_edge.errors import EngineError
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import pytest
 
-from export.onnx_model import PRECISION_KEY, SPEC_KEY, metadata, set_metadata
-from export.precision import precision_of, with_precision
-from export.rounded import rounded
+from export.graph.onnx_model import PRECISION_KEY, SPEC_KEY, metadata, set_metadata
+from export.precision.apply import precision_of, with_precision
+from export.precision.rounded import rounded
 from stlm_edge.errors import ConfigError, DataError, EngineError
 
 
@@ -82,6 +82,6 @@ def test_damaged_record_is_refused(graph, text):
 
 
 def test_reading_needs_neither_torch_nor_model_opt():
-    code = "import sys, export.precision; print({'torch', 'modelopt', 'onnxruntime'} & set(sys.modules))"
+    code = "import sys, export.precision.apply; print({'torch', 'modelopt', 'onnxruntime'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

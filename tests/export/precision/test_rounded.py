@@ -10,7 +10,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch.nn import functional as F
 
-from export.rounded import rounded
+from export.precision.rounded import rounded
 
 
 def model_of(nodes, inputs, outputs, weights=()) -> onnx.ModelProto:

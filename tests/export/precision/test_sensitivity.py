@@ -6,11 +6,11 @@ import onnx
 import pytest
 
 from export.__main__ import main
-from export.gain import BuildCost, expected_gain
-from export.int8 import quantised_nodes
-from export.layer_classes import layer_class
-from export.precision import precision_of, with_precision
-from export.sensitivity import calibrated, harms, quantise_as_much_as
+from export.precision.apply import precision_of, with_precision
+from export.precision.gain import BuildCost, expected_gain
+from export.precision.int8 import quantised_nodes
+from export.precision.layer_classes import layer_class
+from export.precision.sensitivity import calibrated, harms, quantise_as_much_as
 
 
 @pytest.fixture(scope="module")

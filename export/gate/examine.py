@@ -1,0 +1,170 @@
+"""The gate: compare what runs an engine's graph with the network, and bless the engine or not."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from export.gate.accuracy import AccuracyMeter, Metrics
+from export.gate.answers import Answer, Answers
+from export.gate.drift import DriftMeter
+from export.gate.limits import objections
+from export.gate.pictures import Picture
+from stlm_edge.errors import DataError, EngineError
+from stlm_edge.imaging import Map
+from stlm_edge.sidecar import Drift, Gate, Limits
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class WorstCase:
+    """The picture with the largest map error, and both coarse maps of it."""
+
+    picture: Picture
+    wanted: Map
+    found: Map
+    error: float
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """What was found of one backend.
+
+    Attributes:
+        drift, metrics, worst: None if it failed.
+        objections: what is beyond the limits, or how it failed; empty if it may pass.
+    """
+
+    name: str
+    drift: Drift | None
+    metrics: Metrics | None
+    worst: WorstCase | None
+    objections: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Examination:
+    """All that a comparison has found.
+
+    Attributes:
+        metrics: of the reference.
+        resize: the reference against the network with pictures that the host resized; None where the graph takes
+            such pictures. It is measured and not judged: it changes pixels by less than a grey level, which is nothing
+            that the engine does wrong, though a network may answer to it more than to FP16.
+    """
+
+    reference: str
+    metrics: Metrics
+    limits: Limits
+    rows: tuple[Row, ...]
+    resize: Row | None
+
+    def gate(self, *, executed: bool) -> Gate:
+        """The verdict, for the sidecar."""
+        objections = tuple(objection for row in self.rows for objection in row.objections)
+        return Gate(
+            blessed=not objections,
+            executed=executed,
+            reference=self.reference,
+            limits=self.limits,
+            drifts=tuple(row.drift for row in self.rows if row.drift is not None),
+            objections=objections,
+            resize=None if self.resize is None else self.resize.drift,
+        )
+
+
+def examine(
+    reference: Answers,
+    subjects: Sequence[Answers],
+    pictures: Iterable[Picture],
+    *,
+    limits: Limits,
+    host_resized: Answers | None = None,
+) -> Examination:
+    """Have all sides inspect the same pictures, one after the other, and compare.
+
+    Args:
+        subjects: what runs the engine's graph, at least one.
+        host_resized: the network on pictures that the host resized, where `reference` resizes as the graph does.
+    Raises:
+        DataError: if there is no picture, or one cannot be used.
+        EngineError: if the reference fails; a subject that does is reported in its row.
+        VerificationError: if maps are of different sizes.
+    """
+    compared = [_Compared(subject.name) for subject in subjects]
+    resized = _Compared("resize in the graph")
+    accuracy = AccuracyMeter(len(subjects) + 2)
+    for picture in pictures:
+        wanted = reference.answer(picture.image)
+        found = [side.add(picture, wanted, subject) for side, subject in zip(compared, subjects, strict=True)]
+        before = None if host_resized is None else host_resized.answer(picture.image)
+        if before is not None:
+            resized.compare(picture, before, wanted)
+        accuracy.add(picture, [wanted, before, *found])
+    if not accuracy.pictures:
+        raise DataError("found no picture to compare on, expected at least one; give another --data")
+    metrics = accuracy.metrics(0)
+    assert metrics is not None  # the reference has answered all pictures
+    pairs = accuracy.pairs
+    rows = [
+        side.row(metrics, accuracy.metrics(index), limits, pairs=pairs) for index, side in enumerate(compared, start=2)
+    ]
+    host = accuracy.metrics(1)
+    return Examination(
+        reference=reference.name,
+        metrics=metrics,
+        limits=limits,
+        rows=tuple(rows),
+        resize=None if host is None else resized.row(host, metrics, None, pairs=pairs),
+    )
+
+
+class _Compared:
+    """One backend's drift so far, its worst case, and whether it has failed."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._meter = DriftMeter()
+        self._worst: WorstCase | None = None
+        self._failure: str | None = None
+
+    def add(self, picture: Picture, wanted: Answer, subject: Answers) -> Answer | None:
+        """Have `subject` answer; None from the first failure on."""
+        if self._failure is not None:
+            return None
+        try:
+            found = subject.answer(picture.image)
+        except EngineError as error:
+            # The record travels with the engine, so it does not get the message, which has this machine's paths.
+            logger.warning("%s FAILED on %s: %s", self._name, picture.name, error)
+            self._failure = f"{self._name}: failed on {picture.name}"
+            return None
+        self.compare(picture, wanted, found)
+        return found
+
+    def compare(self, picture: Picture, wanted: Answer, found: Answer) -> None:
+        error = self._meter.add(wanted, found)
+        if self._worst is None or error > self._worst.error:
+            self._worst = WorstCase(picture, wanted.coarse, found.coarse, error)
+
+    def row(self, wanted: Metrics, found: Metrics | None, limits: Limits | None, *, pairs: int) -> Row:
+        """What was found, judged by `limits` if there are some."""
+        if self._failure is not None:
+            return Row(self._name, None, None, None, (self._failure,))
+        drift = self._meter.drift(self._name)
+        if found is not None:
+            drift = dataclasses.replace(
+                drift,
+                image_auroc_drift=_points(wanted.image_auroc, found.image_auroc),
+                pixel_auroc_drift=_points(wanted.pixel_auroc, found.pixel_auroc),
+                aupro_drift=_points(wanted.aupro, found.aupro),
+            )
+        found_wanting = [] if limits is None else objections(drift, limits, pairs=pairs)
+        return Row(self._name, drift, found, self._worst, tuple(found_wanting))
+
+
+def _points(wanted: float | None, found: float | None) -> float | None:
+    return None if wanted is None or found is None else 100 * (found - wanted)

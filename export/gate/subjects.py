@@ -1,0 +1,143 @@
+"""What is compared with the network: an engine where it can be run, and its graph on what this machine has."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from export.gate.answers import Answers, BackendAnswers, model_answers, open_answers
+from export.graph.onnx_model import read_model
+from runtime.backends import open_engine
+from stlm_edge.errors import EngineError, VerificationError
+from stlm_edge.files import sha256
+from stlm_edge.sidecar import Sidecar
+from stlm_edge.spec import ModelSpec
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """Everything opened for one engine.
+
+    Attributes:
+        answers: at least one.
+        executed: the engine itself is among them.
+        widened: names of those that compute a graph with FP16 in float32, which says nothing about FP16.
+    """
+
+    answers: tuple[Answers, ...]
+    executed: bool
+    widened: tuple[str, ...]
+
+
+def graph_of(engine: Path) -> Path:
+    """The ONNX file of an engine: itself, or the one beside it that it was built from."""
+    return engine if engine.suffix == ".onnx" else engine.with_name(f"{engine.name}.onnx")
+
+
+@contextmanager
+def open_subjects(engine: Path, sidecar: Sidecar, *, reference: Path) -> Iterator[Subjects]:
+    """Open an engine, and its graph in ONNX Runtime, in OpenVINO where that is installed, and rounded as FP16 rounds.
+
+    The last only if the graph has FP16. An engine that cannot be run on this machine is left out with a warning, if
+    its graph lies beside it.
+
+    Args:
+        reference: what it is compared with; the same graph in ONNX Runtime would only repeat it.
+    Raises:
+        EngineError: if nothing can be opened.
+        VerificationError: if the graph beside the engine is not the one that it was built from, or it would be
+            compared with itself only.
+    """
+    graph = graph_of(engine)
+    with ExitStack() as stack:
+        answers: list[Answers] = []
+        if graph != engine:
+            answers += _run_itself(engine, sidecar.spec, stack, may_fail=graph.is_file())
+        repeats = graph.is_file() and _is_same(graph, reference)
+        if repeats and not answers:
+            raise VerificationError(
+                f"{reference} is the graph of {engine} itself, which cannot vouch for itself; give the checkpoint that "
+                "it was exported from"
+            )
+        executed = graph == engine or bool(answers)
+        widened: tuple[str, ...] = ()
+        if graph.is_file():
+            _require_origin(graph, engine, sidecar)
+            opened, widened = _run_graph(graph, sidecar.spec, stack, repeats=repeats)
+            answers += opened
+        yield Subjects(tuple(answers), executed, widened)
+
+
+@contextmanager
+def exact_answers(model: onnx.ModelProto, *, spec: ModelSpec) -> Iterator[BackendAnswers]:
+    """A graph in memory as near to what an engine computes as a processor comes: its FP16 is rounded as FP16."""
+    if not has_half(model):
+        with model_answers(model, spec=spec, name="onnxruntime") as answers:
+            yield answers
+        return
+    from export.precision.rounded import rounded
+
+    with model_answers(rounded(model), spec=spec, name="rounded to float16") as answers:
+        yield answers
+
+
+def has_half(model: onnx.ModelProto) -> bool:
+    """Whether anything in a graph is FP16."""
+    return any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer) or any(
+        attribute.name == "to" and attribute.i == onnx.TensorProto.FLOAT16
+        for node in model.graph.node
+        for attribute in node.attribute
+    )
+
+
+def _run_itself(engine: Path, spec: ModelSpec, stack: ExitStack, *, may_fail: bool) -> list[Answers]:
+    try:
+        backend, _ = open_engine(engine)
+    except EngineError as error:
+        if not may_fail:
+            raise
+        logger.warning("NOT EXECUTED: %s cannot be run here, so its graph is judged instead (%s)", engine, error)
+        return []
+    return [BackendAnswers(stack.enter_context(backend), spec=spec, name=backend.name)]
+
+
+def _run_graph(
+    graph: Path, spec: ModelSpec, stack: ExitStack, *, repeats: bool
+) -> tuple[list[Answers], tuple[str, ...]]:
+    """Answers, and the names of those that widen FP16."""
+    model = read_model(graph)
+    half = has_half(model)
+    widening = " in float32" if half else ""
+    answers: list[Answers] = []
+    if not repeats:
+        name = f"onnxruntime{widening}"
+        answers.append(stack.enter_context(open_answers(graph, spec=spec, backend="onnxruntime", name=name)))
+    if importlib.util.find_spec("openvino"):
+        name = f"openvino{widening}"
+        answers.append(stack.enter_context(open_answers(graph, spec=spec, backend="openvino", name=name)))
+    widened = tuple(answer.name for answer in answers) if half else ()
+    if half:
+        answers.append(stack.enter_context(exact_answers(model, spec=spec)))
+    return answers, widened
+
+
+def _require_origin(graph: Path, engine: Path, sidecar: Sidecar) -> None:
+    expected = sidecar.engine.engine_sha256 if graph == engine else sidecar.engine.onnx_sha256
+    found = sha256(graph)
+    if found != expected:
+        raise VerificationError(
+            f"{graph} has SHA-256 {found[:12]}…, {engine} was built from {(expected or 'nothing')[:12]}…; "
+            "build the engine again from this graph"
+        )
+
+
+def _is_same(graph: Path, reference: Path) -> bool:
+    return reference.is_file() and sha256(graph) == sha256(reference)

@@ -1,0 +1,143 @@
+"""Judge an engine on pictures, and write the verdict into its sidecar."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from export.gate.answers import Answers
+from export.gate.examine import Examination, examine
+from export.gate.limits import limits_of
+from export.gate.pictures import Picture, choose, find_samples, read_with_progress, synthetic
+from export.gate.reference import open_reference
+from export.gate.report import table, to_json, worst_sheet
+from export.gate.subjects import exact_answers, open_subjects
+from runtime.backends import vouched
+from stlm_edge.errors import OutputError, VerificationError
+from stlm_edge.files import make_folder, write_text
+from stlm_edge.imaging import write_image
+from stlm_edge.sidecar import Gate, Sidecar, rewrite
+from stlm_edge.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+logger = logging.getLogger(__name__)
+
+
+def verify(
+    engine: Path,
+    *,
+    reference: Path,
+    data: Path | None,
+    category: str | None = None,
+    images: int | None = None,
+    picture: Path | None = None,
+    json_file: Path | None = None,
+) -> Gate:
+    """Compare an engine with its network, print what was found, and put the verdict into the engine's sidecar.
+
+    Args:
+        engine: an .onnx file, or another engine; one that cannot be run here needs the graph that it was built from
+            beside it.
+        reference: the checkpoint, or the float32 graph.
+        data: pictures, see `export.gate.pictures.find_samples`; None for drawn parts.
+        images: at most so many of them.
+        picture: a sheet of the worst cases is written here.
+        json_file: all figures are written here.
+    Returns:
+        The verdict, which may be a refusal.
+    Raises:
+        StlmError: if engine, reference or pictures cannot be used, or something cannot be written; the sidecar is then
+            as it was.
+    """
+    sidecar = vouched(engine)
+    limits = limits_of(sidecar.engine.precision)
+    _try_outputs(picture, json_file)
+    if data is None:
+        logger.warning("comparing on drawn parts; give --data to compare on your own pictures")
+        pictures: Iterable[Picture] = (
+            synthetic() if sidecar.spec.frame_size is None else synthetic(sidecar.spec.frame_size)
+        )
+    else:
+        pictures = read_with_progress(choose(find_samples(data, category), images))
+    with (
+        open_reference(reference, spec=sidecar.spec) as opened,
+        open_subjects(engine, sidecar, reference=reference) as subjects,
+    ):
+        examination = examine(
+            opened.answers,
+            subjects.answers,
+            pictures,
+            limits=limits,
+            host_resized=opened.host_resized,
+        )
+    gate = examination.gate(executed=subjects.executed)
+    precision = sidecar.engine.precision
+    for line in table(examination, precision=precision, widened=subjects.widened):
+        click.echo(line)
+    if not subjects.executed:
+        click.echo(f"{engine.name} itself has not been executed, only its graph")
+    _write_picture(examination, sidecar, picture)
+    if json_file is not None:
+        text = to_json(examination, gate, engine=engine.name, precision=precision, widened=subjects.widened)
+        write_text(json_file, text)
+    record_gate(engine, gate, known=sidecar)
+    return gate
+
+
+def record_gate(engine: Path, gate: Gate, *, known: Sidecar | None = None) -> None:
+    """Put a verdict into the sidecar of an engine, and change nothing else; see `rewrite`."""
+    rewrite(
+        engine,
+        lambda current: dataclasses.replace(current, engine=dataclasses.replace(current.engine, gate=gate)),
+        known=known or Sidecar.read(engine),
+    )
+
+
+def require_blessed(engine: Path, gate: Gate) -> None:
+    """Raises `VerificationError` with the first objections if an engine is not blessed."""
+    if not gate.blessed:
+        raise VerificationError(
+            f"{engine} is NOT BLESSED ({_first(gate.objections)}); look at the worst case with --picture, "
+            "and export more of it in a higher precision"
+        )
+
+
+def would_bless(
+    model: onnx.ModelProto, *, spec: ModelSpec, precision: str, reference: Answers, pictures: Iterable[Picture]
+) -> bool:
+    """Whether a graph that is in memory keeps within the limits of a precision; what it does not keep is logged."""
+    with exact_answers(model, spec=spec) as answers:
+        gate = examine(reference, [answers], pictures, limits=limits_of(precision)).gate(executed=False)
+    if not gate.blessed:
+        logger.info("the gate objects: %s", _first(gate.objections))
+    return gate.blessed
+
+
+def _first(objections: Sequence[str]) -> str:
+    return "; ".join(objections[:3]) + (" …" if len(objections) > 3 else "")
+
+
+def _try_outputs(picture: Path | None, json_file: Path | None) -> None:
+    """Before minutes of work. Raises `OutputError`."""
+    for path in (picture, json_file):
+        if path is not None:
+            make_folder(path.parent)
+    if picture is not None and picture.suffix not in (".png", ".jpg"):
+        raise OutputError(f"{picture} has the suffix {picture.suffix!r}, expected .png or .jpg; rename the picture")
+
+
+def _write_picture(examination: Examination, sidecar: Sidecar, path: Path | None) -> None:
+    if path is None:
+        return
+    sheet = worst_sheet(examination, threshold=sidecar.spec.require_threshold().value)
+    if sheet is None:
+        logger.warning("%s is not written, since no backend has answered", path)
+    else:
+        write_image(path, sheet)

@@ -1,0 +1,252 @@
+"""The deployment graph: the trained network rewritten so that TensorRT runs it well, with the same answers.
+
+What changes on the way, none of it by more than rounding:
+
+* batch normalisation goes into the convolution before it,
+* the attention biases are looked up once, and the scale of the queries goes into their weights,
+* the encoder's blocks are laid out for few copies, and the biases of queries, keys and values go into their weights,
+* what the decoder computes from its own parameters alone becomes a constant, and its last attention, of which no
+  image feature depends, is left out; one decoder takes both streams as one batch,
+* the pixels' order, standard deviation and the fraction of their mean go into the first convolution,
+* the score up-samples only the blocks of the map in which the highest pixels can be,
+* with `stacked`, both encoders are one of twice the width, in groups.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+from torch.nn import functional as F
+
+from export.graph.encoder import fold_encoder
+from export.graph.folding import FoldedDecoder, fold_batch_norms, fold_pixels
+from export.graph.scoring import Scoring
+from stlm_edge.errors import ConfigError
+from stlm_edge.network.comparison import StreamFeatures, compare, tlm_map
+from stlm_edge.network.decoder import Features, TwoWayDecoder
+from stlm_edge.network.design import Design, Layers
+from stlm_edge.network.encoder import STRIDE, ImageEncoder
+from stlm_edge.network.inspector import Inspector
+from stlm_edge.network.teacher import Teacher
+from stlm_edge.spec import ModelSpec, Size
+
+Streams = Literal["branched", "stacked"]
+
+
+class DeploymentGraph(nn.Module):
+    """From camera pixels to the coarse map and the score; made from a trained `Inspector`, which it leaves alone."""
+
+    def __init__(
+        self,
+        inspector: Inspector,
+        *,
+        frame_size: Size | None = None,
+        streams: Streams = "branched",
+        full_map: bool = False,
+    ) -> None:
+        """
+        Args:
+            frame_size: (height, width) of the pictures that come in, if the graph is to resize them itself.
+            streams: `branched` runs one encoder after the other, `stacked` both as one grouped network.
+            full_map: also put out the map at the network's input size.
+        Raises:
+            ConfigError: if the streams cannot be stacked, since another network stands in the plain one's place, or
+                frames cannot be resized in the graph.
+        """
+        super().__init__()
+        spec, network = inspector.spec, copy.deepcopy(inspector.network).eval().requires_grad_(False)
+        self.spec = spec
+        self.design = network.design
+        self.frame_size = frame_size
+        self.full_map = full_map
+        two_students = isinstance(network.plain, ImageEncoder)
+        # A SAM in the plain stream's place takes normalised RGB; for two students their first weights do that.
+        self.pixels = Pixels(spec, frame_size, normalise=not two_students)
+        fold_batch_norms(network)
+        for encoder in (network.plain, network.denoising):
+            if isinstance(encoder, ImageEncoder):
+                fold_encoder(encoder)
+                if two_students:
+                    fold_pixels(encoder, mean=self.pixels.mean, std=self.pixels.std)
+        self.plain: nn.Module | None = network.plain
+        self.denoising: nn.Module | None = network.denoising
+        self.both: StackedEncoders | None = None
+        if streams == "stacked":
+            if not two_students:
+                raise ConfigError(
+                    f"the plain stream is {self.design.plain_stream}, another network than the denoising one; "
+                    "only two of a kind can be stacked, export with --streams branched"
+                )
+            self.plain, self.denoising = None, None
+            self.both = StackedEncoders(network.plain, network.denoising)
+        self.grid: Size = (spec.input_size[0] // STRIDE, spec.input_size[1] // STRIDE)
+        self.decoder = _folded(network.decoder, self.grid)
+        self.denoising_decoder = _folded(network.denoising_decoder, self.grid)
+        self.comparison = Comparison(self.design)
+        self.feature_aggregation = network.feature_aggregation
+        self.scoring = Scoring(spec)
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """
+        Args:
+            images: (N, H, W, 3) uint8, BGR; (H, W) = `frame_size` or the network's input size.
+        Returns:
+            anomaly_map: (N, h, w) float32 in 0 … 1; (h, w) = input size / 16.
+            score: (N,) float32, as `Inspector.forward` defines it.
+            full_map: (N, *input_size) float32, only if it was asked for.
+        """
+        compared = self.comparison(self._features(self.pixels(images)))
+        coarse = compared if self.feature_aggregation is None else torch.sigmoid(self.feature_aggregation(compared))
+        full, score = self.scoring(coarse)
+        return (coarse.squeeze(1), score, full) if self.full_map else (coarse.squeeze(1), score)
+
+    def _features(self, pixels: Tensor) -> StreamFeatures:
+        layers = self.design.layers
+        if isinstance(self.plain, Teacher):
+            denoising: Tensor = self.denoising(pixels)  # type: ignore[misc]  # there is one unless stacked
+            return StreamFeatures(self.plain(pixels, layers), _decode(self.decoder, denoising, layers))
+        if self.both is not None:
+            embeddings: Tensor = self.both(pixels)
+        else:
+            embeddings = torch.cat([self.plain(pixels), self.denoising(pixels)])  # type: ignore[misc]  # as above
+        batch = pixels.shape[0]
+        if self.denoising_decoder is not None:
+            return StreamFeatures(
+                _decode(self.decoder, embeddings[:batch], layers),
+                _decode(self.denoising_decoder, embeddings[batch:], layers),
+            )
+        decoded = _decode(self.decoder, embeddings, layers)
+        return StreamFeatures(tuple(layer[:batch] for layer in decoded), tuple(layer[batch:] for layer in decoded))
+
+
+class Pixels(nn.Module):
+    """From a camera's bytes to what the encoders take."""
+
+    mean: Tensor
+    std: Tensor
+    whole: Tensor
+    top: Tensor
+    left: Tensor
+
+    def __init__(self, spec: ModelSpec, frame_size: Size | None, *, normalise: bool) -> None:
+        """
+        Args:
+            normalise: give normalised RGB; otherwise what `fold_pixels` has prepared the first convolution for.
+        """
+        super().__init__()
+        self.size = None if frame_size is None else spec.input_size
+        if frame_size is not None:
+            halvings(frame_size, spec.input_size)
+        self.normalise = normalise
+        self.register_buffer("mean", torch.tensor(spec.pixel_mean[::-1]))
+        self.register_buffer("std", torch.tensor(spec.pixel_std[::-1]))
+        self.register_buffer("whole", self.mean.round().reshape(1, 3, 1, 1))
+        # The zeros that the first convolution pads with stand for pixels of the mean colour, fractions included. With
+        # its stride of two it reads the border above and on the left only, since all sides are even.
+        border = self.mean.reshape(1, 3, 1, 1) - self.whole
+        height, width = spec.input_size
+        self.register_buffer("top", border.expand(1, 3, 1, width).contiguous())
+        self.register_buffer("left", border.expand(1, 3, height + 1, 1).contiguous())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, H, W, 3) uint8, BGR → (N, 3, *input_size) float32, one row and one column more if not normalised."""
+        pixels = images.float().permute(0, 3, 1, 2)  # TensorRT takes bytes only to cast them, so that comes first
+        if self.size is not None:
+            pixels = halve_linear(pixels, self.size)
+        if self.normalise:
+            mean, std = self.mean.reshape(1, 3, 1, 1), self.std.reshape(1, 3, 1, 1)
+            return ((pixels - mean) / std).flip(1)
+        batch = pixels.shape[0]
+        pixels = torch.cat([self.top.expand(batch, -1, -1, -1), pixels - self.whole], dim=2)
+        return torch.cat([self.left.expand(batch, -1, -1, -1), pixels], dim=3)
+
+
+class Comparison(nn.Module):
+    """Both streams' features → what the feature aggregation is given, or the map itself where there is none."""
+
+    def __init__(self, design: Design) -> None:
+        super().__init__()
+        self.design = design
+
+    def forward(self, features: StreamFeatures) -> Tensor:
+        if self.design.aggregation == "none":
+            return tlm_map(features)
+        return compare(features, self.design.comparison)
+
+
+class StackedEncoders(nn.Module):
+    """Two encoders of one architecture as one: their weights stacked, convolutions in groups, products in batches."""
+
+    def __init__(self, plain: nn.Module, denoising: nn.Module) -> None:
+        super().__init__()
+        parameters, buffers = stack_module_state([plain, denoising])
+        self._names: dict[str, str] = {}
+        for name, tensor in (parameters | buffers).items():
+            self._names[name] = name.replace(".", "/")
+            self.register_buffer(self._names[name], tensor.detach())
+        # Not a submodule: its weights are those above.
+        self._skeleton = (copy.deepcopy(plain).to("meta"),)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """
+        Args:
+            pixels: (N, 3, H, W).
+        Returns:
+            (2 N, C, H / 16, W / 16), the plain stream first.
+        """
+
+        def run(state: dict[str, Tensor]) -> Any:
+            return functional_call(self._skeleton[0], state, (pixels,))
+
+        state = {name: getattr(self, stored) for name, stored in self._names.items()}
+        embeddings: Tensor = vmap(run)(state)
+        return embeddings.flatten(0, 1)
+
+
+def halvings(frame: Size, size: Size) -> list[Size]:
+    """By what a frame's rows and columns are divided, step by step, before it is interpolated to `size`.
+
+    Raises:
+        ConfigError: if an odd side would have to be halved, which the host does by fractions of pixels.
+    """
+    steps, (rows, columns) = [], frame
+    while rows >= 2 * size[0] or columns >= 2 * size[1]:
+        step = (2 if rows >= 2 * size[0] else 1, 2 if columns >= 2 * size[1] else 1)
+        if rows % step[0] or columns % step[1]:
+            raise ConfigError(
+                f"frames of {frame[0]} x {frame[1]} (height x width) cannot be halved towards {size[0]} x {size[1]} "
+                "without splitting pixels; let the camera crop them to even sides, or export without --frame-size"
+            )
+        rows, columns = rows // step[0], columns // step[1]
+        steps.append(step)
+    return steps
+
+
+def halve_linear(pixels: Tensor, size: Size) -> Tensor:
+    """The rule of `stlm_edge.imaging.resize`, without its rounding to whole grey levels.
+
+    Args:
+        pixels: (N, 3, H, W) float32.
+        size: (height, width) wanted.
+    """
+    for step in halvings((pixels.shape[2], pixels.shape[3]), size):
+        pixels = F.avg_pool2d(pixels, step)
+    if pixels.shape[2:] == size:
+        return pixels
+    return F.interpolate(pixels, size=size, mode="bilinear", align_corners=False)
+
+
+def _folded(decoder: TwoWayDecoder | None, grid: Size) -> FoldedDecoder | None:
+    return None if decoder is None else FoldedDecoder(decoder, grid)
+
+
+def _decode(decoder: FoldedDecoder | None, embedding: Tensor, layers: Layers) -> Features:
+    if decoder is None:
+        return (embedding,)
+    features: Features = decoder(embedding)
+    return features if layers == "l1+l2" else features[1:]

@@ -1,0 +1,112 @@
+"""What DeepStream's Gst-nvinfer needs to run a graph: the graph with another input, and a configuration.
+
+Gst-nvinfer hands pixels over as float32 and in no other type, planar or interleaved, while our graphs take bytes. So
+the graph is written once more with a float input of the same layout: (N, H, W, 3), BGR, 0 … 255. Its first operation,
+the cast to float, then does nothing, and the answers are the same. A plan that takes bytes cannot be fed; one has to be
+built from the graph written here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+
+from export.graph.onnx_model import INPUT, PRECISION_KEY, metadata, read_model, set_metadata, spec_of
+from runtime.backends import check_engine_file
+from stlm_edge.errors import EngineError
+from stlm_edge.files import write_bytes, write_text
+from stlm_edge.sidecar import Sidecar, engine_sha256, require_blessed
+from stlm_edge.spec import ModelSpec, Threshold
+
+MODEL = "stlm.onnx"
+PLAN = "stlm.plan"
+CONFIG = "config_infer_stlm.txt"
+
+INPUT_TYPE_KEY = "stlm_edge.input"
+"""Of the metadata of a graph that takes floats."""
+
+UNTESTED = "no DeepStream has read this configuration yet; only its keys have been checked"
+
+
+def write_deepstream(engine: Path, folder: Path, *, allow_unblessed: bool = False) -> Path:
+    """Write the graph with a float input and the configuration of Gst-nvinfer into a folder.
+
+    Args:
+        engine: an `.onnx`, in any precision, with its sidecar.
+        allow_unblessed: also take an engine that no gate has blessed.
+    Returns:
+        The configuration's path.
+    Raises:
+        EngineError: if the engine is a plan, missing, altered or not blessed.
+        SpecError: if its sidecar is missing or damaged, or has no threshold.
+        OutputError: if the folder cannot be written to.
+    """
+    if engine.suffix != ".onnx":
+        raise EngineError(
+            f"{engine} cannot be fed by Gst-nvinfer, which hands over floats and no bytes; give the .onnx file it was "
+            "built from, or serve the plan by Gst-nvinferserver: python -m export triton"
+        )
+    check_engine_file(engine)
+    sidecar = Sidecar.read(engine)
+    threshold = sidecar.spec.require_threshold()
+    require_blessed(engine, sidecar, allow_unblessed=allow_unblessed)
+    if engine_sha256(engine) != sidecar.engine.engine_sha256:
+        raise EngineError(f"{engine} has another SHA-256 than its sidecar says; copy both again or export it again")
+    model = with_float_input(read_model(engine))
+    spec = spec_of(model, engine)
+    precision = metadata(model).get(PRECISION_KEY, "fp32")
+    write_bytes(folder / MODEL, model.SerializeToString())
+    write_text(folder / CONFIG, "\n".join(_config(spec, threshold, precision)) + "\n")
+    return folder / CONFIG
+
+
+def with_float_input(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a graph that takes its pixels as float32 instead of uint8."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    (value,) = [value for value in changed.graph.input if value.name == INPUT]
+    value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    set_metadata(changed, INPUT_TYPE_KEY, "float32")
+    onnx.checker.check_model(changed, full_check=True)
+    return changed
+
+
+def _config(spec: ModelSpec, threshold: Threshold, precision: str) -> Iterator[str]:
+    height, width = spec.picture_size
+    batched = spec.max_batch > 1
+    shapes = "".join(
+        f" --{which}Shapes={INPUT}:{count}x{height}x{width}x3"
+        for which, count in (("min", 1), ("opt", spec.max_batch), ("max", spec.max_batch))
+    )
+    outputs = "anomaly_map, score and full_map" if spec.full_map else "anomaly_map and score"
+    yield f"# Gst-nvinfer for the model of {spec.category!r}, written by stlm-edge."
+    yield f"# NOT TESTED: {UNTESTED}."
+    yield "#"
+    yield f"# The graph carries its precision, {precision}; strongly-typed=1 keeps it where Gst-nvinfer builds the"
+    yield "# plan. A DeepStream that does not know this key chooses each layer's precision; there, build it before:"
+    yield f"#   trtexec --stronglyTyped --onnx={MODEL} --saveEngine={PLAN}{shapes if batched else ''}"
+    yield "#"
+    yield f"# The tensors {outputs} come as NvDsInferTensorMeta; a picture is anomalous where"
+    yield f"# score >= {threshold.value!r}. Gst-nvinfer scales frames in another way than stlm-edge: compare scores"
+    yield "# before this threshold is trusted, or export with --frame-size, so that the graph takes whole frames."
+    yield "[property]"
+    settings = {
+        "gie-unique-id": 1,
+        "process-mode": 1,
+        "onnx-file": MODEL,
+        "model-engine-file": PLAN,
+        "batch-size": spec.max_batch,
+        "network-mode": 0,
+        "strongly-typed": 1,
+        "network-type": 100,
+        "output-tensor-meta": 1,
+        "network-input-order": 1,
+        "model-color-format": 1,
+        "net-scale-factor": 1.0,
+        "maintain-aspect-ratio": 0,
+        "scaling-filter": 1,
+    }
+    for key, value in settings.items():
+        yield f"{key}={value}"

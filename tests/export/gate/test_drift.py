@@ -1,0 +1,211 @@
+"""Figures of drift are those of the textbooks, however the pictures come in."""
+
+from __future__ import annotations
+
+import weakref
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from export.gate.accuracy import AccuracyMeter, Metrics
+from export.gate.answers import Answer
+from export.gate.drift import DriftMeter, rank_correlation
+from export.gate.examine import examine
+from export.gate.limits import LIMITS, objections
+from export.gate.pictures import Picture
+from stlm_edge.errors import DataError, EngineError, VerificationError
+from stlm_edge.imaging import resize_map
+from stlm_edge.metrics import aupro
+from stlm_edge.sidecar import Drift
+
+RNG = np.random.default_rng
+
+
+def answer(values, score=0.5) -> Answer:
+    return Answer(np.asarray(values, np.float32), score)
+
+
+class Stated:
+    """Answers by a formula: the picture's first channel as the map, moved by a little; its maximum as the score."""
+
+    def __init__(self, name, *, noise=0.0, fails_at=None):
+        self.name = name
+        self._rng = RNG(7)
+        self._noise = noise
+        self._fails_at = fails_at
+        self._count = 0
+
+    def answer(self, image) -> Answer:
+        self._count += 1
+        if self._count == self._fails_at:
+            raise EngineError("answered with values that are not finite")
+        coarse = image[::4, ::4, 0].astype(np.float32) / 255
+        coarse = (coarse + self._noise * self._rng.standard_normal(coarse.shape)).astype(np.float32)
+        return Answer(coarse, float(coarse.max()))
+
+
+def labelled_pictures(count, *, masks=True):
+    """Grey noise; every third one has a brighter square, where the mask is."""
+    for index in range(count):
+        image = RNG(index).integers(0, 200, (24, 32, 3), dtype=np.uint8)
+        mask = np.zeros((24, 32), np.uint8)
+        if index % 3 == 0:
+            mask[4:12, 8:20] = 1
+            image[mask == 1] = np.minimum(image[mask == 1], 195) + 60
+        yield Picture(
+            f"{index}", image, "spot" if index % 3 == 0 else "good", mask if index % 3 == 0 and masks else None
+        )
+
+
+def test_figures_over_a_stream_are_those_over_everything_at_once():
+    meter = DriftMeter()
+    rng = RNG(0)
+    pairs = []
+    for _ in range(30):
+        wanted = rng.beta(1, 5, (5, 7)).astype(np.float32)
+        found = (wanted + 0.01 * rng.standard_normal((5, 7))).astype(np.float32)
+        scores = (float(wanted.max()), float(found.max()))
+        meter.add(answer(wanted, scores[0]), answer(found, scores[1]))
+        pairs.append((wanted.ravel(), found.ravel(), *scores))
+    wanted, found = (np.concatenate([pair[side] for pair in pairs]).astype(np.float64) for side in (0, 1))
+    wanted_scores, found_scores = (np.array([pair[side] for pair in pairs]) for side in (2, 3))
+    errors = np.abs(found - wanted)
+    drift = meter.drift("x")
+    assert drift.max_map_error == pytest.approx(errors.max(), rel=1e-9)
+    assert 1 <= drift.p99_map_error / np.quantile(errors, 0.99, method="inverted_cdf") <= 1.0101
+    assert drift.map_correlation == pytest.approx(np.corrcoef(wanted, found)[0, 1], abs=1e-12)
+    assert drift.max_score_error == pytest.approx(np.abs(found_scores - wanted_scores).max())
+    assert drift.score_rank_correlation == pytest.approx(stats.spearmanr(wanted_scores, found_scores)[0], abs=1e-12)
+
+
+def test_rank_correlation_with_ties_is_spearmans():
+    wanted, found = RNG(1).integers(0, 9, (2, 50)).astype(float)
+    assert rank_correlation(wanted, found) == pytest.approx(stats.spearmanr(wanted, found)[0], abs=1e-12)
+
+
+def test_equal_answers_have_no_drift():
+    meter = DriftMeter()
+    values = RNG(0).random((4, 4))
+    for score in (0.1, 0.9):
+        meter.add(answer(values, score), answer(values, score))
+    assert meter.drift("x") == Drift("x", 2, 0.0, 0.0, pytest.approx(1.0), 0.0, pytest.approx(1.0))
+
+
+def test_flat_maps_of_the_network_correlate_with_nothing():
+    meter = DriftMeter()
+    meter.add(answer(np.full((4, 4), 0.3)), answer(0.3 + 1e-5 * RNG(0).random((4, 4))))
+    drift = meter.drift("x")
+    assert (drift.map_correlation, drift.score_rank_correlation) == (None, None)
+    assert objections(drift, LIMITS["fp32"], pairs=0) == []
+
+
+def test_flat_map_of_a_backend_is_objected_to():
+    meter = DriftMeter()
+    meter.add(answer(RNG(0).random((4, 4))), answer(np.full((4, 4), 0.5)))
+    drift = meter.drift("dead")
+    assert drift.map_correlation == 0
+    assert any(
+        "dead: correlation of the maps is 0.000000" in line for line in objections(drift, LIMITS["int8"], pairs=0)
+    )
+
+
+def test_maps_of_two_sizes_are_refused():
+    with pytest.raises(VerificationError, match=r"found a map of \(2, 2\), the reference's is \(4, 4\)"):
+        DriftMeter().add(answer(np.zeros((4, 4))), answer(np.zeros((2, 2))))
+
+
+def test_metrics_are_scikit_learns_at_the_pictures_size():
+    reference, subject = Stated("reference"), Stated("x", noise=0.3)
+    examination = examine(reference, [subject], labelled_pictures(24), limits=LIMITS["fp16"])
+    metrics = []
+    for side in (Stated("reference"), Stated("x", noise=0.3)):
+        pictures = list(labelled_pictures(24))
+        answers = [side.answer(picture.image) for picture in pictures]
+        maps = [resize_map(found.coarse, (24, 32)) for found in answers]
+        masks = [np.zeros((24, 32), np.uint8) if p.mask is None else p.mask for p in pictures]
+        metrics.append(
+            (
+                roc_auc_score([p.label != "good" for p in pictures], [found.score for found in answers]),
+                roc_auc_score(np.stack(masks).ravel(), np.stack(maps).ravel()),
+                aupro(maps, masks),
+            )
+        )
+    (row,) = examination.rows
+    assert (row.drift.image_auroc_drift, row.drift.pixel_auroc_drift, row.drift.aupro_drift) == pytest.approx(
+        [100 * (found - wanted) for wanted, found in zip(*metrics, strict=True)], abs=1e-9
+    )
+    assert abs(row.drift.pixel_auroc_drift) > 1
+    assert [line for line in row.objections if "pixel AUROC" in line]
+
+
+def test_many_pictures_are_more_than_one_portion_and_measure_the_same():
+    pictures = list(labelled_pictures(150))
+    meter = AccuracyMeter(1)
+    answers = [Stated("x", noise=0.3).answer(picture.image) for picture in pictures]
+    for picture, found in zip(pictures, answers, strict=True):
+        meter.add(picture, [found])
+    masks = [np.zeros((24, 32), np.uint8) if p.mask is None else p.mask for p in pictures]
+    maps = [resize_map(found.coarse, (24, 32)) for found in answers]
+    assert meter.metrics(0).aupro == pytest.approx(aupro(maps, masks), abs=1e-12)
+
+
+def test_without_masks_there_is_image_auroc_alone_and_without_defects_nothing():
+    reference = Stated("reference")
+    unmarked = examine(reference, [reference], labelled_pictures(9, masks=False), limits=LIMITS["fp32"])
+    assert unmarked.metrics.image_auroc == 1
+    assert (unmarked.metrics.pixel_auroc, unmarked.metrics.aupro) == (None, None)
+    good = (picture for picture in labelled_pictures(9) if picture.label == "good")
+    assert examine(reference, [reference], good, limits=LIMITS["fp32"]).metrics == Metrics(None, None, None)
+
+
+def test_one_picture_is_enough():
+    (row,) = examine(Stated("reference"), [Stated("x")], labelled_pictures(1), limits=LIMITS["fp32"]).rows
+    assert row.drift.images == 1
+    assert row.drift.score_rank_correlation is None
+    assert row.objections == ()
+
+
+def test_no_picture_is_an_error():
+    with pytest.raises(DataError, match="found no picture"):
+        examine(Stated("reference"), [Stated("x")], [], limits=LIMITS["fp32"])
+
+
+def test_backend_that_fails_once_is_not_blessed_and_the_others_go_on():
+    subjects = [Stated("a", fails_at=3), Stated("b")]
+    examination = examine(Stated("reference"), subjects, labelled_pictures(6), limits=LIMITS["fp32"])
+    gate = examination.gate(executed=True)
+    assert not gate.blessed
+    assert gate.objections == ("a: failed on 2",)
+    assert [(drift.backend, drift.images) for drift in gate.drifts] == [("b", 6)]
+
+
+def test_pair_of_pictures_that_changes_places_is_no_objection_and_two_are():
+    values = {"images": 5, "max_map_error": 0, "p99_map_error": 0, "map_correlation": 1.0, "max_score_error": 0}
+    one = Drift("x", score_rank_correlation=1.0, image_auroc_drift=-100 / 6, **values)
+    two = Drift("x", score_rank_correlation=1.0, image_auroc_drift=-200 / 6, **values)
+    assert objections(one, LIMITS["fp16"], pairs=6) == []
+    assert objections(two, LIMITS["fp16"], pairs=6) == [
+        "x: drift of image AUROC in points is -33.3, expected at most 16.6667"
+    ]
+
+
+def test_pictures_are_not_kept():
+    alive: list[weakref.ref] = []
+
+    def stream():
+        for picture in labelled_pictures(40):
+            alive.append(weakref.ref(picture.image))
+            yield picture
+
+    counts = []
+
+    class Counting(Stated):
+        def answer(self, image):
+            counts.append(sum(reference() is not None for reference in alive))
+            return super().answer(image)
+
+    examine(Stated("reference"), [Counting("x", noise=0.1)], stream(), limits=LIMITS["fp32"])
+    assert len(counts) == 40
+    assert max(counts) <= 4  # the one inspected, the one before it, and the worst case

@@ -1,0 +1,260 @@
+"""The gate blesses an engine that answers like its network, and refuses and names one that does not."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from export.__main__ import main
+from export.gate.limits import LIMITS
+from export.gate.pictures import find_samples, read
+from export.gate.verify import require_blessed, verify
+from export.publish import unblessed_name
+from runtime.detector import Detector
+from stlm_edge.datasets import GOOD
+from stlm_edge.errors import EngineError, OutputError, SpecError, VerificationError
+from stlm_edge.files import sha256
+from stlm_edge.imaging import resize_map, to_input, write_image
+from stlm_edge.network.checkpoint import Checkpoint, load, save
+from stlm_edge.network.inspector import Inspector, prepare
+from stlm_edge.network.weights import fingerprint
+from stlm_edge.sidecar import Gate, Sidecar
+
+from ..conftest import PLATE, alter, shift_bias
+
+
+def full_disk(*_: object, **__: object) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def as_plan(engine: Path) -> Path:
+    """A plan that nothing here can run, as if built from `engine`, which then lies beside it."""
+    plan = engine.with_name("plate.plan")
+    plan.write_bytes(b"ftrt and no GPU")
+    sidecar = Sidecar.read(engine)
+    record = dataclasses.replace(
+        sidecar.engine,
+        flavour="tensorrt-rtx",
+        device="sm86",
+        engine_sha256=sha256(plan),
+        onnx_sha256=sidecar.engine.engine_sha256,
+        gate=None,
+    )
+    dataclasses.replace(sidecar, engine=record).write(plan)
+    shutil.copy(engine, engine.with_name("plate.plan.onnx"))
+    return plan
+
+
+def test_export_is_blessed_and_the_sidecar_says_by_what(engine):
+    gate = Sidecar.read(engine).engine.gate
+    assert (gate.blessed, gate.executed, gate.reference) == (True, True, "pytorch")
+    assert gate.limits == LIMITS["fp32"]
+    assert [drift.backend for drift in gate.drifts] == ["onnxruntime", "openvino"]
+    assert {drift.images for drift in gate.drifts} == {10}
+
+
+def test_true_engine_is_blessed_by_every_backend(engine, plate_data, tmp_path, capsys):
+    before = Sidecar.read(engine)
+    sheet, figures = tmp_path / "out" / "worst.png", tmp_path / "out" / "gate.json"
+    arguments = ["--reference", str(PLATE), "--data", str(plate_data), "--picture", str(sheet), "--json", str(figures)]
+    assert main(["verify", str(engine), *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "plate.onnx is blessed" in printed
+    after = Sidecar.read(engine)
+    gate = after.engine.gate
+    assert [drift.backend for drift in gate.drifts] == ["onnxruntime", "openvino"]
+    assert {drift.images for drift in gate.drifts} == {10}
+    assert all(drift.map_correlation > 0.9999 and drift.aupro_drift is not None for drift in gate.drifts)
+    assert dataclasses.replace(after, engine=dataclasses.replace(after.engine, gate=None)) == dataclasses.replace(
+        before, engine=dataclasses.replace(before.engine, gate=None)
+    )
+    content = json.loads(figures.read_text())
+    assert content["gate"]["blessed"] is True
+    assert [row["name"] for row in content["rows"]] == ["onnxruntime", "openvino"]
+    assert f"{100 * content['reference_metrics']['pixel_auroc']:.2f}" in printed
+    assert cv2.imread(str(sheet)).shape[0] > 2 * 224
+
+
+def test_altered_graph_is_refused_named_and_recorded(engine, plate_data, capsys):
+    alter(engine, shift_bias(0.05))
+    assert main(["verify", str(engine), "--reference", str(PLATE), "--data", str(plate_data)]) == 1
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "plate.onnx is NOT BLESSED (onnxruntime: largest map error is 0.0" in error
+    gate = Sidecar.read(engine).engine.gate
+    assert not gate.blessed
+    assert any(line.startswith("openvino: largest score error") for line in gate.objections)
+
+
+def test_what_fp32_may_not_do_int8_may(engine, plate_data):
+    alter(engine, shift_bias(0.05), precision="int8")
+    gate = verify(engine, reference=PLATE, data=plate_data)
+    assert gate.blessed
+    assert gate.limits == LIMITS["int8"]
+
+
+def test_metric_drift_of_a_real_graph_is_scikit_learns(engine, plate_data):
+    def blur(model: onnx.ModelProto) -> None:
+        (weight,) = [item for item in model.graph.initializer if item.name.endswith("head.out.weight")]
+        values = onnx.numpy_helper.to_array(weight)
+        noise = np.random.default_rng(0).standard_normal(values.shape).astype(np.float32)
+        weight.CopyFrom(onnx.numpy_helper.from_array(values + 3 * values.std() * noise, weight.name))
+
+    alter(engine, blur)
+    drift = verify(engine, reference=PLATE, data=plate_data).drifts[0]
+    loaded = load(PLATE)
+    inspector = Inspector(loaded.network, loaded.spec).eval()
+    defective, masks, maps, scores = [], [], ([], []), ([], [])
+    with Detector.open(engine, backend="onnxruntime") as detector, torch.no_grad():
+        for picture in read(find_samples(plate_data, None)):
+            size = picture.image.shape[:2]
+            coarse = inspector.network(
+                prepare(torch.from_numpy(to_input(picture.image, spec=loaded.spec)), loaded.spec)
+            )
+            found = detector.inspect(picture.image)
+            defective.append(picture.label != GOOD)
+            masks.append(np.zeros(size, np.uint8) if picture.mask is None else picture.mask)
+            for side, (anomaly_map, score) in enumerate(
+                [
+                    (resize_map(coarse[0, 0].numpy(), size), inspector.finish(coarse)[1].item()),
+                    (found.anomaly_map, found.score),
+                ]
+            ):
+                maps[side].append(anomaly_map.ravel())
+                scores[side].append(score)
+    truth = np.concatenate([mask.ravel() for mask in masks])
+    image = [roc_auc_score(defective, side) for side in scores]
+    pixel = [roc_auc_score(truth, np.concatenate(side)) for side in maps]
+    assert drift.image_auroc_drift == pytest.approx(100 * (image[1] - image[0]), abs=1e-6)
+    assert drift.pixel_auroc_drift == pytest.approx(100 * (pixel[1] - pixel[0]), abs=1e-3)
+    assert abs(drift.pixel_auroc_drift) > 0.1
+
+
+def test_plan_that_cannot_run_here_is_judged_by_its_graph_and_says_so(engine, plate_data, capsys):
+    plan = as_plan(engine)
+    assert main(["verify", str(plan), "--reference", str(PLATE), "--data", str(plate_data), "--images", "3"]) == 0
+    printed = capsys.readouterr()
+    assert "plate.plan itself has not been executed" in printed.out
+    assert "NOT EXECUTED" in printed.err
+    gate = Sidecar.read(plan).engine.gate
+    assert (gate.blessed, gate.executed) == (True, False)
+    assert gate.drifts[0].images == 3
+
+
+def test_plan_beside_another_graph_is_refused(engine, plate_data):
+    plan = as_plan(engine)
+    alter(engine, shift_bias(0.05))
+    shutil.copy(engine, engine.with_name("plate.plan.onnx"))
+    with pytest.raises(VerificationError, match=r"plate\.plan\.onnx has SHA-256 .* was built from"):
+        verify(plan, reference=PLATE, data=plate_data)
+
+
+def test_plan_without_its_graph_is_refused(engine, plate_data):
+    plan = as_plan(engine)
+    engine.with_name("plate.plan.onnx").unlink()
+    with pytest.raises(EngineError, match="TensorRT plan"):
+        verify(plan, reference=PLATE, data=plate_data)
+
+
+def test_float32_graph_serves_as_reference_where_there_is_no_torch(engine, plate_data, exported):
+    alter(engine, shift_bias(0.05), precision="int8")
+    arguments = ["verify", str(engine), "--reference", str(exported), "--data", str(plate_data), "--images", "4"]
+    code = f"import sys; sys.modules['torch'] = None\nfrom export.__main__ import main\nsys.exit(main({arguments!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert Sidecar.read(engine).engine.gate.reference == "onnx-fp32"
+
+
+def test_checkpoint_where_there_is_no_torch_says_what_to_give(engine, plate_data):
+    arguments = ["verify", str(engine), "--reference", str(PLATE), "--data", str(plate_data)]
+    code = f"import sys; sys.modules['torch'] = None\nfrom export.__main__ import main\nsys.exit(main({arguments!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "give the float32 .onnx file instead" in done.stderr
+
+
+def test_graph_does_not_vouch_for_itself(engine, plate_data, exported):
+    for reference in (engine, exported):
+        with pytest.raises(VerificationError, match="cannot vouch for itself"):
+            verify(engine, reference=reference, data=plate_data)
+
+
+def test_another_network_is_no_reference(engine, plate_data, tmp_path):
+    loaded = load(PLATE)
+    with torch.no_grad():
+        loaded.network.feature_aggregation.head.out.bias.add_(0.1)
+    spec = dataclasses.replace(loaded.spec, weights_sha256=fingerprint(loaded.network.state_dict()))
+    save(tmp_path / "other.safetensors", Checkpoint(loaded.network, spec, loaded.config))
+    with pytest.raises(VerificationError, match="is not the network of the engine"):
+        verify(engine, reference=tmp_path / "other.safetensors", data=plate_data)
+
+
+def test_resize_in_the_graph_is_measured_on_its_own(tmp_path, plate_data, capsys):
+    engine = tmp_path / "frames.onnx"
+    frames = ["--frame-size", "120x140"]
+    assert main(["onnx", str(PLATE), "-o", str(engine), "--data", str(plate_data / "test"), *frames]) == 0
+    capsys.readouterr()
+    assert main(["verify", str(engine), "--reference", str(PLATE), "--data", str(plate_data)]) == 0
+    assert "resize in the graph" in capsys.readouterr().out
+    gate = Sidecar.read(engine).engine.gate
+    assert max(drift.max_map_error for drift in gate.drifts) < 1e-4 < gate.resize.max_map_error < 0.5
+    assert gate.resize.aupro_drift is not None
+    write_image(tmp_path / "other" / "a.png", np.zeros((50, 60, 3), np.uint8))
+    before = Sidecar.path_for(engine).read_bytes()
+    assert main(["verify", str(engine), "--reference", str(PLATE), "--data", str(tmp_path / "other")]) == 1
+    assert "exported for frames of 120 x 140" in capsys.readouterr().err
+    assert Sidecar.path_for(engine).read_bytes() == before
+
+
+def test_sidecar_of_another_engine_is_refused(engine, plate_data):
+    path = Sidecar.path_for(engine)
+    kept = path.read_bytes()
+    alter(engine, shift_bias(0.05))
+    path.write_bytes(kept)
+    with pytest.raises(EngineError, match="the sidecar is another one's"):
+        verify(engine, reference=PLATE, data=plate_data)
+
+
+def test_unknown_precision_is_refused(engine, plate_data):
+    alter(engine, shift_bias(0), precision="fp8")
+    with pytest.raises(SpecError, match="expected one of fp32, fp16, bf16, int8"):
+        verify(engine, reference=PLATE, data=plate_data)
+
+
+@pytest.mark.parametrize("option", ["picture", "json_file"])
+def test_output_that_cannot_be_written_leaves_the_sidecar(engine, plate_data, option):
+    before = Sidecar.path_for(engine).read_bytes()
+    with pytest.raises(OutputError, match="cannot write"):
+        verify(engine, reference=PLATE, data=plate_data, **{option: Path("/dev/null/out.png")})
+    assert Sidecar.path_for(engine).read_bytes() == before
+
+
+def test_full_disk_leaves_the_sidecar(engine, plate_data, monkeypatch):
+    before = Sidecar.path_for(engine).read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full_disk)
+        with pytest.raises(OutputError, match="No space left"):
+            verify(engine, reference=PLATE, data=plate_data, images=2)
+    assert Sidecar.path_for(engine).read_bytes() == before
+    assert sorted(path.name for path in engine.parent.iterdir()) == ["plate.onnx", "plate.onnx.json"]
+
+
+def test_refused_engine_gets_another_name():
+    assert unblessed_name(Path("a/stlm.plan")) == Path("a/stlm.unblessed.plan")
+    blessed = Gate(True, True, "pytorch", LIMITS["fp32"], ())
+    require_blessed(Path("stlm.plan"), blessed)
+    with pytest.raises(VerificationError, match="a: 1; a: 2; a: 3 …"):
+        refused = dataclasses.replace(blessed, blessed=False, objections=("a: 1", "a: 2", "a: 3", "a: 4"))
+        require_blessed(Path("stlm.plan"), refused)

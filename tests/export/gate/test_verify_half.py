@@ -1,0 +1,89 @@
+"""A graph with FP16 is checked in FP16, and nobody else's row passes for that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from export.__main__ import main
+from export.gate.answers import open_answers
+from export.gate.pictures import choose, find_samples, read
+from export.gate.subjects import has_half
+from export.gate.verify import verify, would_bless
+from stlm_edge.sidecar import Sidecar
+
+from ..conftest import PLATE, Alter, alter
+
+
+def through_half(factor: float) -> Alter:
+    """Multiply by `factor` and divide by it in FP16, before the last sigmoid."""
+
+    def change(model: onnx.ModelProto) -> None:
+        graph = model.graph
+        (index,) = [place for place, node in enumerate(graph.node) if node.op_type == "Sigmoid"]
+        before = graph.node[index].input[0]
+        graph.initializer.extend(
+            numpy_helper.from_array(np.array(value, np.float16), name)
+            for name, value in (("up", factor), ("down", 1 / factor))
+        )
+        made = [
+            helper.make_node("Cast", [before], ["half"], name="graph|to_half", to=TensorProto.FLOAT16),
+            helper.make_node("Mul", ["half", "up"], ["high"], name="graph|up"),
+            helper.make_node("Mul", ["high", "down"], ["low"], name="graph|down"),
+            helper.make_node("Cast", ["low"], ["whole"], name="graph|from_half", to=TensorProto.FLOAT),
+        ]
+        graph.node[index].input[0] = "whole"
+        nodes = [*graph.node[:index], *made, *graph.node[index:]]
+        del graph.node[:]
+        graph.node.extend(nodes)
+
+    return change
+
+
+def test_rows_that_widen_fp16_say_so(engine, plate_data, capsys):
+    alter(engine, through_half(2.0), precision="fp16")
+    assert main(["verify", str(engine), "--reference", str(PLATE), "--data", str(plate_data), "--images", "5"]) == 0
+    names = ["onnxruntime in float32", "openvino in float32", "rounded to float16"]
+    assert [drift.backend for drift in Sidecar.read(engine).engine.gate.drifts] == names
+    printed = capsys.readouterr().out
+    for name in names[:2]:
+        assert f"{name}: it computes this graph's FP16 in float32, so its row does not test FP16" in printed
+    assert printed.count("does not test FP16") == 2
+
+
+def test_overflow_that_processors_hide_is_refused(engine, plate_data):
+    alter(engine, through_half(6e4), precision="fp16")
+    gate = verify(engine, reference=PLATE, data=plate_data, images=5)
+    assert not gate.blessed
+    assert {line.split(":")[0] for line in gate.objections} == {"rounded to float16"}
+    assert gate.drifts[0].max_map_error < 1e-3
+
+
+def test_fp16_is_recognised(engine):
+    assert not has_half(onnx.load(engine))
+    alter(engine, through_half(1.0))
+    assert has_half(onnx.load(engine))
+
+
+def test_reference_has_no_fp16(engine, exported, plate_data, capsys):
+    alter(engine, through_half(1.0))
+    assert main(["verify", str(exported), "--reference", str(engine), "--data", str(plate_data)]) == 1
+    assert "is not in float32 throughout" in capsys.readouterr().err
+
+
+def test_graph_in_memory_is_judged_by_its_fp16(engine, exported, plate_data):
+    spec = Sidecar.read(engine).spec
+    samples = choose(find_samples(plate_data, None), 5)
+    with open_answers(exported, spec=spec, backend="onnxruntime", name="reference") as reference:
+
+        def blessed(path: Path) -> bool:
+            return would_bless(
+                onnx.load(path), spec=spec, precision="fp16", reference=reference, pictures=read(samples)
+            )
+
+        assert blessed(exported)
+        alter(engine, through_half(6e4))
+        assert not blessed(engine)
