@@ -16,6 +16,7 @@ from export.graph.onnx_model import read_model
 from runtime.backends import open_engine
 from stlm_edge.errors import EngineError, VerificationError
 from stlm_edge.files import sha256
+from stlm_edge.plans import kept_graph
 from stlm_edge.sidecar import Sidecar
 from stlm_edge.spec import ModelSpec
 
@@ -39,7 +40,7 @@ class Subjects:
 
 def graph_of(engine: Path) -> Path:
     """The ONNX file of an engine: itself, or the one beside it that it was built from."""
-    return engine if engine.suffix == ".onnx" else engine.with_name(f"{engine.name}.onnx")
+    return engine if engine.suffix == ".onnx" else kept_graph(engine)
 
 
 @contextmanager

@@ -95,7 +95,7 @@ _loggers: dict[Any, Any] = {}
 
 
 def process_logger(trt: Any, errors: list[str], on_log: OnLog | None) -> Any:
-    """The `ILogger` of this process: warnings are logged, errors collected for the exception that follows.
+    """The `ILogger` of this process: each warning is logged once, errors collected for the exception that follows.
 
     TensorRT wants one for a process: while an object with another lives, it warns that it ignores the new one. So there
     is one, and what it is told goes to the build that began last.
@@ -105,15 +105,17 @@ def process_logger(trt: Any, errors: list[str], on_log: OnLog | None) -> Any:
         class Logger(trt.ILogger):  # type: ignore[misc]  # a class of whichever module there is
             errors: list[str]
             on_log: OnLog | None
+            warned_of: set[str]
 
             def log(self, severity: Any, message: str) -> None:
                 if severity.name in _ERRORS:
                     self.errors.append(" ".join(message.split()))
-                elif severity.name == "WARNING":
+                elif severity.name == "WARNING" and message not in self.warned_of:  # some come for every layer
+                    self.warned_of.add(message)
                     logger.warning("%s: %s", trt.__name__, " ".join(message.split()))
                 if self.on_log is not None:
                     self.on_log(severity.name, message)
 
         _loggers[trt] = Logger()
-    _loggers[trt].errors, _loggers[trt].on_log = errors, on_log
+    _loggers[trt].errors, _loggers[trt].on_log, _loggers[trt].warned_of = errors, on_log, set()
     return _loggers[trt]

@@ -14,17 +14,19 @@ PRODUCTS = ("Conv", "Gemm", "MatMul")
 Shape = tuple[int, ...]
 
 
-def node_flops(model: onnx.ModelProto) -> dict[str, int]:
+def node_flops(model: onnx.ModelProto, *, batch: int = 0) -> dict[str, int]:
     """FLOPs of each product that depends on the picture, by its node's name; two for each multiply-add.
 
     What depends on constants alone is left out: a compiler computes it once.
 
+    Args:
+        batch: pictures at once, where the graph takes a number of them that it does not say.
     Raises:
-        EngineError: if a shape is not known, as in a graph of a dynamic batch, or a product's node has no name.
+        EngineError: if a shape is not known, or a product's node has no name.
     """
     graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     shapes = {
-        value.name: tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim)
+        value.name: tuple(axis.dim_value or batch for axis in value.type.tensor_type.shape.dim)
         for value in (*graph.input, *graph.value_info, *graph.output)
     } | {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     constants = {tensor.name for tensor in graph.initializer} | {""}

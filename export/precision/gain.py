@@ -35,12 +35,12 @@ def expected_gain(fp16: BuildCost, int8: BuildCost) -> Gain:
     """
     ratio = int8.bytes_moved / fp16.bytes_moved
     figures = (
-        f"it moves {int8.bytes_moved / 1e9:.2f} GB in {int8.kernels} kernels, FP16 {fp16.bytes_moved / 1e9:.2f} GB in "
+        f"it moves {int8.bytes_moved / 1e6:.0f} MB in {int8.kernels} kernels, FP16 {fp16.bytes_moved / 1e6:.0f} MB in "
         f"{fp16.kernels}"
     )
     if fp16.floor_ms is not None and int8.floor_ms is not None:
         ratio = int8.floor_ms / fp16.floor_ms
-        figures += f", and cannot take less than {int8.floor_ms:.2f} ms against {fp16.floor_ms:.2f}"
+        figures += f", and cannot take less than {int8.floor_ms:.3g} ms against {fp16.floor_ms:.3g}"
     expected = ratio < 0.98
     verdict = "is expected to be faster" if expected else "is not expected to be faster"
     return Gain(expected, f"INT8 {verdict} than FP16: {figures} (computed, not measured)")

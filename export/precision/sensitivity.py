@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 
 from export.graph.onnx_model import INPUT, OUTPUTS, spec_of
+from export.plan.flops import node_flops
 from export.precision.apply import RANGE_IMAGES, PrecisionRecord, in_half, keep, load_pictures, with_classes
 from export.precision.int8 import calibrate, quantised_nodes, quantised_only
 from export.precision.layer_classes import QUANTISABLE, LayerClass, layer_class
@@ -88,7 +88,7 @@ def harms(given: Calibrated, pictures: Sequence[Input]) -> list[Harm]:
     Args:
         pictures: (1, H, W, 3) each; better not those that were calibrated on.
     """
-    flops = _flops(given.model)
+    flops = node_flops(given.model, batch=1)
     whole = sum(flops.values())
     wanted = _answers(given.model, pictures)
     in_fp16, _ = in_half(given.model, "fp16", kept=given.kept, calibration=given.calibration)
@@ -202,20 +202,3 @@ def _ranks(values: Floats) -> Floats:
     _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
     mean_rank = np.cumsum(sizes) - (sizes + 1) / 2
     return np.asarray(mean_rank[group], np.float64)
-
-
-def _flops(model: onnx.ModelProto) -> dict[str, int]:
-    """Node → floating-point operations, of convolutions and matrix products with a batch of one."""
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    shapes = {
-        value.name: [axis.dim_value or 1 for axis in value.type.tensor_type.shape.dim]
-        for value in (*graph.value_info, *graph.output, *graph.input)
-    }
-    shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-    counted: dict[str, int] = {}
-    for node in graph.node:
-        if node.op_type == "Conv":
-            counted[node.name] = 2 * math.prod(shapes[node.output[0]]) * math.prod(shapes[node.input[1]][1:])
-        elif node.op_type in ("MatMul", "Gemm"):
-            counted[node.name] = 2 * math.prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
-    return counted
