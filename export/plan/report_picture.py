@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from export.plan.kernels import STAGES, KernelTable
 from export.plan.report import Report
 from export.plan.roofline import Gpu
+from stlm_edge.errors import OutputError
 from stlm_edge.files import replacing
 
 if TYPE_CHECKING:
@@ -32,9 +33,14 @@ _COLOURS = {
 
 
 def draw(table: KernelTable, report: Report, path: Path) -> None:
-    """Write the picture as PNG, atomically. Raises `OutputError`."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    """Write the picture as PNG, atomically. Raises `OutputError`, also where there is no matplotlib."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise OutputError(
+            f"{path} cannot be drawn without matplotlib ({error}); pip install matplotlib, or leave --output out"
+        ) from error
 
     figure = Figure(figsize=(15, 7), layout="constrained")
     FigureCanvasAgg(figure)
