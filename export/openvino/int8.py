@@ -38,7 +38,7 @@ def quantise(model: openvino.Model, pictures: Sequence[Path], *, spec: ModelSpec
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     import nncf
 
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # its own function also quietens handlers that are not its own
     others = [
         operation.get_friendly_name()
         for operation in model.get_ordered_ops()

@@ -60,7 +60,7 @@ def test_products_are_in_half_and_what_overflows_is_not(graph):
     types = types_of(half)
     products = {n.name: types[n.output[0]] for n in half.graph.node if n.op_type in ("Conv", "MatMul")}
     in_float = {name for name, kind in products.items() if kind == TensorProto.FLOAT}
-    assert in_float == {f"{stream}.backbone.patch_embed.conv1.conv|conv2d" for stream in ("plain", "denoising")}
+    assert in_float == set()
     for node in half.graph.node:
         if node.op_type in ("LayerNormalization", "ReduceL2", "TopK", "Sigmoid", "ReduceMean"):
             assert types[node.output[0]] == TensorProto.FLOAT, node.name
@@ -92,7 +92,7 @@ def test_outlier_channel_overflows_naive_half_and_not_with_islands(graph, pictur
     assert "values reach" in kept[f"{HEAD}|conv2d"]
     assert "values reach" in kept[f"{OUT}|conv2d"]
     found, _ = run(rounded(to_half(outliers, kept)), pictures[0])
-    assert np.abs(found - wanted).max() < 5e-3
+    assert np.abs(found - wanted).max() < 1e-2
     assert set(kept) - set(islands(graph, measure_ranges(graph, pictures))) <= {
         f"{HEAD}|conv2d",
         f"{OUT}|conv2d",
@@ -105,7 +105,7 @@ def test_vanishing_values_are_kept(graph, pictures, run):
     kept = islands(faint, measure_ranges(faint, pictures))
     assert "values are" in kept[f"{OUT}|conv2d"]
     found, _ = run(rounded(to_half(faint, kept)), pictures[0])
-    assert np.abs(found - run(faint, pictures[0])[0]).max() < 5e-3
+    assert np.abs(found - run(faint, pictures[0])[0]).max() < 1e-2
 
 
 def test_weights_that_half_cannot_hold_are_kept(graph):
@@ -122,13 +122,13 @@ def test_reason_for_a_layer_survives_a_transpose(graph, pictures):
             assert ranges[node.output[0]] == ranges[node.input[0]]
 
 
-def test_whole_pixels_free_the_first_convolution(graph):
-    whole = onnx.ModelProto()
-    whole.CopyFrom(graph)
-    (mean,) = [tensor for tensor in whole.graph.initializer if tensor.name == "pixels.mean"]
-    mean.CopyFrom(numpy_helper.from_array(np.round(numpy_helper.to_array(mean)), mean.name))
-    freed = set(islands(graph, None)) - set(islands(whole, None))
-    assert freed == {f"{stream}.backbone.patch_embed.conv1.conv|conv2d" for stream in ("plain", "denoising")}
+def test_pixels_with_fractions_keep_the_first_convolution_in_float32(graph):
+    fractions = onnx.ModelProto()
+    fractions.CopyFrom(graph)
+    (whole,) = [tensor for tensor in fractions.graph.initializer if tensor.name == "pixels.whole"]
+    whole.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(whole) + np.float32(0.3), whole.name))
+    kept = set(islands(fractions, None)) - set(islands(graph, None))
+    assert kept == {f"{stream}.backbone.patch_embed.conv1.conv|conv2d" for stream in ("plain", "denoising")}
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_other_forms_of_the_graph_convert(inspector, run, options, max_batch, sh
     model = to_onnx(DeploymentGraph(inspector, **options), max_batch=max_batch)
     half = to_half(model, islands(model, None))
     frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    assert np.abs(run(rounded(half), frames)[0] - run(model, frames)[0]).max() < 5e-3
+    assert np.abs(run(rounded(half), frames)[0] - run(model, frames)[0]).max() < 1e-2
 
 
 def test_tensorrt_fuses_every_window_attention_in_half(graph, kernels):
