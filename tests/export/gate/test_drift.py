@@ -191,6 +191,17 @@ def test_pair_of_pictures_that_changes_places_is_no_objection_and_two_are():
     ]
 
 
+@pytest.mark.parametrize("count", [3, 24, 500])
+def test_neighbours_in_rank_that_change_places_are_no_objection(count):
+    wanted = np.arange(count, dtype=np.float64)
+    values = {"images": count, "max_map_error": 0, "p99_map_error": 0, "map_correlation": 1.0, "max_score_error": 0}
+    one, more = wanted.copy(), wanted[::-1].copy()
+    one[[0, 1]] = one[[1, 0]]
+    for found, is_fine in ((one, True), (more, False)):
+        drift = Drift("x", score_rank_correlation=rank_correlation(wanted, found), **values)
+        assert (objections(drift, LIMITS["fp32"], pairs=0) == []) is is_fine
+
+
 def test_pictures_are_not_kept():
     alive: list[weakref.ref] = []
 
