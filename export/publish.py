@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from export.plan.kernels import kernels_path
-from stlm_edge.errors import VerificationError
+from stlm_edge.errors import OutputError, VerificationError
 from stlm_edge.files import cannot_write, make_folder
 from stlm_edge.plans import kept_graph
 from stlm_edge.sidecar import Gate, Sidecar, weights_of
@@ -31,6 +31,8 @@ def publish(output: Path, *, write: Callable[[Path], None], judge: Callable[[Pat
         StlmError: if it cannot be written or judged.
     """
     make_folder(output.parent)
+    if output.is_dir():
+        raise OutputError(f"{output} is a folder, expected a place for a file; give the output another name")
     beside = unblessed_name(output)
     write(beside)
     try:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from stlm_edge.errors import EngineError, SpecError
 from stlm_edge.files import sha256, write_text
+from stlm_edge.plans import rebuild_command
 from stlm_edge.records import as_object, build, parse
 
 SCHEMA_VERSION = 1
@@ -135,7 +136,7 @@ def read_kernels(plan: Path) -> KernelTable:
         EngineError: if there is no plan or no list of its kernels, or the list is damaged or another plan's.
     """
     found, path = _sha256(plan), kernels_path(plan)
-    again = f"build the plan again: python -m export engine {plan.with_suffix('.onnx').name} -o {plan.name}"
+    again = f"build the plan again: {rebuild_command(plan)}"
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

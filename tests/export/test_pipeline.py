@@ -236,6 +236,13 @@ def test_bad_input_is_one_line_and_leaves_nothing(source, graph, plan, tmp_path,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_folder_in_the_engines_place_is_refused(graph, tmp_path, capsys):
+    (tmp_path / "a.plan").mkdir()
+    assert main(["engine", str(graph), "-o", str(tmp_path / "a.plan"), *TARGET]) == 1
+    assert "is a folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.plan"]
+
+
 def test_unknown_layer_class_is_wrong_usage(source, capsys):
     assert main(["engine", str(source), "-o", "a.plan", "--precision", "int8", "--int8-classes", "head"]) == 2
     assert "no layer class 'head'" in capsys.readouterr().err
