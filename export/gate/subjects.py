@@ -72,7 +72,7 @@ def open_subjects(engine: Path, sidecar: Sidecar, *, reference: Path) -> Iterato
         widened: tuple[str, ...] = ()
         if graph.is_file():
             _require_origin(graph, engine, sidecar)
-            opened, widened = _run_graph(graph, sidecar.spec, stack, repeats=repeats)
+            opened, widened = _run_graph(graph, sidecar.spec, stack, repeats=repeats, is_engine=graph == engine)
             answers += opened
         yield Subjects(tuple(answers), executed, widened)
 
@@ -111,7 +111,7 @@ def _run_itself(engine: Path, spec: ModelSpec, stack: ExitStack, *, may_fail: bo
 
 
 def _run_graph(
-    graph: Path, spec: ModelSpec, stack: ExitStack, *, repeats: bool
+    graph: Path, spec: ModelSpec, stack: ExitStack, *, repeats: bool, is_engine: bool
 ) -> tuple[list[Answers], tuple[str, ...]]:
     """Answers, and the names of those that widen FP16."""
     model = read_model(graph)
@@ -121,7 +121,9 @@ def _run_graph(
     if not repeats:
         name = f"onnxruntime{widening}"
         answers.append(stack.enter_context(open_answers(graph, spec=spec, backend="onnxruntime", name=name)))
-    if importlib.util.find_spec("openvino"):
+    # OpenVINO has integer kernels of its own, which a plan has nothing to do with.
+    quantised = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+    if importlib.util.find_spec("openvino") and (is_engine or not quantised):
         name = f"openvino{widening}"
         answers.append(stack.enter_context(open_answers(graph, spec=spec, backend="openvino", name=name)))
     widened = tuple(answer.name for answer in answers) if half else ()
