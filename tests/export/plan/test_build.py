@@ -292,6 +292,7 @@ def test_ctrl_c_during_the_build_cancels_it_and_leaves_the_old_engine(graph, pla
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.5)  # until the main thread has heard of it
 
+    before_it = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         build_engine(graph, tmp_path / "plate.plan", settings=SM86, on_log=interrupt)
@@ -299,10 +300,11 @@ def test_ctrl_c_during_the_build_cancels_it_and_leaves_the_old_engine(graph, pla
     assert "cancelling" in caplog.text
     assert content(tmp_path) == before
     assert signal.getsignal(signal.SIGINT) is handler
+    signal.signal(signal.SIGINT, before_it)
 
 
 PAUSED = """
-import sys, time
+import signal, sys, time
 from export import __main__
 from export.plan import build as to_engine
 
@@ -314,6 +316,7 @@ def pause(severity, text):
         print("TensorRT is at work", file=sys.stderr, flush=True)
         time.sleep(float(sys.argv[2]))
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
 to_engine.build_engine = build
 sys.exit(__main__.main(["engine", sys.argv[1], "-o", sys.argv[3], "--target", "sm86"]))
 """
