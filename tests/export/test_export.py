@@ -15,7 +15,6 @@ from export.graph.onnx_model import INPUT, OPSET, SPEC_KEY
 from runtime.detector import Detector
 from stlm_edge.imaging import resize_map, to_input
 from stlm_edge.network.checkpoint import Checkpoint, load, save
-from stlm_edge.network.design import Design
 from stlm_edge.network.encoder import ARCHITECTURES
 from stlm_edge.network.inspector import Inspector, prepare
 from stlm_edge.network.stlm import Stlm
@@ -23,6 +22,8 @@ from stlm_edge.network.weights import fingerprint
 from stlm_edge.sidecar import Sidecar
 from stlm_edge.spec import ModelSpec, Threshold
 from stlm_edge.synthetic import render_part
+
+from .tiny import DESIGNS
 
 SIZE = (64, 96)
 GRID = (4, 6)
@@ -142,13 +143,7 @@ def test_input_has_the_promised_name_and_type(engine):
 
 @pytest.mark.parametrize(
     "design",
-    [
-        Design(plain_stream="stlm-tiny"),
-        Design(decoder="separate", comparison="subtraction"),
-        Design(layers="l1", comparison="concat"),
-        Design(layers="l2", comparison="cosine", aggregation="original"),
-        Design(aggregation="none"),
-    ],
+    DESIGNS,
     ids=lambda design: design.differences.strip(", "),
 )
 def test_every_ablation_can_be_exported(design, tmp_path, inspector):

@@ -15,6 +15,7 @@ from export.graph.onnx_model import spec_of
 from export.graph.to_onnx import to_onnx
 from stlm_edge.files import sha256
 from stlm_edge.network.checkpoint import Checkpoint, load, save
+from stlm_edge.network.design import Design
 from stlm_edge.network.inspector import Inspector
 from stlm_edge.sidecar import EngineRecord, Gate, Limits, Sidecar
 from stlm_edge.spec import ModelSpec
@@ -22,6 +23,14 @@ from stlm_edge.spec import ModelSpec
 PLATE = Path(train.__file__).parent / "pretrained/plate/model.safetensors"
 SIZE = (64, 96)
 GRID = (4, 6)
+DESIGNS = [
+    Design(plain_stream="stlm-tiny"),
+    Design(decoder="separate", comparison="subtraction"),
+    Design(layers="l1", comparison="concat"),
+    Design(layers="l2", comparison="cosine", aggregation="original"),
+    Design(aggregation="none"),
+]
+"""One of each ablation that is another network."""
 
 
 def checkpoint(path: Path) -> Path:

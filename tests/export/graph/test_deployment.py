@@ -25,6 +25,8 @@ from stlm_edge.network.weights import fingerprint
 from stlm_edge.spec import ModelSpec
 from stlm_edge.synthetic import DEFECT_KINDS, render_part
 
+from ..tiny import DESIGNS
+
 TOLERANCE = 1e-4
 PLATE = Path(train.__file__).parent / "pretrained/plate/model.safetensors"
 STREAMS = ("branched", "stacked")
@@ -86,13 +88,7 @@ def test_papers_architecture_with_its_padded_windows_agrees(plate, streams, size
 
 @pytest.mark.parametrize(
     "design",
-    [
-        Design(plain_stream="stlm-tiny"),
-        Design(decoder="separate", comparison="subtraction"),
-        Design(layers="l1", comparison="concat"),
-        Design(layers="l2", comparison="cosine", aggregation="original"),
-        Design(aggregation="none"),
-    ],
+    DESIGNS,
     ids=lambda design: design.differences.strip(", "),
 )
 def test_every_ablation_agrees(plate, design):
