@@ -21,6 +21,11 @@ class StopSignals:
         self._requested = False
         self._waiting = False
 
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self._requested
+
     def read(self, source: FrameSource) -> Frame | None:
         """`source.read()`, which a signal may interrupt; None once a stop was asked for."""
         try:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from runtime.detector import Anomaly
-from runtime.sources import Frame, FrameSource
+from runtime.inspection import Inspection
+from runtime.notice import Notice
+from runtime.sources import FrameSource
 from runtime.timing import LatencyHistogram, Percentiles
 from stlm_edge.datasets import GOOD
 
-STAGES = ("prepare", "infer", "decide", "inspect", "capture to decision", "draw and write")
+VERDICT_STAGES = ("capture", "wait", "prepare", "upload", "infer", "download", "decide", "total")
+"""The stages of `FrameLatency`, from the camera to the verdict."""
+
+OUTPUT_STAGES = ("draw", "publish")
+"""What comes after the verdict, on the threads of the outputs."""
 
 
 @dataclass(frozen=True)
@@ -31,20 +38,33 @@ class RunSummary:
     """One run of the camera program.
 
     Attributes:
-        frames: inspected.
+        frames: taken, those with a fault among them.
         anomalies: frames whose score reached the threshold.
+        alarms: how often the vote of the frames turned to anomalous.
+        parts: how many the frames showed, as far as gaps between them tell.
+        faults: kind of fault → frames that had it and were not inspected.
+        notices: kind of notice → how many.
         dropped: frames of a live source that newer ones overtook.
         skipped: pictures that could not be decoded.
-        frames_per_second: inspected, over the whole run.
-        latency: by stage; `inspect` is prepare, infer and decide together, `capture to decision` adds the waiting
-            between the camera and the detector.
+        reconnects: how often a lost camera came back.
+        output_drops: output → inspected frames that it was too slow for.
+        output_failures: output → inspected frames that it could not write.
+        frames_per_second: over the whole run.
+        latency: by stage, `FrameLatency` and after it drawing and publishing.
         truth: None where no frame had a label.
     """
 
     frames: int
     anomalies: int
+    alarms: int
+    parts: int
+    faults: dict[str, int]
+    notices: dict[str, int]
     dropped: int
     skipped: int
+    reconnects: int
+    output_drops: dict[str, int]
+    output_failures: dict[str, int]
     duration_s: float
     frames_per_second: float
     latency: dict[str, Percentiles]
@@ -55,11 +75,19 @@ class RunSummary:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
     def lines(self) -> Iterator[str]:
-        """The same for people."""
+        """The same for people; what did not happen is left out, except for what a line must not do."""
         yield f"frames inspected   {self.frames} in {self.duration_s:.1f} s, {self.frames_per_second:.1f} per second"
-        yield f"anomalies          {self.anomalies}"
+        yield f"anomalies          {self.anomalies}, {self.alarms} alarms"
         yield f"frames dropped     {self.dropped}"
         yield f"pictures skipped   {self.skipped}"
+        for kind, count in self.faults.items():
+            yield f"camera fault       {count} frames {kind}"
+        if self.reconnects:
+            yield f"camera came back   {self.reconnects} times"
+        for output, count in self.output_drops.items():
+            yield f"output too slow    {count} frames not written to {output}"
+        for output, count in self.output_failures.items():
+            yield f"output failed      {count} frames not written to {output}"
         if self.truth is not None:
             defects = self.truth.defects_found + self.truth.defects_missed
             good = self.truth.false_alarms + self.truth.good_passed
@@ -73,44 +101,75 @@ class RunSummary:
 
 
 class RunRecorder:
-    """Collects what `RunSummary` reports, in bounded memory; the run starts with it."""
+    """Collects what `RunSummary` reports, in bounded memory; the run starts with it. All threads may add to it."""
 
     def __init__(self) -> None:
         self._start_s = time.monotonic()
-        self._latency = {stage: LatencyHistogram() for stage in STAGES}
-        self._verdicts = {(is_defect, found): 0 for is_defect in (False, True) for found in (False, True)}
-        self.frames = 0
-        self._anomalies = 0
+        self._lock = threading.Lock()
+        self._latency = {stage: LatencyHistogram() for stage in (*VERDICT_STAGES, *OUTPUT_STAGES)}
+        self._verdicts: Counter[tuple[bool, bool]] = Counter()
+        self._faults: Counter[str] = Counter()
+        self._notices: Counter[str] = Counter()
+        self._frames = self._anomalies = self._alarms = self._parts = 0
+        self._was_alarm = False
 
-    def add(self, frame: Frame, anomaly: Anomaly, *, decided_s: float, written_s: float) -> None:
-        """Count one frame; the times are on the clock of `time.monotonic`."""
-        self.frames += 1
-        self._anomalies += anomaly.is_anomalous
-        if frame.label is not None:
-            self._verdicts[frame.label != GOOD, anomaly.is_anomalous] += 1
-        latency = anomaly.latency
-        waited_ms, output_ms = 1e3 * (decided_s - frame.timestamp_s), 1e3 * (written_s - decided_s)
-        stages_ms = (latency.prepare_ms, latency.infer_ms, latency.decide_ms, latency.total_ms, waited_ms, output_ms)
-        for stage, stage_ms in zip(STAGES, stages_ms, strict=True):
-            self._latency[stage].add(stage_ms)
+    def add(self, inspection: Inspection) -> None:
+        """Count one frame."""
+        with self._lock:
+            self._frames += 1
+            self._parts = inspection.part + 1
+            self._alarms += inspection.alarm and not self._was_alarm
+            self._was_alarm = inspection.alarm
+            if inspection.fault is not None:
+                self._faults[inspection.fault] += 1
+            if inspection.anomaly is None:
+                return
+            found, label = inspection.anomaly.is_anomalous, inspection.frame.label
+            self._anomalies += found
+            if label is not None:
+                self._verdicts[label != GOOD, found] += 1
+            for stage in VERDICT_STAGES:
+                self._latency[stage].add(getattr(inspection.latency, f"{stage}_ms"))
 
-    def summary(self, source: FrameSource) -> RunSummary:
-        """The run so far."""
-        duration_s = time.monotonic() - self._start_s
-        counted = self._verdicts
-        truth = Truth(
-            defects_found=counted[True, True],
-            defects_missed=counted[True, False],
-            false_alarms=counted[False, True],
-            good_passed=counted[False, False],
-        )
-        return RunSummary(
-            frames=self.frames,
-            anomalies=self._anomalies,
-            dropped=source.dropped,
-            skipped=source.skipped,
-            duration_s=duration_s,
-            frames_per_second=self.frames / duration_s if duration_s > 0 else 0.0,
-            latency={stage: histogram.percentiles() for stage, histogram in self._latency.items()},
-            truth=truth if any(counted.values()) else None,
-        )
+    def add_stage(self, stage: str, latency_ms: float) -> None:
+        """Count what one of `OUTPUT_STAGES` took."""
+        with self._lock:
+            self._latency[stage].add(latency_ms)
+
+    def add_notice(self, notice: Notice) -> None:
+        """Count one notice."""
+        with self._lock:
+            self._notices[notice.kind] += 1
+
+    def summary(
+        self, source: FrameSource, *, output_drops: Mapping[str, int], output_failures: Mapping[str, int]
+    ) -> RunSummary:
+        """The run so far. Outputs that dropped or failed nothing may be missing or 0."""
+        with self._lock:
+            duration_s = time.monotonic() - self._start_s
+            counted = self._verdicts
+            truth = Truth(
+                defects_found=counted[True, True],
+                defects_missed=counted[True, False],
+                false_alarms=counted[False, True],
+                good_passed=counted[False, False],
+            )
+            return RunSummary(
+                frames=self._frames,
+                anomalies=self._anomalies,
+                alarms=self._alarms,
+                parts=self._parts,
+                faults=dict(self._faults),
+                notices=dict(self._notices),
+                dropped=source.dropped,
+                skipped=source.skipped,
+                reconnects=source.reconnects,
+                output_drops={name: count for name, count in output_drops.items() if count},
+                output_failures={name: count for name, count in output_failures.items() if count},
+                duration_s=duration_s,
+                frames_per_second=self._frames / duration_s if duration_s > 0 else 0.0,
+                latency={
+                    stage: histogram.percentiles() for stage, histogram in self._latency.items() if histogram.count
+                },
+                truth=truth if any(counted.values()) else None,
+            )

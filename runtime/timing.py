@@ -34,6 +34,11 @@ class LatencyHistogram:
         self._buckets[math.ceil(math.log(max(latency_ms, _SHORTEST_MS), 1 + RESOLUTION))] += 1
         self._max_ms = max(self._max_ms, latency_ms)
 
+    @property
+    def count(self) -> int:
+        """How many were counted."""
+        return self._buckets.total()
+
     def percentiles(self) -> Percentiles:
         """Nearest-rank percentiles; all 0 before the first `add`."""
         return Percentiles(self._rank(0.50), self._rank(0.95), self._rank(0.99), self._max_ms)

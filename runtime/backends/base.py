@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -33,10 +35,49 @@ class Port:
         return f"{self.name} {self.dtype} {self.shape}"
 
 
+IN_FLIGHT = 2
+"""Batches that a backend takes before it must be asked for the first one's answer: one is inferred, one is prepared."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What the network says of a batch; whoever asked owns the arrays.
+
+    Attributes:
+        maps: (N, h, w) float32.
+        scores: (N,) float32.
+        infer_ms: the network itself.
+        upload_ms, download_ms: pixels to the GPU and the answer back; 0 where there is no GPU or it shares the memory.
+    """
+
+    maps: Maps
+    scores: Scores
+    infer_ms: float
+    upload_ms: float = 0.0
+    download_ms: float = 0.0
+
+
+class Ticket:
+    """A batch that was submitted; `result` waits for its answer."""
+
+    def __init__(self, finish: Callable[[], Answer]) -> None:
+        self._finish = finish
+        self._answer: Answer | None = None
+
+    def result(self) -> Answer:
+        """Wait for the answer; asked again, it is the same. Raises `EngineError`."""
+        if self._answer is None:
+            self._answer = self._finish()
+        return self._answer
+
+
 class Backend(Closing):
     """An opened engine. Owns the inference library's session until `close`; use as a context manager.
 
-    A subclass opens its session in `__init__`, calls `_check_ports` and fills in `_infer` and `_release`.
+    It belongs to the thread that opened it, as a CUDA context does, and refuses all others: what runs on a laptop
+    shall run on a Jetson too.
+
+    A subclass opens its session in `__init__`, calls `_check_ports` and fills in `_start` and `_release`.
     """
 
     name: ClassVar[str]
@@ -45,19 +86,39 @@ class Backend(Closing):
         self._path = path
         self._spec = spec
         self._closed = False
+        self._owner = threading.get_ident()
+        self._in_flight = 0
+
+    @property
+    def device(self) -> str:
+        """Where it runs, in words."""
+        return "CPU"
 
     def infer(self, batch: Input) -> tuple[Maps, Scores]:
-        """Run the network.
+        """Run the network and wait for it; arguments and errors as for `submit`.
 
-        Args:
-            batch: (N, H, W, 3) uint8, BGR; 1 <= N <= spec.max_batch, (H, W) = spec.picture_size.
         Returns:
             Anomaly maps and scores; the caller owns both arrays.
+        """
+        answer = self.submit(batch).result()
+        return answer.maps, answer.scores
+
+    def submit(self, batch: Input) -> Ticket:
+        """Start the network and return at once; answers come in the order of the batches.
+
+        Args:
+            batch: (N, H, W, 3) uint8, BGR; 1 <= N <= spec.max_batch, (H, W) = spec.picture_size. Not to be written to
+                before the answer is there.
         Raises:
-            EngineError: if the engine is closed, the batch does not fit it or the answer is not finite.
+            EngineError: if the engine is closed, another thread's, `IN_FLIGHT` batches have not been asked for, or the
+                batch does not fit. The ticket's `result` raises it if the network fails or answers with values that
+                are not finite.
         """
         if self._closed:
             raise EngineError(f"{self._path} has been closed; open it again to inspect more frames")
+        self._check_thread()
+        if self._in_flight >= IN_FLIGHT:
+            raise EngineError(f"{self._path} has {IN_FLIGHT} batches in hand; ask for the result of the first one")
         most, expected = self._spec.max_batch, (*self._spec.picture_size, 3)
         if batch.shape[1:] != expected or not 1 <= batch.shape[0] <= most or batch.dtype != np.uint8:
             wanted = f"{'1' if most == 1 else f'1 to {most}'} x {expected}"
@@ -65,28 +126,46 @@ class Backend(Closing):
                 f"found a batch of shape {batch.shape} and type {batch.dtype}, {self._path} expects {wanted} uint8; "
                 "prepare frames by stlm_edge.imaging.to_input"
             )
-        maps, scores = self._infer(batch)
-        # No threshold is ever exceeded by NaN: unchecked, an overflow inside the network would pass every defect.
-        if not (np.isfinite(scores).all() and np.isfinite(maps).all()):
-            raise EngineError(
-                f"{self._path} answered with values that are not finite on {self.name}, expected a map and a score; "
-                "verify the engine and export it again, in fp32 if it was not"
-            )
-        return maps, scores
+        started = self._start(batch)
+        self._in_flight += 1
+
+        def finish() -> Answer:
+            self._check_thread()
+            try:
+                answer = started()
+            finally:
+                self._in_flight -= 1
+            # No threshold is ever exceeded by NaN: unchecked, an overflow inside the network would pass every defect.
+            if not (np.isfinite(answer.scores).all() and np.isfinite(answer.maps).all()):
+                raise EngineError(
+                    f"{self._path} answered with values that are not finite on {self.name}, expected a map and a "
+                    "score; verify the engine and export it again, in fp32 if it was not"
+                )
+            return answer
+
+        return Ticket(finish)
 
     def close(self) -> None:
-        """Release the session; harmless when called twice."""
+        """Release the session, and what is in flight with it; harmless when called twice."""
         if not self._closed:
+            self._check_thread()
             self._closed = True
             self._release()
 
     @abstractmethod
-    def _infer(self, batch: Input) -> tuple[Maps, Scores]:
-        """The work of `infer`, on a checked batch; returns arrays of its own."""
+    def _start(self, batch: Input) -> Callable[[], Answer]:
+        """The work of `submit`, on a checked batch; what it returns waits for the answer, and is called once."""
 
     @abstractmethod
     def _release(self) -> None:
         """The work of `close`, called once."""
+
+    def _check_thread(self) -> None:
+        if threading.get_ident() != self._owner:
+            raise EngineError(
+                f"{self._path} was opened by another thread, expected all calls from the one that opened it; open it "
+                "in each thread that inspects"
+            )
 
     def _check_ports(self, *, inputs: list[Port], outputs: list[Port]) -> None:
         expected = _expected_ports(self._spec)

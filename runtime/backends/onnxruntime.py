@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 
-from runtime.backends.base import Backend, Maps, Port, Scores
+from runtime.backends.base import Answer, Backend, Port
 from stlm_edge.imaging import Input
 from stlm_edge.spec import ModelSpec
 
@@ -35,15 +38,21 @@ class OnnxRuntimeBackend(Backend):
         self._check_ports(
             inputs=list(map(_port, self._session.get_inputs())), outputs=list(map(_port, self._session.get_outputs()))
         )
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="onnxruntime")
 
-    def _infer(self, batch: Input) -> tuple[Maps, Scores]:
+    def _start(self, batch: Input) -> Callable[[], Answer]:
+        return self._worker.submit(self._run, batch).result
+
+    def _run(self, batch: Input) -> Answer:
+        start_s = time.perf_counter()
         try:
             maps, scores = self._session.run(["anomaly_map", "score"], {"image": batch})
         except Exception as error:  # as above
             raise self._failed("run", error) from error
-        return maps, scores
+        return Answer(maps, scores, infer_ms=1e3 * (time.perf_counter() - start_s))
 
     def _release(self) -> None:
+        self._worker.shutdown()
         self._session = None
 
 

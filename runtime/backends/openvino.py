@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openvino
 
-from runtime.backends.base import Backend, Maps, Port, Scores
+from runtime.backends.base import IN_FLIGHT, Answer, Backend, Port
 from stlm_edge.errors import EngineError
 from stlm_edge.imaging import Input
 from stlm_edge.spec import ModelSpec
@@ -43,21 +45,37 @@ class OpenVinoBackend(Backend):
         try:
             model = core.read_model(path)
             self._check_ports(inputs=list(map(_port, model.inputs)), outputs=list(map(_port, model.outputs)))
-            self._request: Any = core.compile_model(model, _DEVICE, settings).create_infer_request()
+            compiled = core.compile_model(model, _DEVICE, settings)
+            # One runs while the other one's answer is still waited for; with one stream they take turns.
+            self._idle: deque[Any] = deque(compiled.create_infer_request() for _ in range(IN_FLIGHT))
         except RuntimeError as error:
             raise self._failed("open", error) from error
 
-    def _infer(self, batch: Input) -> tuple[Maps, Scores]:
+    def _start(self, batch: Input) -> Callable[[], Answer]:
+        request = self._idle.popleft()
         try:
-            self._request.infer({"image": batch})
+            request.start_async({"image": batch}, share_inputs=True)
         except RuntimeError as error:
+            self._idle.append(request)
             raise self._failed("run", error) from error
-        # The request reuses its memory at the next call; the caller gets copies.
-        maps, scores = (np.array(self._request.get_tensor(name).data) for name in ("anomaly_map", "score"))
-        return maps, scores
+
+        def finish() -> Answer:
+            try:
+                request.wait()
+                # The request reuses its memory at the next call; the caller gets copies.
+                maps, scores = (np.array(request.get_tensor(name).data) for name in ("anomaly_map", "score"))
+                return Answer(maps, scores, infer_ms=request.latency)
+            except RuntimeError as error:
+                raise self._failed("run", error) from error
+            finally:
+                self._idle.append(request)
+
+        return finish
 
     def _release(self) -> None:
-        self._request = None
+        for request in self._idle:
+            request.cancel()
+        self._idle.clear()
 
 
 def has_bf16() -> bool:

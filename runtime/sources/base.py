@@ -6,6 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 from runtime.closing import Closing
+from runtime.notice import Notice
 from stlm_edge.imaging import Image
 
 
@@ -16,9 +17,11 @@ class Frame:
     Attributes:
         image: (H, W, 3) uint8, BGR.
         index: counted by the source from 0; dropped frames and skipped pictures leave gaps.
-        timestamp_s: when it was captured, on the clock of `time.monotonic`.
-        source: where it came from: a path, `camera 0`, or the URI of a test source.
+        timestamp_s: when it was captured, on the clock of `time.monotonic`: as soon as the camera's driver hands it
+            over, or when its file is opened.
+        source: where it came from: a path, `camera 0`, or the URI without credentials.
         label: the truth where the source knows it, `good` or the kind of defect.
+        capture_ms: from `timestamp_s` until the picture was decoded.
     """
 
     image: Image
@@ -26,6 +29,7 @@ class Frame:
     timestamp_s: float
     source: str
     label: str | None = None
+    capture_ms: float = 0.0
 
 
 class FrameSource(Closing):
@@ -33,22 +37,35 @@ class FrameSource(Closing):
 
     Attributes:
         fps: frames per second at which the source was recorded or runs, None where it has no pace of its own.
+        is_live: frames come by themselves, and one that is not taken in time is overtaken by the next. Elsewhere each
+            frame waits until it is read.
         dropped: frames that were captured and overtaken by newer ones before anybody read them.
         skipped: pictures that could not be decoded.
+        reconnects: how often a camera that was lost came back.
     """
 
     fps: float | None = None
+    is_live: bool = False
     dropped: int = 0
     skipped: int = 0
+    reconnects: int = 0
 
     @abstractmethod
     def read(self) -> Frame | None:
         """The next frame, which the caller owns; None at the end of the stream.
 
         Raises:
-            SourceTimeout: if a live source is open but has not delivered in time.
-            SourceError: if the source has failed.
+            SourceTimeout: if no frame came in time; it may come later.
+            SourceError: if the source has failed for good.
         """
+
+    def poll(self) -> Frame | None:
+        """The next frame if one is there now; None says nothing about the end. Raises `SourceError`."""
+        return None
+
+    def take_notices(self) -> list[Notice]:
+        """What has happened to the source since this was asked last."""
+        return []
 
     def close(self) -> None:
         """Release what the source holds; harmless when called twice."""

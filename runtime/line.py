@@ -1,0 +1,227 @@
+"""The loop of a camera line: take frames, inspect them, vote, and hand the verdicts to the outputs.
+
+Two frames are in hand at a time. While the network works on one, the next is taken and prepared; from a live source it
+is taken as late as possible, so that it is the newest and not one that has been waiting.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from runtime.backends.base import IN_FLIGHT
+from runtime.detector import Latency
+from runtime.inspection import Fault, FrameLatency, Inspection
+from runtime.notice import Notice
+from runtime.overlay import draw_overlay, drawn_once
+from runtime.timing import FrameRate
+from stlm_edge.errors import SourceTimeout
+
+if TYPE_CHECKING:
+    from runtime.detector import Anomaly, Detector, Pending
+    from runtime.drift_monitor import DriftMonitor
+    from runtime.faults import FaultDetector
+    from runtime.signals import StopSignals
+    from runtime.sinks import Outputs
+    from runtime.sources import Frame, FrameSource
+    from runtime.summary import RunRecorder
+    from runtime.voting import PartVote
+
+logger = logging.getLogger(__name__)
+
+@dataclass(frozen=True, eq=False)
+class _InHand:
+    """Frames of one batch, or a single one with a fault, which is not inspected."""
+
+    frames: Sequence[Frame]
+    pending: Pending | None
+    fault: Fault | None = None
+
+
+class Line:
+    """One run from a source to the outputs. Owns none of what it is given."""
+
+    def __init__(
+        self,
+        source: FrameSource,
+        detector: Detector,
+        *,
+        outputs: Outputs,
+        recorder: RunRecorder,
+        vote: PartVote,
+        faults: FaultDetector | None = None,
+        drift: DriftMonitor | None = None,
+    ) -> None:
+        """
+        Args:
+            faults: looks at each frame of a live source before it is inspected.
+            drift: watches the scores of the frames that pass.
+        """
+        self._source = source
+        self._detector = detector
+        self._outputs = outputs
+        self._recorder = recorder
+        self._vote = vote
+        self._faults = faults if source.is_live else None
+        self._drift = drift
+        self._fault: Fault | None = None
+        self._rate = FrameRate()
+        self._pace = _Pace()
+        self._in_hand: deque[_InHand] = deque()
+
+    def run(self, stop: StopSignals, *, limit: int | None = None) -> None:
+        """Inspect until the source ends, a stop is asked for or `limit` frames are taken; finish what is in hand.
+
+        A live source that delivers nothing is waited for without end.
+
+        Raises `SourceError`, `EngineError`, `ImageError`, `OutputError`.
+        """
+        taken, is_over = 0, False
+        while not is_over or self._in_hand:
+            if not is_over and len(self._in_hand) < IN_FLIGHT:
+                left = self._most if limit is None else min(self._most, limit - taken)
+                frames, is_over = self._take(stop, most=left)
+                taken += len(frames)
+                is_over = is_over or taken == limit
+                if frames:
+                    self._submit(frames)
+                    if len(self._in_hand) < IN_FLIGHT:
+                        continue
+            if self._in_hand:
+                self._finish(self._in_hand.popleft())
+            is_over = is_over or stop.requested or self._outputs.wants_stop
+
+    @property
+    def _most(self) -> int:
+        """Frames in a batch; of a live source only the newest is wanted."""
+        return 1 if self._source.is_live else self._detector.max_batch
+
+    def _take(self, stop: StopSignals, *, most: int) -> tuple[list[Frame], bool]:
+        """Frames that are there, waiting for one only if there is nothing else to do; and whether it was the end."""
+        frames: list[Frame] = []
+        if not self._in_hand:
+            try:
+                first = stop.read(self._source)
+            except SourceTimeout:
+                return [], False
+            finally:
+                self._pass_on_notices()
+            if first is None:
+                return [], True
+            frames.append(first)
+        elif self._source.is_live:
+            self._pace.wait()
+        while len(frames) < most and (frame := self._source.poll()) is not None:
+            frames.append(frame)
+        self._pass_on_notices()
+        return frames, False
+
+    def _submit(self, frames: Sequence[Frame]) -> None:
+        fault = None if self._faults is None else self._faults.check(frames[0])
+        if fault is not None:
+            self._in_hand.append(_InHand(frames, None, fault))
+            return
+        self._in_hand.append(_InHand(frames, self._detector.submit([frame.image for frame in frames])))
+        self._pace.started()
+
+    def _finish(self, batch: _InHand) -> None:
+        anomalies: Sequence[Anomaly | None] = [None] * len(batch.frames)
+        if batch.pending is not None:
+            found = batch.pending.result()
+            self._pace.ended(found[0].latency)
+            anomalies = found
+        decided_s = time.monotonic()
+        for frame, anomaly in zip(batch.frames, anomalies, strict=True):
+            self._publish(frame, anomaly, fault=batch.fault, decided_s=decided_s)
+
+    def _publish(self, frame: Frame, anomaly: Anomaly | None, *, fault: Fault | None, decided_s: float) -> None:
+        self._notice_fault(fault)
+        if anomaly is not None:
+            self._vote.add(anomaly.score, timestamp_s=frame.timestamp_s)
+            if self._drift is not None and not anomaly.is_anomalous:
+                self._pass_on(self._drift.add(anomaly.score))
+        threshold = self._detector.threshold.value
+        alarm, fps = self._vote.alarm, self._rate.tick(decided_s)
+        draw = partial(draw_overlay, frame.image, anomaly, threshold=threshold, fps=fps, fault=fault, alarm=alarm)
+        inspection = Inspection(
+            frame=frame,
+            anomaly=anomaly,
+            fault=fault,
+            alarm=alarm,
+            part=self._vote.part,
+            threshold=threshold,
+            latency=_latency(frame, anomaly, decided_s=decided_s),
+            picture=drawn_once(draw, on_drawn=partial(self._recorder.add_stage, "draw")),
+        )
+        self._recorder.add(inspection)
+        self._outputs.write(inspection)
+
+    def _notice_fault(self, fault: Fault | None) -> None:
+        if fault == self._fault:
+            return
+        now_s = time.monotonic()
+        if fault is not None:
+            text = f"the camera's pictures are {fault} and are not inspected; check lens, light and cable"
+            self._pass_on(Notice("camera-fault", text, now_s))
+        else:
+            self._pass_on(Notice("camera-fault-over", f"the camera's pictures are no longer {self._fault}", now_s))
+        self._fault = fault
+
+    def _pass_on_notices(self) -> None:
+        for notice in self._source.take_notices():
+            self._pass_on(notice)
+
+    def _pass_on(self, notice: Notice | None) -> None:
+        if notice is not None:
+            level = logging.INFO if notice.kind in ("camera-back", "camera-fault-over", "drift-over") else logging.WARNING
+            logger.log(level, "%s", notice.text)
+            self._recorder.add_notice(notice)
+            self._outputs.notice(notice)
+
+
+class _Pace:
+    """Knows by the last frames when the network will be done, and so when the next frame should be taken."""
+
+    _FRAMES = 30
+    _EARLY_S = 0.0005
+    """Waiting ends this much before it need be, since sleeping takes a little longer than asked for."""
+
+    def __init__(self) -> None:
+        self._inferred_s: deque[float] = deque([0.0], maxlen=self._FRAMES)
+        self._prepared_s: deque[float] = deque([0.0], maxlen=self._FRAMES)
+        self._done_s = 0.0
+
+    def started(self) -> None:
+        """The network was given a batch. What it takes at least is what is expected."""
+        self._done_s = max(time.monotonic(), self._done_s) + min(self._inferred_s)
+
+    def ended(self, latency: Latency) -> None:
+        """An answer has come."""
+        self._inferred_s.append((latency.upload_ms + latency.infer_ms + latency.download_ms) / 1e3)
+        self._prepared_s.append(latency.prepare_ms / 1e3)
+
+    def wait(self) -> None:
+        """Sleep until the next frame must be prepared to be ready when the network is."""
+        left_s = self._done_s - max(self._prepared_s) - self._EARLY_S - time.monotonic()
+        if left_s > 0:
+            time.sleep(left_s)
+
+
+def _latency(frame: Frame, anomaly: Anomaly | None, *, decided_s: float) -> FrameLatency:
+    total_ms = 1e3 * (decided_s - frame.timestamp_s)
+    stages = anomaly.latency if anomaly is not None else Latency(0, 0, 0, 0, 0)
+    return FrameLatency(
+        capture_ms=frame.capture_ms,
+        wait_ms=max(0.0, total_ms - frame.capture_ms - stages.total_ms),
+        prepare_ms=stages.prepare_ms,
+        upload_ms=stages.upload_ms,
+        infer_ms=stages.infer_ms,
+        download_ms=stages.download_ms,
+        decide_ms=stages.decide_ms,
+        total_ms=total_ms,
+    )

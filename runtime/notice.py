@@ -1,0 +1,23 @@
+"""What happens to a line and not to one frame: cameras that go and come back, frames that show nothing, drift."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+NoticeKind = Literal["camera-lost", "camera-back", "camera-fault", "camera-fault-over", "drift", "drift-over"]
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something that happened to the line.
+
+    Attributes:
+        kind: for programs.
+        text: for people, one line; without credentials.
+        timestamp_s: on the clock of `time.monotonic`.
+    """
+
+    kind: NoticeKind
+    text: str
+    timestamp_s: float
