@@ -39,6 +39,25 @@ def test_map_and_score_are_what_the_graph_computes(engine: Path, name: Name) -> 
     np.testing.assert_allclose(scores, [expected.max()], atol=1e-6)
 
 
+@pytest.mark.parametrize("name", BOTH)
+def test_two_batches_in_hand_get_their_own_answers(engine: Path, name: Name) -> None:
+    """A third has to wait until the first one's answer was asked for."""
+    dark, bright = (np.full((1, *INPUT_SIZE, 3), value, np.uint8) for value in (51, 204))
+    with open_engine(engine, backend=name)[0] as backend:
+        first, second = backend.submit(dark), backend.submit(bright)
+        with pytest.raises(EngineError, match="2 batches in hand"):
+            backend.submit(dark)
+        answers = [first.result(), second.result(), backend.submit(dark).result()]
+    np.testing.assert_allclose([answer.scores[0] for answer in answers], [0.2, 0.8, 0.2], atol=1e-6)
+    assert all(answer.infer_ms > 0 for answer in answers)
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_backend_closes_with_a_batch_in_hand(engine: Path, name: Name) -> None:
+    with open_engine(engine, backend=name)[0] as backend:
+        backend.submit(random_batch())
+
+
 def test_backends_agree(engine: Path) -> None:
     answers = []
     for name in BOTH:

@@ -124,7 +124,7 @@ def run(
     outputs: Everything | None = None,
     limit: int | None = None,
     faults: bool = False,
-    rule: VotingRule = VotingRule(),
+    rule: VotingRule | None = None,
     spec: ModelSpec = SPEC,
 ) -> tuple[Everything, RunSummary]:
     kept, recorder = outputs or Everything(), RunRecorder()
@@ -133,7 +133,7 @@ def run(
         detector_of(backend or FirstPixel(), spec=spec),
         outputs=kept,
         recorder=recorder,
-        vote=PartVote(rule, threshold=THRESHOLD),
+        vote=PartVote(rule or VotingRule(), threshold=THRESHOLD),
         faults=DarkIsFaulty() if faults else None,
     )
     with StopSignals() as stop:
