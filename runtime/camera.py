@@ -1,15 +1,15 @@
-"""The camera program: read, inspect, draw, write.
+"""The camera program: read, inspect, vote, draw, write.
 
-python -m runtime.camera --engine model.onnx --source 0 --output display:// --output events.jsonl
+python -m runtime.camera --engine stlm.plan --source 0 --output display:// --output events.jsonl
 """
 
 from __future__ import annotations
 
+import logging
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,36 +20,65 @@ from stlm_edge.cli import run
 from stlm_edge.files import write_text
 
 if TYPE_CHECKING:
-    from runtime.detector import Detector
-    from runtime.sinks import FrameSink
-    from runtime.sources import Frame
-    from runtime.summary import RunRecorder, RunSummary
+    from runtime.summary import RunSummary
+
+logger = logging.getLogger(__name__)
+
+_READS = click.Path(path_type=Path)
 
 
 @click.command()
 @click.option(
     "--engine",
     required=True,
-    type=click.Path(path_type=Path),
-    help="The .onnx or .xml file; its sidecar lies beside it.",
+    type=_READS,
+    help="The .plan, .onnx or .xml file; its sidecar lies beside it.",
 )
 @click.option(
     "--source",
     "source_uri",
     required=True,
-    help="A camera's index (0), a video, a picture, a folder, or "
+    help="A camera (0, v4l2:///dev/video0, csi://0, rtsp://…, http://… with MJPEG, gst:PIPELINE), a video, a picture, a "
+    "folder, a folder that pictures are dropped into (FOLDER?watch=1), or "
     "test://?fps=10&defect-rate=0.2&seed=1&frames=100&size=512x512.",
+)
+@click.option("--width", type=click.IntRange(min=1), help="Of the frames; with --height.")
+@click.option("--height", type=click.IntRange(min=1), help="Of the frames; with --width.")
+@click.option("--fps", type=click.FloatRange(min=0, min_open=True), help="Frames per second, at most.")
+@click.option(
+    "--rotate", type=click.Choice(["0", "90", "180", "270"]), default="0", show_default=True, help="Clockwise, degrees."
 )
 @click.option(
     "--output",
     "output_uris",
     multiple=True,
-    help="display://, a video (.mp4, .avi), events (.jsonl), or a folder for pictures; may be given several times.",
+    help="display://, a video (.mp4, .avi), events (.jsonl), a table (.csv), or a folder for pictures "
+    "(FOLDER?only=anomalies&limit=5GB); may be given several times.",
 )
 @click.option(
     "--backend", type=click.Choice(BACKEND_CHOICES), default="auto", show_default=True, help="What runs the engine."
 )
 @click.option("--threshold", type=float, help="Takes the place of the engine's own.")
+@click.option("--roi", type=_READS, help="Inspect only this area: a file of LabelMe with polygons or rectangles.")
+@click.option("--ignore", type=_READS, help="Leave this area out: a picture that is white there.")
+@click.option("--tile", metavar="HEIGHTxWIDTH", help="Cut frames into overlapping tiles of this size, in pixels.")
+@click.option(
+    "--votes",
+    default="1/1",
+    show_default=True,
+    metavar="N/M",
+    help="The part is anomalous if N of its last M frames are.",
+)
+@click.option("--release", type=float, help="An alarm lasts until the scores fall below this.")
+@click.option(
+    "--part-gap", type=click.FloatRange(min=0, min_open=True), help="So many seconds without a frame end a part."
+)
+@click.option(
+    "--camera-faults/--no-camera-faults",
+    default=True,
+    show_default=True,
+    help="Report black, over-exposed and frozen pictures of a camera instead of inspecting them.",
+)
 @click.option("--frames", type=click.IntRange(min=1), help="Stop after this many.")
 @click.option(
     "--summary",
@@ -60,68 +89,70 @@ if TYPE_CHECKING:
 def command(
     engine: Path,
     source_uri: str,
+    width: int | None,
+    height: int | None,
+    fps: float | None,
+    rotate: str,
     output_uris: tuple[str, ...],
     backend: BackendChoice,
     threshold: float | None,
+    roi: Path | None,
+    ignore: Path | None,
+    tile: str | None,
+    votes: str,
+    release: float | None,
+    part_gap: float | None,
+    camera_faults: bool,
     frames: int | None,
     summary_file: Path | None,
 ) -> None:
     """Inspect what a source delivers until it ends, --frames is reached, or Ctrl-C; then print a summary."""
+    from runtime.area import read_area
     from runtime.detector import Detector
+    from runtime.drift_monitor import DriftMonitor
+    from runtime.faults import FaultDetector
+    from runtime.line import Line
     from runtime.signals import StopSignals
-    from runtime.sinks import open_sink
-    from runtime.sources import open_source
+    from runtime.sinks import SinkContext, open_outputs
+    from runtime.sources import SourceOptions, open_source
     from runtime.summary import RunRecorder
+    from runtime.tiling import parse_tile
+    from runtime.voting import PartVote, VotingRule
 
-    with (
-        StopSignals() as stop,
-        Detector.open(engine, backend=backend, threshold=threshold) as detector,
-        open_source(source_uri) as source,
-        ExitStack() as closing,
-    ):
-        sinks = [
-            closing.enter_context(
-                open_sink(
-                    uri,
-                    threshold=detector.threshold.value,
-                    engine_sha256=detector.sidecar.engine.engine_sha256,
-                    fps=source.fps,
-                )
-            )
-            for uri in output_uris
-        ]
+    options = SourceOptions(width=width, height=height, fps=fps, rotate=int(rotate))
+    rule = VotingRule.parse(votes, release=release, gap_s=part_gap)
+    area = read_area(roi=roi, ignore=ignore)
+    tile_size = None if tile is None else parse_tile(tile)
+    with ExitStack() as stack:
+        stop = stack.enter_context(StopSignals())
+        detector = stack.enter_context(
+            Detector.open(engine, backend=backend, threshold=threshold, area=area, tile=tile_size)
+        )
+        vote = PartVote(rule, threshold=detector.threshold.value)
+        source = stack.enter_context(open_source(source_uri, options))
         recorder = RunRecorder()
+        context = SinkContext(engine_sha256=detector.sidecar.engine.engine_sha256, fps=source.fps)
+        outputs = open_outputs(
+            output_uris, context=context, drops=source.is_live, on_publish=partial(recorder.add_stage, "publish")
+        )
+        line = Line(
+            source,
+            detector,
+            outputs=outputs,
+            recorder=recorder,
+            vote=vote,
+            faults=FaultDetector() if camera_faults else None,
+            drift=DriftMonitor(detector.spec),
+        )
         try:
-            inspect_all(partial(stop.read, source), detector, sinks=sinks, recorder=recorder, limit=frames)
+            with outputs:
+                line.run(stop, limit=frames)
         finally:
             # Also after an error: what was inspected until then has happened.
-            report(recorder.summary(source), file=summary_file)
-
-
-def inspect_all(
-    read: Callable[[], Frame | None],
-    detector: Detector,
-    *,
-    sinks: Sequence[FrameSink],
-    recorder: RunRecorder,
-    limit: int | None,
-) -> None:
-    """Take frames from `read` to the sinks until it returns None, `limit` is reached or a sink asks for the end."""
-    from runtime.overlay import draw_overlay
-    from runtime.sinks import Inspection
-    from runtime.timing import FrameRate
-
-    rate = FrameRate()
-    while (limit is None or recorder.frames < limit) and (frame := read()) is not None:
-        anomaly = detector.inspect(frame.image)
-        decided_s = time.monotonic()
-        fps = rate.tick(decided_s)
-        picture = cache(partial(draw_overlay, frame.image, anomaly, threshold=detector.threshold.value, fps=fps))
-        for sink in sinks:
-            sink.write(Inspection(frame, anomaly, picture))
-        recorder.add(frame, anomaly, decided_s=decided_s, written_s=time.monotonic())
-        if any(sink.wants_stop for sink in sinks):
-            return
+            report(
+                recorder.summary(source, output_drops=outputs.drops, output_failures=outputs.failures),
+                file=summary_file,
+            )
 
 
 def report(summary: RunSummary, *, file: Path | None) -> None:
