@@ -7,6 +7,9 @@ import numpy as np
 from stlm_edge.imaging import Map
 from stlm_edge.spec import Threshold
 
+_STRIDE = 61
+"""Every so manieth value is looked at first. A prime, so that these do not lie in a few columns of the map."""
+
 
 def image_score(anomaly_map: Map, *, top_k: int) -> float:
     """Mean of the `top_k` highest values of an up-sampled map (paper, 4.1.3).
@@ -18,6 +21,10 @@ def image_score(anomaly_map: Map, *, top_k: int) -> float:
         top_k: if the map has fewer values, all of them count.
     """
     values = anomaly_map.reshape(-1)
+    sample = values[::_STRIDE]
+    if sample.size > top_k:
+        # What the sample alone has `top_k` of, the map has at least as many of: nothing below is among its highest.
+        values = values[values >= np.partition(sample, sample.size - top_k)[sample.size - top_k]]
     k = min(top_k, values.size)
     return float(np.partition(values, values.size - k)[values.size - k :].mean(dtype=np.float64))
 
