@@ -84,5 +84,5 @@ class Anomaly:
 
     @property
     def _map(self) -> Map:
-        """(h, w) of the whole frame."""
+        """(h, w) of the whole frame, outside of the area too."""
         return self.network_map if self.tiling is None else stitched(self.network_map, self.tiling)

@@ -8,11 +8,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stlm_edge.imaging import Map, Mask
+from stlm_edge.imaging import Map, Mask, resize_map
 from stlm_edge.spec import Size
 
 MOST_REGIONS = 100
 """Of one frame; those with the highest peaks are kept."""
+
+_MOST_OF_A_FRAME = 1 / 16
+"""OpenCV makes the whole map in the time that NumPy takes for this share of it."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def find_regions(
         found &= inspected[rows.start : rows.stop, columns.start : columns.stop] > 0
     count, labels, stats, _ = cv2.connectedComponentsWithStats(found.astype(np.uint8), connectivity=8)
     peaks = np.full(count, -np.inf, np.float32)
-    np.maximum.at(peaks, np.asarray(labels, np.intp)[found], enlarged[found])
+    np.maximum.at(peaks, np.asarray(labels[found], np.intp), enlarged[found])
     highest = np.argsort(-peaks[1:], kind="stable")[:MOST_REGIONS] + 1  # 0 is what lies around them
     return tuple(
         Region(
@@ -90,8 +93,8 @@ def _between(first: int, last: int, *, cells: int, length: int) -> range:
 
 def _enlarged(network_map: Map, frame_size: Size, rows: range, columns: range) -> Map:
     """The window of what `resize_map` makes of the whole map."""
-    if network_map.shape == frame_size:
-        return network_map[rows.start : rows.stop, columns.start : columns.stop]
+    if len(rows) * len(columns) > _MOST_OF_A_FRAME * frame_size[0] * frame_size[1]:
+        return resize_map(network_map, frame_size)[rows.start : rows.stop, columns.start : columns.stop]
     upper, lower, share = _neighbours(rows, cells=network_map.shape[0], length=frame_size[0])
     bands = network_map[upper] * (1 - share)[:, None] + network_map[lower] * share[:, None]
     left, right, share = _neighbours(columns, cells=network_map.shape[1], length=frame_size[1])

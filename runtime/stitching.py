@@ -39,20 +39,24 @@ class Canvas:
         self._tile *= rows[:, None]
         self._map[place] += self._tile
 
-    def finish(self) -> Map:
-        """The stitched map, 0 outside of the area; the canvas's own, until it is cleared."""
-        if self.tiling.area is not None:
-            self._map *= self.tiling.area.mask
+    def stitched(self) -> Map:
+        """What was laid; the canvas's own, until it is cleared. Outside of the area it may be anything."""
         return self._map
 
     def score(self, *, top_k: int) -> float:
-        """The image score of the stitched map; of a smaller area than `top_k` pixels, all of them count."""
+        """The image score of what was laid; outside of the area, the canvas is set to 0.
+
+        Of a smaller area than `top_k` pixels, all of them count.
+        """
         area = self.tiling.area
-        return image_score(self.finish(), top_k=top_k if area is None else min(top_k, area.pixels))
+        if area is None:
+            return image_score(self._map, top_k=top_k)
+        self._map *= area.mask
+        return image_score(self._map, top_k=min(top_k, area.pixels))
 
 
 def stitched(network_maps: Maps, tiling: Tiling) -> Map:
-    """The map of a frame, of `tiling.canvas_size`, 0 outside of the area.
+    """The map of a frame, of `tiling.canvas_size`. Outside of the area it may be anything.
 
     Args:
         network_maps: (N, h, w), one for each tile, as the network gives them.
@@ -60,7 +64,7 @@ def stitched(network_maps: Maps, tiling: Tiling) -> Map:
     canvas = Canvas(tiling)
     for index, network_map in enumerate(network_maps):
         canvas.lay(index, network_map)
-    return canvas.finish()
+    return canvas.stitched()
 
 
 @dataclass(frozen=True, eq=False)

@@ -72,7 +72,8 @@ def _axis(frame: int, *, tile: int, network: int) -> _Axis:
     count = max(1, math.ceil((frame - overlap) / (length - overlap)))
     starts = tuple(round(index * (frame - length) / max(1, count - 1)) for index in range(count))
     places = tuple(round(start * network / length) for start in starts)
-    ramps = [_ramp(network, rises=index > 0, falls=index < count - 1) for index in range(count)]
+    shared = [before + network - behind for before, behind in itertools.pairwise(places)]
+    ramps = [_ramp(network, before=before, behind=behind) for before, behind in itertools.pairwise([0, *shared, 0])]
     total = np.zeros(places[-1] + network)
     for place, ramp in zip(places, ramps, strict=True):
         total[place : place + network] += ramp
@@ -80,15 +81,11 @@ def _axis(frame: int, *, tile: int, network: int) -> _Axis:
     return _Axis(starts, length, places, tuple(weight.astype(np.float32) for weight in weights))
 
 
-def _ramp(network: int, *, rises: bool, falls: bool) -> NDArray[np.float64]:
-    """1 in the middle, and towards a neighbour's side falling to 0 over as much as is shared with it at least."""
-    distance = (np.arange(network) + 0.5) / (OVERLAP * network)
-    ramp = np.ones(network)
-    if rises:
-        ramp = np.minimum(ramp, distance)
-    if falls:
-        ramp = np.minimum(ramp, distance[::-1])
-    return ramp
+def _ramp(network: int, *, before: int, behind: int) -> NDArray[np.float64]:
+    """1 in the middle, falling to 0 over as many pixels as are shared with the tile before and with the one behind."""
+    distance = np.arange(network) + 0.5
+    rising = np.minimum(1, distance / max(before, 0.5))
+    return np.asarray(np.minimum(rising, distance[::-1] / max(behind, 0.5)), np.float64)
 
 
 class Tiling:

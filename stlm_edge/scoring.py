@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stlm_edge.imaging import Map
 from stlm_edge.spec import Threshold
@@ -21,12 +22,19 @@ def image_score(anomaly_map: Map, *, top_k: int) -> float:
         top_k: if the map has fewer values, all of them count.
     """
     values = anomaly_map.reshape(-1)
-    sample = values[::_STRIDE]
-    if sample.size > top_k:
-        # What the sample alone has `top_k` of, the map has at least as many of: nothing below is among its highest.
-        values = values[values >= np.partition(sample, sample.size - top_k)[sample.size - top_k]]
     k = min(top_k, values.size)
-    return float(np.partition(values, values.size - k)[values.size - k :].mean(dtype=np.float64))
+    sample = values[::_STRIDE]
+    if sample.size > k:
+        # What the sample alone has `k` of, the map has at least as many of: nothing below is among its highest.
+        least = _highest(sample, k).min()
+        values = values[values > least]
+        if values.size < k:
+            return float((values.sum(dtype=np.float64) + (k - values.size) * float(least)) / k)
+    return float(_highest(values, k).mean(dtype=np.float64))
+
+
+def _highest(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    return np.partition(values, values.size - count)[values.size - count :]
 
 
 def is_anomalous(score: float, threshold: Threshold) -> bool:

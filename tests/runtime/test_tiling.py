@@ -111,7 +111,7 @@ def test_canvas_is_used_again() -> None:
         canvas.clear()
         for index in range(len(tiling.boxes)):
             canvas.lay(index, np.full((8, 8), value, np.float32))
-        assert canvas.finish() == pytest.approx(value, abs=1e-6)
+        assert canvas.stitched() == pytest.approx(value, abs=1e-6)
         assert canvas.score(top_k=10) == pytest.approx(value, abs=1e-6)
 
 
@@ -264,3 +264,16 @@ def test_tile_that_is_no_size_is_refused(text: str) -> None:
 def test_tile_that_is_too_small_is_refused(engine: Path) -> None:
     with pytest.raises(ConfigError, match="a tile is 31 x 64 pixels, expected at least 32 x 32"):
         Detector.open(engine, tile=(31, 64))
+
+
+def test_map_is_not_lowered_along_the_edge_of_the_area(engine: Path) -> None:
+    """On a scale of the canvas that is not the frame's, where the edge lies between pixels."""
+    inside = np.zeros((300, 600), np.uint8)
+    inside[31:269, 33:333] = 1
+    with Detector.open(engine, tile=(150, 290), area=Area(inside, "area.json")) as detector:
+        anomaly = detector.inspect(grey((300, 600), 200))
+    assert anomaly.anomaly_map[40:260, 40:320] == pytest.approx(200 / 255, abs=1e-5)
+    assert anomaly.anomaly_map[inside > 0] == pytest.approx(200 / 255, abs=1e-5)
+    assert anomaly.anomaly_map[inside == 0].max() == 0
+    (region,) = anomaly.regions
+    assert region.area == inside.sum()
