@@ -102,14 +102,22 @@ def test_regions_are_those_of_the_threshold_that_is_in_force(engine: Path) -> No
 
 
 def test_detector_of_another_thread_refuses(engine: Path) -> None:
-    with Detector.open(engine) as detector, ThreadPoolExecutor(1) as other:
-        with pytest.raises(EngineError, match="was opened by another thread"):
-            other.submit(detector.inspect, picture(60)).result()
+    with (
+        Detector.open(engine) as detector,
+        ThreadPoolExecutor(1) as other,
+        pytest.raises(EngineError, match="was opened by another thread"),
+    ):
+        other.submit(detector.inspect, picture(60)).result()
 
 
 def test_setting_that_cannot_work_leaves_no_backend_open(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    closed = []
-    monkeypatch.setattr(Backend, "close", closed.append)
+    closed, close = [], Backend.close
+
+    def noted(backend: Backend) -> None:
+        closed.append(backend.name)
+        close(backend)
+
+    monkeypatch.setattr(Backend, "close", noted)
     with pytest.raises(ConfigError):
         Detector.open(engine, tile=(1, 1))
-    assert len(closed) == 1
+    assert closed == ["openvino"]
