@@ -41,6 +41,11 @@ class Area:
     source: str
 
     def __post_init__(self) -> None:
+        if self.mask.ndim != 2 or self.mask.dtype != np.uint8 or self.mask.max(initial=0) > 1:
+            raise ConfigError(
+                f"{self.source} gives an area of shape {self.mask.shape} and type {self.mask.dtype}, expected (H, W) "
+                "uint8 of 0 and 1"
+            )
         if not self.mask.any():
             raise ConfigError(f"{self.source} leaves nothing of the frame to inspect; draw what is to be inspected")
 
@@ -144,7 +149,7 @@ def _polygon(shape: Any, size: Size) -> Polygon:
     if kind == "rectangle" and len(points) == 2:
         (left, top), (right, bottom) = points
         points = [(left, top), (right, top), (right, bottom), (left, bottom)]
-    elif kind != "polygon":
+    elif not (kind == "polygon" or (kind == "rectangle" and len(points) == 4)):
         raise ValueError(f"shape {label!r} is a {kind} of {len(points)} points")
     if len(points) < 3:
         raise ValueError(f"shape {label!r} has {len(points)} points")

@@ -56,7 +56,9 @@ def read(roi: Path | None, ignore: Path | None = None) -> Area:
 def test_rectangle_from_either_corner_is_inspected(tmp_path: Path) -> None:
     first = drawing(tmp_path / "a.json", shape("part", "rectangle", (20, 10), (60, 50)))
     second = drawing(tmp_path / "b.json", shape("part", "rectangle", (60, 50), (20, 10)))
-    for path in (first, second):
+    corners = [(20, 10), (60, 10), (60, 50), (20, 50)]  # as other programs write the same format
+    third = drawing(tmp_path / "c.json", shape("part", "rectangle", *corners))
+    for path in (first, second, third):
         area = read(path)
         assert np.array_equal(area.mask, rectangle(10, 20, 50, 60))
         assert area.size == SIZE
@@ -232,3 +234,9 @@ def test_share_that_is_inspected_is_logged(engine: Path, caplog: pytest.LogCaptu
     with caplog.at_level(logging.INFO), Detector.open(engine, area=area_of(rectangle(0, 0, 96, 48))):
         pass
     assert "area.json leaves 25 % of the frame to be inspected; the threshold 0.5 is for whole pictures" in caplog.text
+
+
+@pytest.mark.parametrize("mask", [np.ones((4, 4), bool), np.full((4, 4), 255, np.uint8), np.ones((4, 4, 3), np.uint8)])
+def test_area_that_is_no_mask_of_0_and_1_is_refused(mask: np.ndarray) -> None:
+    with pytest.raises(ConfigError, match="of 0 and 1"):
+        area_of(mask)
