@@ -65,6 +65,25 @@ def test_coarse_map_reaches_the_threshold_in_the_frame_just_where_the_enlarged_o
                 assert regions[0].peak == pytest.approx(float(enlarged.max()), abs=1e-6)
 
 
+def test_small_regions_far_from_each_other_are_those_of_the_enlarged_map() -> None:
+    """So few that only parts of the frame are made, some of them in each other's boxes."""
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        coarse = np.zeros((64, 64), np.float32)
+        for row, column in rng.integers(0, 64, (4, 2)):
+            coarse[row, column] = rng.uniform(0.6, 1)
+            coarse[row, max(0, column - 3)] = rng.uniform(0.5, 1)
+        diagonal = rng.integers(0, 60)
+        coarse[range(diagonal, diagonal + 4), range(4, 8)] = 0.9  # its box holds more than itself
+        coarse[diagonal, 7] = 0.8
+        wanted = find_regions(resize_map(coarse, (700, 900)), frame_size=(700, 900), threshold=0.4)
+        found = find_regions(coarse, frame_size=(700, 900), threshold=0.4)
+        by_place = [sorted(regions, key=lambda r: (r.top, r.left, r.width)) for regions in (found, wanted)]
+        for one, other in zip(*by_place, strict=True):
+            assert dataclasses.replace(one, peak=0) == dataclasses.replace(other, peak=0)
+            assert one.peak == pytest.approx(other.peak, abs=1e-6)
+
+
 def test_regions_are_cut_where_nothing_is_inspected() -> None:
     found = blank()
     found[10:20, 10:20] = 0.8
