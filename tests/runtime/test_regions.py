@@ -73,9 +73,9 @@ def test_small_regions_far_from_each_other_are_those_of_the_enlarged_map() -> No
         for row, column in rng.integers(0, 64, (4, 2)):
             coarse[row, column] = rng.uniform(0.6, 1)
             coarse[row, max(0, column - 3)] = rng.uniform(0.5, 1)
-        diagonal = rng.integers(0, 60)
-        coarse[range(diagonal, diagonal + 4), range(4, 8)] = 0.9  # its box holds more than itself
-        coarse[diagonal, 7] = 0.8
+        diagonal = int(rng.integers(0, 56))
+        coarse[range(diagonal, diagonal + 8), range(4, 12)] = 0.9  # its box holds more than itself
+        coarse[diagonal, 11] = 0.8
         wanted = find_regions(resize_map(coarse, (700, 900)), frame_size=(700, 900), threshold=0.4)
         found = find_regions(coarse, frame_size=(700, 900), threshold=0.4)
         by_place = [sorted(regions, key=lambda r: (r.top, r.left, r.width)) for regions in (found, wanted)]
