@@ -5,71 +5,31 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from runtime.anomaly import Anomaly, Latency
 from runtime.backends import BackendChoice, open_engine
+from runtime.backends.base import IN_FLIGHT
 from runtime.blessing import warn_unless_blessed
 from runtime.closing import Closing
-from stlm_edge.imaging import Image, Map, resize_map, to_input
+from runtime.stitching import Canvas, infer_tiles
+from runtime.tiling import Tiling, check_tile
+from stlm_edge.errors import StlmError
+from stlm_edge.imaging import Image, check_frame, to_input
 from stlm_edge.scoring import is_anomalous
 from stlm_edge.sidecar import Sidecar
 from stlm_edge.spec import ModelSpec, Size, Threshold
 
 if TYPE_CHECKING:
+    from runtime.area import Area, ScaledArea
     from runtime.backends.base import Answer, Backend
 
+__all__ = ["Anomaly", "Detector", "Latency", "Pending"]
+
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Latency:
-    """How long the stages of one inspection took, in milliseconds; of a batch, each frame has the times of the whole.
-
-    Attributes:
-        prepare_ms: from the frame to the network's input.
-        upload_ms, download_ms: to the GPU and back; 0 on a processor.
-        infer_ms: the network, with its pre- and post-processing inside the graph.
-        decide_ms: from the answer to the verdict.
-    """
-
-    prepare_ms: float
-    upload_ms: float
-    infer_ms: float
-    download_ms: float
-    decide_ms: float
-
-    @property
-    def total_ms(self) -> float:
-        """All of them together."""
-        return self.prepare_ms + self.upload_ms + self.infer_ms + self.download_ms + self.decide_ms
-
-
-@dataclass(frozen=True, eq=False)
-class Anomaly:
-    """What was found in one frame.
-
-    Attributes:
-        score: of the whole frame, higher is more anomalous.
-        is_anomalous: the score has reached the threshold.
-        network_map: (h, w) float32, as the network gives it.
-        frame_size: (height, width) of the frame.
-    """
-
-    score: float
-    is_anomalous: bool
-    network_map: Map
-    frame_size: Size
-    latency: Latency
-
-    @cached_property
-    def anomaly_map(self) -> Map:
-        """(H, W) float32 in frame pixels; brought to that size when it is first asked for."""
-        return resize_map(self.network_map, self.frame_size)
 
 
 class Pending:
@@ -79,7 +39,7 @@ class Pending:
         self._finish = finish
 
     def result(self) -> list[Anomaly]:
-        """The anomalies in the order of the frames; to be called once. Raises `EngineError`."""
+        """The anomalies in the order of the frames; to be called once. Raises `EngineError`, of tiles `ImageError`."""
         return self._finish()
 
 
@@ -87,30 +47,73 @@ class Detector(Closing):
     """An engine with its threshold. Owns the backend until `close`; use as a context manager.
 
     It belongs to the thread that opened it and refuses others, since a CUDA context does too: open one in each thread.
+    The anomalies that it gives belong to the caller, outlive it and may go to any thread.
+
+    Attributes:
+        sidecar: of the engine.
+        threshold: that is in force.
+        area: what is inspected of each frame; None for all of it.
+        tile: (height, width) of the tiles that larger frames are cut into; None for none.
     """
 
-    def __init__(self, backend: Backend, *, sidecar: Sidecar, threshold: Threshold) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        sidecar: Sidecar,
+        threshold: Threshold,
+        area: Area | None = None,
+        tile: Size | None = None,
+    ) -> None:
         self._backend = backend
         self.sidecar = sidecar
         self.threshold = threshold
+        self.area = area
+        self.tile = tile
+        self._tiling: Tiling | None = None
+        self._canvas: Canvas | None = None
+        self._scaled_area: ScaledArea | None = None
+        if area is not None and self._tiling_of(area.size) is None:
+            self._scaled_area = area.scaled(self.spec.input_size)
 
     @classmethod
-    def open(cls, path: str | Path, *, backend: BackendChoice = "auto", threshold: float | None = None) -> Detector:
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        backend: BackendChoice = "auto",
+        threshold: float | None = None,
+        area: Area | None = None,
+        tile: Size | None = None,
+    ) -> Detector:
         """Open an engine by the sidecar beside it; one that is not blessed is warned of.
 
         Args:
             path: a .plan, an .onnx file, or an .xml of OpenVINO.
             threshold: takes the place of the calibrated one, and is logged.
+            area: what is inspected; see `runtime.area.read_area`. The map counts as 0 outside of it, and the score is
+                that of the pixels inside.
+            tile: (height, width) in frame pixels. Frames that are larger are inspected in overlapping tiles of that
+                size; the score is that of the stitched map, at the scale at which the network sees the tiles.
         Raises:
             EngineError, SpecError: see `runtime.backends.open_engine`.
+            ConfigError: if nothing is left of `area` on the network's scale, or `tile` is too small for the engine.
         """
         by_hand = None if threshold is None else Threshold(value=threshold, method="manual", images=0)
         opened, sidecar = open_engine(Path(path), backend=backend)
-        warn_unless_blessed(Path(path), sidecar)
-        calibrated = sidecar.spec.require_threshold()
+        try:
+            warn_unless_blessed(Path(path), sidecar)
+            calibrated = sidecar.spec.require_threshold()
+            if tile is not None:
+                check_tile(tile, sidecar.spec)
+            detector = cls(opened, sidecar=sidecar, threshold=by_hand or calibrated, area=area, tile=tile)
+        except StlmError:
+            opened.close()
+            raise
         if by_hand is not None:
             logger.info("threshold %g given by hand instead of the calibrated %g", by_hand.value, calibrated.value)
-        return cls(opened, sidecar=sidecar, threshold=by_hand or calibrated)
+        detector._say_what_is_inspected()
+        return detector
 
     @property
     def spec(self) -> ModelSpec:
@@ -119,8 +122,13 @@ class Detector(Closing):
 
     @property
     def max_batch(self) -> int:
-        """How many frames `submit` takes at once."""
-        return self.spec.max_batch
+        """How many frames `submit` takes at once; in tiles one, since they fill the batches."""
+        return self.spec.max_batch if self.tile is None else 1
+
+    @property
+    def in_hand(self) -> int:
+        """How many calls of `submit` may be in hand with a gain; in tiles one, which keeps the network busy alone."""
+        return IN_FLIGHT if self.tile is None else 1
 
     def inspect(self, image: Image) -> Anomaly:
         """Score one picture.
@@ -130,7 +138,7 @@ class Detector(Closing):
         Returns:
             The anomaly; the caller owns its map.
         Raises:
-            ImageError: if `image` is not three-channel uint8.
+            ImageError: if `image` is not three-channel uint8, or not of the size that the area was drawn on.
             EngineError: if the engine fails, is closed or was opened by another thread.
         """
         return self.submit([image]).result()[0]
@@ -139,27 +147,57 @@ class Detector(Closing):
         """Start with some pictures and return while the network is running; see `inspect`.
 
         Two calls may be in hand at a time: what the second one prepares costs no time while the first one's network
-        runs. Results are asked for in the order of the calls.
+        runs. Results are asked for in the order of the calls. With tiles, all the work is done when the result is asked
+        for.
 
         Args:
             images: 1 to `max_batch` of them; not to be written to before their result is there.
         """
-        start_s = time.perf_counter()
-        batch = _joined([to_input(image, spec=self.spec) for image in images])
-        prepare_ms = 1e3 * (time.perf_counter() - start_s)
-        ticket = self._backend.submit(batch)
-        sizes = [(image.shape[0], image.shape[1]) for image in images]
-        return Pending(lambda: self._decide(ticket.result(), sizes=sizes, prepare_ms=prepare_ms))
+        for image in images:
+            check_frame(image)
+            if self.area is not None:
+                self.area.require_size(_size(image))
+        if self.tile is not None:
+            return Pending(lambda: [self._inspect_tiles(image) for image in images])
+        return self._submit(images)
 
     def close(self) -> None:
         """Release the backend; harmless when called twice."""
         self._backend.close()
 
+    def _submit(self, images: Sequence[Image]) -> Pending:
+        start_s = time.perf_counter()
+        batch = _joined([to_input(image, spec=self.spec) for image in images])
+        prepare_ms = 1e3 * (time.perf_counter() - start_s)
+        ticket = self._backend.submit(batch)
+        sizes = [_size(image) for image in images]
+        return Pending(lambda: self._decide(ticket.result(), sizes=sizes, prepare_ms=prepare_ms))
+
+    def _say_what_is_inspected(self) -> None:
+        if self.area is not None:
+            logger.info(
+                "%s leaves %.0f %% of the frame to be inspected; the threshold %g is for whole pictures, which score "
+                "no lower, so set a lower --threshold if the scores of good parts stay far below it",
+                self.area.source,
+                100 * self.area.share,
+                self.threshold.value,
+            )
+        if self.tile is not None:
+            logger.info(
+                "larger frames are inspected in tiles of %d x %d; the threshold %g is for one picture, so good frames "
+                "reach it up to as many times as often as they have tiles: set a higher --threshold if they do",
+                *self.tile,
+                self.threshold.value,
+            )
+
     def _decide(self, answer: Answer, *, sizes: Sequence[Size], prepare_ms: float) -> list[Anomaly]:
         anomalies = []
         for index, size in enumerate(sizes):
             start_s = time.perf_counter()
+            network_map = answer.maps[index]
             score = float(answer.scores[index])
+            if self._scaled_area is not None:
+                score = self._scaled_area.score(network_map, top_k=self.spec.top_k)
             verdict = is_anomalous(score, self.threshold)
             latency = Latency(
                 prepare_ms=prepare_ms,
@@ -168,8 +206,35 @@ class Detector(Closing):
                 download_ms=answer.download_ms,
                 decide_ms=1e3 * (time.perf_counter() - start_s),
             )
-            anomalies.append(Anomaly(score, verdict, answer.maps[index], size, latency))
+            anomalies.append(Anomaly(score, verdict, network_map, size, latency, self.threshold.value, self.area))
         return anomalies
+
+    def _inspect_tiles(self, image: Image) -> Anomaly:
+        size = _size(image)
+        tiling = self._tiling_of(size)
+        if tiling is None:
+            return self._submit([image]).result()[0]
+        if self._canvas is None or self._canvas.tiling is not tiling:
+            self._canvas = Canvas(tiling)
+        answer = infer_tiles(self._backend, image, canvas=self._canvas, spec=self.spec)
+        latency = Latency(answer.prepare_ms, 0.0, answer.infer_ms, 0.0, answer.stitch_ms)
+        verdict = is_anomalous(answer.score, self.threshold)
+        return Anomaly(answer.score, verdict, answer.maps, size, latency, self.threshold.value, self.area, tiling)
+
+    def _tiling_of(self, size: Size) -> Tiling | None:
+        """The tiles of a frame; None if it is not larger than one."""
+        if self.tile is None or (size[0] <= self.tile[0] and size[1] <= self.tile[1]):
+            return None
+        if self._tiling is None or self._tiling.frame_size != size:
+            self._tiling = Tiling(size, tile=self.tile, input_size=self.spec.input_size, area=self.area)
+            logger.info(
+                "frames of %d x %d are inspected in %d tiles of %d x %d", *size, len(self._tiling.boxes), *self.tile
+            )
+        return self._tiling
+
+
+def _size(image: Image) -> Size:
+    return image.shape[0], image.shape[1]
 
 
 def _joined(inputs: Sequence[Image]) -> Image:

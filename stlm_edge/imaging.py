@@ -61,11 +61,11 @@ def read_image(path: Path) -> Image:
     return (image >> 8).astype(np.uint8)
 
 
-def read_mask(path: Path, *, size: Size, of_classes: bool = False) -> Mask:
+def read_mask(path: Path, *, size: Size | None, of_classes: bool = False) -> Mask:
     """Read a ground-truth mask of 8 or 16 bits, grey, palette or colour (the brightest channel counts).
 
     Args:
-        size: (height, width) of its picture.
+        size: (height, width) of its picture; None where any size will do.
         of_classes: any value but 0 is a defect; otherwise values above half of the range are.
     Returns:
         (H, W) uint8 of 0 and 1.
@@ -73,7 +73,7 @@ def read_mask(path: Path, *, size: Size, of_classes: bool = False) -> Mask:
         ImageError: if the file is not a picture or not of `size`, or has values but none above half of the range.
     """
     mask = _decode(path).max(axis=2)
-    if mask.shape != size:
+    if size is not None and mask.shape != size:
         raise ImageError(
             f"{path} is {_format(mask.shape)}, its picture is {_format(size)}; a mask must have the size of its picture"
         )
@@ -127,6 +127,12 @@ def resize_map(anomaly_map: Map, size: Size) -> Map:
     return np.asarray(cv2.resize(anomaly_map, size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
 
 
+def check_frame(image: Image) -> None:
+    """Raises `ImageError` unless `image` is (H, W, 3) uint8."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise ImageError(f"found a frame of shape {image.shape} and type {image.dtype}, expected (H, W, 3) uint8, BGR")
+
+
 def to_input(image: Image, *, spec: ModelSpec) -> Input:
     """Resize a camera frame or a picture to the network's input, unless the graph does that itself.
 
@@ -137,8 +143,7 @@ def to_input(image: Image, *, spec: ModelSpec) -> Input:
     Raises:
         ImageError: if `image` is not three-channel uint8, or has another size than the frames that the graph resizes.
     """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise ImageError(f"found a frame of shape {image.shape} and type {image.dtype}, expected (H, W, 3) uint8, BGR")
+    check_frame(image)
     if spec.frame_size is None:
         return np.ascontiguousarray(resize(image, spec.input_size)[None])
     if image.shape[:2] != spec.frame_size:

@@ -68,6 +68,9 @@ class ModelSpec:
         weights_sha256: over the names, shapes and values of all trained tensors.
         threshold: None until it has been calibrated.
         normal_score_range: lowest and highest image score on the held-out good pictures.
+        normal_score_deciles: eleven of those scores, from the lowest to the highest: a tenth of the pictures scores at
+            most as high as the second, and so on.
+        normal_score_images: how many pictures they are of.
         resize: the rule of `stlm_edge.imaging.resize`.
         channel_order: of the pixels that the exported graph takes.
         pixel_mean, pixel_std: per channel in RGB order, for pixels in 0 … 255 (SAM's values).
@@ -92,6 +95,8 @@ class ModelSpec:
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     top_k: int = 100
     frame_size: Size | None = field(default=None, metadata=MAY_LACK)
+    normal_score_deciles: tuple[float, ...] | None = field(default=None, metadata=MAY_LACK)
+    normal_score_images: int | None = field(default=None, metadata=MAY_LACK)
     max_batch: int = field(default=1, metadata=MAY_LACK)
     full_map: bool = field(default=False, metadata=MAY_LACK)
     schema_version: int = field(default=SCHEMA_VERSION)
@@ -114,6 +119,9 @@ class ModelSpec:
                 raise SpecError(f"{name} is {getattr(self, name)}, expected at least 1")
         if self.frame_size is not None and (len(self.frame_size) != 2 or min(self.frame_size) < 1):
             raise SpecError(f"frame_size is {self.frame_size}, expected a height and a width in pixels")
+        deciles = self.normal_score_deciles
+        if deciles is not None and (len(deciles) != 11 or list(deciles) != sorted(deciles)):
+            raise SpecError(f"normal_score_deciles are {deciles}, expected eleven scores that rise; calibrate again")
 
     @property
     def picture_size(self) -> Size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ import numpy as np
 
 from stlm_edge.errors import DataError
 from stlm_edge.metrics import best_f1
-from stlm_edge.spec import Threshold
+from stlm_edge.spec import ModelSpec, Threshold
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,25 @@ def f1_optimal(scores: Sequence[float], defective: Sequence[bool]) -> Threshold:
     below = values[values < reached]
     value = (reached + below.max()) / 2 if below.size else reached
     return Threshold(value=float(value), method="f1-optimal", images=len(values))
+
+
+def with_normal_scores(spec: ModelSpec, scores: Sequence[float]) -> ModelSpec:
+    """The specification with the range, the deciles and the number of the scores of held-out good pictures.
+
+    A decile is one of the scores, the lowest that is at least as high as its share of them, so that whoever compares
+    other scores with it need not know how it was interpolated.
+
+    Args:
+        scores: at least one.
+    """
+    ranked = sorted(scores)
+    ranks = [max(1, math.ceil(tenths * len(ranked) / 10)) for tenths in range(11)]
+    return dataclasses.replace(
+        spec,
+        normal_score_range=(ranked[0], ranked[-1]),
+        normal_score_deciles=tuple(ranked[rank - 1] for rank in ranks),
+        normal_score_images=len(scores),
+    )
 
 
 def false_alarm_interval(allowed: int, count: int, *, confidence: float) -> tuple[float, float]:

@@ -24,6 +24,8 @@ SPEC = ModelSpec(
         value=0.25, method="good-quantile", images=39, false_alarm_rate=0.05, false_alarm_interval=(0.006, 0.135)
     ),
     normal_score_range=(0.01, 0.2),
+    normal_score_deciles=(0.01, 0.02, 0.03, 0.04, 0.05, 0.05, 0.06, 0.07, 0.08, 0.09, 0.2),
+    normal_score_images=39,
 )
 ENGINE = EngineRecord(
     flavour="onnx",
@@ -69,6 +71,13 @@ def test_record_from_before_the_interval_still_reads() -> None:
         ModelSpec.from_json(json.dumps(data))
 
 
+def test_record_from_before_the_deciles_still_reads() -> None:
+    data = json.loads(SPEC.to_json())
+    del data["normal_score_deciles"], data["normal_score_images"]
+    read = ModelSpec.from_json(json.dumps(data))
+    assert read == dataclasses.replace(SPEC, normal_score_deciles=None, normal_score_images=None)
+
+
 def test_unknown_key_of_the_threshold_is_refused() -> None:
     with pytest.raises(SpecError, match="Threshold has unknown keys"):
         ModelSpec.from_json(altered(threshold={"value": 1}))
@@ -85,6 +94,8 @@ def test_unknown_key_of_the_threshold_is_refused() -> None:
         ({"input_size": [256]}, "input size is 256"),
         ({"top_k": 0}, "top_k is 0"),
         ({"threshold": 0.5}, "float where an object"),
+        ({"normal_score_deciles": [0.1, 0.2]}, "expected eleven scores"),
+        ({"normal_score_deciles": [0.2, *[0.1] * 10]}, "expected eleven scores that rise"),
     ],
 )
 def test_value_that_cannot_work_is_refused(changes: dict[str, Any], message: str) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from stlm_edge.errors import DataError
 from stlm_edge.scoring import is_anomalous
-from stlm_edge.spec import Threshold
-from stlm_edge.thresholds import f1_optimal, false_alarm_interval, good_quantile
+from stlm_edge.spec import ModelSpec, Threshold
+from stlm_edge.thresholds import f1_optimal, false_alarm_interval, good_quantile, with_normal_scores
 
 
 def test_all_held_out_pictures_pass_where_few_cannot_promise_the_rate(caplog):
@@ -79,3 +79,19 @@ def test_f1_optimal_threshold_may_lie_below_all():
 def test_f1_needs_both(defective):
     with pytest.raises(DataError, match="expected both"):
         f1_optimal([0.5] * len(defective), defective)
+
+
+SPEC = ModelSpec("plate", "stlm", (64, 64), (4, 4), "0")
+
+
+def test_deciles_are_scores_that_were_measured():
+    scores = np.random.default_rng(2).permutation(np.arange(1, 21) / 20).tolist()
+    spec = with_normal_scores(SPEC, scores)
+    assert spec.normal_score_range == (0.05, 1.0)
+    assert spec.normal_score_deciles == (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    assert spec.normal_score_images == 20
+    assert ModelSpec.from_json(spec.to_json()) == spec
+
+
+def test_one_picture_has_deciles_too():
+    assert with_normal_scores(SPEC, [0.25]).normal_score_deciles == (0.25,) * 11

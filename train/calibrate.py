@@ -10,7 +10,7 @@ from stlm_edge.imaging import read_image, resize
 from stlm_edge.network.checkpoint import Checkpoint, load, save
 from stlm_edge.network.inspector import Inspector
 from stlm_edge.spec import ModelSpec, Threshold
-from stlm_edge.thresholds import CONFIDENCE, f1_optimal, good_quantile
+from stlm_edge.thresholds import CONFIDENCE, f1_optimal, good_quantile, with_normal_scores
 from train.config import from_dict
 from train.data import load_images, split
 from train.device import choose_device
@@ -35,8 +35,8 @@ def from_good_pictures(
     scores = score_images(Inspector(checkpoint.network, checkpoint.spec).to(choose_device(device)), held_out)
     rate = config.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
     threshold = good_quantile(scores, false_alarm_rate=rate)
-    spec = dataclasses.replace(checkpoint.spec, threshold=threshold, normal_score_range=(min(scores), max(scores)))
-    return _write(path, checkpoint, spec)
+    spec = dataclasses.replace(checkpoint.spec, threshold=threshold)
+    return _write(path, checkpoint, with_normal_scores(spec, scores))
 
 
 def from_labelled_pictures(

@@ -22,7 +22,7 @@ from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.teacher import Teacher
 from stlm_edge.network.weights import fingerprint, load_initial, locate, read_tensors
 from stlm_edge.spec import ModelSpec
-from stlm_edge.thresholds import good_quantile
+from stlm_edge.thresholds import good_quantile, with_normal_scores
 from train.augment import rotation_for
 from train.calibrate import describe
 from train.config import RANDOM, TrainConfig
@@ -220,7 +220,7 @@ class _Keeper:
             self.network.load_state_dict(load(checkpoint).network.state_dict())
         scores = score_images(Inspector(self.network, self.spec), held_out)
         threshold = good_quantile(scores, false_alarm_rate=self.config.false_alarm_rate)
-        self._save(dataclasses.replace(self.spec, threshold=threshold, normal_score_range=(min(scores), max(scores))))
+        self._save(with_normal_scores(dataclasses.replace(self.spec, threshold=threshold), scores))
         if ending is not Ending.INTERRUPTED:
             (self.folder / STATE_NAME).unlink(missing_ok=True)
         logger.info("%s", describe(None, threshold))

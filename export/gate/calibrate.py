@@ -20,7 +20,7 @@ from stlm_edge.datasets import GOOD, Sample
 from stlm_edge.errors import DataError
 from stlm_edge.sidecar import Sidecar, rewrite
 from stlm_edge.spec import Threshold
-from stlm_edge.thresholds import CONFIDENCE, f1_optimal, good_quantile
+from stlm_edge.thresholds import CONFIDENCE, f1_optimal, good_quantile, with_normal_scores
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Recalibration:
 def calibrate(
     engine: Path, *, data: Path, category: str | None, method: Method, false_alarm_rate: float
 ) -> Recalibration:
-    """Score pictures on an engine, and change the threshold and the normal score range in its sidecar.
+    """Score pictures on an engine, and change the threshold and the normal scores in its sidecar.
 
     Args:
         engine: any file that `runtime.backends.open_engine` opens.
@@ -104,8 +104,7 @@ def calibrate(
         chosen = good_quantile(good.tolist(), false_alarm_rate=false_alarm_rate)
     else:
         chosen = f1_optimal(scores.tolist(), defective.tolist())
-    normal = (float(good.min()), float(good.max()))
-    before, after = _replace(engine, sidecar, chosen, normal=normal)
+    before, after = _replace(engine, sidecar, chosen, good=good.tolist())
     return Recalibration(
         before=before,
         after=after,
@@ -136,7 +135,7 @@ def _require_good(samples: Sequence[Sample], data: Path) -> None:
 
 
 def _replace(
-    engine: Path, sidecar: Sidecar, chosen: Threshold, *, normal: tuple[float, float]
+    engine: Path, sidecar: Sidecar, chosen: Threshold, *, good: Sequence[float]
 ) -> tuple[Threshold, Threshold]:
     """The threshold that stood in the sidecar, and the one that stands there now."""
     thresholds: list[Threshold] = []
@@ -145,8 +144,8 @@ def _replace(
         before = current.spec.require_threshold()
         after = dataclasses.replace(chosen, measured_on=current.engine.flavour, previous=before.value)
         thresholds.extend((before, after))
-        spec = dataclasses.replace(current.spec, threshold=after, normal_score_range=normal)
-        return dataclasses.replace(current, spec=spec)
+        spec = dataclasses.replace(current.spec, threshold=after)
+        return dataclasses.replace(current, spec=with_normal_scores(spec, good))
 
     rewrite(engine, change, known=sidecar)
     before, after = thresholds

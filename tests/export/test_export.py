@@ -12,6 +12,7 @@ import torch
 
 from export.__main__ import main
 from export.graph.onnx_model import INPUT, OPSET, SPEC_KEY
+from runtime.area import Area
 from runtime.detector import Detector
 from stlm_edge.imaging import resize_map, to_input
 from stlm_edge.network.checkpoint import Checkpoint, load, save
@@ -75,6 +76,15 @@ def test_runtime_gives_pytorchs_map_and_score(engine, inspector, backend):
             assert found.score == pytest.approx(wanted_score.item(), abs=1e-4)
             assert found.anomaly_map.shape == (200, 180)
             assert np.abs(found.anomaly_map - resize_map(coarse[0, 0].numpy(), (200, 180))).max() < 1e-4
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_runtime_scores_an_area_of_all_pixels_as_the_graph_does(engine, backend):
+    area = Area(np.ones((200, 180), np.uint8), "area.json")
+    with Detector.open(engine, backend=backend) as plain, Detector.open(engine, backend=backend, area=area) as detector:
+        for index in range(3):
+            frame = render_part(np.random.default_rng(index), size=(200, 180), defect="scratch").image
+            assert detector.inspect(frame).score == pytest.approx(plain.inspect(frame).score, abs=1e-5)
 
 
 def test_graph_says_what_it_is_and_nothing_about_this_machine(engine, inspector):

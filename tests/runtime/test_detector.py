@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from runtime.backends.base import Backend
 from runtime.detector import Detector
-from stlm_edge.errors import EngineError, ImageError, SpecError
+from stlm_edge.errors import ConfigError, EngineError, ImageError, SpecError
 
 from .conftest import SPEC, THRESHOLD, picture
 
@@ -74,3 +76,48 @@ def test_closed_detector_does_not_inspect(engine: Path) -> None:
         pass
     with pytest.raises(EngineError, match="has been closed"):
         detector.inspect(picture(60))
+
+
+def test_two_frames_in_hand_are_answered_in_their_order(engine: Path) -> None:
+    with Detector.open(engine) as detector:
+        first, second = detector.submit([picture(40)]), detector.submit([picture(80)])
+        scores = [first.result()[0].score, second.result()[0].score]
+    assert scores == pytest.approx([40 / 255, 80 / 255], abs=1e-5)
+
+
+def test_anomaly_outlives_its_detector_and_goes_to_another_thread(engine: Path) -> None:
+    with Detector.open(engine) as detector:
+        anomaly = detector.inspect(picture(60, spot=250))
+    with ThreadPoolExecutor(1) as other:
+        (region,) = other.submit(lambda: anomaly.regions).result()
+        highest = other.submit(anomaly.anomaly_map.max).result()
+    assert region.peak == pytest.approx(float(highest))
+    assert (region.left, region.top) == (pytest.approx(48, abs=2), pytest.approx(24, abs=2))
+
+
+def test_regions_are_those_of_the_threshold_that_is_in_force(engine: Path) -> None:
+    with Detector.open(engine) as detector, Detector.open(engine, threshold=0.99) as strict:
+        assert len(detector.inspect(picture(60, spot=250)).regions) == 1
+        assert strict.inspect(picture(60, spot=250)).regions == ()
+
+
+def test_detector_of_another_thread_refuses(engine: Path) -> None:
+    with (
+        Detector.open(engine) as detector,
+        ThreadPoolExecutor(1) as other,
+        pytest.raises(EngineError, match="was opened by another thread"),
+    ):
+        other.submit(detector.inspect, picture(60)).result()
+
+
+def test_setting_that_cannot_work_leaves_no_backend_open(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed, close = [], Backend.close
+
+    def noted(backend: Backend) -> None:
+        closed.append(backend.name)
+        close(backend)
+
+    monkeypatch.setattr(Backend, "close", noted)
+    with pytest.raises(ConfigError):
+        Detector.open(engine, tile=(1, 1))
+    assert closed == ["openvino"]

@@ -63,6 +63,10 @@ def test_fit_evaluate_and_threshold_run_in_a_row(plate, tmp_path, capsys):
     checkpoint = load(run / "model.safetensors")
     assert checkpoint.spec.category == "plate"
     assert checkpoint.spec.require_threshold().method == "good-quantile"
+    assert checkpoint.spec.normal_score_images == checkpoint.spec.require_threshold().images
+    assert (checkpoint.spec.normal_score_deciles[0], checkpoint.spec.normal_score_deciles[-1]) == (
+        checkpoint.spec.normal_score_range
+    )
     assert checkpoint.config["epochs"] == 1
     assert len((run / "history.jsonl").read_text().splitlines()) == 1
 

@@ -25,9 +25,11 @@ def test_command_chooses_by_either_method_and_the_method_travels(plate, checkpoi
     after = load(checkpoint).spec
     assert (after.threshold.method, after.threshold.images) == ("good-quantile", 1)
     assert after.threshold.false_alarm_interval == pytest.approx((0.025, 0.975))
-    assert dataclasses.replace(after, threshold=None, normal_score_range=None) == dataclasses.replace(
-        spec, threshold=None, normal_score_range=None
-    )
+    assert after.normal_score_images == 1
+    assert after.normal_score_deciles == (after.normal_score_range[0],) * 11
+    changed = {"threshold", "normal_score_range", "normal_score_deciles", "normal_score_images"}
+    kept = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec) if field.name in changed}
+    assert dataclasses.replace(after, **kept) == spec
 
 
 @pytest.mark.parametrize(
