@@ -15,6 +15,7 @@ import numpy as np
 from runtime.backends import BackendChoice, open_engine
 from runtime.blessing import warn_unless_blessed
 from runtime.closing import Closing
+from runtime.regions import Region
 from stlm_edge.imaging import Image, Map, resize_map, to_input
 from stlm_edge.scoring import is_anomalous
 from stlm_edge.sidecar import Sidecar
@@ -58,6 +59,7 @@ class Anomaly:
         is_anomalous: the score has reached the threshold.
         network_map: (h, w) float32, as the network gives it.
         frame_size: (height, width) of the frame.
+        regions: where the map reaches the threshold, largest peak first.
     """
 
     score: float
@@ -65,6 +67,7 @@ class Anomaly:
     network_map: Map
     frame_size: Size
     latency: Latency
+    regions: tuple[Region, ...] = ()
 
     @cached_property
     def anomaly_map(self) -> Map:

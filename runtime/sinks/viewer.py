@@ -1,0 +1,70 @@
+"""The process behind `display://`: shows the pictures that come through its standard input.
+
+It is a process of its own since OpenCV's windows want one thread for themselves, and since Qt and X end the whole
+program when the screen goes away; an inspection must not end because somebody has logged out.
+
+Each picture comes as two unsigned 32-bit numbers, rows and columns, and its pixels. It ends with exit code 0 at `q`,
+Esc, a closed window or the end of the input, and answers `ready` once there is a window.
+"""
+
+from __future__ import annotations
+
+import select
+import signal
+import struct
+import sys
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+
+from stlm_edge.imaging import Image
+
+HEADER = struct.Struct("<II")
+READY = b"ready\n"
+
+_TITLE = "stlm-edge"
+_KEYS = (ord("q"), 27)
+_LARGEST = (720, 1280)
+"""Rows and columns that a window has at most when it is opened."""
+_POLL_MS = 15
+
+
+def main() -> int:
+    """Show pictures until the end; returns the exit code."""
+    # A signal to all processes of the terminal or service is for the program that opened this one.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+    sys.stdout.buffer.write(READY)
+    sys.stdout.buffer.flush()
+    is_first = True
+    while True:
+        # The window answers also while no picture comes.
+        if select.select([sys.stdin], [], [], 0)[0]:
+            image = _read(sys.stdin.buffer)
+            if image is None:
+                return 0
+            if is_first:
+                scale = min(1.0, *(most / side for most, side in zip(_LARGEST, image.shape[:2], strict=True)))
+                cv2.resizeWindow(_TITLE, round(scale * image.shape[1]), round(scale * image.shape[0]))
+                is_first = False
+            cv2.imshow(_TITLE, image)
+        key = cv2.waitKey(_POLL_MS) & 0xFF
+        if key in _KEYS or (not is_first and cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1):
+            return 0
+
+
+def _read(stream: BinaryIO) -> Image | None:
+    head = stream.read(HEADER.size)
+    if len(head) < HEADER.size:
+        return None
+    rows, columns = HEADER.unpack(head)
+    pixels = stream.read(rows * columns * 3)
+    if len(pixels) < rows * columns * 3:
+        return None
+    return np.frombuffer(pixels, np.uint8).reshape(rows, columns, 3)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
