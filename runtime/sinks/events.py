@@ -66,7 +66,7 @@ class EventLog(FrameSink):
 
     takes_pictures: ClassVar[bool] = False
 
-    def __init__(self, path: Path, *, engine_sha256: str, rotation: Rotation = Rotation()) -> None:  # noqa: B008 - frozen
+    def __init__(self, path: Path, *, engine_sha256: str, rotation: Rotation) -> None:
         """Raises `OutputError` if the file cannot be written."""
         self._engine_sha256 = engine_sha256
         self._file = LineFile(path, rotation=rotation, is_whole=_is_object)

@@ -1,4 +1,4 @@
-"""A file of lines that survives power cuts, full disks and months: it appends, never leaves half a line, and rotates."""
+"""A file of lines that survives power cuts, full disks and months: it appends, mends its end, and rotates."""
 
 from __future__ import annotations
 
@@ -126,7 +126,9 @@ class LineFile(Closing):
             return
         torn = tail[tail.rfind(b"\n") + 1 :]
         if len(torn) == _LONGEST_LINE:
-            raise OutputError(f"{self._path} exists and does not consist of lines; choose another file, or move it away")
+            raise OutputError(
+                f"{self._path} exists and does not consist of lines; choose another file, or move it away"
+            )
         text = torn.decode("utf-8", "backslashreplace")
         if self._is_whole(text):
             self._append(file, b"\n")

@@ -9,14 +9,15 @@ Esc, a closed window or the end of the input, and answers `ready` once there is 
 
 from __future__ import annotations
 
+import io
 import select
 import signal
 import struct
 import sys
-from typing import BinaryIO
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from stlm_edge.imaging import Image
 
@@ -38,11 +39,13 @@ def main() -> int:
     cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
     sys.stdout.buffer.write(READY)
     sys.stdout.buffer.flush()
+    # Without a buffer, in which a picture could lie that `select` does not see.
+    pictures = io.FileIO(sys.stdin.fileno(), closefd=False)
     is_first = True
     while True:
         # The window answers also while no picture comes.
-        if select.select([sys.stdin], [], [], 0)[0]:
-            image = _read(sys.stdin.buffer)
+        if select.select([pictures], [], [], 0)[0]:
+            image = _read(pictures)
             if image is None:
                 return 0
             if is_first:
@@ -55,15 +58,23 @@ def main() -> int:
             return 0
 
 
-def _read(stream: BinaryIO) -> Image | None:
-    head = stream.read(HEADER.size)
-    if len(head) < HEADER.size:
+def _read(stream: io.FileIO) -> Image | None:
+    head = np.zeros(HEADER.size, np.uint8)
+    if not _fill(head, stream):
         return None
-    rows, columns = HEADER.unpack(head)
-    pixels = stream.read(rows * columns * 3)
-    if len(pixels) < rows * columns * 3:
-        return None
-    return np.frombuffer(pixels, np.uint8).reshape(rows, columns, 3)
+    image: Image = np.empty((*HEADER.unpack(head.tobytes()), 3), np.uint8)
+    return image if _fill(image.reshape(-1), stream) else None
+
+
+def _fill(data: NDArray[np.uint8], stream: io.FileIO) -> bool:
+    """Read as many bytes as `data` takes; False if the stream ends before."""
+    filled = 0
+    while filled < data.size:
+        count = stream.readinto(data[filled:].data)
+        if not count:
+            return False
+        filled += count
+    return True
 
 
 if __name__ == "__main__":

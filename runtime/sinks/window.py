@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 
 import numpy as np
 
@@ -66,7 +67,7 @@ class Window(FrameSink):
                 raise self._no_screen(self._last_message()) from None
 
     def close(self) -> None:
-        """Close the window; what was shown stays nowhere."""
+        """Close the window."""
         self._end()
         self._messages.close()
 
@@ -79,7 +80,6 @@ class Window(FrameSink):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._messages,
-            bufsize=0,
         )
         self._viewer = viewer
         assert viewer.stdout is not None
@@ -94,7 +94,8 @@ class Window(FrameSink):
     def _end(self) -> None:
         for pipe in (self._viewer.stdin, self._viewer.stdout):
             assert pipe is not None
-            pipe.close()
+            with suppress(OSError):  # of pixels that the other end does not want any more
+                pipe.close()
         self._viewer.wait()
 
     def _last_message(self) -> str:
