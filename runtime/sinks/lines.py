@@ -121,7 +121,7 @@ class LineFile(Closing):
     def _mend(self, file: io.FileIO) -> None:
         """Have the file end with a line feed."""
         file.seek(max(0, self._size - _LONGEST_LINE))
-        tail = file.read(_LONGEST_LINE)
+        tail = file.read(min(self._size, _LONGEST_LINE))
         if not tail or tail.endswith(b"\n"):
             return
         torn = tail[tail.rfind(b"\n") + 1 :]

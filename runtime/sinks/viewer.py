@@ -36,7 +36,7 @@ def main() -> int:
     # A signal to all processes of the terminal or service is for the program that opened this one.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+    cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
     sys.stdout.buffer.write(READY)
     sys.stdout.buffer.flush()
     # Without a buffer, in which a picture could lie that `select` does not see.
@@ -75,7 +75,3 @@ def _fill(data: NDArray[np.uint8], stream: io.FileIO) -> bool:
             return False
         filled += count
     return True
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -64,7 +64,7 @@ class Window(FrameSink):
         except OSError:
             # The pipe breaks a moment before the process has ended.
             if self._viewer.wait() != 0:
-                raise self._no_screen(self._last_message()) from None
+                raise self._no_screen(self._message(-1)) from None
 
     def close(self) -> None:
         """Close the window."""
@@ -76,7 +76,7 @@ class Window(FrameSink):
         self._messages.seek(0)
         self._messages.truncate()
         viewer = subprocess.Popen(
-            [sys.executable, "-m", "runtime.sinks.viewer"],
+            [sys.executable, "-c", "import sys; from runtime.sinks.viewer import main; sys.exit(main())"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._messages,
@@ -86,7 +86,7 @@ class Window(FrameSink):
         is_answering = select.select([viewer.stdout], [], [], _OPENS_WITHIN_S)[0]
         if is_answering and viewer.stdout.readline() == READY:
             return viewer
-        reason = self._last_message() if is_answering else "it does not answer"
+        reason = self._message(0) if is_answering else "it does not answer"
         viewer.kill()
         self._end()
         raise self._no_screen(reason)
@@ -98,10 +98,11 @@ class Window(FrameSink):
                 pipe.close()
         self._viewer.wait()
 
-    def _last_message(self) -> str:
+    def _message(self, number: int) -> str:
+        """One line of what the viewer said: the first is why it has no window, the last why it lost it."""
         self._messages.seek(0)
-        lines = self._messages.read().decode(errors="replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "its window's process ended")
+        lines = [line.strip() for line in self._messages.read().decode(errors="replace").split("\n") if line.strip()]
+        return lines[number] if lines else "its process ended"
 
     @staticmethod
     def _no_screen(reason: str) -> OutputError:
