@@ -54,8 +54,15 @@ def main() -> int:
                 is_first = False
             cv2.imshow(_TITLE, image)
         key = cv2.waitKey(_POLL_MS) & 0xFF
-        if key in _KEYS or (not is_first and cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1):
+        if key in _KEYS or (not is_first and _is_closed()):
             return 0
+
+
+def _is_closed() -> bool:
+    try:
+        return cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1
+    except cv2.error:  # of Qt, once there is no window left
+        return True
 
 
 def _read(stream: io.FileIO) -> Image | None:
