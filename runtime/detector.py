@@ -59,6 +59,7 @@ class Anomaly:
         is_anomalous: the score has reached the threshold.
         network_map: (h, w) float32, as the network gives it.
         frame_size: (height, width) of the frame.
+        threshold: of the score.
         regions: where the map reaches the threshold, largest peak first.
     """
 
@@ -67,6 +68,7 @@ class Anomaly:
     network_map: Map
     frame_size: Size
     latency: Latency
+    threshold: float
     regions: tuple[Region, ...] = ()
 
     @cached_property
@@ -171,7 +173,7 @@ class Detector(Closing):
                 download_ms=answer.download_ms,
                 decide_ms=1e3 * (time.perf_counter() - start_s),
             )
-            anomalies.append(Anomaly(score, verdict, answer.maps[index], size, latency))
+            anomalies.append(Anomaly(score, verdict, answer.maps[index], size, latency, self.threshold.value))
         return anomalies
 
 

@@ -143,11 +143,15 @@ def contact_sheet(
 
 
 def _level(anomaly_map: Map, *, threshold: float) -> NDArray[np.uint8]:
-    """(H, W), 0 … 255; the threshold lies at 127.5."""
-    span = max(1 - threshold, 1e-6)
-    above = 127.5 + (anomaly_map - threshold) * np.float32(127.5 / span)
-    below = anomaly_map * np.float32(127.5 / max(threshold, 1e-6))
-    return np.asarray(np.clip(np.where(anomaly_map < threshold, below, above), 0, 255), np.uint8)
+    """(H, W), 0 … 255; the threshold lies at 127.5.
+
+    Two straight lines meet there. Which of them holds on its side of the threshold is told by which is the higher.
+    """
+    steep_below, steep_above = 127.5 / max(threshold, 1e-6), 127.5 / max(1 - threshold, 1e-6)
+    below = anomaly_map * np.float32(steep_below)
+    above = anomaly_map * np.float32(steep_above) + np.float32(127.5 - threshold * steep_above)
+    level = np.maximum(below, above, out=below) if steep_above > steep_below else np.minimum(below, above, out=below)
+    return np.asarray(cv2.convertScaleAbs(level), np.uint8)
 
 
 def _warm_region(level: NDArray[np.uint8], size: Size) -> tuple[slice, slice] | None:

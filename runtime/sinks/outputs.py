@@ -38,7 +38,8 @@ class Outputs(Closing):
         Args:
             sinks: by the name that messages and counts have for them.
             drops: a full queue drops frames, as it must while a live source goes on; otherwise `write` waits.
-            on_publish: is told the milliseconds that a sink took for a frame, on that sink's thread.
+            on_publish: is told the milliseconds that a sink took for a frame, on that sink's thread; drawing is part
+                of them for the sink that first asks for the picture.
         """
         self._workers = {name: _Worker(name, sink, drops=drops, on_publish=on_publish) for name, sink in sinks.items()}
         self._is_closed = False

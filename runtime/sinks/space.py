@@ -50,8 +50,8 @@ class BoundedFiles:
             raise cannot_write(folder, error) from error
         self._total = sum(size for _, size in self._files)
         logger.info(
-            "%s may take %s; the oldest files are removed from then on, %d are there with %s",
-            folder,
+            "%s may take %s, the oldest are removed from then on; %d are there with %s",
+            folder / f"{prefix}*{suffix}",
             format_bytes(limit),
             len(self._files),
             format_bytes(self._total),

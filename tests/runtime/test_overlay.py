@@ -18,7 +18,7 @@ def inspected(score: float, *, size: tuple[int, int] = (96, 192)) -> Anomaly:
     """A quarter of the map's rows and an eighth of its columns have the score."""
     network_map = np.full((32, 64), 0.1, np.float32)
     network_map[8:16, 16:24] = score
-    return Anomaly(score, score >= 0.5, network_map, size, Latency(3, 0, 5, 0, 1))
+    return Anomaly(score, score >= 0.5, network_map, size, Latency(3, 0, 5, 0, 1), 0.5)
 
 
 def bar_colour(drawn: Image) -> tuple[int, ...]:

@@ -53,7 +53,7 @@ def inspection(
     drawn = np.full((96, 192, 3), 60, np.uint8) if image is None else image
     captured_s = time.monotonic() if timestamp_s is None else timestamp_s
     anomaly_map = np.zeros((8, 8), np.float32)
-    anomaly = Anomaly(score, score >= 0.5, anomaly_map, drawn.shape[:2], Latency(3, 5, 4, 6, 7))
+    anomaly = Anomaly(score, score >= 0.5, anomaly_map, drawn.shape[:2], Latency(3, 5, 4, 6, 7), 0.5)
     object.__setattr__(anomaly, "regions", regions)
     return Inspection(
         frame=Frame(drawn, index, captured_s, "test://", label),

@@ -75,7 +75,8 @@ def eventually(condition: Callable[[], bool | None]) -> None:
 
 
 def overlay(*, alarm: bool) -> Image:
-    anomaly = Anomaly(0.9 if alarm else 0.2, alarm, np.zeros((8, 8), np.float32), (240, 320), Latency(0, 0, 0, 0, 0))
+    score, latency = 0.9 if alarm else 0.2, Latency(0, 0, 0, 0, 0)
+    anomaly = Anomaly(score, alarm, np.zeros((8, 8), np.float32), (240, 320), latency, 0.5)
     return draw_overlay(np.full((240, 320, 3), 60, np.uint8), anomaly, threshold=0.5, fps=25, alarm=alarm)
 
 
