@@ -2,52 +2,105 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
+from functools import cache
+
 import numpy as np
 
 from runtime.detector import Anomaly
-from stlm_edge.drawing import WHITE, Colour, draw_regions, draw_text, heat_map, text_width
+from runtime.inspection import Fault
+from stlm_edge.drawing import AMBER, INK, WHITE, Colour, add_heat, add_outlines, draw_text, text_width
 from stlm_edge.imaging import Image
 
 GOOD: Colour = (86, 138, 46)
-ANOMALY: Colour = (52, 46, 200)
+ANOMALY: Colour = (30, 98, 214)
+ALARM: Colour = (44, 24, 190)
+FAULT: Colour = AMBER
 
 _SMALLEST_TEXT = 10
-_WIDEST = ("ANOMALY", "score 0.000 >= 0.000", "000.0 fps")
+_WIDEST = ("CAMERA FAULT:", "score 0.000 >= 0.000", "000.0 fps")
 """The bar is laid out for these, so that its height does not change from frame to frame."""
 
 
-def draw_overlay(image: Image, anomaly: Anomaly, *, threshold: float, fps: float) -> Image:
+def draw_overlay(
+    image: Image,
+    anomaly: Anomaly | None,
+    *,
+    threshold: float,
+    fps: float,
+    fault: Fault | None = None,
+    alarm: bool = False,
+) -> Image:
     """Draw what was found in a frame.
 
     Args:
         image: (H, W, 3) uint8, BGR; left as it is.
+        anomaly: None for a frame that was not inspected.
         fps: inspected frames per second.
+        fault: of the frame itself.
+        alarm: the part in view is anomalous, whatever this frame says.
     Returns:
         (H + bar, W, 3) uint8, BGR: the picture below a bar that hides nothing of it. The bar's height depends on the
         picture's size alone.
     """
-    drawn = heat_map(image, anomaly.anomaly_map, threshold=threshold)
-    drawn = draw_regions(drawn, anomaly.anomaly_map, threshold=threshold, colour=WHITE)
-    return np.vstack([_bar(drawn.shape[0], drawn.shape[1], anomaly, threshold=threshold, fps=fps), drawn])
-
-
-def _bar(rows: int, columns: int, anomaly: Anomaly, *, threshold: float, fps: float) -> Image:
+    rows, columns = image.shape[:2]
     text = max(_SMALLEST_TEXT, min(rows, columns) // 36)
     lines = _lines(columns, height=text)
-    bar: Image = np.empty((len(lines) * 2 * text + text, columns, 3), np.uint8)
-    bar[:] = ANOMALY if anomaly.is_anomalous else GOOD
-    relation = ">=" if anomaly.is_anomalous else "<"
-    words = (
-        "ANOMALY" if anomaly.is_anomalous else "GOOD",
-        f"score {anomaly.score:.3f} {relation} {threshold:.3f}",
-        f"{fps:.1f} fps",
-    )
+    bar = len(lines) * 2 * text + text
+    drawn: Image = np.empty((bar + rows, columns, 3), np.uint8)
+    colour, words = _verdict(anomaly, threshold=threshold, fault=fault, alarm=alarm)
+    drawn[:bar] = colour
     for number, line in enumerate(lines):
         for item, left in line:
-            draw_text(bar, words[item], left=left, baseline=2 * text * (number + 1), height=text, colour=WHITE)
-    return bar
+            word = (*words, f"{fps:.1f} fps")[item]
+            ink = INK if colour == FAULT else WHITE
+            draw_text(drawn, word, left=left, baseline=2 * text * (number + 1), height=text, colour=ink)
+    drawn[bar:] = image
+    if anomaly is not None:
+        # The network's own map, since one in frame pixels would stay with the anomaly and fill the outputs' queues.
+        add_heat(drawn[bar:], anomaly.network_map, threshold=threshold)
+        add_outlines(drawn[bar:], anomaly.network_map, threshold=threshold, colour=WHITE)
+    return drawn
 
 
+def drawn_once(draw: Callable[[], Image], *, on_drawn: Callable[[float], None]) -> Callable[[], Image]:
+    """Have `draw` called when the picture is first asked for, by whichever thread, and once only.
+
+    Args:
+        on_drawn: is told the milliseconds that drawing took, on the thread that drew.
+    Returns:
+        A function that hands out the same array each time.
+    """
+    lock = threading.Lock()
+    drawn: list[Image] = []
+
+    def picture() -> Image:
+        with lock:
+            if not drawn:
+                start_s = time.perf_counter()
+                drawn.append(draw())
+                on_drawn(1e3 * (time.perf_counter() - start_s))
+            return drawn[0]
+
+    return picture
+
+
+def _verdict(
+    anomaly: Anomaly | None, *, threshold: float, fault: Fault | None, alarm: bool
+) -> tuple[Colour, tuple[str, str]]:
+    """The bar's colour and its first words."""
+    if anomaly is None:
+        return FAULT, ("CAMERA FAULT:", fault or "")
+    relation = ">=" if anomaly.is_anomalous else "<"
+    score = f"score {anomaly.score:.3f} {relation} {threshold:.3f}"
+    if alarm:
+        return ALARM, ("ALARM", score)
+    return (ANOMALY, ("ANOMALY", score)) if anomaly.is_anomalous else (GOOD, ("GOOD", score))
+
+
+@cache
 def _lines(columns: int, *, height: int) -> list[list[tuple[int, int]]]:
     """Which words stand in which line, and how far from the left: as many in a line as fit."""
     lines: list[list[tuple[int, int]]] = [[]]

@@ -7,6 +7,8 @@ threshold, half between it and 1, the highest value of an anomaly map. So any tw
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -29,26 +31,33 @@ _CALM = 0.3
 _STRONGEST = 0.7
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
+_Value = TypeVar("_Value", np.uint8, np.float32)
+
 
 def heat_map(image: Image, anomaly_map: Map, *, threshold: float) -> Image:
-    """Lay the map over a copy of the picture, the more opaque the more anomalous; calm areas stay as they are.
+    """`add_heat` on a copy of the picture."""
+    drawn = image.copy()
+    add_heat(drawn, anomaly_map, threshold=threshold)
+    return drawn
+
+
+def add_heat(image: Image, anomaly_map: Map, *, threshold: float) -> None:
+    """Lay the map over the picture, the more opaque the more anomalous; calm areas stay as they are.
 
     Args:
-        image: (H, W, 3) uint8, BGR.
-        anomaly_map: (H, W), 0 … 1.
+        image: (H, W, 3) uint8, BGR, contiguous; drawn into.
+        anomaly_map: (h, w), 0 … 1; one of another size is brought to the picture's.
         threshold: the value from which on a pixel counts as anomalous.
     """
-    drawn = image.copy()
     level = _level(anomaly_map, threshold=threshold)
-    left, top, width, height = cv2.boundingRect(np.asarray(level > 255 * _CALM, np.uint8))
-    if width == 0:
-        return drawn
-    region = (slice(top, top + height), slice(left, left + width))
-    level = np.ascontiguousarray(level[region])
-    opacity = cv2.LUT(level, _opacities())
-    colours = cv2.applyColorMap(level, cv2.COLORMAP_TURBO)
-    drawn[region] = cv2.blendLinear(colours, np.ascontiguousarray(drawn[region]), opacity, 1 - opacity)
-    return drawn
+    region = _warm_region(level, (image.shape[0], image.shape[1]))
+    if region is None:
+        return
+    level = np.ascontiguousarray(_fitted(level, image)[region])
+    colours, remainder = _blending()
+    remaining = cv2.merge([cv2.LUT(level, remainder)] * 3)
+    below = cv2.multiply(np.ascontiguousarray(image[region]), remaining, scale=1 / 255)
+    image[region] = cv2.add(below, cv2.applyColorMap(level, colours))
 
 
 def false_colour(anomaly_map: Map, *, threshold: float) -> Image:
@@ -57,20 +66,29 @@ def false_colour(anomaly_map: Map, *, threshold: float) -> Image:
 
 
 def draw_regions(image: Image, anomaly_map: Map, *, threshold: float, colour: Colour = AMBER) -> Image:
-    """Outline on a copy of the picture where the map reaches the threshold.
+    """`add_outlines` on a copy of the picture."""
+    drawn = image.copy()
+    add_outlines(drawn, anomaly_map, threshold=threshold, colour=colour)
+    return drawn
+
+
+def add_outlines(image: Image, anomaly_map: Map, *, threshold: float, colour: Colour = AMBER) -> None:
+    """Outline where the map reaches the threshold.
 
     Args:
-        image: (H, W, 3) uint8, BGR.
-        anomaly_map: (H, W).
+        image: (H, W, 3) uint8, BGR, contiguous; drawn into.
+        anomaly_map: (h, w); one of another size is brought to the picture's.
     """
-    drawn = image.copy()
-    found = np.asarray(anomaly_map >= threshold, np.uint8)
+    if not (anomaly_map >= threshold).any():
+        return
+    found = np.asarray(_fitted(anomaly_map, image) >= threshold, np.uint8)
     contours, _ = cv2.findContours(found, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
     thickness = max(1, round(min(image.shape[:2]) / 300))
+    # The staircase of pixels is straightened within the line's own thickness, since each step of it costs time.
+    contours = [cv2.approxPolyDP(contour, thickness / 4, True) for contour in contours]
     # The dark line beneath keeps the bright one visible on a bright part.
-    cv2.drawContours(drawn, contours, -1, _HALO, thickness + 2, cv2.LINE_AA)
-    cv2.drawContours(drawn, contours, -1, colour, thickness, cv2.LINE_AA)
-    return drawn
+    cv2.drawContours(image, contours, -1, _HALO, thickness + 2, cv2.LINE_AA)
+    cv2.drawContours(image, contours, -1, colour, thickness, cv2.LINE_AA)
 
 
 def text_width(text: str, *, height: int) -> int:
@@ -125,17 +143,46 @@ def contact_sheet(
 
 
 def _level(anomaly_map: Map, *, threshold: float) -> NDArray[np.uint8]:
-    """(H, W), 0 … 255; the threshold lies at 127.5."""
-    span = max(1 - threshold, 1e-6)
-    above = 127.5 + (anomaly_map - threshold) * np.float32(127.5 / span)
-    below = anomaly_map * np.float32(127.5 / max(threshold, 1e-6))
-    return np.asarray(np.clip(np.where(anomaly_map < threshold, below, above), 0, 255), np.uint8)
+    """(H, W), 0 … 255; the threshold lies at 127.5.
+
+    Two straight lines meet there. Which of them holds on its side of the threshold is told by which is the higher.
+    """
+    steep_below, steep_above = 127.5 / max(threshold, 1e-6), 127.5 / max(1 - threshold, 1e-6)
+    below = anomaly_map * np.float32(steep_below)
+    above = anomaly_map * np.float32(steep_above) + np.float32(127.5 - threshold * steep_above)
+    level = np.maximum(below, above, out=below) if steep_above > steep_below else np.minimum(below, above, out=below)
+    return np.asarray(cv2.convertScaleAbs(level), np.uint8)
 
 
-def _opacities() -> NDArray[np.float32]:
-    """(256,), one per level: none while calm, then growing evenly."""
+def _warm_region(level: NDArray[np.uint8], size: Size) -> tuple[slice, slice] | None:
+    """Rows and columns of a picture of `size` outside of which the map is calm; None if it is calm everywhere."""
+    left, top, width, height = cv2.boundingRect(np.asarray(level > 255 * _CALM, np.uint8))
+    if width == 0:
+        return None
+    # One value more on each side, up to which those within reach when the map is brought to the picture's size.
+    spans = ((top, height, level.shape[0], size[0]), (left, width, level.shape[1], size[1]))
+    rows, columns = (
+        slice(max(0, (start - 1) * pixels // values), min(pixels, -(-(start + count + 1) * pixels // values)))
+        for start, count, values, pixels in spans
+    )
+    return rows, columns
+
+
+def _fitted(values: NDArray[_Value], image: Image) -> NDArray[_Value]:
+    if values.shape == image.shape[:2]:
+        return values
+    resized = cv2.resize(values, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(resized, values.dtype)
+
+
+@cache
+def _blending() -> tuple[Image, NDArray[np.uint8]]:
+    """By level: (256, 1, 3) what a heat map adds, and (256,) what it leaves of the picture, 255 for all."""
     share = np.linspace(0, 1, 256, dtype=np.float32)
-    return np.asarray(_STRONGEST * np.clip((share - _CALM) / (1 - _CALM), 0, 1), np.float32)
+    opacity = _STRONGEST * np.clip((share - _CALM) / (1 - _CALM), 0, 1)
+    colours = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_TURBO)
+    added = np.asarray(np.rint(colours * opacity[:, None, None]), np.uint8)
+    return added, np.asarray(np.rint(255 * (1 - opacity)), np.uint8)
 
 
 def _letterboxed(image: Image, cell: Size) -> Image:

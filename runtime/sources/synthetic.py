@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
 
 from runtime.sources.base import Frame, FrameSource
+from runtime.uri import Option, allowed, parse_options, whole_number
 from stlm_edge.errors import SourceError
 from stlm_edge.spec import Size
 from stlm_edge.synthetic import DEFECT_KINDS, SMALLEST_SIDE, render_part
@@ -38,24 +36,13 @@ class SyntheticOptions:
     @classmethod
     def from_uri(cls, uri: str) -> SyntheticOptions:
         """Raises `SourceError` on anything that is not a known option with a fitting value."""
-        try:
-            parts = urlsplit(uri)
-            pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-        except ValueError:
-            raise _malformed(uri, "it does not consist of NAME=VALUE joined by &") from None
-        if parts.netloc or parts.path or parts.fragment:
+        place, _, query = uri.partition("?")
+        if place != "test://":
             raise _malformed(uri, "options stand behind a question mark")
-        values: dict[str, Any] = {}
-        for name, text in pairs:
-            if name not in _OPTIONS:
-                raise _malformed(uri, f"there is no option {name!r}")
-            if name in values:
-                raise _malformed(uri, f"{name} is given twice")
-            parse, expected = _OPTIONS[name]
-            try:
-                values[name] = parse(text)
-            except ValueError:
-                raise _malformed(uri, f"{name} is {text!r}, expected {expected}") from None
+        try:
+            values = parse_options(query, _OPTIONS)
+        except ValueError as error:
+            raise _malformed(uri, str(error)) from None
         return cls(**{name.replace("-", "_"): value for name, value in values.items()})
 
 
@@ -80,29 +67,17 @@ class SyntheticParts(FrameSource):
         return Frame(part.image, index, time.monotonic(), self._uri, part.defect or "good")
 
 
-def _allowed(parse: Callable[[str], Any], condition: Callable[[Any], bool]) -> Callable[[str], Any]:
-    """A parser that raises `ValueError` for values outside of `condition` too."""
-
-    def parse_and_check(text: str) -> Any:
-        value = parse(text)
-        if not condition(value):
-            raise ValueError(text)
-        return value
-
-    return parse_and_check
-
-
 def _size(text: str) -> Size:
     height, width = text.split("x")
     return int(height), int(width)
 
 
-_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "fps": (_allowed(float, lambda value: 0 < value < math.inf), "a number above 0"),
-    "defect-rate": (_allowed(float, lambda value: 0 <= value <= 1), "a number from 0 to 1"),
-    "seed": (_allowed(int, lambda value: value >= 0), "a whole number from 0 on"),
-    "frames": (_allowed(int, lambda value: value > 0), "a whole number from 1 on"),
-    "size": (_allowed(_size, lambda value: min(value) >= SMALLEST_SIDE), f"HEIGHTxWIDTH from {SMALLEST_SIDE} on"),
+_OPTIONS = {
+    "fps": Option(allowed(float, lambda value: 0 < value < math.inf), "a number above 0"),
+    "defect-rate": Option(allowed(float, lambda value: 0 <= value <= 1), "a number from 0 to 1"),
+    "seed": whole_number(least=0),
+    "frames": whole_number(least=1),
+    "size": Option(allowed(_size, lambda value: min(value) >= SMALLEST_SIDE), f"HEIGHTxWIDTH from {SMALLEST_SIDE} on"),
 }
 
 

@@ -1,0 +1,66 @@
+"""Where verdicts and overlays go, chosen by a URI."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from runtime.sinks.base import FrameSink, SinkContext
+from runtime.sinks.events import EventLog
+from runtime.sinks.outputs import Outputs
+from runtime.sinks.pictures import PictureFolder
+from runtime.sinks.table import ScoreTable
+from runtime.sinks.video import CODECS, open_video
+from runtime.sinks.window import Window
+from stlm_edge.errors import OutputError
+
+__all__ = ["FrameSink", "Outputs", "SinkContext", "open_outputs", "open_sink"]
+
+_KNOWN = (
+    "known are display://, a video (.mp4, .avi), events (.jsonl), a table of scores (.csv) and a folder for pictures"
+)
+
+
+def open_outputs(
+    uris: Sequence[str], *, context: SinkContext, drops: bool, on_publish: Callable[[float], None]
+) -> Outputs:
+    """Open all outputs of a run; see `open_sink` and `Outputs`. The caller closes them.
+
+    Raises:
+        OutputError: if one cannot be opened, or is given twice; then none stays open.
+    """
+    if len(set(uris)) < len(uris):
+        twice = next(uri for uri in uris if uris.count(uri) > 1)
+        raise OutputError(f"{twice} is given twice as an output; give each place once")
+    with ExitStack() as opened:
+        sinks = {uri: opened.enter_context(open_sink(uri, context=context)) for uri in uris}
+        opened.pop_all()
+    return Outputs(sinks, drops=drops, on_publish=on_publish)
+
+
+def open_sink(uri: str, *, context: SinkContext) -> FrameSink:
+    """Open what `uri` names; the caller closes it.
+
+    Args:
+        uri: `display://`; a video (`.mp4`, `.avi`), with `?minutes=60&limit=20GB` as segments; events (`.jsonl`) or a
+            table (`.csv`), with `?rotate=100MB&keep=20`; a folder for pictures, with `?only=anomalies&limit=5GB`,
+            made if need be.
+    Raises:
+        OutputError: if there is no such output, it cannot be written to, or has no such option.
+    """
+    place = uri.partition("?")[0]
+    path = Path(place)
+    if place == "display://":
+        return Window.from_uri(uri, context=context)
+    if "://" in place:
+        raise OutputError(f"{uri} has an unknown scheme; {_KNOWN}")
+    if path.is_dir() or not path.suffix:
+        return PictureFolder.from_uri(uri, context=context)
+    if path.suffix in CODECS:
+        return open_video(uri, context=context)
+    if path.suffix == ".jsonl":
+        return EventLog.from_uri(uri, context=context)
+    if path.suffix == ".csv":
+        return ScoreTable.from_uri(uri, context=context)
+    raise OutputError(f"{uri} has the unknown suffix {path.suffix!r}; {_KNOWN}")

@@ -1,0 +1,74 @@
+"""The interface of everything that takes inspected frames."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, ClassVar
+
+from runtime.closing import Closing
+from runtime.inspection import Inspection
+from runtime.notice import Notice
+from runtime.uri import Option, parse_options
+from stlm_edge.errors import OutputError
+
+
+@dataclass(frozen=True)
+class SinkContext:
+    """What an output may need to know of the run, besides what comes with each frame.
+
+    Attributes:
+        engine_sha256: of the engine that gives the verdicts.
+        fps: pace of the source; None where it has none.
+    """
+
+    engine_sha256: str
+    fps: float | None = None
+
+
+class FrameSink(Closing):
+    """Takes inspected frames; owns its file, window or connection until `close`.
+
+    After `__init__`, which must raise `OutputError` where the place cannot be used, all methods are called on one
+    thread, the sink's own, and may take their time: see `Outputs`. `wants_stop` is asked for on another.
+
+    Attributes:
+        takes_pictures: False for a sink that looks at no pixels; it is given none, and many frames may wait for it.
+        closes_within_s: a `close` that takes longer is given up.
+    """
+
+    takes_pictures: ClassVar[bool] = True
+    closes_within_s: ClassVar[float] = 10.0
+
+    @property
+    def wants_stop(self) -> bool:
+        """True once a person has asked for the end of the run."""
+        return False
+
+    @abstractmethod
+    def write(self, inspection: Inspection) -> None:
+        """Take one frame. Raises `OutputError`; the next frame is tried all the same."""
+
+    def notice(self, notice: Notice) -> None:
+        """Take word of something that happened to the line. Raises `OutputError`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Finish the output; harmless when called twice. Raises `OutputError` if it cannot be finished."""
+
+
+def utc(timestamp_s: float) -> datetime:
+    """The time of day, in UTC, of something on the clock of `time.monotonic`."""
+    return datetime.fromtimestamp(time.time() - (time.monotonic() - timestamp_s), timezone.utc)
+
+
+def output_options(uri: str, known: Mapping[str, Option]) -> dict[str, Any]:
+    """The options of an output's URI, as keyword arguments. Raises `OutputError`, which lists the known ones."""
+    try:
+        return parse_options(uri.partition("?")[2], known)
+    except ValueError as error:
+        names = ", ".join(known) or "none for this output"
+        raise OutputError(f"{uri} is not an output: {error}; known options are {names}") from None

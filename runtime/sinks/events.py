@@ -1,0 +1,94 @@
+"""`events.jsonl`: one line for each verdict and for each thing that happened to the line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+from runtime.inspection import FrameLatency, Inspection
+from runtime.notice import Notice
+from runtime.sinks.base import FrameSink, SinkContext, output_options, utc
+from runtime.sinks.lines import ROTATION_OPTIONS, LineFile, Rotation
+
+LATENCY_STAGES = tuple(field.name.removesuffix("_ms") for field in dataclasses.fields(FrameLatency))
+
+
+def verdict_event(inspection: Inspection, *, engine_sha256: str) -> dict[str, Any]:
+    """What is told of a frame, ready for JSON.
+
+    Keys: `time` (of capture, ISO 8601, UTC), `frame`, `source`, `score` and `anomalous` (null for a frame with a
+    fault), `threshold`, `alarm`, `part`, `fault` where there is one, `regions` (largest peak first; `box` is left, top,
+    width, height in pixels of the frame), `label` where the source knows it, `latency_ms` by stage, `engine_sha256`.
+    """
+    frame, anomaly = inspection.frame, inspection.anomaly
+    regions = () if anomaly is None else anomaly.regions
+    return {
+        "time": utc(frame.timestamp_s).isoformat(timespec="milliseconds"),
+        "frame": frame.index,
+        "source": frame.source,
+        "score": None if anomaly is None else anomaly.score,
+        "threshold": inspection.threshold,
+        "anomalous": None if anomaly is None else anomaly.is_anomalous,
+        "alarm": inspection.alarm,
+        "part": inspection.part,
+        **({} if inspection.fault is None else {"fault": inspection.fault}),
+        "regions": [
+            {
+                "box": [region.left, region.top, region.width, region.height],
+                "area": region.area,
+                "peak": round(region.peak, 4),
+            }
+            for region in regions
+        ],
+        **({} if frame.label is None else {"label": frame.label}),
+        "latency_ms": {stage: round(getattr(inspection.latency, f"{stage}_ms"), 3) for stage in LATENCY_STAGES},
+        "engine_sha256": engine_sha256,
+    }
+
+
+def notice_event(notice: Notice) -> dict[str, Any]:
+    """What is told of a notice, ready for JSON: `time`, `notice` (its kind), `text`."""
+    return {
+        "time": utc(notice.timestamp_s).isoformat(timespec="milliseconds"),
+        "notice": notice.kind,
+        "text": notice.text,
+    }
+
+
+class EventLog(FrameSink):
+    """Appends one JSON object per line, see `verdict_event` and `notice_event`.
+
+    It goes on where an earlier run ended, and is set aside when it has grown: see `LineFile`, which also says what a
+    killed program and a power cut may lose.
+    """
+
+    takes_pictures: ClassVar[bool] = False
+
+    def __init__(self, path: Path, *, engine_sha256: str, rotation: Rotation) -> None:
+        """Raises `OutputError` if the file cannot be written."""
+        self._engine_sha256 = engine_sha256
+        self._file = LineFile(path, rotation=rotation, is_whole=_is_object)
+
+    @classmethod
+    def from_uri(cls, uri: str, *, context: SinkContext) -> EventLog:
+        """Raises `OutputError` on unknown options too."""
+        rotation = Rotation(**output_options(uri, ROTATION_OPTIONS))
+        return cls(Path(uri.partition("?")[0]), engine_sha256=context.engine_sha256, rotation=rotation)
+
+    def write(self, inspection: Inspection) -> None:
+        self._file.write(json.dumps(verdict_event(inspection, engine_sha256=self._engine_sha256)))
+
+    def notice(self, notice: Notice) -> None:
+        self._file.write(json.dumps(notice_event(notice)))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False

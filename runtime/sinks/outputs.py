@@ -1,0 +1,241 @@
+"""Runs every sink on a thread of its own, so that none of them holds up the line or another one."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from types import TracebackType
+
+from runtime.closing import Closing
+from runtime.inspection import Inspection
+from runtime.notice import Notice
+from runtime.sinks.base import FrameSink
+from stlm_edge.errors import OutputError, StlmError
+
+logger = logging.getLogger(__name__)
+
+_PICTURES_WAITING = 3
+_OTHERS_WAITING = 1000
+_LOGGED_EVERY_S = 60.0
+
+
+class Outputs(Closing):
+    """Hands frames and notices to the sinks and returns at once. Owns the sinks until `close`.
+
+    A sink that does not keep pace has a queue: of a few frames where it takes pictures, else of a thousand, which then
+    have none. When that is full, the sink's frames are dropped and counted, or the line waits for it; notices are
+    always taken.
+
+    A sink that fails is told of in the log. Where frames may be dropped it is tried again with the next one, and only
+    if it has not recovered by the end is that an error; elsewhere the next `write` raises what it raised.
+    """
+
+    def __init__(self, sinks: Mapping[str, FrameSink], *, drops: bool, on_publish: Callable[[float], None]) -> None:
+        """
+        Args:
+            sinks: by the name that messages and counts have for them.
+            drops: a full queue drops frames, as it must while a live source goes on; otherwise `write` waits.
+            on_publish: is told the milliseconds that a sink took for a frame, on that sink's thread; drawing is part
+                of them for the sink that first asks for the picture.
+        """
+        self._workers = {name: _Worker(name, sink, drops=drops, on_publish=on_publish) for name, sink in sinks.items()}
+        self._is_closed = False
+
+    @property
+    def wants_stop(self) -> bool:
+        """Whether a person has asked for the end of the run at one of the outputs."""
+        return any(worker.sink.wants_stop for worker in self._workers.values())
+
+    @property
+    def drops(self) -> dict[str, int]:
+        """Output → frames that it was too slow for."""
+        return {name: worker.drops for name, worker in self._workers.items()}
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Output → frames that it could not write."""
+        return {name: worker.failures for name, worker in self._workers.items()}
+
+    def write(self, inspection: Inspection) -> None:
+        """Hand a frame to all outputs. Raises what one of them raised before, see above."""
+        bare: Inspection | None = None
+        for worker in self._workers.values():
+            if worker.sink.takes_pictures:
+                worker.put(inspection)
+            else:
+                bare = bare or inspection.without_picture()
+                worker.put(bare)
+
+    def notice(self, notice: Notice) -> None:
+        """Hand a notice to all outputs."""
+        for worker in self._workers.values():
+            worker.put_notice(notice)
+
+    def close(self) -> None:
+        """Have everything written that was handed in, and close the sinks; harmless when called twice.
+
+        A sink that makes no progress for its `closes_within_s` is given up, so that a network share that hangs does
+        not keep the program from ending.
+
+        Raises:
+            OutputError: the first failure, once all sinks are closed; the others are logged.
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
+        for worker in self._workers.values():
+            worker.end()
+        errors = [error for worker in self._workers.values() if (error := worker.join()) is not None]
+        for error in errors[1:]:
+            logger.error("%s", error)
+        if errors:
+            raise errors[0]
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except StlmError as failure:
+            if error is None:
+                raise
+            # What ended the run is what the program should end with.
+            if failure is not error:
+                logger.error("%s", failure)
+
+
+class _Worker:
+    """One sink with its thread and its queue."""
+
+    def __init__(self, name: str, sink: FrameSink, *, drops: bool, on_publish: Callable[[float], None]) -> None:
+        self.sink = sink
+        self.drops = 0
+        self.failures = 0
+        self._name = name
+        self._may_drop = drops
+        self._on_publish = on_publish
+        self._most = _PICTURES_WAITING if sink.takes_pictures else _OTHERS_WAITING
+        self._changed = threading.Condition()
+        self._queue: deque[Inspection | Notice] = deque()
+        self._frames_waiting = 0
+        self._is_ending = False
+        self._failing: StlmError | None = None
+        """What the last frame failed with."""
+        self._fatal: Exception | None = None
+        """What the next `put` raises; from then on nothing is written."""
+        self._progress_s = time.monotonic()
+        self._drop_log, self._failure_log = _Seldom(), _Seldom()
+        # A daemon, since a thread that hangs in a driver or a file system can't be ended.
+        self._thread = threading.Thread(target=self._run, name=f"output {name}", daemon=True)
+        self._thread.start()
+
+    def put(self, inspection: Inspection) -> None:
+        with self._changed:
+            if not self._may_drop:
+                self._changed.wait_for(lambda: self._frames_waiting < self._most or self._fatal is not None)
+            if self._fatal is not None:
+                raise self._fatal
+            if self._frames_waiting == self._most:
+                self.drops += 1
+                if self._drop_log.is_due():
+                    logger.warning("%s is too slow for the line: %d frames not written there", self._name, self.drops)
+                return
+            self._queue.append(inspection)
+            self._frames_waiting += 1
+            self._changed.notify_all()
+
+    def put_notice(self, notice: Notice) -> None:
+        with self._changed:
+            self._queue.append(notice)
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """Begin to finish."""
+        with self._changed:
+            self._is_ending = True
+            self._progress_s = time.monotonic()
+            self._changed.notify_all()
+
+    def join(self) -> Exception | None:
+        """Wait until all is written and the sink is closed; what went wrong with it, if anything."""
+        while self._thread.is_alive():
+            left_s = self._progress_s + self.sink.closes_within_s - time.monotonic()
+            if left_s <= 0:
+                return OutputError(
+                    f"{self._name} hangs for {self.sink.closes_within_s:g} s and is given up; {self._frames_waiting} "
+                    "frames and what it had not finished are lost; check its disk, network or screen"
+                )
+            self._thread.join(left_s)
+        if self._fatal is None and self._failing is not None:
+            return OutputError(f"{self._name} lacks {self.failures} frames and failed up to the end: {self._failing}")
+        return self._fatal
+
+    def _run(self) -> None:
+        while (item := self._next()) is not None:
+            try:
+                if self._fatal is None:
+                    self._publish(item)
+                elif isinstance(item, Inspection):
+                    self.failures += 1
+            except StlmError as error:
+                self._fail(error, item)
+            except Exception as error:  # a mistake in a sink ends the run and not only this thread
+                self._give_up(error)
+            self._progress_s = time.monotonic()
+        try:
+            self.sink.close()
+        except Exception as error:
+            self._fatal = self._fatal or error
+
+    def _next(self) -> Inspection | Notice | None:
+        """What is to be written next, once it is there; None at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._is_ending)
+            if not self._queue:
+                return None
+            item = self._queue.popleft()
+            if isinstance(item, Inspection):
+                self._frames_waiting -= 1
+                self._changed.notify_all()
+            return item
+
+    def _publish(self, item: Inspection | Notice) -> None:
+        if isinstance(item, Notice):
+            self.sink.notice(item)
+            return
+        start_s = time.perf_counter()
+        self.sink.write(item)
+        self._on_publish(1e3 * (time.perf_counter() - start_s))
+        if self._failing is not None:
+            logger.info("%s is written again; %d frames are missing there", self._name, self.failures)
+            self._failing = None
+
+    def _fail(self, error: StlmError, item: Inspection | Notice) -> None:
+        self.failures += isinstance(item, Inspection)
+        self._failing = error
+        if self._failure_log.is_due():
+            logger.error("%s (%d frames failed)", error, self.failures)
+        if not self._may_drop:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        with self._changed:
+            self._fatal = error
+            self._changed.notify_all()
+
+
+class _Seldom:
+    """Says whether something that happens often should be logged: the first time, then once a minute."""
+
+    def __init__(self) -> None:
+        self._last_s: float | None = None
+
+    def is_due(self) -> bool:
+        now_s = time.monotonic()
+        if self._last_s is not None and now_s - self._last_s < _LOGGED_EVERY_S:
+            return False
+        self._last_s = now_s
+        return True

@@ -1,0 +1,61 @@
+"""A folder of overlays: all of them or those of anomalies alone, within a limit of space."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from runtime.inspection import Inspection
+from runtime.sinks.base import FrameSink, SinkContext, output_options, utc
+from runtime.sinks.space import BoundedFiles, time_stamp
+from runtime.uri import choice, size_in_bytes
+from stlm_edge.files import make_folder
+from stlm_edge.imaging import write_image
+
+Which = Literal["all", "anomalies"]
+
+_DEFAULT_LIMIT = 5 * 10**9
+_OPTIONS = {"only": choice("all", "anomalies"), "limit": size_in_bytes(least=10**6)}
+
+
+class PictureFolder(FrameSink):
+    """Writes each overlay as `<time of capture, UTC>-<index>.jpg`, so that the order of names is that of time.
+
+    No picture replaces another, also after a restart, which counts frames from 0 again. When all of them together
+    exceed the limit, the oldest are removed; other files in the folder are left alone.
+    """
+
+    def __init__(self, path: Path, *, only: Which = "all", limit: int = _DEFAULT_LIMIT) -> None:
+        """
+        Args:
+            only: `anomalies` leaves out frames without anomaly, alarm and fault.
+            limit: bytes.
+        Raises:
+            OutputError: if the folder cannot be made or written to.
+        """
+        make_folder(path)
+        self._path = path
+        self._only = only
+        self._files = BoundedFiles(path, rest=r"-\d{6,}", suffix=".jpg", limit=limit)
+
+    @classmethod
+    def from_uri(cls, uri: str, *, context: SinkContext) -> PictureFolder:  # noqa: ARG003 - needs none of it
+        """Raises `OutputError` on unknown options too."""
+        return cls(Path(uri.partition("?")[0]), **output_options(uri, _OPTIONS))
+
+    def write(self, inspection: Inspection) -> None:
+        if self._only == "anomalies" and not _is_remarkable(inspection):
+            return
+        assert inspection.picture is not None
+        frame = inspection.frame
+        path = self._path / f"{time_stamp(utc(frame.timestamp_s))}-{frame.index:06d}.jpg"
+        write_image(path, inspection.picture())
+        self._files.add(path)
+
+    def close(self) -> None:
+        """Each picture is finished when it is written."""
+
+
+def _is_remarkable(inspection: Inspection) -> bool:
+    is_anomalous = inspection.anomaly is not None and inspection.anomaly.is_anomalous
+    return is_anomalous or inspection.alarm or inspection.fault is not None

@@ -1,0 +1,109 @@
+"""`display://`: the overlays on the screen."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+
+import numpy as np
+
+from runtime.inspection import Inspection
+from runtime.sinks.base import FrameSink, SinkContext, output_options
+from runtime.sinks.viewer import HEADER, READY
+from stlm_edge.errors import OutputError
+
+_OPENS_WITHIN_S = 20.0
+_REOPENED_AFTER_S = 10.0
+
+
+class Window(FrameSink):
+    """Shows each overlay; `q`, Esc or closing the window asks for the end of the run.
+
+    The window belongs to a process of its own, see `viewer`. Where that ends with the screen, frames fail, and another
+    is tried every ten seconds.
+    """
+
+    def __init__(self) -> None:
+        """Raises `OutputError` where there is no screen."""
+        if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            raise self._no_screen("neither DISPLAY nor WAYLAND_DISPLAY is set")
+        self._messages = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close
+        try:
+            self._viewer = self._open()
+        except OutputError:
+            self._messages.close()
+            raise
+
+    @classmethod
+    def from_uri(cls, uri: str, *, context: SinkContext) -> Window:  # noqa: ARG003 - needs none of it
+        """Raises `OutputError` on any option."""
+        return cls(**output_options(uri, {}))
+
+    @property
+    def wants_stop(self) -> bool:
+        return self._viewer.poll() == 0
+
+    def write(self, inspection: Inspection) -> None:
+        assert inspection.picture is not None
+        if self.wants_stop:
+            return
+        if self._viewer.poll() is not None and time.monotonic() - self._opened_s > _REOPENED_AFTER_S:
+            self._end()
+            self._viewer = self._open()
+        image = np.ascontiguousarray(inspection.picture())
+        try:
+            assert self._viewer.stdin is not None
+            self._viewer.stdin.write(HEADER.pack(*image.shape[:2]))
+            self._viewer.stdin.write(image.data)
+            self._viewer.stdin.flush()
+        except OSError:
+            # The pipe breaks a moment before the process has ended.
+            if self._viewer.wait() != 0:
+                raise self._no_screen(self._message(-1)) from None
+
+    def close(self) -> None:
+        """Close the window."""
+        self._end()
+        self._messages.close()
+
+    def _open(self) -> subprocess.Popen[bytes]:
+        self._opened_s = time.monotonic()
+        self._messages.seek(0)
+        self._messages.truncate()
+        viewer = subprocess.Popen(
+            [sys.executable, "-c", "import sys; from runtime.sinks.viewer import main; sys.exit(main())"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._messages,
+        )
+        self._viewer = viewer
+        assert viewer.stdout is not None
+        is_answering = select.select([viewer.stdout], [], [], _OPENS_WITHIN_S)[0]
+        if is_answering and viewer.stdout.readline() == READY:
+            return viewer
+        reason = self._message(0) if is_answering else "it does not answer"
+        viewer.kill()
+        self._end()
+        raise self._no_screen(reason)
+
+    def _end(self) -> None:
+        for pipe in (self._viewer.stdin, self._viewer.stdout):
+            assert pipe is not None
+            with suppress(OSError):  # of pixels that the other end does not want any more
+                pipe.close()
+        self._viewer.wait()
+
+    def _message(self, number: int) -> str:
+        """One line of what the viewer said: the first is why it has no window, the last why it lost it."""
+        self._messages.seek(0)
+        lines = [line.strip() for line in self._messages.read().decode(errors="replace").split("\n") if line.strip()]
+        return lines[number] if lines else "its process ended"
+
+    @staticmethod
+    def _no_screen(reason: str) -> OutputError:
+        return OutputError(f"display:// found no screen to show a window on ({reason}); write a file: --output out.mp4")

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from runtime.notice import Notice
+from runtime.regions import Region
+from stlm_edge.errors import OutputError
+
+from .conftest import ENGINE, inspection, never_drawn, sink_for
+
+LATENCY_MS = {
+    "capture": 1,
+    "wait": 2,
+    "prepare": 3,
+    "upload": 4,
+    "infer": 5,
+    "download": 6,
+    "decide": 7,
+    "total": 28,
+}
+
+
+def events(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def indices(path: Path) -> list[int]:
+    return [event["frame"] for event in events(path)]
+
+
+def test_event_has_all_that_is_needed_to_trace_a_verdict(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "events.jsonl"
+    region = Region(left=10, top=20, width=30, height=40, area=900, peak=0.812345)
+    with sink_for(path) as sink:
+        sink.write(inspection(7, label="scratch", regions=(region,), alarm=True))
+        (event,) = events(path)
+    captured = datetime.fromisoformat(event.pop("time"))
+    assert captured.tzinfo == timezone.utc
+    assert abs((datetime.now(timezone.utc) - captured).total_seconds()) < 5
+    assert event == {
+        "frame": 7,
+        "source": "test://",
+        "score": 0.75,
+        "threshold": 0.5,
+        "anomalous": True,
+        "alarm": True,
+        "part": 4,
+        "regions": [{"box": [10, 20, 30, 40], "area": 900, "peak": 0.8123}],
+        "label": "scratch",
+        "latency_ms": LATENCY_MS,
+        "engine_sha256": ENGINE,
+    }
+
+
+def test_event_of_an_unlabelled_frame_has_no_label(tmp_path: Path) -> None:
+    with sink_for(tmp_path / "events.jsonl") as sink:
+        sink.write(inspection())
+    assert "label" not in events(tmp_path / "events.jsonl")[0]
+
+
+def test_frame_with_a_fault_is_neither_good_nor_anomalous(tmp_path: Path) -> None:
+    with sink_for(tmp_path / "events.jsonl") as sink:
+        sink.write(inspection(fault="frozen"))
+    (event,) = events(tmp_path / "events.jsonl")
+    assert (event["fault"], event["score"], event["anomalous"], event["regions"]) == ("frozen", None, None, [])
+
+
+def test_notices_stand_between_the_verdicts(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    with sink_for(path) as sink:
+        sink.write(inspection(0))
+        sink.notice(Notice("camera-lost", "camera 0 is gone", time.monotonic() - 60))
+        sink.write(inspection(1))
+    notice = events(path)[1]
+    age_s = (datetime.now(timezone.utc) - datetime.fromisoformat(notice.pop("time"))).total_seconds()
+    assert 59 < age_s < 65
+    assert notice == {"notice": "camera-lost", "text": "camera 0 is gone"}
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "scores.csv"])
+def test_logs_draw_nothing(tmp_path: Path, name: str) -> None:
+    with sink_for(tmp_path / name) as sink:
+        assert not sink.takes_pictures
+        sink.write(inspection(picture=never_drawn).without_picture())
+
+
+def test_restart_appends_to_what_yesterday_wrote(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    for index in range(2):
+        with sink_for(path) as sink:
+            sink.write(inspection(index))
+    assert indices(path) == [0, 1]
+
+
+def test_half_line_is_cut_off_and_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text('{"frame": 0}\n{"frame": 1}\n{"fra')
+    with sink_for(path) as sink:
+        sink.write(inspection(2))
+    assert indices(path) == [0, 1, 2]
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert "half a line" in warning
+    assert '{"fra' in warning
+
+
+def test_block_of_zeros_as_after_a_power_cut_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b'{"frame": 0}\n' + bytes(5000))
+    with sink_for(path) as sink:
+        sink.write(inspection(1))
+    assert indices(path) == [0, 1]
+
+
+def test_last_line_that_lacks_only_its_line_feed_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text('{"frame": 0}\n{"frame": 1}')
+    with sink_for(path) as sink:
+        sink.write(inspection(2))
+    assert indices(path) == [0, 1, 2]
+
+
+def test_file_that_does_not_consist_of_lines_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"x" * 300_000)
+    with pytest.raises(OutputError, match="does not consist of lines"):
+        sink_for(path)
+    assert path.read_bytes() == b"x" * 300_000
+
+
+_WRITER = """
+import sys
+from tests.runtime.sinks.conftest import inspection, sink_for
+sink = sink_for(sys.argv[1])
+for index in range(10**9):
+    sink.write(inspection(index))
+    print(index, flush=True)
+"""
+
+
+def test_killed_program_leaves_a_readable_log_to_which_the_next_one_appends(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    command = [sys.executable, "-c", _WRITER, str(path)]
+    writer = subprocess.Popen(command, cwd=Path(__file__).parents[3], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    for line in writer.stdout:
+        if int(line) == 200:
+            os.kill(writer.pid, signal.SIGKILL)
+            break
+    said = [200, *(int(line) for line in writer.stdout.read().split("\n")[:-1])]
+    writer.stdout.close()
+    assert writer.wait() == -signal.SIGKILL
+    whole = path.read_text().rpartition("\n")[0].split("\n")
+    assert [json.loads(line)["frame"] for line in whole] == list(range(len(whole)))
+    assert len(whole) > said[-1]
+    with sink_for(path) as sink:
+        sink.write(inspection(4711))
+    assert indices(path)[-2:] == [len(whole) - 1, 4711]
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "scores.csv"])
+def test_log_is_set_aside_by_size_and_the_oldest_goes(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with sink_for(f"{path}?rotate=10KB&keep=2") as sink:
+        for index in range(300):
+            sink.write(inspection(index))
+    names = [name, f"{name}.1", f"{name}.2"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == names
+    assert all(entry.stat().st_size <= 10_000 for entry in tmp_path.iterdir())
+    text = "".join((tmp_path / name).read_text() for name in reversed(names))
+    pattern = r'"frame": (\d+)' if name.endswith("jsonl") else r"Z?\+00:00,(\d+)"
+    found = [int(index) for index in re.findall(pattern, text)]
+    assert found == list(range(found[0], 300))
+    assert found[0] > 0
+
+
+def test_default_rotation_is_announced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    sink_for(tmp_path / "events.jsonl").close()
+    assert "is set aside at 100MB, 20 old ones are kept" in caplog.text
+
+
+def test_failed_line_leaves_no_half_of_it_before_the_next_one(small_disk: Callable[[int], Path]) -> None:
+    folder = small_disk(64)
+    (folder / "others").write_bytes(bytes(20_000))
+    path = folder / "events.jsonl"
+    with sink_for(path) as sink:
+        written = 0
+        with pytest.raises(OutputError, match=r"cannot write .*events\.jsonl \(No space left"):
+            while True:
+                sink.write(inspection(written))
+                written += 1
+        assert indices(path) == list(range(written))
+        (folder / "others").unlink()
+        sink.write(inspection(4711))
+    assert indices(path) == [*range(written), 4711]
+
+
+def test_log_comes_back_when_its_folder_does(tmp_path: Path) -> None:
+    path = tmp_path / "share" / "events.jsonl"
+    path.parent.mkdir()
+    with sink_for(f"{path}?rotate=10KB") as sink:
+        sink.write(inspection(0))
+        path.parent.rename(tmp_path / "away")
+        with pytest.raises(OutputError, match="cannot write"):
+            for _ in range(100):
+                sink.write(inspection(1))
+        (tmp_path / "away").rename(path.parent)
+        sink.write(inspection(2))
+    assert indices(path)[-1] == 2
+
+
+def test_events_on_a_full_device(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").symlink_to("/dev/full")
+    sink = sink_for(tmp_path / "events.jsonl")
+    with pytest.raises(OutputError, match="No space left"):
+        sink.write(inspection())
+    sink.close()
+    sink.close()
