@@ -109,7 +109,7 @@ def command(
     """Inspect what a source delivers until it ends, --frames is reached, or Ctrl-C; then print a summary."""
     from runtime.area import read_area
     from runtime.detector import Detector
-    from runtime.drift_monitor import DriftMonitor
+    from runtime.drift_monitor import open_drift_monitor
     from runtime.faults import FaultDetector
     from runtime.line import Line
     from runtime.signals import StopSignals
@@ -135,6 +135,11 @@ def command(
         outputs = open_outputs(
             output_uris, context=context, drops=source.is_live, on_publish=partial(recorder.add_stage, "publish")
         )
+        drift = open_drift_monitor(
+            detector.spec,
+            threshold=detector.threshold.value,
+            whole_pictures=detector.area is None and detector.tile is None,
+        )
         line = Line(
             source,
             detector,
@@ -142,7 +147,7 @@ def command(
             recorder=recorder,
             vote=vote,
             faults=FaultDetector() if camera_faults else None,
-            drift=DriftMonitor(detector.spec),
+            drift=drift,
         )
         try:
             with outputs:

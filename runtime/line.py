@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from runtime.backends.base import IN_FLIGHT
-from runtime.detector import Latency
+from runtime.anomaly import Latency
 from runtime.inspection import Fault, FrameLatency, Inspection
-from runtime.notice import Notice
+from runtime.notice import GOOD_NEWS, Notice
 from runtime.overlay import draw_overlay, drawn_once
 from runtime.timing import FrameRate
 from stlm_edge.errors import SourceTimeout
 
 if TYPE_CHECKING:
-    from runtime.detector import Anomaly, Detector, Pending
+    from runtime.anomaly import Anomaly
+    from runtime.detector import Detector, Pending
     from runtime.drift_monitor import DriftMonitor
     from runtime.faults import FaultDetector
     from runtime.signals import StopSignals
@@ -84,14 +84,14 @@ class Line:
         """
         taken, is_over = 0, False
         while not is_over or self._in_hand:
-            if not is_over and len(self._in_hand) < IN_FLIGHT:
+            if not is_over and len(self._in_hand) < self._detector.in_hand:
                 left = self._most if limit is None else min(self._most, limit - taken)
                 frames, is_over = self._take(stop, most=left)
                 taken += len(frames)
                 is_over = is_over or taken == limit
                 if frames:
                     self._submit(frames)
-                    if len(self._in_hand) < IN_FLIGHT:
+                    if len(self._in_hand) < self._detector.in_hand:
                         continue
             if self._in_hand:
                 self._finish(self._in_hand.popleft())
@@ -179,10 +179,7 @@ class Line:
 
     def _pass_on(self, notice: Notice | None) -> None:
         if notice is not None:
-            level = (
-                logging.INFO if notice.kind in ("camera-back", "camera-fault-over", "drift-over") else logging.WARNING
-            )
-            logger.log(level, "%s", notice.text)
+            logger.log(logging.INFO if notice.kind in GOOD_NEWS else logging.WARNING, "%s", notice.text)
             self._recorder.add_notice(notice)
             self._outputs.notice(notice)
 

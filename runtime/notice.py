@@ -7,6 +7,9 @@ from typing import Literal
 
 NoticeKind = Literal["camera-lost", "camera-back", "camera-fault", "camera-fault-over", "drift", "drift-over"]
 
+GOOD_NEWS: frozenset[NoticeKind] = frozenset({"camera-back", "camera-fault-over", "drift-over"})
+"""The kinds that say that something is over."""
+
 
 @dataclass(frozen=True)
 class Notice:

@@ -51,7 +51,10 @@ def test_network_needs_only_the_contract():
 
 
 def test_runtime_needs_only_the_contract():
-    modules = ("camera", "detector", "sources", "sinks", "backends.base", "plan_check")
+    modules = (
+        "camera", "detector", "sources", "sinks", "line", "backends.base", "plan_check", "area", "stitching",
+        "drift_monitor",
+    )  # fmt: skip
     assert (
         loaded("\n".join(f"import runtime.{module}" for module in modules), (*HEAVY, "train", "export", "benchmarks"))
         == set()
