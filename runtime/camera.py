@@ -38,8 +38,8 @@ _READS = click.Path(path_type=Path)
     "--source",
     "source_uri",
     required=True,
-    help="A camera (0, v4l2:///dev/video0, csi://0, rtsp://…, http://… with MJPEG, gst:PIPELINE), a video, a picture, a "
-    "folder, a folder that pictures are dropped into (FOLDER?watch=1), or "
+    help="A camera (0, v4l2:///dev/video0, csi://0, rtsp://…, http://… with MJPEG, gst:PIPELINE), a video, a picture, "
+    "a folder, a folder that pictures are dropped into (FOLDER?watch=1), or "
     "test://?fps=10&defect-rate=0.2&seed=1&frames=100&size=512x512.",
 )
 @click.option("--width", type=click.IntRange(min=1), help="Of the frames; with --height.")
