@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+
 @dataclass(frozen=True, eq=False)
 class _InHand:
     """Frames of one batch, or a single one with a fault, which is not inspected."""
@@ -178,7 +179,9 @@ class Line:
 
     def _pass_on(self, notice: Notice | None) -> None:
         if notice is not None:
-            level = logging.INFO if notice.kind in ("camera-back", "camera-fault-over", "drift-over") else logging.WARNING
+            level = (
+                logging.INFO if notice.kind in ("camera-back", "camera-fault-over", "drift-over") else logging.WARNING
+            )
             logger.log(level, "%s", notice.text)
             self._recorder.add_notice(notice)
             self._outputs.notice(notice)

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 import numpy as np
 
 from runtime.sources.base import Frame, FrameSource
+from runtime.sources.credentials import without_credentials
 from stlm_edge.errors import SourceError
 from stlm_edge.spec import Size
 from stlm_edge.synthetic import DEFECT_KINDS, SMALLEST_SIDE, render_part
@@ -79,6 +80,9 @@ class SyntheticParts(FrameSource):
         # Drawing stands in for the exposure: the picture is captured when it is done.
         return Frame(part.image, index, time.monotonic(), self._uri, part.defect or "good")
 
+    def poll(self) -> Frame | None:
+        return self.read()
+
 
 def _allowed(parse: Callable[[str], Any], condition: Callable[[Any], bool]) -> Callable[[str], Any]:
     """A parser that raises `ValueError` for values outside of `condition` too."""
@@ -108,4 +112,6 @@ _OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
 
 def _malformed(uri: str, reason: str) -> SourceError:
     known = ", ".join(_OPTIONS)
-    return SourceError(f"{uri} is not a test source: {reason}; known are {known}, as in test://?fps=10&size=512x512")
+    return SourceError(
+        f"{without_credentials(uri)} is not a test source: {reason}; known are {known}, as in test://?fps=10&size=512x512"
+    )

@@ -1,0 +1,57 @@
+"""Which camera a URI names, and how it is opened."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from runtime.sources.camera import Camera
+from runtime.sources.credentials import without_credentials
+from runtime.sources.gstreamer import csi_pipeline, open_pipeline, with_sink
+from runtime.sources.shape import SourceOptions
+from runtime.sources.streams import STREAM_SCHEMES, open_stream
+from runtime.sources.v4l2 import open_device
+
+_ANSWER_S = 5.0
+"""How long a network camera may take to accept a connection, to start its stream, and for each frame."""
+
+
+@dataclass(frozen=True)
+class CameraPlace:
+    """A camera that may be opened again and again.
+
+    Attributes:
+        name: for frames and messages, without credentials.
+        open: connects to it. Raises `SourceError`.
+        options: what remains to be done to its frames.
+    """
+
+    name: str
+    open: Callable[[], Camera]
+    options: SourceOptions
+
+
+def find_camera(uri: str, options: SourceOptions) -> CameraPlace | None:
+    """The camera that `uri` names, None if it names something else; nothing is opened."""
+    name = without_credentials(uri)
+    scheme, _, rest = uri.partition("://")
+    opening: Callable[[], Camera]
+    if uri.isdecimal() or scheme == "v4l2":
+        device = Path(f"/dev/video{uri}") if uri.isdecimal() else Path(rest)
+        name = f"camera {uri}" if uri.isdecimal() else f"camera {device}"
+        opening = partial(open_device, device, options, name=name)
+    elif uri.startswith("gst:"):
+        remedy = "try it by gst-launch-1.0 with autovideosink as its end"
+        opening = partial(open_pipeline, with_sink(uri.removeprefix("gst:")), options, name=name, remedy=remedy)
+    elif scheme == "csi" and rest.isdecimal():
+        remedy = "check the ribbon cable and the camera service: systemctl status nvargus-daemon"
+        opening = partial(open_pipeline, csi_pipeline(int(rest), options), options, name=name, remedy=remedy)
+        options = dataclasses.replace(options, rotate=0)  # the pipeline turns
+    elif scheme.lower() in STREAM_SCHEMES:
+        opening = partial(open_stream, uri, options, open_s=_ANSWER_S, read_s=_ANSWER_S)
+    else:
+        return None
+    return CameraPlace(name, opening, options)
