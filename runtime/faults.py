@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 _SAMPLES = 48
 """Rows and columns of pixels that are looked at of every frame."""
+_NOTHING = 8
+"""Mean of a sensor without light: its black level and noise. A dark material is brighter."""
 _DARK = 32
-"""A sensor without light gives values around its black level, mostly below 8, and with much gain noise up to here."""
+"""Noise comes up to here with much gain."""
 _FEW = 0.001
 """Share of values that may be brighter all the same: hot pixels."""
 _CELLS = 6
@@ -36,9 +38,9 @@ class FaultDetector:
 
     It looks at 48 x 48 pixels of a frame, and at all of them only where these show a fault.
 
-    - `black`: all values but one in a thousand are below 32, nothing has an outline, and no spot of 4 x 4 pixels
-      reaches 32. A dark field in which a scratch shines, or a part can just be seen, is not.
-    - `over-exposed`: the same seen from white, so above 223. A back light behind the smallest
+    - `black`: the mean is below 8 and all values but one in a thousand below 32, nothing has an outline, and no spot of
+      4 x 4 pixels reaches 32. A dark field in which a scratch shines, or a part can just be seen, is not.
+    - `over-exposed`: the same seen from white, so a mean above 247. A back light behind the smallest
       part is not; a back light with nothing before it cannot be told from it, and is.
     - `frozen`: the very same pixels for 10 frames and 10 seconds.
     """
@@ -54,12 +56,9 @@ class FaultDetector:
         rows, columns = (max(1, side // _SAMPLES) for side in frame.image.shape[:2])
         sample = np.ascontiguousarray(frame.image[rows // 2 :: rows, columns // 2 :: columns])
         is_frozen = self._repeats_itself(frame, sample)
-        few = _FEW * sample.size
-        dark = np.count_nonzero(sample >= _DARK) <= few
-        if dark and _is_flat(sample) and _spots(frame.image).max() < _SPOT:
+        if _is_dark(sample) and _is_flat(sample) and _spots(frame.image).max() < _SPOT:
             return "black"
-        bright = np.count_nonzero(sample <= 255 - _DARK) <= few
-        if bright and _is_flat(sample) and _spots(frame.image).min() > 255 - _SPOT:
+        if _is_bright(sample) and _is_flat(sample) and _spots(frame.image).min() > 255 - _SPOT:
             return "over-exposed"
         return "frozen" if is_frozen else None
 
@@ -82,6 +81,14 @@ class FaultDetector:
     def _start(self, frame: Frame, sample: Image) -> None:
         self._first, self._sample = frame, sample
         self._repeats, self._is_frozen = 1, False
+
+
+def _is_dark(sample: Image) -> bool:
+    return bool(np.count_nonzero(sample >= _DARK) <= _FEW * sample.size and sample.mean() < _NOTHING)
+
+
+def _is_bright(sample: Image) -> bool:
+    return bool(np.count_nonzero(sample <= 255 - _DARK) <= _FEW * sample.size and sample.mean() > 255 - _NOTHING)
 
 
 def _is_flat(sample: Image) -> bool:

@@ -55,7 +55,7 @@ class FrameSource(Closing):
         """The next frame, which the caller owns; None at the end of the stream.
 
         Raises:
-            SourceTimeout: if no frame came in time; it may come later.
+            SourceTimeout: if no frame came in time, or a camera was just lost; it may come later.
             SourceError: if the source has failed for good.
         """
 

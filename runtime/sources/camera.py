@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ class Camera(FrameSource):
         *,
         name: str,
         fps: float | None = None,
+        silent_s: float = math.inf,
         reason: Callable[[], str | None] = lambda: None,
     ) -> None:
         """Take over `capture`, which is open.
@@ -33,10 +35,12 @@ class Camera(FrameSource):
         Args:
             name: for frames and messages, without credentials.
             fps: at most so many frames a second.
+            silent_s: a frame that took so long is none: after its time-out FFmpeg hands out what its decoder held back.
             reason: asked when no frame came; None where nothing more is known.
         """
         self._capture = capture
         self._name = name
+        self._silent_s = silent_s
         self._reason = reason
         self._interval_s = 1 / fps if fps else 0.0
         self._due_s = 0.0
@@ -51,8 +55,9 @@ class Camera(FrameSource):
             asked_s = time.monotonic()
             done = self._capture.grab()
             timestamp_s = time.monotonic()
-            if not done:
-                raise self._lost(timestamp_s - asked_s)
+            waited_s = timestamp_s - asked_s
+            if not done or waited_s >= self._silent_s:
+                raise self._lost(waited_s)
             if self._is_wanted(timestamp_s):
                 break
         done, found = self._capture.retrieve()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from runtime.sources.camera import Camera
 from runtime.sources.credentials import without_credentials
-from runtime.sources.gstreamer import csi_pipeline, open_pipeline, with_sink
+from runtime.sources.gstreamer import open_csi, open_pipeline, with_sink
 from runtime.sources.shape import SourceOptions
 from runtime.sources.streams import STREAM_SCHEMES, open_stream
 from runtime.sources.v4l2 import open_device
@@ -47,8 +47,7 @@ def find_camera(uri: str, options: SourceOptions) -> CameraPlace | None:
         remedy = "try it by gst-launch-1.0 with autovideosink as its end"
         opening = partial(open_pipeline, with_sink(uri.removeprefix("gst:")), options, name=name, remedy=remedy)
     elif scheme == "csi" and rest.isdecimal():
-        remedy = "check the ribbon cable and the camera service: systemctl status nvargus-daemon"
-        opening = partial(open_pipeline, csi_pipeline(int(rest), options), options, name=name, remedy=remedy)
+        opening = partial(open_csi, int(rest), options, name=name)
         options = dataclasses.replace(options, rotate=0)  # the pipeline turns
     elif scheme.lower() in STREAM_SCHEMES:
         opening = partial(open_stream, uri, options, open_s=_ANSWER_S, read_s=_ANSWER_S)

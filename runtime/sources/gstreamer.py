@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from pathlib import Path
 
 import cv2
 
@@ -17,6 +18,21 @@ _FLIP_METHODS = {0: 0, 90: 3, 180: 2, 270: 1}
 
 _SINK = "appsink drop=true max-buffers=1 sync=false"
 """Keeps the newest picture and no other, as soon as it is there."""
+
+
+_CAMERA_SERVICE = Path("/tmp/argus_socket")
+"""Where NVIDIA's camera daemon listens; without it the pipeline would wait for ever."""
+
+
+def open_csi(sensor: int, options: SourceOptions, *, name: str) -> Camera:
+    """Open a Jetson's camera, turned as asked. Raises `SourceError`."""
+    if not _CAMERA_SERVICE.is_socket():
+        raise SourceError(
+            f"{name} cannot be opened: NVIDIA's camera service is not there ({_CAMERA_SERVICE}), expected a Jetson; "
+            "start it: sudo systemctl restart nvargus-daemon; a container needs that file too"
+        )
+    remedy = f"check the camera's ribbon cable, and try: nvgstcapture-1.0 --sensor-id={sensor}"
+    return open_pipeline(csi_pipeline(sensor, options), options, name=name, remedy=remedy)
 
 
 def csi_pipeline(sensor: int, options: SourceOptions) -> str:

@@ -15,7 +15,7 @@ class LiveSource(FrameSource):
     """Hands over the newest frame, so that an inspection never lags behind the line.
 
     A frame that is overtaken by a newer one is counted in `dropped`. The last frame before the end of the stream or
-    an error is still delivered. A subclass captures on a thread of its own and calls `_put` and `_end`.
+    an error is still delivered. A subclass captures on a thread of its own and calls `_put`, `_interrupt` and `_end`.
     """
 
     is_live = True
@@ -31,12 +31,19 @@ class LiveSource(FrameSource):
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
         self._newest: Frame | None = None
+        self._trouble: str | None = None
         self._is_over = False
         self._error: Exception | None = None
 
     def read(self) -> Frame | None:
         with self._lock:
-            if not self._arrived.wait_for(lambda: self._newest is not None or self._is_over, self._timeout_s):
+            arrived = self._arrived.wait_for(
+                lambda: self._newest is not None or self._is_over or self._trouble is not None, self._timeout_s
+            )
+            trouble, self._trouble = self._trouble, None
+            if self._newest is None and not self._is_over and trouble is not None:
+                raise SourceTimeout(trouble)
+            if not arrived:
                 raise SourceTimeout(
                     f"no frame for {self._timeout_s:g} s from {self._name}; check it and its cable, or go on waiting"
                 )
@@ -55,7 +62,12 @@ class LiveSource(FrameSource):
     def _put(self, frame: Frame) -> None:
         """A new frame has come. The lock is held."""
         self.dropped += self._newest is not None
-        self._newest = frame
+        self._newest, self._trouble = frame, None
+        self._arrived.notify_all()
+
+    def _interrupt(self, trouble: str) -> None:
+        """Frames will not come for a while: whoever waits for one is told at once, and once. The lock is held."""
+        self._trouble = trouble
         self._arrived.notify_all()
 
     def _end(self, error: Exception | None) -> None:

@@ -167,7 +167,9 @@ class LiveCamera(LiveSource):
         with self._lock:
             if self._lost_s is None:
                 self._lost_s = time.monotonic()
-                self._notice("camera-lost", f"{reason}; trying again until it is back")
+                text = f"{reason}; trying again until it is back"
+                self._notice("camera-lost", text)
+                self._interrupt(text)
                 return
         if is_news:
             logger.warning("still lost: %s", reason)

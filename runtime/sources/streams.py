@@ -48,7 +48,7 @@ def open_stream(uri: str, options: SourceOptions, *, open_s: float, read_s: floa
         raise SourceError(
             f"{name} cannot be opened: its host answers but sends no stream; check path, user and password in a player"
         )
-    return Camera(capture, name=name, fps=options.fps)
+    return Camera(capture, name=name, fps=options.fps, silent_s=0.99 * read_s)
 
 
 def _unreachable(uri: str, *, timeout_s: float) -> str | None:
