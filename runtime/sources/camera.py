@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -13,6 +14,22 @@ import numpy as np
 from runtime.sources.base import Frame, FrameSource
 from stlm_edge.errors import SourceError
 from stlm_edge.imaging import Image
+
+
+class Capture(Protocol):
+    """What is used of `cv2.VideoCapture`."""
+
+    def grab(self) -> bool:
+        """Wait for the next picture; whether one came."""
+
+    def retrieve(self) -> tuple[bool, Any]:
+        """Whether the picture could be decoded, and its pixels."""
+
+    def get(self, which: int, /) -> float:
+        """One of OpenCV's properties, 0 where it is not known."""
+
+    def release(self) -> None:
+        """Give the camera back."""
 
 
 class Camera(FrameSource):
@@ -23,7 +40,7 @@ class Camera(FrameSource):
 
     def __init__(
         self,
-        capture: cv2.VideoCapture,
+        capture: Capture,
         *,
         name: str,
         fps: float | None = None,
@@ -76,7 +93,7 @@ class Camera(FrameSource):
         """Half an interval of tolerance, so that a camera of just this rate that is a little early loses none."""
         if timestamp_s < self._due_s - self._interval_s / 2:
             return False
-        self._due_s = max(self._due_s + self._interval_s, timestamp_s)
+        self._due_s = max(self._due_s, timestamp_s) + self._interval_s
         return True
 
     def _lost(self, waited_s: float) -> SourceError:

@@ -11,8 +11,9 @@ from pathlib import Path
 from runtime.sources.camera import Camera
 from runtime.sources.credentials import without_credentials
 from runtime.sources.gstreamer import open_csi, open_pipeline, with_sink
+from runtime.sources.mjpeg import open_mjpeg
+from runtime.sources.rtsp import open_rtsp
 from runtime.sources.shape import SourceOptions
-from runtime.sources.streams import STREAM_SCHEMES, open_stream
 from runtime.sources.v4l2 import open_device
 
 _ANSWER_S = 5.0
@@ -49,8 +50,10 @@ def find_camera(uri: str, options: SourceOptions) -> CameraPlace | None:
     elif scheme == "csi" and rest.isdecimal():
         opening = partial(open_csi, int(rest), options, name=name)
         options = dataclasses.replace(options, rotate=0)  # the pipeline turns
-    elif scheme.lower() in STREAM_SCHEMES:
-        opening = partial(open_stream, uri, options, open_s=_ANSWER_S, read_s=_ANSWER_S)
+    elif scheme.lower() in ("rtsp", "rtsps"):
+        opening = partial(open_rtsp, uri, options, answer_s=_ANSWER_S)
+    elif scheme.lower() in ("http", "https"):
+        opening = partial(open_mjpeg, uri, options, answer_s=_ANSWER_S)
     else:
         return None
     return CameraPlace(name, opening, options)

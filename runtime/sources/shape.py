@@ -104,7 +104,9 @@ class Shaper:
                 "%s delivers %s, asked for were %s: resized", frame.source, _format(self._found), _format(wanted)
             )
         elif before is not None:
-            logger.warning("%s delivers %s now, before it were %s", frame.source, _format(self._found), _format(before))
+            logger.warning(
+                "%s delivers %s now, before that it was %s", frame.source, _format(self._found), _format(before)
+            )
 
 
 class Shaped(FrameSource):
