@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import parse_qsl
 
 from runtime.sources.base import Frame, FrameSource
 from runtime.sources.cameras import find_camera
@@ -41,7 +40,8 @@ def open_source(uri: str, options: SourceOptions = _AS_IS) -> FrameSource:
             `rtsp://…`, `http://…`, `https://…`: a network camera, the latter with MJPEG;
             `gst:PIPELINE`: whatever GStreamer delivers, with an appsink appended if there is none;
             a video file, a picture, or a folder of pictures;
-            `FOLDER?watch=1`: the pictures of a folder and those that come, without end;
+            `FOLDER?watch=1`: the pictures of a folder and then those that come, without end; `FOLDER?watch=new`: these
+            alone;
             `test://?fps=10&seed=1`: synthetic parts.
         options: size, rate and rotation.
     Raises:
@@ -65,13 +65,13 @@ def _synthetic(uri: str, options: SourceOptions) -> FrameSource:
 
 
 def _recorded(uri: str, options: SourceOptions) -> FrameSource:
-    path, is_watched = _parse_path(uri)
+    path, watch = _parse_path(uri)
     if not path.exists():
         raise SourceError(f"{without_credentials(uri)} does not exist; {_KNOWN}")
-    if is_watched:
+    if watch is not None:
         if options.fps is not None:
             raise SourceError(f"{path} is watched at a rate, expected none since each new picture waits; leave it out")
-        return _played(WatchedFolder(path), options, fps=None, name=str(path))
+        return _played(WatchedFolder(path, only_new=watch == "new"), options, fps=None, name=str(path))
     is_pictures = path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES
     recorded = PictureFolder(path) if is_pictures else VideoFile(path)
     return _played(recorded, options, fps=options.fps, name=str(path))
@@ -83,14 +83,15 @@ def _played(source: FrameSource, options: SourceOptions, *, fps: float | None, n
     return source if fps is None else PlayedSource(source, fps=fps, name=name)
 
 
-def _parse_path(uri: str) -> tuple[Path, bool]:
-    """A path and whether it is to be watched. A file whose name has a question mark is taken by its name."""
+def _parse_path(uri: str) -> tuple[Path, str | None]:
+    """A path, and what of it is to be watched. A file whose name has a question mark is taken by its name."""
     path, mark, query = uri.rpartition("?")
     if not mark or Path(uri).exists():
-        return Path(uri), False
-    pairs = parse_qsl(query, keep_blank_values=True)
-    if pairs not in ([("watch", "1")], [("watch", "0")]):
+        return Path(uri), None
+    name, _, value = query.partition("=")
+    if name != "watch" or value not in ("1", "new"):
         raise SourceError(
-            f"{without_credentials(uri)} has options that are not known; a folder takes watch=1, as in {path}?watch=1"
+            f"{without_credentials(uri)} has an option that is not known; a folder takes watch=1 or watch=new, as in "
+            f"{path}?watch=1"
         )
-    return Path(path), pairs == [("watch", "1")]
+    return Path(path), value

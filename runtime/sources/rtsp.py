@@ -13,8 +13,8 @@ from runtime.sources.network import split_address, why_unreachable
 from runtime.sources.shape import SourceOptions
 from stlm_edge.errors import SourceError
 
-_FFMPEG_OPTIONS = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay"
-"""TCP, since a lost UDP packet is a smear that looks like a defect; nothing is held back for smoothness' sake."""
+_FFMPEG_OPTIONS = "rtsp_transport;tcp"
+"""A lost UDP packet is a smear that looks like a defect. No more than that, since it holds for video files as well."""
 
 
 def open_rtsp(uri: str, options: SourceOptions, *, answer_s: float) -> Camera:

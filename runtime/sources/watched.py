@@ -64,9 +64,10 @@ class WatchedFolder(FrameSource):
     `camera-lost` and `camera-back`.
     """
 
-    def __init__(self, path: Path, *, timeout_s: float = READ_TIMEOUT_S) -> None:
+    def __init__(self, path: Path, *, only_new: bool = False, timeout_s: float = READ_TIMEOUT_S) -> None:
         """
         Args:
+            only_new: leave alone what is there already, as for a line that starts again.
             timeout_s: how long `read` waits for a picture.
         Raises:
             SourceError: if it is no folder or cannot be read.
@@ -82,6 +83,8 @@ class WatchedFolder(FrameSource):
         self._is_listed = self._is_slow = False
         self._is_mount = path.is_mount()
         try:
+            if only_new:
+                self._seen = self._names_that_are_there()
             self._list()
         except OSError as error:
             raise SourceError(
@@ -179,6 +182,10 @@ class WatchedFolder(FrameSource):
             )
             self._lost_s = None
             self.reconnects += 1
+
+    def _names_that_are_there(self) -> Hashes:
+        with os.scandir(self._path) as entries:
+            return np.sort(np.fromiter((hash(entry.name) for entry in entries if _is_picture(entry.name)), np.int64))
 
     def _list(self) -> None:
         """Find new pictures. Raises `OSError`."""

@@ -29,13 +29,17 @@ def faults(images: list[Image], *, fps: float) -> list[str | None]:
     return [detector.check(Frame(image, index, index / fps, "camera 0")) for index, image in enumerate(images)]
 
 
-@pytest.mark.parametrize("size", [SIZE, (1080, 1920), (40, 30), (3, 3), (1, 1000)])
-@pytest.mark.parametrize(("mean", "sigma"), [(0, 0), (2, 1), (3, 3), (5, 5)])
+@pytest.mark.parametrize("size", [SIZE, (40, 30)])
+@pytest.mark.parametrize(("mean", "sigma"), [(2, 1), (3, 3), (5, 5)])
 def test_no_light_is_black_whatever_noise_there_is(mean: float, sigma: float, size: tuple[int, int]) -> None:
-    if min(size) < 10 and sigma:
-        pytest.skip("so few pixels of noise have no mean")
     assert fault(noisy(mean, sigma, size=size)) == "black"
     assert fault(255 - noisy(mean, sigma, size=size)) == "over-exposed"
+
+
+@pytest.mark.parametrize("size", [(1080, 1920), (3, 3), (1, 1000)])
+def test_nothing_but_black_or_white(size: tuple[int, int]) -> None:
+    assert fault(np.zeros((*size, 3), np.uint8)) == "black"
+    assert fault(np.full((*size, 3), 255, np.uint8)) == "over-exposed"
 
 
 def test_hot_pixels_do_not_make_a_black_picture_bright() -> None:

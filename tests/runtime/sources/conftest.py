@@ -16,7 +16,9 @@ from runtime.notice import Notice
 from runtime.sources import Frame, FrameSource
 from stlm_edge.errors import SourceTimeout
 
-SERVER = Path(__file__).with_name("mjpeg_server.py")
+SERVERS = {
+    scheme: Path(__file__).with_name(f"{name}_server.py") for scheme, name in (("http", "mjpeg"), ("rtsp", "rtsp"))
+}
 
 IN_TIME_S = 15.0
 """What a test waits for at most, on a machine that is busy with others."""
@@ -53,16 +55,17 @@ def wait_for_notice(source: FrameSource, kind: str) -> Notice:
 class CameraServer:
     """A network camera in a process of its own, that can be killed and started again at the same address."""
 
-    def __init__(self, *sizes: str) -> None:
+    def __init__(self, scheme: str, *sizes: str) -> None:
+        self._scheme = scheme
         self._sizes = sizes
         self._port = 0
         self.start()
 
     def address(self, path: str, *, login: str = "") -> str:
-        return f"http://{login}127.0.0.1:{self._port}{path}"
+        return f"{self._scheme}://{login}127.0.0.1:{self._port}{path}"
 
     def start(self) -> None:
-        arguments = [sys.executable, str(SERVER), str(self._port), *self._sizes]
+        arguments = [sys.executable, str(SERVERS[self._scheme]), str(self._port), *self._sizes]
         self._process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         self._port = int(self._process.stdout.readline())
@@ -76,6 +79,6 @@ class CameraServer:
 
 @pytest.fixture
 def camera_server() -> Iterator[CameraServer]:
-    server = CameraServer("48x64")
+    server = CameraServer("http", "48x64")
     yield server
     server.kill()

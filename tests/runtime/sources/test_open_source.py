@@ -30,7 +30,7 @@ def test_unknown_source_says_what_is_known_and_no_password() -> None:
 
 
 def test_folder_with_an_unknown_option(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"a folder takes watch=1, as in .*\?watch=1"):
+    with pytest.raises(SourceError, match=r"a folder takes watch=1 or watch=new, as in .*\?watch=1"):
         open_source(f"{tmp_path}?wach=1")
 
 

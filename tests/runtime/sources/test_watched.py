@@ -60,6 +60,14 @@ def test_pictures_that_are_there_come_oldest_first_and_then_new_ones(folder: Pat
         assert frame.capture_ms > 0
 
 
+def test_line_that_starts_again_may_leave_alone_what_is_there(folder: Path) -> None:
+    put(folder / "a.png")
+    with open_source(f"{folder}?watch=new") as source:
+        put(folder / "b.png")
+        assert names(source, 1) == ["b.png"]
+        assert source.poll() is None
+
+
 def test_each_picture_waits_until_it_is_read(folder: Path) -> None:
     with open_source(f"{folder}?watch=1") as source:
         for index in range(30):
