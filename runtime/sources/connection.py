@@ -14,7 +14,7 @@ from stlm_edge.errors import SourceError, StlmError
 class Connection:
     """Opens a camera, hands its frames on until it is lost, and closes it; all of that on its own thread.
 
-    What is said of it changes under `lock`, and each change but a frame is told by `changed`.
+    What it says of itself changes while it holds `changed`, by which it tells of the change.
 
     Attributes:
         is_open: the camera has been opened.

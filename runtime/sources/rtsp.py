@@ -35,9 +35,9 @@ def open_rtsp(uri: str, options: SourceOptions, *, answer_s: float) -> Camera:
     settings = {
         cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: int(1e3 * answer_s),
         cv2.CAP_PROP_READ_TIMEOUT_MSEC: int(1e3 * answer_s),
-        # Each further thread of the decoder is a frame of delay.
-        cv2.CAP_PROP_N_THREADS: 1,
     }
+    if hasattr(cv2, "CAP_PROP_N_THREADS"):  # the OpenCV of older distributions has not
+        settings[cv2.CAP_PROP_N_THREADS] = 1  # each further thread of the decoder is a frame of delay
     capture = cv2.VideoCapture(uri, cv2.CAP_FFMPEG, [number for pair in settings.items() for number in pair])
     if not capture.isOpened():
         capture.release()

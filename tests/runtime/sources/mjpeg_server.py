@@ -3,19 +3,21 @@
 python mjpeg_server.py PORT [HEIGHTxWIDTH …]; prints its port when it listens.
 
 /line sends pictures without end, of each size for 20 pictures and of the last one for good; /silent accepts and sends
-nothing; /stalls sends 20 pictures and then nothing; /ends sends 20 and ends; /private wants the user adm with the
-password s3cret; /bare does not tell the length of its pictures; /snapshot is a single picture.
+nothing; /stalls sends 20 pictures and then nothing; /ends sends 20 and ends. /private wants the user adm with the
+password s3cret, /digest too but not in the clear. /bare does not tell the length of its pictures; /snapshot is one.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import http.server
 import itertools
 import sys
 import time
 from collections.abc import Iterator
+from urllib.request import parse_http_list, parse_keqv_list
 
 import cv2
 import numpy as np
@@ -31,6 +33,10 @@ def pictures(sizes: list[tuple[int, int]]) -> Iterator[bytes]:
         time.sleep(1 / FPS)
 
 
+def md5(text: str) -> str:
+    return hashlib.md5(text.encode()).hexdigest()
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     sizes: list[tuple[int, int]]
 
@@ -44,15 +50,26 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_response(401)
             self.send_header("WWW-Authenticate", 'Basic realm="camera"')
             self.end_headers()
+        elif path == "/digest" and not self.has_digest():
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Digest realm="camera", nonce="n0nce", qop="auth"')
+            self.end_headers()
         elif path == "/snapshot":
             self.begin("image/jpeg")
             self.wfile.write(next(pictures(self.sizes)))
-        elif path in ("/line", "/private", "/stalls", "/ends", "/bare"):
+        elif path in ("/line", "/private", "/digest", "/stalls", "/ends", "/bare"):
             self.begin("multipart/x-mixed-replace; boundary=frame")
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 self.send_pictures(path)
         else:
             self.send_error(404)
+
+    def has_digest(self) -> bool:
+        """Whether the request's digest is that of RFC 2617 for the user, the password and the path."""
+        given = parse_keqv_list(parse_http_list((self.headers["Authorization"] or "").removeprefix("Digest ")))
+        who, what = md5("adm:camera:s3cret"), md5(f"GET:{self.path}")
+        parts = [who, "n0nce", given.get("nc", ""), given.get("cnonce", ""), "auth", what]
+        return given.get("response") == md5(":".join(parts))
 
     def begin(self, kind: str) -> None:
         self.send_response(200)

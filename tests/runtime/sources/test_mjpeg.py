@@ -130,9 +130,16 @@ def test_login_is_used_and_shown_nowhere(
     assert not any("s3cret" in text or "t0ken" in text or "adm" in text for text in texts)
 
 
+def test_password_is_not_sent_where_a_digest_is_asked_for(camera_server: CameraServer) -> None:
+    with open_source(camera_server.address("/digest", login="adm:s3cret@")) as source:
+        assert source.read() is not None
+
+
 @pytest.mark.parametrize(
     ("path", "login", "expected"),
     [
+        ("/digest", "adm:wr0ng@", r"answers 401 \(Unauthorized\); check user and password"),
+        ("/private", "", r"answers 401 \(Unauthorized\); check user and password"),
         ("/private", "adm:wr0ng@", r"answers 401 \(Unauthorized\); check user and password"),
         (
             "/nowhere?pwd=s3cret",
