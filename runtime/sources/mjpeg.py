@@ -149,8 +149,9 @@ def _ask(uri: str, *, answer_s: float) -> Any:
         return opener.open(address, timeout=answer_s)
     except HTTPError as error:
         error.close()
+        meaning = http.client.responses.get(error.code, "unknown")
         remedy = "user and password" if error.code in (401, 403) else "the path"
-        problem = f"{host} answers {error.code} ({error.reason}); check {remedy}"
+        problem = f"{host} answers {error.code} ({meaning}); check {remedy}"
     except URLError as error:
         reason = error.reason if isinstance(error.reason, Exception) else error
         problem = why_unreachable(reason, host=host, port=port, waited_s=answer_s)
