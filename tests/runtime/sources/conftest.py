@@ -82,3 +82,11 @@ def camera_server() -> Iterator[CameraServer]:
     server = CameraServer("http", "48x64")
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def standing_server() -> Iterator[CameraServer]:
+    """The same for tests that do not kill it."""
+    server = CameraServer("http", "48x64")
+    yield server
+    server.kill()

@@ -60,22 +60,22 @@ def test_loss_is_told_at_once_and_the_source_stays_usable(camera_server: CameraS
         assert read_until(source, lambda _: source.reconnects == 1).image.shape == (48, 64, 3)
 
 
-def test_stream_that_stalls_is_lost_and_opened_again(camera_server: CameraServer) -> None:
-    with open_quick(camera_server.address("/stalls"), answer_s=0.5) as source:
+def test_stream_that_stalls_is_lost_and_opened_again(standing_server: CameraServer) -> None:
+    with open_quick(standing_server.address("/stalls"), answer_s=0.5) as source:
         assert "nothing came for" in wait_for_notice(source, "camera-lost").text
         wait_for_notice(source, "camera-back")
         assert source.reconnects == 1
 
 
-def test_stream_that_ends_is_a_camera_that_is_lost(camera_server: CameraServer) -> None:
-    with open_quick(camera_server.address("/ends")) as source:
+def test_stream_that_ends_is_a_camera_that_is_lost(standing_server: CameraServer) -> None:
+    with open_quick(standing_server.address("/ends")) as source:
         assert "its stream ended" in wait_for_notice(source, "camera-lost").text
         wait_for_notice(source, "camera-back")
 
 
-def test_server_that_accepts_and_sends_nothing(camera_server: CameraServer) -> None:
+def test_server_that_accepts_and_sends_nothing(standing_server: CameraServer) -> None:
     with pytest.raises(SourceError, match=r"does not answer within 0\.5 s"):
-        open_quick(camera_server.address("/silent"), answer_s=0.5)
+        open_quick(standing_server.address("/silent"), answer_s=0.5)
 
 
 def test_changed_size_goes_through_with_a_line_in_the_log(
@@ -100,16 +100,16 @@ def test_frames_get_the_size_that_is_asked_for(two_sizes: CameraServer, caplog: 
     assert "delivers 64 x 48 (height x width), asked for were 96 x 32 (height x width): resized" in resized[0]
 
 
-def test_rate_that_is_asked_for_is_not_exceeded(camera_server: CameraServer) -> None:
-    with open_quick(camera_server.address("/line"), SourceOptions(fps=10)) as source:
+def test_rate_that_is_asked_for_is_not_exceeded(standing_server: CameraServer) -> None:
+    with open_quick(standing_server.address("/line"), SourceOptions(fps=10)) as source:
         assert source.fps == 10
         seen = [frame.timestamp_s for frame, _ in zip(frames(source), range(6), strict=False)]
     assert seen[-1] - seen[0] >= 4 / 10
     assert source.dropped == 0
 
 
-def test_pictures_without_a_length_are_read_up_to_the_boundary(camera_server: CameraServer) -> None:
-    with open_quick(camera_server.address("/bare")) as source:
+def test_pictures_without_a_length_are_read_up_to_the_boundary(standing_server: CameraServer) -> None:
+    with open_quick(standing_server.address("/bare")) as source:
         assert read_until(source, lambda frame: frame.index > 3).image.shape == (48, 64, 3)
 
 
@@ -130,8 +130,8 @@ def test_login_is_used_and_shown_nowhere(
     assert not any("s3cret" in text or "t0ken" in text or "adm" in text for text in texts)
 
 
-def test_password_is_not_sent_where_a_digest_is_asked_for(camera_server: CameraServer) -> None:
-    with open_source(camera_server.address("/digest", login="adm:s3cret@")) as source:
+def test_password_is_not_sent_where_a_digest_is_asked_for(standing_server: CameraServer) -> None:
+    with open_source(standing_server.address("/digest", login="adm:s3cret@")) as source:
         assert source.read() is not None
 
 
@@ -150,10 +150,10 @@ def test_password_is_not_sent_where_a_digest_is_asked_for(camera_server: CameraS
     ],
 )
 def test_server_that_refuses_is_told_from_one_that_is_not_there(
-    camera_server: CameraServer, path: str, login: str, expected: str
+    standing_server: CameraServer, path: str, login: str, expected: str
 ) -> None:
     with pytest.raises(SourceError, match=expected) as caught:
-        open_source(camera_server.address(path, login=login))
+        open_source(standing_server.address(path, login=login))
     assert "wr0ng" not in str(caught.value)
 
 

@@ -76,6 +76,6 @@ def test_wrong_password_is_refused_without_a_word_from_opencv(
     assert capfd.readouterr() == ("", "")
 
 
-def test_server_that_speaks_something_else(camera_server: CameraServer) -> None:
+def test_server_that_speaks_something_else(standing_server: CameraServer) -> None:
     with pytest.raises(SourceError, match="its host answers but sends no stream"):
-        open_source(camera_server.address("/line").replace("http", "rtsp"))
+        open_source(standing_server.address("/line").replace("http", "rtsp"))
