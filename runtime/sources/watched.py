@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from runtime.notice import Notice
 from runtime.sources.base import Frame, FrameSource
+from runtime.sources.camera import silence_opencv
 from runtime.sources.live import READ_TIMEOUT_S
 from stlm_edge.errors import ImageError, SourceError, SourceTimeout
 from stlm_edge.imaging import IMAGE_SUFFIXES, read_image
@@ -72,6 +73,7 @@ class WatchedFolder(FrameSource):
         Raises:
             SourceError: if it is no folder or cannot be read.
         """
+        silence_opencv()  # of files that are not whole yet
         self._path = path
         self._timeout_s = timeout_s
         self._index = 0
@@ -124,7 +126,7 @@ class WatchedFolder(FrameSource):
     def _read_if_whole(self, name: str) -> Frame | None:
         """The picture if it has settled and decodes; otherwise it goes on waiting, or is given up."""
         path, now_s = self._path / name, time.monotonic()
-        if now_s < self._waiting[name].since_s + _SETTLED_S or not self._has_settled(name, now_s=now_s):
+        if not self._is_unchanged(name, now_s=now_s) or now_s < self._waiting[name].since_s + _SETTLED_S:
             return None
         waiting = self._waiting[name]
         is_last_try = now_s >= waiting.since_s + _GIVEN_UP_S
@@ -142,7 +144,7 @@ class WatchedFolder(FrameSource):
         self._index += 1
         return frame
 
-    def _has_settled(self, name: str, *, now_s: float) -> bool:
+    def _is_unchanged(self, name: str, *, now_s: float) -> bool:
         """Whether a file is as it was when it was looked at last."""
         waiting = self._waiting[name]
         try:
