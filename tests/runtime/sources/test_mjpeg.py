@@ -61,7 +61,7 @@ def test_loss_is_told_at_once_and_the_source_stays_usable(camera_server: CameraS
 
 
 def test_stream_that_stalls_is_lost_and_opened_again(standing_server: CameraServer) -> None:
-    with open_quick(standing_server.address("/stalls"), answer_s=0.5) as source:
+    with open_quick(standing_server.address("/stalls"), answer_s=1.5) as source:
         assert "nothing came for" in wait_for_notice(source, "camera-lost").text
         wait_for_notice(source, "camera-back")
         assert source.reconnects == 1

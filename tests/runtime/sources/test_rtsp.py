@@ -57,11 +57,11 @@ def test_stream_whose_server_is_killed_goes_on_and_its_login_is_shown_nowhere(
 def test_stream_that_stalls_is_lost_and_no_old_picture_is_taken_for_a_new_one(rtsp_server: CameraServer) -> None:
     uri = rtsp_server.address("/stalls", login=LOGIN)
     patience = Patience(read_s=0.2, first_delay_s=0.05, most_delay_s=0.2)
-    with LiveCamera(lambda: open_rtsp(uri, SourceOptions(), answer_s=1), name="camera", patience=patience) as source:
-        assert "nothing came for 1.0 s" in wait_for_notice(source, "camera-lost").text
+    with LiveCamera(lambda: open_rtsp(uri, SourceOptions(), answer_s=1.5), name="camera", patience=patience) as source:
+        assert "nothing came for 1.5 s" in wait_for_notice(source, "camera-lost").text
         last = source.poll()
         assert last is not None
-        # What the decoder still held would be 1 s old.
+        # What the decoder still held would be 1.5 s old.
         assert (int(last.timestamp_s / TICK_S) - int(last.image[0, 0, 0])) % 256 * TICK_S < 0.5
         wait_for_notice(source, "camera-back")
 
