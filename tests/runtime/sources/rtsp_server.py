@@ -1,7 +1,7 @@
 """A network camera: RTSP over TCP, as a program of its own that a test may kill.
 
-python rtsp_server.py PORT; prints its port when it listens. It sends 25 pictures a second of 48 x 64 pixels without
-compression (RFC 4175) at /line, to the user adm with the password s3cret; at /stalls it sends 20 and then nothing. The
+python rtsp_server.py PORT; prints its port when it listens. It sends 100 pictures a second of 48 x 64 pixels without
+compression (RFC 4175) at /line, to the user adm with the password s3cret; at /stalls it sends 150 and then nothing. The
 grey value of a picture is the 8-ms tick of `time.monotonic` at which it was sent.
 """
 
@@ -16,7 +16,7 @@ import sys
 import time
 
 HEIGHT, WIDTH = 48, 64
-FPS = 25
+FPS = 100
 LOGIN = "Basic " + base64.b64encode(b"adm:s3cret").decode()
 
 SDP = f"""v=0
@@ -60,7 +60,7 @@ class Handler(socketserver.StreamRequestHandler):
             self.reply("200 OK", sequence, "Session: 1", "Transport: RTP/AVP/TCP;unicast;interleaved=0-1")
         elif method == "PLAY":
             self.reply("200 OK", sequence, "Session: 1", "RTP-Info: url=track;seq=0;rtptime=0")
-            self.send_pictures(stop_after=20 if "/stalls" in uri else None)
+            self.send_pictures(stop_after=150 if "/stalls" in uri else None)
         else:
             self.reply("200 OK", sequence)
 

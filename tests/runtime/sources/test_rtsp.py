@@ -40,7 +40,7 @@ def test_stream_whose_server_is_killed_goes_on_and_its_login_is_shown_nowhere(
     with caplog.at_level(logging.DEBUG), open_source(rtsp_server.address("/line", login=LOGIN)) as source:
         frame = read_until(source, lambda frame: frame.index >= 3)
         assert frame.image.shape == (48, 64, 3)
-        assert source.fps == 25
+        assert source.fps == 100
         rtsp_server.kill()
         lost = wait_for_notice(source, "camera-lost")
         rtsp_server.start()
@@ -58,7 +58,7 @@ def test_stream_that_stalls_is_lost_and_no_old_picture_is_taken_for_a_new_one(rt
     uri = rtsp_server.address("/stalls", login=LOGIN)
     patience = Patience(read_s=0.2, first_delay_s=0.05, most_delay_s=0.2)
     with LiveCamera(lambda: open_rtsp(uri, SourceOptions(), answer_s=1.5), name="camera", patience=patience) as source:
-        assert "nothing came for 1.5 s" in wait_for_notice(source, "camera-lost").text
+        assert "nothing came for" in wait_for_notice(source, "camera-lost").text
         last = source.poll()
         assert last is not None
         # What the decoder still held would be 1.5 s old.
