@@ -5,38 +5,93 @@ from __future__ import annotations
 from pathlib import Path
 
 from runtime.sources.base import Frame, FrameSource
+from runtime.sources.cameras import find_camera
+from runtime.sources.credentials import without_credentials
 from runtime.sources.files import PictureFolder, VideoFile
-from runtime.sources.live import Camera, LiveSource
+from runtime.sources.live import PlayedSource
+from runtime.sources.live_camera import LiveCamera
+from runtime.sources.shape import Shaped, Shaper, SourceOptions
 from runtime.sources.synthetic import SyntheticOptions, SyntheticParts
+from runtime.sources.watched import WatchedFolder
 from stlm_edge.errors import SourceError
 from stlm_edge.imaging import IMAGE_SUFFIXES
 
-__all__ = ["Frame", "FrameSource", "open_source"]
+__all__ = ["Frame", "FrameSource", "SourceOptions", "open_source", "without_credentials"]
+
+_AS_IS = SourceOptions()
+
+_KNOWN = (
+    "known are a camera's index (0), v4l2:///dev/video0, csi://0, rtsp://…, http://…, https://…, gst:PIPELINE, a video "
+    "file, a picture, a folder of pictures, FOLDER?watch=1 and test://"
+)
 
 
-def open_source(uri: str) -> FrameSource:
+def open_source(uri: str, options: SourceOptions = _AS_IS) -> FrameSource:
     """Open what `uri` names; the caller closes it.
 
+    Cameras are live: they are read on a thread of their own, the newest frame wins, and they are opened again whenever
+    they are lost. So is everything that is played at the rate of `options.fps` or `test://?fps=10`, until it ends. All
+    others deliver every frame.
+
     Args:
-        uri: a camera's index (`0`), a video file, a picture, a folder of pictures, or `test://?fps=10&seed=1`.
-            Cameras and test sources with `fps` are live: the newest frame wins. All others deliver every frame.
+        uri: one of
+            `0`, `v4l2:///dev/video0`: a camera by index or device;
+            `csi://0`: a Jetson's camera, through NVIDIA's GStreamer elements;
+            `rtsp://…`, `http://…`, `https://…`: a network camera, the latter with MJPEG;
+            `gst:PIPELINE`: whatever GStreamer delivers, with an appsink appended if there is none;
+            a video file, a picture, or a folder of pictures;
+            `FOLDER?watch=1`: the pictures of a folder and then those that come, without end; `FOLDER?watch=new`: these
+            alone;
+            `test://?fps=10&seed=1`: synthetic parts.
+        options: size, rate and rotation.
     Raises:
-        SourceError: if there is no such source or it cannot be opened.
+        SourceError: if there is no such source, it cannot be opened, or cannot have what `options` ask for.
     """
-    if uri.isdecimal():
-        return LiveSource(Camera(int(uri)))
+    camera = find_camera(uri, options)
+    if camera is not None:
+        shaper = Shaper(camera.options, is_camera=True)  # outlives a connection, to know what size was before
+        return LiveCamera(lambda: Shaped(camera.open(), shaper), name=camera.name)
     if uri.startswith("test://"):
-        options = SyntheticOptions.from_uri(uri)
-        parts = SyntheticParts(options, uri=uri)
-        return LiveSource(parts, interval_s=1 / options.fps) if options.fps else parts
+        return _synthetic(uri, options)
     if "://" in uri:
-        raise SourceError(f"{uri} has an unknown scheme; {_KNOWN}")
-    path = Path(uri)
+        raise SourceError(f"{without_credentials(uri)} has an unknown scheme; {_KNOWN}")
+    return _recorded(uri, options)
+
+
+def _synthetic(uri: str, options: SourceOptions) -> FrameSource:
+    synthetic = SyntheticOptions.from_uri(uri)
+    parts = SyntheticParts(synthetic, uri=uri)
+    return _played(parts, options, fps=options.fps or synthetic.fps, name=uri)
+
+
+def _recorded(uri: str, options: SourceOptions) -> FrameSource:
+    path, watch = _parse_path(uri)
     if not path.exists():
-        raise SourceError(f"{uri} does not exist; {_KNOWN}")
-    if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
-        return PictureFolder(path)
-    return VideoFile(path)
+        raise SourceError(f"{without_credentials(uri)} does not exist; {_KNOWN}")
+    if watch is not None:
+        if options.fps is not None:
+            raise SourceError(f"{path} is watched at a rate, expected none since each new picture waits; leave it out")
+        return _played(WatchedFolder(path, only_new=watch == "new"), options, fps=None, name=str(path))
+    is_pictures = path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES
+    recorded = PictureFolder(path) if is_pictures else VideoFile(path)
+    return _played(recorded, options, fps=options.fps, name=str(path))
 
 
-_KNOWN = "known are a camera's index (0), a video file, a picture, a folder of pictures and test://"
+def _played(source: FrameSource, options: SourceOptions, *, fps: float | None, name: str) -> FrameSource:
+    if options.size is not None or options.rotate:
+        source = Shaped(source, Shaper(options, is_camera=False))
+    return source if fps is None else PlayedSource(source, fps=fps, name=name)
+
+
+def _parse_path(uri: str) -> tuple[Path, str | None]:
+    """A path, and what of it is to be watched. A file whose name has a question mark is taken by its name."""
+    path, mark, query = uri.rpartition("?")
+    if not mark or Path(uri).exists():
+        return Path(uri), None
+    name, _, value = query.partition("=")
+    if name != "watch" or value not in ("1", "new"):
+        raise SourceError(
+            f"{without_credentials(uri)} has an option that is not known; a folder takes watch=1 or watch=new, as in "
+            f"{path}?watch=1"
+        )
+    return Path(path), value

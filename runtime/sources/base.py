@@ -21,7 +21,7 @@ class Frame:
             over, or when its file is opened.
         source: where it came from: a path, `camera 0`, or the URI without credentials.
         label: the truth where the source knows it, `good` or the kind of defect.
-        capture_ms: from `timestamp_s` until the picture was decoded.
+        capture_ms: from `timestamp_s` until the picture was decoded, and turned and resized where that was asked for.
     """
 
     image: Image
@@ -55,7 +55,7 @@ class FrameSource(Closing):
         """The next frame, which the caller owns; None at the end of the stream.
 
         Raises:
-            SourceTimeout: if no frame came in time; it may come later.
+            SourceTimeout: if no frame came in time, or a camera was just lost; it may come later.
             SourceError: if the source has failed for good.
         """
 

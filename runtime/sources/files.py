@@ -1,4 +1,4 @@
-"""Sources that deliver every frame in order: video files and folders of pictures."""
+"""Sources that deliver every frame in order and then end: video files and folders of pictures."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from runtime.sources.base import Frame, FrameSource
+from runtime.sources.camera import silence_opencv
 from stlm_edge.errors import ImageError, SourceError
 from stlm_edge.imaging import IMAGE_SUFFIXES, read_image
 
@@ -21,22 +22,36 @@ class VideoFile(FrameSource):
 
     def __init__(self, path: Path) -> None:
         """Raises `SourceError` if the file cannot be opened as a video."""
+        silence_opencv()
         self._path = path
         self._index = 0
+        self._is_over = False
         self._capture = cv2.VideoCapture(str(path))
         if not self._capture.isOpened():
-            raise SourceError(f"{path} cannot be opened as a video; give a complete .mp4 or .avi, or a picture")
+            raise SourceError(
+                f"{path} cannot be opened as a video, expected a whole .mp4 or .avi in a codec that OpenCV has; "
+                f"convert it: ffmpeg -i {path.name} -c:v mjpeg {path.stem}.avi"
+            )
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or None
         self._announced = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
 
     def read(self) -> Frame | None:
+        if self._is_over:
+            return None
+        timestamp_s = time.monotonic()
         done, image = self._capture.read()
         if not done:
+            self._is_over = True
             self._check_end()
             return None
-        frame = Frame(np.asarray(image, np.uint8), self._index, time.monotonic(), str(self._path))
+        capture_ms = 1e3 * (time.monotonic() - timestamp_s)
+        pixels = np.asarray(image, np.uint8)
+        frame = Frame(pixels, self._index, timestamp_s, str(self._path), capture_ms=capture_ms)
         self._index += 1
         return frame
+
+    def poll(self) -> Frame | None:
+        return self.read()
 
     def close(self) -> None:
         self._capture.release()
@@ -44,7 +59,10 @@ class VideoFile(FrameSource):
     def _check_end(self) -> None:
         """OpenCV tells a damaged file from a finished one only by the number of frames."""
         if self._index == 0:
-            raise SourceError(f"{self._path} holds no frame that can be decoded; record it again")
+            raise SourceError(
+                f"{self._path} holds no frame that this OpenCV can decode; record it again, or convert it: "
+                f"ffmpeg -i {self._path.name} -c:v mjpeg {self._path.stem}.avi"
+            )
         if self._index < self._announced:
             logger.warning("%s ended after %d of %d frames", self._path, self._index, self._announced)
 
@@ -75,14 +93,19 @@ class PictureFolder(FrameSource):
         while self._next < len(self._pictures):
             index, path = self._next, self._pictures[self._next]
             self._next += 1
+            timestamp_s = time.monotonic()
             try:
                 image = read_image(path)
             except ImageError as error:
                 self.skipped += 1
                 logger.warning("skipped: %s", error)
                 continue
-            return Frame(image, index, time.monotonic(), str(path), self._label(path))
+            capture_ms = 1e3 * (time.monotonic() - timestamp_s)
+            return Frame(image, index, timestamp_s, str(path), self._label(path), capture_ms)
         return None
+
+    def poll(self) -> Frame | None:
+        return self.read()
 
     def _label(self, path: Path) -> str | None:
         inside = path.relative_to(self._root).parts

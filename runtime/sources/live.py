@@ -1,117 +1,116 @@
-"""Live sources: a thread captures, and whoever reads gets the newest frame."""
+"""What live sources have in common: a thread captures, and whoever reads gets the newest frame."""
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from pathlib import Path
-
-import cv2
-import numpy as np
 
 from runtime.sources.base import Frame, FrameSource
-from stlm_edge.errors import SourceError, SourceTimeout
-
-logger = logging.getLogger(__name__)
+from stlm_edge.errors import SourceTimeout
 
 READ_TIMEOUT_S = 5.0
 
 
 class LiveSource(FrameSource):
-    """Reads another source on a thread of its own, so that an inspection never lags behind the line.
+    """Hands over the newest frame, so that an inspection never lags behind the line.
 
     A frame that is overtaken by a newer one is counted in `dropped`. The last frame before the end of the stream or
-    an error is still delivered.
+    an error is still delivered. A subclass captures on a thread of its own and calls `_put`, `_interrupt` and `_end`.
     """
 
-    def __init__(self, inner: FrameSource, *, interval_s: float = 0.0, timeout_s: float = READ_TIMEOUT_S) -> None:
-        """Start the thread, which owns `inner` and closes it.
+    is_live = True
 
+    def __init__(self, *, name: str, timeout_s: float) -> None:
+        """
         Args:
-            interval_s: pace of the reading, for an inner source that has none of its own.
+            name: for messages, without credentials.
             timeout_s: how long `read` waits for a frame.
         """
-        self.fps = inner.fps
-        self._inner = inner
-        self._interval_s = interval_s
+        self._name = name
         self._timeout_s = timeout_s
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._arrived = threading.Condition(self._lock)
         self._newest: Frame | None = None
+        self._trouble: str | None = None
         self._is_over = False
         self._error: Exception | None = None
-        self._closing = threading.Event()
-        # A daemon: a driver that never returns must not keep the program from ending.
-        self._thread = threading.Thread(target=self._capture, name="capture", daemon=True)
-        self._thread.start()
 
     def read(self) -> Frame | None:
-        with self._changed:
-            arrived = self._changed.wait_for(lambda: self._newest is not None or self._is_over, self._timeout_s)
+        with self._lock:
+            arrived = self._arrived.wait_for(
+                lambda: self._newest is not None or self._is_over or self._trouble is not None, self._timeout_s
+            )
+            trouble, self._trouble = self._trouble, None
+            if self._newest is None and not self._is_over and trouble is not None:
+                raise SourceTimeout(trouble)
             if not arrived:
                 raise SourceTimeout(
-                    f"no frame for {self._timeout_s:g} s from a source that is open; check the camera and its cable"
+                    f"no frame for {self._timeout_s:g} s from {self._name}; check it and its cable, or go on waiting"
                 )
-            frame, self._newest = self._newest, None
-            if frame is None and self._error is not None:
-                raise self._error
-            return frame
+            return self._take()
+
+    def poll(self) -> Frame | None:
+        with self._lock:
+            return self._take()
+
+    def _take(self) -> Frame | None:
+        frame, self._newest = self._newest, None
+        if frame is None and self._error is not None:
+            raise self._error
+        return frame
+
+    def _put(self, frame: Frame) -> None:
+        """A new frame has come. The lock is held."""
+        self.dropped += self._newest is not None
+        self._newest, self._trouble = frame, None
+        self._arrived.notify_all()
+
+    def _interrupt(self, trouble: str) -> None:
+        """Frames will not come for a while: whoever waits for one is told at once, and once. The lock is held."""
+        self._trouble = trouble
+        self._arrived.notify_all()
+
+    def _end(self, error: Exception | None) -> None:
+        """No frame will come any more. The lock is held."""
+        self._is_over, self._error = True, error
+        self._arrived.notify_all()
+
+
+class PlayedSource(LiveSource):
+    """Plays what was recorded or is drawn, at a pace, as if a camera saw it; ends where the recording ends."""
+
+    def __init__(self, inner: FrameSource, *, fps: float, name: str, timeout_s: float = READ_TIMEOUT_S) -> None:
+        """Start the thread, which owns `inner` and closes it."""
+        super().__init__(name=name, timeout_s=timeout_s)
+        self.fps = fps
+        self._inner = inner
+        self._closing = threading.Event()
+        # A daemon: a disk that never answers must not keep the program from ending.
+        self._thread = threading.Thread(target=self._play, name="playing", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
         self._closing.set()
-        self._thread.join(self._timeout_s)
-        if self._thread.is_alive():
-            logger.warning("the capture thread does not end, its driver hangs; left behind")
+        self._thread.join(timeout=1.0)
 
-    def _capture(self) -> None:
+    def _play(self) -> None:
+        error: Exception | None = None
         try:
             with self._inner as inner:
                 self._run(inner)
-        except Exception as error:  # whatever ends this thread is for the reader to raise
-            self._error = error
-        with self._changed:
-            self._is_over = True
-            self._changed.notify_all()
+        except Exception as caught:  # whatever ends this thread is for the reader to raise
+            error = caught
+        with self._lock:
+            self._end(error)
 
     def _run(self, inner: FrameSource) -> None:
+        assert self.fps is not None
         due_s = time.monotonic()
         while not self._closing.wait(due_s - time.monotonic()):
             frame = inner.read()
-            if frame is None:
-                return
-            with self._changed:
-                self.dropped += self._newest is not None
-                self._newest = frame
-                self._changed.notify_all()
-            due_s = max(due_s + self._interval_s, time.monotonic())
-
-
-class Camera(FrameSource):
-    """A camera by its index, at the size and rate that its driver chooses; `read` waits for the next exposure."""
-
-    def __init__(self, index: int) -> None:
-        """Raises `SourceError` if there is no such camera or it is in use."""
-        self._name = f"camera {index}"
-        self._index = 0
-        device = Path(f"/dev/video{index}")
-        # Asked first, since OpenCV complains in words of its own.
-        capture = cv2.VideoCapture(index, cv2.CAP_V4L2) if device.exists() else None
-        if capture is None or not capture.isOpened():
-            raise SourceError(
-                f"{self._name} cannot be opened, expected {device} to be there and not in use; "
-                "list the cameras: ls /dev/video*"
-            )
-        self._capture = capture
-        self.fps = self._capture.get(cv2.CAP_PROP_FPS) or None
-
-    def read(self) -> Frame | None:
-        done, image = self._capture.read()
-        timestamp_s = time.monotonic()
-        if not done:
-            raise SourceError(f"{self._name} has stopped delivering frames; check its cable and start again")
-        frame = Frame(np.asarray(image, np.uint8), self._index, timestamp_s, self._name)
-        self._index += 1
-        return frame
-
-    def close(self) -> None:
-        self._capture.release()
+            with self._lock:
+                self.skipped = inner.skipped
+                if frame is None:
+                    return
+                self._put(frame)
+            due_s = max(due_s + 1 / self.fps, time.monotonic())

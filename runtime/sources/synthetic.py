@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from runtime.sources.base import Frame, FrameSource
+from runtime.sources.credentials import without_credentials
 from runtime.uri import Option, allowed, parse_options, whole_number
 from stlm_edge.errors import SourceError
 from stlm_edge.spec import Size
@@ -66,6 +67,9 @@ class SyntheticParts(FrameSource):
         # Drawing stands in for the exposure: the picture is captured when it is done.
         return Frame(part.image, index, time.monotonic(), self._uri, part.defect or "good")
 
+    def poll(self) -> Frame | None:
+        return self.read()
+
 
 def _size(text: str) -> Size:
     height, width = text.split("x")
@@ -83,4 +87,7 @@ _OPTIONS = {
 
 def _malformed(uri: str, reason: str) -> SourceError:
     known = ", ".join(_OPTIONS)
-    return SourceError(f"{uri} is not a test source: {reason}; known are {known}, as in test://?fps=10&size=512x512")
+    return SourceError(
+        f"{without_credentials(uri)} is not a test source: {reason}; known are {known}, as in "
+        "test://?fps=10&size=512x512"
+    )

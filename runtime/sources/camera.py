@@ -1,0 +1,127 @@
+"""A camera or stream that OpenCV has opened."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from runtime.sources.base import Frame, FrameSource
+from stlm_edge.errors import SourceError
+from stlm_edge.imaging import Image
+
+
+class Capture(Protocol):
+    """What is used of `cv2.VideoCapture`."""
+
+    def grab(self) -> bool:
+        """Wait for the next picture; whether one came."""
+
+    def retrieve(self) -> tuple[bool, Any]:
+        """Whether the picture could be decoded, and its pixels."""
+
+    def get(self, which: int, /) -> float:
+        """One of OpenCV's properties, 0 where it is not known."""
+
+    def release(self) -> None:
+        """Give the camera back."""
+
+
+class Camera(FrameSource):
+    """Reads one connection to a camera, until it is lost. `read` waits for the next exposure.
+
+    A rate that is asked for is kept by letting exposures pass, which are then not decoded.
+    """
+
+    def __init__(
+        self,
+        capture: Capture,
+        *,
+        name: str,
+        fps: float | None = None,
+        silent_s: float = math.inf,
+        reason: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        """Take over `capture`, which is open.
+
+        Args:
+            name: for frames and messages, without credentials.
+            fps: at most so many frames a second.
+            silent_s: a frame that took so long is none: after its time-out FFmpeg hands out what its decoder held back.
+            reason: asked when no frame came; None where nothing more is known.
+        """
+        self._capture = capture
+        self._name = name
+        self._silent_s = silent_s
+        self._reason = reason
+        self._interval_s = 1 / fps if fps else 0.0
+        self._due_s = 0.0
+        self._index = 0
+        own = capture.get(cv2.CAP_PROP_FPS)
+        # Streams that do not know their rate tell their clock's, such as 90000.
+        known = own if 0 < own <= 1000 else None
+        self.fps = min(fps, known) if fps and known else fps or known
+
+    def read(self) -> Frame | None:
+        while True:
+            asked_s = time.monotonic()
+            done = self._capture.grab()
+            timestamp_s = time.monotonic()
+            waited_s = timestamp_s - asked_s
+            if not done or waited_s >= self._silent_s:
+                raise self._lost(waited_s)
+            if self._is_wanted(timestamp_s):
+                break
+        done, found = self._capture.retrieve()
+        if not done:
+            raise self._lost(0.0)
+        image = _as_bgr(found, name=self._name)
+        capture_ms = 1e3 * (time.monotonic() - timestamp_s)
+        frame = Frame(image, self._index, timestamp_s, self._name, capture_ms=capture_ms)
+        self._index += 1
+        return frame
+
+    def close(self) -> None:
+        self._capture.release()
+
+    def _is_wanted(self, timestamp_s: float) -> bool:
+        """Half an interval of tolerance, so that a camera of just this rate that is a little early loses none."""
+        if timestamp_s < self._due_s - self._interval_s / 2:
+            return False
+        self._due_s = max(self._due_s, timestamp_s) + self._interval_s
+        return True
+
+    def _lost(self, waited_s: float) -> SourceError:
+        reason = self._reason() or (
+            f"nothing came for {waited_s:.1f} s" if waited_s >= 1 else "its stream ended or it was unplugged"
+        )
+        return SourceError(f"{self._name} has stopped delivering frames: {reason}; check the camera and its cable")
+
+
+def silence_opencv() -> None:
+    """Have OpenCV and its FFmpeg print nothing: they name addresses with their passwords, and what they say is said by
+    our errors. Who has set `OPENCV_FFMPEG_LOGLEVEL` or `OPENCV_FFMPEG_DEBUG` to see more does."""
+    if "OPENCV_FFMPEG_DEBUG" not in os.environ:
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    # Where the setter is depends on the version.
+    set_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel
+    set_level(0)
+
+
+def _as_bgr(found: np.ndarray, *, name: str) -> Image:
+    if found.dtype != np.uint8:
+        raise SourceError(
+            f"{name} delivers {found.dtype} pixels, expected 8 bits; set the camera's format to BGR or grey"
+        )
+    if found.ndim == 3 and found.shape[2] == 3:
+        return found
+    if found.ndim == 2 or found.shape[2] == 1:
+        return np.asarray(cv2.cvtColor(found, cv2.COLOR_GRAY2BGR), np.uint8)
+    raise SourceError(
+        f"{name} delivers {found.shape[2]} channels, expected 3 or 1; set the camera's format to BGR or grey"
+    )

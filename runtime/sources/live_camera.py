@@ -1,0 +1,197 @@
+"""A camera that is opened again, without end, whenever it is lost."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from runtime.notice import Notice, NoticeKind
+from runtime.sources.base import Frame, FrameSource
+from runtime.sources.connection import Connection
+from runtime.sources.live import READ_TIMEOUT_S, LiveSource
+from stlm_edge.errors import SourceError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long is waited for what, in seconds.
+
+    Attributes:
+        read_s: for a frame, until `read` raises `SourceTimeout`.
+        open_s: for a driver that opens a camera, until its thread is left behind. Longer than a network camera's own
+            time-outs for name, connection and stream together.
+        hang_s: the same for one that reads. Longer than the drivers' own time-outs, which end a read in good order.
+        first_delay_s: before a lost camera is opened again; doubled with each failure.
+        most_delay_s: what the delay grows to.
+        steady_s: a connection that lasted so long lets the delays begin anew; a camera that comes and goes does not.
+    """
+
+    read_s: float = READ_TIMEOUT_S
+    open_s: float = 20.0
+    hang_s: float = 15.0
+    first_delay_s: float = 0.5
+    most_delay_s: float = 30.0
+    steady_s: float = 10.0
+
+
+MOST_LEFT_BEHIND = 3
+"""Threads that may hang in a driver at once. With so many, one has to come back before the camera is tried again, so
+that a run of months does not fill up with them."""
+
+_CLOSING_S = 1.0
+
+
+class LiveCamera(LiveSource):
+    """Reads a camera on a thread of its own; a lost one is opened again until it comes back.
+
+    Lost is a camera that fails, whose stream ends, or whose driver hangs, which a watchdog notices: then the thread is
+    left behind, and closes the camera if the driver ever returns. Each outage makes a notice `camera-lost`, and
+    `camera-back` with the first frame after it; frames are counted on.
+    """
+
+    def __init__(self, open_camera: Callable[[], FrameSource], *, name: str, patience: Patience | None = None) -> None:
+        """Open the camera for the first time.
+
+        Args:
+            open_camera: opens it, on a thread that is not the caller's; what it returns is used on that thread alone.
+            name: for messages, without credentials.
+        Raises:
+            SourceError: if it cannot be opened, or not in time. After that, nothing but `SourceTimeout` is raised.
+        """
+        self._patience = patience or Patience()
+        super().__init__(name=name, timeout_s=self._patience.read_s)
+        self._open_camera = open_camera
+        self._changed = threading.Condition(self._lock)
+        self._is_closing = False
+        self._left_behind: list[Connection] = []
+        self._notices: deque[Notice] = deque(maxlen=1000)  # of a caller who never asks
+        self._lost_s: float | None = None
+        self._first_index = self._next_index = 0
+        self._connection = self._connect()
+        self._wait_for_opening(self._connection)
+        self._supervisor = threading.Thread(target=self._supervise, name="camera", daemon=True)
+        self._supervisor.start()
+
+    def take_notices(self) -> list[Notice]:
+        with self._lock:
+            notices = list(self._notices)
+            self._notices.clear()
+        return notices
+
+    def close(self) -> None:
+        with self._lock:
+            if self._is_closing:
+                return
+            self._is_closing = True
+            self._end(None)
+            connection = self._connection
+            connection.leave()
+            self._changed.notify_all()
+        self._supervisor.join(_CLOSING_S)
+        if not connection.join(_CLOSING_S):
+            logger.warning("%s does not answer, its driver hangs; left behind", self._name)
+
+    def _connect(self) -> Connection:
+        return Connection(self._open_camera, deliver=self._deliver, changed=self._changed)
+
+    def _wait_for_opening(self, connection: Connection) -> None:
+        try:
+            with self._lock:
+                self._changed.wait_for(lambda: connection.is_open or connection.is_over, self._patience.open_s)
+        except BaseException:
+            connection.leave()
+            raise
+        if connection.is_open:
+            self.fps = connection.fps
+        elif connection.is_over and connection.error is not None:
+            raise connection.error
+        else:
+            connection.leave()
+            raise SourceError(
+                f"{self._name} cannot be opened: its driver has not answered for {self._patience.open_s:g} s; "
+                "check the camera and its cable"
+            )
+
+    def _deliver(self, connection: Connection, frame: Frame) -> None:
+        with self._lock:
+            if connection.is_left:
+                return
+            if self._lost_s is not None:
+                self.reconnects += 1
+                self._notice("camera-back", f"{self._name} is back after {time.monotonic() - self._lost_s:.1f} s")
+                self._lost_s, self.fps = None, connection.fps
+            frame = replace(frame, index=self._first_index + frame.index)
+            self._next_index = frame.index + 1
+            self._put(frame)
+
+    def _supervise(self) -> None:
+        patience, delay_s = self._patience, self._patience.first_delay_s
+        reason: str | None = None
+        while (loss := self._wait_for_loss(self._connection)) is not None:
+            self._tell(loss, is_news=loss != reason)
+            reason = loss
+            if self._connection.is_open and time.monotonic() - self._connection.opened_s >= patience.steady_s:
+                delay_s = patience.first_delay_s
+            if not self._pause(delay_s * random.uniform(0.75, 1.25)):
+                return
+            delay_s = min(2 * delay_s, patience.most_delay_s)
+            with self._lock:
+                self._first_index = self._next_index
+                if self._is_closing:
+                    return
+                self._connection = self._connect()
+
+    def _wait_for_loss(self, connection: Connection) -> str | None:
+        """Why the connection is lost, once it is; None when the source is closed."""
+        with self._lock:
+            while not self._is_closing:
+                if connection.is_over:
+                    return connection.reason
+                most_s = self._patience.hang_s if connection.is_open else self._patience.open_s
+                left_s = connection.busy_since_s + most_s - time.monotonic()
+                if left_s <= 0:
+                    connection.leave()
+                    self._left_behind.append(connection)
+                    return f"{self._name} hangs, its driver is silent for {most_s:g} s; check the camera and its cable"
+                self._changed.wait(left_s)
+        return None
+
+    def _tell(self, reason: str, *, is_news: bool) -> None:
+        with self._lock:
+            if self._lost_s is None:
+                self._lost_s = time.monotonic()
+                text = f"{reason}; trying again until it is back"
+                self._notice("camera-lost", text)
+                self._interrupt(text)
+                return
+        if is_news:
+            logger.warning("still lost: %s", reason)
+
+    def _pause(self, delay_s: float) -> bool:
+        """Wait until another attempt is due and there is room for it; False when the source is closed."""
+        with self._lock:
+            self._changed.wait_for(lambda: self._is_closing, delay_s)
+            if self._crowd() >= MOST_LEFT_BEHIND:
+                logger.warning(
+                    "%d threads hang in the driver of %s; it is tried again when one of them comes back, else start "
+                    "the program again",
+                    MOST_LEFT_BEHIND,
+                    self._name,
+                )
+                self._changed.wait_for(lambda: self._is_closing or self._crowd() < MOST_LEFT_BEHIND)
+            return not self._is_closing
+
+    def _crowd(self) -> int:
+        """How many threads hang at present."""
+        self._left_behind = [connection for connection in self._left_behind if not connection.is_over]
+        return len(self._left_behind)
+
+    def _notice(self, kind: NoticeKind, text: str) -> None:
+        self._notices.append(Notice(kind, text, time.monotonic()))

@@ -1,0 +1,246 @@
+"""A drop folder: pictures that are there, and then those that come, without end."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.notice import Notice
+from runtime.sources.base import Frame, FrameSource
+from runtime.sources.camera import silence_opencv
+from runtime.sources.live import READ_TIMEOUT_S
+from stlm_edge.errors import ImageError, SourceError, SourceTimeout
+from stlm_edge.imaging import IMAGE_SUFFIXES, read_image
+
+logger = logging.getLogger(__name__)
+
+_LOOK_EVERY_S = 0.05
+_SETTLED_S = 0.2
+"""A file that has kept its size and time for so long is read. One whose writer pauses longer does not decode, or is
+left alone until it changes again."""
+_GIVEN_UP_S = 10.0
+"""A file that has not changed for so long and still cannot be decoded is skipped."""
+_OUTAGE_LOOK_S = 0.5
+_REST = 10
+"""After listing the folder at least this many times as long passes before the next time, so at most 9 % of a core."""
+_SLOW_S = 1.0
+_MOST_WAITING = 10_000
+"""Files that are looked at between two listings; with more the oldest come first and the others are listed again."""
+_AT_ONCE = 4096
+
+Hashes = NDArray[np.int64]
+"""Sorted hashes of file names: 8 bytes for each of a million files, where a set of names takes 100."""
+
+
+@dataclass
+class _Waiting:
+    """A new file, until it is whole."""
+
+    size: int
+    changed_ns: int
+    since_s: float
+    is_damaged: bool = False
+
+
+class WatchedFolder(FrameSource):
+    """The pictures of a folder, without its subfolders, oldest first; then each new one. It never ends.
+
+    Nothing is dropped: each file waits until it is read. A picture is known by its name, so one that is overwritten is
+    not inspected again, and one that was removed and comes again is. Hidden files and those not named like a picture
+    are left alone, so write under such a name and rename, or write in place: a file is read when it has not changed
+    for 0.2 s and decodes as a whole. One that never does is logged by name, counted in `skipped` and passed over. What
+    is remembered of the past are 8 bytes for each picture that still lies in the folder.
+
+    A folder that cannot be read any more, because it was deleted or its share is gone, is an outage with the notices
+    `camera-lost` and `camera-back`.
+    """
+
+    def __init__(self, path: Path, *, only_new: bool = False, timeout_s: float = READ_TIMEOUT_S) -> None:
+        """
+        Args:
+            only_new: leave alone what is there already, as for a line that starts again.
+            timeout_s: how long `read` waits for a picture.
+        Raises:
+            SourceError: if it is no folder or cannot be read.
+        """
+        silence_opencv()  # of files that are not whole yet
+        self._path = path
+        self._timeout_s = timeout_s
+        self._index = 0
+        self._seen: Hashes = np.empty(0, np.int64)
+        self._waiting: dict[str, _Waiting] = {}
+        self._next_listing_s = self._next_look_s = 0.0
+        self._lost_s: float | None = None
+        self._notices: deque[Notice] = deque(maxlen=1000)  # of a caller who never asks
+        self._is_listed = self._is_slow = False
+        self._is_mount = path.is_mount()
+        try:
+            if only_new:
+                self._seen = self._names_that_are_there()
+            self._list()
+        except OSError as error:
+            raise SourceError(
+                f"{path} cannot be watched ({error.strerror or error}), expected a folder that may be read; check the "
+                "path and its permissions"
+            ) from None
+
+    def read(self) -> Frame | None:
+        until_s = time.monotonic() + self._timeout_s
+        while (frame := self.poll()) is None:
+            if time.monotonic() >= until_s:
+                raise SourceTimeout(
+                    f"no new picture in {self._path} for {self._timeout_s:g} s; check what writes there"
+                )
+            time.sleep(_LOOK_EVERY_S)
+        return frame
+
+    def poll(self) -> Frame | None:
+        now_s = time.monotonic()
+        if now_s >= self._next_listing_s and len(self._waiting) < _MOST_WAITING:
+            self._list_or_lose()
+        if now_s < self._next_look_s:
+            return None
+        for name in list(self._waiting):
+            frame = self._read_if_whole(name)
+            if frame is not None:
+                return frame
+        # All were looked at, and none was whole.
+        self._next_look_s = time.monotonic() + _LOOK_EVERY_S
+        return None
+
+    def take_notices(self) -> list[Notice]:
+        notices = list(self._notices)
+        self._notices.clear()
+        return notices
+
+    def _read_if_whole(self, name: str) -> Frame | None:
+        """The picture if it has settled and decodes; otherwise it goes on waiting, or is given up."""
+        path, now_s = self._path / name, time.monotonic()
+        if not self._is_unchanged(name, now_s=now_s) or now_s < self._waiting[name].since_s + _SETTLED_S:
+            return None
+        waiting = self._waiting[name]
+        is_last_try = now_s >= waiting.since_s + _GIVEN_UP_S
+        if waiting.is_damaged and not is_last_try:
+            return None
+        try:
+            image = read_image(path)
+        except ImageError as error:
+            waiting.is_damaged = True
+            if is_last_try:
+                self._skip(name, str(error))
+            return None
+        del self._waiting[name]
+        frame = Frame(image, self._index, now_s, str(path), capture_ms=1e3 * (time.monotonic() - now_s))
+        self._index += 1
+        return frame
+
+    def _is_unchanged(self, name: str, *, now_s: float) -> bool:
+        """Whether a file is as it was when it was looked at last."""
+        waiting = self._waiting[name]
+        try:
+            found = (self._path / name).stat()
+        except OSError:
+            # Gone, or the whole folder is. If it is there again when the folder is listed, it is a new one.
+            del self._waiting[name]
+            self._seen = self._seen[self._seen != hash(name)]
+            return False
+        if (found.st_size, found.st_mtime_ns) == (waiting.size, waiting.changed_ns):
+            return True
+        self._waiting[name] = _Waiting(found.st_size, found.st_mtime_ns, now_s)
+        return False
+
+    def _skip(self, name: str, reason: str) -> None:
+        del self._waiting[name]
+        self._index += 1
+        self.skipped += 1
+        logger.warning("skipped: %s", reason)
+
+    def _list_or_lose(self) -> None:
+        try:
+            self._list()
+        except OSError as error:
+            if self._lost_s is None:
+                self._lost_s = time.monotonic()
+                text = (
+                    f"{self._path} cannot be read any more ({error.strerror or error}); trying again until it is back"
+                )
+                self._notices.append(Notice("camera-lost", text, self._lost_s))
+            self._next_listing_s = time.monotonic() + _OUTAGE_LOOK_S
+            return
+        if self._lost_s is not None:
+            now_s = time.monotonic()
+            self._notices.append(
+                Notice("camera-back", f"{self._path} is back after {now_s - self._lost_s:.1f} s", now_s)
+            )
+            self._lost_s = None
+            self.reconnects += 1
+
+    def _names_that_are_there(self) -> Hashes:
+        with os.scandir(self._path) as entries:
+            return np.sort(np.fromiter((hash(entry.name) for entry in entries if _is_picture(entry.name)), np.int64))
+
+    def _list(self) -> None:
+        """Find new pictures. Raises `OSError`."""
+        started_s = time.monotonic()
+        if self._is_mount and not self._path.is_mount():
+            raise OSError("it is not mounted")
+        hashes: list[Hashes] = []
+        oldest = heapq.nsmallest(_MOST_WAITING - len(self._waiting), self._new_files(hashes))
+        for changed_ns, name, size in oldest:
+            self._waiting[name] = _Waiting(size, changed_ns, started_s)
+        present = np.sort(np.concatenate(hashes)) if hashes else np.empty(0, np.int64)
+        admitted = np.sort(np.fromiter((hash(name) for _, name, _ in oldest), np.int64, len(oldest)))
+        self._seen = present[_among(present, self._seen) | _among(present, admitted)]
+        self._rest(time.monotonic() - started_s, count=len(present))
+
+    def _new_files(self, hashes: list[Hashes]) -> Iterator[tuple[int, str, int]]:
+        """Time of change in ns, name and size of the pictures not seen before; `hashes` gets those of all names."""
+        with os.scandir(self._path) as entries:
+            pictures = (entry for entry in entries if _is_picture(entry.name))
+            while some := list(islice(pictures, _AT_ONCE)):
+                of_some = np.fromiter((hash(entry.name) for entry in some), np.int64, len(some))
+                hashes.append(of_some)
+                for place in np.flatnonzero(~_among(of_some, self._seen)):
+                    entry = some[place]
+                    try:
+                        found = entry.stat()
+                    except FileNotFoundError:  # gone since it was listed
+                        continue
+                    yield found.st_mtime_ns, entry.name, found.st_size
+
+    def _rest(self, took_s: float, *, count: int) -> None:
+        pause_s = max(_LOOK_EVERY_S, _REST * took_s)
+        self._next_listing_s = time.monotonic() + pause_s
+        # The first listing says nothing yet, since it asks for the time of every file.
+        if pause_s > _SLOW_S and self._is_listed and not self._is_slow:
+            self._is_slow = True
+            logger.warning(
+                "%s holds %d pictures, and new ones are noticed every %.1f s only; move inspected ones away",
+                self._path,
+                count,
+                pause_s,
+            )
+        self._is_listed = True
+
+
+def _is_picture(name: str) -> bool:
+    # Asked of every file at every listing, so without a `Path`.
+    return name[name.rfind(".") :].lower() in IMAGE_SUFFIXES and name[0] not in ".~"
+
+
+def _among(values: Hashes, known: Hashes) -> NDArray[np.bool_]:
+    """Which of `values` are in `known`, which is sorted."""
+    if not known.size:
+        return np.zeros(values.shape, np.bool_)
+    places = np.minimum(np.searchsorted(known, values), known.size - 1)
+    return np.asarray(known[places] == values, np.bool_)
