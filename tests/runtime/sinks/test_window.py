@@ -32,7 +32,7 @@ class Screen:
         """Raises `FileNotFoundError` where Xvfb is not installed."""
         read_end, write_end = os.pipe()
         where = [self.display] if self.display else ["-displayfd", str(write_end)]
-        command = ["Xvfb", *where, "-screen", "0", "800x600x24", "-fbdir", str(self.folder)]
+        command = ["Xvfb", *where, "-noreset", "-screen", "0", "800x600x24", "-fbdir", str(self.folder)]
         self._server = subprocess.Popen(command, pass_fds=[write_end], stderr=subprocess.DEVNULL)
         os.close(write_end)
         with os.fdopen(read_end) as answer:
