@@ -48,11 +48,12 @@ def main() -> int:
             image = _read(pictures)
             if image is None:
                 return 0
+            cv2.imshow(_TITLE, image)
             if is_first:
+                # Resized before it has a picture, Qt's window now and then stays black for good.
                 scale = min(1.0, *(most / side for most, side in zip(_LARGEST, image.shape[:2], strict=True)))
                 cv2.resizeWindow(_TITLE, round(scale * image.shape[1]), round(scale * image.shape[0]))
                 is_first = False
-            cv2.imshow(_TITLE, image)
         key = cv2.waitKey(_POLL_MS) & 0xFF
         if key in _KEYS or (not is_first and _is_closed()):
             return 0

@@ -27,12 +27,13 @@ class Screen:
 
     folder: Path
     display: str = ""
+    _looked: int = 0
 
     def start(self) -> None:
         """Raises `FileNotFoundError` where Xvfb is not installed."""
         read_end, write_end = os.pipe()
         where = [self.display] if self.display else ["-displayfd", str(write_end)]
-        command = ["Xvfb", *where, "-screen", "0", "800x600x24", "-fbdir", str(self.folder)]
+        command = ["Xvfb", *where, "-noreset", "-screen", "0", "800x600x24", "-fbdir", str(self.folder)]
         self._server = subprocess.Popen(command, pass_fds=[write_end], stderr=subprocess.DEVNULL)
         os.close(write_end)
         with os.fdopen(read_end) as answer:
@@ -50,6 +51,20 @@ class Screen:
         start = head + 12 * colours
         rows = np.frombuffer(data, np.uint8, height * row, start).reshape(height, row)
         return rows[:, : 4 * width].reshape(height, width, 4)[..., :3]
+
+    def shows(self, colour: tuple[int, int, int]) -> bool:
+        """Whether a window has a good deal of a colour.
+
+        Without a window manager, which redraws windows for its own sake, Qt's window on a busy machine may miss that it
+        has become visible; it is hidden and shown again then.
+        """
+        if self.share_of(colour) > 0.01:
+            return True
+        self._looked += 1
+        if self._looked % 100 == 0 and shutil.which("xdotool") is not None:
+            again = ["xdotool", "search", "--name", "^stlm-edge$", "windowunmap", "--sync", "windowmap", "--sync"]
+            subprocess.run(again, check=False, timeout=10)
+        return False
 
     def share_of(self, colour: tuple[int, int, int]) -> float:
         return float((np.abs(self.pixels().astype(int) - colour).max(axis=-1) <= 2).mean())
@@ -85,12 +100,12 @@ def test_overlay_is_on_the_screen_and_follows_the_line(screen: Screen) -> None:
     window = sink_for("display://")
     with Outputs({"display://": window}, drops=True, on_publish=lambda _: None) as running:
         running.write(inspection(0, picture=lambda: good))
-        eventually(lambda: screen.share_of(GOOD) > 0.01)
+        eventually(lambda: screen.shows(GOOD))
         assert screen.share_of(ALARM) == 0
         # The picture, grey, takes its place in its own size.
         assert screen.share_of((60, 60, 60)) == pytest.approx(240 * 320 / (800 * 600), rel=0.1)
         running.write(inspection(1, picture=lambda: alarm))
-        eventually(lambda: screen.share_of(ALARM) > 0.01)
+        eventually(lambda: screen.shows(ALARM))
         assert screen.share_of(GOOD) == 0
         assert not running.wants_stop
     eventually(lambda: screen.share_of(ALARM) == 0)
@@ -109,7 +124,7 @@ def window_on_screen() -> str:
 def test_key_asks_for_the_end_of_the_run(screen: Screen, key: str) -> None:
     with sink_for("display://") as window:
         window.write(inspection(0))
-        eventually(lambda: screen.share_of((60, 60, 60)) > 0.01)
+        eventually(lambda: screen.shows((60, 60, 60)))
         assert not window.wants_stop
         subprocess.run(["xdotool", "windowfocus", window_on_screen(), "key", key], check=True)
         eventually(lambda: window.wants_stop)
@@ -140,7 +155,7 @@ x.XCloseDisplay(display)
 def test_closing_the_window_asks_for_the_end_of_the_run(screen: Screen) -> None:
     with sink_for("display://") as window:
         window.write(inspection(0))
-        eventually(lambda: screen.share_of((60, 60, 60)) > 0.01)
+        eventually(lambda: screen.shows((60, 60, 60)))
         assert not window.wants_stop
         subprocess.run([sys.executable, "-c", _CLOSE, window_on_screen()], check=True)
         eventually(lambda: window.wants_stop)
@@ -156,7 +171,7 @@ def test_window_fails_while_the_screen_is_gone_and_comes_back_with_it(
             window.write(inspection(1))
         except OutputError:
             return False
-        return screen.share_of((60, 60, 60)) > 0.01
+        return screen.shows((60, 60, 60))
 
     with sink_for("display://") as window:
         eventually(lambda: is_shown(window))
