@@ -21,7 +21,6 @@ from runtime.overlay import draw_overlay
 from runtime.timing import FrameRate
 from stlm_edge.errors import ImageError
 from stlm_edge.imaging import Image, read_image, write_image
-from stlm_edge.spec import Size
 
 if TYPE_CHECKING:
     from runtime.batch.listing import Picture
@@ -64,7 +63,7 @@ class _Batch:
 
 
 class BatchRun:
-    """One run over many pictures. Owns its threads from `run` on until that ends."""
+    """One run over many pictures. Owns its threads until `run` ends, which is to be called once."""
 
     def __init__(
         self,
@@ -89,6 +88,8 @@ class BatchRun:
         self._folder = folder
         self._on_done = on_done
         self._rate = FrameRate()
+        # It starts a thread when there is something for it to do.
+        self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="pictures")
         self._behind: deque[tuple[Row, Future[None] | None]] = deque()
 
     def run(self, pictures: Sequence[Picture], stop: StopSignals) -> None:
@@ -98,30 +99,34 @@ class BatchRun:
             EngineError: if the engine fails.
             OutputError: if a row or an overlay cannot be written.
         """
-        pool = ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0)), thread_name_prefix="pictures")
         in_hand: deque[_Batch] = deque()
         try:
-            for batch in self._batches(self._read_ahead(pictures, pool)):
+            for batch in self._batches(self._read_ahead(pictures)):
                 if stop.requested:
                     break
                 images = [read.image for read in batch if read.image is not None]
-                in_hand.append(_Batch(batch, self._detector.submit(images) if images else None))
+                try:
+                    in_hand.append(_Batch(batch, self._detector.submit(images) if images else None))
+                except ImageError:
+                    # One of them does not fit the engine; which one, is seen when they come alone.
+                    while in_hand:
+                        self._finish(in_hand.popleft())
+                    self._inspect_each(batch)
                 if len(in_hand) == IN_FLIGHT:
-                    self._finish(in_hand.popleft(), pool)
+                    self._finish(in_hand.popleft())
             while in_hand:
-                self._finish(in_hand.popleft(), pool)
+                self._finish(in_hand.popleft())
             self._write_rows(most=0)
         finally:
-            pool.shutdown(cancel_futures=True)
+            self._pool.shutdown(cancel_futures=True)
 
-    def _read_ahead(self, pictures: Sequence[Picture], pool: ThreadPoolExecutor) -> Iterator[_Read]:
+    def _read_ahead(self, pictures: Sequence[Picture]) -> Iterator[_Read]:
         """The pictures in their order; a few more than a batch are being decoded."""
-        size = self._detector.spec.frame_size
         rest = iter(pictures)
         waiting: deque[Future[_Read]] = deque()
         while True:
             while len(waiting) < self._detector.max_batch + IN_FLIGHT and (picture := next(rest, None)) is not None:
-                waiting.append(pool.submit(_read, picture, size))
+                waiting.append(self._pool.submit(_read, picture))
             if not waiting:
                 return
             yield waiting.popleft().result()
@@ -139,33 +144,55 @@ class BatchRun:
         if batch:
             yield batch
 
-    def _finish(self, batch: _Batch, pool: ThreadPoolExecutor) -> None:
-        anomalies = iter(batch.pending.result() if batch.pending is not None else ())
-        threshold = self._detector.threshold.value
+    def _finish(self, batch: _Batch) -> None:
+        try:
+            anomalies = iter(batch.pending.result() if batch.pending is not None else ())
+        except ImageError:
+            self._inspect_each(batch.pictures)
+            return
         for read in batch.pictures:
-            picture = read.picture
             if read.image is None:
-                self.counts.unreadable += 1
-                logger.warning("not inspected: %s", read.error)
-                row = Row(picture.name, None, threshold, None, None, picture.label, None, read.error)
-                self._behind.append((row, None))
+                self._add_error(read.picture, read.error)
+            else:
+                self._add(read.picture, read.image, next(anomalies))
+
+    def _inspect_each(self, batch: Sequence[_Read]) -> None:
+        """Inspect pictures of which at least one does not fit the engine."""
+        for read in batch:
+            if read.image is None:
+                self._add_error(read.picture, read.error)
                 continue
-            anomaly = next(anomalies)
-            self.counts.inspected += 1
-            self.counts.anomalous += anomaly.is_anomalous
-            row = Row(
-                picture.name,
-                anomaly.score,
-                threshold,
-                anomaly.is_anomalous,
-                _regions(anomaly, threshold=threshold),
-                picture.label,
-                anomaly.latency.total_ms / 1e3,
-            )
-            is_drawn = self._overlays == "all" or (self._overlays == "anomalies" and anomaly.is_anomalous)
-            fps = self._rate.tick(time.monotonic())
-            drawing = pool.submit(self._draw, picture, read.image, anomaly, fps) if is_drawn else None
-            self._behind.append((row, drawing))
+            try:
+                (anomaly,) = self._detector.submit([read.image]).result()
+            except ImageError as error:
+                self._add_error(read.picture, f"{read.picture.path}: {error}")
+                continue
+            self._add(read.picture, read.image, anomaly)
+
+    def _add(self, picture: Picture, image: Image, anomaly: Anomaly) -> None:
+        self.counts.inspected += 1
+        self.counts.anomalous += anomaly.is_anomalous
+        threshold = self._detector.threshold.value
+        row = Row(
+            picture.name,
+            anomaly.score,
+            threshold,
+            anomaly.is_anomalous,
+            _regions(anomaly, threshold=threshold),
+            picture.label,
+            anomaly.latency.total_ms / 1e3,
+        )
+        is_drawn = self._overlays == "all" or (self._overlays == "anomalies" and anomaly.is_anomalous)
+        fps = self._rate.tick(time.monotonic())
+        drawing = self._pool.submit(self._draw, picture, image, anomaly, fps) if is_drawn else None
+        self._behind.append((row, drawing))
+        self._write_rows(most=_BEHIND)
+
+    def _add_error(self, picture: Picture, error: str | None) -> None:
+        self.counts.unreadable += 1
+        logger.warning("not inspected: %s", error)
+        row = Row(picture.name, None, self._detector.threshold.value, None, None, picture.label, None, error)
+        self._behind.append((row, None))
         self._write_rows(most=_BEHIND)
 
     def _draw(self, picture: Picture, image: Image, anomaly: Anomaly, fps: float) -> None:
@@ -192,17 +219,9 @@ def _regions(anomaly: Anomaly, *, threshold: float) -> int:
     return int(cv2.connectedComponents(found, connectivity=8)[0]) - 1
 
 
-def _read(picture: Picture, size: Size | None) -> _Read:
-    """Decode a picture.
-
-    Args:
-        size: (height, width) that it must have, None for any.
-    """
+def _read(picture: Picture) -> _Read:
+    """Decode a picture."""
     try:
-        image = read_image(picture.path)
+        return _Read(picture, read_image(picture.path))
     except ImageError as error:
         return _Read(picture, None, str(error))
-    if size is not None and image.shape[:2] != size:
-        found = f"{picture.path} is {image.shape[0]} x {image.shape[1]}"
-        return _Read(picture, None, f"{found}, this engine was exported for frames of {size[0]} x {size[1]}")
-    return _Read(picture, image)

@@ -56,9 +56,12 @@ def many(tmp_path: Path) -> Path:
     return folder
 
 
-def batch_engine(path: Path, *, max_batch: int) -> Path:
+def batch_engine(path: Path, *, max_batch: int, frame_size: tuple[int, int] | None = None) -> Path:
     """The brightness engine for several pictures at once."""
+    spec = dataclasses.replace(SPEC, max_batch=max_batch, frame_size=frame_size)
     model = brightness_graph()
+    if max_batch == 1:
+        return write_engine(path, model=model, spec=spec)
     for constant in model.graph.initializer:
         if constant.name in ("planar", "map_shape"):
             shape = numpy_helper.to_array(constant).copy()
@@ -68,7 +71,7 @@ def batch_engine(path: Path, *, max_batch: int) -> Path:
         port.type.tensor_type.shape.dim[0].ClearField("dim_value")
         port.type.tensor_type.shape.dim[0].dim_param = "batch"
     onnx.checker.check_model(model)
-    return write_engine(path, model=model, spec=dataclasses.replace(SPEC, max_batch=max_batch))
+    return write_engine(path, model=model, spec=spec)
 
 
 def test_labelled_folder_becomes_a_table_and_overlays(
@@ -312,14 +315,18 @@ def test_output_that_cannot_be_written_is_exit_code_1(
     assert "error: cannot write" in capfd.readouterr().err.splitlines()[-1]
 
 
-def test_engine_for_frames_of_one_size_names_the_others(engine: Path, tmp_path: Path) -> None:
-    fixed = write_engine(tmp_path / "fixed.onnx", spec=dataclasses.replace(SPEC, frame_size=INPUT_SIZE))
-    write_image(tmp_path / "parts/fits.png", picture(60, size=INPUT_SIZE))
-    write_image(tmp_path / "parts/other.png", picture(60, size=(96, 192)))
+@pytest.mark.parametrize("max_batch", [1, 3])
+def test_engine_for_frames_of_one_size_names_the_others(tmp_path: Path, max_batch: int) -> None:
+    fixed = batch_engine(tmp_path / "fixed.onnx", max_batch=max_batch, frame_size=INPUT_SIZE)
+    for index in range(8):
+        write_image(tmp_path / f"parts/{index}.png", picture(60 + index, size=(96, 192) if index == 4 else INPUT_SIZE))
+    (tmp_path / "parts/5.png").write_bytes(b"")
     assert inspect(fixed, tmp_path / "parts", "-o", tmp_path / "results") == 1
-    fits, other = rows(tmp_path / "results")
-    assert fits["error"] == ""
-    assert "is 96 x 192, this engine was exported for frames of 64 x 128" in other["error"]
+    found = rows(tmp_path / "results")
+    assert [row["path"] for row in found if row["error"]] == ["4.png", "5.png"]
+    assert "4.png: found a frame of 96 x 192" in found[4]["error"]
+    scores = [float(row["score"]) for row in found if row["score"]]
+    assert scores == pytest.approx([(60 + index) / 255 for index in (0, 1, 2, 3, 6, 7)], abs=1e-5)
 
 
 @pytest.mark.parametrize("arguments", [[], ["parts"], ["parts", "-o", "results", "--overlays", "some"]])
