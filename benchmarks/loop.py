@@ -12,6 +12,7 @@ and taken off.
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import statistics
 import sys
@@ -61,6 +62,7 @@ def command(
     from stlm_edge.files import write_text
     from stlm_edge.revision import git_state
 
+    logging.getLogger("runtime").setLevel(logging.WARNING)  # it would tell the same of each turn
     if engine is not None:
         vouched(engine)  # before minutes are spent on what needs none
     figures: dict[str, Any] = {

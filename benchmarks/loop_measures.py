@@ -18,6 +18,7 @@ import numpy as np
 from benchmarks.loop_parts import FreeSource, pictures_of, run_line, timeless_detector
 from runtime.backends import BackendChoice, open_engine
 from runtime.detector import Detector
+from stlm_edge.errors import EngineError
 from stlm_edge.imaging import to_input, write_image
 from stlm_edge.sidecar import Sidecar
 from stlm_edge.spec import Size
@@ -109,16 +110,26 @@ def opening_s(engine: Path, *, backend: str) -> float:
 
 
 def first_verdict_s(engine: Path, *, backend: str, frame_size: Size) -> tuple[float, float]:
-    """From the command `python -m runtime.camera` on one picture until its verdict, and the network's part of that."""
+    """From the command `python -m runtime.camera` on one picture until its verdict, and the network's part of that.
+
+    Raises `EngineError` if that program fails.
+    """
     size = Sidecar.read(engine).spec.frame_size or frame_size
     with tempfile.TemporaryDirectory() as folder:
         picture, events = Path(folder) / "part.png", Path(folder) / "events.jsonl"
         write_image(picture, pictures_of(size)[0])
         command = [sys.executable, "-m", "runtime.camera", "--engine", str(engine), "--backend", backend]
         start_s = time.time()
-        subprocess.run(
-            [*command, "--source", str(picture), "--output", str(events)], check=True, capture_output=True, timeout=600
+        done = subprocess.run(
+            [*command, "--source", str(picture), "--output", str(events)],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=600,
         )
+        if done.returncode != 0:
+            said = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+            raise EngineError(f"the camera program ended with exit code {done.returncode} ({said}); run it by hand")
         event = json.loads(events.read_text())
     captured_s = datetime.fromisoformat(event["time"]).timestamp()
     latency_ms = event["latency_ms"]

@@ -98,7 +98,8 @@ def timeless_detector(size: Size) -> Detector:
         input_size=size,
         map_size=(size[0] // 16, size[1] // 16),
         weights_sha256="0" * 64,
-        threshold=Threshold(value=0.5, method="manual", images=0),
+        threshold=Threshold(value=0.5, method="good-quantile", images=100, false_alarm_rate=0.01),
+        normal_score_range=(0.0, 0.4),
     )
     record = EngineRecord(flavour="onnx", version="0", device="any", precision="fp32", engine_sha256="0" * 64)
     return Detector(
@@ -108,14 +109,13 @@ def timeless_detector(size: Size) -> Detector:
 
 def run_line(source: FrameSource, detector: Detector, *, sinks: Mapping[str, FrameSink] | None = None) -> RunRecorder:
     """Run the camera program's own loop, with its checks of camera and drift, until the source ends."""
-    from runtime.drift_monitor import DriftMonitor
+    from runtime.drift_monitor import open_drift_monitor
     from runtime.faults import FaultDetector
-    from runtime.voting import PartVote, VotingRule
-
     from runtime.line import Line
     from runtime.signals import StopSignals
     from runtime.sinks import Outputs
     from runtime.summary import RunRecorder
+    from runtime.voting import PartVote, VotingRule
 
     recorder = RunRecorder()
     with (
@@ -130,7 +130,7 @@ def run_line(source: FrameSource, detector: Detector, *, sinks: Mapping[str, Fra
             recorder=recorder,
             vote=PartVote(VotingRule(), threshold=detector.threshold.value),
             faults=FaultDetector(),
-            drift=DriftMonitor(detector.spec),
+            drift=open_drift_monitor(detector.spec, threshold=detector.threshold.value),
         )
         line.run(stop)
     return recorder
