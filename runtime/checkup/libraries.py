@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from runtime.checkup.finding import Finding
-from runtime.checkup.nvidia import DRIVER_LIBRARY, lacking_for_pycuda
+from runtime.checkup.nvidia import DRIVER_LIBRARY, lacking_for_pycuda, toolkit
 from runtime.checkup.probe import Answer, ask
 
 TENSORRT, TENSORRT_RTX, PYCUDA = "TensorRT", "TensorRT-RTX", "pycuda"
@@ -56,10 +56,10 @@ def find_pycuda(root: Path) -> list[Finding]:
     elif lacking:
         remedy = (
             f"its build would not find {', '.join(lacking)}: install the CUDA toolkit (a Jetson: sudo apt install "
-            "cuda-toolkit), set CUDA_HOME to it, then pip install pycuda"
+            "cuda-toolkit), then PATH=/usr/local/cuda/bin:$PATH pip install pycuda"
         )
     else:
-        remedy = "pip install --no-binary pycuda --force-reinstall pycuda, which builds it with the toolkit found here"
+        remedy = f"build it: PATH={toolkit(root)}/bin:$PATH pip install --no-binary pycuda --force-reinstall pycuda"
     return [_unusable(PYCUDA, answer, remedy)]
 
 

@@ -20,6 +20,7 @@ _CPU_INSTEAD = "or run .onnx and .xml engines on the processor"
 _BUILD_PARTS: dict[str, Sequence[str]] = {
     "nvcc": ("bin/nvcc",),
     "cuda.h": ("include/cuda.h", "targets/*/include/cuda.h"),
+    "cudaProfiler.h": ("include/cudaProfiler.h", "targets/*/include/cudaProfiler.h"),
     "curand.h": ("include/curand.h", "targets/*/include/curand.h"),
     "libcurand.so": ("lib64/libcurand.so", "lib/libcurand.so", "targets/*/lib/libcurand.so", "lib/*/libcurand.so"),
     "libcuda.so": (
@@ -81,6 +82,15 @@ def driver_state() -> dict[str, object]:
     gpu = find_gpu() if status == 0 else None
     names = None if gpu is None else (gpu.name, gpu.compute_capability)
     return {"error": None, "status": status, "version": version.value, "gpu": names}
+
+
+def toolkit(root: Path) -> Path | None:
+    """The folder of a CUDA toolkit with its headers; None without one.
+
+    Args:
+        root: the folder that has `usr`.
+    """
+    return next((place for place in _toolkits(root) if (place / "include/cuda.h").exists()), None)
 
 
 def lacking_for_pycuda(root: Path) -> list[str]:

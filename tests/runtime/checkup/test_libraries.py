@@ -117,8 +117,11 @@ def test_missing_pycuda_says_what_its_build_lacks(
     monkeypatch.setenv("PATH", str(tmp_path))
     finding = only(find_pycuda(tmp_path))
     assert finding.state == "missing"
-    assert "would not find nvcc, cuda.h, curand.h, libcurand.so, libcuda.so, a C++ compiler" in str(finding.remedy)
-    for part in ("bin/nvcc", "include/cuda.h", "targets/sbsa-linux/include/curand.h", "lib64/stubs/libcuda.so"):
+    assert "would not find nvcc, cuda.h, cudaProfiler.h, curand.h, libcurand.so, libcuda.so, a C++ compiler" in str(
+        finding.remedy
+    )
+    there = ("bin/nvcc", "include/cuda.h", "include/cudaProfiler.h", "targets/sbsa-linux/include/curand.h")
+    for part in (*there, "lib64/stubs/libcuda.so"):
         file = tmp_path / "toolkit" / part
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
@@ -127,7 +130,8 @@ def test_missing_pycuda_says_what_its_build_lacks(
     (tmp_path / "usr/lib/aarch64-linux-gnu").mkdir(parents=True)
     (tmp_path / "usr/lib/aarch64-linux-gnu/libcurand.so").touch()
     (tmp_path / "c++").touch(mode=0o755)
-    assert "builds it with the toolkit found here" in str(only(find_pycuda(tmp_path)).remedy)
+    remedy = str(only(find_pycuda(tmp_path)).remedy)
+    assert remedy.startswith(f"build it: PATH={tmp_path}/toolkit/bin:$PATH pip install ")
 
 
 def test_pycuda_without_a_driver_is_not_built_again(install: Package, tmp_path: Path) -> None:
