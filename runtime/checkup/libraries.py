@@ -53,6 +53,10 @@ def find_pycuda(root: Path) -> list[Finding]:
     lacking = lacking_for_pycuda(root)
     if DRIVER_LIBRARY in answer.failure:
         remedy = "it is built and finds no driver: install NVIDIA's driver"
+    elif "cannot open shared object file" in answer.failure:
+        remedy = (
+            "it is built with a library that is gone: install that CUDA toolkit, or name its folder in LD_LIBRARY_PATH"
+        )
     elif lacking:
         remedy = (
             f"its build would not find {', '.join(lacking)}: install the CUDA toolkit (a Jetson: sudo apt install "
