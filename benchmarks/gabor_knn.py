@@ -55,7 +55,7 @@ def command(
     from benchmarks.intervals import resample
     from stlm_edge.datasets import load_category
     from stlm_edge.files import write_text
-    from train.record import git_state
+    from stlm_edge.revision import git_state
 
     loaded = load_category(data, category)
     root = data if category is None else data / category

@@ -265,7 +265,7 @@ def _write(
     import torch
 
     from stlm_edge.files import write_text
-    from train.record import git_state
+    from stlm_edge.revision import git_state
 
     record = {
         "command": "python -m benchmarks.training",

@@ -20,6 +20,7 @@ CONTRACT = (
     "synthetic",
     "drawing",
     "errors",
+    "revision",
     "files",
     "cli",
     "download",
@@ -61,6 +62,17 @@ def test_runtime_needs_only_the_contract():
     )
 
 
+def test_batches_and_the_doctor_need_only_the_contract():
+    modules = (
+        "import runtime.inspect, runtime.batch.loop, runtime.batch.listing, runtime.doctor, runtime.checkup.engine"
+    )
+    assert loaded(modules, (*HEAVY, "train", "export", "benchmarks")) == set()
+
+
+def test_loop_is_measured_without_torch():
+    assert loaded("import benchmarks.loop_measures", (*HEAVY, "train", "export")) == set()
+
+
 def test_building_an_engine_needs_no_network():
     heavy = ("torch", "timm", "modelopt", "segment_anything", "tensorrt", "tensorrt_rtx", "onnxruntime", "openvino")
     assert loaded("import export.plan.build", (*heavy, "train", "runtime", "benchmarks")) == set()
@@ -79,7 +91,18 @@ def test_engine_is_verified_and_calibrated_without_torch():
     assert loaded("import export.gate.verify", ("torch", "timm", "segment_anything", "train", "benchmarks")) == set()
 
 
-@pytest.mark.parametrize("program", ["train", "export", "runtime.camera", "benchmarks.latency", "stlm_edge.synthetic"])
+@pytest.mark.parametrize(
+    "program",
+    [
+        "train",
+        "export",
+        "runtime.camera",
+        "runtime.inspect",
+        "runtime.doctor",
+        "benchmarks.latency",
+        "stlm_edge.synthetic",
+    ],
+)
 def test_help_loads_nothing_heavy(program):
     arguments = (
         f"import runpy; sys.argv = ['program', '--help']\ntry:\n    runpy.run_module({program!r}, run_name='__main__')"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import subprocess
 import sys
 from dataclasses import dataclass
 from importlib import metadata
@@ -17,6 +16,7 @@ import yaml
 from stlm_edge import __version__
 from stlm_edge.errors import CheckpointError
 from stlm_edge.files import write_text
+from stlm_edge.revision import git_state
 from train.config import TrainConfig, from_dict
 
 CONFIG_NAME = "config.yaml"
@@ -68,29 +68,12 @@ def read_record(folder: Path) -> tuple[TrainConfig, Sources]:
     return from_dict(values), sources
 
 
-def git_state() -> dict[str, Any] | None:
-    """Commit of the toolkit's own repository and whether files differ from it; None where it is not run from one."""
-    root = Path(__file__).resolve().parents[1]
-    if not (root / ".git").exists():
-        return None
-    try:
-        commit = _git(root, "rev-parse", "HEAD")
-        return {"commit": commit, "changed": bool(_git(root, "status", "--porcelain", "--untracked-files=no"))}
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
 def _version(package: str) -> str | None:
     """None where it came another way, as OpenCV does with JetPack."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=30)
-    return done.stdout.strip()
 
 
 def _device_name(device: torch.device) -> str:

@@ -1,0 +1,196 @@
+"""What the camera line's own loop costs: throughput, the host's share of a frame, memory, and the time to start.
+
+    python -m benchmarks.loop --engine stlm.plan
+
+It is the loop of `runtime.camera`, with the checks of camera and drift. Without --engine there is no network: a backend
+answers at once, and a source always has the next frame, so all of the time is the loop's. With one, the backend alone
+and the loop take turns: read the ratios first. Memory is measured in processes of their own, and so is the start, from
+the command to the verdict on a picture; the opening of the engine is timed apart, once its library has been started,
+and taken off.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from benchmarks.environment import machine
+from runtime.backends import BACKEND_CHOICES, BackendChoice, vouched
+from stlm_edge.cli import run
+
+_SIDE = click.IntRange(64)
+_MEMORY_SIZE = (64, 64)
+"""Of pictures and input, where only the number of frames matters."""
+
+T = TypeVar("T")
+
+
+@click.command()
+@click.option("--engine", type=click.Path(path_type=Path), help="Measure the loop around this one too.")
+@click.option(
+    "--backend", type=click.Choice(BACKEND_CHOICES), default="auto", show_default=True, help="What runs the engine."
+)
+@click.option("--frames", default=2000, show_default=True, type=click.IntRange(10), help="In a turn without one.")
+@click.option("--engine-frames", default=30, show_default=True, type=click.IntRange(1), help="In a turn with one.")
+@click.option("--turns", default=5, show_default=True, type=click.IntRange(1), help="Turns of each measurement.")
+@click.option("--frame-size", nargs=2, default=(1080, 1920), show_default=True, type=_SIDE, help="Of the camera.")
+@click.option("--input-size", nargs=2, default=(1024, 1024), show_default=True, type=_SIDE, help="Without an engine.")
+@click.option(
+    "--memory-frames", default=100_000, show_default=True, type=click.IntRange(100), help="For the growth of memory."
+)
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures there as JSON.")
+def command(
+    engine: Path | None,
+    backend: BackendChoice,
+    frames: int,
+    engine_frames: int,
+    turns: int,
+    frame_size: tuple[int, int],
+    input_size: tuple[int, int],
+    memory_frames: int,
+    json_path: Path | None,
+) -> None:
+    """Measure the loop of the camera line, alone and around ENGINE."""
+    from stlm_edge.files import write_text
+    from stlm_edge.revision import git_state
+
+    logging.getLogger("runtime").setLevel(logging.WARNING)  # it would tell the same of each turn
+    if engine is not None:
+        vouched(engine)  # before minutes are spent on what needs none
+    figures: dict[str, Any] = {
+        "loop": _loop(input_size=input_size, frames=frames, turns=turns),
+        "host": _host(frame_size=frame_size, input_size=input_size, frames=frames, turns=turns),
+        "memory": _growth(memory_frames),
+    }
+    if engine is not None:
+        figures |= _around(engine, backend, frame_size=frame_size, frames=engine_frames, turns=turns)
+    for line in _lines(figures):
+        click.echo(line)
+    if json_path is not None:
+        record = {
+            "command": "python -m benchmarks.loop",
+            "machine": machine(),
+            "git": git_state(),
+            "frame_size": frame_size,
+            "input_size": input_size,
+            "frames": frames,
+            "turns": turns,
+            **figures,
+        }
+        write_text(json_path, json.dumps(record, indent=2) + "\n")
+
+
+def _loop(*, input_size: tuple[int, int], frames: int, turns: int) -> dict[str, Any]:
+    """Frames of the network's own size, without outputs."""
+    from benchmarks.loop_measures import host_times_ms
+
+    rates = []
+    for _ in range(turns):
+        times_ms = host_times_ms(frame_size=input_size, input_size=input_size, frames=frames)
+        rates.append(1e3 * len(times_ms) / sum(times_ms))
+    return {"frames_per_s": _spread(rates)}
+
+
+def _host(*, frame_size: tuple[int, int], input_size: tuple[int, int], frames: int, turns: int) -> dict[str, Any]:
+    from benchmarks.loop_measures import host_times_ms
+
+    p50, p95 = [], []
+    for _ in range(turns):
+        hundredths = statistics.quantiles(
+            host_times_ms(frame_size=frame_size, input_size=input_size, frames=frames), n=100
+        )
+        p50.append(hundredths[49])
+        p95.append(hundredths[94])
+    return {"p50_ms": _spread(p50), "p95_ms": _spread(p95)}
+
+
+def _growth(frames: int) -> dict[str, Any]:
+    from benchmarks.loop_measures import memory_of_line_mb
+
+    resident = _apart(memory_of_line_mb, size=_MEMORY_SIZE, frames=frames)
+    return {"frames": frames, "resident_mb": resident, "growth_mb": resident[-1] - resident[0]}
+
+
+def _around(
+    engine: Path, backend: BackendChoice, *, frame_size: tuple[int, int], frames: int, turns: int
+) -> dict[str, Any]:
+    """What is measured of an engine."""
+    from benchmarks.loop_measures import first_verdict_s, memory_of_engine_mb, opening_s, throughputs
+
+    name, rates = throughputs(engine, backend=backend, frame_size=frame_size, frames=frames, turns=turns)
+    memory = _apart(memory_of_engine_mb, engine=engine, backend=name, frame_size=frame_size)
+    starts = []
+    for _ in range(turns):
+        opening = _apart(opening_s, engine=engine, backend=name)
+        verdict, infer = first_verdict_s(engine, backend=name, frame_size=frame_size)
+        starts.append({"verdict_s": verdict, "opening_s": opening, "infer_s": infer, "besides_s": verdict - opening})
+    return {
+        "engine": {
+            "backend": name,
+            "frames": frames,
+            "backend_frames_per_s": _spread([alone for alone, _ in rates]),
+            "loop_frames_per_s": _spread([loop for _, loop in rates]),
+            "ratio": _spread([loop / alone for alone, loop in rates]),
+        },
+        "engine_memory": memory
+        | {"besides_engine_mb": memory["running_mb"] - (memory["opened_mb"] - memory["before_mb"])},
+        "start": {key: _spread([start[key] for start in starts]) for key in starts[0]},
+    }
+
+
+def _apart(measure: Callable[..., T], **arguments: Any) -> T:
+    """What `measure` returns, called in a fresh process."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(measure, kwds=arguments)
+
+
+def _spread(values: Sequence[float]) -> dict[str, Any]:
+    return {"median": statistics.median(values), "turns": list(values)}
+
+
+def _lines(figures: dict[str, Any]) -> list[str]:
+    """One line per figure, with what the project wants it to be."""
+    memory = figures["memory"]
+    lines = [
+        f"{'':<44}{'median':>10}  {'turns':<20}wanted",
+        _line("frames a second, network takes no time", figures["loop"]["frames_per_s"], ">= 500 at 1024 x 1024"),
+        _line("host's share of a frame, p50, ms", figures["host"]["p50_ms"], ""),
+        _line("host's share of a frame, p95, ms", figures["host"]["p95_ms"], "<= 3 at 1080 x 1920 to 1024 x 1024"),
+        f"{'growth over ' + str(memory['frames']) + ' frames, MB':<44}{memory['growth_mb']:>10.2f}  "
+        f"{'of ' + format(memory['resident_mb'][0], '.1f'):<20}none",
+    ]
+    if "engine" in figures:
+        engine, resident, start = figures["engine"], figures["engine_memory"], figures["start"]
+        lines += [
+            _line(f"frames a second, {engine['backend']} alone", engine["backend_frames_per_s"], ""),
+            _line("frames a second, the loop around it", engine["loop_frames_per_s"], ""),
+            _line("ratio of the two", engine["ratio"], ">= 0.95"),
+            f"{'resident besides the engine, MB':<44}{resident['besides_engine_mb']:>10.1f}  "
+            f"{'of ' + format(resident['running_mb'], '.1f'):<20}<= 400 at 1024 x 1024",
+            _line("start to first verdict, s", start["verdict_s"], ""),
+            _line("of that the first inference, s", start["infer_s"], ""),
+            _line("start besides opening the engine, s", start["besides_s"], "<= 2"),
+        ]
+    return [line.rstrip() for line in lines]
+
+
+def _line(title: str, spread: dict[str, Any], wanted: str) -> str:
+    turns = f"{min(spread['turns']):.4g} to {max(spread['turns']):.4g}"
+    return f"{title:<44}{spread['median']:>10.4g}  {turns:<20}{wanted}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return run(command, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

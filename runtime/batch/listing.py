@@ -1,0 +1,89 @@
+"""Which pictures are to be inspected, and by what names they stand in the results."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.batch.table import OVERLAYS
+from stlm_edge.datasets import GOOD
+from stlm_edge.errors import SourceError
+from stlm_edge.imaging import IMAGE_SUFFIXES
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture.
+
+    Attributes:
+        path: where it is.
+        name: its path below the folder that all pictures have in common, with `/`.
+        label: `good` or the kind of defect where the folders say so as in MVTec AD, else None.
+    """
+
+    path: Path
+    name: str
+    label: str | None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All pictures, in the order of the inputs and below them of the paths, each once.
+
+    Attributes:
+        root: the folder that they have in common, absolute.
+    """
+
+    root: Path
+    pictures: tuple[Picture, ...]
+
+
+def list_pictures(inputs: Sequence[Path], *, results: Path) -> Listing:
+    """Pictures of files and folders; nothing is opened.
+
+    Args:
+        inputs: a file is taken whatever its suffix, a folder with all below it.
+        results: folder of the results, whose overlays are not inspected again.
+    Raises:
+        SourceError: if an input does not exist, there is no picture, or a folder of masks is among them.
+    """
+    for path in inputs:
+        if not path.exists():
+            raise SourceError(f"{path} does not exist, expected a picture or a folder of pictures; check the path")
+    paths = list(dict.fromkeys(_absolute(path) for given in inputs for path in _below(given, results=results)))
+    if not paths:
+        raise SourceError(
+            f"{', '.join(map(str, inputs))} holds no picture, expected one of {', '.join(sorted(IMAGE_SUFFIXES))}"
+        )
+    root = Path(os.path.commonpath([_absolute(path if path.is_dir() else path.parent) for path in inputs]))
+    labelled: dict[Path, bool] = {}
+    pictures = []
+    for path in paths:
+        above = path.parent.parent
+        if above not in labelled:
+            labelled[above] = (above / GOOD).is_dir()
+        label = path.parent.name if labelled[above] else None
+        pictures.append(Picture(path, path.relative_to(root).as_posix(), label))
+    return Listing(root, tuple(pictures))
+
+
+def _below(path: Path, *, results: Path) -> Iterator[Path]:
+    if not path.is_dir():
+        yield path
+        return
+    own = _absolute(results / OVERLAYS)
+    for file in sorted(path.rglob("*")):
+        if file.suffix.lower() not in IMAGE_SUFFIXES or not file.is_file() or own in _absolute(file).parents:
+            continue
+        if "ground_truth" in file.relative_to(path).parts:
+            raise SourceError(
+                f"{path} holds masks ({file}), expected pictures of parts alone; give its folders 'test' instead"
+            )
+        yield file
+
+
+def _absolute(path: Path) -> Path:
+    """Without `..`, and with the names that the user gave: links are not followed."""
+    return Path(os.path.abspath(path))  # noqa: PTH100  # Path.absolute keeps `..`

@@ -1,0 +1,161 @@
+"""The inference libraries and OpenCV, each imported in a process of its own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from runtime.checkup.finding import Finding
+from runtime.checkup.nvidia import DRIVER_LIBRARY, lacking_for_pycuda, toolkit
+from runtime.checkup.probe import Answer, ask
+
+TENSORRT, TENSORRT_RTX, PYCUDA = "TensorRT", "TensorRT-RTX", "pycuda"
+OPENVINO, ONNXRUNTIME, OPENCV = "OpenVINO", "ONNX Runtime", "OpenCV"
+
+_VERSION = "str(module.__version__)"
+_FLAVOUR = """{
+    "version": str(module.__version__),
+    "complete": hasattr(module, "Runtime"),
+    "targets": [
+        name.lower()
+        for name in getattr(getattr(module, "ComputeCapability", None), "__members__", ())
+        if name.startswith("SM")
+    ],
+}"""
+_OPENCV = """{"version": str(module.__version__), "build": module.getBuildInformation()}"""
+
+
+def find_tensorrt(*, compute_capability: str | None) -> list[Finding]:
+    """TensorRT, which a Jetson has from JetPack.
+
+    Args:
+        compute_capability: of the GPU, such as `sm86`; None without one.
+    """
+    install = "pip install tensorrt; on a Jetson JetPack has it, for a venv made with --system-site-packages"
+    return [_flavour(TENSORRT, "tensorrt", install=install, compute_capability=compute_capability)]
+
+
+def find_tensorrt_rtx(*, compute_capability: str | None) -> list[Finding]:
+    """TensorRT-RTX; see `find_tensorrt`."""
+    install = "pip install 'stlm-edge[tensorrt-rtx]'; it is for RTX cards, and builds plans for them without one"
+    return [_flavour(TENSORRT_RTX, "tensorrt_rtx", install=install, compute_capability=compute_capability)]
+
+
+def find_pycuda(root: Path) -> list[Finding]:
+    """pycuda, and if it is not there what its build would lack.
+
+    Args:
+        root: the folder that has `usr`.
+    """
+    answer = ask("pycuda.driver", "__import__('importlib.metadata').metadata.version('pycuda')")
+    if answer.failure is None:
+        return [Finding(PYCUDA, "ok", str(answer.value))]
+    lacking = lacking_for_pycuda(root)
+    if DRIVER_LIBRARY in answer.failure:
+        remedy = "it is built and finds no driver: install NVIDIA's driver"
+    elif "cannot open shared object file" in answer.failure:
+        remedy = (
+            "it is built with a library that is gone: install that CUDA toolkit, or name its folder in LD_LIBRARY_PATH"
+        )
+    elif lacking:
+        remedy = (
+            f"its build would not find {', '.join(lacking)}: install the CUDA toolkit (a Jetson: sudo apt install "
+            "cuda-toolkit), then PATH=/usr/local/cuda/bin:$PATH pip install pycuda"
+        )
+    else:
+        remedy = f"build it: PATH={toolkit(root)}/bin:$PATH pip install --no-binary pycuda --force-reinstall pycuda"
+    return [_unusable(PYCUDA, answer, remedy)]
+
+
+def find_cuda_bindings() -> list[Finding]:
+    """cuda-bindings, without which plans of TensorRT run without CUDA graphs."""
+    answer = ask("cuda.bindings.driver", "__import__('cuda.bindings').bindings.__version__")
+    remedy = "optional, it makes CUDA graphs: pip install cuda-bindings"
+    return [_finding("cuda-bindings", answer, remedy=remedy)]
+
+
+def find_openvino() -> list[Finding]:
+    """OpenVINO, with the devices that it offers."""
+    answer = ask("openvino", "[module.__version__.split('-')[0], ' '.join(module.Core().available_devices)]")
+    if answer.failure is None:
+        version, devices = answer.value
+        answer = Answer(f"{version} on {devices}")
+    return [_finding(OPENVINO, answer, remedy="pip install 'stlm-edge[openvino]'")]
+
+
+def find_onnxruntime() -> list[Finding]:
+    """ONNX Runtime."""
+    # A mere folder of that name can be imported too.
+    answer = ask("onnxruntime", "(module.InferenceSession, module.__version__)[1]")
+    return [_finding(ONNXRUNTIME, answer, remedy="pip install 'stlm-edge[onnxruntime]'")]
+
+
+def find_opencv() -> list[Finding]:
+    """OpenCV, and what it was built with: GStreamer, FFmpeg, V4L2, and a window to show."""
+    answer = ask("cv2", _OPENCV)
+    if answer.failure is not None:
+        return [_unusable(OPENCV, answer, "pip install opencv-python; everything here needs it")]
+    build = answer.value["build"]
+    return [
+        Finding(OPENCV, "ok", answer.value["version"]),
+        _built_with(build, "GStreamer", "csi:// and gst: cameras need it: use OpenCV of JetPack or the distribution"),
+        _built_with(build, "FFMPEG", "video files, rtsp:// and http:// need it: pip install opencv-python"),
+        _built_with(build, "v4l/v4l2", "USB cameras need it: pip install opencv-python"),
+        _screen(build),
+    ]
+
+
+def _screen(build: str) -> Finding:
+    toolkit = _feature(build, "GUI")
+    needs = "--output display:// needs it; files and event logs do not"
+    if toolkit in ("", "NONE"):
+        remedy = f"{needs}: pip install opencv-python, not opencv-python-headless"
+        return Finding("screen", "missing", "OpenCV was built without windows", remedy)
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return Finding("screen", "missing", f"neither DISPLAY nor WAYLAND_DISPLAY is set ({toolkit})", needs)
+    trial = ask("cv2", "module.namedWindow('trial')")
+    if trial.failure is not None:
+        return Finding("screen", "broken", f"no window can be opened ({toolkit}): {trial.failure}", needs)
+    return Finding("screen", "ok", f"{toolkit} on {os.environ.get('DISPLAY') or os.environ['WAYLAND_DISPLAY']}")
+
+
+def _built_with(build: str, feature: str, remedy: str) -> Finding:
+    value = _feature(build, feature)
+    title = {"FFMPEG": "FFmpeg", "v4l/v4l2": "V4L2"}.get(feature, feature)
+    if not value.startswith("YES"):
+        return Finding(title, "missing", "OpenCV was built without it", remedy)
+    return Finding(title, "ok", value.removeprefix("YES").strip(" ()") or "built in")
+
+
+def _feature(build: str, name: str) -> str:
+    """What `cv2.getBuildInformation` says of one entry, `` if it does not name it."""
+    for line in build.splitlines():
+        title, colon, value = line.strip().partition(":")
+        if colon and title == name:
+            return value.strip()
+    return ""
+
+
+def _flavour(subject: str, module: str, *, install: str, compute_capability: str | None) -> Finding:
+    answer = ask(module, _FLAVOUR)
+    if answer.failure is not None:
+        return _unusable(subject, answer, install)
+    version, targets = answer.value["version"], answer.value["targets"]
+    if not answer.value["complete"]:
+        return Finding(subject, "broken", f"the module {module} has no Runtime", f"install it again: {install}")
+    if targets and compute_capability is not None and compute_capability not in targets:
+        found = f"{version}, for {', '.join(targets)}; this GPU is {compute_capability}"
+        return Finding(subject, "broken", found, "use TensorRT on this GPU, or an .onnx engine on the processor")
+    return Finding(subject, "ok", version)
+
+
+def _finding(subject: str, answer: Answer, *, remedy: str) -> Finding:
+    if answer.failure is not None:
+        return _unusable(subject, answer, remedy)
+    return Finding(subject, "ok", str(answer.value))
+
+
+def _unusable(subject: str, answer: Answer, remedy: str) -> Finding:
+    if answer.is_missing:
+        return Finding(subject, "missing", "not installed", remedy)
+    return Finding(subject, "broken", str(answer.failure), remedy)

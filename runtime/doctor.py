@@ -1,0 +1,147 @@
+"""What this machine can run, and what it lacks.
+
+python -m runtime.doctor --engine stlm.plan
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from stlm_edge.cli import run
+
+if TYPE_CHECKING:
+    from runtime.checkup.finding import Finding
+    from runtime.plan_check import Machine
+
+Check = Callable[[], "list[Finding]"]
+
+_SPARE_BYTES = 1 << 30
+_ROOT = Path("/")
+
+
+@click.command()
+@click.option("--engine", type=click.Path(path_type=Path), help="Also try this one: .plan, .onnx or .xml.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(engine: Path | None, as_json: bool) -> int:
+    """Say what this machine can run engines with and what is missing, with the remedy.
+
+    Exit code 0 if it can run any engine, with --engine that one, else 1.
+    """
+    findings = examine(engine)
+    backends = usable_backends(findings)
+    is_fit = findings[-1].state == "ok" if engine is not None else bool(backends)
+    if as_json:
+        entries = [vars(finding) for finding in findings]
+        click.echo(json.dumps({"fit": is_fit, "backends": backends, "findings": entries}, indent=2))
+        return 0 if is_fit else 1
+    width = max(len(finding.subject) for finding in findings)
+    for finding in findings:
+        remedy = f"; {finding.remedy}" if finding.remedy and finding.state != "ok" else ""
+        click.echo(f"{finding.state:<8} {finding.subject:<{width}}  {finding.found}{remedy}")
+    can = f"runs engines on {', '.join(backends)}" if backends else "cannot run any engine; see the lines above"
+    click.echo(f"\nthis machine {can}")
+    return 0 if is_fit else 1
+
+
+def examine(engine: Path | None) -> list[Finding]:
+    """Everything that is looked for, in the order of the report; the engine comes last."""
+    from runtime.checkup.cameras import find_cameras, find_csi
+    from runtime.checkup.engine import find_engine
+    from runtime.checkup.libraries import (
+        find_cuda_bindings,
+        find_onnxruntime,
+        find_opencv,
+        find_openvino,
+        find_pycuda,
+        find_tensorrt,
+        find_tensorrt_rtx,
+    )
+    from runtime.checkup.nvidia import GPU, find_driver, find_jetson
+
+    jetson, driver = find_jetson(_ROOT), find_driver(_ROOT)
+    gpu = next((finding.found for finding in driver if finding.subject == GPU and finding.state == "ok"), None)
+    capability = None if gpu is None else gpu.rpartition(", ")[2]
+    checks: list[Check] = [
+        lambda: find_tensorrt(compute_capability=capability),
+        lambda: find_tensorrt_rtx(compute_capability=capability),
+        lambda: find_pycuda(_ROOT),
+        find_cuda_bindings,
+        find_openvino,
+        find_onnxruntime,
+        find_opencv,
+        lambda: find_cameras(_ROOT),
+        lambda: find_csi(_ROOT) if jetson else [],
+        find_space,
+    ]
+    findings = [*jetson, *driver, *_together(checks)]
+    if engine is not None:
+        findings.append(find_engine(engine, _machines(findings, capability)))
+    return findings
+
+
+def usable_backends(findings: Sequence[Finding]) -> list[str]:
+    """The backends that have all they need."""
+    from runtime.checkup.libraries import ONNXRUNTIME, OPENCV, OPENVINO, PYCUDA, TENSORRT, TENSORRT_RTX
+    from runtime.checkup.nvidia import DRIVER, GPU
+
+    fit = {finding.subject for finding in findings if finding.state == "ok"}
+    needs = {
+        TENSORRT: {DRIVER, GPU, TENSORRT, PYCUDA},
+        TENSORRT_RTX: {DRIVER, GPU, TENSORRT_RTX, PYCUDA},
+        OPENVINO: {OPENVINO},
+        ONNXRUNTIME: {ONNXRUNTIME},
+    }
+    return [name for name, needed in needs.items() if needed | {OPENCV} <= fit]
+
+
+def find_space() -> list[Finding]:
+    """How much can be written where the program was started."""
+    import shutil
+
+    from runtime.checkup.finding import Finding
+
+    try:
+        folder = Path.cwd()
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        return [Finding("disk space", "broken", f"the folder is gone ({error.strerror})", "start it in another one")]
+    found = f"{free / 1e9:.1f} GB free in {folder}"
+    if free < _SPARE_BYTES:
+        return [Finding("disk space", "missing", found, "free some; videos and overlays need it")]
+    return [Finding("disk space", "ok", found)]
+
+
+def _together(checks: Iterable[Check]) -> list[Finding]:
+    """The findings of all checks, which mostly wait for other processes."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        return [finding for found in pool.map(lambda check: check(), checks) for finding in found]
+
+
+def _machines(findings: Sequence[Finding], compute_capability: str | None) -> list[Machine]:
+    """What there is for plans, one for each TensorRT."""
+    from runtime.plan_check import Machine
+    from stlm_edge.plans import TITLES
+
+    return [
+        Machine(flavour, finding.found, compute_capability)
+        for flavour, title in TITLES.items()
+        for finding in findings
+        if finding.subject == title and finding.state == "ok"
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return run(command, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

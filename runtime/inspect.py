@@ -1,0 +1,124 @@
+"""Inspect files and folders of pictures; go on where an earlier run was stopped.
+
+python -m runtime.inspect stlm.plan pictures/ -o results/
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from runtime.backends import BACKEND_CHOICES, BackendChoice
+from stlm_edge.cli import INTERRUPTED, run
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from typing import Any
+
+    from runtime.batch.loop import Counts, Overlays
+
+_OVERLAYS = ("all", "anomalies", "none")
+
+
+@click.command()
+@click.argument("engine", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for scores and overlays.")
+@click.option(
+    "--overlays",
+    type=click.Choice(_OVERLAYS),
+    default="anomalies",
+    show_default=True,
+    help="Which pictures are drawn with what was found in them.",
+)
+@click.option("--threshold", type=float, help="Takes the place of the engine's own.")
+@click.option(
+    "--backend", type=click.Choice(BACKEND_CHOICES), default="auto", show_default=True, help="What runs the engine."
+)
+@click.option("--restart", is_flag=True, help="Remove the results of an earlier run first, instead of going on.")
+def command(
+    engine: Path,
+    files: tuple[Path, ...],
+    output: Path,
+    overlays: Overlays,
+    threshold: float | None,
+    backend: BackendChoice,
+    restart: bool,
+) -> int:
+    """Inspect FILES, pictures and folders with all below them, with ENGINE.
+
+    The results are OUTPUT/scores.csv and OUTPUT/overlays. The same command goes on where an earlier run was stopped.
+    """
+    from runtime.batch.listing import list_pictures
+    from runtime.batch.loop import BatchRun
+    from runtime.batch.table import OVERLAYS, TABLE, RunSettings, ScoreTable
+    from runtime.detector import Detector
+    from runtime.signals import StopSignals
+    from stlm_edge.errors import ImageError
+
+    listing = list_pictures(files, results=output)
+    with StopSignals() as stop, Detector.open(engine, backend=backend, threshold=threshold) as detector:
+        settings = RunSettings(
+            engine_sha256=detector.sidecar.engine.engine_sha256,
+            threshold=detector.threshold.value,
+            root=str(listing.root),
+            overlays=overlays,
+        )
+        with ScoreTable(output, settings, restart=restart) as table:
+            left = [picture for picture in listing.pictures if picture.name not in table.done]
+            start_s = time.monotonic()
+            with _progress(len(left)) as bar:
+                batch = BatchRun(
+                    detector,
+                    table,
+                    overlays=overlays,
+                    folder=output / OVERLAYS,
+                    on_done=(lambda: bar.update(1)) if bar is not None else lambda: None,
+                )
+                batch.run(left, stop)
+            table.put_in_order(picture.name for picture in listing.pictures)
+    done = batch.counts.inspected + batch.counts.unreadable
+    already = len(listing.pictures) - len(left)
+    _report(batch.counts, table=output / TABLE, already=already, duration_s=time.monotonic() - start_s)
+    if done < len(left):
+        click.echo(f"stopped with {len(left) - done} pictures left; go on with the same command", err=True)
+        return INTERRUPTED
+    if batch.counts.unreadable:
+        raise ImageError(
+            f"{batch.counts.unreadable} of {len(listing.pictures)} pictures could not be read and have their reason in "
+            f"{output / TABLE}; replace them and give the same command again"
+        )
+    return 0
+
+
+def _progress(length: int) -> AbstractContextManager[Any]:
+    """A bar for people; None where nobody sees it, or there is nothing to do."""
+    if not (length and sys.stderr.isatty()):
+        return nullcontext()
+    return click.progressbar(length=length, label="inspecting", file=sys.stderr, show_pos=True)
+
+
+def _report(counts: Counts, *, table: Path, already: int, duration_s: float) -> None:
+    rate = (counts.inspected + counts.unreadable) / duration_s if duration_s > 0 else 0.0
+    click.echo(f"pictures inspected  {counts.inspected} in {duration_s:.1f} s, {rate:.1f} per second")
+    click.echo(f"anomalous           {counts.anomalous}")
+    if counts.unreadable:
+        click.echo(f"could not be read   {counts.unreadable}")
+    if already:
+        click.echo(f"done before         {already}")
+    click.echo(f"scores              {table}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return run(command, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

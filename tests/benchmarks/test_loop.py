@@ -1,0 +1,82 @@
+"""The loop's benchmark runs, and its figures agree with each other."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+
+from benchmarks.loop import main
+from benchmarks.loop_measures import host_times_ms, throughputs
+from benchmarks.loop_parts import FreeSource, pictures_of, run_line, timeless_detector
+
+from ..runtime.conftest import write_engine
+
+QUICK = ["--frames", "20", "--engine-frames", "3", "--turns", "2", "--memory-frames", "100"]
+SMALL = ["--frame-size", "96", "128", "--input-size", "64", "64"]
+
+
+def test_line_without_a_network_inspects_every_frame_and_finds_the_marked_ones() -> None:
+    with timeless_detector((64, 64)) as detector:
+        source = FreeSource(pictures_of((64, 64)), frames=64)
+        summary = run_line(source, detector).summary(source, output_drops={}, output_failures={})
+    assert (summary.frames, summary.anomalies, summary.dropped) == (64, 4, 0)
+    assert summary.faults == {}
+    assert len(source.taken_s) == 64
+
+
+def test_host_times_are_one_for_each_frame() -> None:
+    times_ms = host_times_ms(frame_size=(96, 128), input_size=(64, 64), frames=25)
+    assert len(times_ms) == 25
+    assert min(times_ms) > 0
+
+
+def test_backend_alone_and_loop_take_turns(tmp_path: Path) -> None:
+    name, rates = throughputs(
+        write_engine(tmp_path / "plate.onnx"), backend="onnxruntime", frame_size=(96, 128), frames=4, turns=3
+    )
+    assert name == "onnxruntime"
+    assert len(rates) == 3
+    assert min(rate for turn in rates for rate in turn) > 0
+
+
+def test_figures_agree_with_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    engine, record = write_engine(tmp_path / "plate.onnx"), tmp_path / "loop.json"
+    assert main([*QUICK, *SMALL, "--engine", str(engine), "--json", str(record)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split() == ["median", "turns", "wanted"]
+    found = json.loads(record.read_text())
+    assert "cores" in found["machine"]
+    assert (found["frame_size"], found["input_size"]) == ([96, 128], [64, 64])
+    host, memory, around, start = (found[name] for name in ("host", "memory", "engine", "start"))
+    for low, high in zip(host["p50_ms"]["turns"], host["p95_ms"]["turns"], strict=True):
+        assert 0 < low <= high
+    assert len(memory["resident_mb"]) == 21
+    assert memory["growth_mb"] == memory["resident_mb"][-1] - memory["resident_mb"][0]
+    assert around["backend"] == "openvino"
+    for alone, loop, ratio in zip(
+        *(around[name]["turns"] for name in ("backend_frames_per_s", "loop_frames_per_s", "ratio")), strict=True
+    ):
+        assert ratio == pytest.approx(loop / alone)
+    assert around["ratio"]["median"] == statistics.median(around["ratio"]["turns"])
+    resident = found["engine_memory"]
+    assert resident["besides_engine_mb"] == pytest.approx(
+        resident["running_mb"] - resident["opened_mb"] + resident["before_mb"]
+    )
+    for verdict, opening, besides, infer in zip(
+        *(start[name]["turns"] for name in ("verdict_s", "opening_s", "besides_s", "infer_s")), strict=True
+    ):
+        assert besides == pytest.approx(verdict - opening)
+        assert 0 < infer < verdict
+
+
+def test_without_an_engine_only_the_loop_is_measured(tmp_path: Path) -> None:
+    assert main([*QUICK, *SMALL, "--json", str(tmp_path / "loop.json")]) == 0
+    assert not {"engine", "start"} & set(json.loads((tmp_path / "loop.json").read_text()))
+
+
+def test_missing_engine_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*QUICK, *SMALL, "--engine", str(tmp_path / "none.onnx")]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
