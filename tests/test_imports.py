@@ -26,10 +26,21 @@ CONTRACT = (
     "archives",
     "plans",
     "gpu",
-    "sidecar",
+    "flavours",
 )
 
-HEAVY = ("torch", "onnx", "timm", "segment_anything", "openvino", "onnxruntime")
+HEAVY = (
+    "torch",
+    "onnx",
+    "timm",
+    "segment_anything",
+    "openvino",
+    "onnxruntime",
+    "tensorrt",
+    "tensorrt_rtx",
+    "pycuda",
+    "cuda",
+)
 
 START_LIMIT_S = 0.5
 

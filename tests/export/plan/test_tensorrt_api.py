@@ -18,6 +18,7 @@ import tensorrt_rtx
 
 import export.plan.callbacks
 import export.plan.flavour
+import stlm_edge.flavours
 
 from .fake_tensorrt import fake_tensorrt
 
@@ -123,7 +124,7 @@ def test_timing_cache_of_tensorrt_rtx_says_that_it_does_nothing():
 
 
 def test_every_recorded_name_is_used():
-    modules = (export.plan.flavour, export.plan.callbacks)
+    modules = (export.plan.flavour, export.plan.callbacks, stlm_edge.flavours)
     used = {word for module in modules for word in re.findall(r"\w+", Path(module.__file__).read_text())}
     constructed = {"ERROR", "INFO", "VERBOSE"}  # severities arrive with a message and are passed on
     assert {name.split(".")[-1] for name in dotted(*NAMES)} - used - constructed == set()
