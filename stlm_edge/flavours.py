@@ -1,4 +1,4 @@
-"""The TensorRT of this machine, `tensorrt` (10.3 to 11) or `tensorrt_rtx`: export builds plans with it, runtime runs them."""
+"""The TensorRT of this machine: 10.3 to 11 (`tensorrt`) or TensorRT-RTX (`tensorrt_rtx`), to build plans and run them."""
 
 from __future__ import annotations
 
