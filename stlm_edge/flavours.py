@@ -1,4 +1,4 @@
-"""The TensorRT of this machine: 10.3 to 11 (`tensorrt`) or TensorRT-RTX (`tensorrt_rtx`), to build plans and run them."""
+"""The TensorRT of this machine, 10.3 to 11 (`tensorrt`) or RTX (`tensorrt_rtx`), which builds plans and runs them."""
 
 from __future__ import annotations
 

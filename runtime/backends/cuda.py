@@ -48,10 +48,6 @@ class Stream:
         """Let what is queued from now on wait until `event` has happened."""
         self._stream.wait_for_event(event.raw)
 
-    def synchronize(self) -> None:
-        """Wait for all that is queued."""
-        self._stream.synchronize()
-
     def free(self) -> None:
         self._stream = None
 
@@ -182,11 +178,6 @@ class CudaContext(Closing):
     def tensor(self, shape: tuple[int, ...], dtype: DTypeLike) -> Tensor:
         return self._own(Tensor(self._driver, shape, dtype, is_shared=self.is_integrated))
 
-    def free_bytes(self) -> int:
-        """Memory of the GPU that nobody uses."""
-        free, _ = self._driver.mem_get_info()
-        return int(free)
-
     @contextmanager
     def errors(self, action: str) -> Iterator[None]:
         """Turn what CUDA raises while the GPU does `action` into an `EngineError`."""
@@ -211,8 +202,8 @@ class CudaContext(Closing):
         self.wait()
         while self._owned:
             self._attempt("free memory", self._owned.pop().free)
-        self._attempt("take the context off its thread", self._context.pop)
-        # Also where that failed: a context that is left on pycuda's stack aborts the program at its end.
+        # Also takes it off this thread, from below that of another plan too; `pop` would take the uppermost. What is
+        # left on pycuda's stack aborts the program at its end.
         self._attempt("give the context back", self._context.detach)
         self._context = None
 

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 class KernelCache:
     """The file of one engine's compiled kernels on one GPU. It saves time and nothing else, so no failure is fatal.
 
+    Errors are logged as text: a log's record would hold the cache by the traceback, longer than CUDA is there.
+
     Attributes:
         cache: what TensorRT-RTX fills.
     """
@@ -38,7 +40,9 @@ class KernelCache:
         except FileNotFoundError:
             return
         except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
-            logger.warning("the kernels kept for TensorRT-RTX cannot be read, so they are compiled again (%s)", error)
+            logger.warning(
+                "the kernels kept for TensorRT-RTX cannot be read, so they are compiled again (%s)", str(error)
+            )
             return
         if cache.deserialize(content):
             self._kept = content
@@ -56,4 +60,4 @@ class KernelCache:
                 write_bytes(self._path, content)
                 self._kept = content
         except (OutputError, RuntimeError) as error:
-            logger.warning("kernels are not kept, so the next start compiles them again: %s", error)
+            logger.warning("kernels are not kept, so the next start compiles them again: %s", str(error))

@@ -105,7 +105,7 @@ class TensorRtBackend(Backend):
         except EngineError as error:
             for slot in self._slots:
                 slot.forget_graph()
-            logger.warning("no CUDA graph, so each kernel of %s is launched by itself: %s", self._path, error)
+            logger.warning("no CUDA graph, so each kernel of %s is launched by itself: %s", self._path, str(error))
             return _PLAIN
         return "a CUDA graph"
 
