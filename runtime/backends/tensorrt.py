@@ -115,8 +115,7 @@ class TensorRtBackend(Backend):
             with self._cuda.errors(f"run {self._path}"):
                 slot.submit(batch, uploads=self._uploads, compute=self._compute)
         except BaseException:
-            self._cuda.wait()  # what was queued before it failed still uses the slot
-            self._idle.append(slot)
+            self._idle.append(slot)  # both streams keep what was queued before whatever the slot is given next
             raise
 
         def finish() -> Answer:

@@ -74,6 +74,7 @@ class FakeGpu:
         self.stacks: dict[int, list[Any]] = {}
         self.live_tensorrt = 0
         self.launched_graphs = 0
+        self.inferred: list[int] = []
         self._next = 100
         self.driver = _driver(self)
         self.bindings = _bindings(self)

@@ -162,6 +162,7 @@ def fake_tensorrt(version: str, gpu: FakeGpu, *, rtx: bool = False) -> Any:
                 if facts["full"]:
                     answers["full_map"] = np.ones((count, *facts["full"]), np.float32)
                 gpu.clock_ms += INFER_MS
+                gpu.inferred.append(count)
                 for name, (address, size) in outputs.items():
                     gpu.bytes_at(address, size)[:] = answers[name].reshape(-1).view(np.uint8)
 
