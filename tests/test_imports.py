@@ -62,7 +62,7 @@ def test_network_needs_only_the_contract():
 
 
 def test_runtime_needs_only_the_contract():
-    modules = ("camera", "detector", "sources", "sinks", "backends.base", "plan_check")
+    modules = ("camera", "detector", "sources", "sinks", "backends.base", "backends.tensorrt", "plan_check")
     assert (
         loaded("\n".join(f"import runtime.{module}" for module in modules), (*HEAVY, "train", "export", "benchmarks"))
         == set()

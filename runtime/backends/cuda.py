@@ -145,6 +145,8 @@ Owned = TypeVar("Owned", Stream, Event, DeviceMemory, Tensor)
 class CudaContext(Closing):
     """The first GPU's primary context, current on this thread until `close`.
 
+    Make all that is needed before the next one is opened on this thread: pycuda ties what is made to the newest.
+
     Attributes:
         gpu: the GPU's name.
         is_integrated: the GPU shares the host's memory, as a Jetson's does.

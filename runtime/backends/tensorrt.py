@@ -7,7 +7,9 @@ the GPU keeps the order, between them an event does, and the host waits for an e
 
 from __future__ import annotations
 
+import atexit
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -58,6 +60,8 @@ class TensorRtBackend(Backend):
         except BaseException:
             self.close()
             raise
+        # pycuda aborts a program that ends with a context still on its stack.
+        atexit.register(self._close_at_exit)
 
     @property
     def device(self) -> str:
@@ -129,7 +133,12 @@ class TensorRtBackend(Backend):
 
         return finish
 
+    def _close_at_exit(self) -> None:
+        if threading.get_ident() == self._owner:
+            self.close()
+
     def _release(self) -> None:
+        atexit.unregister(self._close_at_exit)
         self._idle.clear()
         self._cuda.wait()  # the GPU may be at work with what goes now
         for slot in self._slots:

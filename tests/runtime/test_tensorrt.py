@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import logging
+import subprocess
 import sys
 import threading
 import types
@@ -546,6 +547,24 @@ def test_third_batch_must_wait_for_the_first_answer(machine):
             backend.submit(third)
         check(tickets[0].result(), first)
         check(tickets[1].result(), second)
+
+
+def test_plan_that_nobody_closes_is_closed_at_the_programs_end(machine):
+    """pycuda would abort the program; handlers run in reverse order, so the last one sees what is left."""
+    path = machine.plan()
+    code = f"""
+import atexit, pathlib, pytest
+from tests.runtime.test_tensorrt import Machine, open_engine
+machine = Machine(pathlib.Path({str(machine.folder)!r}), pytest.MonkeyPatch())
+atexit.register(lambda: print("left", machine.gpu.left, machine.gpu.violations))
+machine.install()
+kept, _ = open_engine(pathlib.Path({str(path)!r}))
+print("open", machine.gpu.left["contexts"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+    )
+    assert done.stdout.splitlines() == ["open 1", "left {} []"]
 
 
 @pytest.mark.parametrize("policy", POLICIES)
