@@ -20,6 +20,14 @@ logger = logging.getLogger(__name__)
 BackendChoice = Literal["auto", "tensorrt", "openvino", "onnxruntime"]
 BACKEND_CHOICES: tuple[BackendChoice, ...] = ("auto", "tensorrt", "openvino", "onnxruntime")
 
+_Name = Literal["tensorrt", "openvino", "onnxruntime"]
+_RUNS: dict[_Name, str] = {"tensorrt": "a .plan", "openvino": "an .onnx or .xml file", "onnxruntime": "an .onnx file"}
+_RUN_BY: dict[str, tuple[_Name, ...]] = {
+    ".plan": ("tensorrt",),
+    ".xml": ("openvino",),
+    ".onnx": ("openvino", "onnxruntime"),
+}
+
 # ONNX is a protocol buffer without a magic number; its first field is `ir_version`, a varint with the tag 0x08.
 _BEGINNINGS = {".onnx": (b"\x08", "ONNX"), ".xml": (b"<?xml", "OpenVINO")}
 """First bytes of the kinds of engines, and whose format it is."""
@@ -37,7 +45,10 @@ def open_engine(path: Path, *, backend: BackendChoice = "auto") -> tuple[Backend
     check_engine_file(path)
     sidecar = vouched(path)
     sidecar.spec.require_threshold()
-    opened = open_backend(path, spec=sidecar.spec, backend=backend, precision=sidecar.engine.precision)
+    if _choose(path, backend) == "tensorrt":
+        opened = _open_plan(path, spec=sidecar.spec, sidecar=sidecar)
+    else:
+        opened = open_backend(path, spec=sidecar.spec, backend=backend, precision=sidecar.engine.precision)
     logger.info("%s runs on %s, %s", path, opened.name, opened.device)
     return opened, sidecar
 
@@ -77,9 +88,7 @@ def open_backend(path: Path, *, spec: ModelSpec, backend: BackendChoice = "auto"
     check_engine_file(path)
     chosen = _choose(path, backend)
     if chosen == "tensorrt":
-        from runtime.backends.tensorrt import TensorRtBackend
-
-        return TensorRtBackend(path, spec=spec, sidecar=Sidecar.read(path))
+        return _open_plan(path, spec=spec, sidecar=vouched(path))
     try:
         return _open(path, spec=spec, name=chosen, precision=precision)
     except ImportError as error:
@@ -128,15 +137,7 @@ def _cannot_read(path: Path, error: OSError) -> EngineError:
     return EngineError(f"{path} cannot be read ({error.strerror or error}); check its permissions or copy it again")
 
 
-_RUNS = {"tensorrt": "a .plan", "openvino": "an .onnx or .xml file", "onnxruntime": "an .onnx file"}
-_RUN_BY: dict[str, tuple[Literal["tensorrt", "openvino", "onnxruntime"], ...]] = {
-    ".plan": ("tensorrt",),
-    ".xml": ("openvino",),
-    ".onnx": ("openvino", "onnxruntime"),
-}
-
-
-def _choose(path: Path, backend: BackendChoice) -> Literal["tensorrt", "openvino", "onnxruntime"]:
+def _choose(path: Path, backend: BackendChoice) -> _Name:
     able = _RUN_BY[path.suffix]
     if backend == "auto":
         return able[0] if len(able) == 1 else _first_installed()
@@ -157,6 +158,12 @@ def _first_installed() -> Literal["openvino", "onnxruntime"]:
         "found neither OpenVINO nor ONNX Runtime, expected one of them to run an ONNX file; "
         "pip install 'stlm-edge[openvino]'"
     )
+
+
+def _open_plan(path: Path, *, spec: ModelSpec, sidecar: Sidecar) -> Backend:
+    from runtime.backends.tensorrt import TensorRtBackend
+
+    return TensorRtBackend(path, spec=spec, sidecar=sidecar)
 
 
 def _open(path: Path, *, spec: ModelSpec, name: Literal["openvino", "onnxruntime"], precision: str) -> Backend:

@@ -155,7 +155,7 @@ class CudaContext(Closing):
     def __init__(self) -> None:
         """Raises `EngineError` if pycuda is missing or CUDA does not start."""
         self._owned: list[Stream | Event | DeviceMemory | Tensor] = []
-        self._driver = _import_driver()
+        self._driver = import_driver()
         with self.errors("start"):
             self._driver.init()
             device = self._driver.Device(0)
@@ -220,8 +220,8 @@ class CudaContext(Closing):
             logger.warning("CUDA cannot %s any more (%s)", action, " ".join(str(error).split()))
 
 
-def _import_driver() -> Any:
-    """pycuda's driver, which makes no context by itself."""
+def import_driver() -> Any:
+    """pycuda's driver, which makes no context by itself. Raises `EngineError` if it is missing or does not work."""
     try:
         return importlib.import_module("pycuda.driver")
     except ModuleNotFoundError as error:

@@ -113,7 +113,7 @@ class Plan(Closing):
         """The one line for what TensorRT could not do, in the words that it has logged."""
         told = "; ".join(dict.fromkeys(self._errors)) or "it gives no reason"
         self._errors.clear()
-        remedy = remedy_for(told) if "uda" in told else f"build it again: {rebuild_command(self._path)}"
+        remedy = remedy_for(told) if "cuda" in told.lower() else f"build it again: {rebuild_command(self._path)}"
         return EngineError(f"{self.title} cannot {action} {self._path} ({told}); {remedy}")
 
     def close(self) -> None:
@@ -153,11 +153,13 @@ class Plan(Closing):
             self._errors.extend(found)
             raise self.failed("load")
         if validity == self._trt.EngineValidity.SUBOPTIMAL:
+            gpu = find_gpu()
+            targets = () if gpu is None else (gpu.compute_capability,)
             logger.warning(
-                "%s runs slower than it could on this GPU, built for it it would not (%s): %s",
+                "%s was not built for just this GPU and runs slower than it could (%s); rebuild: %s",
                 self._path,
                 ", ".join(found) or "no reason is given",
-                rebuild_command(self._path, flavour="tensorrt-rtx"),
+                rebuild_command(self._path, flavour="tensorrt-rtx", targets=targets),
             )
 
     def _allocate(self) -> None:

@@ -428,6 +428,7 @@ def test_plan_that_tensorrt_rtx_finds_slow_is_run_and_warned_of(machine, caplog)
     with machine.open(version=RTX_VERSION, device="sm80+", validity="SUBOPTIMAL") as backend:
         run_two_in_hand(backend, batches(3))
     assert "runs slower than it could" in caplog.text
+    assert "--flavour tensorrt-rtx --target sm86" in caplog.text
 
 
 @pytest.mark.parametrize(
