@@ -151,7 +151,10 @@ def command(
         )
         try:
             with outputs:
-                line.run(stop, limit=frames)
+                try:
+                    line.run(stop, limit=frames)
+                finally:
+                    source.close()  # closing the outputs may take a while, in which it would go on dropping frames
         finally:
             # Also after an error: what was inspected until then has happened.
             report(

@@ -67,4 +67,6 @@ class Inspection:
         """The same without pixels, so that many can wait in little memory."""
         # No pixels are left in an array of no rows; the size of the frame is the anomaly's own.
         frame = dataclasses.replace(self.frame, image=self.frame.image[:0].copy())
-        return dataclasses.replace(self, frame=frame, picture=None)
+        # Without the maps and regions that others have had made of it.
+        anomaly = None if self.anomaly is None else dataclasses.replace(self.anomaly)
+        return dataclasses.replace(self, frame=frame, anomaly=anomaly, picture=None)

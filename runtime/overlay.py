@@ -59,9 +59,11 @@ def draw_overlay(
             draw_text(drawn, word, left=left, baseline=2 * text * (number + 1), height=text, colour=ink)
     drawn[bar:] = image
     if anomaly is not None:
-        # The network's own map, since one in frame pixels would stay with the anomaly and fill the outputs' queues.
-        add_heat(drawn[bar:], anomaly.network_map, threshold=threshold)
-        add_outlines(drawn[bar:], anomaly.network_map, threshold=threshold, colour=WHITE)
+        # Where it will do, the network's own map: one in frame pixels would stay with the anomaly and fill the queues.
+        is_plain = anomaly.area is None and anomaly.tiling is None
+        anomaly_map = anomaly.network_map if is_plain else anomaly.anomaly_map
+        add_heat(drawn[bar:], anomaly_map, threshold=threshold)
+        add_outlines(drawn[bar:], anomaly_map, threshold=threshold, colour=WHITE)
     return drawn
 
 

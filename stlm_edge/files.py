@@ -67,6 +67,11 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
     return OutputError(f"cannot write {path} ({reason}); free space there or choose another place")
 
 
+def cache_folder() -> Path:
+    """What can be had again lies here: `$XDG_CACHE_HOME/stlm-edge`, by default `~/.cache/stlm-edge`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stlm-edge"
+
+
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content. Raises `OSError`."""
     digest = hashlib.sha256()

@@ -27,10 +27,21 @@ CONTRACT = (
     "archives",
     "plans",
     "gpu",
-    "sidecar",
+    "flavours",
 )
 
-HEAVY = ("torch", "onnx", "timm", "segment_anything", "openvino", "onnxruntime")
+HEAVY = (
+    "torch",
+    "onnx",
+    "timm",
+    "segment_anything",
+    "openvino",
+    "onnxruntime",
+    "tensorrt",
+    "tensorrt_rtx",
+    "pycuda",
+    "cuda",
+)
 
 START_LIMIT_S = 0.5
 
@@ -53,7 +64,7 @@ def test_network_needs_only_the_contract():
 
 def test_runtime_needs_only_the_contract():
     modules = (
-        "camera", "detector", "sources", "sinks", "line", "backends.base", "plan_check", "area", "stitching",
+        "camera", "detector", "sources", "sinks", "line", "backends.tensorrt", "plan_check", "area", "stitching",
         "drift_monitor",
     )  # fmt: skip
     assert (

@@ -11,9 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from stlm_edge.errors import OutputError
-from stlm_edge.files import replacing
+from stlm_edge.files import cache_folder, replacing
 from stlm_edge.network.decoder import Features
-from stlm_edge.network.weights import cache_folder
 
 logger = logging.getLogger(__name__)
 

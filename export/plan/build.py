@@ -12,13 +12,14 @@ from pathlib import Path
 import onnx
 
 from export.graph.onnx_model import read_model, spec_of
-from export.plan.callbacks import BuildProgress, OnLog
+from export.plan.callbacks import BuildProgress
 from export.plan.flavour import Compiled, Flavour, FlavourChoice, find_flavour
 from export.plan.kernels import kernels_path, write_kernels
 from export.plan.log import kernel_table
 from export.precision.apply import precision_of
 from stlm_edge.errors import ConfigError, EngineError, OutputError
 from stlm_edge.files import cannot_write, make_folder, replacing, write_bytes
+from stlm_edge.flavours import OnLog
 from stlm_edge.gpu import find_gpu
 from stlm_edge.plans import kept_graph
 from stlm_edge.sidecar import EngineRecord, Sidecar

@@ -1,19 +1,10 @@
-"""What TensorRT calls during a build: the monitor, which also is the way to stop it, and the logger."""
+"""What TensorRT calls during a build: the monitor, which also is the way to stop it."""
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-logger = logging.getLogger(__name__)
-
-OnLog = Callable[[str, str], None]
-"""Takes the severity (`VERBOSE` … `INTERNAL_ERROR`) and the text of a message; called by the build's own thread."""
-
-_ERRORS = ("ERROR", "INTERNAL_ERROR")
 
 
 @dataclass
@@ -77,7 +68,7 @@ class BuildProgress:
 def make_monitor(trt: Any, progress: BuildProgress) -> Any:
     """An `IProgressMonitor` that hands on what it is told."""
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # as above
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # a class of whichever module there is
         def phase_start(self, phase: str, _parent: str | None, steps: int) -> None:
             progress.start(phase, steps)
 
@@ -88,34 +79,3 @@ def make_monitor(trt: Any, progress: BuildProgress) -> Any:
             progress.finish(phase)
 
     return Monitor()
-
-
-_loggers: dict[Any, Any] = {}
-"""Module → its logger."""
-
-
-def process_logger(trt: Any, errors: list[str], on_log: OnLog | None) -> Any:
-    """The `ILogger` of this process: each warning is logged once, errors collected for the exception that follows.
-
-    TensorRT wants one for a process: while an object with another lives, it warns that it ignores the new one. So there
-    is one, and what it is told goes to the build that began last.
-    """
-    if trt not in _loggers:
-
-        class Logger(trt.ILogger):  # type: ignore[misc]  # a class of whichever module there is
-            errors: list[str]
-            on_log: OnLog | None
-            warned_of: set[str]
-
-            def log(self, severity: Any, message: str) -> None:
-                if severity.name in _ERRORS:
-                    self.errors.append(" ".join(message.split()))
-                elif severity.name == "WARNING" and message not in self.warned_of:  # some come for every layer
-                    self.warned_of.add(message)
-                    logger.warning("%s: %s", trt.__name__, " ".join(message.split()))
-                if self.on_log is not None:
-                    self.on_log(severity.name, message)
-
-        _loggers[trt] = Logger()
-    _loggers[trt].errors, _loggers[trt].on_log, _loggers[trt].warned_of = errors, on_log, set()
-    return _loggers[trt]

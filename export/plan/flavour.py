@@ -1,4 +1,4 @@
-"""The one module that knows which TensorRT there is: 10.3 to 11 (`tensorrt`) or TensorRT-RTX (`tensorrt_rtx`).
+"""What builds a plan: TensorRT 10.3 to 11 (`tensorrt`) or TensorRT-RTX (`tensorrt_rtx`).
 
 Differences are found by looking for a feature, never by comparing versions. Precision is none of them: it stands in the
 graph, every network is strongly typed, and `BuilderFlag.FP16` and `INT8`, which TensorRT 11 no longer has, are not
@@ -7,32 +7,22 @@ needed.
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from export.graph.onnx_model import INPUT
-from export.plan.callbacks import BuildProgress, OnLog, make_monitor, process_logger
+from export.plan.callbacks import BuildProgress, make_monitor
 from stlm_edge.errors import EngineError
+from stlm_edge.flavours import INSTALL, MODULES, FlavourName, OnLog, import_flavour, process_logger
 from stlm_edge.gpu import Gpu
 from stlm_edge.plans import PORTABLE, TITLES
 from stlm_edge.spec import ModelSpec
 
 logger = logging.getLogger(__name__)
 
-FlavourName = Literal["tensorrt", "tensorrt-rtx"]
 FlavourChoice = Literal["auto", "tensorrt", "tensorrt-rtx"]
-
-_MODULES: dict[FlavourName, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-_INSTALL: dict[FlavourName, str] = {
-    "tensorrt": (
-        "TensorRT: pip install tensorrt, or the system's python3-libnvinfer; on a Jetson JetPack has it, and a virtual "
-        "environment sees it when made with --system-site-packages"
-    ),
-    "tensorrt-rtx": "TensorRT-RTX, which also builds without a GPU: pip install tensorrt-rtx-cu13",
-}
 
 
 @dataclass(frozen=True)
@@ -195,35 +185,16 @@ def find_flavour(name: FlavourChoice) -> Flavour:
     Raises:
         EngineError: if it is not installed, or does not work.
     """
-    names: tuple[FlavourName, ...] = tuple(_MODULES) if name == "auto" else (name,)
+    names: tuple[FlavourName, ...] = tuple(MODULES) if name == "auto" else (name,)
     for candidate in names:
-        module = _import(candidate)
+        module = import_flavour(candidate)
         if module is not None:
             flavour = Flavour(candidate, module)
             if name == "auto":
                 logger.info("found %s", flavour)
             return flavour
     wanted = "neither TensorRT nor TensorRT-RTX" if name == "auto" else f"no {TITLES[names[0]]}"
-    raise EngineError(f"found {wanted}, expected one to build a plan; {'. '.join(_INSTALL[each] for each in names)}")
-
-
-def _import(name: FlavourName) -> Any:
-    """The module, None if it is not installed."""
-    try:
-        module = importlib.import_module(_MODULES[name])
-    except ModuleNotFoundError as error:
-        if error.name == _MODULES[name]:
-            return None
-        raise _broken(name, str(error)) from error
-    except (ImportError, OSError, RuntimeError) as error:  # bindings without their libraries, or of another driver
-        raise _broken(name, str(error)) from error
-    if not hasattr(module, "Builder"):
-        raise _broken(name, f"{getattr(module, '__file__', None) or 'a folder of that name'} has no Builder")
-    return module
-
-
-def _broken(name: FlavourName, reason: str) -> EngineError:
-    return EngineError(f"{_MODULES[name]} is there but does not work ({reason}); install {_INSTALL[name]}")
+    raise EngineError(f"found {wanted}, expected one to build a plan; {'. '.join(INSTALL[each] for each in names)}")
 
 
 def _set_timing_cache(config: Any, content: bytes) -> bool:

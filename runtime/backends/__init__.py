@@ -17,8 +17,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BackendChoice = Literal["auto", "openvino", "onnxruntime"]
-BACKEND_CHOICES: tuple[BackendChoice, ...] = ("auto", "openvino", "onnxruntime")
+BackendChoice = Literal["auto", "tensorrt", "openvino", "onnxruntime"]
+BACKEND_CHOICES: tuple[BackendChoice, ...] = ("auto", "tensorrt", "openvino", "onnxruntime")
+
+_Name = Literal["tensorrt", "openvino", "onnxruntime"]
+_RUNS: dict[_Name, str] = {"tensorrt": "a .plan", "openvino": "an .onnx or .xml file", "onnxruntime": "an .onnx file"}
+_RUN_BY: dict[str, tuple[_Name, ...]] = {
+    ".plan": ("tensorrt",),
+    ".xml": ("openvino",),
+    ".onnx": ("openvino", "onnxruntime"),
+}
 
 # ONNX is a protocol buffer without a magic number; its first field is `ir_version`, a varint with the tag 0x08.
 _BEGINNINGS = {".onnx": (b"\x08", "ONNX"), ".xml": (b"<?xml", "OpenVINO")}
@@ -37,8 +45,11 @@ def open_engine(path: Path, *, backend: BackendChoice = "auto") -> tuple[Backend
     check_engine_file(path)
     sidecar = vouched(path)
     sidecar.spec.require_threshold()
-    opened = open_backend(path, spec=sidecar.spec, backend=backend, precision=sidecar.engine.precision)
-    logger.info("%s runs on %s, CPU", path, opened.name)
+    if _choose(path, backend) == "tensorrt":
+        opened = _open_plan(path, spec=sidecar.spec, sidecar=sidecar)
+    else:
+        opened = open_backend(path, spec=sidecar.spec, backend=backend, precision=sidecar.engine.precision)
+    logger.info("%s runs on %s, %s", path, opened.name, opened.device)
     return opened, sidecar
 
 
@@ -62,23 +73,22 @@ def vouched(path: Path) -> Sidecar:
 
 
 def open_backend(path: Path, *, spec: ModelSpec, backend: BackendChoice = "auto", precision: str = "fp32") -> Backend:
-    """Open a bare graph that has no sidecar yet, as the exporter's gate does; the caller closes it.
+    """Open a bare graph that has no sidecar yet, as the exporter's gate does, or a plan; the caller closes it.
 
-    `auto` takes OpenVINO where it is installed, else ONNX Runtime; OpenVINO's own files need OpenVINO.
+    `auto` takes TensorRT for a plan; for an ONNX file OpenVINO where it is installed, else ONNX Runtime. OpenVINO's own
+    files need OpenVINO.
 
     Args:
         precision: as in the engine's record. It matters for `bf16`, which stands in no file.
     Raises:
         EngineError: if the file is not what it should be, the library is not installed, or the processor lacks the
-            precision.
+            precision; of a plan, if it is not this machine's.
+        SpecError: if a plan has no sidecar, which says what it was built for.
     """
     check_engine_file(path)
-    if path.suffix == ".plan":
-        raise EngineError(
-            f"{path} is a TensorRT plan, which this version does not run yet; "
-            "give the .onnx file that 'python -m export onnx' wrote, it runs on the CPU"
-        )
     chosen = _choose(path, backend)
+    if chosen == "tensorrt":
+        return _open_plan(path, spec=spec, sidecar=vouched(path))
     try:
         return _open(path, spec=spec, name=chosen, precision=precision)
     except ImportError as error:
@@ -127,14 +137,16 @@ def _cannot_read(path: Path, error: OSError) -> EngineError:
     return EngineError(f"{path} cannot be read ({error.strerror or error}); check its permissions or copy it again")
 
 
-def _choose(path: Path, backend: BackendChoice) -> Literal["openvino", "onnxruntime"]:
-    if path.suffix == ".xml":
-        if backend == "onnxruntime":
-            raise EngineError(
-                f"{path} is an engine of OpenVINO, {backend} cannot run it; leave --backend out or give an .onnx file"
-            )
-        return "openvino"
-    return _first_installed() if backend == "auto" else backend
+def _choose(path: Path, backend: BackendChoice) -> _Name:
+    able = _RUN_BY[path.suffix]
+    if backend == "auto":
+        return able[0] if len(able) == 1 else _first_installed()
+    if backend not in able:
+        raise EngineError(
+            f"{path} is an engine for {' or '.join(able)}, {backend} cannot run it; leave --backend out or give "
+            f"{_RUNS[backend]}"
+        )
+    return backend
 
 
 def _first_installed() -> Literal["openvino", "onnxruntime"]:
@@ -146,6 +158,12 @@ def _first_installed() -> Literal["openvino", "onnxruntime"]:
         "found neither OpenVINO nor ONNX Runtime, expected one of them to run an ONNX file; "
         "pip install 'stlm-edge[openvino]'"
     )
+
+
+def _open_plan(path: Path, *, spec: ModelSpec, sidecar: Sidecar) -> Backend:
+    from runtime.backends.tensorrt import TensorRtBackend
+
+    return TensorRtBackend(path, spec=spec, sidecar=sidecar)
 
 
 def _open(path: Path, *, spec: ModelSpec, name: Literal["openvino", "onnxruntime"], precision: str) -> Backend:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from runtime.closing import Closing
 from stlm_edge.errors import EngineError
 from stlm_edge.imaging import Input
+from stlm_edge.plans import rebuild_command
 from stlm_edge.spec import ModelSpec
 
 Maps = NDArray[np.float32]
@@ -47,7 +48,8 @@ class Answer:
         maps: (N, h, w) float32.
         scores: (N,) float32.
         infer_ms: the network itself.
-        upload_ms, download_ms: pixels to the GPU and the answer back; 0 where there is no GPU or it shares the memory.
+        upload_ms: pixels into memory that the GPU can read, and from there to it; 0 where there is no GPU.
+        download_ms: the answer back; 0 where there is no GPU or it shares the memory.
     """
 
     maps: Maps
@@ -173,7 +175,7 @@ class Backend(Closing):
         if found != expected:
             raise EngineError(
                 f"{self._path} has {_listed(found)}, its sidecar expects {_listed(expected)}; "
-                "export the engine again: python -m export onnx CHECKPOINT"
+                f"export the engine again: {rebuild_command(self._path)}"
             )
 
     def _failed(self, action: str, error: Exception) -> EngineError:

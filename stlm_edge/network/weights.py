@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 import re
 from collections.abc import Callable, Mapping
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from stlm_edge.download import Published, fetch
 from stlm_edge.errors import WeightsError
-from stlm_edge.files import sha256
+from stlm_edge.files import cache_folder, sha256
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.teacher import Teacher
 
@@ -74,11 +73,6 @@ class LoadReport:
         if self.unused:
             parts.append(f"not used from the file: {', '.join(self.unused)}")
         return "; ".join(parts)
-
-
-def cache_folder() -> Path:
-    """Where fetched weights lie: `$XDG_CACHE_HOME/stlm-edge`, by default `~/.cache/stlm-edge`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stlm-edge"
 
 
 def locate(name_or_path: str) -> Path:

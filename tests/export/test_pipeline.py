@@ -144,8 +144,9 @@ def test_what_cannot_be_judged_leaves_nothing(graph, plan, tmp_path, capsys):
     assert files(tmp_path) == before
 
 
-def test_plan_does_not_run_here_and_says_how_to_build_it_again(plan):
-    with pytest.raises(EngineError, match="does not run yet"):
+def test_plan_does_not_run_without_a_gpu_and_says_what_does(plan, monkeypatch):
+    monkeypatch.setattr("runtime.backends.plan.find_gpu", lambda: None)
+    with pytest.raises(EngineError, match=r"no NVIDIA GPU; run the plan on a machine with one, or an \.onnx file"):
         open_engine(plan)
 
 

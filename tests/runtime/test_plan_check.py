@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.backends import open_backend, open_engine
+from runtime.backends import open_engine
 from runtime.plan_check import Machine, check_plan
 from stlm_edge import EngineRecord, Sidecar
 from stlm_edge.errors import EngineError, SpecError
@@ -98,12 +98,6 @@ def test_plan_that_does_not_fit_is_refused_with_the_command_that_helps(
 def test_path_with_a_space_is_quoted_in_the_command() -> None:
     with pytest.raises(EngineError, match=r"engine 'my part/plate\.plan\.onnx' -o 'my part/plate\.plan'"):
         check_plan(Path("my part/plate.plan"), sidecar(), DESKTOP)
-
-
-def test_plan_is_not_run_yet_and_its_onnx_is(plan: Path) -> None:
-    for attempt in (lambda: open_engine(plan), lambda: open_backend(plan, spec=SPEC)):
-        with pytest.raises(EngineError, match=r"TensorRT plan, which this version does not run yet.*\.onnx.*CPU"):
-            attempt()
 
 
 @pytest.mark.parametrize("change", ["truncated", "flipped"])

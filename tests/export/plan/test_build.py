@@ -27,12 +27,12 @@ from export.graph.deployment import DeploymentGraph
 from export.graph.onnx_model import OPSET, PRECISION_KEY, SPEC_KEY, set_metadata, write_spec
 from export.graph.to_onnx import to_onnx
 from export.plan.build import EngineSettings, build_engine
-from export.plan.callbacks import process_logger
 from export.plan.flavour import find_flavour
 from export.precision.apply import PrecisionRecord
 from runtime.backends import open_engine
 from stlm_edge.errors import EngineError
 from stlm_edge.files import sha256
+from stlm_edge.flavours import process_logger
 from stlm_edge.gpu import Gpu
 from stlm_edge.network.encoder import ARCHITECTURES
 from stlm_edge.network.inspector import Inspector

@@ -18,6 +18,7 @@ import tensorrt_rtx
 
 import export.plan.callbacks
 import export.plan.flavour
+import stlm_edge.flavours
 
 from .fake_tensorrt import fake_tensorrt
 
@@ -123,7 +124,7 @@ def test_timing_cache_of_tensorrt_rtx_says_that_it_does_nothing():
 
 
 def test_every_recorded_name_is_used():
-    modules = (export.plan.flavour, export.plan.callbacks)
+    modules = (export.plan.flavour, export.plan.callbacks, stlm_edge.flavours)
     used = {word for module in modules for word in re.findall(r"\w+", Path(module.__file__).read_text())}
     constructed = {"ERROR", "INFO", "VERBOSE"}  # severities arrive with a message and are passed on
     assert {name.split(".")[-1] for name in dotted(*NAMES)} - used - constructed == set()
@@ -142,7 +143,7 @@ def test_fake_has_the_recorded_names_and_no_other(version):
         assert {name for name in public if not name.startswith("_")} - known == set()
 
 
-def test_recorder_finds_names_in_a_library_and_misses_what_is_not_there(tmp_path, monkeypatch):
+def test_recorder_finds_names_in_a_library_and_misses_what_is_not_there(tmp_path):
     spec = importlib.util.spec_from_file_location("record_bindings", API / "record_bindings.py")
     assert spec is not None
     assert spec.loader is not None
@@ -151,7 +152,6 @@ def test_recorder_finds_names_in_a_library_and_misses_what_is_not_there(tmp_path
     (tmp_path / "tensorrt_bindings").mkdir()
     noise = np.random.default_rng(0).bytes(1000)
     (tmp_path / "tensorrt_bindings" / "tensorrt.so").write_bytes(noise + b"a parse\0create_networks\0" + noise)
-    monkeypatch.setattr(module, "HERE", tmp_path)
     (tmp_path / "names.json").write_text((API / "names.json").read_text())
-    module.main(f"1.0={tmp_path}")
+    module.main(tmp_path, f"1.0={tmp_path}")
     assert json.loads((tmp_path / "bindings.json").read_text()) == {"1.0": ["parse"]}

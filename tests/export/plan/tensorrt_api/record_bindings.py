@@ -6,7 +6,9 @@ before is not looked at: a name that is missing is missing, a short one that is 
 those there are `stubs.json` and the installed TensorRT-RTX. To renew `bindings.json`: download the wheels, such as
 tensorrt-cu12-bindings, with `pip download --no-deps`, unzip each into a folder, and
 
-    python tests/export/plan/tensorrt_api/record_bindings.py 10.3.0=FOLDER 10.13.0=FOLDER 11.4.0=FOLDER
+    python tests/export/plan/tensorrt_api/record_bindings.py API 10.3.0=FOLDER 10.13.0=FOLDER 11.4.0=FOLDER
+
+for API `tests/export/plan/tensorrt_api`, what builds, and `tests/runtime/tensorrt_api`, what runs.
 """
 
 from __future__ import annotations
@@ -15,28 +17,27 @@ import json
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
 REMOVED = ("FP16", "EXPLICIT_BATCH", "platform_has_fast_fp16")
 """What TensorRT 11 no longer has; it shows that a name which is missing is seen to be missing."""
 
 
-def names() -> list[str]:
+def names(api: Path) -> list[str]:
     """All names used, without the classes they belong to, and those that TensorRT 11 has removed."""
-    groups = json.loads((HERE / "names.json").read_text())
+    groups = json.loads((api / "names.json").read_text())
     used = {name for group in groups.values() for members in group.values() for name in members}
     owners = {part for group in groups.values() for owner in group for part in owner.split(".") if part}
     return sorted(used | owners | set(REMOVED))
 
 
-def main(*folders: str) -> None:
+def main(api: Path, *folders: str) -> None:
     recorded = {}
     for entry in folders:
         version, folder = entry.split("=", 1)
         (library,) = Path(folder).glob("**/tensorrt_bindings/tensorrt.so")
         content = library.read_bytes()
-        recorded[version] = [name for name in names() if name.encode() + b"\0" in content]
-    (HERE / "bindings.json").write_text(json.dumps(recorded, indent=2) + "\n")
+        recorded[version] = [name for name in names(api) if name.encode() + b"\0" in content]
+    (api / "bindings.json").write_text(json.dumps(recorded, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -3,7 +3,9 @@
 The stubs' package wants TensorRT itself, which the tests must do without, so what is needed of them is kept in
 `stubs.json`. To renew it: download the wheel of tensorrt-stubs with `pip download --no-deps`, unzip it, and
 
-    python tests/export/plan/tensorrt_api/record_stubs.py 10.13.0 FOLDER
+    python tests/export/plan/tensorrt_api/record_stubs.py API 10.13.0 FOLDER
+
+for API `tests/export/plan/tensorrt_api`, what builds, and `tests/runtime/tensorrt_api`, what runs.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ import re
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
 _DECLARATION = re.compile(
     r"(?P<indent> *)"
     r"(?:class (?P<class>\w+)[:(]|def (?P<def>\w+)\(|(?P<value>\w+): (?:typing\.)?\w+(?:\[[\w.]+\])?(?:  #|$))"
@@ -40,9 +41,9 @@ def declarations(text: str) -> dict[str, str]:
     return found
 
 
-def main(version: str, folder: Path) -> None:
+def main(api: Path, version: str, folder: Path) -> None:
     declared = declarations((folder / "tensorrt_bindings" / "tensorrt.pyi").read_text(encoding="utf-8"))
-    names = json.loads((HERE / "names.json").read_text())
+    names = json.loads((api / "names.json").read_text())
     wanted = sorted(
         f"{owner}.{name}".removeprefix(".")
         for group in names.values()
@@ -50,8 +51,8 @@ def main(version: str, folder: Path) -> None:
         for name in members
     )
     content = {"version": version, "declarations": {name: declared[name] for name in wanted if name in declared}}
-    (HERE / "stubs.json").write_text(json.dumps(content, indent=2) + "\n")
+    (api / "stubs.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))

@@ -1,0 +1,133 @@
+"""Plans that the installed TensorRT really builds, executed where there is a GPU."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from export.graph.onnx_model import OPSET, write_spec
+from export.plan.build import EngineSettings, build_engine
+from export.plan.flavour import find_flavour
+from runtime.backends import open_backend, open_engine
+from runtime.backends.plan import Plan
+from stlm_edge.errors import EngineError
+from stlm_edge.gpu import find_gpu
+from stlm_edge.sidecar import Sidecar
+
+from .conftest import SPEC, brightness_graph, picture
+
+LEAK_LIMIT_BYTES = 4 << 20
+
+
+def on_gpu(test: object) -> object:
+    """Marks a test of a real GPU."""
+    for mark in (
+        pytest.mark.gpu,
+        pytest.mark.skipif(find_gpu() is None, reason="no NVIDIA GPU"),
+        pytest.mark.skipif(importlib.util.find_spec("pycuda") is None, reason="no pycuda"),
+    ):
+        test = mark(test)
+    return test
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For this machine's GPU; where there is none, for one that TensorRT-RTX builds for without it."""
+    folder = tmp_path_factory.mktemp("plan")
+    graph, output = folder / "plate.onnx", folder / "plate.plan"
+    model = brightness_graph()
+    model.opset_import[0].version = OPSET
+    write_spec(model, SPEC)
+    onnx.save(model, graph)
+    gpu, flavour = find_gpu(), find_flavour("auto")
+    target = "sm86" if gpu is None else gpu.compute_capability
+    if flavour.known_targets and target not in flavour.known_targets:
+        pytest.skip(f"{flavour} does not build for {target}")
+    if gpu is None and not flavour.known_targets:
+        pytest.skip(f"{flavour} builds only where there is a GPU")
+    targets = (target,) if flavour.known_targets else ()
+    build_engine(graph, output, settings=EngineSettings(flavour=flavour.name, targets=targets))
+    return output
+
+
+@pytest.mark.skipif(find_gpu() is not None, reason="has a GPU")
+def test_machine_without_a_gpu_is_told_so_in_one_line(plan: Path) -> None:
+    with pytest.raises(EngineError, match=r"and no NVIDIA GPU; run the plan on a machine with one") as caught:
+        open_engine(plan)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(find_gpu() is not None, reason="has a GPU")
+def test_tensorrt_rtx_itself_gives_its_reasons_where_it_cannot_start(plan: Path) -> None:
+    trt = find_flavour("tensorrt-rtx").module
+    with pytest.raises(EngineError, match=r"TensorRT-RTX \S+ cannot load \S+plate\.plan \(.+\); ") as caught:
+        Plan(plan, trt, flavour="tensorrt-rtx", record=Sidecar.read(plan).engine, cuda=None)
+    assert "no reason" not in str(caught.value)
+
+
+def random_batches(count: int) -> list[np.ndarray]:
+    random = np.random.default_rng(0)
+    return [random.integers(0, 256, (1, *SPEC.input_size, 3), np.uint8) for _ in range(count)]
+
+
+@on_gpu
+def test_gpu_answers_as_onnx_runtime_does_two_in_hand(plan: Path) -> None:
+    given = random_batches(100)
+    with open_backend(plan.with_name("plate.plan.onnx"), spec=SPEC, backend="onnxruntime") as reference:
+        expected = [reference.infer(batch) for batch in given]
+    with open_engine(plan)[0] as backend:
+        tickets = [backend.submit(given[0])]
+        for index, (maps, scores) in enumerate(expected):
+            if index + 1 < len(given):
+                tickets.append(backend.submit(given[index + 1]))
+            answer = tickets.pop(0).result()
+            np.testing.assert_allclose(answer.maps, maps, atol=1e-5)
+            np.testing.assert_allclose(answer.scores, scores, atol=1e-5)
+            assert answer.infer_ms > 0
+
+
+@on_gpu
+def test_device_memory_stays_the_same_over_10_000_inferences(plan: Path) -> None:
+    import pycuda.driver
+
+    batch = random_batches(1)[0]
+    with open_engine(plan)[0] as backend:
+        for _ in range(100):
+            backend.infer(batch)
+        before, _ = pycuda.driver.mem_get_info()
+        for _ in range(10_000):
+            backend.infer(batch)
+        after, _ = pycuda.driver.mem_get_info()
+    assert before - after < LEAK_LIMIT_BYTES
+
+
+@on_gpu
+def test_opening_and_closing_gives_everything_back(plan: Path) -> None:
+    import pycuda.driver
+
+    def free_bytes() -> int:
+        context = pycuda.driver.Device(0).retain_primary_context()
+        context.push()
+        try:
+            return int(pycuda.driver.mem_get_info()[0])
+        finally:
+            context.detach()
+
+    open_engine(plan)[0].close()
+    before = free_bytes()
+    for _ in range(20):
+        with open_engine(plan)[0] as backend:
+            backend.infer(random_batches(1)[0])
+    assert before - free_bytes() < LEAK_LIMIT_BYTES
+
+
+@on_gpu
+def test_batch_that_does_not_fit_leaves_the_gpu_as_it_was(plan: Path) -> None:
+    with open_engine(plan)[0] as backend:
+        with pytest.raises(EngineError, match="found a batch of shape"):
+            backend.infer(picture(0)[None])
+        backend.infer(random_batches(1)[0])
