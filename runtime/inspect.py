@@ -5,6 +5,7 @@ python -m runtime.inspect stlm.plan pictures/ -o results/
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import time
 from collections.abc import Sequence
@@ -23,13 +24,14 @@ if TYPE_CHECKING:
 
     from runtime.batch.loop import Counts, Overlays
 
+_READS = click.Path(path_type=Path)
 _OVERLAYS = ("all", "anomalies", "none")
 
 
 @click.command()
-@click.argument("engine", type=click.Path(path_type=Path))
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for scores and overlays.")
+@click.argument("engine", type=_READS)
+@click.argument("files", nargs=-1, required=True, type=_READS)
+@click.option("-o", "--output", required=True, type=_READS, help="Folder for scores and overlays.")
 @click.option(
     "--overlays",
     type=click.Choice(_OVERLAYS),
@@ -41,6 +43,9 @@ _OVERLAYS = ("all", "anomalies", "none")
 @click.option(
     "--backend", type=click.Choice(BACKEND_CHOICES), default="auto", show_default=True, help="What runs the engine."
 )
+@click.option("--roi", type=_READS, help="Inspect only this area: a file of LabelMe with polygons or rectangles.")
+@click.option("--ignore", type=_READS, help="Leave this area out: a picture that is white there.")
+@click.option("--tile", metavar="HEIGHTxWIDTH", help="Cut pictures into overlapping tiles of this size, in pixels.")
 @click.option("--restart", is_flag=True, help="Remove the results of an earlier run first, instead of going on.")
 def command(
     engine: Path,
@@ -49,25 +54,37 @@ def command(
     overlays: Overlays,
     threshold: float | None,
     backend: BackendChoice,
+    roi: Path | None,
+    ignore: Path | None,
+    tile: str | None,
     restart: bool,
 ) -> int:
     """Inspect FILES, pictures and folders with all below them, with ENGINE.
 
     The results are OUTPUT/scores.csv and OUTPUT/overlays. The same command goes on where an earlier run was stopped.
     """
+    from runtime.area import read_area
     from runtime.batch.listing import list_pictures
     from runtime.batch.loop import BatchRun
     from runtime.batch.table import OVERLAYS, TABLE, RunSettings, ScoreTable
     from runtime.detector import Detector
     from runtime.signals import StopSignals
+    from runtime.tiling import parse_tile
     from stlm_edge.errors import ImageError
 
     listing = list_pictures(files, results=output)
-    with StopSignals() as stop, Detector.open(engine, backend=backend, threshold=threshold) as detector:
+    area = read_area(roi=roi, ignore=ignore)
+    tile_size = None if tile is None else parse_tile(tile)
+    with (
+        StopSignals() as stop,
+        Detector.open(engine, backend=backend, threshold=threshold, area=area, tile=tile_size) as detector,
+    ):
         settings = RunSettings(
             engine_sha256=detector.sidecar.engine.engine_sha256,
             threshold=detector.threshold.value,
             root=str(listing.root),
+            area=None if area is None else f"{area.source} ({hashlib.sha256(area.mask.tobytes()).hexdigest()[:12]})",
+            tile=None if tile_size is None else f"{tile_size[0]} x {tile_size[1]}",
             overlays=overlays,
         )
         with ScoreTable(output, settings, restart=restart) as table:

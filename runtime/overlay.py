@@ -29,7 +29,7 @@ def draw_overlay(
     anomaly: Anomaly | None,
     *,
     threshold: float,
-    fps: float,
+    fps: float | None,
     fault: Fault | None = None,
     alarm: bool = False,
 ) -> Image:
@@ -38,7 +38,7 @@ def draw_overlay(
     Args:
         image: (H, W, 3) uint8, BGR; left as it is.
         anomaly: None for a frame that was not inspected.
-        fps: inspected frames per second.
+        fps: inspected frames per second; None where there is no pace.
         fault: of the frame itself.
         alarm: the part in view is anomalous, whatever this frame says.
     Returns:
@@ -54,16 +54,16 @@ def draw_overlay(
     drawn[:bar] = colour
     for number, line in enumerate(lines):
         for item, left in line:
-            word = (*words, f"{fps:.1f} fps")[item]
+            word = (*words, "" if fps is None else f"{fps:.1f} fps")[item]
             ink = INK if colour == FAULT else WHITE
             draw_text(drawn, word, left=left, baseline=2 * text * (number + 1), height=text, colour=ink)
     drawn[bar:] = image
     if anomaly is not None:
-        # Where it will do, the network's own map: one in frame pixels would stay with the anomaly and fill the queues.
-        is_plain = anomaly.area is None and anomaly.tiling is None
-        anomaly_map = anomaly.network_map if is_plain else anomaly.anomaly_map
-        add_heat(drawn[bar:], anomaly_map, threshold=threshold)
-        add_outlines(drawn[bar:], anomaly_map, threshold=threshold, colour=WHITE)
+        # The network's own map where it will do: one in frame pixels stays with the anomaly, in the outputs' queues.
+        is_plain = anomaly.tiling is None and anomaly.area is None
+        shown = anomaly.network_map if is_plain else anomaly.anomaly_map
+        add_heat(drawn[bar:], shown, threshold=threshold)
+        add_outlines(drawn[bar:], shown, threshold=threshold, colour=WHITE)
     return drawn
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,13 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import cv2
-import numpy as np
-
-from runtime.backends.base import IN_FLIGHT
 from runtime.batch.table import Row
 from runtime.overlay import draw_overlay
-from runtime.timing import FrameRate
 from stlm_edge.errors import ImageError
 from stlm_edge.imaging import Image, read_image, write_image
 
@@ -32,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 Overlays = Literal["all", "anomalies", "none"]
 
+_AHEAD = 2
+"""Pictures that are decoded besides those of the next batch."""
 _BEHIND = 8
 """Overlays that may wait to be written before the network has to."""
 
@@ -87,7 +83,6 @@ class BatchRun:
         self._overlays = overlays
         self._folder = folder
         self._on_done = on_done
-        self._rate = FrameRate()
         # It starts a thread when there is something for it to do.
         self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="pictures")
         self._behind: deque[tuple[Row, Future[None] | None]] = deque()
@@ -112,7 +107,7 @@ class BatchRun:
                     while in_hand:
                         self._finish(in_hand.popleft())
                     self._inspect_each(batch)
-                if len(in_hand) == IN_FLIGHT:
+                if len(in_hand) == self._detector.in_hand:
                     self._finish(in_hand.popleft())
             while in_hand:
                 self._finish(in_hand.popleft())
@@ -125,7 +120,7 @@ class BatchRun:
         rest = iter(pictures)
         waiting: deque[Future[_Read]] = deque()
         while True:
-            while len(waiting) < self._detector.max_batch + IN_FLIGHT and (picture := next(rest, None)) is not None:
+            while len(waiting) < self._detector.max_batch + _AHEAD and (picture := next(rest, None)) is not None:
                 waiting.append(self._pool.submit(_read, picture))
             if not waiting:
                 return
@@ -172,19 +167,17 @@ class BatchRun:
     def _add(self, picture: Picture, image: Image, anomaly: Anomaly) -> None:
         self.counts.inspected += 1
         self.counts.anomalous += anomaly.is_anomalous
-        threshold = self._detector.threshold.value
         row = Row(
             picture.name,
             anomaly.score,
-            threshold,
+            self._detector.threshold.value,
             anomaly.is_anomalous,
-            _regions(anomaly, threshold=threshold),
+            len(anomaly.regions),
             picture.label,
             anomaly.latency.total_ms / 1e3,
         )
         is_drawn = self._overlays == "all" or (self._overlays == "anomalies" and anomaly.is_anomalous)
-        fps = self._rate.tick(time.monotonic())
-        drawing = self._pool.submit(self._draw, picture, image, anomaly, fps) if is_drawn else None
+        drawing = self._pool.submit(self._draw, picture, image, anomaly) if is_drawn else None
         self._behind.append((row, drawing))
         self._write_rows(most=_BEHIND)
 
@@ -195,10 +188,10 @@ class BatchRun:
         self._behind.append((row, None))
         self._write_rows(most=_BEHIND)
 
-    def _draw(self, picture: Picture, image: Image, anomaly: Anomaly, fps: float) -> None:
+    def _draw(self, picture: Picture, image: Image, anomaly: Anomaly) -> None:
         # The whole name stands in the overlay's: a.png and a.bmp may lie side by side.
         path = self._folder / f"{picture.name}.jpg"
-        write_image(path, draw_overlay(image, anomaly, threshold=self._detector.threshold.value, fps=fps))
+        write_image(path, draw_overlay(image, anomaly, threshold=self._detector.threshold.value, fps=None))
 
     def _write_rows(self, *, most: int) -> None:
         """Write the rows whose overlays are there; wait for the others until `most` are left."""
@@ -211,12 +204,6 @@ class BatchRun:
             self._behind.popleft()
             self._table.add(row)
             self._on_done()
-
-
-def _regions(anomaly: Anomaly, *, threshold: float) -> int:
-    """How many separate areas of the map reach the threshold, corners counting as neighbours."""
-    found = np.asarray(anomaly.anomaly_map >= threshold, np.uint8)
-    return int(cv2.connectedComponents(found, connectivity=8)[0]) - 1
 
 
 def _read(picture: Picture) -> _Read:

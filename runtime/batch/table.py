@@ -32,12 +32,16 @@ class RunSettings:
         engine_sha256: of the engine.
         threshold: of the score.
         root: folder that the paths are below, absolute.
+        area: what is inspected of a picture, by its files and pixels; None for all of it.
+        tile: size of the tiles, in words; None for whole pictures.
         overlays: which pictures have one.
     """
 
     engine_sha256: str
     threshold: float
     root: str
+    area: str | None
+    tile: str | None
     overlays: str
 
 

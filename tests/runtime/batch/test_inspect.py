@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import os
 import pty
 import shutil
@@ -45,6 +46,10 @@ def timeless(results: Path) -> list[dict[str, str]]:
 def overlays(results: Path) -> list[str]:
     folder = results / "overlays"
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def pixels(results: Path) -> dict[str, bytes]:
+    return {name: (results / "overlays" / name).read_bytes() for name in overlays(results)}
 
 
 @pytest.fixture
@@ -185,12 +190,12 @@ def test_killed_run_goes_on_to_the_table_of_a_whole_one(engine: Path, many: Path
     assert inspect(engine, many, "-o", whole, "--overlays", "all") == 1
     assert timeless(killed) == timeless(whole)
     assert [row["path"] for row in rows(killed)] == sorted(path.name for path in many.iterdir())
-    assert overlays(killed) == overlays(whole)
+    assert pixels(killed) == pixels(whole)
     assert len(overlays(killed)) == MANY - 1
 
 
 def test_row_is_in_the_file_as_soon_as_it_is_added(tmp_path: Path) -> None:
-    settings = RunSettings(engine_sha256="0", threshold=0.5, root="/parts", overlays="all")
+    settings = RunSettings(engine_sha256="0", threshold=0.5, root="/parts", area=None, tile=None, overlays="all")
     with ScoreTable(tmp_path, settings, restart=False) as table:
         table.add(Row("a.png", 0.25, 0.5, False, 0, None, 0.01))
         assert [row["path"] for row in rows(tmp_path)] == ["a.png"]
@@ -258,12 +263,51 @@ def test_results_of_another_run_are_not_mixed(
         ((engine, good, "--threshold", "0.3"), "is of an earlier run with threshold 0.5, this one has 0.3; "),
         ((engine, good, "--overlays", "all"), "is of an earlier run with overlays anomalies, this one has all; "),
         ((engine, mvtec_test_folder / "scratch"), "is of an earlier run with root "),
+        ((engine, good, "--tile", "64x128"), "is of an earlier run with tile None, this one has 64 x 128; "),
+        ((engine, good, "--ignore", left_half(tmp_path)), "is of an earlier run with area None, this one has "),
     ):
         assert inspect(*arguments, "-o", results) == 1
         error = capfd.readouterr().err.splitlines()[-1]
         assert message in error
         assert error.endswith("give another folder, or --restart to remove what is there")
     assert (results / "scores.csv").read_bytes() == before
+
+
+def left_half(folder: Path) -> Path:
+    """A mask for `picture()` that leaves its left half out, where the spot is."""
+    mask = np.zeros((96, 192, 3), np.uint8)
+    mask[:, :96] = 255
+    write_image(folder / "left.png", mask)
+    return folder / "left.png"
+
+
+def test_ignored_area_hides_what_is_in_it(engine: Path, mvtec_test_folder: Path, tmp_path: Path) -> None:
+    scratch = mvtec_test_folder / "scratch/000.png"
+    assert inspect(engine, scratch, "-o", tmp_path / "all") == 0
+    assert inspect(engine, scratch, "-o", tmp_path / "right", "--ignore", left_half(tmp_path)) == 0
+    assert [rows(tmp_path / name)[0]["anomalous"] for name in ("all", "right")] == ["True", "False"]
+
+
+def test_region_of_interest_is_inspected_alone(engine: Path, mvtec_test_folder: Path, tmp_path: Path) -> None:
+    shape = {"label": "part", "shape_type": "rectangle", "points": [[96, 0], [192, 96]]}
+    (tmp_path / "right.json").write_text(json.dumps({"imageHeight": 96, "imageWidth": 192, "shapes": [shape]}))
+    write_image(mvtec_test_folder / "scratch/000_wide.png", picture(60, size=(96, 200)))
+    results = tmp_path / "results"
+    assert inspect(engine, mvtec_test_folder / "scratch", "-o", results, "--roi", tmp_path / "right.json") == 1
+    found = {row["path"]: row for row in rows(results)}
+    assert found["000.png"]["anomalous"] == "False"
+    assert "drawn on one of 96 x 192" in found["000_wide.png"]["error"]
+
+
+def test_tiles_show_what_a_whole_picture_loses(engine: Path, tmp_path: Path) -> None:
+    large = picture(60, size=(512, 1024))
+    large[100:112, 700:712] = 255
+    write_image(tmp_path / "large.png", large)
+    for name, options in (("whole", []), ("tiles", ["--tile", "64x128"])):
+        assert inspect(engine, tmp_path / "large.png", "-o", tmp_path / name, "--overlays", "all", *options) == 0
+    whole, tiles = (float(rows(tmp_path / name)[0]["score"]) for name in ("whole", "tiles"))
+    assert tiles > whole + 0.1
+    assert overlays(tmp_path / "tiles") == ["large.png.jpg"]
 
 
 def test_restart_removes_the_earlier_run_with_its_overlays(

@@ -77,9 +77,7 @@ def test_wrong_password_is_refused_without_a_word_from_opencv(rtsp_server: Camer
         f"try:\n    open_source({uri!r})\nexcept SourceError as error:\n    print(error)"
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    assert re.fullmatch(
-        r"rtsp://\*\*\*@127.* its host answers but sends no stream; check path, user.*\n", done.stdout
-    )
+    assert re.fullmatch(r"rtsp://\*\*\*@127.* its host answers but sends no stream; check path, user.*\n", done.stdout)
     assert done.stderr == ""
 
 
