@@ -384,7 +384,7 @@ def test_kernels_of_tensorrt_rtx_are_kept_for_the_next_start(machine, caplog):
     with open_engine(machine.plan(version=RTX_VERSION))[0] as backend:
         run_two_in_hand(backend, batches(3))
     assert read == [longer]
-    assert caplog.text == ""
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 @pytest.mark.parametrize("content", [b"", b"damaged"])
