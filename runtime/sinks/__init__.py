@@ -55,7 +55,7 @@ def open_sink(uri: str, *, context: SinkContext) -> FrameSink:
         return Window.from_uri(uri, context=context)
     if "://" in place:
         raise OutputError(f"{uri} has an unknown scheme; {_KNOWN}")
-    if path.is_dir() or not path.suffix:
+    if path.is_dir() or not path.suffix or place.endswith("/"):
         return PictureFolder.from_uri(uri, context=context)
     if path.suffix in CODECS:
         return open_video(uri, context=context)

@@ -53,7 +53,7 @@ def open_source(uri: str, options: SourceOptions = _AS_IS) -> FrameSource:
         return LiveCamera(lambda: Shaped(camera.open(), shaper), name=camera.name)
     if uri.startswith("test://"):
         return _synthetic(uri, options)
-    if "://" in uri:
+    if "://" in uri or not uri:
         raise SourceError(f"{without_credentials(uri)} has an unknown scheme; {_KNOWN}")
     return _recorded(uri, options)
 

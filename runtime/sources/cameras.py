@@ -40,8 +40,8 @@ def find_camera(uri: str, options: SourceOptions) -> CameraPlace | None:
     name = without_credentials(uri)
     scheme, _, rest = uri.partition("://")
     opening: Callable[[], Camera]
-    if uri.isdecimal() or scheme == "v4l2":
-        device = Path(f"/dev/video{uri}") if uri.isdecimal() else Path(rest)
+    if uri.isdecimal() or scheme == "v4l2" or uri.startswith("/dev/video"):
+        device = Path(f"/dev/video{uri}") if uri.isdecimal() else Path(rest or uri)
         name = f"camera {uri}" if uri.isdecimal() else f"camera {device}"
         opening = partial(open_device, device, options, name=name)
     elif uri.startswith("gst:"):

@@ -30,7 +30,7 @@ class VideoFile(FrameSource):
         if not self._capture.isOpened():
             raise SourceError(
                 f"{path} cannot be opened as a video, expected a whole .mp4 or .avi in a codec that OpenCV has; "
-                f"convert it: ffmpeg -i {path.name} -c:v mjpeg {path.stem}.avi"
+                f"convert it: ffmpeg -i {path.name} -c:v mjpeg {path.stem}-converted.avi"
             )
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or None
         self._announced = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -61,7 +61,7 @@ class VideoFile(FrameSource):
         if self._index == 0:
             raise SourceError(
                 f"{self._path} holds no frame that this OpenCV can decode; record it again, or convert it: "
-                f"ffmpeg -i {self._path.name} -c:v mjpeg {self._path.stem}.avi"
+                f"ffmpeg -i {self._path.name} -c:v mjpeg {self._path.stem}-converted.avi"
             )
         if self._index < self._announced:
             logger.warning("%s ended after %d of %d frames", self._path, self._index, self._announced)

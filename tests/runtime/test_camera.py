@@ -9,10 +9,13 @@ import time
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 from runtime.camera import main
-from stlm_edge.imaging import read_image
+from stlm_edge.imaging import read_image, write_image
+
+from .conftest import picture
 
 QUICK = "test://?frames=6&size=64x128"
 
@@ -103,6 +106,101 @@ def test_missing_engine_is_exit_code_1(tmp_path: Path, capfd: pytest.CaptureFixt
 @pytest.mark.parametrize("options", [["--frames", "0"], ["--backend", "tflite"], ["--fsp", "3"]])
 def test_wrong_usage_is_exit_code_2(engine: Path, options: list[str]) -> None:
     assert inspect(engine, QUICK, *options) == 2
+
+
+def shown(engine: Path, source: str | Path, folder: Path, *options: str | Path) -> list[dict[str, object]]:
+    """The events of a run over a source that ends."""
+    events = folder / "events.jsonl"
+    events.unlink(missing_ok=True)
+    assert inspect(engine, source, "--output", events, *options) == 0
+    return events_of(events)
+
+
+@pytest.fixture
+def flickering(tmp_path: Path) -> Path:
+    """A part that is bright in every other picture, at 0.98, else at 0.24."""
+    folder = tmp_path / "flickering"
+    for index in range(6):
+        write_image(folder / f"{index}.png", picture(60, spot=250 if index % 2 else None))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], [False, True, False, True, False, True]),
+        (["--votes", "2/3"], [False, False, False, True, False, True]),
+        (["--votes", "2/4"], [False, False, False, True, True, True]),
+        (["--release", "0.2"], [False, True, True, True, True, True]),
+        (["--votes", "2/4", "--part-gap", "1e-9"], [False] * 6),
+    ],
+)
+def test_votes_release_and_gap_decide_about_the_part(
+    engine: Path, flickering: Path, tmp_path: Path, options: list[str], expected: list[bool]
+) -> None:
+    events = shown(engine, flickering, tmp_path, *options)
+    assert [event["alarm"] for event in events] == expected
+    assert [event["anomalous"] for event in events] == [False, True] * 3
+    assert len({event["part"] for event in events}) == (6 if "--part-gap" in options else 1)
+
+
+@pytest.mark.parametrize("way", ["roi", "ignore"])
+def test_only_the_area_of_interest_is_judged(engine: Path, flickering: Path, tmp_path: Path, way: str) -> None:
+    """The bright spot, at rows 24 to 48 and columns 48 to 72, lies outside."""
+    if way == "roi":
+        shape = {"label": "part", "shape_type": "rectangle", "points": [[96, 0], [192, 96]]}
+        area = tmp_path / "area.json"
+        area.write_text(json.dumps({"imageHeight": 96, "imageWidth": 192, "shapes": [shape]}))
+    else:
+        area = tmp_path / "area.png"
+        mask = np.zeros((96, 192, 3), np.uint8)
+        mask[:, :96] = 255
+        write_image(area, mask)
+    events = shown(engine, flickering, tmp_path, f"--{way}", area)
+    assert not any(event["anomalous"] for event in events)
+
+
+def test_tiles_cover_a_frame_that_is_larger(engine: Path, tmp_path: Path) -> None:
+    """A spot of 4 x 4 pixels, which the resize to the network's 64 x 128 would average away."""
+    image = picture(0, size=(512, 1024))
+    image[300:304, 700:704] = 255
+    write_image(tmp_path / "large" / "0.png", image)
+    (whole,) = shown(engine, tmp_path / "large", tmp_path)
+    (tiled,) = shown(engine, tmp_path / "large", tmp_path, "--tile", "64x128", "--threshold", "0.1")
+    assert float(str(whole["score"])) < 0.3
+    regions = tiled["regions"]
+    assert isinstance(regions, list)
+    left, top, width, height = regions[0]["box"]
+    assert left <= 700 and top <= 300 and left + width >= 704 and top + height >= 304
+    assert regions[0]["peak"] > 0.9
+
+
+def test_frames_have_the_size_and_direction_that_is_asked_for(engine: Path, tmp_path: Path) -> None:
+    options = ["--rotate", "90", "--width", "100", "--height", "200", "--output", tmp_path / "overlays"]
+    assert inspect(engine, "test://?frames=1&size=64x128", *options) == 0
+    (overlay,) = (tmp_path / "overlays").iterdir()
+    rows, columns, _ = read_image(overlay).shape
+    assert columns == 100 and rows > 200
+
+
+def test_rate_plays_a_recording_as_a_live_source(engine: Path, flickering: Path, tmp_path: Path) -> None:
+    start_s = time.monotonic()
+    shown(engine, flickering, tmp_path, "--fps", "10")
+    assert time.monotonic() - start_s >= 0.5
+
+
+@pytest.mark.parametrize(("flag", "expected"), [([], "over-exposed"), (["--no-camera-faults"], None)])
+def test_camera_faults_are_no_verdicts_unless_asked_for(
+    engine: Path, tmp_path: Path, flag: list[str], expected: str | None
+) -> None:
+    for index in range(3):
+        write_image(tmp_path / "white" / f"{index}.png", picture(255))
+    events = shown(engine, tmp_path / "white", tmp_path, "--fps", "20", *flag)
+    frames = [event for event in events if "frame" in event]
+    assert {event.get("fault") for event in frames} == {expected}
+    assert {event["anomalous"] for event in frames} == {None if expected else True}
+    notices = [event["notice"] for event in events if "notice" in event]
+    assert notices == (["camera-fault"] if expected else [])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -47,6 +47,12 @@ def test_option_that_does_not_fit_says_which_do(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_trailing_slash_makes_a_folder_of_any_name(tmp_path: Path) -> None:
+    with sink_for(f"{tmp_path / 'line.1'}/"):
+        pass
+    assert (tmp_path / "line.1").is_dir()
+
+
 def test_outputs_of_which_one_cannot_be_opened_leave_none_open(tmp_path: Path) -> None:
     uris = [str(tmp_path / "events.jsonl"), "mqtt://broker"]
     with pytest.raises(OutputError, match="unknown scheme"):

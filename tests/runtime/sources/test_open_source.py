@@ -23,7 +23,7 @@ HAS_GSTREAMER = cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER)
 
 
 def test_unknown_source_says_what_is_known_and_no_password() -> None:
-    for uri in ("nowhere.mp4", "rtps://adm:s3cret@camera/1", "/no/such/folder", "csi://left", "/no/folder?watch=1"):
+    for uri in ("", "nowhere.mp4", "rtps://adm:s3cret@camera/1", "/no/such/folder", "csi://left", "/no/folder?watch=1"):
         with pytest.raises(SourceError, match=r"known are a camera's index .* v4l2:.* csi:.* rtsp:.* gst:") as caught:
             open_source(uri)
         assert "s3cret" not in str(caught.value)
@@ -42,7 +42,7 @@ def test_file_with_a_question_mark_in_its_name(tmp_path: Path) -> None:
         assert source.read() is None
 
 
-@pytest.mark.parametrize("uri", ["99", "v4l2:///dev/video99"])
+@pytest.mark.parametrize("uri", ["99", "/dev/video99", "v4l2:///dev/video99"])
 def test_camera_that_is_not_there(uri: str) -> None:
     with pytest.raises(SourceError, match=r"cannot be opened: there is no camera at /dev/video99; check its cable"):
         open_source(uri)
