@@ -164,7 +164,7 @@ def test_plan_beside_another_graph_is_refused(engine, plate_data):
 def test_plan_without_its_graph_is_refused(engine, plate_data):
     plan = as_plan(engine)
     engine.with_name("plate.plan.onnx").unlink()
-    with pytest.raises(EngineError, match="TensorRT plan"):
+    with pytest.raises(EngineError, match="was built with TensorRT-RTX"):
         verify(plan, reference=PLATE, data=plate_data)
 
 
