@@ -19,7 +19,7 @@ from runtime.inspection import Fault, FrameLatency, Inspection
 from runtime.notice import GOOD_NEWS, Notice
 from runtime.overlay import draw_overlay, drawn_once
 from runtime.timing import FrameRate
-from stlm_edge.errors import SourceTimeout
+from stlm_edge.errors import ImageError, SourceError, SourceTimeout
 
 if TYPE_CHECKING:
     from runtime.anomaly import Anomaly
@@ -86,13 +86,18 @@ class Line:
         while not is_over or self._in_hand:
             if not is_over and len(self._in_hand) < self._detector.in_hand:
                 left = self._most if limit is None else min(self._most, limit - taken)
-                frames, is_over = self._take(stop, most=left)
+                try:
+                    frames, is_over = self._take(stop, most=left)
+                    if frames:
+                        self._submit(frames)
+                except (SourceError, ImageError):
+                    while self._in_hand:  # these came before and have their verdicts
+                        self._finish(self._in_hand.popleft())
+                    raise
                 taken += len(frames)
                 is_over = is_over or taken == limit
-                if frames:
-                    self._submit(frames)
-                    if len(self._in_hand) < self._detector.in_hand:
-                        continue
+                if frames and len(self._in_hand) < self._detector.in_hand:
+                    continue
             if self._in_hand:
                 self._finish(self._in_hand.popleft())
             is_over = is_over or stop.requested or self._outputs.wants_stop

@@ -22,7 +22,7 @@ from runtime.sources import Frame, FrameSource
 from runtime.summary import RunRecorder, RunSummary
 from runtime.voting import PartVote, VotingRule
 from stlm_edge import EngineRecord, Sidecar
-from stlm_edge.errors import EngineError, SourceTimeout
+from stlm_edge.errors import EngineError, SourceError, SourceTimeout
 from stlm_edge.imaging import Input
 from stlm_edge.spec import ModelSpec
 
@@ -237,6 +237,18 @@ def test_stages_add_up_to_the_time_from_capture_to_verdict() -> None:
         assert stages == pytest.approx(latency.total_ms)
         assert latency.infer_ms == 5
     assert set(summary.latency) == {"capture", "wait", "prepare", "upload", "infer", "download", "decide", "total"}
+
+
+def test_source_that_fails_ends_the_run_after_the_verdicts_on_what_came_before() -> None:
+    kept = Everything()
+
+    class Fails(Script):
+        def poll(self) -> Frame | None:
+            return self.read()
+
+    with pytest.raises(SourceError, match="damaged"):
+        run(Fails([1, 2, 3, SourceError("the video is damaged")]), outputs=kept)
+    assert [inspection.frame.index for inspection in kept.inspections] == [0, 1, 2]
 
 
 def test_network_that_fails_ends_the_run_after_the_verdicts_before_it() -> None:
