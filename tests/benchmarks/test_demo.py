@@ -5,6 +5,8 @@ import json
 import pytest
 
 from benchmarks.demo import main
+from runtime.summary import VERDICT_STAGES, RunSummary, Truth
+from runtime.timing import Percentiles
 
 
 @pytest.fixture
@@ -12,11 +14,31 @@ def folder(tmp_path):
     def write(image_auroc: float):
         scores = {"image_auroc": image_auroc, "pixel_auroc": 0.9, "aupro": 0.8}
         evaluation = {"overall": scores, "kinds": {"chip": scores}, "threshold": 0.25}
-        truth = {"defects_found": 7, "defects_missed": 1, "false_alarms": 2, "good_passed": 30}
-        summary = {"frames": 40, "truth": truth, "latency": {"inspect": {"p50_ms": 8.0, "p95_ms": 12.0}}}
+        truth = Truth(defects_found=7, defects_missed=1, false_alarms=2, good_passed=30)
+        latency = {
+            stage: Percentiles(p50_ms=index + 0.5, p95_ms=index + 0.75, p99_ms=20.0, max_ms=30.0)
+            for index, stage in enumerate(VERDICT_STAGES)
+        }
+        summary = RunSummary(
+            frames=40,
+            anomalies=9,
+            alarms=9,
+            parts=1,
+            faults={},
+            notices={},
+            dropped=0,
+            skipped=0,
+            reconnects=0,
+            output_drops={},
+            output_failures={},
+            duration_s=1.0,
+            frames_per_second=40.0,
+            latency=latency,
+            truth=truth,
+        )
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / "evaluation.json").write_text(json.dumps(evaluation))
-        (tmp_path / "summary.json").write_text(json.dumps(summary))
+        (tmp_path / "summary.json").write_text(summary.to_json())
         return tmp_path
 
     return write
@@ -25,7 +47,15 @@ def folder(tmp_path):
 def test_table_has_what_the_run_amounted_to(folder, capsys):
     assert main([str(folder(0.97))]) == 0
     out = capsys.readouterr().out
-    for words in ("97.0 %", "0.2500", "2 on 32 good frames", "8.0 / 12.0 ms", "evaluation.png", "inspection.mp4"):
+    for words in (
+        "97.0 %",
+        "0.2500",
+        "2 on 32 good frames",
+        "4.5 / 4.8 ms",
+        "7.5 / 7.8 ms",
+        "evaluation.png",
+        "inspection.mp4",
+    ):
         assert words in out
     assert "Not as good" not in out
 
