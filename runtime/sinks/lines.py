@@ -82,7 +82,9 @@ class LineFile(Closing):
         except OutputError:
             self._abandon()
             raise
-        logger.info("%s is set aside at %s, %d old ones are kept", path, format_bytes(rotation.rotate), rotation.keep)
+        logger.info(
+            "%s is set aside when it has %s; %d old ones are kept", path, format_bytes(rotation.rotate), rotation.keep
+        )
 
     def write(self, line: str) -> None:
         """Append one line, given without its line feed. Raises `OutputError`; then nothing of the line is there."""

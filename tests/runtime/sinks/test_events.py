@@ -188,7 +188,7 @@ def test_log_is_set_aside_by_size_and_the_oldest_goes(tmp_path: Path, name: str)
 def test_default_rotation_is_announced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     sink_for(tmp_path / "events.jsonl").close()
-    assert "is set aside at 100MB, 20 old ones are kept" in caplog.text
+    assert "is set aside when it has 100MB; 20 old ones are kept" in caplog.text
 
 
 def test_failed_line_leaves_no_half_of_it_before_the_next_one(small_disk: Callable[[int], Path]) -> None:
