@@ -8,7 +8,7 @@ tensorrt-cu12-bindings, with `pip download --no-deps`, unzip each into a folder,
 
     python tests/export/plan/tensorrt_api/record_bindings.py API 10.3.0=FOLDER 10.13.0=FOLDER 11.4.0=FOLDER
 
-for API `tests/export/plan/tensorrt_api`, what builds, and `tests/runtime/tensorrt_api`, what runs.
+for API `tests/export/plan/tensorrt_api`, what builds, and `tests/runtime/gpu/tensorrt_api`, what runs.
 """
 
 from __future__ import annotations

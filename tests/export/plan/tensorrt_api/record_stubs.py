@@ -5,7 +5,7 @@ The stubs' package wants TensorRT itself, which the tests must do without, so wh
 
     python tests/export/plan/tensorrt_api/record_stubs.py API 10.13.0 FOLDER
 
-for API `tests/export/plan/tensorrt_api`, what builds, and `tests/runtime/tensorrt_api`, what runs.
+for API `tests/export/plan/tensorrt_api`, what builds, and `tests/runtime/gpu/tensorrt_api`, what runs.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from .fake_cuda import FakeGpu
 from .fake_tensorrt import fake_tensorrt
 
 HERE = Path(__file__).parent
-SOURCES = Path(__file__).parents[2] / "runtime" / "backends"
+SOURCES = Path(__file__).parents[3] / "runtime" / "backends"
 
 
 def read(name: str) -> Any:

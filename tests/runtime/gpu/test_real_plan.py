@@ -18,7 +18,7 @@ from stlm_edge.errors import EngineError
 from stlm_edge.gpu import find_gpu
 from stlm_edge.sidecar import Sidecar
 
-from .conftest import SPEC, brightness_graph, picture
+from ..conftest import SPEC, brightness_graph, picture
 
 LEAK_LIMIT_BYTES = 4 << 20
 
