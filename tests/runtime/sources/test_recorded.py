@@ -127,7 +127,7 @@ def test_video_in_a_codec_that_is_missing_says_how_to_convert_it(video: Path) ->
     assert content.count(b"MJPG") >= 1
     video.write_bytes(content.replace(b"MJPG", b"XQZW"))
     with (
-        pytest.raises(SourceError, match=r"ffmpeg -i line\.avi -c:v mjpeg line\.avi"),
+        pytest.raises(SourceError, match=r"ffmpeg -i line\.avi -c:v mjpeg line-converted\.avi"),
         open_source(str(video)) as source,
     ):
         source.read()
