@@ -22,7 +22,7 @@ from export.precision.layer_classes import LayerClass
 from export.publish import publish
 from export.sources import GraphOptions, Pictures, Source, float_source, read_source
 from stlm_edge.errors import ConfigError, OutputError, SpecError
-from stlm_edge.files import sha256, write_bytes
+from stlm_edge.files import require_place, sha256, write_bytes
 from stlm_edge.sidecar import EngineRecord, Gate, Sidecar
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def export_onnx(
         VerificationError: if its answers drift too far; see `publish`.
         StlmError: if source, pictures or place cannot be used.
     """
-    _require_suffix(output, ".onnx")
+    _require_place(output, ".onnx")
     pictures = pictures or Pictures()
     pictures.require_usable()
     read = read_source(source, options)
@@ -95,7 +95,7 @@ def export_engine(
         VerificationError: if its answers drift too far; see `publish`.
         StlmError: if source, settings, pictures or place cannot be used, or TensorRT fails.
     """
-    _require_suffix(output, ".plan")
+    _require_place(output, ".plan")
     settings, pictures = settings or EngineSettings(), pictures or Pictures()
     pictures.require_usable()
     read = read_source(source, options)
@@ -136,7 +136,7 @@ def export_openvino(
     """
     from export.openvino.write import require_possible, write_openvino
 
-    _require_suffix(output, ".xml")
+    _require_place(output, ".xml")
     require_possible(output, precision)
     pictures = pictures or Pictures()
     pictures.require_usable()
@@ -161,9 +161,10 @@ def export_openvino(
     return gate
 
 
-def _require_suffix(output: Path, suffix: str) -> None:
+def _require_place(output: Path, suffix: str) -> None:
     if output.suffix != suffix:
         raise OutputError(f"{output} has the suffix {output.suffix!r}, expected {suffix}; rename the output")
+    require_place(output)
 
 
 def _in_precision(

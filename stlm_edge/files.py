@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -59,6 +60,23 @@ def make_folder(path: Path) -> None:
             pass
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def require_place(path: Path) -> None:
+    """Make sure, before long work, that a file can probably be written at `path`; nothing is made.
+
+    Raises `OutputError` if what there is of its folder is no folder or may not be written to.
+    """
+    folder = path.absolute().parent
+    try:
+        while not folder.exists():
+            folder = folder.parent
+    except OSError as error:  # a folder above may not be looked into
+        raise cannot_write(path, error) from error
+    if not folder.is_dir():
+        raise cannot_write(path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise cannot_write(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:

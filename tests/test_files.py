@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stlm_edge.errors import OutputError
-from stlm_edge.files import make_folder, replacing, sha256, write_bytes, write_text
+from stlm_edge.files import make_folder, replacing, require_place, sha256, write_bytes, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -94,3 +94,19 @@ def test_hash_is_that_of_the_content(tmp_path: Path) -> None:
     data = bytes(range(256)) * 5000
     (tmp_path / "a").write_bytes(data)
     assert sha256(tmp_path / "a") == hashlib.sha256(data).hexdigest()
+
+
+def test_place_that_cannot_be_written_to_is_known_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for path in (tmp_path / "file" / "engine.plan", tmp_path / "file" / "new" / "engine.plan"):
+        with pytest.raises(OutputError, match=r"cannot write .* \(Not a directory\)"):
+            require_place(path)
+    require_place(tmp_path / "new" / "folder" / "engine.plan")
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_folder_that_is_another_users_is_known_before_the_work(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(OutputError, match="Permission denied"):
+        require_place(tmp_path / "engine.plan")
