@@ -39,6 +39,10 @@ class FrameLatency:
     total_ms: float
 
 
+VERDICT_STAGES = tuple(field.name.removesuffix("_ms") for field in dataclasses.fields(FrameLatency))
+"""The stages from the camera to the verdict, `total` last."""
+
+
 @dataclass(frozen=True, eq=False)
 class Inspection:
     """A frame with its verdict, on its way to the outputs.

@@ -10,14 +10,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from runtime.inspection import Inspection
+from runtime.inspection import VERDICT_STAGES, Inspection
 from runtime.notice import Notice
 from runtime.sources import FrameSource
 from runtime.timing import LatencyHistogram, Percentiles
 from stlm_edge.datasets import GOOD
-
-VERDICT_STAGES = ("capture", "wait", "prepare", "upload", "infer", "download", "decide", "total")
-"""The stages of `FrameLatency`, from the camera to the verdict."""
 
 OUTPUT_STAGES = ("draw", "publish")
 """What comes after the verdict, on the threads of the outputs."""

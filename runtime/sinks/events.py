@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any, ClassVar
 
-from runtime.inspection import FrameLatency, Inspection
+from runtime.inspection import VERDICT_STAGES, Inspection
 from runtime.notice import Notice
 from runtime.sinks.base import FrameSink, SinkContext, output_options, utc
 from runtime.sinks.lines import ROTATION_OPTIONS, LineFile, Rotation
-
-LATENCY_STAGES = tuple(field.name.removesuffix("_ms") for field in dataclasses.fields(FrameLatency))
 
 
 def verdict_event(inspection: Inspection, *, engine_sha256: str) -> dict[str, Any]:
@@ -43,7 +40,7 @@ def verdict_event(inspection: Inspection, *, engine_sha256: str) -> dict[str, An
             for region in regions
         ],
         **({} if frame.label is None else {"label": frame.label}),
-        "latency_ms": {stage: round(getattr(inspection.latency, f"{stage}_ms"), 3) for stage in LATENCY_STAGES},
+        "latency_ms": {stage: round(getattr(inspection.latency, f"{stage}_ms"), 3) for stage in VERDICT_STAGES},
         "engine_sha256": engine_sha256,
     }
 

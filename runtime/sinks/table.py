@@ -8,14 +8,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
-from runtime.inspection import Inspection
+from runtime.inspection import VERDICT_STAGES, Inspection
 from runtime.sinks.base import FrameSink, SinkContext, output_options
-from runtime.sinks.events import LATENCY_STAGES, verdict_event
+from runtime.sinks.events import verdict_event
 from runtime.sinks.lines import ROTATION_OPTIONS, LineFile, Rotation
 
 COLUMNS = (
     *("time", "frame", "source", "score", "threshold", "anomalous", "alarm", "part", "fault", "regions", "label"),
-    *(f"{stage}_ms" for stage in LATENCY_STAGES),
+    *(f"{stage}_ms" for stage in VERDICT_STAGES),
     "engine_sha256",
 )
 """As in `verdict_event`; `regions` is their number, and what is not known is empty."""

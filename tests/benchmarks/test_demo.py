@@ -5,7 +5,8 @@ import json
 import pytest
 
 from benchmarks.demo import main
-from runtime.summary import VERDICT_STAGES, RunSummary, Truth
+from runtime.inspection import VERDICT_STAGES
+from runtime.summary import RunSummary, Truth
 from runtime.timing import Percentiles
 
 
