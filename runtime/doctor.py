@@ -60,7 +60,6 @@ def examine(engine: Path | None) -> list[Finding]:
         find_openvino,
         find_pycuda,
         find_tensorrt,
-        find_tensorrt_rtx,
     )
     from runtime.checkup.nvidia import GPU, find_driver, find_jetson
 
@@ -68,8 +67,8 @@ def examine(engine: Path | None) -> list[Finding]:
     gpu = next((finding.found for finding in driver if finding.subject == GPU and finding.state == "ok"), None)
     capability = None if gpu is None else gpu.rpartition(", ")[2]
     checks: list[Check] = [
-        lambda: find_tensorrt(compute_capability=capability),
-        lambda: find_tensorrt_rtx(compute_capability=capability),
+        lambda: find_tensorrt("tensorrt", compute_capability=capability),
+        lambda: find_tensorrt("tensorrt-rtx", compute_capability=capability),
         lambda: find_pycuda(_ROOT),
         find_cuda_bindings,
         find_openvino,
@@ -87,13 +86,13 @@ def examine(engine: Path | None) -> list[Finding]:
 
 def usable_backends(findings: Sequence[Finding]) -> list[str]:
     """The backends that have all they need."""
-    from runtime.checkup.libraries import ONNXRUNTIME, OPENCV, OPENVINO, PYCUDA, TENSORRT, TENSORRT_RTX
+    from runtime.checkup.libraries import ONNXRUNTIME, OPENCV, OPENVINO, PYCUDA
     from runtime.checkup.nvidia import DRIVER, GPU
+    from stlm_edge.plans import TITLES
 
     fit = {finding.subject for finding in findings if finding.state == "ok"}
     needs = {
-        TENSORRT: {DRIVER, GPU, TENSORRT, PYCUDA},
-        TENSORRT_RTX: {DRIVER, GPU, TENSORRT_RTX, PYCUDA},
+        **{title: {DRIVER, GPU, title, PYCUDA} for title in TITLES.values()},
         OPENVINO: {OPENVINO},
         ONNXRUNTIME: {ONNXRUNTIME},
     }

@@ -8,9 +8,10 @@ from pathlib import Path
 from runtime.checkup.finding import Finding
 from runtime.checkup.nvidia import DRIVER_LIBRARY, lacking_for_pycuda, toolkit
 from runtime.checkup.probe import Answer, ask
+from stlm_edge.flavours import INSTALL, MODULES, FlavourName
+from stlm_edge.plans import TITLES
 
-TENSORRT, TENSORRT_RTX, PYCUDA = "TensorRT", "TensorRT-RTX", "pycuda"
-OPENVINO, ONNXRUNTIME, OPENCV = "OpenVINO", "ONNX Runtime", "OpenCV"
+PYCUDA, OPENVINO, ONNXRUNTIME, OPENCV = "pycuda", "OpenVINO", "ONNX Runtime", "OpenCV"
 
 _VERSION = "str(module.__version__)"
 _FLAVOUR = """{
@@ -25,20 +26,23 @@ _FLAVOUR = """{
 _OPENCV = """{"version": str(module.__version__), "build": module.getBuildInformation()}"""
 
 
-def find_tensorrt(*, compute_capability: str | None) -> list[Finding]:
-    """TensorRT, which a Jetson has from JetPack.
+def find_tensorrt(flavour: FlavourName, *, compute_capability: str | None) -> list[Finding]:
+    """One of the two TensorRTs.
 
     Args:
         compute_capability: of the GPU, such as `sm86`; None without one.
     """
-    install = "pip install tensorrt; on a Jetson JetPack has it, for a venv made with --system-site-packages"
-    return [_flavour(TENSORRT, "tensorrt", install=install, compute_capability=compute_capability)]
-
-
-def find_tensorrt_rtx(*, compute_capability: str | None) -> list[Finding]:
-    """TensorRT-RTX; see `find_tensorrt`."""
-    install = "pip install 'stlm-edge[tensorrt-rtx]'; it is for RTX cards, and builds plans for them without one"
-    return [_flavour(TENSORRT_RTX, "tensorrt_rtx", install=install, compute_capability=compute_capability)]
+    subject, module, install = TITLES[flavour], MODULES[flavour], INSTALL[flavour]
+    answer = ask(module, _FLAVOUR)
+    if answer.failure is not None:
+        return [_unusable(subject, answer, install)]
+    version, targets = answer.value["version"], answer.value["targets"]
+    if not answer.value["complete"]:
+        return [Finding(subject, "broken", f"the module {module} has no Runtime", f"install it again: {install}")]
+    if targets and compute_capability is not None and compute_capability not in targets:
+        found = f"{version}, for {', '.join(targets)}; this GPU is {compute_capability}"
+        return [Finding(subject, "broken", found, "use TensorRT on this GPU, or an .onnx engine on the processor")]
+    return [Finding(subject, "ok", version)]
 
 
 def find_pycuda(root: Path) -> list[Finding]:
@@ -134,19 +138,6 @@ def _feature(build: str, name: str) -> str:
         if colon and title == name:
             return value.strip()
     return ""
-
-
-def _flavour(subject: str, module: str, *, install: str, compute_capability: str | None) -> Finding:
-    answer = ask(module, _FLAVOUR)
-    if answer.failure is not None:
-        return _unusable(subject, answer, install)
-    version, targets = answer.value["version"], answer.value["targets"]
-    if not answer.value["complete"]:
-        return Finding(subject, "broken", f"the module {module} has no Runtime", f"install it again: {install}")
-    if targets and compute_capability is not None and compute_capability not in targets:
-        found = f"{version}, for {', '.join(targets)}; this GPU is {compute_capability}"
-        return Finding(subject, "broken", found, "use TensorRT on this GPU, or an .onnx engine on the processor")
-    return Finding(subject, "ok", version)
 
 
 def _finding(subject: str, answer: Answer, *, remedy: str) -> Finding:

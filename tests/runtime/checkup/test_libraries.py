@@ -16,7 +16,6 @@ from runtime.checkup.libraries import (
     find_openvino,
     find_pycuda,
     find_tensorrt,
-    find_tensorrt_rtx,
 )
 from runtime.checkup.probe import ask
 
@@ -81,12 +80,12 @@ def test_library_that_hangs_is_left_behind(install: Package) -> None:
 
 def test_chatty_library_does_not_spoil_the_answer(install: Package) -> None:
     install("tensorrt", TENSORRT + "print('hello', end='')\nimport atexit; atexit.register(print, 'bye')\n")
-    assert only(find_tensorrt(compute_capability=None)).found == "10.3.0"
+    assert only(find_tensorrt("tensorrt", compute_capability=None)).found == "10.3.0"
 
 
 def test_folder_named_like_a_flavour_is_not_taken_for_it(install: Package) -> None:
     install("tensorrt", "__version__ = '10.3.0'")
-    finding = only(find_tensorrt(compute_capability=None))
+    finding = only(find_tensorrt("tensorrt", compute_capability=None))
     assert (finding.state, finding.found) == ("broken", "the module tensorrt has no Runtime")
 
 
@@ -95,7 +94,7 @@ def test_tensorrt_rtx_is_refused_on_a_gpu_that_it_has_no_kernels_for(
     install: Package, capability: str | None, state: str
 ) -> None:
     install("tensorrt_rtx", TENSORRT_RTX)
-    finding = only(find_tensorrt_rtx(compute_capability=capability))
+    finding = only(find_tensorrt("tensorrt-rtx", compute_capability=capability))
     assert finding.state == state
     if state == "broken":
         assert finding.found == "1.7.1, for sm86, sm120; this GPU is sm87"
