@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import struct
 from pathlib import Path
 
 from runtime.checkup.finding import Finding
 from runtime.checkup.probe import ask
+from runtime.devices import ARGUS_SOCKET, gives_pictures
 
 _ANSWER_S = 10.0
-
-_QUERYCAP = 0x80685600
-"""`VIDIOC_QUERYCAP` of linux/videodev2.h: `_IOR('V', 0, struct v4l2_capability)`, a structure of 104 bytes."""
-_CAPABILITY = struct.Struct("16s32s32sIII12x")
-"""driver, card, bus, version, capabilities of the whole, capabilities of this node."""
-_CAPTURES = 0x00000001 | 0x00001000
-"""Video in one plane or several."""
-_HAS_OWN = 0x80000000
-"""The node says what it can do itself; without, the whole device is what is known."""
 
 
 def find_cameras(root: Path) -> list[Finding]:
@@ -40,27 +30,19 @@ def find_csi(root: Path) -> list[Finding]:
     Args:
         root: the folder that has `tmp`.
     """
-    if (root / "tmp/argus_socket").exists():
+    if (root / ARGUS_SOCKET.relative_to("/")).exists():
         return [Finding("CSI cameras", "ok", "nvargus-daemon is running")]
-    remedy = "sudo systemctl restart nvargus-daemon; in a container, mount /tmp/argus_socket"
-    return [Finding("CSI cameras", "missing", "no /tmp/argus_socket, so nvargus-daemon is not running", remedy)]
-
-
-def captures(capability: bytes) -> bool:
-    """Whether a `struct v4l2_capability` is of a node that gives pictures, and not metadata of them."""
-    *_, of_all, of_node = _CAPABILITY.unpack(capability)
-    return bool((of_node if of_all & _HAS_OWN else of_all) & _CAPTURES)
+    remedy = f"sudo systemctl restart nvargus-daemon; in a container, mount {ARGUS_SOCKET}"
+    return [Finding("CSI cameras", "missing", f"no {ARGUS_SOCKET}, so nvargus-daemon is not running", remedy)]
 
 
 def query(device: str) -> bool:
-    """`captures` of a device. Raises `OSError`."""
+    """Whether a device gives pictures. Raises `OSError`."""
     handle = os.open(device, os.O_RDWR | os.O_NONBLOCK)
     try:
-        capability = bytearray(_CAPABILITY.size)
-        fcntl.ioctl(handle, _QUERYCAP, capability)
+        return gives_pictures(handle)
     finally:
         os.close(handle)
-    return captures(bytes(capability))
 
 
 def _camera(device: Path, root: Path) -> Finding:

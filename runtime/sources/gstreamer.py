@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from pathlib import Path
 
 import cv2
 
+from runtime.devices import ARGUS_SOCKET
 from runtime.sources.camera import Camera, silence_opencv
 from runtime.sources.credentials import without_credentials
 from runtime.sources.shape import SourceOptions
@@ -20,15 +20,11 @@ _SINK = "appsink drop=true max-buffers=1 sync=false"
 """Keeps the newest picture and no other, as soon as it is there."""
 
 
-_CAMERA_SERVICE = Path("/tmp/argus_socket")
-"""Where NVIDIA's camera daemon listens; without it the pipeline would wait for ever."""
-
-
 def open_csi(sensor: int, options: SourceOptions, *, name: str) -> Camera:
     """Open a Jetson's camera, turned as asked. Raises `SourceError`."""
-    if not _CAMERA_SERVICE.is_socket():
+    if not ARGUS_SOCKET.is_socket():  # the pipeline would wait for ever
         raise SourceError(
-            f"{name} cannot be opened: NVIDIA's camera service is not there ({_CAMERA_SERVICE}), expected a Jetson; "
+            f"{name} cannot be opened: NVIDIA's camera service is not there ({ARGUS_SOCKET}), expected a Jetson; "
             "start it: sudo systemctl restart nvargus-daemon; a container needs that file too"
         )
     remedy = f"check the camera's ribbon cable, and try: nvgstcapture-1.0 --sensor-id={sensor}"

@@ -10,16 +10,13 @@ from pathlib import Path
 
 import cv2
 
+from runtime.devices import gives_pictures
 from runtime.sources.camera import Camera, silence_opencv
 from runtime.sources.shape import SourceOptions
 from stlm_edge.errors import SourceError
 
-_QUERY_CAPABILITIES = 0x80685600
-"""`VIDIOC_QUERYCAP`, which fills a `v4l2_capability` of 104 bytes."""
 _REQUEST_BUFFERS = 0xC0145608
 """`VIDIOC_REQBUFS` with a `v4l2_requestbuffers` of 20 bytes; a camera in use refuses it."""
-_CAPTURES = 0x1 | 0x1000
-"""`V4L2_CAP_VIDEO_CAPTURE` and its multi-planar kin."""
 
 
 def open_device(device: Path, options: SourceOptions, *, name: str) -> Camera:
@@ -60,10 +57,7 @@ def _problem(device: Path) -> str | None:
     except OSError as error:
         return _about(error, device)
     try:
-        answer = bytearray(104)
-        fcntl.ioctl(handle, _QUERY_CAPABILITIES, answer)
-        of_all, of_this = struct.unpack_from("=II", answer, 84)
-        if not (of_this or of_all) & _CAPTURES:
+        if not gives_pictures(handle):
             return (
                 f"{device} carries no pictures but another part of a camera; try the neighbouring ones: ls /dev/video*"
             )

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import runtime
-from runtime.checkup.cameras import captures, find_cameras, find_csi
+from runtime.checkup.cameras import find_cameras, find_csi
+from runtime.devices import captures
 
 CAPTURE, META, STREAMING, OWN = 0x1, 0x00800000, 0x04000000, 0x80000000
 

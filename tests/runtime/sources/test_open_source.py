@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from runtime.devices import ARGUS_SOCKET
 from runtime.sources import SourceOptions, open_source
 from runtime.sources.gstreamer import csi_pipeline, with_sink
 from runtime.sources.v4l2 import open_device
@@ -131,7 +132,7 @@ def test_pipeline_delivers_frames_of_the_size_asked_for() -> None:
         assert frame.image.shape == (32, 24, 3)
 
 
-@pytest.mark.skipif(Path("/tmp/argus_socket").is_socket(), reason="this is a Jetson")
+@pytest.mark.skipif(ARGUS_SOCKET.is_socket(), reason="this is a Jetson")
 def test_csi_camera_away_from_a_jetson() -> None:
     with pytest.raises(SourceError, match=r"csi://0 cannot be opened: NVIDIA's camera service is not there"):
         open_source("csi://0")
