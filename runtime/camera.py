@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runtime.backends import BACKEND_CHOICES, BackendChoice
+from runtime.backends import BackendChoice
+from runtime.options import READS, detector_options, open_detector
 from stlm_edge.cli import run
 from stlm_edge.files import write_text
 
@@ -24,14 +25,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_READS = click.Path(path_type=Path)
-
 
 @click.command()
 @click.option(
     "--engine",
     required=True,
-    type=_READS,
+    type=READS,
     help="The .plan, .onnx or .xml file; its sidecar lies beside it.",
 )
 @click.option(
@@ -55,13 +54,7 @@ _READS = click.Path(path_type=Path)
     help="display://, a video (.mp4, .avi), events (.jsonl), a table (.csv), or a folder for pictures "
     "(FOLDER?only=anomalies&limit=5GB); may be given several times.",
 )
-@click.option(
-    "--backend", type=click.Choice(BACKEND_CHOICES), default="auto", show_default=True, help="What runs the engine."
-)
-@click.option("--threshold", type=float, help="Takes the place of the engine's own.")
-@click.option("--roi", type=_READS, help="Inspect only this area: a file of LabelMe with polygons or rectangles.")
-@click.option("--ignore", type=_READS, help="Leave this area out: a picture that is white there.")
-@click.option("--tile", metavar="HEIGHTxWIDTH", help="Cut frames into overlapping tiles of this size, in pixels.")
+@detector_options
 @click.option(
     "--votes",
     default="1/1",
@@ -107,8 +100,6 @@ def command(
     summary_file: Path | None,
 ) -> None:
     """Inspect what a source delivers until it ends, --frames is reached, or Ctrl-C; then print a summary."""
-    from runtime.area import read_area
-    from runtime.detector import Detector
     from runtime.drift_monitor import open_drift_monitor
     from runtime.faults import FaultDetector
     from runtime.line import Line
@@ -116,17 +107,14 @@ def command(
     from runtime.sinks import SinkContext, open_outputs
     from runtime.sources import SourceOptions, open_source
     from runtime.summary import RunRecorder
-    from runtime.tiling import parse_tile
     from runtime.voting import PartVote, VotingRule
 
     options = SourceOptions(width=width, height=height, fps=fps, rotate=int(rotate))
     rule = VotingRule.parse(votes, release=release, gap_s=part_gap)
-    area = read_area(roi=roi, ignore=ignore)
-    tile_size = None if tile is None else parse_tile(tile)
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignals())
         detector = stack.enter_context(
-            Detector.open(engine, backend=backend, threshold=threshold, area=area, tile=tile_size)
+            open_detector(engine, backend=backend, threshold=threshold, roi=roi, ignore=ignore, tile=tile)
         )
         vote = PartVote(rule, threshold=detector.threshold.value)
         source = stack.enter_context(open_source(source_uri, options))

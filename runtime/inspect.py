@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runtime.backends import BACKEND_CHOICES, BackendChoice
+from runtime.backends import BackendChoice
+from runtime.options import READS, detector_options, open_detector
 from stlm_edge.cli import INTERRUPTED, run
 
 if TYPE_CHECKING:
@@ -24,14 +25,13 @@ if TYPE_CHECKING:
 
     from runtime.batch.loop import Counts, Overlays
 
-_READS = click.Path(path_type=Path)
 _OVERLAYS = ("all", "anomalies", "none")
 
 
 @click.command()
-@click.argument("engine", type=_READS)
-@click.argument("files", nargs=-1, required=True, type=_READS)
-@click.option("-o", "--output", required=True, type=_READS, help="Folder for scores and overlays.")
+@click.argument("engine", type=READS)
+@click.argument("files", nargs=-1, required=True, type=READS)
+@click.option("-o", "--output", required=True, type=READS, help="Folder for scores and overlays.")
 @click.option(
     "--overlays",
     type=click.Choice(_OVERLAYS),
@@ -39,13 +39,7 @@ _OVERLAYS = ("all", "anomalies", "none")
     show_default=True,
     help="Which pictures are drawn with what was found in them.",
 )
-@click.option("--threshold", type=float, help="Takes the place of the engine's own.")
-@click.option(
-    "--backend", type=click.Choice(BACKEND_CHOICES), default="auto", show_default=True, help="What runs the engine."
-)
-@click.option("--roi", type=_READS, help="Inspect only this area: a file of LabelMe with polygons or rectangles.")
-@click.option("--ignore", type=_READS, help="Leave this area out: a picture that is white there.")
-@click.option("--tile", metavar="HEIGHTxWIDTH", help="Cut pictures into overlapping tiles of this size, in pixels.")
+@detector_options
 @click.option("--restart", is_flag=True, help="Remove the results of an earlier run first, instead of going on.")
 def command(
     engine: Path,
@@ -63,22 +57,18 @@ def command(
 
     The results are OUTPUT/scores.csv and OUTPUT/overlays. The same command goes on where an earlier run was stopped.
     """
-    from runtime.area import read_area
     from runtime.batch.listing import list_pictures
     from runtime.batch.loop import BatchRun
     from runtime.batch.table import OVERLAYS, TABLE, RunSettings, ScoreTable
-    from runtime.detector import Detector
     from runtime.signals import StopSignals
-    from runtime.tiling import parse_tile
     from stlm_edge.errors import ImageError
 
     listing = list_pictures(files, results=output)
-    area = read_area(roi=roi, ignore=ignore)
-    tile_size = None if tile is None else parse_tile(tile)
     with (
         StopSignals() as stop,
-        Detector.open(engine, backend=backend, threshold=threshold, area=area, tile=tile_size) as detector,
+        open_detector(engine, backend=backend, threshold=threshold, roi=roi, ignore=ignore, tile=tile) as detector,
     ):
+        area, tile_size = detector.area, detector.tile
         settings = RunSettings(
             engine_sha256=detector.sidecar.engine.engine_sha256,
             threshold=detector.threshold.value,
