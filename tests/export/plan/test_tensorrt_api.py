@@ -20,6 +20,7 @@ import export.plan.callbacks
 import export.plan.flavour
 import stlm_edge.flavours
 
+from ...api_names import dotted, find
 from .fake_tensorrt import fake_tensorrt
 
 API = Path(__file__).parent / "tensorrt_api"
@@ -52,30 +53,12 @@ CALLS = {
 """How many arguments each function is called with, or is given by TensorRT."""
 
 
-def dotted(*groups: str) -> list[str]:
-    return [
-        f"{owner}.{name}".removeprefix(".")
-        for group in groups
-        for owner, members in NAMES[group].items()
-        for name in members
-    ]
-
-
-def find(module: Any, name: str) -> bool:
-    """Whether `module` has a dotted name."""
-    for part in name.split("."):
-        if not hasattr(module, part):
-            return False
-        module = getattr(module, part)
-    return True
-
-
-@pytest.mark.parametrize("name", dotted("always", "tensorrt-rtx"))
+@pytest.mark.parametrize("name", dotted(NAMES, "always", "tensorrt-rtx"))
 def test_installed_tensorrt_rtx_has_what_is_used(name):
     assert find(tensorrt_rtx, name)
 
 
-@pytest.mark.parametrize("name", dotted("always", "tensorrt"))
+@pytest.mark.parametrize("name", dotted(NAMES, "always", "tensorrt"))
 def test_stubs_declare_what_is_used(name):
     assert name in STUBS
 
@@ -91,7 +74,7 @@ def test_functions_take_the_arguments_they_are_called_with(name, given):
 
 @pytest.mark.parametrize("version", BINDINGS)
 def test_published_bindings_of_every_version_have_what_is_always_used(version):
-    used = {part for name in dotted("always", "tensorrt") for part in name.split(".")}
+    used = {part for name in dotted(NAMES, "always", "tensorrt") for part in name.split(".")}
     assert used - set(BINDINGS[version]) == set()
 
 
@@ -101,7 +84,7 @@ def test_versions_from_jetpack_6_to_the_latest_are_recorded():
 
 @pytest.mark.parametrize("version", BINDINGS)
 def test_what_is_looked_for_first_is_really_missing_in_tensorrt(version):
-    assert {name.split(".")[-1] for name in dotted("tensorrt-rtx")} & set(BINDINGS[version]) == set()
+    assert {name.split(".")[-1] for name in dotted(NAMES, "tensorrt-rtx")} & set(BINDINGS[version]) == set()
 
 
 def test_tensorrt_11_has_lost_the_flags_that_precision_does_not_need():
@@ -127,13 +110,13 @@ def test_every_recorded_name_is_used():
     modules = (export.plan.flavour, export.plan.callbacks, stlm_edge.flavours)
     used = {word for module in modules for word in re.findall(r"\w+", Path(module.__file__).read_text())}
     constructed = {"ERROR", "INFO", "VERBOSE"}  # severities arrive with a message and are passed on
-    assert {name.split(".")[-1] for name in dotted(*NAMES)} - used - constructed == set()
+    assert {name.split(".")[-1] for name in dotted(NAMES, *NAMES)} - used - constructed == set()
 
 
 @pytest.mark.parametrize("version", ["10.3.0", "11.4.0"])
 def test_fake_has_the_recorded_names_and_no_other(version):
     """So whatever the module uses without being recorded fails with the fake."""
-    fake, recorded = fake_tensorrt(version), dotted("always", "tensorrt")
+    fake, recorded = fake_tensorrt(version), dotted(NAMES, "always", "tensorrt")
     assert [name for name in recorded if not find(fake, name)] == []
     for owner in {name.rpartition(".")[0] for name in recorded} - {"", "ILogger.Severity"}:
         kind = getattr(fake, owner)

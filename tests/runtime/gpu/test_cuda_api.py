@@ -18,6 +18,7 @@ from runtime.backends.plan import Plan
 from stlm_edge.errors import EngineError
 from stlm_edge.sidecar import EngineRecord
 
+from ...api_names import dotted, find
 from .fake_cuda import FakeGpu
 from .fake_tensorrt import fake_tensorrt
 
@@ -54,30 +55,12 @@ FOR_TESTS |= {"VALID", "FAILED", "CUDA_ERROR_LAUNCH_FAILED"}
 """What the fakes have in excess."""
 
 
-def dotted(*groups: str) -> list[str]:
-    return [
-        f"{owner}.{name}".removeprefix(".")
-        for group in groups
-        for owner, members in NAMES[group].items()
-        for name in members
-    ]
-
-
-def find(module: Any, name: str) -> bool:
-    """Whether `module` has a dotted name."""
-    for part in name.split("."):
-        if not hasattr(module, part):
-            return False
-        module = getattr(module, part)
-    return True
-
-
-@pytest.mark.parametrize("name", dotted("always", "tensorrt-rtx"))
+@pytest.mark.parametrize("name", dotted(NAMES, "always", "tensorrt-rtx"))
 def test_installed_tensorrt_rtx_has_what_is_used(name):
     assert find(tensorrt_rtx, name)
 
 
-@pytest.mark.parametrize("name", dotted("always"))
+@pytest.mark.parametrize("name", dotted(NAMES, "always"))
 def test_stubs_of_tensorrt_declare_what_is_used(name):
     assert name in STUBS
 
@@ -93,22 +76,22 @@ def test_functions_take_the_arguments_they_are_called_with(name, given):
 
 @pytest.mark.parametrize("version", ["10.3.0", "10.13.0", "11.4.0"])
 def test_published_bindings_of_every_version_have_what_is_used(version):
-    used = {part for name in dotted("always") for part in name.split(".")}
+    used = {part for name in dotted(NAMES, "always") for part in name.split(".")}
     assert used - set(BINDINGS[version]) == set()
 
 
 @pytest.mark.parametrize("name", ["CudaGraphStrategy", "get_engine_validity"])
 def test_what_tells_tensorrt_rtx_is_in_no_version_of_tensorrt(name):
-    assert name in {each.split(".")[-1] for each in dotted("tensorrt-rtx")}
+    assert name in {each.split(".")[-1] for each in dotted(NAMES, "tensorrt-rtx")}
     assert all(name not in names for names in BINDINGS.values())
 
 
-@pytest.mark.parametrize("name", dotted("pycuda"))
+@pytest.mark.parametrize("name", dotted(NAMES, "pycuda"))
 def test_source_of_pycuda_declares_what_is_used(name):
     assert name in PYCUDA["declarations"]
 
 
-@pytest.mark.parametrize("name", dotted("cuda-bindings"))
+@pytest.mark.parametrize("name", dotted(NAMES, "cuda-bindings"))
 def test_installed_cuda_bindings_have_what_is_used(name):
     assert find(pytest.importorskip("cuda.bindings.driver"), name)
 
@@ -138,7 +121,7 @@ def test_every_recorded_name_is_used():
     types = {"DataType", "DeviceAllocation", "ICudaEngine", "IExecutionContext", "IRuntimeConfig"}
     by_attribute = {"PagelockedHostAllocation", "__int__"}
     used = set(re.findall(r"\w+", text))
-    assert {name.split(".")[-1] for name in dotted(*NAMES)} - used - subclasses - types - by_attribute == set()
+    assert {name.split(".")[-1] for name in dotted(NAMES, *NAMES)} - used - subclasses - types - by_attribute == set()
 
 
 @pytest.mark.parametrize(
@@ -153,7 +136,7 @@ def test_every_recorded_name_is_used():
 )
 def test_fakes_have_the_recorded_names_and_no_other(groups, fake):
     """So whatever is used without being recorded fails with the fake."""
-    recorded = dotted(*groups)
+    recorded = dotted(NAMES, *groups)
     assert [name for name in recorded if not find(fake, name)] == []
     public = {name for name in vars(fake) if not name.startswith("_")} - {"is_broken"}
     assert public == {name for name in recorded if "." not in name}
