@@ -18,7 +18,7 @@ import click
 from runtime.backends import BackendChoice
 from runtime.options import READS, detector_options, open_detector
 from stlm_edge.cli import run
-from stlm_edge.files import write_text
+from stlm_edge.files import require_place, write_text
 
 if TYPE_CHECKING:
     from runtime.summary import RunSummary
@@ -109,6 +109,8 @@ def command(
     from runtime.summary import RunRecorder
     from runtime.voting import PartVote, VotingRule
 
+    if summary_file is not None:
+        require_place(summary_file)
     options = SourceOptions(width=width, height=height, fps=fps, rotate=int(rotate))
     rule = VotingRule.parse(votes, release=release, gap_s=part_gap)
     with ExitStack() as stack:

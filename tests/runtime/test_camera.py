@@ -98,6 +98,16 @@ def test_what_cannot_be_opened_is_one_line_and_exit_code_1(
     assert message in capfd.readouterr().err.splitlines()[-1]
 
 
+def test_place_for_the_summary_is_tried_before_the_run(
+    engine: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    events = tmp_path / "events.jsonl"
+    assert inspect(engine, QUICK, "--output", events, "--summary", tmp_path / "file" / "summary.json") == 1
+    assert "Not a directory" in capfd.readouterr().err.splitlines()[-1]
+    assert not events.exists()
+
+
 def test_missing_engine_is_exit_code_1(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert inspect(tmp_path / "none.onnx", QUICK) == 1
     assert "is not a file" in capfd.readouterr().err
