@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from typing import cast
 import numpy as np
 
 from benchmarks.loop_parts import FreeSource, pictures_of, run_line, timeless_detector
+from benchmarks.memory import resident_mb
 from runtime.backends import BackendChoice, open_engine
 from runtime.detector import Detector
 from stlm_edge.errors import EngineError
@@ -134,9 +134,3 @@ def first_verdict_s(engine: Path, *, backend: str, frame_size: Size) -> tuple[fl
     captured_s = datetime.fromisoformat(event["time"]).timestamp()
     latency_ms = event["latency_ms"]
     return captured_s + latency_ms["total"] / 1e3 - start_s, latency_ms["infer"] / 1e3
-
-
-def resident_mb() -> float:
-    """The resident set of this process in MB of 10^6 bytes."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6

@@ -17,7 +17,7 @@ OUR_LOGGERS = ("__main__", "stlm_edge", "train", "export", "runtime", "benchmark
 
 
 def run(command: click.Command, argv: Sequence[str] | None) -> int:
-    """Run a click command as a program and return its exit code.
+    """Run a click command as a program and return its exit code; the context's object is the arguments as given.
 
     0 done, 1 a `StlmError` printed as one line, 2 wrong usage, 130 interrupted.
     """
@@ -25,7 +25,8 @@ def run(command: click.Command, argv: Sequence[str] | None) -> int:
     for name in OUR_LOGGERS:  # libraries tell a user of these programs nothing below a warning
         logging.getLogger(name).setLevel(logging.INFO)
     try:
-        result = command.main(args=None if argv is None else list(argv), standalone_mode=False)
+        arguments = list(sys.argv[1:] if argv is None else argv)
+        result = command.main(args=arguments, standalone_mode=False, obj=tuple(arguments))
     except click.ClickException as error:
         error.show()
         return error.exit_code

@@ -1,0 +1,212 @@
+"""What a benchmark writes down: figures with the command, device, versions and commit that they came from.
+
+Every benchmark's JSON has the same frame, so that `benchmarks.compare` compares any two of a kind, and
+`benchmarks.report` and the README say where a figure is from. `measures` are what is compared, one number for each turn
+of the benchmark; `details` are whatever else its tables and plots need.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal, get_args
+
+import click
+
+from benchmarks.environment import Device, device, versions
+from stlm_edge.errors import DataError, SpecError
+from stlm_edge.files import require_place, write_text
+from stlm_edge.records import as_object, build
+from stlm_edge.revision import git_state
+
+SCHEMA_VERSION = 1
+
+Better = Literal["lower", "higher"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A figure, once for each turn of the benchmark.
+
+    Attributes:
+        unit: `ms`, `MB` (10⁶ bytes), `frames/s`, `%`, `kernels`, …
+        better: which way is progress.
+        values: at least one, finite; in the order of the turns, so that those of one turn belong together.
+        is_exact: the same in every run on any machine, so that any change is real.
+    """
+
+    unit: str
+    better: Better
+    values: tuple[float, ...]
+    is_exact: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.values or not all(math.isfinite(value) for value in self.values):
+            raise SpecError(f"a measure has the values {self.values}, expected at least one and finite ones only")
+        if self.better not in get_args(Better):
+            raise SpecError(f"a measure is better {self.better!r}, expected lower or higher")
+
+    @property
+    def median(self) -> float:
+        return median(self.values)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A benchmark's JSON.
+
+    Attributes:
+        benchmark: the module's name, such as `latency`.
+        command: as it was typed.
+        date: of its end, ISO 8601, UTC.
+        git: commit, and whether files differed from it; None where it is not run from a repository.
+        is_complete: False if it was interrupted or failed: then figures are missing.
+        measures: by name; names within one benchmark are stable, so that two records can be compared.
+        details: JSON values of the benchmark's own.
+    """
+
+    benchmark: str
+    command: str
+    date: str
+    device: Device
+    versions: dict[str, str]
+    git: dict[str, Any] | None
+    is_complete: bool
+    measures: dict[str, Measure]
+    details: dict[str, Any]
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def commit(self) -> str:
+        """Short, with a + if files differed from it."""
+        if self.git is None:
+            return "no commit"
+        return str(self.git["commit"])[:7] + ("+" if self.git["changed"] else "")
+
+
+@dataclass
+class Recorder:
+    """What a running benchmark fills in; see `recording`."""
+
+    benchmark: str
+    command: str
+    path: Path | None
+    measures: dict[str, Measure] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def measure(self, name: str, values: list[float], *, unit: str, better: Better, is_exact: bool = False) -> None:
+        """Raises `SpecError` if there is no value, or one is not finite."""
+        self.measures[name] = Measure(unit, better, tuple(values), is_exact)
+
+    def record(self, *, is_complete: bool) -> Record:
+        return Record(
+            benchmark=self.benchmark,
+            command=self.command,
+            date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            device=device(),
+            versions=versions(),
+            git=git_state(),
+            is_complete=is_complete,
+            measures=dict(self.measures),
+            details=dict(self.details),
+        )
+
+    def save(self, *, is_complete: bool = False) -> None:
+        """Write what there is so far, atomically; a kill loses only what came after. Raises `OutputError`."""
+        if self.path is not None:
+            write(self.path, self.record(is_complete=is_complete))
+
+
+@contextmanager
+def recording(benchmark: str, path: Path | None) -> Iterator[Recorder]:
+    """Record a benchmark, to `path` if it is given.
+
+    When the block ends the record is complete. If it is left by an error or Ctrl-C, what there is is written and marked
+    as incomplete, unless there is nothing yet.
+
+    Raises:
+        OutputError: before the work, if nothing can be written at `path`.
+    """
+    if path is not None:
+        require_place(path)
+    recorder = Recorder(benchmark, command_line(benchmark), path)
+    try:
+        yield recorder
+    except BaseException:
+        if recorder.measures or recorder.details:
+            recorder.save(is_complete=False)
+            if path is not None:
+                click.echo(f"{path} holds a part of the figures, marked as incomplete", err=True)
+        raise
+    recorder.save(is_complete=True)
+
+
+def command_line(benchmark: str) -> str:
+    """The running benchmark's command, as it was typed."""
+    context = click.get_current_context(silent=True)
+    arguments = context.find_object(tuple) if context is not None else None
+    return shlex.join(["python", "-m", f"benchmarks.{benchmark}", *(arguments or ())])
+
+
+def write(path: Path, record: Record) -> None:
+    """Write a record as JSON, atomically. Raises `OutputError`."""
+    write_text(path, json.dumps(asdict(record), indent=1) + "\n")
+
+
+def read(path: Path) -> Record:
+    """A record that a benchmark wrote.
+
+    Raises:
+        DataError: if the file is missing, damaged, of another schema, or no record.
+    """
+    again = "measure again with this version of stlm-edge, or name another file"
+    try:
+        content = as_object(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; expected the JSON of a benchmark (its --json)") from None
+    except (OSError, ValueError, SpecError) as error:  # a UnicodeDecodeError or JSONDecodeError is a ValueError
+        raise DataError(f"{path} cannot be read as JSON ({' '.join(str(error).split())}); {again}") from None
+    if content.get("schema_version") != SCHEMA_VERSION or "benchmark" not in content:
+        found = (
+            f"schema version {content['schema_version']}" if "schema_version" in content else "no benchmark's record"
+        )
+        raise DataError(f"{path} holds {found}, expected schema version {SCHEMA_VERSION} of a benchmark; {again}")
+    try:
+        measures = {
+            name: build(Measure, as_object(entry)) for name, entry in as_object(content.pop("measures", None)).items()
+        }
+        details, installed = as_object(content.pop("details", None)), as_object(content.pop("versions", None))
+        git = content.pop("git", None)
+        record = build(_Frame, content)
+    except SpecError as error:
+        raise DataError(f"{path} is damaged ({str(error).split(';')[0]}); {again}") from None
+    return Record(
+        benchmark=record.benchmark,
+        command=record.command,
+        date=record.date,
+        device=record.device,
+        versions=installed,
+        git=git,
+        is_complete=record.is_complete,
+        measures=measures,
+        details=details,
+    )
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A record without its dictionaries, for `build`."""
+
+    benchmark: str
+    command: str
+    date: str
+    device: Device
+    is_complete: bool
+    schema_version: int
