@@ -85,7 +85,7 @@ def kernel_table(log: Iterable[str], model: onnx.ModelProto) -> KernelTable:
     for index, kernel in enumerate(kernels):
         products = [name for name in kernel.nodes if computing.get(name) == index]
         # A product says best where a kernel belongs that takes a bit of its neighbours along.
-        stage, stream = _place(products or kernel.nodes)
+        stage, stream = place(products or kernel.nodes)
         placed.append(
             dataclasses.replace(
                 kernel,
@@ -186,8 +186,8 @@ def _rank(kernel: Kernel) -> tuple[bool, int]:
     return multiplies, sum(tensor.bytes for tensor in kernel.constants)
 
 
-def _place(nodes: Sequence[str]) -> tuple[str, str | None]:
-    """Stage and stream of a kernel that computes `nodes`: those of most, of equals the later one."""
+def place(nodes: Sequence[str]) -> tuple[str, str | None]:
+    """Stage and stream, if there is one, of a kernel that computes `nodes`: those of most, of equals the later one."""
     found = [stage for name in nodes for pattern, stage in _STAGE_OF if pattern.match(name)]
     stages = Counter(found)
     streams = {match[1] for name in nodes if (match := _STREAM.match(name))}
