@@ -11,7 +11,6 @@ and taken off.
 
 from __future__ import annotations
 
-import json
 import logging
 import multiprocessing
 import statistics
@@ -22,7 +21,7 @@ from typing import Any, TypeVar
 
 import click
 
-from benchmarks.environment import machine
+from benchmarks.record import Better, Recorder, recording
 from runtime.backends import BACKEND_CHOICES, BackendChoice, vouched
 from stlm_edge.cli import run
 
@@ -59,33 +58,38 @@ def command(
     json_path: Path | None,
 ) -> None:
     """Measure the loop of the camera line, alone and around ENGINE."""
-    from stlm_edge.files import write_text
-    from stlm_edge.revision import git_state
-
     logging.getLogger("runtime").setLevel(logging.WARNING)  # it would tell the same of each turn
     if engine is not None:
         vouched(engine)  # before minutes are spent on what needs none
-    figures: dict[str, Any] = {
-        "loop": _loop(input_size=input_size, frames=frames, turns=turns),
-        "host": _host(frame_size=frame_size, input_size=input_size, frames=frames, turns=turns),
-        "memory": _growth(memory_frames),
-    }
-    if engine is not None:
-        figures |= _around(engine, backend, frame_size=frame_size, frames=engine_frames, turns=turns)
+    with recording("loop", json_path) as recorder:
+        figures = recorder.details
+        loop = _loop(input_size=input_size, frames=frames, turns=turns)
+        figures |= {"frame_size": list(frame_size), "input_size": list(input_size), "frames": frames, "turns": turns}
+        figures["loop"] = loop
+        figures["host"] = _host(frame_size=frame_size, input_size=input_size, frames=frames, turns=turns)
+        figures["memory"] = _growth(memory_frames)
+        if engine is not None:
+            figures |= _around(engine, backend, frame_size=frame_size, frames=engine_frames, turns=turns)
+        _record(recorder)
     for line in _lines(figures):
         click.echo(line)
-    if json_path is not None:
-        record = {
-            "command": "python -m benchmarks.loop",
-            "machine": machine(),
-            "git": git_state(),
-            "frame_size": frame_size,
-            "input_size": input_size,
-            "frames": frames,
-            "turns": turns,
-            **figures,
-        }
-        write_text(json_path, json.dumps(record, indent=2) + "\n")
+
+
+def _record(recorder: Recorder) -> None:
+    """The figures that two commits are compared by."""
+    figures = recorder.details
+
+    def measure(name: str, values: Sequence[float], unit: str, better: Better) -> None:
+        recorder.measure(name, list(values), unit=unit, better=better)
+
+    measure("loop throughput", figures["loop"]["frames_per_s"]["turns"], "frames/s", "higher")
+    measure("host p50", figures["host"]["p50_ms"]["turns"], "ms", "lower")
+    measure("host p95", figures["host"]["p95_ms"]["turns"], "ms", "lower")
+    measure("memory", [figures["memory"]["resident_mb"][-1]], "MB", "lower")
+    if "engine" in figures:
+        measure("loop's share of the engine's throughput", figures["engine"]["ratio"]["turns"], "×", "higher")
+        measure("memory besides the engine", [figures["engine_memory"]["besides_engine_mb"]], "MB", "lower")
+        measure("start besides the engine", figures["start"]["besides_s"]["turns"], "s", "lower")
 
 
 def _loop(*, input_size: tuple[int, int], frames: int, turns: int) -> dict[str, Any]:
