@@ -1,0 +1,22 @@
+"""Which tables there are, by the names that README's markers and the report use."""
+
+from __future__ import annotations
+
+from benchmarks.reporting import quality, speed
+from benchmarks.reporting.tables import Kind
+
+KINDS: dict[str, Kind] = {
+    "latency": speed.LATENCY,
+    "latency-stages": speed.LATENCY_STAGES,
+    "accuracy": quality.ACCURACY,
+    "pareto": quality.PARETO,
+    "alternatives": quality.ALTERNATIVES,
+    "stages": speed.STAGES,
+    "loop": speed.LOOP,
+    "training": speed.TRAINING,
+    "loader": speed.LOADER,
+    "gabor_knn": quality.BAR,
+    "demo": quality.DEMO,
+    "measures": speed.MEASURES,
+}
+"""In the report's order; `measures` takes the records of any benchmark."""
