@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any
 
-from benchmarks import paper
 from benchmarks.record import Record
 from benchmarks.reporting.plots import Bar, Point, bars, distributions, scatter
-from benchmarks.reporting.sources import Source
 from benchmarks.reporting.tables import figure, size
-
-RADIUS = 1.9
-"""Of a circle for a million parameters; areas are as the parameters."""
 
 
 @dataclass(frozen=True)
@@ -26,118 +18,6 @@ class Figure:
     svg: str
     caption: str
     keys: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """A method that was measured here, for figure 1."""
-
-    name: str
-    is_stlm: bool
-    p50_ms: float
-    pixel_auroc: float
-    parameters: int | None
-
-
-def figure_1(sources: Sequence[Source]) -> list[tuple[Figure, list[Source]]]:
-    """Figure 1 of the paper, and the same for each device and data set of our own; with the records of each."""
-    panels = [(_paper_panel(), list[Source]())]
-    found = sorted(_measured(sources), key=lambda entry: entry[0])
-    for (device, data), entries in groupby(found, key=lambda entry: entry[0]):
-        listed = list(entries)
-        points = [_measured_point(method) for _, methods, _ in listed for method in methods]
-        used = [source for _, _, many in listed for source in many]
-        title = f"Measured here: {data}"
-        drawn = scatter(points, title=title, x_label="ms a picture (p50)", y_label="pixel AUROC, %")
-        keys = [("ours", "STLM")] + [("others", "other methods")] * any(point.css == "others" for point in points)
-        hollow = " Hollow: the number of parameters is not recorded." if any("hollow" in p.css for p in points) else ""
-        panels.append((Figure(title, drawn, f"{device}. Scales are this panel's own.{hollow}", tuple(keys)), used))
-    return panels
-
-
-def _paper_panel() -> Figure:
-    points = [
-        Point(
-            method.inference_ms,
-            method.mvtec.pixel_auroc,
-            method.name,
-            "paper-own" if method.name == "STLM" else "paper",
-            f"{method.name}: {method.mvtec.pixel_auroc} % in {method.inference_ms} ms, {method.parameters_m} M",
-            RADIUS * math.sqrt(method.parameters_m),
-        )
-        for method in paper.METHODS
-        if method.inference_ms is not None and method.mvtec.pixel_auroc is not None
-    ]
-    title = "The paper's figure 1: MVTec AD"
-    drawn = scatter(points, title=title, x_label="ms a picture", y_label="pixel AUROC, %")
-    caption = f"{paper.GPU}, as printed in table 1 of {paper.SOURCE}; nothing of it was measured here."
-    return Figure(title, drawn, caption, (("paper-own", "STLM"), ("paper", "other methods")))
-
-
-def _measured_point(method: _Measured) -> Point:
-    known = method.parameters is not None
-    radius = RADIUS * math.sqrt(method.parameters / 1e6) if method.parameters is not None else 6.0
-    size_of = (
-        f"{method.parameters / 1e6:.1f} M parameters" if method.parameters is not None else "parameters not recorded"
-    )
-    return Point(
-        method.p50_ms,
-        100 * method.pixel_auroc,
-        method.name,
-        ("ours" if method.is_stlm else "others") + ("" if known else " hollow"),
-        f"{method.name}: {100 * method.pixel_auroc:.1f} % in {figure(method.p50_ms)} ms, {size_of}",
-        radius,
-    )
-
-
-def _measured(sources: Sequence[Source]) -> list[tuple[tuple[str, str], list[_Measured], list[Source]]]:
-    """(device, data), methods and records of whatever has accuracy and time."""
-    found = []
-    for source in sources:
-        details, device = source.record.details, str(source.record.device)
-        entries: list[dict[str, Any]] = []
-        if source.record.benchmark == "alternatives":
-            entries = details.get("methods", [])
-        elif source.record.benchmark == "pareto":
-            entries = [entry for entry in details.get("points", []) if entry["on_frontier"]]
-        methods = [
-            _Measured(
-                entry["name"],
-                entry.get("library") != "anomalib",
-                entry["p50_ms"],
-                entry["pixel_auroc"],
-                entry.get("parameters"),
-            )
-            for entry in entries
-            if entry.get("p50_ms") and entry.get("pixel_auroc") is not None
-        ]
-        if methods:
-            found.append(((device, details["data"]), methods, [source]))
-    return found + _joined(sources)
-
-
-def _joined(sources: Sequence[Source]) -> list[tuple[tuple[str, str], list[_Measured], list[Source]]]:
-    """Engines whose accuracy one record has and whose latency another one of the same device."""
-    found = []
-    for accuracy in (source for source in sources if source.record.benchmark == "accuracy"):
-        device = str(accuracy.record.device)
-        for latency in (source for source in sources if source.record.benchmark == "latency"):
-            if str(latency.record.device) != device:
-                continue
-            timed = {
-                (entry["name"], entry["precision"], tuple(latency.record.details["input_size"])): entry
-                for entry in latency.record.details.get("contenders", [])
-            }
-            methods = []
-            for engine in accuracy.record.details.get("engines", []):
-                key = (engine["name"], engine["precision"], tuple(engine["input_size"]))
-                if key in timed and engine["pixel_auroc"] is not None:
-                    entry = timed[key]
-                    p50_ms = entry["stages"]["total"]["p50_ms"]
-                    methods.append(_Measured(engine["name"], True, p50_ms, engine["pixel_auroc"], entry["parameters"]))
-            if methods:
-                found.append(((device, accuracy.record.details["data"]), methods, [accuracy, latency]))
-    return found
 
 
 def _latency(record: Record) -> list[Figure]:

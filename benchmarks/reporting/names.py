@@ -8,6 +8,7 @@ from benchmarks.reporting.tables import Kind
 KINDS: dict[str, Kind] = {
     "latency": speed.LATENCY,
     "latency-stages": speed.LATENCY_STAGES,
+    "latency-estimates": speed.ESTIMATES,
     "accuracy": quality.ACCURACY,
     "pareto": quality.PARETO,
     "alternatives": quality.ALTERNATIVES,
@@ -20,3 +21,6 @@ KINDS: dict[str, Kind] = {
     "measures": speed.MEASURES,
 }
 """In the report's order; `measures` takes the records of any benchmark."""
+
+BESIDE = {"latency": ("latency-stages", "latency-estimates")}
+"""Tables that the report shows below another one of the same record."""

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from html import escape
 
 from benchmarks.paper import GPU, SOURCE
-from benchmarks.reporting.figures import FIGURES, Figure, figure_1
-from benchmarks.reporting.names import KINDS
+from benchmarks.reporting import figure_1
+from benchmarks.reporting.figures import FIGURES, Figure
+from benchmarks.reporting.names import BESIDE, KINDS
 from benchmarks.reporting.quality import PAPER_HEADS, paper_rows
-from benchmarks.reporting.sources import INCOMPLETE, Source, identifier
+from benchmarks.reporting.sources import INCOMPLETE, Source, identifier, made_of
 from benchmarks.reporting.style import STYLE
 from benchmarks.reporting.tables import NOTHING, Kind, Row, Table, make_table, to_markdown
 from stlm_edge.errors import DataError
@@ -21,7 +22,6 @@ _WORDS = (
     "the commit. Milliseconds of different devices are not comparable, and those of different runs hardly: read the "
     "ratios within one run first."
 )
-_FAILED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 @dataclass
@@ -66,17 +66,17 @@ def _sections(sources: Sequence[Source]) -> list[_Section]:
     paper = Table(
         "The paper's tables 1 to 3", PAPER_HEADS, tuple(paper_rows()), (f"Averages in %, on an {GPU}: {SOURCE}.",)
     )
-    sections = [_Section("Accuracy against time", [], [paper], figure_1(sources))]
+    sections = [_Section("Accuracy against time", [], [paper], figure_1.panels(sources))]
     shown: set[int] = set()
     for name, kind in KINDS.items():
         of_kind = [source for source in sources if source.record.benchmark == kind.benchmark]
-        if not of_kind or name == "latency-stages":
+        if not of_kind or any(name in beside for beside in BESIDE.values()):
             continue
         shown |= {id(source) for source in of_kind}
         if kind.benchmark in _TOGETHER:
             sections.append(_Section(kind.title, of_kind, [_table(kind, of_kind)]))
         else:  # a table for each run: times of different runs are not comparable
-            sections += [_one(kind, source, of_kind) for source in of_kind]
+            sections += [_one(name, source, of_kind) for source in of_kind]
     rest = [source for source in sources if id(source) not in shown]
     return sections + [
         _Section(f"{s.record.benchmark} ({s.path.name})", [s], [_table(KINDS["measures"], [s])]) for s in rest
@@ -87,21 +87,13 @@ _TOGETHER = ("training", "loader")
 """Benchmarks whose rows are ratios within a run, so that rows of several runs make one table."""
 
 
-def _one(kind: Kind, source: Source, of_kind: Sequence[Source]) -> _Section:
+def _one(name: str, source: Source, of_kind: Sequence[Source]) -> _Section:
+    kind = KINDS[name]
     title = kind.title if len(of_kind) == 1 else f"{kind.title} ({source.path.name})"
     section = _Section(title, [source], [_table(kind, [source])])
-    if kind.benchmark == "latency":
-        section.tables.append(_table(KINDS["latency-stages"], [source]))
+    section.tables += [_table(KINDS[other], [source]) for other in BESIDE.get(name, ())]
     if kind.benchmark in FIGURES:
-        try:
-            drawn = FIGURES[kind.benchmark](source.record)
-        except _FAILED as error:
-            if source.record.is_complete:
-                raise DataError(
-                    f"{source.path} lacks what a figure of benchmarks.{kind.benchmark} shows "
-                    f"({type(error).__name__}: {error}); measure again with this version of stlm-edge"
-                ) from None
-            drawn = []  # its section is marked
+        drawn = made_of(source, FIGURES[kind.benchmark])
         section.figures = [(figure, [source]) for figure in drawn]
     return section
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import product
+from itertools import pairwise, product
 from statistics import quantiles
 
 from benchmarks.reporting.axes import (
@@ -87,7 +87,7 @@ def scatter(
     parts += [polyline([(x(a), y(b)) for a, b in places], css=css) for css, places in lines]
     for point in sorted(points, key=lambda point: -point.radius):  # small ones upon large ones
         parts.append(_mark(point, x(point.x), y(point.y)))
-    parts += _labels(points, x, y)
+    parts += _labels(points, [[(x(a), y(b)) for a, b in places] for _, places in lines], x, y)
     said = "; ".join(point.hint for point in points)
     return svg(parts, height=height, title=title, description=said)
 
@@ -101,9 +101,10 @@ def _mark(point: Point, x: float, y: float) -> str:
     return f'<circle class="dot {point.css}" cx="{x:.1f}" cy="{y:.1f}" r="{point.radius:.1f}">{hint}</circle>'
 
 
-def _labels(points: Sequence[Point], x: Scale, y: Scale) -> list[str]:
-    """Each label where it covers the least of marks and of other labels; a thin line leads to it if it is far."""
+def _labels(points: Sequence[Point], lines: Sequence[Sequence[tuple[float, float]]], x: Scale, y: Scale) -> list[str]:
+    """Each label where it covers the least of marks, lines and other labels; a thin line leads to it if it is far."""
     marks = [_around(x(p.x), y(p.y), p.radius) for p in points]
+    marks += [_around(*place, 4.0) for places in lines for place in _along(places)]
     taken: list[Box] = []
     parts = []
     for point in sorted(points, key=lambda point: -point.radius):
@@ -125,6 +126,15 @@ def _labels(points: Sequence[Point], x: Scale, y: Scale) -> list[str]:
             parts.append(line(x(point.x), y(point.y), middle, base, css="lead"))
         parts.append(text(middle, base + 5, point.label, css="name", anchor="middle"))
     return parts
+
+
+def _along(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Places on a line, near to each other."""
+    found = []
+    for (x1, y1), (x2, y2) in pairwise(places):
+        count = max(int(math.hypot(x2 - x1, y2 - y1) / 6), 1)
+        found += [(x1 + (x2 - x1) * i / count, y1 + (y2 - y1) * i / count) for i in range(count + 1)]
+    return found
 
 
 def _around(x: float, y: float, radius: float) -> Box:

@@ -71,7 +71,7 @@ def _alternatives(record: Record) -> list[Row]:
     return [
         (
             entry["name"],
-            f"{words(entry['backbone'])} ({entry['pretrained'] or 'not pretrained'})",
+            NOTHING if entry["backbone"] is None else f"{entry['backbone']}, {entry['pretrained'] or 'random weights'}",
             size(entry["input_size"]),
             NOTHING if entry["parameters"] is None else f"{entry['parameters'] / 1e6:.1f}",
             figure(entry["train_minutes"]),
@@ -83,7 +83,11 @@ def _alternatives(record: Record) -> list[Row]:
 
 
 def _alternatives_notes(record: Record) -> list[str]:
-    said = [f"{entry['name']}: {entry['note'].rstrip('.')}." for entry in record.details["methods"] if entry["note"]]
+    notes: dict[str, list[str]] = {}
+    for entry in record.details["methods"]:
+        if entry["note"]:
+            notes.setdefault(entry["note"].rstrip("."), []).append(entry["name"])
+    said = [f"{', '.join(names)}: {note}." for note, names in notes.items()]
     return [f"On {record.details['data']}; areas in %, at the pictures' own resolution.", *said]
 
 
@@ -158,7 +162,7 @@ def paper_rows() -> list[Row]:
             method.name,
             data,
             *cells(found),
-            NOTHING if method.inference_ms is None else f"{method.inference_ms:.0f}",
+            NOTHING if method.inference_ms is None or found is not method.mvtec else f"{method.inference_ms:.0f}",
             f"{method.parameters_m:.2f}",
         )
         for data, method, found in named

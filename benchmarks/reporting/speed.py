@@ -33,15 +33,29 @@ def _latency_notes(record: Record) -> list[str]:
     first = details["contenders"][0]["name"]
     notes = [
         f"Milliseconds for each picture, from the picture to the verdict; {details['pictures']}, frames of "
-        f"{size(details['frame_size'])}, input {size(details['input_size'])}, batch {details['batch']}. All took turns "
-        f"in one run; the speed-up is over {first}: the median of the turns' ratios, the lowest and the highest.",
+        f"{_one_size(details['frame_size'])}, input {_one_size(details['input_size'])}, batch {details['batch']}. "
+        f"All took turns in one run; the speed-up is over {first}: the median of the turns' ratios, the lowest and "
+        "the highest.",
     ]
-    if paper := details.get("paper"):
-        notes.append(
-            f"The paper has {paper['ms']} ms at {size(paper['input_size'])} on an {paper['gpu']}, which is another "
-            "device: the figures above say nothing about that one."
+    comparison = details["comparison"]
+    return [*notes, f"{comparison[0].upper()}{comparison[1:].rstrip('.')}.", *details["conditions"]["warnings"]]
+
+
+def _one_size(height_width: list[int] | None) -> str:
+    return "several sizes" if height_width is None else size(height_width)
+
+
+def _estimates(record: Record) -> list[Row]:
+    return [
+        (
+            entry["name"],
+            figure(entry["infer_ms"]),
+            *(figure(entry[name]) for name in ("gflop", "moved_mb", "device_floor_ms", "floor_ms")),
+            NOTHING if entry["scaled_ms"] is None else " – ".join(map(figure, dict.fromkeys(entry["scaled_ms"]))),
+            entry["assumption"],
         )
-    return notes + [entry for entry in details.get("estimates") or [] if isinstance(entry, str)]
+        for entry in record.details["estimates"]
+    ]
 
 
 def _stages_of_latency(record: Record) -> list[Row]:
@@ -166,6 +180,15 @@ LATENCY = Kind(
     _latency_notes,
 )
 LATENCY_STAGES = Kind("Latency by stage", "latency", ("", "stage", *_TIMES), _stages_of_latency)
+ESTIMATES = Kind(
+    "Estimates for the paper's GPU, an RTX 3090: computed, not measured",
+    "latency",
+    (
+        *("", "network here, measured, ms", "GFLOP", "MB moved", "floor here, ms", "floor there, ms"),
+        *("estimated there, ms", "assumption"),
+    ),
+    _estimates,
+)
 STAGES = Kind(
     "Stages beside their floor",
     "stages",

@@ -8,7 +8,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from benchmarks.record import Record
-from benchmarks.reporting.sources import INCOMPLETE, Source
+from benchmarks.reporting.sources import INCOMPLETE, Source, reading
 from stlm_edge.errors import DataError
 
 Row = tuple[str, ...]
@@ -97,13 +97,8 @@ def make_table(kind: Kind, sources: Sequence[Source]) -> Table:
                 f"{source.path} is a record of benchmarks.{record.benchmark}, expected one of "
                 f"benchmarks.{kind.benchmark}; name another file or another table"
             )
-        try:
+        with reading(source):
             made, said = kind.rows(record), kind.notes(record)
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{source.path} lacks what a table of benchmarks.{record.benchmark} shows "
-                f"({type(error).__name__}: {error}); measure again with this version of stlm-edge"
-            ) from None
         rows += [(*row, str(record.device)) for row in made] if len(devices) > 1 else made
         notes += [sentence for sentence in said if sentence not in notes]
     return Table(kind.title, heads, tuple(rows), tuple(notes))
