@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
+from textwrap import wrap
 from typing import Any
 
 from benchmarks.record import Record
@@ -108,7 +109,7 @@ def to_markdown(table: Table, sources: Sequence[Source]) -> str:
     """The table, its notes, and for each record a line with command, device, day and commit; ends with a line feed."""
     lines = [_line(table.heads), "|" + "---|" * len(table.heads), *map(_line, table.rows), ""]
     if table.notes:
-        lines += [" ".join(table.notes), ""]
+        lines += [*wrap(" ".join(table.notes), width=120, break_on_hyphens=False), ""]
     for source in sources:
         if not source.record.is_complete:
             lines += [f"**{source.path.name} is {INCOMPLETE}.**", ""]
