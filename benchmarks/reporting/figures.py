@@ -97,7 +97,8 @@ def _stages(record: Record) -> list[Figure]:
         Bar(
             stage["name"],
             stage["measured_ms"],
-            f"{figure(stage['measured_ms'])} ms, floor {figure(stage['floor_ms'])}",
+            f"{figure(stage['measured_ms'])} ms"
+            + ("" if stage["floor_ms"] is None else f", floor {figure(stage['floor_ms'])}"),
             "ours",
             inner=stage["floor_ms"],
         )
@@ -125,7 +126,7 @@ def _stages(record: Record) -> list[Figure]:
         for stage in stages
         if stage["gflop"] and stage["moved_mb"]
     ]
-    if points:
+    if points and peak is not None:
         ridge = peak["gflop_s"] / peak["gb_s"]
         low = min(ridge / 4, *(point.x for point in points))
         high = max(ridge * 4, *(point.x for point in points))
@@ -150,4 +151,4 @@ def _stages(record: Record) -> list[Figure]:
 
 
 FIGURES: dict[str, Callable[[Record], list[Figure]]] = {"latency": _latency, "pareto": _pareto, "stages": _stages}
-"""By benchmark."""
+"""By the name of the table that they stand above."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.reporting import quality, speed
+from benchmarks.reporting import loops, quality, speed
 from benchmarks.reporting.tables import Kind
 
 KINDS: dict[str, Kind] = {
@@ -13,12 +13,13 @@ KINDS: dict[str, Kind] = {
     "pareto": quality.PARETO,
     "alternatives": quality.ALTERNATIVES,
     "stages": speed.STAGES,
-    "loop": speed.LOOP,
-    "training": speed.TRAINING,
-    "loader": speed.LOADER,
+    "gpu": speed.GPU,
+    "loop": loops.LOOP,
+    "training": loops.TRAINING,
+    "loader": loops.LOADER,
     "gabor_knn": quality.BAR,
     "demo": quality.DEMO,
-    "measures": speed.MEASURES,
+    "measures": loops.MEASURES,
 }
 """In the report's order; `measures` takes the records of any benchmark."""
 

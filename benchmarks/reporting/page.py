@@ -69,11 +69,11 @@ def _sections(sources: Sequence[Source]) -> list[_Section]:
     sections = [_Section("Accuracy against time", [], [paper], figure_1.panels(sources))]
     shown: set[int] = set()
     for name, kind in KINDS.items():
-        of_kind = [source for source in sources if source.record.benchmark == kind.benchmark]
+        of_kind = [source for source in sources if source.record.benchmark in kind.benchmarks]
         if not of_kind or any(name in beside for beside in BESIDE.values()):
             continue
         shown |= {id(source) for source in of_kind}
-        if kind.benchmark in _TOGETHER:
+        if name in _TOGETHER:
             sections.append(_Section(kind.title, of_kind, [_table(kind, of_kind)]))
         else:  # a table for each run: times of different runs are not comparable
             sections += [_one(name, source, of_kind) for source in of_kind]
@@ -91,9 +91,13 @@ def _one(name: str, source: Source, of_kind: Sequence[Source]) -> _Section:
     kind = KINDS[name]
     title = kind.title if len(of_kind) == 1 else f"{kind.title} ({source.path.name})"
     section = _Section(title, [source], [_table(kind, [source])])
-    section.tables += [_table(KINDS[other], [source]) for other in BESIDE.get(name, ())]
-    if kind.benchmark in FIGURES:
-        drawn = made_of(source, FIGURES[kind.benchmark])
+    section.tables += [
+        _table(KINDS[other], [source])
+        for other in BESIDE.get(name, ())
+        if source.record.benchmark in KINDS[other].benchmarks
+    ]
+    if name in FIGURES:
+        drawn = made_of(source, FIGURES[name])
         section.figures = [(figure, [source]) for figure in drawn]
     return section
 
@@ -117,6 +121,10 @@ def _section_html(section: _Section) -> str:
         drawn = "\n".join(_figure_html(figure, sources) for figure, sources in section.figures)
         parts.append(f'<div class="figures">\n{drawn}\n</div>')
     for table in section.tables:
+        if not section.sources:  # figures of others, to look up
+            title = escape(table.title)
+            parts.append(f"<details><summary>{title}</summary>{_table_html(table, heading=False)}</details>")
+            continue
         parts += [_table_html(table, heading=not section.title.startswith(table.title)), _origins(section.sources)]
     return "\n".join([*parts, "</section>"])
 
@@ -158,5 +166,4 @@ def _row_html(cells: Row, numeric: Sequence[bool], *, tag: str) -> str:
 
 def _is_numeric(cells: Sequence[str]) -> bool:
     """Whether a column is one of figures, which stand to the right."""
-    found = [cell for cell in cells if cell != NOTHING]
-    return bool(found) and all(cell[:1].isdigit() or cell[:1] in "+-" for cell in found)
+    return all(cell == NOTHING or cell[:1].isdigit() or cell[:1] in "+-" for cell in cells)

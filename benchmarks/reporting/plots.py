@@ -30,6 +30,9 @@ _LEFT, _RIGHT, _TOP = 52, 16, 34
 _AXIS = 48
 """Room below a plot for its ticks and label."""
 
+_HALF = 0.62 * TEXT
+"""Of the height of a label, with a little room."""
+
 _BINS = 90
 
 Box = tuple[float, float, float, float]
@@ -116,7 +119,7 @@ def _labels(points: Sequence[Point], lines: Sequence[Sequence[tuple[float, float
             reach = point.radius + distance
             middle = x(point.x) + side * (reach + width / 2) * (0.75 if height in (1, -1) and side else 1)
             base = y(point.y) + height * (reach + TEXT / 2)
-            box = (middle - width / 2, base - TEXT / 2, middle + width / 2, base + TEXT / 2)
+            box = (middle - width / 2, base - _HALF, middle + width / 2, base + _HALF)
             covered = sum(_common(box, other) for other in (*marks, *taken)) + 50 * _outside(box, x, y)
             choices.append((covered + 2 * distance, distance, box))
         _, distance, box = min(choices)
@@ -138,7 +141,7 @@ def _along(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _around(x: float, y: float, radius: float) -> Box:
-    side = 0.85 * radius
+    side = max(0.85 * radius, 4.0)
     return (x - side, y - side, x + side, y + side)
 
 

@@ -173,21 +173,21 @@ PAPER_HEADS = ("method", "data", "image AUROC", "pixel AUROC", "PRO", "AP", "ms"
 
 ACCURACY = Kind(
     "Accuracy of engines",
-    "accuracy",
+    ("accuracy",),
     ("engine", "by", "input", *_HEADS, "image AP", "map, max", "map, p99", "score, max", "rank"),
     _accuracy,
     _accuracy_notes,
 )
 PARETO = Kind(
     "Which setting to take",
-    "pareto",
+    ("pareto",),
     ("setting", "precision", "input", "trained at", "p50, ms", "p95, ms", *_HEADS, "gate", "on the frontier"),
     _pareto,
     _pareto_notes,
 )
 ALTERNATIVES = Kind(
     "Beside other methods",
-    "alternatives",
+    ("alternatives",),
     (
         *("method", "backbone", "input", "million parameters", "trained, min"),
         *_HEADS,
@@ -196,5 +196,5 @@ ALTERNATIVES = Kind(
     _alternatives,
     _alternatives_notes,
 )
-BAR = Kind("The bar for a trained model", "gabor_knn", ("defect", *_HEADS), _bar, _bar_notes)
-DEMO = Kind("The demo", "demo", ("defect", *_HEADS), _demo, _demo_notes)
+BAR = Kind("The bar for a trained model", ("gabor_knn",), ("defect", *_HEADS), _bar, _bar_notes)
+DEMO = Kind("The demo", ("demo",), ("defect", *_HEADS), _demo, _demo_notes)

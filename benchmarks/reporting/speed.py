@@ -32,13 +32,13 @@ def _latency_notes(record: Record) -> list[str]:
     details = record.details
     first = details["contenders"][0]["name"]
     notes = [
-        f"Milliseconds for each picture, from the picture to the verdict; {details['pictures']}, frames of "
-        f"{_one_size(details['frame_size'])}, input {_one_size(details['input_size'])}, batch {details['batch']}. "
+        f"Milliseconds for each picture, from the picture to the verdict; {details['pictures']}, input "
+        f"{_one_size(details['input_size'])}, batch {details['batch']}. "
         f"All took turns in one run; the speed-up is over {first}: the median of the turns' ratios, the lowest and "
         "the highest.",
     ]
-    comparison = details["comparison"]
-    return [*notes, f"{comparison[0].upper()}{comparison[1:].rstrip('.')}.", *details["conditions"]["warnings"]]
+    said = [*([details["comparison"]] if record.benchmark == "latency" else []), *details["conditions"]["warnings"]]
+    return [*notes, *(f"{sentence[0].upper()}{sentence[1:].rstrip('.')}." for sentence in said)]
 
 
 def _one_size(height_width: list[int] | None) -> str:
@@ -59,130 +59,97 @@ def _estimates(record: Record) -> list[Row]:
 
 
 def _stages_of_latency(record: Record) -> list[Row]:
-    return [
-        (entry["name"], stage, *(figure(times[name]) for name in ("p50_ms", "p95_ms", "p99_ms", "max_ms")))
-        for entry in record.details["contenders"]
-        for stage, times in entry["stages"].items()
-    ]
+    rows = []
+    for entry in record.details["contenders"]:
+        times = entry["stages"]
+        if unknown := set(times) - set(_PARTS):
+            raise ValueError(f"stages {sorted(unknown)}, expected some of {_PARTS}")
+        rows.append((entry["name"], *(_middle_and_late(times[part]) if part in times else NOTHING for part in _PARTS)))
+    return rows
+
+
+def _middle_and_late(times: dict[str, float]) -> str:
+    return f"{figure(times['p50_ms'])}, {figure(times['p95_ms'])}"
+
+
+def _gpu(record: Record) -> list[Row]:
+    rows: list[Row] = []
+    for part in record.details["parts"]:
+        contenders = part.get("contenders") or []
+        for entry in contenders:
+            ratio = entry["speed_up"]
+            faster = spread(ratio["median"], ratio["low"], ratio["high"])
+            rows.append((part["name"], entry["name"], figure(entry["infer_ms"]), figure(entry["p50_ms"]), faster))
+        if not contenders:
+            rows.append((part["name"], part["status"], NOTHING, NOTHING, NOTHING))
+    return rows
+
+
+def _gpu_notes(record: Record) -> list[str]:
+    parts = record.details["parts"]
+    return [f"{part['name']} {part['status']}: {part['reason'].rstrip('.')}." for part in parts if part["reason"]]
 
 
 def _stages(record: Record) -> list[Row]:
     stages = record.details["stages"]
-    total = {name: sum(stage[name] for stage in stages) for name in ("measured_ms", "floor_ms", "gflop", "moved_mb")}
+    columns = {name: [stage[name] for stage in stages] for name in ("measured_ms", "floor_ms", "gflop", "moved_mb")}
+    total = {name: None if None in values else sum(values) for name, values in columns.items()}
     return [_stage(stage) for stage in stages] + [_stage({"name": "all", **total})]
 
 
 def _stage(stage: dict[str, Any]) -> Row:
-    seconds = stage["measured_ms"] / 1e3
+    measured_ms, floor_ms, gflop, moved_mb = (stage[n] for n in ("measured_ms", "floor_ms", "gflop", "moved_mb"))
     return (
         stage["name"],
-        figure(stage["measured_ms"]),
-        figure(stage["floor_ms"]),
-        figure(stage["measured_ms"] / stage["floor_ms"]) if stage["floor_ms"] else NOTHING,
-        figure(stage["gflop"]),
-        figure(stage["moved_mb"]),
-        figure(stage["gflop"] / seconds),
-        figure(stage["moved_mb"] / 1e3 / seconds),
+        figure(measured_ms),
+        figure(floor_ms),
+        figure(measured_ms / floor_ms) if floor_ms else NOTHING,
+        figure(gflop),
+        figure(moved_mb),
+        NOTHING if gflop is None else figure(1e3 * gflop / measured_ms),
+        NOTHING if moved_mb is None else figure(moved_mb / measured_ms),
     )
 
 
 def _stages_notes(record: Record) -> list[str]:
-    peak = record.details["peak"]
+    engine, peak = f"{record.details['engine']} by {record.details['library']}.", record.details["peak"]
+    if peak is None:
+        return [f"{engine} The peaks of this device are not known, so there is no floor."]
     return [
-        f"{record.details['engine']} by {record.details['library']}. No stage is faster than its floor: what its "
-        f"arithmetic takes at {figure(peak['gflop_s'])} GFLOP/s, or its bytes at {figure(peak['gb_s'])} GB/s, "
-        "whichever is longer."
+        f"{engine} No stage is faster than its floor: what its arithmetic takes at {figure(peak['gflop_s'])} GFLOP/s, "
+        f"or its bytes at {figure(peak['gb_s'])} GB/s, whichever is longer."
     ]
 
 
-def _loop(record: Record) -> list[Row]:
-    details = record.details
-    memory = details["memory"]
-    frame, entry = size(details["frame_size"]), size(details["input_size"])
-    rows: list[Row] = [
-        (f"frames a second with a network that takes no time, {entry}", *_turns(details["loop"]["frames_per_s"])),
-        (f"everything but the network, {frame} to {entry}, p50, ms", *_turns(details["host"]["p50_ms"])),
-        (f"everything but the network, {frame} to {entry}, p95, ms", *_turns(details["host"]["p95_ms"])),
-        (
-            f"growth over {memory['frames']} frames, MB of {figure(memory['resident_mb'][0])}",
-            f"{memory['growth_mb']:.2f}",
-            NOTHING,
-        ),
-    ]
-    if "engine" in details:
-        engine, start = details["engine"], details["start"]
-        rows += [
-            (f"frames a second, {engine['backend']} alone", *_turns(engine["backend_frames_per_s"])),
-            ("frames a second, the loop around it", *_turns(engine["loop_frames_per_s"])),
-            ("ratio of the two", *_turns(engine["ratio"])),
-            ("resident besides the engine, MB", figure(details["engine_memory"]["besides_engine_mb"]), NOTHING),
-            ("start to first verdict, s", *_turns(start["verdict_s"])),
-            ("start besides opening the engine, s", *_turns(start["besides_s"])),
-        ]
-    return rows
-
-
-def _turns(found: dict[str, Any]) -> tuple[str, str]:
-    return figure(found["median"]), f"{figure(min(found['turns']))} – {figure(max(found['turns']))}"
-
-
-def _training(record: Record) -> list[Row]:
-    details = record.details
-    settings, theirs, ours = details["settings"], *(details["ways"][way] for way in ("straightforward", "stlm-edge"))
-    steps = [record.measures[f"{way} step"].median for way in ("straightforward", "stlm-edge")]
-    return [
-        (
-            f"{settings['architecture']} at {size(settings['image_size'])}, batch {settings['batch_size']}, teacher "
-            f"{settings['teacher']} ({settings['teacher_weights']})",
-            *map(figure, steps),
-            spread(details["ratio"], min(details["ratios"]), max(details["ratios"])),
-            f"{figure(theirs['phases_s']['teacher'])}, {figure(ours['phases_s']['teacher'])}",
-            f"{100 * ours['anomalous_share']:.0f} %",
-            f"{figure(theirs['memory_gb'])}, {figure(ours['memory_gb'])}",
-        )
-    ]
-
-
-def _loader(record: Record) -> list[Row]:
-    rates = record.details["pictures_per_s"]
-    first = next(iter(rates.values()))
-    return [(name, figure(rate), figure(rate / first)) for name, rate in rates.items()]
-
-
-def _loader_notes(record: Record) -> list[str]:
-    details = record.details
-    return [
-        f"Pseudo anomalies ({details['pseudo_anomalies']}) into {details['pictures']} pictures at {details['size']} x "
-        f"{details['size']}, batches of {details['batch_size']}."
-    ]
-
-
-def _measures(record: Record) -> list[Row]:
-    return [
-        (
-            name,
-            figure(measure.median),
-            f"{figure(min(measure.values))} – {figure(max(measure.values))}" if len(measure.values) > 1 else NOTHING,
-            words(measure.unit),
-            f"{measure.better}{', exact' if measure.is_exact else ''}",
-        )
-        for name, measure in record.measures.items()
-    ]
-
+_PARTS = ("prepare", "upload", "infer", "download", "decide", "total")
+"""Of the way from a frame in memory to its verdict."""
 
 _TIMES = ("p50, ms", "p95, ms", "p99, ms", "max, ms")
 
 LATENCY = Kind(
     "Latency",
-    "latency",
+    ("latency", "gpu.deployment"),
     ("", "by", *_TIMES, "pictures/s", "speed-up", "load, s", "first, ms", "memory, MB", "pictures"),
     _latency,
     _latency_notes,
 )
-LATENCY_STAGES = Kind("Latency by stage", "latency", ("", "stage", *_TIMES), _stages_of_latency)
+LATENCY_STAGES = Kind(
+    "Latency by stage: p50, p95, ms",
+    ("latency", "gpu.deployment"),
+    ("", *_PARTS),
+    _stages_of_latency,
+    lambda _: ["Infer is the network alone; the others are the host's work and the copies, which total has too."],
+)
+GPU = Kind(
+    "All in one call on a GPU",
+    ("gpu",),
+    ("part", "", "infer p50, ms", "total p50, ms", "speed-up"),
+    _gpu,
+    _gpu_notes,
+)
 ESTIMATES = Kind(
     "Estimates for the paper's GPU, an RTX 3090: computed, not measured",
-    "latency",
+    ("latency",),
     (
         *("", "network here, measured, ms", "GFLOP", "MB moved", "floor here, ms", "floor there, ms"),
         *("estimated there, ms", "assumption"),
@@ -191,25 +158,8 @@ ESTIMATES = Kind(
 )
 STAGES = Kind(
     "Stages beside their floor",
-    "stages",
+    ("stages", "gpu.stages"),
     ("stage", "measured, ms", "floor, ms", "times the floor", "GFLOP", "MB moved", "GFLOP/s", "GB/s"),
     _stages,
     _stages_notes,
 )
-LOOP = Kind("The camera line's loop", "loop", ("", "median", "turns"), _loop)
-TRAINING = Kind(
-    "A training step",
-    "training",
-    (
-        "training",
-        "authors' way, s a step",
-        "here",
-        "ratio",
-        "of that the teacher, there and here",
-        "pictures with a pseudo anomaly",
-        "GB, there and here",
-    ),
-    _training,
-)
-LOADER = Kind("The loader", "loader", ("loader", "pictures/s", "ratio"), _loader, _loader_notes)
-MEASURES = Kind("Measures", None, ("measure", "median", "turns", "unit", "better"), _measures)

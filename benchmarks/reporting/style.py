@@ -40,6 +40,8 @@ tbody tr:last-child td { border-bottom: 0; }
 td { min-width: 5.5rem; }
 td.number { min-width: 0; }
 td:first-child { min-width: 8rem; }
+details { margin: 1rem 0; }
+summary { cursor: pointer; font-weight: 600; }
 .loud { border: 2px solid var(--loud); border-radius: 8px; padding: 0.5rem 0.8rem; color: var(--loud);
   font-weight: 700; }
 svg { display: block; width: 100%; height: auto; }

@@ -38,12 +38,12 @@ class Kind:
     """How one kind of table is made.
 
     Attributes:
-        benchmark: whose records it is made of; None for any.
+        benchmarks: whose records it is made of; any if there are none.
         rows, notes: of one record. They may raise whatever comes of details that are not as they should be.
     """
 
     title: str
-    benchmark: str | None
+    benchmarks: tuple[str, ...]
     heads: Row
     rows: Callable[[Record], list[Row]]
     notes: Callable[[Record], list[str]] = lambda _: []
@@ -93,10 +93,10 @@ def make_table(kind: Kind, sources: Sequence[Source]) -> Table:
         heads = (*heads, "device")
     for source in sources:
         record = source.record
-        if kind.benchmark not in (None, record.benchmark):
+        if kind.benchmarks and record.benchmark not in kind.benchmarks:
             raise DataError(
                 f"{source.path} is a record of benchmarks.{record.benchmark}, expected one of "
-                f"benchmarks.{kind.benchmark}; name another file or another table"
+                f"benchmarks.{' or benchmarks.'.join(kind.benchmarks)}; name another file or another table"
             )
         with reading(source):
             made, said = kind.rows(record), kind.notes(record)

@@ -153,12 +153,19 @@ def stages() -> dict[str, Any]:
     }
 
 
+def gpu() -> dict[str, Any]:
+    entry = {"name": "half", "p50_ms": 4.0, "infer_ms": 3.5, "speed_up": {"median": 6.0, "low": 5.9, "high": 6.1}}
+    done = {"name": "ways", "status": "done", "reason": None, "contenders": [entry]}
+    return {"parts": [done, {"name": "engine", "status": "left out", "reason": "no time was left"}]}
+
+
 DETAILS: dict[str, Callable[[], dict[str, Any]]] = {
     "latency": latency,
     "accuracy": accuracy,
     "pareto": pareto,
     "alternatives": alternatives,
     "stages": stages,
+    "gpu": gpu,
 }
 """By benchmark."""
 
