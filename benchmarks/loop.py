@@ -62,34 +62,38 @@ def command(
     if engine is not None:
         vouched(engine)  # before minutes are spent on what needs none
     with recording("loop", json_path) as recorder:
-        figures = recorder.details
-        loop = _loop(input_size=input_size, frames=frames, turns=turns)
-        figures |= {"frame_size": list(frame_size), "input_size": list(input_size), "frames": frames, "turns": turns}
-        figures["loop"] = loop
-        figures["host"] = _host(frame_size=frame_size, input_size=input_size, frames=frames, turns=turns)
-        figures["memory"] = _growth(memory_frames)
+        _keep(recorder, {"loop": _loop(input_size=input_size, frames=frames, turns=turns)})
+        recorder.details |= {"frame_size": list(frame_size), "input_size": list(input_size)}
+        recorder.details |= {"frames": frames, "turns": turns}
+        _keep(recorder, {"host": _host(frame_size=frame_size, input_size=input_size, frames=frames, turns=turns)})
+        _keep(recorder, {"memory": _growth(memory_frames)})
         if engine is not None:
-            figures |= _around(engine, backend, frame_size=frame_size, frames=engine_frames, turns=turns)
-        _record(recorder)
-    for line in _lines(figures):
+            _keep(recorder, _around(engine, backend, frame_size=frame_size, frames=engine_frames, turns=turns))
+    for line in _lines(recorder.details):
         click.echo(line)
 
 
-def _record(recorder: Recorder) -> None:
-    """The figures that two commits are compared by."""
-    figures = recorder.details
+_MEASURES: tuple[tuple[str, tuple[Any, ...], str, Better], ...] = (
+    ("loop throughput", ("loop", "frames_per_s", "turns"), "frames/s", "higher"),
+    ("host p50", ("host", "p50_ms", "turns"), "ms", "lower"),
+    ("host p95", ("host", "p95_ms", "turns"), "ms", "lower"),
+    ("memory", ("memory", "resident_mb", -1), "MB", "lower"),
+    ("loop's share of the engine's throughput", ("engine", "ratio", "turns"), "×", "higher"),
+    ("memory besides the engine", ("engine_memory", "besides_engine_mb"), "MB", "lower"),
+    ("start besides the engine", ("start", "besides_s", "turns"), "s", "lower"),
+)
+"""What two commits are compared by: name, where it stands among the figures, unit, and which way is progress."""
 
-    def measure(name: str, values: Sequence[float], unit: str, better: Better) -> None:
-        recorder.measure(name, list(values), unit=unit, better=better)
 
-    measure("loop throughput", figures["loop"]["frames_per_s"]["turns"], "frames/s", "higher")
-    measure("host p50", figures["host"]["p50_ms"]["turns"], "ms", "lower")
-    measure("host p95", figures["host"]["p95_ms"]["turns"], "ms", "lower")
-    measure("memory", [figures["memory"]["resident_mb"][-1]], "MB", "lower")
-    if "engine" in figures:
-        measure("loop's share of the engine's throughput", figures["engine"]["ratio"]["turns"], "×", "higher")
-        measure("memory besides the engine", [figures["engine_memory"]["besides_engine_mb"]], "MB", "lower")
-        measure("start besides the engine", figures["start"]["besides_s"]["turns"], "s", "lower")
+def _keep(recorder: Recorder, figures: dict[str, Any]) -> None:
+    """Record what has been measured, so that an interruption does not lose it."""
+    recorder.details |= figures
+    for name, (part, *keys), unit, better in _MEASURES:
+        if part in figures:
+            found = figures[part]
+            for key in keys:
+                found = found[key]
+            recorder.measure(name, found if isinstance(found, list) else [found], unit=unit, better=better)
 
 
 def _loop(*, input_size: tuple[int, int], frames: int, turns: int) -> dict[str, Any]:

@@ -52,10 +52,10 @@ def _write(records: Sequence[Path], *, output: Path | None, markdown: Path | Non
         if path is not None:
             require_place(path)
     sources = read_sources(records)
-    for path, make in ((output, to_html), (markdown, to_document)):
-        if path is not None:
-            write_text(path, make(sources))
-            click.echo(f"{path}: {len(sources)} records")
+    texts = [(path, make(sources)) for path, make in ((output, to_html), (markdown, to_document)) if path is not None]
+    for path, text in texts:
+        write_text(path, text)
+        click.echo(f"{path}: {len(sources)} records")
 
 
 def _renew(readme: Path, *, check: bool) -> None:

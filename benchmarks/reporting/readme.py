@@ -3,7 +3,7 @@
     <!-- table: training from benchmarks/results/training-stlm-512.json benchmarks/results/training-cpu-preset.json -->
     <!-- end -->
 
-What stands between the two lines is replaced. Paths are relative to the document.
+What stands between the two lines is replaced. Paths are relative to the document. Lines that are indented are examples.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _places(document: Path, lines: list[str]) -> list[Place]:
     opened: tuple[int, str, tuple[str, ...]] | None = None
     for number, line in enumerate(lines):
         where = f"{document}, line {number + 1}"
-        if line.lstrip().startswith("<!--") and "table:" in line:
+        if line.startswith("<!--") and "table:" in line:
             match = _START.fullmatch(line.strip())
             if match is None:
                 raise DataError(f"{where} has {line.strip()!r}, expected a marker such as {_EXAMPLE}")
@@ -77,7 +77,7 @@ def _places(document: Path, lines: list[str]) -> list[Place]:
             if opened is not None:
                 raise DataError(f"{where} begins a table within the one of line {opened[0]}; put '{_END}' before it")
             opened = (number + 1, match["name"], tuple(match["paths"].split()))
-        elif line.strip() == _END:
+        elif line.rstrip() == _END:
             if opened is None:
                 raise DataError(f"{where} ends a table that no marker begins; expected {_EXAMPLE}")
             places.append(Place(opened[1], opened[2], opened[0], number))

@@ -78,6 +78,17 @@ def test_without_an_engine_only_the_loop_is_measured(tmp_path: Path) -> None:
     assert not {"engine", "start"} & set(read(tmp_path / "loop.json").details)
 
 
+def test_interrupted_run_leaves_what_it_has_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("benchmarks.loop._growth", interrupted)
+    assert main([*QUICK, *SMALL, "--json", str(tmp_path / "loop.json")]) == 130
+    record = read(tmp_path / "loop.json")
+    assert not record.is_complete
+    assert set(record.measures) == {"loop throughput", "host p50", "host p95"}
+
+
 def test_missing_engine_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*QUICK, *SMALL, "--engine", str(tmp_path / "none.onnx")]) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")

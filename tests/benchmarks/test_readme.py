@@ -107,6 +107,7 @@ def test_incomplete_record_is_marked_in_the_document(tmp_path: Path) -> None:
     ("lines", "said"),
     [
         ("no marker at all", "no place for a table"),
+        ("    <!-- table: stages from stages.json -->\n    <!-- end -->", "no place for a table"),
         ("<!-- table: weather from stages.json -->\n<!-- end -->", "line 1 asks for the table 'weather'"),
         ("<!-- table: stages -->\n<!-- end -->", "line 1 has '<!-- table: stages -->'"),
         ("<!-- table: stages from none.json -->\n<!-- end -->", "none.json does not exist"),
