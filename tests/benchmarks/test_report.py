@@ -147,9 +147,11 @@ def test_records_of_other_benchmarks_are_shown_by_their_measures(tmp_path: Path)
 
 
 def test_text_of_a_record_is_text_on_the_page(tmp_path: Path) -> None:
-    details = samples.latency()
-    details["contenders"][0]["name"] = "<b>a & b</b>"
-    page, _ = made(tmp_path, write_record(tmp_path, "latency", details))
+    latency, pareto, stages = samples.latency(), samples.pareto(), samples.stages()
+    for entries in (latency["contenders"], pareto["points"], stages["stages"]):
+        entries[1]["name"] = "<b>a & b</b>"
+    details = {"latency": latency, "pareto": pareto, "stages": stages}
+    page, _ = made(tmp_path, *(write_record(tmp_path, name, details[name]) for name in details))
     assert "<b>" not in page
     assert "&lt;b&gt;a &amp; b&lt;/b&gt;" in page
 
