@@ -6,7 +6,7 @@ The two are never on one scale: each device and each data set has a panel of its
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from benchmarks import paper
 from benchmarks.record import Record
 from benchmarks.reporting.figures import Figure
 from benchmarks.reporting.plots import Point, scatter
+from benchmarks.reporting.quality import is_anomalib
 from benchmarks.reporting.sources import Source, made_of
 from benchmarks.reporting.tables import figure
 
@@ -101,23 +102,18 @@ def _measured(record: Record, partners: Sequence[Source]) -> list[tuple[_Measure
     """
     details = record.details
     if record.benchmark == "alternatives":
-        return [(method, []) for method in _timed(details["methods"])]
+        return [(method, []) for method in _timed(details["methods"], is_anomalib)]
     if record.benchmark == "pareto":  # of a frontier only what lies on it
-        return [(method, []) for method in _timed([entry for entry in details["points"] if entry["on_frontier"]])]
+        points = [entry for entry in details["points"] if entry["on_frontier"]]
+        return [(method, []) for method in _timed(points, lambda _: False)]
     if record.benchmark == "accuracy":
         return _joined(details["engines"], [other for other in partners if other.record.benchmark == "latency"])
     return []
 
 
-def _timed(entries: Sequence[dict[str, Any]]) -> list[_Measured]:
+def _timed(entries: Sequence[dict[str, Any]], is_other: Callable[[dict[str, Any]], bool]) -> list[_Measured]:
     return [
-        _Measured(
-            entry["name"],
-            not str(entry.get("library")).startswith("anomalib"),
-            entry["p50_ms"],
-            entry["pixel_auroc"],
-            entry.get("parameters"),
-        )
+        _Measured(entry["name"], not is_other(entry), entry["p50_ms"], entry["pixel_auroc"], entry.get("parameters"))
         for entry in entries
         if entry["p50_ms"] is not None and entry["pixel_auroc"] is not None
     ]

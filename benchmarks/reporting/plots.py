@@ -83,7 +83,7 @@ def scatter(
     corners = [corner for _, places in lines for corner in places]
     xs = [point.x for point in points] + [corner[0] for corner in corners]
     ys = [point.y for point in points] + [corner[1] for corner in corners]
-    x = log_scale(xs, start=_LEFT, stop=WIDTH - _RIGHT)
+    x = log_scale(xs, start=_LEFT, stop=WIDTH - _RIGHT, margin=1.7)  # room for labels
     make = log_scale if is_log else linear_scale
     y = make(ys, start=height - _AXIS, stop=_TOP)
     parts = frame(x, y, x_label=x_label, y_label=y_label)
@@ -120,8 +120,11 @@ def _labels(points: Sequence[Point], lines: Sequence[Sequence[tuple[float, float
             middle = x(point.x) + side * (reach + width / 2) * (0.75 if height in (1, -1) and side else 1)
             base = y(point.y) + height * (reach + TEXT / 2)
             box = (middle - width / 2, base - _HALF, middle + width / 2, base + _HALF)
-            covered = sum(_common(box, other) for other in (*marks, *taken)) + 50 * _outside(box, x, y)
-            choices.append((covered + 2 * distance, distance, box))
+            covered = 4 * sum(_common(box, mark) for mark in marks) + 50 * _outside(box, x, y)
+            covered += 2 * sum(_common(box, other) for other in taken)
+            own = math.hypot(middle - x(point.x), base - y(point.y))
+            nearer = sum(math.hypot(middle - x(p.x), base - y(p.y)) < own for p in points if p is not point)
+            choices.append((covered + 300 * nearer + 2 * distance, distance, box))
         _, distance, box = min(choices)
         taken.append(box)
         middle, base = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2

@@ -42,7 +42,7 @@ def _drift(drift: dict[str, Any] | None) -> Row:
 def _accuracy_notes(record: Record) -> list[str]:
     engines = record.details["engines"]
     references = dict.fromkeys(entry["drift"]["reference"] for entry in engines if entry["drift"] is not None)
-    notes = [f"{record.details['images']} pictures of {record.details['data']}; areas in %, at their own resolution."]
+    notes = [f"On {record.details['data']}; areas in %, at the pictures' own resolution."]
     return notes + ([f"Drift is against {', '.join(references)}."] if references else [])
 
 
@@ -71,7 +71,7 @@ def _alternatives(record: Record) -> list[Row]:
     return [
         (
             entry["name"],
-            NOTHING if entry["backbone"] is None else f"{entry['backbone']}, {entry['pretrained'] or 'random weights'}",
+            _backbone(entry),
             size(entry["input_size"]),
             NOTHING if entry["parameters"] is None else f"{entry['parameters'] / 1e6:.1f}",
             figure(entry["train_minutes"]),
@@ -80,6 +80,20 @@ def _alternatives(record: Record) -> list[Row]:
         )
         for entry in record.details["methods"]
     ]
+
+
+def _backbone(entry: dict[str, Any]) -> str:
+    """With the weights that it began with; of an engine of ours those are not known."""
+    if entry["backbone"] is None:
+        return NOTHING
+    if entry["pretrained"] is None and not is_anomalib(entry):
+        return str(entry["backbone"])
+    return f"{entry['backbone']}, {entry['pretrained'] or 'random weights'}"
+
+
+def is_anomalib(entry: dict[str, Any]) -> bool:
+    """Whether a method of an alternatives record is not one of ours."""
+    return str(entry["library"]).startswith("anomalib")
 
 
 def _alternatives_notes(record: Record) -> list[str]:
