@@ -70,7 +70,7 @@ def _renew(readme: Path, *, check: bool) -> None:
         )
     if stale:
         write_text(readme, text)
-    click.echo(f"{readme}: {f'made {len(stale)} tables anew' if stale else 'all tables are as their records say'}")
+    click.echo(f"{readme}: {'made anew: ' + ', '.join(stale) if stale else 'all tables are as their records say'}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
