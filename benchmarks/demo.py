@@ -1,6 +1,6 @@
 """The last step of `make demo`: what came of it, in one short table.
 
-python -m benchmarks.demo demo
+python -m benchmarks.demo demo --json benchmarks/results/demo.json
 """
 
 from __future__ import annotations
@@ -13,18 +13,23 @@ from typing import Any
 
 import click
 
+from benchmarks.record import Recorder, recording
 from stlm_edge.cli import run
 from stlm_edge.errors import DataError
 
 WANTED_IMAGE_AUROC = 0.95
+METRICS = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro")
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-def command(folder: Path) -> None:
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures there as JSON.")
+def command(folder: Path, json_path: Path | None) -> None:
     """Summarise the demo in FOLDER."""
     evaluation = _read(folder / "run" / "evaluation.json")
     summary = _read(folder / "summary.json")
+    with recording("demo", json_path) as recorder:
+        _record(recorder, evaluation, summary)
     scores, truth = evaluation["overall"], summary["truth"]
     network, total = summary["latency"]["infer"], summary["latency"]["total"]
     rows = [
@@ -49,6 +54,15 @@ def command(folder: Path) -> None:
         click.echo(
             f"\nNot as good as it should be: image AUROC {scores['image_auroc']:.3f}, wanted {WANTED_IMAGE_AUROC}."
         )
+
+
+def _record(recorder: Recorder, evaluation: dict[str, Any], summary: dict[str, Any]) -> None:
+    for metric in METRICS:
+        recorder.measure(f"all {metric}", [100 * evaluation["overall"][metric]], unit="%", better="higher")
+    recorder.measure("infer p50", [summary["latency"]["infer"]["p50_ms"]], unit="ms", better="lower")
+    kept = ("category", "threshold", "overall", "kinds", "tlm_only", "good", "defective", "missed", "false_alarms")
+    recorder.details["evaluation"] = {name: evaluation[name] for name in kept if name in evaluation}
+    recorder.details["inspection"] = summary
 
 
 def _read(path: Path) -> dict[str, Any]:

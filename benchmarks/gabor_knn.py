@@ -11,7 +11,6 @@ the same pictures, so the difference is known better than either figure.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -20,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmarks.environment import machine
+from benchmarks.record import recording
 from stlm_edge.cli import run
 
 if TYPE_CHECKING:
+    from benchmarks.comparison import Comparison
     from benchmarks.intervals import Judged
+    from benchmarks.record import Recorder
     from stlm_edge.datasets import Category
 
 FOLDER = click.Path(path_type=Path)
@@ -54,24 +55,20 @@ def command(
     from benchmarks.groups import groups_of
     from benchmarks.intervals import resample
     from stlm_edge.datasets import load_category
-    from stlm_edge.files import write_text
-    from stlm_edge.revision import git_state
 
     loaded = load_category(data, category)
     root = data if category is None else data / category
     groups = groups_of([sample.path for sample in loaded.test], root=root, tiles=tiles)
     started = time.process_time()
-    bar = resample(judge_by_gabor(loaded, groups, seed=seed), resamples=resamples, seed=seed)
-    cpu_s = time.process_time() - started
-    models = [resample(judge_by_model(path, loaded, groups), resamples=resamples, seed=seed) for path in checkpoints]
-    comparison = compare(bar, models)
-    click.echo(table(comparison))
-    click.echo(f"the bar took {cpu_s:.0f} CPU seconds, {comparison.largest_bin_error:.2g} is the most that bins cost")
-    if json_path is not None:
-        record = {
-            "command": "python -m benchmarks.gabor_knn",
-            "machine": machine(),
-            "git": git_state(),
+    with recording("gabor_knn", json_path) as recorder:
+        bar = resample(judge_by_gabor(loaded, groups, seed=seed), resamples=resamples, seed=seed)
+        cpu_s = time.process_time() - started
+        models = [
+            resample(judge_by_model(path, loaded, groups), resamples=resamples, seed=seed) for path in checkpoints
+        ]
+        comparison = compare(bar, models)
+        _record_all(recorder, comparison)
+        recorder.details |= {
             "category": loaded.name,
             "models": [_settings(path) for path in checkpoints],
             "resamples": resamples,
@@ -79,7 +76,8 @@ def command(
             "bar_cpu_s": round(cpu_s, 1),
             **comparison.to_dict(),
         }
-        write_text(json_path, json.dumps(record, indent=2) + "\n")
+    click.echo(table(comparison))
+    click.echo(f"the bar took {cpu_s:.0f} CPU seconds, {comparison.largest_bin_error:.2g} is the most that bins cost")
 
 
 def judge_by_gabor(category: Category, groups: Sequence[str], *, seed: int) -> list[Judged]:
@@ -112,6 +110,17 @@ def judge_by_model(checkpoint: Path, category: Category, groups: Sequence[str]) 
         Judged(result.sample.label, group, result.anomaly_map, result.mask, result.score)
         for result, group in zip(results, groups, strict=True)
     ]
+
+
+def _record_all(recorder: Recorder, comparison: Comparison) -> None:
+    """The figures over all kinds of defect, but for what the models gain: that is their difference."""
+    from benchmarks.comparison import GAIN
+    from benchmarks.intervals import ALL
+
+    for row in comparison.rows:
+        if row.kind == ALL and row.method != GAIN:
+            for metric, estimate in row.estimates.items():
+                recorder.measure(f"{row.method} {metric}", [100 * estimate.value], unit="%", better="higher")
 
 
 def _settings(checkpoint: Path) -> dict[str, Any]:

@@ -9,7 +9,6 @@ them alike; read the ratios first. What workers have made ahead while others had
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,8 @@ from typing import Any
 
 import click
 
-from benchmarks.environment import cores, machine
+from benchmarks.environment import cores
+from benchmarks.record import recording
 from stlm_edge.cli import run
 
 STRAIGHTFORWARD = "straightforward"
@@ -53,7 +53,6 @@ def command(
     """Measure the loader for each number of workers, in pictures per second."""
     from benchmarks.authors_loader import batches as straightforward
     from stlm_edge.datasets import load_category, texture_paths
-    from stlm_edge.files import write_text
     from train.config import TrainConfig
     from train.data import Batches, load_images
     from train.pseudo import PseudoAnomalies
@@ -70,7 +69,7 @@ def command(
         probability=config.anomaly_probability,
         largest_beta=config.largest_beta,
     )
-    with ExitStack() as stack:
+    with recording("loader", json_path) as recorder, ExitStack() as stack:
         sources: dict[str, tuple[Iterator[Any], int]] = {}
         if textures is not None and pseudo_anomalies == "perlin":
             source = straightforward(
@@ -88,7 +87,16 @@ def command(
             name = f"{number} worker{'' if number == 1 else 's'}"
             sources[name] = (chain.from_iterable(map(loader.epoch, count(1))), 1 + 2 * PREFETCHED * number)
         seconds = _measure(sources, turns=turns, turn=turn)
-    rates = {name: turns * turn * batch_size / spent for name, spent in seconds.items()}
+        rates = {name: turns * turn * batch_size / sum(spent) for name, spent in seconds.items()}
+        for name, spent in seconds.items():
+            recorder.measure(name, [turn * batch_size / s for s in spent], unit="pictures/s", better="higher")
+        recorder.details |= {
+            "size": size,
+            "batch_size": batch_size,
+            "pseudo_anomalies": pseudo_anomalies,
+            "pictures": len(images),
+            "pictures_per_s": rates,
+        }
     base = next(iter(rates))
     click.echo(
         f"{pseudo_anomalies} into {len(images)} pictures at {size} x {size}, batches of {batch_size}, "
@@ -97,22 +105,11 @@ def command(
     click.echo(f"{'loader':<18}{'pictures/s':>12}{'ratio':>8}")
     for name, rate in rates.items():
         click.echo(f"{name:<18}{rate:>12.1f}{rate / rates[base]:>8.2f}")
-    if json_path is not None:
-        record = {
-            "command": "python -m benchmarks.loader",
-            "machine": machine(),
-            "size": size,
-            "batch_size": batch_size,
-            "pseudo_anomalies": pseudo_anomalies,
-            "pictures": len(images),
-            "pictures_per_s": rates,
-        }
-        write_text(json_path, json.dumps(record, indent=2) + "\n")
 
 
-def _measure(sources: dict[str, tuple[Iterator[Any], int]], *, turns: int, turn: int) -> dict[str, float]:
-    """Seconds that each source took for its turns; with each comes how many batches at the beginning don't count."""
-    seconds = dict.fromkeys(sources, 0.0)
+def _measure(sources: dict[str, tuple[Iterator[Any], int]], *, turns: int, turn: int) -> dict[str, list[float]]:
+    """Seconds of each source's turns; with each source comes how many batches at a turn's beginning don't count."""
+    seconds: dict[str, list[float]] = {name: [] for name in sources}
     for _ in range(turns):
         for name, (source, settling) in sources.items():
             for _ in range(settling):
@@ -120,7 +117,7 @@ def _measure(sources: dict[str, tuple[Iterator[Any], int]], *, turns: int, turn:
             start = time.perf_counter()
             for _ in range(turn):
                 next(source)
-            seconds[name] += time.perf_counter() - start
+            seconds[name].append(time.perf_counter() - start)
     return seconds
 
 

@@ -11,7 +11,6 @@ and taken off.
 
 from __future__ import annotations
 
-import json
 import logging
 import multiprocessing
 import statistics
@@ -22,7 +21,7 @@ from typing import Any, TypeVar
 
 import click
 
-from benchmarks.environment import machine
+from benchmarks.record import Better, Recorder, recording
 from runtime.backends import BACKEND_CHOICES, BackendChoice, vouched
 from stlm_edge.cli import run
 
@@ -59,33 +58,42 @@ def command(
     json_path: Path | None,
 ) -> None:
     """Measure the loop of the camera line, alone and around ENGINE."""
-    from stlm_edge.files import write_text
-    from stlm_edge.revision import git_state
-
     logging.getLogger("runtime").setLevel(logging.WARNING)  # it would tell the same of each turn
     if engine is not None:
         vouched(engine)  # before minutes are spent on what needs none
-    figures: dict[str, Any] = {
-        "loop": _loop(input_size=input_size, frames=frames, turns=turns),
-        "host": _host(frame_size=frame_size, input_size=input_size, frames=frames, turns=turns),
-        "memory": _growth(memory_frames),
-    }
-    if engine is not None:
-        figures |= _around(engine, backend, frame_size=frame_size, frames=engine_frames, turns=turns)
-    for line in _lines(figures):
+    with recording("loop", json_path) as recorder:
+        _keep(recorder, {"loop": _loop(input_size=input_size, frames=frames, turns=turns)})
+        recorder.details |= {"frame_size": list(frame_size), "input_size": list(input_size)}
+        recorder.details |= {"frames": frames, "turns": turns}
+        _keep(recorder, {"host": _host(frame_size=frame_size, input_size=input_size, frames=frames, turns=turns)})
+        _keep(recorder, {"memory": _growth(memory_frames)})
+        if engine is not None:
+            _keep(recorder, _around(engine, backend, frame_size=frame_size, frames=engine_frames, turns=turns))
+    for line in _lines(recorder.details):
         click.echo(line)
-    if json_path is not None:
-        record = {
-            "command": "python -m benchmarks.loop",
-            "machine": machine(),
-            "git": git_state(),
-            "frame_size": frame_size,
-            "input_size": input_size,
-            "frames": frames,
-            "turns": turns,
-            **figures,
-        }
-        write_text(json_path, json.dumps(record, indent=2) + "\n")
+
+
+_MEASURES: tuple[tuple[str, tuple[Any, ...], str, Better], ...] = (
+    ("loop throughput", ("loop", "frames_per_s", "turns"), "frames/s", "higher"),
+    ("host p50", ("host", "p50_ms", "turns"), "ms", "lower"),
+    ("host p95", ("host", "p95_ms", "turns"), "ms", "lower"),
+    ("memory", ("memory", "resident_mb", -1), "MB", "lower"),
+    ("loop's share of the engine's throughput", ("engine", "ratio", "turns"), "×", "higher"),
+    ("memory besides the engine", ("engine_memory", "besides_engine_mb"), "MB", "lower"),
+    ("start besides the engine", ("start", "besides_s", "turns"), "s", "lower"),
+)
+"""What two commits are compared by: name, where it stands among the figures, unit, and which way is progress."""
+
+
+def _keep(recorder: Recorder, figures: dict[str, Any]) -> None:
+    """Record what has been measured, so that an interruption does not lose it."""
+    recorder.details |= figures
+    for name, (part, *keys), unit, better in _MEASURES:
+        if part in figures:
+            found = figures[part]
+            for key in keys:
+                found = found[key]
+            recorder.measure(name, found if isinstance(found, list) else [found], unit=unit, better=better)
 
 
 def _loop(*, input_size: tuple[int, int], frames: int, turns: int) -> dict[str, Any]:

@@ -11,21 +11,20 @@ of it; `benchmarks.loader` measures that.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmarks.environment import machine
+from benchmarks.record import Recorder, recording
 from stlm_edge.cli import run
 from train.config import TrainConfig, from_dict, load_preset
 from train.options import training_options
@@ -77,11 +76,15 @@ def command(
     """Measure seconds per step, peak memory and where the time goes; read the ratio first."""
     given = {name: value for name, value in settings.items() if value is not None}
     config = from_dict(load_preset(preset) | given)
-    with tempfile.TemporaryDirectory() as cache:
+    with recording("training", json_path) as recorder, tempfile.TemporaryDirectory() as cache:
         tasks = [Task(way, config, data, category, textures, batches, cache) for way in WAYS]
-        results = _take_turns(tasks, turns=turns, steps=steps)
-    seconds = {way: [statistics.fmean(turn) for turn in results[way]["turns"]] for way in WAYS}
-    ratios = [slow / fast for slow, fast in zip(seconds[WAYS[0]], seconds[WAYS[1]], strict=True)]
+        results = _take_turns(tasks, turns=turns, steps=steps, after_turn=lambda times: _record(recorder, times))
+        seconds = {way: [statistics.fmean(turn) for turn in results[way]["turns"]] for way in WAYS}
+        ratios = [slow / fast for slow, fast in zip(seconds[WAYS[0]], seconds[WAYS[1]], strict=True)]
+        recorder.details |= {"settings": config.to_dict(), "turns": turns, "steps": steps, "batches": batches}
+        recorder.details |= {"ratio": statistics.median(ratios), "ratios": ratios, "ways": results}
+        for way in WAYS:
+            recorder.measure(f"{way} memory", [results[way]["memory_gb"]], unit="GB", better="lower")
     height, width = config.image_size
     click.echo(
         f"{config.architecture} at {height} x {width}, batch {config.batch_size}, teacher {config.teacher}, "
@@ -100,11 +103,17 @@ def command(
         f"ratio {statistics.median(ratios):.2f} (turn by turn {min(ratios):.2f} to {max(ratios):.2f}); "
         f"mean loss {results[WAYS[0]]['loss']:.5f} and {results[WAYS[1]]['loss']:.5f} in the first pass"
     )
-    if json_path is not None:
-        _write(json_path, config, results, ratios=ratios, turns=turns, steps=steps, batches=batches)
 
 
-def _take_turns(tasks: Sequence[Task], *, turns: int, steps: int) -> dict[str, dict[str, Any]]:
+def _record(recorder: Recorder, times: dict[str, list[list[float]]]) -> None:
+    """What has been measured after a turn of each way."""
+    for way, turns in times.items():
+        recorder.measure(f"{way} step", [statistics.fmean(turn) for turn in turns], unit="s", better="lower")
+
+
+def _take_turns(
+    tasks: Sequence[Task], *, turns: int, steps: int, after_turn: Callable[[dict[str, list[list[float]]]], None]
+) -> dict[str, dict[str, Any]]:
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
     workers = []
@@ -121,6 +130,7 @@ def _take_turns(tasks: Sequence[Task], *, turns: int, steps: int) -> dict[str, d
         for way, pipe in pipes.items():
             pipe.send(steps)
             times[way].append(pipe.recv())
+        after_turn(times)
     results = {}
     for (way, pipe), worker in zip(pipes.items(), workers, strict=True):
         pipe.send(None)
@@ -250,36 +260,6 @@ def _prepare(task: Task) -> tuple[Any, list[Any], torch.device]:
         return loss
 
     return step, batches, device
-
-
-def _write(
-    path: Path,
-    config: TrainConfig,
-    results: dict[str, dict[str, Any]],
-    *,
-    ratios: Sequence[float],
-    turns: int,
-    steps: int,
-    batches: int,
-) -> None:
-    import torch
-
-    from stlm_edge.files import write_text
-    from stlm_edge.revision import git_state
-
-    record = {
-        "command": "python -m benchmarks.training",
-        "machine": f"{machine()}, torch {torch.__version__}",
-        "git": git_state(),
-        "settings": config.to_dict(),
-        "turns": turns,
-        "steps": steps,
-        "batches": batches,
-        "ratio": statistics.median(ratios),
-        "ratios": list(ratios),
-        "ways": results,
-    }
-    write_text(path, json.dumps(record, indent=2) + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

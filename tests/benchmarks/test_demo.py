@@ -5,6 +5,7 @@ import json
 import pytest
 
 from benchmarks.demo import main
+from benchmarks.record import read
 from runtime.inspection import VERDICT_STAGES
 from runtime.summary import RunSummary, Truth
 from runtime.timing import Percentiles
@@ -13,7 +14,7 @@ from runtime.timing import Percentiles
 @pytest.fixture
 def folder(tmp_path):
     def write(image_auroc: float):
-        scores = {"image_auroc": image_auroc, "pixel_auroc": 0.9, "aupro": 0.8}
+        scores = {"image_auroc": image_auroc, "pixel_auroc": 0.9, "aupro": 0.8, "pixel_ap": 0.7}
         evaluation = {"overall": scores, "kinds": {"chip": scores}, "threshold": 0.25}
         truth = Truth(defects_found=7, defects_missed=1, false_alarms=2, good_passed=30)
         latency = {
@@ -59,6 +60,14 @@ def test_table_has_what_the_run_amounted_to(folder, capsys):
     ):
         assert words in out
     assert "Not as good" not in out
+
+
+def test_record_has_evaluation_and_inspection(folder, tmp_path):
+    assert main([str(folder(0.97)), "--json", str(tmp_path / "demo.json")]) == 0
+    record = read(tmp_path / "demo.json")
+    assert record.measures["all image_auroc"].values == (97,)
+    assert record.details["evaluation"]["kinds"]["chip"]["aupro"] == 0.8
+    assert record.details["inspection"]["truth"]["defects_found"] == 7
 
 
 def test_model_below_what_is_wanted_is_called_so(folder, capsys):

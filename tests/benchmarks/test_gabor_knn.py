@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-
 import cv2
 import numpy as np
 import pytest
@@ -10,6 +8,7 @@ import torch
 from benchmarks.gabor import GaborMemory, features
 from benchmarks.gabor_knn import main
 from benchmarks.groups import groups_of
+from benchmarks.record import read
 from stlm_edge.errors import DataError
 from stlm_edge.network.checkpoint import Checkpoint, save
 from stlm_edge.network.encoder import ARCHITECTURES
@@ -52,7 +51,8 @@ def test_bar_finds_a_turned_grain_in_any_light(ground, tmp_path, capsys):
     arguments = ["--data", str(ground), "--tiles", str(ground / "tiles.csv"), "--resamples", "100"]
     assert main([*arguments, "--json", str(record)]) == 0
     assert "turned" in capsys.readouterr().out
-    written = json.loads(record.read_text())
+    assert read(record).measures["bar image_auroc"].values == (100,)
+    written = read(record).details
     assert written["models"] == []
     row = {entry["kind"]: entry for entry in written["rows"]}["all"]
     assert (row["images"], row["groups"]) == (12, 6)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 
@@ -9,6 +8,7 @@ import pytest
 
 from benchmarks.authors_loader import _noise
 from benchmarks.loader import main
+from benchmarks.record import read
 from stlm_edge.synthetic import write_dataset
 from train.synthesis import perlin_gradients, perlin_noise
 
@@ -26,10 +26,14 @@ def test_every_loader_has_its_turns_and_the_record_names_the_machine(data, tmp_p
     record = tmp_path / "loader.json"
     assert main([*arguments, *textures, "--workers", "0", "--workers", "1", "--json", str(record)]) == 0
     assert "straightforward" in capsys.readouterr().out
-    written = json.loads(record.read_text())
-    assert set(written["pictures_per_s"]) == {"straightforward", "0 workers", "1 worker"}
-    assert all(rate > 0 for rate in written["pictures_per_s"].values())
-    assert "cores" in written["machine"]
+    written = read(record)
+    assert (
+        set(written.measures) == set(written.details["pictures_per_s"]) == {"straightforward", "0 workers", "1 worker"}
+    )
+    for name, measure in written.measures.items():
+        assert len(measure.values) == 2
+        assert min(measure.values) <= written.details["pictures_per_s"][name] <= max(measure.values)
+    assert written.command.startswith("python -m benchmarks.loader --data ")
 
     assert main([*arguments, "--workers", "0", "--pseudo-anomalies", "nsa+cutpaste-union"]) == 0
     assert "straightforward" not in capsys.readouterr().out

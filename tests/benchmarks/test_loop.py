@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from benchmarks.loop import main
 from benchmarks.loop_measures import host_times_ms, throughputs
 from benchmarks.loop_parts import FreeSource, pictures_of, run_line, timeless_detector
+from benchmarks.record import read
 
 from ..runtime.conftest import write_engine
 
@@ -47,8 +47,9 @@ def test_figures_agree_with_each_other(tmp_path: Path, capsys: pytest.CaptureFix
     assert main([*QUICK, *SMALL, "--engine", str(engine), "--json", str(record)]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].split() == ["median", "turns", "wanted"]
-    found = json.loads(record.read_text())
-    assert "cores" in found["machine"]
+    found, measures = read(record).details, read(record).measures
+    assert list(measures["loop throughput"].values) == found["loop"]["frames_per_s"]["turns"]
+    assert list(measures["start besides the engine"].values) == found["start"]["besides_s"]["turns"]
     assert (found["frame_size"], found["input_size"]) == ([96, 128], [64, 64])
     host, memory, around, start = (found[name] for name in ("host", "memory", "engine", "start"))
     for low, high in zip(host["p50_ms"]["turns"], host["p95_ms"]["turns"], strict=True):
@@ -74,7 +75,18 @@ def test_figures_agree_with_each_other(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_without_an_engine_only_the_loop_is_measured(tmp_path: Path) -> None:
     assert main([*QUICK, *SMALL, "--json", str(tmp_path / "loop.json")]) == 0
-    assert not {"engine", "start"} & set(json.loads((tmp_path / "loop.json").read_text()))
+    assert not {"engine", "start"} & set(read(tmp_path / "loop.json").details)
+
+
+def test_interrupted_run_leaves_what_it_has_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("benchmarks.loop._growth", interrupted)
+    assert main([*QUICK, *SMALL, "--json", str(tmp_path / "loop.json")]) == 130
+    record = read(tmp_path / "loop.json")
+    assert not record.is_complete
+    assert set(record.measures) == {"loop throughput", "host p50", "host p95"}
 
 
 def test_missing_engine_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
+from benchmarks.record import read
 from benchmarks.training import PHASES, WAYS, main
 from stlm_edge.synthetic import write_dataset
 
@@ -17,7 +16,8 @@ def test_both_ways_are_measured_and_have_the_same_losses(tmp_path, capsys):
     steps = ["--batches", "2", "--turns", "2", "--steps", "1", "--json", str(tmp_path / "found.json")]
     assert main(["--data", str(tmp_path), "--category", "plate", *small, *steps]) == 0
     assert "ratio" in capsys.readouterr().out
-    found = json.loads((tmp_path / "found.json").read_text())
+    record = read(tmp_path / "found.json")
+    found = record.details
     assert set(found["ways"]) == set(WAYS)
     straightforward, ours = (found["ways"][way] for way in WAYS)
     assert ours["loss"] == pytest.approx(straightforward["loss"], rel=1e-3)
@@ -27,3 +27,5 @@ def test_both_ways_are_measured_and_have_the_same_losses(tmp_path, capsys):
         assert [len(turn) for turn in way["turns"]] == [1, 1]
         assert way["memory_gb"] > 0
     assert len(found["ratios"]) == 2
+    for way in WAYS:
+        assert len(record.measures[f"{way} step"].values) == 2
