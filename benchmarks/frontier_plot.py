@@ -19,6 +19,14 @@ SUFFIXES = (".png", ".svg")
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
+_LABELS = {
+    "fp32": ((0, 6), "center", "bottom"),
+    "fp16": ((7, 0), "left", "center"),
+    "bf16": ((7, 0), "left", "center"),
+    "int8": ((0, -7), "center", "top"),
+}
+"""Where the label of a precision stands, in points from its mark: those of one size lie beside each other."""
+
 
 def require_plot_place(path: Path) -> None:
     """Before minutes of work: raises `OutputError` if the suffix is no format here or nothing can be written there."""
@@ -31,7 +39,7 @@ def write_plot(path: Path, points: Sequence[Point], *, title: str) -> None:
     """Draw a panel for each decisive figure.
 
     Colour is precision. Hollow points run at another size than their weights were trained at, crosses are not blessed;
-    a line joins what is on the frontier. Raises `OutputError`.
+    the line is the best that can be had in a time. Raises `OutputError`.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -65,6 +73,7 @@ def _draw(axes: Axes, points: Sequence[Point], metric: str) -> None:
         [100 * point.figure(metric) for point in rising],
         color=GREY,
         linewidth=1,
+        drawstyle="steps-post",
         zorder=1,
         label="frontier",
     )
@@ -78,7 +87,7 @@ def _draw(axes: Axes, points: Sequence[Point], metric: str) -> None:
     axes.set_xlim(min(spread) / 1.25, max(spread) * 1.45)
     axes.set_xticks(_ticks(min(spread) / 1.25, max(spread) * 1.45))
     axes.set_xlabel("from frame to verdict, ms (p50)")
-    axes.margins(y=0.12)
+    axes.margins(y=0.15)
 
 
 def _draw_point(axes: Axes, point: Point, metric: str) -> None:
@@ -88,7 +97,7 @@ def _draw_point(axes: Axes, point: Point, metric: str) -> None:
     if not candidate.blessed:
         marker, fill, label = "x", colour, "not blessed"
     elif is_resized:
-        marker, fill, label = "o", "none", f"{candidate.precision}, trained at another size"
+        marker, fill, label = "o", "white", f"{candidate.precision}, trained at another size"
     else:
         marker, fill, label = "o", colour, candidate.precision
     place = (point.p50_ms, 100 * point.figure(metric))
@@ -104,8 +113,16 @@ def _draw_point(axes: Axes, point: Point, metric: str) -> None:
     )
     height, width = candidate.input_size
     size = str(height) if height == width else f"{height} x {width}"
+    shift, sideways, upright = _LABELS[candidate.precision]
     axes.annotate(
-        f"{size} {candidate.precision}", place, xytext=(7, -3), textcoords="offset points", fontsize=8, color=INK
+        f"{size} {candidate.precision}",
+        place,
+        xytext=shift,
+        textcoords="offset points",
+        ha=sideways,
+        va=upright,
+        fontsize=8,
+        color=INK,
     )
 
 

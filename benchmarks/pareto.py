@@ -185,6 +185,7 @@ def _measure(
             quality = judge(engine.answers, pictures, threshold=engine.detector.threshold).quality
         point = Point(
             candidate=candidate,
+            runs=len(entry.pooled()),
             turns_ms=tuple(entry.quantiles(0.5)),
             p50_ms=_quantile(entry.pooled(), 0.5),
             p95_ms=_quantile(entry.pooled(), 0.95),
@@ -216,6 +217,7 @@ def _entry(point: Point, points: Sequence[Point]) -> dict[str, Any]:
         "input_size": list(candidate.input_size),
         "precision": candidate.precision,
         "trained_at": None if candidate.trained_at is None else list(candidate.trained_at),
+        "runs": point.runs,
         "p50_ms": round(point.p50_ms, 3),
         "p95_ms": round(point.p95_ms, 3),
         **point.figures,

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 import export.gate.limits
+from benchmarks.accuracy import main as judge_accuracy
 from benchmarks.candidates import Candidate, build, resized, settings
 from benchmarks.frontier import Point, advise, dominates, on_frontier
 from benchmarks.frontier_plot import write_plot
 from benchmarks.pareto import main
 from benchmarks.record import read
+from export.publish import unblessed_name
 from export.sources import Pictures
 from runtime.backends.openvino import has_bf16
 from stlm_edge.errors import SpecError
@@ -48,12 +50,14 @@ def point(
         blessed,
         ("map is off",) * (blessed is False),
     )
-    return Point(candidate, turns_ms, turns_ms[0], 2 * turns_ms[0], {"aupro": aupro, "image_auroc": image_auroc})
+    figures = {"aupro": aupro, "image_auroc": image_auroc}
+    return Point(candidate, 40, turns_ms, turns_ms[0], 2 * turns_ms[0], figures)
 
 
-def test_point_is_dominated_by_one_that_is_faster_in_every_turn_and_no_worse() -> None:
+def test_point_is_dominated_by_one_that_is_faster_in_every_turn_and_as_good() -> None:
     slow = point("slow", 10, 12)
     assert dominates(point("fast", 9, 11), slow)
+    assert dominates(point("as good but for rounding", 9, 11, aupro=0.5995), slow)
     assert not dominates(point("once slower", 9, 12), slow)
     assert not dominates(point("misses places", 9, 11, aupro=0.59), slow)
     assert not dominates(point("misses parts", 9, 11, image_auroc=0.79), slow)
@@ -87,7 +91,7 @@ def test_advice_names_the_fastest_that_is_nearly_the_best() -> None:
     )
     assert parts.startswith("For image AUROC take small: 80.0 in 5.0 ms (p50), the fastest within 1 point")
     assert warnings == [
-        "pointless is dominated: middle is faster and no worse.",
+        "pointless is dominated: middle is faster and as good.",
         "refused is not advised: the gate refuses it (map is off).",
         "strange is not advised: nobody has compared it with its network (python -m export verify).",
     ]
@@ -128,8 +132,6 @@ def test_plot_labels_sizes_and_precisions(tmp_path: Path) -> None:
     text = (tmp_path / "plot.svg").read_text()
     for label in ("256 fp32", "512 int8", "128 fp32", "AUPRO", "image AUROC", "not blessed", "trained at another size"):
         assert label in text
-    write_plot(tmp_path / "plot.png", points, title="tiles")
-    assert read_image(tmp_path / "plot.png").std() > 10
 
 
 def test_resized_network_has_the_same_weights_and_another_map(tmp_path: Path) -> None:
@@ -150,44 +152,59 @@ def test_engines_are_built_judged_kept_and_taken_again(
     data, work, path = draw_set(tmp_path / "spots"), tmp_path / "work", tmp_path / "pareto.json"
     source = checkpoint(tmp_path / "tiny.safetensors")
     arguments = ["--checkpoint", str(source), "--size", "64", "--work", str(work), "--data", str(data), *QUICK]
-    assert main([*arguments, "--plot", str(tmp_path / "plot.png"), "--json", str(path)]) == 0
+    assert main([*arguments, "--images", "4", "--json", str(path)]) == 0
     said = capsys.readouterr().out
     assert "* tiny 64 fp32" in said
     assert "map p99" not in said  # the gate's table goes with the progress
     record = read(path)
     (entry,) = record.details["points"]
     assert record.is_complete
+    assert "4 of 5 test pictures" in record.details["data"]
     assert (entry["name"], entry["architecture"], entry["precision"]) == ("tiny 64 fp32", "stlm-tiny", "fp32")
     assert (entry["input_size"], entry["trained_at"]) == ([64, 64], [64, 96])
-    assert (entry["blessed"], entry["on_frontier"]) == (True, True)
+    assert (entry["blessed"], entry["on_frontier"], entry["runs"]) == (True, True, 4)
     assert 0 < entry["p50_ms"] <= entry["p95_ms"]
     assert set(record.measures) == {
         f"tiny 64 fp32 {name}" for name in ("total p50", "image_auroc", "pixel_auroc", "aupro", "pixel_ap")
     }
     assert len(record.measures["tiny 64 fp32 total p50"].values) == 2
     assert any("trained at 64 x 96" in sentence for sentence in record.details["advice"])
-    assert (tmp_path / "plot.png").is_file()
 
-    # Built again it is only where it is not what its name says: here a byte was added to it.
+    # The engine gives the answers of the checkpoint that it was built of.
+    (engine,), (reference,) = work.glob("*.xml"), work.glob("*.safetensors")
+    judged = ["--engine", str(engine), "--reference", str(reference), "--data", str(data), "--json", str(path)]
+    assert judge_accuracy(judged) == 0
+    network, found = read(path).details["engines"]
+    assert (network["library"], network["drift"], found["library"]) == ("pytorch", None, "openvino")
+    assert found["drift"]["reference"] == reference.name
+    assert found["drift"]["map_max"] < 1e-4
+    assert found["image_auroc"] == network["image_auroc"]
+
+    # What is there is taken as it is.
     (setting,) = settings([source], [SIZE], ["fp32"])
     pictures = Pictures(data=data)
-    (engine,) = work.glob("*.xml")
     written = engine.stat().st_mtime_ns
     assert build(setting, work=work, pictures=pictures).path == engine
     assert engine.stat().st_mtime_ns == written
-    engine.write_bytes(engine.read_bytes() + b"\n")
-    assert build(setting, work=work, pictures=pictures).path == engine
-    assert engine.stat().st_mtime_ns != written
 
-    # A verdict on other pictures is another one, and a refused engine is kept and said to be so.
-    strict = dataclasses.replace(export.gate.limits.LIMITS["fp32"], max_map_error=0.0, p99_map_error=-1.0)
+    # A damaged one is built again. If the gate refuses it then, it is kept, said to be refused, and not built again.
+    engine.write_bytes(engine.read_bytes() + b"\n")
+    strict = dataclasses.replace(export.gate.limits.LIMITS["fp32"], p99_map_error=-1.0)
     monkeypatch.setitem(export.gate.limits.LIMITS, "fp32", strict)
-    for _ in range(2):  # built, then found
-        refused = build(setting, work=work, pictures=dataclasses.replace(pictures, images=3))
-        assert refused.path.name.endswith(".unblessed.xml")
-        assert refused.blessed is False
-        assert refused.objections
-    assert len(list(work.glob("*.onnx"))) == 1
+    refused = build(setting, work=work, pictures=pictures)
+    assert refused.path == unblessed_name(engine)
+    assert refused.blessed is False
+    assert "99th percentile" in refused.objections[0]
+    written = refused.path.stat().st_mtime_ns
+    assert build(setting, work=work, pictures=pictures) == refused
+    assert refused.path.stat().st_mtime_ns == written
+
+
+def test_each_checkpoint_gets_each_size_and_precision(tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "run" / "model.safetensors")
+    made = settings([source], [(64, 64), (64, 128)], ["fp32", "int8"])
+    assert [setting.name for setting in made] == ["run 64 fp32", "run 64 int8", "run 64x128 fp32", "run 64x128 int8"]
+    assert [setting.size for setting in settings([source], [], ["fp32"])] == [(64, 96)]
 
 
 def test_refused_engine_is_shown_and_not_advised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,8 +216,10 @@ def test_refused_engine_is_shown_and_not_advised(tmp_path: Path, capsys: pytest.
         gate = None if blessed is None else Gate(blessed, True, "pytorch", Limits(1, 1, 0, 1, 0, 1), (), ("off",))
         dataclasses.replace(sidecar, engine=dataclasses.replace(sidecar.engine, gate=gate)).write(engine)
         engines += ["--engine", str(engine)]
-    path = tmp_path / "pareto.json"
-    assert main([*engines, "--data", str(data), *QUICK, "--json", str(path)]) == 0
+    path, plot = tmp_path / "pareto.json", tmp_path / "plot.png"
+    arguments = [*engines, "--data", str(data.parent), "--category", data.name, "--budget-ms", "1e6", *QUICK]
+    assert main([*arguments, "--plot", str(plot), "--json", str(path)]) == 0
+    assert read_image(plot).std() > 10
     details = read(path).details
     assert [entry["blessed"] for entry in details["points"]] == [True, False, None]
     assert [entry["on_frontier"] for entry in details["points"]] == [True, False, False]
@@ -209,6 +228,7 @@ def test_refused_engine_is_shown_and_not_advised(tmp_path: Path, capsys: pytest.
     advice = "\n".join(details["advice"])
     assert "take good.onnx" in advice
     assert "bad.onnx is not advised: the gate refuses it (off)." in advice
+    assert "Within 1e+06 ms (p95), the best AUPRO has good.onnx" in advice
     assert "take bad.onnx" not in advice
     assert "REFUSED" in capsys.readouterr().out
 
