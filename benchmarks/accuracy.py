@@ -116,19 +116,24 @@ def _entrants(engines: Sequence[Path], backends: Sequence[BackendChoice]) -> lis
 def _check(entrants: Sequence[Entrant], reference: Path | None) -> None:
     """Open everything once before minutes of work. Raises `StlmError`, of another network's engine with both names."""
     from benchmarks.engines import opened
-    from export.gate.reference import open_reference
     from runtime.blessing import warn_unless_blessed
-    from stlm_edge.errors import VerificationError
 
     for entrant in entrants:
         with opened(entrant.path, backend=entrant.backend) as engine:
             warn_unless_blessed(entrant.path, engine.sidecar)
         if reference is not None:
-            try:
-                with open_reference(reference, spec=entrant.spec):
-                    pass
-            except VerificationError as error:
-                raise VerificationError(f"{entrant.path}: {error}") from None
+            _check_reference(reference, entrant)
+
+
+def _check_reference(reference: Path, entrant: Entrant) -> None:
+    from export.gate.reference import open_reference  # needs onnx, which a Jetson that runs engines has not
+    from stlm_edge.errors import VerificationError
+
+    try:
+        with open_reference(reference, spec=entrant.spec):
+            pass
+    except VerificationError as error:
+        raise VerificationError(f"{entrant.path}: {error}") from None
 
 
 def _judge_all(

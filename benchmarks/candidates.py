@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import stlm_edge
+from benchmarks.frontier import Candidate
 from export.gate.pictures import choose, find_samples
 from export.openvino.write import require_possible
 from export.pipeline import export_openvino
@@ -43,26 +44,6 @@ logger = logging.getLogger(__name__)
 
 _CODE = ("export", "stlm_edge")
 """Packages that an engine and its verdict come from."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """An engine that may be advised.
-
-    Attributes:
-        trained_at: (height, width) that its weights were trained at; None where that is not known.
-        blessed: by the gate; None if nobody has compared it with its network.
-        objections: of the gate.
-    """
-
-    name: str
-    path: Path
-    architecture: str
-    input_size: Size
-    precision: str
-    trained_at: Size | None
-    blessed: bool | None
-    objections: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,11 +108,6 @@ def resized(trained: Checkpoint, size: Size) -> Checkpoint:
     return Checkpoint(network.eval(), spec, trained.config)
 
 
-def existing(path: Path, *, name: str) -> Candidate:
-    """A ready engine. Raises `EngineError`, `SpecError` if it is missing or not the one of its sidecar."""
-    return _candidate(path, vouched(path), name=name, trained_at=None)
-
-
 def build(setting: Setting, *, work: Path, pictures: Pictures) -> Candidate:
     """Make an engine in `work`, or take the one that is there.
 
@@ -148,7 +124,7 @@ def build(setting: Setting, *, work: Path, pictures: Pictures) -> Candidate:
     for path in (output, unblessed_name(output)):
         if (found := _whole(path)) is not None and found.engine.gate is not None:
             logger.info("%s: taken as it is", path)
-            return _candidate(path, found, name=setting.name, trained_at=setting.trained.input_size)
+            return Candidate.read(path, name=setting.name, trained_at=setting.trained.input_size)
     logger.info("%s: building", output)
     path = output
     with contextlib.redirect_stdout(sys.stderr):  # the gate's table; ours alone is the result
@@ -163,21 +139,7 @@ def build(setting: Setting, *, work: Path, pictures: Pictures) -> Candidate:
             path = unblessed_name(output)
             if not path.is_file():  # it was not refused, it could not be judged
                 raise
-    return _candidate(path, vouched(path), name=setting.name, trained_at=setting.trained.input_size)
-
-
-def _candidate(path: Path, sidecar: Sidecar, *, name: str, trained_at: Size | None) -> Candidate:
-    gate = sidecar.engine.gate
-    return Candidate(
-        name=name,
-        path=path,
-        architecture=sidecar.spec.architecture,
-        input_size=sidecar.spec.input_size,
-        precision=sidecar.engine.precision,
-        trained_at=trained_at,
-        blessed=None if gate is None else gate.blessed,
-        objections=() if gate is None else gate.objections,
-    )
+    return Candidate.read(path, name=setting.name, trained_at=setting.trained.input_size)
 
 
 def _graph(setting: Setting, work: Path) -> tuple[Path, Path]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from benchmarks.candidates import Candidate
+from runtime.backends import vouched
+from stlm_edge.spec import Size
 
 DECISIVE = {"aupro": "AUPRO", "image_auroc": "image AUROC"}
 """Where the defects are, and whether a part has one."""
@@ -15,6 +17,42 @@ SAME = 0.001
 
 CLOSE = 0.01
 """So far below the best a figure still counts as about as good: one point of 100."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An engine that may be advised.
+
+    Attributes:
+        trained_at: (height, width) that its weights were trained at; None where that is not known.
+        blessed: by the gate; None if nobody has compared it with its network.
+        objections: of the gate.
+    """
+
+    name: str
+    path: Path
+    architecture: str
+    input_size: Size
+    precision: str
+    trained_at: Size | None
+    blessed: bool | None
+    objections: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, path: Path, *, name: str, trained_at: Size | None = None) -> Candidate:
+        """An engine that is there. Raises `EngineError`, `SpecError` if it is missing or not the one of its sidecar."""
+        sidecar = vouched(path)
+        gate = sidecar.engine.gate
+        return cls(
+            name=name,
+            path=path,
+            architecture=sidecar.spec.architecture,
+            input_size=sidecar.spec.input_size,
+            precision=sidecar.engine.precision,
+            trained_at=trained_at,
+            blessed=None if gate is None else gate.blessed,
+            objections=() if gate is None else gate.objections,
+        )
 
 
 @dataclass(frozen=True)

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.frontier import DECISIVE, Point, on_frontier
 from stlm_edge.errors import OutputError
 from stlm_edge.files import require_place, write_bytes
-from train.plots import GREY, INK, KIND_COLOURS, STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SUFFIXES = (".png", ".svg")
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+COLOURS = {"fp32": "#0072B2", "fp16": "#E69F00", "bf16": "#009E73", "int8": "#CC79A7"}
+"""Of Okabe and Ito's, which colour-blind people can tell apart."""
+
+INK, GREY = "#262A30", "#8A8F98"
+
+_STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E8EB",
+    "text.color": INK,
+    "svg.fonttype": "none",  # text stays text
+}
 
 _LABELS = {
     "fp32": ((0, 6), "center", "bottom"),
@@ -32,6 +47,11 @@ def require_plot_place(path: Path) -> None:
     """Before minutes of work: raises `OutputError` if the suffix is no format here or nothing can be written there."""
     if path.suffix not in SUFFIXES:
         raise OutputError(f"{path} has the suffix {path.suffix!r}, expected {' or '.join(SUFFIXES)}; rename the plot")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise OutputError(
+            f"{path} cannot be drawn, found no matplotlib and expected it for a plot; pip install matplotlib, or leave "
+            "--plot out"
+        )
     require_place(path)
 
 
@@ -44,7 +64,7 @@ def write_plot(path: Path, points: Sequence[Point], *, title: str) -> None:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context({**STYLE, "svg.fonttype": "none"}):  # text stays text
+    with rc_context(_STYLE):
         figure = Figure(figsize=(9.6, 4.8), dpi=120, layout="constrained")
         for axes, (metric, name) in zip(figure.subplots(1, 2), DECISIVE.items(), strict=True):
             _draw(axes, points, metric)
@@ -92,7 +112,7 @@ def _draw(axes: Axes, points: Sequence[Point], metric: str) -> None:
 
 def _draw_point(axes: Axes, point: Point, metric: str) -> None:
     candidate = point.candidate
-    colour = KIND_COLOURS[PRECISIONS.index(candidate.precision)]
+    colour = COLOURS[candidate.precision]
     is_resized = candidate.trained_at not in (None, candidate.input_size)
     if not candidate.blessed:
         marker, fill, label = "x", colour, "not blessed"

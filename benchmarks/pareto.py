@@ -26,9 +26,8 @@ import click
 from stlm_edge.cli import run
 
 if TYPE_CHECKING:
-    from benchmarks.candidates import Candidate
     from benchmarks.engines import LabelledSet
-    from benchmarks.frontier import Point
+    from benchmarks.frontier import Candidate, Point
     from benchmarks.record import Recorder
     from benchmarks.turns import Schedule, Timed
     from export.openvino.write import CpuPrecision
@@ -136,25 +135,32 @@ def _candidates(
     category: str | None,
 ) -> list[Candidate]:
     """Everything is checked before the first engine is built. Raises `StlmError`."""
-    from benchmarks.candidates import build, existing, settings
     from benchmarks.engines import opened
-    from export.sources import Pictures
-    from stlm_edge.errors import ConfigError
-    from stlm_edge.files import make_folder
+    from benchmarks.frontier import Candidate
 
-    wanted = settings(checkpoints, sizes, precisions)
-    ready = [existing(path, name=path.name) for path in engines]
-    names = Counter([setting.name for setting in wanted] + [candidate.name for candidate in ready])
-    if twice := [name for name, count in names.items() if count > 1]:
-        raise ConfigError(f"two settings have the name {twice[0]!r}, expected different ones; rename a file or folder")
+    ready = [Candidate.read(path, name=path.name) for path in engines]
     for candidate in ready:
         with opened(candidate.path):
             pass
-    if work is None:
+    if work is None or not checkpoints:  # then neither torch nor onnx is needed, as on a Jetson with its plans
+        _require_different([candidate.name for candidate in ready])
         return ready
+    from benchmarks.candidates import build, settings
+    from export.sources import Pictures
+    from stlm_edge.files import make_folder
+
+    wanted = settings(checkpoints, sizes, precisions)
+    _require_different([setting.name for setting in wanted] + [candidate.name for candidate in ready])
     make_folder(work)
     pictures = Pictures(data=data, category=category)
     return [build(setting, work=work, pictures=pictures) for setting in wanted] + ready
+
+
+def _require_different(names: Sequence[str]) -> None:
+    from stlm_edge.errors import ConfigError
+
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ConfigError(f"two settings have the name {twice[0]!r}, expected different ones; rename a file or folder")
 
 
 def _measure(

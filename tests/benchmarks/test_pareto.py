@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import export.gate.limits
 from benchmarks.accuracy import main as judge_accuracy
-from benchmarks.candidates import Candidate, build, resized, settings
-from benchmarks.frontier import Point, advise, dominates, on_frontier
+from benchmarks.candidates import build, resized, settings
+from benchmarks.frontier import Candidate, Point, advise, dominates, on_frontier
 from benchmarks.frontier_plot import write_plot
 from benchmarks.pareto import main
 from benchmarks.record import read
@@ -253,6 +255,13 @@ def test_bad_settings_are_one_line_before_any_work(tmp_path: Path, capsys: pytes
         assert len(errors) == 1
         assert said in errors[0]
         assert not work.exists()
+
+
+def test_ready_engines_need_neither_torch_nor_onnx() -> None:
+    modules = "accuracy, benchmarks.engines, benchmarks.frontier, benchmarks.frontier_plot, benchmarks.pareto"
+    code = f"import sys, benchmarks.{modules}; print({{'torch', 'onnx', 'matplotlib'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 @pytest.mark.parametrize(
