@@ -143,7 +143,7 @@ def _within(within: Sequence[Point], blessed: Sequence[Point], *, budget_ms: flo
     parts = []
     for metric, title in DECISIVE.items():
         best = max(within, key=lambda point: point.figure(metric))
-        parts.append(f"the best {title} has {best.name} ({100 * best.figure(metric):.1f}, {best.p95_ms:.1f} ms)")
+        parts.append(f"{best.name} has the best {title} ({100 * best.figure(metric):.1f}, {best.p95_ms:.1f} ms)")
     return f"Within {budget_ms:g} ms (p95), {' and '.join(parts)}."
 
 

@@ -175,10 +175,10 @@ def _measure(
     frames = tuple(sample.path for sample in choose(pictures.samples, FRAMES))
 
     def told(so_far: Sequence[Timed]) -> None:
-        logger.info("latency: %d of %d turns", len(so_far[0].turns), schedule.turns)
         for entry in so_far:
             recorder.measure(f"{entry.name} total p50", entry.quantiles(0.5), unit="ms", better="lower")
         recorder.save()
+        logger.info("latency: %d of %d turns", len(so_far[0].turns), schedule.turns)
 
     contenders = [
         Contender(candidate.name, partial(timed_engine, candidate.path, pictures=frames)) for candidate in candidates

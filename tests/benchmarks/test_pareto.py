@@ -102,10 +102,10 @@ def test_advice_names_the_fastest_that_is_nearly_the_best() -> None:
 def test_advice_keeps_to_a_budget_of_the_slowest_frames() -> None:
     points = [point("fast", 5, 5, aupro=0.5), point("good", 20, 20, aupro=0.7, image_auroc=0.9)]
     assert (
-        "Within 40 ms (p95), the best AUPRO has good (70.0, 40.0 ms) and the best image AUROC has good (90.0, 40.0 ms)."
+        "Within 40 ms (p95), good has the best AUPRO (70.0, 40.0 ms) and good has the best image AUROC (90.0, 40.0 ms)."
         in advise(points, budget_ms=40)
     )
-    assert any("the best AUPRO has fast" in sentence for sentence in advise(points, budget_ms=39))
+    assert any("fast has the best AUPRO" in sentence for sentence in advise(points, budget_ms=39))
     assert "None keeps within 9 ms (p95); the fastest, fast, takes 10.0 ms." in advise(points, budget_ms=9)
 
 
@@ -230,7 +230,7 @@ def test_refused_engine_is_shown_and_not_advised(tmp_path: Path, capsys: pytest.
     advice = "\n".join(details["advice"])
     assert "take good.onnx" in advice
     assert "bad.onnx is not advised: the gate refuses it (off)." in advice
-    assert "Within 1e+06 ms (p95), the best AUPRO has good.onnx" in advice
+    assert "Within 1e+06 ms (p95), good.onnx has the best AUPRO" in advice
     assert "take bad.onnx" not in advice
     assert "REFUSED" in capsys.readouterr().out
 
