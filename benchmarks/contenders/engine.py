@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from benchmarks.contenders.pictures import Pictures, batch_of
 from benchmarks.turns import TOTAL, Contender
-from runtime.backends import BACKEND_CHOICES, BackendChoice, check_engine_file, choose_backend, vouched
+from runtime.backends import BACKEND_CHOICES, RUN_BY, BackendChoice, check_engine_file, choose_backend, vouched
 from stlm_edge.errors import EngineError
 
 if TYPE_CHECKING:
@@ -56,12 +56,24 @@ def engine_contender(
     )
 
 
+def can_run(engine: Path, backend: EngineBackend) -> bool:
+    """Whether `backend` runs engines of this kind, installed or not; `auto` runs all that there are."""
+    if backend == ONNXRUNTIME_CUDA:
+        return engine.suffix == ".onnx"
+    return backend == "auto" or backend in RUN_BY[engine.suffix]
+
+
 def library_for(engine: Path, backend: EngineBackend) -> EngineBackend:
-    """What runs an engine of a known kind. Raises `EngineError` if `backend` cannot."""
+    """What runs an engine of a known kind. Raises `EngineError` if `backend` cannot, or is not there."""
     if backend != ONNXRUNTIME_CUDA:
         return choose_backend(engine, backend)
     if engine.suffix != ".onnx":
         raise EngineError(f"{backend} cannot run {engine}, expected an .onnx file; leave --backend out or give one")
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise EngineError(f"{engine} needs ONNX Runtime, which is not installed; pip install onnxruntime-gpu")
+    from benchmarks.contenders.onnxruntime_cuda import require_provider
+
+    require_provider(engine)
     return backend
 
 
@@ -93,6 +105,7 @@ class EngineSubject:
             "library": record.flavour if is_plan else backend.name,
             "precision": record.precision,
             "device": backend.device,
+            "architecture": detector.spec.architecture,
             "parameters": None,  # a compiler folds and drops some
             "input_size": list(detector.spec.input_size),
             "note": None,
@@ -115,8 +128,6 @@ def _open(engine: Path, library: EngineBackend) -> tuple[Backend, Sidecar]:
         from runtime.backends import open_engine
 
         return open_engine(engine, backend=library)
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise EngineError(f"{engine} needs ONNX Runtime, which is not installed; pip install onnxruntime-gpu")
     from benchmarks.contenders.onnxruntime_cuda import OnnxRuntimeCudaBackend
 
     sidecar = vouched(engine)

@@ -85,6 +85,7 @@ class NetworkSubject:
             "library": "pytorch",
             "precision": way.precision(device),
             "device": torch.cuda.get_device_name(self._device) if device == "cuda" else "CPU",
+            "architecture": checkpoint.spec.architecture,
             "parameters": sum(parameter.numel() for parameter in checkpoint.network.parameters()),
             "input_size": list(checkpoint.spec.input_size),
         }

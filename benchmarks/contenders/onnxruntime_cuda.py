@@ -39,12 +39,7 @@ class OnnxRuntimeCudaBackend(Backend):
         super().__init__(path, spec=spec)
         self._device = device
         provider = _PROVIDERS[device]
-        available = onnxruntime.get_available_providers()
-        if provider not in available:
-            raise EngineError(
-                f"found ONNX Runtime {onnxruntime.__version__} with {', '.join(available)}, expected {provider} for "
-                f"{path}; pip install onnxruntime-gpu in its place"
-            )
+        require_provider(path, provider)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
         try:
@@ -89,6 +84,16 @@ class OnnxRuntimeCudaBackend(Backend):
 
     def _release(self) -> None:
         self._session = None
+
+
+def require_provider(path: Path, provider: str = _PROVIDERS["cuda"]) -> None:
+    """Raises `EngineError` unless ONNX Runtime was built with `provider`: left alone it would take another one."""
+    available = onnxruntime.get_available_providers()
+    if provider not in available:
+        raise EngineError(
+            f"found ONNX Runtime {onnxruntime.__version__} with {', '.join(available)}, expected {provider} for "
+            f"{path}; pip install onnxruntime-gpu in its place"
+        )
 
 
 def _port(port: Any) -> Port:
