@@ -161,6 +161,18 @@ def watching() -> Iterator[Watch]:
             watch.close()
 
 
+def lines_of(conditions: Mapping[str, Any]) -> list[str]:
+    """What `Watch.to_dict` gives, for people."""
+    lines = [
+        f"{moment}: " + ", ".join(f"{name} {_short(value)}" for name, value in conditions[moment].items())
+        for moment in ("before", "after")
+        if conditions[moment]
+    ]
+    if conditions["absent"]:
+        lines.append(f"this machine does not tell {', '.join(conditions['absent'])}")
+    return [*lines, *conditions["warnings"]]
+
+
 def read_processor(root: Path = Path("/")) -> dict[str, Any]:
     """What Linux tells, in names of `Moment`.
 
@@ -180,6 +192,12 @@ def read_processor(root: Path = Path("/")) -> dict[str, Any]:
         "load": None if load is None else float(load.split()[0]),
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " and ".join(value) or "nothing"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _cpuinfo_mhz(path: Path) -> list[float]:

@@ -20,6 +20,8 @@ from stlm_edge.plans import kept_graph
 from stlm_edge.spec import Size
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from export.plan.kernels import Kernel
 
 PAPER: dict[str, Any] = {"ms": 20, "gpu": "rtx3090", "input_size": [1024, 1024]}
@@ -177,15 +179,11 @@ def work_of_engine(engine: Path, *, max_batch: int) -> Work:
     return Work(sum(node_flops(read_model(graph), batch=1).values()) / 1e9)
 
 
-def work_of_checkpoint(checkpoint: Path) -> Work:
-    """By the products that PyTorch computes for one picture. Raises `CheckpointError`."""
+def work_of_network(network: nn.Module, input_size: Size) -> Work:
+    """By the products that PyTorch computes for one picture; the network's weights are lost, shapes are enough."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from stlm_edge.network.checkpoint import load
-
-    loaded = load(checkpoint)
-    network = loaded.network.to("meta")  # shapes are enough
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(torch.empty(1, 3, *loaded.spec.input_size, device="meta"))
+        network.to("meta")(torch.empty(1, 3, *input_size, device="meta"))
     return Work(counter.get_total_flops() / 1e9)

@@ -10,17 +10,18 @@ others are compared with.
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from benchmarks.contenders import Pictures, engine_contender, network_contender
-from benchmarks.contenders.engine import ENGINE_BACKENDS, EngineBackend, can_run
+from benchmarks.contenders.engine import ENGINE_BACKENDS, EngineBackend, pairs
 from benchmarks.contenders.pictures import FRAME_SIZE
 from benchmarks.contenders.way import WORDS, Device
 from benchmarks.turns import Contender, Schedule, Timed, take_turns
@@ -88,7 +89,7 @@ def command(
 ) -> None:
     """Measure engines, and ways in which PyTorch runs a checkpoint. The speed-up is against the first: ways come before
     engines, each in the order given."""
-    from benchmarks.conditions import watching
+    from benchmarks.conditions import lines_of, watching
     from benchmarks.latency_figures import CONTENTS, estimates, notes, tables
     from benchmarks.record import recording
 
@@ -116,7 +117,7 @@ def command(
     found = details["contenders"]
     click.echo(f"{words}; batch {batch}, {turns} turns of up to {runs} batches, taking turns, on {_device()}")
     click.echo(CONTENTS + (f" A batch's times are divided by {batch}." if batch > 1 else "") + "\n")
-    for line in (*tables(found), "", *notes(found), *_conditions(details["conditions"])):
+    for line in (*tables(found), "", *notes(found), *lines_of(details["conditions"])):
         click.echo(line)
     click.echo(details["comparison"])
     for line in estimates(details["estimates"]):
@@ -124,19 +125,23 @@ def command(
 
 
 def _check(engines: Sequence[Path], checkpoint: Path | None, ways: Sequence[str], *, device: Device) -> None:
-    """What can be told of the command line alone. Raises `ConfigError`."""
+    """What can be told before anything is read. Raises `ConfigError`, `EngineError`."""
     from stlm_edge.gpu import find_gpu
 
-    if not engines and not ways:
-        raise ConfigError("found nothing to measure, expected --engine ENGINE, or --checkpoint CHECKPOINT --way WAY")
     if ways and checkpoint is None:
         raise ConfigError(f"found --way {ways[0]} and no checkpoint for it; add --checkpoint model.safetensors")
     if checkpoint is not None and not ways:
         raise ConfigError(f"found --checkpoint {checkpoint} and no way to run it; add --way {' or --way '.join(WORDS)}")
+    if not engines and not ways:
+        raise ConfigError("found nothing to measure, expected --engine ENGINE, or --checkpoint CHECKPOINT --way WAY")
     if device == "cuda" and not ways:
         raise ConfigError("found --device cuda and no --way, which it is for; an engine runs where it was built for")
     if device == "cuda" and find_gpu() is None:
         raise ConfigError("found --device cuda on a machine without an NVIDIA GPU or its driver; use --device cpu")
+    if ways and importlib.util.find_spec("torch") is None:
+        raise ConfigError(f"found --way {ways[0]} and no PyTorch to run it; pip install 'stlm-edge[train]'")
+    for engine in engines:
+        check_engine_file(engine)
 
 
 def _pictures(data: Path | None, frame_size: tuple[int, int] | None, engines: Sequence[Path]) -> Pictures:
@@ -163,32 +168,30 @@ def _contenders(
 
     Raises `StlmError` if one cannot be measured, before any is.
     """
-    from benchmarks.estimate import known_work, work_of_checkpoint, work_of_engine
+    from benchmarks.estimate import known_work, work_of_engine
 
     contenders: list[Contender] = []
     works: list[Work | str] = []
-    for way in ways:
-        assert checkpoint is not None
-        contenders.append(network_contender(checkpoint, way=way, device=device, pictures=pictures, batch=batch))
-    for engine, backend in _pairs(engines, backends):
+    if checkpoint is not None:
+        for way in ways:
+            contenders.append(network_contender(checkpoint, way=way, device=device, pictures=pictures, batch=batch))
+        works += [_work_of(checkpoint)] * len(ways)
+    for engine, backend in pairs(engines, backends):
         contenders.append(engine_contender(engine, backend=backend, pictures=pictures, batch=batch))
         works.append(known_work(partial(work_of_engine, engine, max_batch=vouched(engine).spec.max_batch)))
     twice = [name for name, count in Counter(contender.name for contender in contenders).items() if count > 1]
     if twice:
         raise ConfigError(f"{twice[0]} is to be measured twice, expected each once; leave one out or rename a file")
-    if checkpoint is not None:
-        works = [known_work(partial(work_of_checkpoint, checkpoint))] * len(ways) + works
     return contenders, works
 
 
-def _pairs(engines: Sequence[Path], backends: Sequence[EngineBackend]) -> Iterator[tuple[Path, EngineBackend]]:
-    """Each engine with each backend that runs its kind; one that fits nothing stays in, to be refused with a reason."""
-    for engine in engines:
-        check_engine_file(engine)
-    for engine in engines:
-        able = [backend for backend in backends if can_run(engine, backend)]
-        idle = [backend for backend in backends if not any(can_run(other, backend) for other in engines)]
-        yield from ((engine, backend) for backend in [*able, *idle] or backends)
+def _work_of(checkpoint: Path) -> Work:
+    """Raises `CheckpointError`."""
+    from benchmarks.estimate import work_of_network
+    from stlm_edge.network.checkpoint import load
+
+    loaded = load(checkpoint)
+    return work_of_network(loaded.network, loaded.spec.input_size)
 
 
 def _fill(
@@ -226,24 +229,6 @@ def _fill(
             for one, work, ran_on_gpu in zip(entries, works, on_gpu, strict=True)
         ],
     }
-
-
-def _conditions(conditions: dict[str, Any]) -> list[str]:
-    """The conditions before and after, and what makes the figures doubtful."""
-    lines = [
-        f"{moment}: " + ", ".join(f"{name} {_short(value)}" for name, value in conditions[moment].items())
-        for moment in ("before", "after")
-        if conditions[moment]
-    ]
-    if conditions["absent"]:
-        lines.append(f"this machine does not tell {', '.join(conditions['absent'])}")
-    return [*lines, *conditions["warnings"]]
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, tuple):
-        return " and ".join(value) or "nothing"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _device() -> str:

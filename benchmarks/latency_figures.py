@@ -100,12 +100,12 @@ def estimates(entries: Sequence[dict[str, Any]]) -> list[str]:
 def _estimate(found: dict[str, Any]) -> str:
     if found["floor_ms"] is None:
         return str(found["assumption"])
-    text = f"{found['gflop']:.1f} GFLOP, computed floor on an RTX 3090 {found['floor_ms']:.2f} ms"
+    text = f"{found['gflop']:.1f} GFLOP, computed floor on an RTX 3090 {found['floor_ms']:.3g} ms"
     if found["scaled_ms"] is not None:
         low, high = found["scaled_ms"]
         scaled = f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}"
         text += (
-            f", here {found['device_floor_ms']:.2f} ms; ESTIMATE: infer takes {found['infer_ms']:.2f} ms here, so "
+            f", here {found['device_floor_ms']:.3g} ms; ESTIMATE: infer takes {found['infer_ms']:.2f} ms here, so "
             f"{scaled} ms there"
         )
     return f"{text}; {found['assumption']}"

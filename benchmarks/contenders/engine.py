@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -61,6 +61,14 @@ def can_run(engine: Path, backend: EngineBackend) -> bool:
     if backend == ONNXRUNTIME_CUDA:
         return engine.suffix == ".onnx"
     return backend == "auto" or backend in RUN_BY[engine.suffix]
+
+
+def pairs(engines: Sequence[Path], backends: Sequence[EngineBackend]) -> Iterator[tuple[Path, EngineBackend]]:
+    """Each engine with each backend that runs its kind; one that fits nothing stays in, to be refused with a reason."""
+    for engine in engines:
+        able = [backend for backend in backends if can_run(engine, backend)]
+        idle = [backend for backend in backends if not any(can_run(other, backend) for other in engines)]
+        yield from ((engine, backend) for backend in [*able, *idle] or backends)
 
 
 def library_for(engine: Path, backend: EngineBackend) -> EngineBackend:
