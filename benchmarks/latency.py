@@ -26,6 +26,7 @@ from benchmarks.contenders.pictures import FRAME_SIZE
 from benchmarks.contenders.way import WORDS, Device
 from benchmarks.turns import Contender, Schedule, Timed, take_turns
 from runtime.backends import check_engine_file, vouched
+from runtime.blessing import warn_unless_blessed
 from stlm_edge.cli import run
 from stlm_edge.errors import ConfigError
 
@@ -99,6 +100,8 @@ def command(
         words = pictures.describe()
         contenders, works = _contenders(engines, backends, checkpoint, ways, device, pictures=pictures, batch=batch)
         schedule = Schedule(turns=turns, runs=runs, turn_s=turn_seconds)
+        for engine in engines:
+            warn_unless_blessed(engine, vouched(engine))
         with watching() as watch:
             for warning in watch.to_dict()["warnings"]:
                 click.echo(warning, err=True)

@@ -42,6 +42,7 @@ def test_every_engine_gets_each_backend_that_runs_it(engines, tmp_path, capsys):
     arguments += ["--backend", "openvino", "--backend", "onnxruntime", *SMALL, "--json", str(path)]
     assert main(arguments) == 0
     told = capsys.readouterr()
+    assert told.err.count("UNVERIFIED ENGINE") == 2  # once for each file
     assert "taking turns" in told.out
     assert "infer is the network" in told.out
     assert "the paper has 20 ms on an RTX 3090" in told.out
