@@ -63,7 +63,7 @@ def tables(contenders: Sequence[dict[str, Any]]) -> list[str]:
             f"{contender['name']:<{width}}{contender['precision']:<6}{contender['stages']['infer']['p50_ms']:>10.2f}"
             + f"{total['p50_ms']:>11.2f}"
             + "".join(f"{total[name]:>9.2f}" for name in ("p95_ms", "p99_ms", "max_ms"))
-            + f"{contender['frames_per_s']:>10.1f}{ratio['median']:>10.2f}  {ratio['low']:.2f} to {ratio['high']:.2f}"
+            + f"{contender['frames_per_s']:>10.3g}{ratio['median']:>10.2f}  {ratio['low']:.2f} to {ratio['high']:.2f}"
         )
     copies = [stage for stage in STAGES if stage not in ("infer", TOTAL)]
     lines += ["", f"{'':<{width}}" + "".join(f"{stage + ' p50':>14}" for stage in copies)]

@@ -44,6 +44,11 @@ class Way:
                 f"found the way {text!r}, expected one of {', '.join(WORDS)}, or several joined by + (eager or batched "
                 "in front only), such as half+compile"
             )
+        if base == "eager" and "cuda-graph" in rest:
+            raise ConfigError(
+                f"found the way {text!r}, but the authors' way sends constants to the GPU each time, which no CUDA "
+                "graph can hold; measure the way 'cuda-graph'"
+            )
         return cls(base, tuple(trait for trait in get_args(Trait) if trait in rest))
 
     def __str__(self) -> str:

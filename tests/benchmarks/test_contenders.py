@@ -106,12 +106,12 @@ def test_ways_are_parsed_and_named():
     ]
     assert [Way.parse("half").precision(device) for device in ("cpu", "cuda")] == ["bf16", "fp16"]
     assert Way.parse("eager+tf32").precision("cuda") == "tf32"
-    for wrong in ("", "fast", "half+half", "half+eager", "eager+batched"):
+    for wrong in ("", "fast", "half+half", "half+eager", "eager+batched", "eager+cuda-graph"):
         with pytest.raises(ConfigError, match="found the way"):
             Way.parse(wrong)
 
 
-@pytest.mark.parametrize("way", ["tf32", "eager+cuda-graph"])
+@pytest.mark.parametrize("way", ["eager+tf32", "half+cuda-graph"])
 def test_way_of_a_gpu_is_refused_on_the_processor(way):
     with pytest.raises(ConfigError, match="expected a GPU"):
         network_contender(Path("none"), way=way)

@@ -23,4 +23,4 @@ def test_peak_stays_when_memory_is_freed() -> None:
     block = np.ones(20_000_000)
     held = resident_mb()
     del block
-    assert peak_mb() >= held
+    assert peak_mb() > held - 1  # Linux counts by processor and sums now and then
