@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
+from benchmarks.authors_way import decode_each
 from stlm_edge.network.comparison import StreamFeatures
-from stlm_edge.network.decoder import Features, TwoWayDecoder
 from stlm_edge.network.inspector import prepare
 from stlm_edge.network.teacher import Teacher
 from stlm_edge.spec import ModelSpec
@@ -30,14 +29,14 @@ def step(training: Training, teacher: Teacher, batch: Batch, *, spec: ModelSpec,
     batch = batch.to(training.device)
     pseudo, clean = prepare(batch.pseudo, spec), prepare(batch.clean, spec)
     with torch.no_grad():
-        taught_plain = _decode_each(teacher.decoder, teacher.encoder(pseudo))
-        taught_denoising = _decode_each(teacher.decoder, teacher.encoder(clean))
+        taught_plain = decode_each(teacher.decoder, teacher.encoder(pseudo))
+        taught_denoising = decode_each(teacher.decoder, teacher.encoder(clean))
     mark("teacher")
     network = objective.network
     assert network.decoder is not None
     features = StreamFeatures(
-        plain=_decode_each(network.decoder, network.plain(pseudo)),
-        denoising=_decode_each(network.decoder, network.denoising(pseudo)),
+        plain=decode_each(network.decoder, network.plain(pseudo)),
+        denoising=decode_each(network.decoder, network.denoising(pseudo)),
     )
     total = (
         distillation_loss(objective.projections(features.plain), taught_plain)
@@ -53,9 +52,3 @@ def step(training: Training, teacher: Teacher, batch: Batch, *, spec: ModelSpec,
     loss = float(total.detach())
     mark("optimiser")
     return loss
-
-
-def _decode_each(decoder: TwoWayDecoder, embeddings: Tensor) -> Features:
-    """L1 and L2, the decoder called picture by picture."""
-    pictures = [decoder(embedding.unsqueeze(0)) for embedding in embeddings]
-    return tuple(torch.cat(layer) for layer in zip(*pictures, strict=True))

@@ -10,7 +10,18 @@ from pathlib import Path
 
 from stlm_edge.gpu import find_gpu
 
-_CPU_FEATURES = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "i8mm")
+_CPU_FEATURES = (
+    "avx2",
+    "avx512f",
+    "avx_vnni",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_bf16",
+    "amx_int8",
+    "asimd",
+    "bf16",
+    "i8mm",
+)
 """Those that decide which kernels a library picks, as Linux names them."""
 
 _PACKAGES = (

@@ -22,11 +22,12 @@ BACKEND_CHOICES: tuple[BackendChoice, ...] = ("auto", "tensorrt", "openvino", "o
 
 _Name = Literal["tensorrt", "openvino", "onnxruntime"]
 _RUNS: dict[_Name, str] = {"tensorrt": "a .plan", "openvino": "an .onnx or .xml file", "onnxruntime": "an .onnx file"}
-_RUN_BY: dict[str, tuple[_Name, ...]] = {
+RUN_BY: dict[str, tuple[_Name, ...]] = {
     ".plan": ("tensorrt",),
     ".xml": ("openvino",),
     ".onnx": ("openvino", "onnxruntime"),
 }
+"""Suffix of an engine → what can run it."""
 
 # ONNX is a protocol buffer without a magic number; its first field is `ir_version`, a varint with the tag 0x08.
 _BEGINNINGS = {".onnx": (b"\x08", "ONNX"), ".xml": (b"<?xml", "OpenVINO")}
@@ -45,7 +46,7 @@ def open_engine(path: Path, *, backend: BackendChoice = "auto") -> tuple[Backend
     check_engine_file(path)
     sidecar = vouched(path)
     sidecar.spec.require_threshold()
-    if _choose(path, backend) == "tensorrt":
+    if choose_backend(path, backend) == "tensorrt":
         opened = _open_plan(path, spec=sidecar.spec, sidecar=sidecar)
     else:
         opened = open_backend(path, spec=sidecar.spec, backend=backend, precision=sidecar.engine.precision)
@@ -86,7 +87,7 @@ def open_backend(path: Path, *, spec: ModelSpec, backend: BackendChoice = "auto"
         SpecError: if a plan has no sidecar, which says what it was built for.
     """
     check_engine_file(path)
-    chosen = _choose(path, backend)
+    chosen = choose_backend(path, backend)
     if chosen == "tensorrt":
         return _open_plan(path, spec=spec, sidecar=vouched(path))
     try:
@@ -137,8 +138,9 @@ def _cannot_read(path: Path, error: OSError) -> EngineError:
     return EngineError(f"{path} cannot be read ({error.strerror or error}); check its permissions or copy it again")
 
 
-def _choose(path: Path, backend: BackendChoice) -> _Name:
-    able = _RUN_BY[path.suffix]
+def choose_backend(path: Path, backend: BackendChoice) -> _Name:
+    """What `auto` comes to for an engine of a known kind. Raises `EngineError` if `backend` cannot run it."""
+    able = RUN_BY[path.suffix]
     if backend == "auto":
         return able[0] if len(able) == 1 else _first_installed()
     if backend not in able:

@@ -1,27 +1,250 @@
+"""Engines and ways of PyTorch take turns from the frame to the verdict, and what cannot be measured is one line."""
+
 from __future__ import annotations
 
-import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import pytest
+
+from benchmarks.contenders.engine import STAGES
 from benchmarks.latency import main
+from benchmarks.latency_figures import entry, estimates, notes, tables
+from benchmarks.record import read
+from benchmarks.turns import Timed
+from stlm_edge.imaging import write_image
 
-from ..runtime.conftest import write_engine
+from ..export.tiny import checkpoint
+from ..runtime.conftest import picture, write_engine
+from .engines import write_batch_engine, write_openvino_engine
 
-
-def test_every_backend_gets_its_frames_and_the_record_names_the_machine(tmp_path, capsys):
-    engine = write_engine(tmp_path / "brightness.onnx")
-    record = tmp_path / "latency.json"
-    arguments = ["--engine", str(engine), "--frames", "23", "--frame-size", "96", "128", "--json", str(record)]
-    assert main([*arguments, "--backend", "openvino", "--backend", "onnxruntime"]) == 0
-    assert "taking turns" in capsys.readouterr().out
-    written = json.loads(record.read_text())
-    assert written["frames"] == 23
-    assert "cores" in written["machine"]
-    assert set(written["backends"]) == {"openvino", "onnxruntime"}
-    for values in written["backends"].values():
-        assert 0 < values["infer_p50_ms"] <= values["infer_p95_ms"]
-        assert values["infer_p50_ms"] <= values["total_p50_ms"]
+SMALL = ["--frame-size", "96", "128", "--turns", "2", "--runs", "6"]
 
 
-def test_missing_engine_is_one_line(tmp_path, capsys):
-    assert main(["--engine", str(tmp_path / "none.onnx")]) == 1
-    assert capsys.readouterr().err.startswith("error: ")
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an ONNX engine, OpenVINO's form of it, and a checkpoint."""
+    folder = tmp_path_factory.mktemp("engines")
+    write_openvino_engine(folder / "plate.xml", onnx=write_engine(folder / "plate.onnx"))
+    write_batch_engine(folder / "batch.onnx", max_batch=4)
+    checkpoint(folder / "model.safetensors")
+    return folder
+
+
+def test_every_engine_gets_each_backend_that_runs_it(engines, tmp_path, capsys):
+    path = tmp_path / "latency.json"
+    arguments = ["--engine", str(engines / "plate.xml"), "--engine", str(engines / "plate.onnx")]
+    arguments += ["--backend", "openvino", "--backend", "onnxruntime", *SMALL, "--json", str(path)]
+    assert main(arguments) == 0
+    told = capsys.readouterr()
+    assert told.err.count("UNVERIFIED ENGINE") == 2  # once for each file
+    assert "taking turns" in told.out
+    assert "infer is the network" in told.out
+    assert "the paper has 20 ms on an RTX 3090" in told.out
+    assert "so the two cannot be compared" in told.out
+    record = read(path)
+    assert record.is_complete
+    details = record.details
+    names = ["plate.xml on openvino", "plate.onnx on openvino", "plate.onnx on onnxruntime"]
+    assert [found["name"] for found in details["contenders"]] == names
+    assert list(record.measures) == [f"{name} total p50" for name in names]
+    assert details["frame_size"] == [96, 128]
+    assert details["conditions"]["after"]["load"] >= 0
+    assert details["paper"] == {"ms": 20, "gpu": "rtx3090", "input_size": [1024, 1024]}
+    assert [found["scaled_ms"] for found in details["estimates"]] == [None] * 3
+    for found in details["contenders"]:
+        assert found["runs"] == len(found["samples_ms"]) == 12
+        assert len(record.measures[f"{found['name']} total p50"].values) == 2
+        for stage in STAGES:
+            levels = [found["stages"][stage][name] for name in ("p50_ms", "p95_ms", "p99_ms", "max_ms")]
+            assert levels == sorted(levels)
+        assert found["stages"]["infer"]["p50_ms"] <= found["stages"]["total"]["p50_ms"]
+        assert found["stages"]["total"]["max_ms"] == pytest.approx(max(found["samples_ms"]), abs=0.01)
+        assert found["frames_per_s"] == pytest.approx(1e3 * 12 / sum(found["samples_ms"]), rel=0.05)
+        assert found["running_mb"] > 10
+    assert details["contenders"][0]["speed_up"] == {"median": 1, "low": 1, "high": 1}
+
+
+def test_ways_of_pytorch_come_before_engines_on_the_same_pictures(engines, tmp_path, capsys):
+    for index in range(3):
+        write_image(tmp_path / "data" / f"{index}.png", picture(60 + index, size=(80, 80 + index)))
+    arguments = [
+        "--checkpoint",
+        str(engines / "model.safetensors"),
+        "--way",
+        "batched",
+        "--data",
+        str(tmp_path / "data"),
+    ]
+    arguments += ["--engine", str(engines / "batch.onnx"), "--backend", "onnxruntime", "--batch", "4", "--runs", "2"]
+    path = tmp_path / "latency.json"
+    assert main([*arguments, "--turns", "1", "--json", str(path)]) == 0
+    told = capsys.readouterr().out
+    assert "3 pictures of data, 80 x 80 to 80 x 82; batch 4" in told
+    assert "divided by 4" in told
+    assert "different networks (brightness at 64 x 128, stlm-tiny at 64 x 96)" in told
+    details = read(path).details
+    own, engine = details["contenders"]
+    assert (own["name"], own["library"], engine["library"]) == ("PyTorch batched", "pytorch", "onnxruntime")
+    assert own["runs"] == 8
+    assert details["input_size"] is None
+    assert details["frame_size"] is None
+    assert details["estimates"][0]["gflop"] > 0
+
+
+def test_turn_ends_after_its_seconds(engines, tmp_path):
+    path = tmp_path / "latency.json"
+    arguments = ["--engine", str(engines / "plate.onnx"), *SMALL, "--turn-seconds", "0.1", "--runs", "1000000"]
+    assert main([*arguments, "--json", str(path)]) == 0
+    assert 1 <= read(path).details["contenders"][0]["runs"] < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("", "found nothing to measure"),
+        ("--way eager", "no checkpoint for it"),
+        ("--checkpoint model.safetensors", "no way to run it"),
+        ("--checkpoint model.safetensors --way fast", "found the way 'fast'"),
+        ("--checkpoint model.safetensors --way tf32", "add --device cuda"),
+        ("--checkpoint none.safetensors --way eager", "none.safetensors is no file"),
+        ("--checkpoint plate.onnx --way eager", "not a readable safetensors file"),
+        ("--engine plate.onnx --device cuda", "which it is for"),
+        ("--engine none.onnx", "none.onnx is not a file"),
+        ("--engine none.plan", "none.plan is not a file"),
+        ("--engine model.safetensors", "has the suffix '.safetensors'"),
+        ("--engine bare.onnx", "has no bare.onnx.json beside it"),
+        ("--engine other.onnx", "has SHA-256"),
+        ("--engine plate.xml --backend onnxruntime", "onnxruntime cannot run it"),
+        ("--engine plate.xml --engine plate.onnx --backend openvino --backend tensorrt", "tensorrt cannot run it"),
+        ("--engine plate.xml --backend onnxruntime-cuda", "onnxruntime-cuda cannot run"),
+        ("--engine plate.onnx --batch 8", "takes 1 picture at once, found a batch of 8"),
+        ("--engine batch.onnx --batch 8", "takes 4 pictures at once"),
+        ("--engine plate.onnx --engine plate.onnx", "is to be measured twice"),
+        ("--engine plate.onnx --data empty", "has no pictures"),
+        ("--engine plate.onnx --data nowhere", "nowhere does not exist"),
+        ("--engine plate.onnx --data broken", "not a picture"),
+        ("--engine plate.onnx --data empty --frame-size 96 96", "leave one out"),
+        ("--engine plate.onnx --json plate.onnx/x.json", "cannot write"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(engines, tmp_path, monkeypatch, capsys, arguments, said):
+    for file in engines.iterdir():
+        shutil.copy(file, tmp_path)
+    shutil.copy(tmp_path / "plate.onnx", tmp_path / "bare.onnx")
+    shutil.copy(tmp_path / "batch.onnx", tmp_path / "other.onnx")
+    shutil.copy(tmp_path / "plate.onnx.json", tmp_path / "other.onnx.json")
+    for folder in ("empty", "broken"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "broken" / "0.png").write_bytes(b"no picture")
+    monkeypatch.chdir(tmp_path)
+    words = arguments.split()
+    assert main(words if "--json" in words else [*words, "--json", "out.json"]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("error: ")
+    assert told.err.count("\n") == 1
+    assert said in told.err
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_gpu_that_is_not_there_is_one_line(engines, monkeypatch, capsys):
+    monkeypatch.setattr("stlm_edge.gpu.find_gpu", lambda: None)
+    arguments = ["--checkpoint", str(engines / "model.safetensors"), "--way", "half", "--device", "cuda"]
+    assert main(arguments) == 1
+    assert "without an NVIDIA GPU" in capsys.readouterr().err
+
+
+INTERRUPTIBLE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from benchmarks.latency import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def long_run(engines: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    arguments = ["--engine", str(engines / "plate.onnx"), *SMALL[:3], "--turns", "100000"]
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTIBLE, *arguments, "--json", str(tmp_path / "part.json")],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+        process.kill()
+
+
+def test_interrupted_run_leaves_what_there_is_and_marks_it(long_run, tmp_path):
+    assert long_run.stderr is not None
+    while "turn 2 of" not in (line := long_run.stderr.readline()):
+        assert line
+    long_run.send_signal(signal.SIGINT)
+    _, told = long_run.communicate(timeout=30)
+    assert long_run.returncode == 130
+    assert "marked as incomplete" in told
+    assert "Traceback" not in told
+    record = read(tmp_path / "part.json")
+    assert not record.is_complete
+    assert len(next(iter(record.measures.values())).values) >= 2
+    (found,) = record.details["contenders"]
+    assert found["runs"] >= 40
+    assert found["running_mb"] is None
+
+
+def timed(name: str, *turns: list[float], **facts: Any) -> Timed:
+    known = {"precision": "fp32", "architecture": "stlm", "input_size": [1024, 1024], "note": None} | facts
+    stages = [[{**dict.fromkeys(STAGES, 0.0), "infer": total / 2, "total": total} for total in turn] for turn in turns]
+    return Timed(name, known, 1.0, 2.0, 3.0, 4.0, None, turns=stages)
+
+
+def test_speed_up_is_that_of_each_turns_medians():
+    slow, fast = timed("slow", [10, 20, 30], [40]), timed("fast", [4, 5, 6], [10])
+    found = entry(fast, first=slow, batch=2)
+    assert found["speed_up"] == {"median": 4, "low": 4, "high": 4}
+    assert found["runs"] == 8
+    assert found["frames_per_s"] == pytest.approx(1e3 * 4 / 25)
+    assert entry(timed("other", [20], [5]), first=slow, batch=1)["speed_up"] == {"median": 4.5, "low": 1, "high": 8}
+    head, line, *_ = tables([found])
+    assert head.split() == [
+        "infer",
+        "p50",
+        "total",
+        "p50",
+        "p95",
+        "p99",
+        "max",
+        "frames/s",
+        "speed-up",
+        "turn",
+        "by",
+        "turn",
+    ]
+    assert line.split()[:4] == ["fast", "fp32", "2.75", "5.50"]
+
+
+def test_notes_are_said_and_different_networks_are_named():
+    same = [entry(timed("a", [1]), first=timed("a", [1]), batch=1)]
+    assert notes(same) == []
+    small = entry(timed("b", [1], input_size=[256, 256], note="emulated"), first=timed("a", [1]), batch=1)
+    first, second = notes([*same, small])
+    assert first == "b: emulated"
+    assert "stlm at 256 x 256, stlm at 1024 x 1024" in second
+
+
+def test_estimates_are_called_so():
+    told = {
+        "name": "a", "gflop": 174.7, "floor_ms": 4.25, "device_floor_ms": 1.02, "infer_ms": 3.0,
+        "scaled_ms": [12.5, 12.5], "assumption": "as if",
+    }  # fmt: skip
+    unknown = told | {"floor_ms": None, "assumption": "no estimate: none"}
+    assert estimates([told, told | {"name": "b"}, unknown | {"name": "c"}]) == [
+        "a, b: 174.7 GFLOP, computed floor on an RTX 3090 4.25 ms, here 1.02 ms; ESTIMATE: infer takes 3.00 ms here, "
+        "so 12.50 ms there; as if",
+        "c: no estimate: none",
+    ]
