@@ -1,9 +1,9 @@
-"""Engines as a user runs them, asked for their verdicts on labelled pictures or for their time."""
+"""Engines as a user runs them, asked for their verdicts on labelled pictures."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -20,7 +20,7 @@ from runtime.detector import Detector
 from stlm_edge.curves import ScoreCurve, ScorePool, pixel_pool
 from stlm_edge.datasets import GOOD, Sample, load_category
 from stlm_edge.errors import DataError
-from stlm_edge.imaging import Image, read_image, resize_map
+from stlm_edge.imaging import Image, resize_map
 from stlm_edge.metrics import average_precision, measure_pixels, roc_auc
 from stlm_edge.scoring import is_anomalous
 from stlm_edge.sidecar import Drift, Sidecar
@@ -212,24 +212,3 @@ def opened(path: Path, *, backend: BackendChoice = "auto") -> Iterator[Opened]:
     runner, sidecar = open_engine(path, backend=backend)
     with Detector(runner, sidecar=sidecar, threshold=sidecar.spec.require_threshold()) as detector:
         yield Opened(detector, sidecar, runner.name)
-
-
-class TimedEngine:
-    """A subject of `benchmarks.turns`: `infer` is the network alone, `total` from the frame to the verdict."""
-
-    def __init__(self, engine: Opened, pictures: Sequence[Image]) -> None:
-        self.facts: dict[str, Any] = {"library": engine.library}
-        self._detector = engine.detector
-        self._pictures = pictures
-
-    def run(self, index: int) -> Mapping[str, float]:
-        latency = self._detector.inspect(self._pictures[index % len(self._pictures)]).latency
-        return {"infer": latency.infer_ms, "total": latency.total_ms}
-
-
-@contextmanager
-def timed_engine(path: Path, *, pictures: Sequence[Path], backend: BackendChoice = "auto") -> Iterator[TimedEngine]:
-    """Open an engine to be timed on pictures that are decoded before. Picklable as a `partial`."""
-    decoded = [read_image(picture) for picture in pictures]
-    with opened(path, backend=backend) as engine:
-        yield TimedEngine(engine, decoded)

@@ -12,12 +12,12 @@ a look and no more: train it at the size that looks best. A hundred test picture
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ import click
 from stlm_edge.cli import run
 
 if TYPE_CHECKING:
+    from benchmarks.contenders import Pictures
     from benchmarks.engines import LabelledSet
     from benchmarks.frontier import Candidate, Point
     from benchmarks.record import Recorder
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PATH = click.Path(path_type=Path)
-
-FRAMES = 16
-"""Test pictures that latency is measured on, at most."""
 
 ACCURACY = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO", "pixel_ap": "pixel AP"}
 
@@ -95,6 +93,7 @@ def command(
     json_path: Path | None,
 ) -> None:
     """Measure engines of several sizes and precisions, and say which to take."""
+    from benchmarks.contenders import Pictures
     from benchmarks.engines import labelled_set
     from benchmarks.environment import device
     from benchmarks.frontier import advise
@@ -113,7 +112,8 @@ def command(
     with recording("pareto", json_path) as recorder:
         candidates = _candidates(checkpoints, sizes, precisions, work, engines, data=data, category=category)
         recorder.details |= {"data": str(pictures), "device": str(device())}
-        points = _measure(candidates, pictures, Schedule(turns=turns, runs=runs), recorder)
+        frames = Pictures(data, category=category)
+        points = _measure(candidates, pictures, frames, Schedule(turns=turns, runs=runs), recorder)
         advice = advise(points, budget_ms=budget_ms)
         recorder.details["advice"] = advice
     click.echo(f"{pictures}; accuracy in %, * on the frontier, on {device()}")
@@ -164,15 +164,17 @@ def _require_different(names: Sequence[str]) -> None:
 
 
 def _measure(
-    candidates: Sequence[Candidate], pictures: LabelledSet, schedule: Schedule, recorder: Recorder
+    candidates: Sequence[Candidate],
+    pictures: LabelledSet,
+    frames: Pictures,
+    schedule: Schedule,
+    recorder: Recorder,
 ) -> list[Point]:
     """Latency of all, then accuracy of each; the record is saved after each turn and each engine."""
-    from benchmarks.engines import judge, opened, timed_engine
+    from benchmarks.contenders import engine_contender
+    from benchmarks.engines import judge, opened
     from benchmarks.frontier import Point
-    from benchmarks.turns import Contender, take_turns
-    from export.gate.pictures import choose
-
-    frames = tuple(sample.path for sample in choose(pictures.samples, FRAMES))
+    from benchmarks.turns import take_turns
 
     def told(so_far: Sequence[Timed]) -> None:
         for entry in so_far:
@@ -181,7 +183,8 @@ def _measure(
         logger.info("latency: %d of %d turns", len(so_far[0].turns), schedule.turns)
 
     contenders = [
-        Contender(candidate.name, partial(timed_engine, candidate.path, pictures=frames)) for candidate in candidates
+        dataclasses.replace(engine_contender(candidate.path, pictures=frames), name=candidate.name)
+        for candidate in candidates
     ]
     timed = take_turns(contenders, schedule, after_turn=told)
     points = []

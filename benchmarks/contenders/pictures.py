@@ -31,11 +31,13 @@ class Pictures:
 
     Attributes:
         folder: with pictures, or a data set in a known layout, whose test pictures are taken; None for drawn parts.
+        category: folder below it, where the data set has several.
         frame_size: (height, width) of the drawn parts.
     """
 
     folder: Path | None = None
     frame_size: Size = FRAME_SIZE
+    category: str | None = None
 
     def load(self) -> tuple[Image, ...]:
         """The pictures, (H, W, 3) uint8, BGR; read once in a process.
@@ -75,7 +77,7 @@ def _load(pictures: Pictures) -> tuple[Image, ...]:
     from export.gate.pictures import choose, find_samples
     from stlm_edge.imaging import read_image
 
-    samples = find_samples(pictures.folder, None)
+    samples = find_samples(pictures.folder, pictures.category)
     first = read_image(samples[0].path)
     chosen = choose(samples, max(1, min(MOST, MOST_BYTES // first.nbytes)))
     return tuple(read_image(sample.path) for sample in chosen)
