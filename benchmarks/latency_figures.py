@@ -15,8 +15,8 @@ _QUANTILES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99, "max_ms": 1.0}
 
 CONTENTS = (
     "milliseconds for one picture. infer is the network with normalisation, up-sampling and score, copies left out; "
-    "total is the clock on the wall from a frame in memory to its verdict, with prepare (resize on the host), upload "
-    "and download (to a GPU and back) and decide."
+    "total is the clock on the wall from a frame in memory to its verdict: besides infer it has prepare (resize on the "
+    "host), upload and download (to a GPU and back), decide, and what a library waits between them."
 )
 
 
