@@ -62,18 +62,14 @@ class Device:
     compute_capability: str | None = None
 
     def __str__(self) -> str:
-        cores = f"{self.processor}, {self.cores} cores, {' '.join(self.features) or 'no vector extensions'}"
+        count = f"{self.cores} core{'s' * (self.cores != 1)}"
+        cores = f"{self.processor}, {count}, {' '.join(self.features) or 'no vector extensions'}"
         return cores if self.gpu is None else f"{self.gpu} ({self.compute_capability}) on {cores}"
 
 
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0))
-
-
-def machine() -> str:
-    """Processor architecture, cores and Python version; no name of the machine."""
-    return f"{platform.machine()}, {cores()} cores, Python {platform.python_version()}"
 
 
 def device() -> Device:
