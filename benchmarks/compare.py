@@ -91,13 +91,18 @@ def differences(records: dict[Path, Record]) -> list[str]:
     for path, record in others:
         if record.benchmark != first.benchmark:
             reasons.append(f"{first_path} is of benchmarks.{first.benchmark}, {path} of benchmarks.{record.benchmark}")
-        if record.device != first.device:
+        if record.device != first.device and not _is_exact(first, record):
             reasons.append(f"different devices: {first_path} was measured on {first.device}, {path} on {record.device}")
         for name in SETTINGS:
             ours, theirs = first.details.get(name), record.details.get(name)
             if ours != theirs:
                 reasons.append(f"{first_path} has {name.replace('_', ' ')} {ours}, {path} has {theirs}")
     return reasons
+
+
+def _is_exact(*records: Record) -> bool:
+    """Whether the figures are the same on any device."""
+    return all(measure.is_exact for record in records for measure in record.measures.values())
 
 
 def lines(found: Sequence[Change], *, old: Sequence[Record], new: Sequence[Record]) -> list[str]:

@@ -1,13 +1,13 @@
 """Whether a figure got worse between two measurements, or only looks so.
 
 The turns of one run share its conditions: what else the machine does, its clocks, where the memory of the process came
-to lie. So they say less than as many runs would, and an interval over turns is too narrow. 21 unchanged runs on two
+to lie. So they say less than as many runs would, and an interval over turns is too narrow. 22 unchanged runs on two
 cores that up to five other programs used as well, each compared with the next one in both directions (`stlm-tiny` in
 OpenVINO and the camera's loop, seven measures of 10 or 5 turns), were called worse in
 
-* 25 % of the measures by an interval above 1, and in 22 % by one above 1.02,
+* 24 % of the measures by an interval above 1, and in 22 % by one above 1.02,
 * 10 % if hardly a turn may overlap besides, and in as many with a floor of 5 %,
-* 0.8 % with two runs of each side, one after the other in turn, and in none of 224 with three.
+* 0.8 % with two runs of each side, one after the other in turn, and in none of 238 with three.
 
 So a verdict needs two things: the whole interval beyond the floor, and hardly a turn of one side that reaches the
 other's. And where a machine is shared, it needs several runs of each side, which the interval is over then.

@@ -94,6 +94,12 @@ def test_what_differs_is_refused_and_with_force_said_loudly(
     assert said in told.err
 
 
+def test_exact_measures_are_compared_across_devices(record: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    kernels = {"plan kernels": Measure("kernels", "lower", (286.0,), is_exact=True)}
+    assert compare(record("old", measures=kernels), record("new", measures=kernels, device=Device("b", (), 1))) == 0
+    assert "the same" in capsys.readouterr().out
+
+
 def test_further_runs_must_be_alike_too(record: Make, capsys: pytest.CaptureFixture[str]) -> None:
     old, new, other = record("old"), record("new"), record("other", is_complete=False)
     assert compare(old, new, "--new", other) == 1
