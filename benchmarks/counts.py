@@ -144,7 +144,7 @@ def import_measures() -> dict[str, Measure]:
     """Of `PROGRAMS`. What depends on Python's minor version has it in its name."""
     from benchmarks.import_cost import import_cost
 
-    measures = {}
+    measures: dict[str, Measure] = {}
     for program in PROGRAMS:
         cost = import_cost(program)
         measures |= {
