@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,8 @@ _NEEDS_GPU = "needs a GPU"
 _NEEDS_GRAPH = "needs a graph; bring one: python -m export onnx CHECKPOINT -o GRAPH.onnx, and --graph GRAPH.onnx"
 
 BATCH = 8
+
+_UNHURRIED = 10
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,20 @@ class Part:
 def parts(
     checkpoint: Path, *, graphs: Sequence[Path], output: Path, device: Device, data: Path | None, quick: bool
 ) -> list[Part]:
-    """All parts in the order of their importance, also those that cannot be done here."""
-    return list(_parts(checkpoint, graphs, output, device, data, quick))
+    """All parts in the order of their importance, also those that cannot be done here.
+
+    On a processor, which is for trying, none is hurried.
+    """
+    found = _parts(checkpoint, graphs, output, device, data, quick)
+    return [replace(part, limit_s=part.limit_s * (1 if device == "cuda" else _UNHURRIED)) for part in found]
 
 
 def _parts(
     checkpoint: Path, graphs: Sequence[Path], output: Path, device: Device, data: Path | None, quick: bool
 ) -> Iterator[Part]:
     amount = ("--turns", "2", "--runs", "2") if quick else ("--turns", "6", "--runs", "30")
-    timing = (*amount, "--turn-seconds", "2", *(() if data is None else ("--data", str(data))))
+    pictures = () if data is None else ("--data", str(data))
+    timing = (*amount, "--turn-seconds", "2", *pictures)
     no_gpu = None if device == "cuda" else _NEEDS_GPU
     network = ("--checkpoint", str(checkpoint), "--device", device)
 
@@ -61,7 +68,9 @@ def _parts(
     yield Part("ways", "the authors' way in FP32, batched streams, half precision", ways("batched", "half"), 90)
     yield Part("tf32", "the authors' way with TF32", ways("eager+tf32", "tf32"), 60, lacks=no_gpu)
     yield Part("cuda-graph", "captured", ways("half+cuda-graph", "cuda-graph"), 75, lacks=no_gpu)
-    yield Part("stages", "the deployment graph stage by stage", ("benchmarks.gpu.stages", *network, *amount), 60)
+    yield Part(
+        "stages", "the deployment graph stage by stage", ("benchmarks.gpu.stages", *network, *amount, *pictures), 60
+    )
     yield Part("deployment", "the deployment graph, branched and stacked", deployment, 120)
     for graph in graphs:
         yield from _engines(graph, output, network, timing, no_gpu)

@@ -51,11 +51,14 @@ _SETTLING = 3
 @click.command()
 @click.option("--checkpoint", required=True, type=click.Path(path_type=Path), help="The network.")
 @click.option("--device", default="cuda", show_default=True, type=click.Choice(["cpu", "cuda"]))
+@click.option("--data", type=click.Path(path_type=Path), help="Pictures.  [drawn]")
 @click.option("--half/--full", default=True, show_default=True, help="Half precision by autocast, or FP32.")
 @click.option("--turns", default=5, show_default=True, type=click.IntRange(1))
 @click.option("--runs", default=20, show_default=True, type=click.IntRange(1), help="Pictures in a turn.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures there as JSON.")
-def command(checkpoint: Path, device: Device, half: bool, turns: int, runs: int, json_path: Path | None) -> None:
+def command(
+    checkpoint: Path, device: Device, data: Path | None, half: bool, turns: int, runs: int, json_path: Path | None
+) -> None:
     """Measure each stage of the deployment graph in PyTorch, for one picture."""
     import numpy as np
     import torch
@@ -74,7 +77,7 @@ def command(checkpoint: Path, device: Device, half: bool, turns: int, runs: int,
     graph = DeploymentGraph(Inspector(loaded.network, loaded.spec).eval()).to(place)
     inspect = runner(graph, Form(half=half), place)
     pictures = [
-        torch.from_numpy(np.ascontiguousarray(to_input(frame, spec=loaded.spec))) for frame in Pictures().load()
+        torch.from_numpy(np.ascontiguousarray(to_input(frame, spec=loaded.spec))) for frame in Pictures(data).load()
     ]
     gpu = known_gpu(this_device().gpu) if device == "cuda" else None
     with recording("gpu.stages", json_path) as recorder, StageClock(graph, place) as clock:

@@ -16,6 +16,7 @@ from benchmarks.record import read
 from export.graph.deployment import DeploymentGraph
 from stlm_edge.network.checkpoint import load
 from stlm_edge.network.inspector import Inspector
+from stlm_edge.synthetic import write_dataset
 
 from ..export.tiny import SIZE, checkpoint
 
@@ -38,9 +39,11 @@ def done(part: Part, output: Path, *, left_s: float = 600.0, before: Any = ()) -
 def test_what_needs_no_gpu_is_measured_on_a_processor(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    output = tmp_path / "results"
+    write_dataset(tmp_path, train=1, test_good=1, test_defective_per_kind=1, size=(96, 128), seed=0, category="plate")
+    output, data = tmp_path / "results", ["--data", str(tmp_path / "plate")]
     chosen = [word for name in ("ways", "stages", "tf32", "plan") for word in ("--part", name)]
-    assert main(["--checkpoint", str(tiny), "--output", str(output), "--device", "cpu", "--quick", *chosen]) == 0
+    arguments = ["--checkpoint", str(tiny), "--output", str(output), *data, "--device", "cpu", "--minutes", "20"]
+    assert main([*arguments, "--quick", *chosen]) == 0
     record = read(output / "gpu.json")
     assert record.is_complete
     found = {entry["name"]: (entry["status"], entry["reason"]) for entry in record.details["parts"]}
