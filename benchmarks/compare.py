@@ -91,6 +91,7 @@ def differences(records: dict[Path, Record]) -> list[str]:
     for path, record in others:
         if record.benchmark != first.benchmark:
             reasons.append(f"{first_path} is of benchmarks.{first.benchmark}, {path} of benchmarks.{record.benchmark}")
+            continue
         if record.device != first.device and not _is_exact(first, record):
             reasons.append(f"different devices: {first_path} was measured on {first.device}, {path} on {record.device}")
         for name in SETTINGS:
@@ -109,7 +110,8 @@ def lines(found: Sequence[Change], *, old: Sequence[Record], new: Sequence[Recor
     """For people: from where, and one line for each measure."""
     width = max(len(change.name) for change in found)
     runs = [f"commit {', '.join(dict.fromkeys(record.commit for record in side))}" for side in (old, new)]
-    result = [f"{new[0].benchmark}: old {runs[0]}, new {runs[1]}, on {new[0].device}"]
+    devices = " and ".join(dict.fromkeys(str(record.device) for record in (*old, *new)))
+    result = [f"{new[0].benchmark}: old {runs[0]}, new {runs[1]}, on {devices}"]
     ours, theirs = old[0].versions, new[0].versions
     result += [
         f"{package}: old {ours.get(package, 'none')}, new {theirs.get(package, 'none')}"
