@@ -1,0 +1,157 @@
+"""Did it become slower? Two records of one benchmark, measure by measure.
+
+    python -m benchmarks.compare OLD.json NEW.json
+
+The ratio is NEW / OLD, with a 95 % interval over turns; `benchmarks.verdicts` says what counts as more than noise. On a
+shared machine measure each side several times, one after the other in turn, and give the further runs with --old and
+--new: the interval is over runs too then.
+
+Exit code 0: nothing is slower or worse. 1: something is, or has vanished, or the records are of different things. What
+has vanished and what differs can be allowed with --force, a slowdown cannot.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from stlm_edge.cli import run
+
+if TYPE_CHECKING:
+    from benchmarks.record import Record
+    from benchmarks.verdicts import Change
+
+JSON = click.Path(path_type=Path)
+
+SETTINGS = ("architecture", "input_size", "frame_size", "batch", "pictures", "data", "images")
+"""Names in a record's details that say what was worked on, in benchmarks that have such a thing."""
+
+
+@click.command()
+@click.argument("old", type=JSON)
+@click.argument("new", type=JSON)
+@click.option("--old", "more_old", multiple=True, type=JSON, help="A further run like OLD; repeatable.")
+@click.option("--new", "more_new", multiple=True, type=JSON, help="A further run like NEW; repeatable.")
+@click.option(
+    "--force", is_flag=True, help="Compare also what differs in device or settings, is incomplete, or has vanished."
+)
+@click.option("--json", "json_path", type=JSON, help="Write the comparison there as JSON.")
+def command(
+    old: Path,
+    new: Path,
+    more_old: tuple[Path, ...],
+    more_new: tuple[Path, ...],
+    force: bool,
+    json_path: Path | None,
+) -> int:
+    """Compare the records OLD and NEW of one benchmark; exit code 1 if something became slower or worse."""
+    import dataclasses
+    import json
+
+    from benchmarks.record import read
+    from benchmarks.verdicts import changes
+    from stlm_edge.errors import DataError
+    from stlm_edge.files import require_place, write_text
+
+    if json_path is not None:
+        require_place(json_path)
+    before, after = ({path: read(path) for path in paths} for paths in ((old, *more_old), (new, *more_new)))
+    doubts = differences(before | after)
+    if doubts and not force:
+        raise DataError(f"{'; '.join(doubts)}; measure them alike, or compare them all the same with --force")
+    for doubt in doubts:
+        click.echo(f"WARNING: COMPARED ALL THE SAME: {doubt}", err=True)
+    found = changes([record.measures for record in before.values()], [record.measures for record in after.values()])
+    for line in lines(found, old=list(before.values()), new=list(after.values())):
+        click.echo(line)
+    if json_path is not None:
+        content = {
+            "old": [str(path) for path in before],
+            "new": [str(path) for path in after],
+            "forced": doubts,
+            "changes": [dataclasses.asdict(change) for change in found],
+        }
+        write_text(json_path, json.dumps(content, indent=1) + "\n")
+    bad = [change for change in found if change.is_bad and not (force and change.verdict == "vanished")]
+    if bad:
+        names = ", ".join(f"{change.name} ({change.verdict})" for change in bad)
+        remedy = "" if more_old and more_new else "; on a shared machine confirm it with more runs (--old, --new)"
+        click.echo(f"error: {len(bad)} of {len(found)} measures are worse beyond noise: {names}{remedy}", err=True)
+    return 1 if bad else 0
+
+
+def differences(records: dict[Path, Record]) -> list[str]:
+    """Why the records should not be compared, one reason each; empty if there is none."""
+    (first_path, first), *others = records.items()
+    reasons = [f"{path} is incomplete, its run broke off" for path, record in records.items() if not record.is_complete]
+    for path, record in others:
+        if record.benchmark != first.benchmark:
+            reasons.append(f"{first_path} is of benchmarks.{first.benchmark}, {path} of benchmarks.{record.benchmark}")
+            continue
+        if record.device != first.device and not _is_exact(first, record):
+            reasons.append(f"different devices: {first_path} was measured on {first.device}, {path} on {record.device}")
+        for name in SETTINGS:
+            ours, theirs = first.details.get(name), record.details.get(name)
+            if ours != theirs:
+                reasons.append(f"{first_path} has {name.replace('_', ' ')} {ours}, {path} has {theirs}")
+    return reasons
+
+
+def _is_exact(*records: Record) -> bool:
+    """Whether the figures are the same on any device."""
+    return all(measure.is_exact for record in records for measure in record.measures.values())
+
+
+def lines(found: Sequence[Change], *, old: Sequence[Record], new: Sequence[Record]) -> list[str]:
+    """For people: from where, and one line for each measure."""
+    width = max(len(change.name) for change in found)
+    runs = [f"commit {', '.join(dict.fromkeys(record.commit for record in side))}" for side in (old, new)]
+    devices = " and ".join(dict.fromkeys(str(record.device) for record in (*old, *new)))
+    result = [f"{new[0].benchmark}: old {runs[0]}, new {runs[1]}, on {devices}"]
+    ours, theirs = old[0].versions, new[0].versions
+    result += [
+        f"{package}: old {ours.get(package, 'none')}, new {theirs.get(package, 'none')}"
+        for package in sorted(ours.keys() | theirs.keys())
+        if ours.get(package) != theirs.get(package)
+    ]
+    result.append(
+        f"{'':<{width}}{'old':>11}{'new':>11} {'unit':<10}{'new / old':>9}  {'95 % interval':<18}{'turns':>9}  verdict"
+    )
+    return result + [_line(change, width) for change in found]
+
+
+def _line(change: Change, width: int) -> str:
+    values = "".join(f"{'-' if value is None else f'{value:.5g}':>11}" for value in (change.old, change.new))
+    ratio = "-" if change.ratio is None else f"{change.ratio:.3f}"
+    if change.is_exact:
+        interval = "exact"
+    elif change.low is None or change.high is None:
+        interval = "-"
+    else:
+        interval = f"[{change.low:.3f}, {change.high:.3f}]"
+    turns = f"{change.turns[0]}, {change.turns[1]}"
+    said = {"same": "the same" if change.is_exact else "same within noise"}.get(change.verdict, change.verdict)
+    return (
+        f"{change.name:<{width}}{values} {change.unit:<10}{ratio:>9}  {interval:<18}{turns:>9}  {said}{_doubt(change)}"
+    )
+
+
+def _doubt(change: Change) -> str:
+    from benchmarks.verdicts import FEWEST_TURNS
+
+    if change.is_exact or change.ratio is None or min(change.turns) >= FEWEST_TURNS:
+        return ""
+    return " (one turn: no interval)" if max(change.turns) == 1 else " (few turns: interval of all pairs)"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return run(command, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
