@@ -29,7 +29,7 @@ PAPER: dict[str, Any] = {"ms": 20, "gpu": "rtx3090", "input_size": [1024, 1024]}
 
 PAPER_GPU = GPUS["rtx3090"]
 
-_SOLD_AS = {"NVIDIA GeForce RTX 3090": "rtx3090", "NVIDIA GeForce RTX 4090": "rtx4090", "NVIDIA H100 80GB HBM3": "h100"}
+SOLD_AS = {"NVIDIA GeForce RTX 3090": "rtx3090", "NVIDIA GeForce RTX 4090": "rtx4090", "NVIDIA H100 80GB HBM3": "h100"}
 """Names by the driver → names in `GPUS`. A Jetson does not tell its module, nor which clocks its power mode allows."""
 
 
@@ -106,7 +106,7 @@ def estimate(name: str, work: Work | str, *, precision: str, infer_ms: float, de
         work = f"peaks in {precision} are not in the table"
     if not isinstance(work, Work):
         return Estimate(name, None, None, None, None, infer_ms, None, f"no estimate: {work}")
-    own = GPUS.get(_SOLD_AS.get(device.gpu or "", "")) if on_gpu else None
+    own = GPUS.get(SOLD_AS.get(device.gpu or "", "")) if on_gpu else None
     floor_ms = work.floor_ms(PAPER_GPU, precision)
     how = (
         "the larger of FLOPs / peak and bytes / bandwidth, summed over the plan's kernels"
@@ -146,7 +146,7 @@ def comparison(device: Device, *, input_size: Size | None, on_gpu: bool) -> str:
     """Whether the paper's figure and those measured can be compared, in one sentence."""
     paper = f"the paper has {PAPER['ms']} ms on an RTX 3090 at 1024 x 1024 (table 1)"
     ran_on = (device.gpu if on_gpu else None) or device.processor
-    same_gpu = _SOLD_AS.get(ran_on) == PAPER["gpu"]
+    same_gpu = SOLD_AS.get(ran_on) == PAPER["gpu"]
     size = "several sizes" if input_size is None else "{} x {}".format(*input_size)
     if same_gpu and input_size == tuple(PAPER["input_size"]):
         return f"{paper}, the same GPU and size as here"

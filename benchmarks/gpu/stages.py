@@ -188,10 +188,10 @@ def plan_stages(architecture: str, input_size: tuple[int, int]) -> dict[str, dic
 
 def known_gpu(name: str | None) -> Gpu | None:
     """Of a GPU by the driver's name, its peaks; None where they are not known."""
-    from benchmarks.estimate import _SOLD_AS
+    from benchmarks.estimate import SOLD_AS
     from export.plan.roofline import GPUS
 
-    return GPUS.get(_SOLD_AS.get(name or "", ""))
+    return GPUS.get(SOLD_AS.get(name or "", ""))
 
 
 def _stage(name: str, measured_ms: float, plan: dict[str, Any] | None, gpu: Gpu | None) -> dict[str, Any]:
