@@ -1,0 +1,165 @@
+"""Training a method with anomalib's own steps, losses and optimisers, for a limited time."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.alternatives.alternative import as_tensor
+from benchmarks.alternatives.building import build
+from benchmarks.alternatives.methods import Backbone, Method
+from stlm_edge.datasets import texture_paths
+from stlm_edge.errors import DataError, TrainingError
+from stlm_edge.imaging import read_image
+from stlm_edge.spec import Size
+
+HELD_OUT = 10
+"""Every so manieth training picture is kept from EfficientAD's training, to find its maps' normal range with."""
+
+READABLE = frozenset({".png", ".jpg", ".jpeg"})
+"""Suffixes of textures that anomalib reads."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What came of a training.
+
+    Attributes:
+        network: anomalib's, in evaluation mode.
+        minutes: wall-clock time of the training, without building the network.
+        epochs, steps: that were begun, and done.
+    """
+
+    network: Any
+    minutes: float
+    epochs: int
+    steps: int
+
+
+def fit(
+    method: Method,
+    train: Sequence[Path],
+    *,
+    backbone: Backbone,
+    size: Size,
+    textures: Path | None,
+    minutes: float,
+    seed: int,
+) -> Fitted:
+    """Train a method on good pictures.
+
+    Args:
+        textures: a folder tree of pictures of other things; not None for the methods that need them.
+        minutes: the training ends after so many, or after as many epochs as its authors trained; a method that only
+            passes over the pictures once does so whatever it takes.
+    Raises:
+        DataError: if pictures are too few or cannot be read.
+        WeightsError: see `build`.
+        TrainingError: if the trained state has numbers that are not finite.
+    """
+    import lightning.pytorch as pl
+    import torch
+
+    pl.seed_everything(seed, verbose=False)
+    with tempfile.TemporaryDirectory() as scratch, _quiet():
+        links = _linked(textures, Path(scratch)) if textures is not None else Path(scratch)
+        module = build(method, backbone=backbone, size=size, textures=links, with_weights=True)
+        if method.name == "efficientad" and backbone != "published":
+            module.prepare_pretrained_model = lambda: None  # the teacher stays random
+        held_out = list(train[::HELD_OUT]) if method.name == "efficientad" else []
+        pictures = [path for path in train if path not in set(held_out)]
+        if not pictures:
+            raise DataError(f"found {len(train)} training pictures, expected at least 2")
+        data = _data_module(module, train=pictures, held_out=held_out, batch=method.batch)
+        module.pre_processor = None  # the pictures are prepared already; as a callback it would do so again
+        trainer = pl.Trainer(
+            **{
+                "accelerator": "auto",
+                "devices": 1,
+                "max_epochs": method.epochs,
+                "max_steps": method.steps,
+                "min_epochs": 0,
+                "max_time": None if method.epochs == 1 else {"seconds": max(1, round(60 * minutes))},
+                "limit_val_batches": 0,
+                "logger": False,
+                "enable_checkpointing": False,
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                "default_root_dir": scratch,
+                **module.trainer_arguments,
+            }
+        )
+        start_s = time.perf_counter()
+        try:
+            trainer.fit(module, datamodule=data)
+        except SystemExit:  # Lightning's answer to Ctrl-C
+            raise KeyboardInterrupt from None
+        if held_out:
+            module.eval()
+            module.model.quantiles.update(module.map_norm_quantiles(data.val_dataloader()))
+        minutes = (time.perf_counter() - start_s) / 60
+    network = module.model.cpu().eval()
+    broken = [name for name, tensor in network.state_dict().items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise TrainingError(f"{method.name} has numbers that are not finite in {broken[0]}; try another --seed")
+    return Fitted(network, minutes, epochs=trainer.current_epoch, steps=trainer.global_step)
+
+
+def _linked(textures: Path, scratch: Path) -> Path:
+    """A folder of links to all the textures, in one subfolder, as anomalib's two ways to read them both can."""
+    folder = scratch / "textures"
+    (folder / "all").mkdir(parents=True)
+    paths = [path for path in texture_paths(textures) if path.suffix.lower() in READABLE]
+    if not paths:
+        raise DataError(f"{textures} has no picture that ends in .png, .jpg or .jpeg; give another folder of textures")
+    for index, path in enumerate(paths):
+        (folder / "all" / f"{index:06d}{path.suffix.lower()}").symlink_to(path.resolve())
+    return folder
+
+
+def _data_module(module: Any, *, train: Sequence[Path], held_out: Sequence[Path], batch: int) -> Any:
+    import lightning.pytorch as pl
+    import torch
+    from anomalib.data import ImageBatch
+    from torch.utils.data import DataLoader
+
+    transform = module.pre_processor.transform
+    prepared = {path: transform(as_tensor(read_image(path)))[0] for path in (*train, *held_out)}
+
+    def collate(paths: list[Path]) -> Any:
+        labels = torch.zeros(len(paths), dtype=torch.bool)
+        return ImageBatch(image=torch.stack([prepared[path] for path in paths]), gt_label=labels)
+
+    class Pictures(pl.LightningDataModule):
+        train_batch_size = batch  # EfficientAD asks for it
+
+        def train_dataloader(self) -> Any:
+            return DataLoader(list(train), batch_size=batch, shuffle=True, collate_fn=collate)
+
+        def val_dataloader(self) -> Any:
+            return DataLoader(list(held_out), batch_size=1, collate_fn=collate)
+
+    return Pictures()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the libraries' advice: on workers, loggers and the like, which is not for who runs a benchmark."""
+    loggers = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric", "anomalib")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
