@@ -52,6 +52,13 @@ FOLDER = click.Path(path_type=Path)
 )
 @click.option("--textures", type=FOLDER, help="Pictures of other things, such as DTD, for efficientad and draem.")
 @click.option("--minutes", default=30.0, show_default=True, type=click.FloatRange(0, min_open=True), help="Per method.")
+@click.option(
+    "--coreset",
+    default=0.1,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Share of all patches that patchcore remembers; choosing them takes hours on a slow machine.",
+)
 @click.option("--image-size", default=256, show_default=True, type=click.IntRange(64), help="Side of their input.")
 @click.option("--seed", default=0, show_default=True, help="Of the trainings.")
 @click.option("--models", type=FOLDER, help="Keep trained models there, and take those that are there.")
@@ -67,6 +74,7 @@ def command(
     backbone: Backbone,
     textures: Path | None,
     minutes: float,
+    coreset: float,
     image_size: int,
     seed: int,
     models: Path | None,
@@ -86,7 +94,6 @@ def command(
     from stlm_edge.files import make_folder
 
     methods = [METHODS[name] for name in dict.fromkeys(names)]
-    require_anomalib()
     loaded = load_category(data, category)
     require_both_kinds(loaded)
     if backbone == "efficientnet-lite0":
@@ -99,8 +106,9 @@ def command(
         )
     if textures is not None:
         texture_paths(textures)
+    require_anomalib()
     with tempfile.TemporaryDirectory() as scratch, recording("alternatives", json_path) as recorder:
-        recipe = Recipe(backbone, (image_size, image_size), textures, minutes, seed, models or Path(scratch))
+        recipe = Recipe(backbone, (image_size, image_size), textures, minutes, coreset, seed, models or Path(scratch))
         make_folder(recipe.models)
         require_kept_fit(methods, loaded, recipe)
         recorder.details["data"] = (

@@ -74,12 +74,12 @@ def facts_of(path: Path, module: Any, training: Training) -> Facts:
     """What there is to say of a kept method."""
     method = METHODS[training.method]
     notes = [method.remark(training.backbone)]
-    if method.epochs != 1:
-        notes.append(
-            f"{training.steps} of {method.steps} steps"
-            if method.epochs < 0
-            else f"{training.epochs} of {method.epochs} epochs"
-        )
+    if method.epochs < 0:
+        notes.append(f"{training.steps} of {method.steps} steps")
+    elif method.epochs > 1:
+        notes.append(f"{training.steps} steps, to epoch {training.epochs} of {method.epochs}")
+    if training.coreset is not None:
+        notes.append(f"remembers {100 * training.coreset:g} % of the patches")
     return Facts(
         name=method.title,
         library=f"anomalib {training.anomalib}, PyTorch",

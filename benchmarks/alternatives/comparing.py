@@ -40,6 +40,7 @@ class Recipe:
     input_size: Size
     textures: Path | None
     minutes: float
+    coreset: float
     seed: int
     models: Path
 
@@ -139,6 +140,7 @@ def trained(method: Method, category: Category, recipe: Recipe) -> Path:
         size=recipe.input_size,
         textures=recipe.textures,
         minutes=recipe.minutes,
+        coreset=recipe.coreset,
         seed=recipe.seed,
     )
     keep(path, fitted.network, replace(wanted, minutes=fitted.minutes, epochs=fitted.epochs, steps=fitted.steps))
@@ -152,6 +154,7 @@ def training_of(method: Method, category: Category, recipe: Recipe) -> Training:
         backbone=recipe.backbone,
         input_size=recipe.input_size,
         seed=recipe.seed,
+        coreset=recipe.coreset if method.name == "patchcore" else None,
         pictures=pictures_hash([sample.path for sample in category.train]),
         minutes=0.0,
         epochs=0,

@@ -27,6 +27,7 @@ class Training:
     """How a kept model came to be.
 
     Attributes:
+        coreset: share of all patches that PatchCore remembers; None for the others.
         pictures: a hash of the names and sizes of the training pictures, see `pictures_hash`.
         minutes, epochs, steps: see `benchmarks.alternatives.fitting.Fitted`.
         anomalib: its version.
@@ -36,6 +37,7 @@ class Training:
     backbone: Backbone
     input_size: Size
     seed: int
+    coreset: float | None
     pictures: str
     minutes: float
     epochs: int
@@ -56,6 +58,7 @@ _ASKED_FOR = {
     "backbone": "--backbone",
     "input_size": "input size",
     "seed": "--seed",
+    "coreset": "--coreset",
     "pictures": "training pictures",
 }
 
