@@ -88,7 +88,6 @@ def command(
     from benchmarks.alternatives.building import require_anomalib
     from benchmarks.alternatives.comparing import Comparison, Recipe, require_both_kinds, require_kept_fit
     from benchmarks.alternatives.lite0 import weights_file
-    from benchmarks.alternatives.ours import Checkpoint, Engine
     from benchmarks.alternatives.table import table
     from stlm_edge.datasets import load_category, texture_paths
     from stlm_edge.files import make_folder
@@ -115,9 +114,7 @@ def command(
             f"{loaded.name}: {len(loaded.train)} good pictures to train, {len(loaded.test)} to test"
         )
         comparison = Comparison(loaded, recorder)
-        for opener in (Checkpoint(checkpoint) if checkpoint else None, Engine(engine) if engine else None):
-            if opener is not None:
-                comparison.add(opener)
+        comparison.add_ours(checkpoint, engine)
         for method in methods:
             comparison.add_method(method, recipe)
         comparison.time(Schedule(turns=turns, runs=runs))

@@ -111,7 +111,9 @@ def _let_fastflow_take_lite0(network: Any, *, method: Method, size: Size) -> Non
     from anomalib.models.image.fastflow.torch_model import create_fast_flow_block
     from torch import nn
 
-    extractor = timm.create_model(LITE0, pretrained=False, features_only=True, out_indices=list(method.lite0_layers))
+    extractor: Any = timm.create_model(
+        LITE0, pretrained=False, features_only=True, out_indices=list(method.lite0_layers)
+    )
     extractor.requires_grad_(False)
     shapes = [
         [channels, size[0] // stride, size[1] // stride]

@@ -15,6 +15,7 @@ from benchmarks.alternatives.inspecting import Facts, Opener, timing
 from benchmarks.alternatives.judging import figures_of, judge
 from benchmarks.alternatives.keeping import Training, find_kept, keep, pictures_hash, place
 from benchmarks.alternatives.methods import Backbone, Method
+from benchmarks.alternatives.ours import Checkpoint, Engine, is_made_from
 from benchmarks.alternatives.table import Row
 from benchmarks.record import Recorder
 from benchmarks.turns import TOTAL, Contender, Schedule, Timed, take_turns
@@ -77,6 +78,19 @@ class Comparison:
         self._openers.append(opener)
         self._save()
 
+    def add_ours(self, checkpoint: Path | None, engine: Path | None) -> None:
+        """Judge our network as it was trained and as it is deployed. Raises `StlmError`."""
+        if checkpoint is not None:
+            self.add(Checkpoint(checkpoint))
+        if engine is not None:
+            self.add(Engine(engine))
+        if checkpoint is not None and engine is not None and is_made_from(engine, checkpoint):
+            trained_facts, deployed = self.rows[-2].facts, self.rows[-1]
+            deployed.facts = replace(
+                deployed.facts, parameters=trained_facts.parameters, pretrained=trained_facts.pretrained
+            )
+            self._save()
+
     def add_method(self, method: Method, recipe: Recipe) -> None:
         """Train a method, unless its model is kept, and judge it; if it fails, its row says why."""
         try:
@@ -97,7 +111,9 @@ class Comparison:
             self._save()
 
     def time(self, schedule: Schedule) -> None:
-        """Time all that was judged, in turns. Raises `EngineError`, if one of them fails."""
+        """Time all that was judged, in turns; nothing, if nothing was. Raises `EngineError`, if one of them fails."""
+        if not self._openers:
+            return
         samples = self._category.test
         paths = [sample.path for sample in samples[:: -(-len(samples) // TIMED_PICTURES)]]
         rows = [row for row in self.rows if row.figures is not None]

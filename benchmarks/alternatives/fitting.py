@@ -11,15 +11,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from benchmarks.alternatives.alternative import as_tensor
 from benchmarks.alternatives.building import build
 from benchmarks.alternatives.methods import Backbone, Method
 from stlm_edge.datasets import texture_paths
-from stlm_edge.errors import DataError, TrainingError
+from stlm_edge.errors import DataError, TrainingError, WeightsError
 from stlm_edge.imaging import read_image
 from stlm_edge.spec import Size
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
 
 HELD_OUT = 10
 """Every so manieth training picture is kept from EfficientAD's training, to find its maps' normal range with."""
@@ -68,7 +71,7 @@ def fit(
         coreset: share of all patches that PatchCore remembers.
     Raises:
         DataError: if pictures are too few or cannot be read.
-        WeightsError: see `build`.
+        WeightsError: if what the method starts from cannot be had.
         TrainingError: if the trained state has numbers that are not finite.
     """
     import lightning.pytorch as pl
@@ -80,8 +83,10 @@ def fit(
         module = build(method, backbone=backbone, size=size, textures=links, with_weights=True)
         if method.name == "patchcore":
             module.coreset_sampling_ratio = coreset
-        if method.name == "efficientad" and backbone != "published":
-            module.prepare_pretrained_model = lambda: None  # the teacher stays random
+        if method.name == "efficientad":
+            if backbone == "published":
+                _load_teacher(module)
+            module.prepare_pretrained_model = lambda: None  # it has its teacher, or keeps a random one
         held_out = list(train[::HELD_OUT]) if method.name == "efficientad" else []
         pictures = [path for path in train if path not in set(held_out)]
         if not pictures:
@@ -121,6 +126,17 @@ def fit(
     return Fitted(network, minutes, epochs=trainer.current_epoch, steps=trainer.global_step)
 
 
+def _load_teacher(module: Any) -> None:
+    """Fetch EfficientAD's teacher, or take the one that anomalib fetched before. Raises `WeightsError`."""
+    try:
+        module.prepare_pretrained_model()
+    except Exception as error:  # whatever a download raises
+        raise WeightsError(
+            f"the published teacher of EfficientAD cannot be had ({type(error).__name__}: {error}); connect to the "
+            "internet, or choose --backbone efficientnet-lite0 or random, which leave it random"
+        ) from None
+
+
 def _linked(textures: Path, scratch: Path) -> Path:
     """A folder of links to all the textures, in one subfolder, as anomalib's two ways to read them both can."""
     folder = scratch / "textures"
@@ -139,6 +155,10 @@ def _data_module(module: Any, *, train: Sequence[Path], held_out: Sequence[Path]
     from anomalib.data import ImageBatch
     from torch.utils.data import DataLoader
 
+    trained, kept_back = (
+        cast("Dataset[Path]", list(train)),
+        cast("Dataset[Path]", list(held_out)),
+    )  # lists serve as well
     transform = module.pre_processor.transform
     prepared = {path: transform(as_tensor(read_image(path)))[0] for path in (*train, *held_out)}
 
@@ -146,14 +166,14 @@ def _data_module(module: Any, *, train: Sequence[Path], held_out: Sequence[Path]
         labels = torch.zeros(len(paths), dtype=torch.bool)
         return ImageBatch(image=torch.stack([prepared[path] for path in paths]), gt_label=labels)
 
-    class Pictures(pl.LightningDataModule):
+    class Pictures(pl.LightningDataModule):  # type: ignore[misc]  # lightning may not be there
         train_batch_size = batch  # EfficientAD asks for it
 
         def train_dataloader(self) -> Any:
-            return DataLoader(list(train), batch_size=batch, shuffle=True, collate_fn=collate)
+            return DataLoader(trained, batch_size=batch, shuffle=True, collate_fn=collate)
 
         def val_dataloader(self) -> Any:
-            return DataLoader(list(held_out), batch_size=1, collate_fn=collate)
+            return DataLoader(kept_back, batch_size=1, collate_fn=collate)
 
     return Pictures()
 

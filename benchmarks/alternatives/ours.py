@@ -13,11 +13,18 @@ import numpy as np
 
 from benchmarks.alternatives.inspecting import Facts, Verdict, stages
 from stlm_edge.imaging import Image, to_input
-from stlm_edge.sidecar import weights_of
+from stlm_edge.sidecar import Sidecar, weights_of
 
 if TYPE_CHECKING:
     from runtime.detector import Detector
     from stlm_edge.network.inspector import Inspector
+
+
+def is_made_from(engine: Path, checkpoint: Path) -> bool:
+    """Whether an engine has the weights of a checkpoint. Raises `SpecError`, `CheckpointError`."""
+    from stlm_edge.network.checkpoint import load
+
+    return Sidecar.read(engine).spec.weights_sha256 == load(checkpoint).spec.weights_sha256
 
 
 @dataclass(frozen=True)

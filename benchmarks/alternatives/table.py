@@ -55,7 +55,9 @@ def table(rows: Sequence[Row]) -> str:
     lines = [f"{'':<26}" + "".join(f"{head:>13}" for head, *_ in _COLUMNS)]
     for row in rows:
         values = row.to_dict()
-        lines.append(f"{row.facts.name:<26}" + "".join(_cell(values[key], *rest) for _, key, *rest in _COLUMNS))
+        lines.append(
+            f"{row.facts.name:<26}" + "".join(_cell(values[key], scale, digits) for _, key, scale, digits in _COLUMNS)
+        )
     lines.append("")
     for row in rows:
         facts = row.facts

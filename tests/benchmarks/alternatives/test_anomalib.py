@@ -70,7 +70,7 @@ def test_lite0_takes_the_place_of_each_backbone_with_its_weights(tmp_path: Path)
             assert means == [[0.5, 0.5, 0.5]], method.name
 
 
-def test_program_writes_a_complete_record_and_takes_kept_models(ground: Path, tmp_path: Path) -> None:
+def test_program_writes_a_complete_record_and_keeps_its_models(ground: Path, tmp_path: Path) -> None:
     record, models = tmp_path / "out.json", tmp_path / "models"
     arguments = [
         "--data", str(ground), "--method", "padim", "--backbone", "random", "--image-size", "64",
@@ -84,9 +84,7 @@ def test_program_writes_a_complete_record_and_takes_kept_models(ground: Path, tm
     assert row["library"].startswith("anomalib ")
     assert row["image_auroc"] is not None
     assert len(saved.measures["PaDiM total p50"].values) == 2
-    written = (models / "padim.safetensors").stat().st_mtime_ns
-    assert main(arguments) == 0
-    assert (models / "padim.safetensors").stat().st_mtime_ns == written
+    assert training_of(models / "padim.safetensors").backbone == "random"
 
 
 def test_models_of_another_data_set_are_refused(

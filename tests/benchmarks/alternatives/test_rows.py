@@ -103,8 +103,10 @@ def test_method_that_fails_says_why_in_its_row_and_stops_no_other(
     comparison = Comparison(load_category(ground, None), recorder())
     recipe = Recipe("random", (64, 64), None, minutes=1, coreset=0.1, seed=0, models=tmp_path)
     comparison.add_method(METHODS["padim"], recipe)
-    comparison.add(Brightness())
     assert comparison.failed == ["PaDiM"]
+    comparison.time(Schedule(turns=1, runs=1, settle=0))  # there is nothing to time yet
+    assert comparison.rows[0].timed is None
+    comparison.add(Brightness())
     comparison.time(Schedule(turns=1, runs=1, settle=0))
     failed, done = (row.to_dict() for row in comparison.rows)
     assert failed["note"] == "failed: RuntimeError: no memory for padim"
