@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import wraps
@@ -40,7 +41,9 @@ def build(method: Method, *, backbone: Backbone, size: Size, textures: Path, wit
     Raises:
         WeightsError: if what the method starts from cannot be had.
     """
-    import anomalib.models
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # anomalib imports what is deprecated
+        import anomalib.models
 
     kind = getattr(anomalib.models, method.network)
     takes_lite0 = method.backbone_name(backbone) == LITE0
