@@ -52,7 +52,10 @@ def test_every_engine_gets_each_backend_that_runs_it(engines, tmp_path, capsys):
     details = record.details
     names = ["plate.xml on openvino", "plate.onnx on openvino", "plate.onnx on onnxruntime"]
     assert [found["name"] for found in details["contenders"]] == names
-    assert list(record.measures) == [f"{name} total p50" for name in names]
+    assert set(record.measures) == {f"{name} total p50" for name in names} | {f"{name} speed-up" for name in names[1:]}
+    first, second = (record.measures[f"{name} total p50"].values for name in names[:2])
+    ratios = [theirs / own for theirs, own in zip(first, second, strict=True)]
+    assert record.measures[f"{names[1]} speed-up"].values == pytest.approx(ratios)
     assert details["frame_size"] == [96, 128]
     assert details["conditions"]["after"]["load"] >= 0
     assert details["paper"] == {"ms": 20, "gpu": "rtx3090", "input_size": [1024, 1024]}
