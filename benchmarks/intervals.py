@@ -119,7 +119,7 @@ def resample(
         results[name] = Resampled(
             images=len(subset),
             groups=len({picture.group for picture in subset}),
-            exact=_exact(subset),
+            exact=exact_figures(subset),
             binned=Figures(*(float(getattr(everything, metric)[0]) for metric in METRICS)),
             draws=histograms.figures(weights * chosen),
         )
@@ -208,7 +208,8 @@ def _edges(pictures: Sequence[Judged], bins: int) -> Values:
     return np.unique(np.concatenate(edges)).astype(np.float64)
 
 
-def _exact(pictures: Sequence[Judged]) -> Figures:
+def exact_figures(pictures: Sequence[Judged]) -> Figures:
+    """The metrics over all pictures, NaN where undefined. Raises `StlmError` if a map or a score has a NaN."""
     pixels = pixel_metrics([picture.anomaly_map for picture in pictures], [picture.mask for picture in pictures])
     scores = np.array([picture.score for picture in pictures])
     labels = np.array([picture.kind != GOOD for picture in pictures])

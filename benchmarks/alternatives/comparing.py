@@ -12,11 +12,12 @@ from pathlib import Path
 from benchmarks.alternatives.alternative import Alternative
 from benchmarks.alternatives.fitting import fit
 from benchmarks.alternatives.inspecting import Facts, Opener, timing
-from benchmarks.alternatives.judging import figures_of, judge
+from benchmarks.alternatives.judging import judge
 from benchmarks.alternatives.keeping import Training, find_kept, keep, pictures_hash, place
 from benchmarks.alternatives.methods import Backbone, Method
 from benchmarks.alternatives.ours import Checkpoint, Engine, is_made_from
 from benchmarks.alternatives.table import Row
+from benchmarks.intervals import exact_figures
 from benchmarks.record import Recorder
 from benchmarks.turns import TOTAL, Contender, Schedule, Timed, take_turns
 from stlm_edge.datasets import GOOD, Category
@@ -74,7 +75,7 @@ class Comparison:
     def add(self, opener: Opener) -> None:
         """Judge something that can be opened. Raises `StlmError`."""
         with opener.open() as method:
-            self.rows.append(Row(method.facts, figures_of(list(judge(method, self._category.test)))))
+            self.rows.append(Row(method.facts, exact_figures(list(judge(method, self._category.test)))))
         self._openers.append(opener)
         self._save()
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from benchmarks.alternatives.inspecting import Inspecting
-from benchmarks.intervals import Figures, Judged
-from stlm_edge.datasets import GOOD, Sample, read_truth
+from benchmarks.intervals import Judged
+from stlm_edge.datasets import Sample, read_truth
 from stlm_edge.imaging import read_image, resize_map
-from stlm_edge.metrics import pixel_metrics, roc_auc
 
 
 def judge(method: Inspecting, samples: Sequence[Sample]) -> Iterator[Judged]:
@@ -26,11 +23,3 @@ def judge(method: Inspecting, samples: Sequence[Sample]) -> Iterator[Judged]:
             mask=read_truth(sample, size=size),
             score=verdict.score,
         )
-
-
-def figures_of(judged: Sequence[Judged]) -> Figures:
-    """The metrics over all pictures. Raises `StlmError`, if a score is NaN."""
-    pixels = pixel_metrics([picture.anomaly_map for picture in judged], [picture.mask for picture in judged])
-    scores = np.array([picture.score for picture in judged])
-    labels = np.array([picture.kind != GOOD for picture in judged])
-    return Figures(roc_auc(scores, labels), pixels.auroc, pixels.aupro, pixels.ap)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from benchmarks.alternatives.comparing import Comparison
-from benchmarks.alternatives.judging import figures_of, judge
+from benchmarks.alternatives.judging import judge
 from benchmarks.alternatives.ours import Checkpoint, Engine, is_made_from
 from benchmarks.gabor_knn import judge_by_model
+from benchmarks.intervals import exact_figures
 from benchmarks.record import Recorder
 from stlm_edge.datasets import load_category
 from stlm_edge.errors import CheckpointError
@@ -31,7 +32,7 @@ def test_checkpoint_has_the_figures_of_the_evaluation(ground: Path, tmp_path: Pa
     for one, other in zip(found, expected, strict=True):
         assert one.score == pytest.approx(other.score, abs=1e-6)
         assert np.allclose(one.anomaly_map, other.anomaly_map, atol=1e-6)
-    assert figures_of(found).image_auroc == figures_of(expected).image_auroc
+    assert exact_figures(found).image_auroc == exact_figures(expected).image_auroc
 
 
 def test_engine_of_the_same_weights_says_what_its_checkpoint_says(ground: Path, tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ import pytest
 from benchmarks.alternatives import comparing
 from benchmarks.alternatives.comparing import Comparison, Recipe, require_both_kinds
 from benchmarks.alternatives.inspecting import Facts, Verdict, stages
-from benchmarks.alternatives.judging import figures_of, judge
+from benchmarks.alternatives.judging import judge
 from benchmarks.alternatives.methods import METHODS
 from benchmarks.alternatives.table import Row, table
+from benchmarks.intervals import exact_figures
 from benchmarks.record import Recorder, read
 from benchmarks.turns import Schedule
 from stlm_edge.datasets import Category, load_category
@@ -56,18 +57,18 @@ def recorder(path: Path | None = None) -> Recorder:
 def test_figures_are_those_of_the_pictures_own_pixels(ground: Path) -> None:
     judged = list(judge(Brightness(), load_category(ground, None).test))
     assert [picture.anomaly_map.shape for picture in judged] == [(96, 80)] * 6
-    figures = figures_of(judged)
+    figures = exact_figures(judged)
     assert figures.image_auroc == 1
     assert figures.pixel_auroc > 0.95
     assert 0.9 < figures.aupro <= 1
     assert figures.pixel_ap > 0.75
-    worst = figures_of(list(judge(Brightness(sign=-1), load_category(ground, None).test)))
+    worst = exact_figures(list(judge(Brightness(sign=-1), load_category(ground, None).test)))
     assert worst.pixel_auroc < 0.05
 
 
 def test_score_that_is_no_number_is_refused(ground: Path) -> None:
     with pytest.raises(StlmError, match="NaN"):
-        figures_of(list(judge(Brightness(scale=math.nan), load_category(ground, None).test)))
+        exact_figures(list(judge(Brightness(scale=math.nan), load_category(ground, None).test)))
 
 
 def test_rows_are_saved_one_by_one_and_timed_in_turns(ground: Path, tmp_path: Path) -> None:
