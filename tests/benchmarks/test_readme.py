@@ -26,8 +26,9 @@ def marker_of(name: str, *paths: str) -> str:
     return f"<!-- table: {name} from {' '.join(paths)} -->"
 
 
-def test_tables_in_the_repository_are_what_their_records_say(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--readme", str(ROOT / "README.md"), "--check"]) == 0, capsys.readouterr().err
+@pytest.mark.parametrize("name", ["README.md", "docs/runtime.md"])
+def test_tables_in_the_repository_are_what_their_records_say(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--readme", str(ROOT / name), "--check"]) == 0, capsys.readouterr().err
 
 
 def test_prose_of_the_repository_has_no_table_of_figures_beside_them() -> None:
