@@ -4,9 +4,10 @@
 
 OpenVINO tells how long each operation took. The floor of an operation is the larger of its FLOPs over the processor's
 peak and its bytes over the memory's bandwidth, and both are measured in the same turns, with the same library and the
-same threads: a product of two large matrices, and the sum of a large tensor and a number. So a stage at its floor has
-nothing left to gain but by computing or moving less. An operation whose operands are still in the cache can be faster.
-For a plan, `python -m export report` has the floors on named GPUs, and `benchmarks.gpu` measures on one.
+same threads: a large product or convolution, whichever reaches more, and the sum of a large tensor and a number. So a
+stage at its floor has nothing left to gain but by computing or moving less. An operation whose operands are still in the
+cache can be faster. For a plan, `python -m export report` has the floors on named GPUs, and `benchmarks.gpu` measures on
+one.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def command(engine: Path, turns: int, runs: int, json_path: Path | None) -> None
     click.echo(f"{'all':<22}{measured:>10.2f}{floor:>11.2f}{measured / floor:>8.2f}")
     click.echo(
         f"without the profile {profile.unprofiled_ms:.1f} ms; this processor reaches {peaks.gflop_s:.0f} GFLOP/s in "
-        f"float32 products and {peaks.gb_s:.1f} GB/s"
+        f"float32 and {peaks.gb_s:.1f} GB/s"
     )
 
 
