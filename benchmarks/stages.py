@@ -5,9 +5,9 @@
 OpenVINO tells how long each operation took. The floor of an operation is the larger of its FLOPs over the processor's
 peak and its bytes over the memory's bandwidth, and both are measured in the same turns, with the same library and the
 same threads: a large product or convolution, whichever reaches more, and the sum of a large tensor and a number. So a
-stage at its floor has nothing left to gain but by computing or moving less. An operation whose operands are still in the
-cache can be faster. For a plan, `python -m export report` has the floors on named GPUs, and `benchmarks.gpu` measures on
-one.
+stage at its floor has nothing left to gain but by computing or moving less. An operation whose operands are still in
+the cache can be faster. For a plan, `python -m export report` has the floors on named GPUs, and `benchmarks.gpu`
+measures on one.
 """
 
 from __future__ import annotations
