@@ -26,7 +26,7 @@ def marker_of(name: str, *paths: str) -> str:
     return f"<!-- table: {name} from {' '.join(paths)} -->"
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/runtime.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/benchmarks.md", "docs/runtime.md"])
 def test_tables_in_the_repository_are_what_their_records_say(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--readme", str(ROOT / name), "--check"]) == 0, capsys.readouterr().err
 
