@@ -116,8 +116,8 @@ def _stages_notes(record: Record) -> list[str]:
     if peak is None:
         return [f"{engine} The peaks of this device are not known, so there is no floor."]
     return [
-        f"{engine} No stage is faster than its floor: what its arithmetic takes at {figure(peak['gflop_s'])} GFLOP/s, "
-        f"or its bytes at {figure(peak['gb_s'])} GB/s, whichever is longer."
+        f"{engine} A floor is what arithmetic takes at {figure(peak['gflop_s'])} GFLOP/s, or bytes at "
+        f"{figure(peak['gb_s'])} GB/s, whichever is longer; what is still in a cache can be faster."
     ]
 
 
