@@ -62,7 +62,7 @@ def vouched(path: Path) -> Sidecar:
         SpecError: if the sidecar is missing or damaged.
     """
     if not path.is_file():
-        raise EngineError(f"{path} is not a file, expected an engine; build it: python -m export onnx CHECKPOINT")
+        raise _missing(path)
     sidecar = Sidecar.read(path)
     found, expected = _sha256(path), sidecar.engine.engine_sha256
     if found != expected:
@@ -101,12 +101,12 @@ def open_backend(path: Path, *, spec: ModelSpec, backend: BackendChoice = "auto"
 def check_engine_file(path: Path) -> None:
     """Raises `EngineError` unless `path` is a file of a kind that there are engines of."""
     if not path.is_file():
-        raise EngineError(f"{path} is not a file, expected an engine; build it: python -m export onnx CHECKPOINT")
+        raise _missing(path)
     if path.suffix == ".plan":
         return  # a plan begins otherwise with each version; its hash says more
     if path.suffix not in _BEGINNINGS:
         raise EngineError(
-            f"{path} has the suffix {path.suffix!r}, expected .onnx or .xml; give the file that the export wrote"
+            f"{path} has the suffix {path.suffix!r}, expected .plan, .onnx or .xml; give the file that the export wrote"
         )
     beginning, title = _BEGINNINGS[path.suffix]
     try:
@@ -125,6 +125,11 @@ def check_engine_file(path: Path) -> None:
             f"{path} has no {weights.name} beside it, which holds its weights; copy both files, or export again: "
             f"{rebuild_command(path)}"
         )
+
+
+def _missing(path: Path) -> EngineError:
+    made_by = {".plan": "engine", ".xml": "openvino"}.get(path.suffix, "onnx")
+    return EngineError(f"{path} is not a file, expected an engine; build it: python -m export {made_by} CHECKPOINT")
 
 
 def _sha256(path: Path) -> str:
