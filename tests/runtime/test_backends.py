@@ -122,7 +122,7 @@ def test_missing_engine(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["plate.pt", "plate"])
 def test_unknown_suffix(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\x08")
-    with pytest.raises(EngineError, match=r"expected \.onnx"):
+    with pytest.raises(EngineError, match=r"expected \.plan, \.onnx"):
         open_engine(tmp_path / name)
 
 
