@@ -118,17 +118,14 @@ def take_turns(
     with _workers(contenders) as pipes:
         timed: list[Timed] = []
         for contender, pipe in zip(contenders, pipes, strict=True):
-            pipe.send(None)  # one after the other: none shall disturb another's start
-            timed.append(_answer(pipe, contender))
+            timed.append(_ask(pipe, contender, None))  # one after the other: none shall disturb another's start
         for _ in range(schedule.turns):
             for contender, pipe, entry in zip(contenders, pipes, timed, strict=True):
-                pipe.send(schedule)
-                entry.turns.append(_answer(pipe, contender))
+                entry.turns.append(_ask(pipe, contender, schedule))
             if after_turn is not None:
                 after_turn(timed)
         for contender, pipe, entry in zip(contenders, pipes, timed, strict=True):
-            pipe.send(None)
-            entry.running_mb, entry.peak_mb = _answer(pipe, contender)
+            entry.running_mb, entry.peak_mb = _ask(pipe, contender, None)
         return timed
 
 
@@ -155,10 +152,12 @@ def _workers(contenders: Sequence[Contender]) -> Iterator[list[Connection]]:
                 worker.join()
 
 
-def _answer(pipe: Connection, contender: Contender) -> Any:
+def _ask(pipe: Connection, contender: Contender, message: Schedule | None) -> Any:
+    """What a worker answers to a message. Raises `EngineError` if it failed, or is no more."""
     try:
+        pipe.send(message)
         answer = pipe.recv()
-    except EOFError:
+    except (EOFError, ConnectionError):
         raise EngineError(
             f"{contender.name} ended without a word, perhaps for lack of memory; measure it alone to see why"
         ) from None
@@ -188,7 +187,7 @@ def _serve(contender: Contender, pipe: Connection) -> None:
                 runs, done = _turn(subject, schedule, first=done)
                 pipe.send(runs)
             pipe.send((resident_mb(), peak_mb()))
-    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+    except (EOFError, ConnectionError, KeyboardInterrupt):
         pass  # the benchmark has ended
     except Exception as error:  # whatever a library raises: the benchmark says which contender it was
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
