@@ -47,6 +47,14 @@ class Stage:
     moved_mb: float
 
 
+@dataclass(frozen=True)
+class _Operation:
+    """One of the compiled graph's: which nodes of the exported graph it computes, and the bytes it reads and writes."""
+
+    computes: tuple[str, ...]
+    bytes: int
+
+
 class Profile:
     """An engine that runs with OpenVINO's counters, and beside it without.
 
@@ -74,7 +82,11 @@ class Profile:
         self.threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
         self._request = compiled.create_infer_request()
         self._flops = _flops(model)
-        self._operations = {node.get_friendly_name(): node for node in compiled.get_runtime_model().get_ordered_ops()}
+        # Not the nodes themselves: they belong to the compiled graph, which may be gone before them.
+        self._operations = {
+            node.get_friendly_name(): _Operation(_computed_by(node), _bytes(node))
+            for node in compiled.get_runtime_model().get_ordered_ops()
+        }
         parts = (
             render_part(np.random.default_rng(seed), size=spec.picture_size, defect=None) for seed in range(_PICTURES)
         )
@@ -115,9 +127,8 @@ class Profile:
         moved: Counter[str] = Counter()
         left = dict(self._flops)
         for name in self._turns[0]:
-            operation = self._operations.get(name)
-            stage, size = _stage(name), _bytes(operation)
-            computed = sum(left.pop(origin, 0) for origin in _computed_by(operation))
+            stage, operation = _stage(name), self._operations.get(name, _Operation((), 0))
+            size, computed = operation.bytes, sum(left.pop(origin, 0) for origin in operation.computes)
             flops[stage] += computed
             moved[stage] += size
             floors[stage] += max(computed / peaks.gflop_s, size / peaks.gb_s) / 1e6
@@ -129,11 +140,11 @@ class Profile:
                 yield Stage(stage, median(self.turns_ms(stage)), floor, flops[stage] / 1e9, moved[stage] / 1e6)
 
 
-def _computed_by(operation: Any) -> list[str]:
+def _computed_by(node: Any) -> tuple[str, ...]:
     """The graph's nodes in an operation that multiplies; copies bear the names of products as well."""
-    if operation is None or operation.get_rt_info()["layerType"].value not in _COMPUTING:
-        return []
-    return [_origin(name) for name in operation.get_rt_info()["originalLayersNames"].value.split(",")]
+    if node.get_rt_info()["layerType"].value not in _COMPUTING:
+        return ()
+    return tuple(_origin(name) for name in node.get_rt_info()["originalLayersNames"].value.split(","))
 
 
 def _origin(name: str) -> str:
@@ -168,8 +179,6 @@ def _flops(model: Any) -> dict[str, int]:
 
 def _bytes(node: Any) -> int:
     """What an operation of the compiled graph reads and writes."""
-    if node is None:
-        return 0
     ports = [*node.inputs(), *node.outputs()]
     return sum(
         math.prod(port.get_partial_shape().to_shape()) * port.get_element_type().size
