@@ -19,6 +19,7 @@ from export.plan.log import place
 from runtime.backends.openvino import require_bf16
 from stlm_edge.errors import EngineError
 from stlm_edge.imaging import to_input
+from stlm_edge.signal_stack import kept_signal_stack
 from stlm_edge.spec import ModelSpec
 from stlm_edge.synthetic import render_part
 
@@ -74,8 +75,9 @@ class Profile:
         core = openvino.Core()
         try:
             model = core.read_model(engine)
-            compiled = core.compile_model(model, "CPU", settings | {"PERF_COUNT": True})
-            self._plain = core.compile_model(model, "CPU", settings).create_infer_request()
+            with kept_signal_stack():
+                compiled = core.compile_model(model, "CPU", settings | {"PERF_COUNT": True})
+                self._plain = core.compile_model(model, "CPU", settings).create_infer_request()
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise EngineError(f"{engine} cannot be opened by OpenVINO ({reason}); export it again") from None

@@ -11,6 +11,8 @@ import numpy as np
 import openvino
 from openvino import opset13
 
+from stlm_edge.signal_stack import kept_signal_stack
+
 _SIDE = 2048
 """Of the matrices that are multiplied: large enough for any kernel, small enough for tens of milliseconds."""
 _CHANNELS, _CELLS = 256, 64
@@ -59,7 +61,8 @@ class Peaks:
 def _runner(result: Any, parameter: Any, threads: int) -> Callable[[], Any]:
     model = openvino.Model([result], [parameter], "peak")
     settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
-    request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+    with kept_signal_stack():
+        request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
 
     def run() -> None:
         request.start_async()  # unlike `infer`, which copies the result

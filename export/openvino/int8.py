@@ -18,6 +18,7 @@ from pathlib import Path
 import openvino
 
 from stlm_edge.imaging import Input, read_image, to_input
+from stlm_edge.signal_stack import kept_signal_stack
 from stlm_edge.spec import ModelSpec
 
 QUANTISED = "MatMul"
@@ -48,7 +49,7 @@ def quantise(model: openvino.Model, pictures: Sequence[Path], *, spec: ModelSpec
     def read(path: Path) -> Input:
         return to_input(read_image(path), spec=spec)
 
-    with contextlib.redirect_stdout(sys.stderr):  # its progress bars
+    with contextlib.redirect_stdout(sys.stderr), kept_signal_stack():  # its progress bars
         return nncf.quantize(
             model,
             nncf.Dataset(pictures, read),

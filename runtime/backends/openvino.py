@@ -14,6 +14,7 @@ import openvino
 from runtime.backends.base import IN_FLIGHT, Answer, Backend, Port
 from stlm_edge.errors import EngineError
 from stlm_edge.imaging import Input
+from stlm_edge.signal_stack import kept_signal_stack
 from stlm_edge.spec import ModelSpec
 
 _DEVICE = "CPU"
@@ -46,7 +47,8 @@ class OpenVinoBackend(Backend):
         try:
             model = core.read_model(path)
             self._check_ports(inputs=list(map(_port, model.inputs)), outputs=list(map(_port, model.outputs)))
-            compiled = core.compile_model(model, _DEVICE, settings)
+            with kept_signal_stack():
+                compiled = core.compile_model(model, _DEVICE, settings)
             # One runs while the other one's answer is still waited for; with one stream they take turns.
             self._idle: deque[Any] = deque(compiled.create_infer_request() for _ in range(IN_FLIGHT))
         except RuntimeError as error:

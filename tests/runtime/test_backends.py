@@ -14,6 +14,7 @@ import pytest
 from runtime.backends import open_backend, open_engine
 from stlm_edge.errors import EngineError, SpecError
 from stlm_edge.sidecar import Sidecar
+from stlm_edge.signal_stack import signal_stack
 
 from .conftest import INPUT_SIZE, MAP_SIZE, SPEC, brightness_graph, write_engine
 
@@ -219,3 +220,13 @@ def test_closed_engine(engine: Path) -> None:
     backend.close()
     with pytest.raises(EngineError, match="has been closed"):
         backend.infer(random_batch())
+
+
+def test_signals_still_find_their_stack_after_openvino(tmp_path: Path) -> None:
+    """Without it, Ctrl-C or the end of a child process ends the program with a segmentation fault."""
+    before = signal_stack()
+    backend, _ = open_engine(write_engine(tmp_path / "plate.onnx"), backend="openvino")
+    with backend:
+        backend.infer(np.zeros((1, *INPUT_SIZE, 3), np.uint8))
+        assert signal_stack() == before
+    assert signal_stack() == before
