@@ -128,8 +128,9 @@ def check_engine_file(path: Path) -> None:
 
 
 def _missing(path: Path) -> EngineError:
-    made_by = {".plan": "engine", ".xml": "openvino"}.get(path.suffix, "onnx")
-    return EngineError(f"{path} is not a file, expected an engine; build it: python -m export {made_by} CHECKPOINT")
+    # A plan that was never there has no graph beside it to be built from again.
+    command = "python -m export engine CHECKPOINT" if path.suffix == ".plan" else rebuild_command(path)
+    return EngineError(f"{path} is not a file, expected an engine; build it: {command}")
 
 
 def _sha256(path: Path) -> str:
