@@ -21,7 +21,7 @@ $(VENV)/demo.stamp $(VENV)/dev.stamp: $(VENV)/%.stamp: pyproject.toml constraint
 # took an hour (see train/pretrained/plate); from random ones, minutes are not enough.
 demo: $(VENV)/demo.stamp
 	rm -rf $(DEMO)
-	$(BIN)/python -m stlm_edge.synthetic $(DEMO)/data --train 200 --test-good 40 --defects 10
+	$(BIN)/python -m stlm_edge.plate $(DEMO)/data --train 200 --test-good 40 --defects 10
 	$(BIN)/python -m train fit --preset cpu --initial-weights train/pretrained/plate/model.safetensors \
 	    --learning-rate 3e-4 --epochs 4 --data $(DEMO)/data --category plate --output $(DEMO)/run
 	$(BIN)/python -m train evaluate $(DEMO)/run/model.safetensors --data $(DEMO)/data --category plate

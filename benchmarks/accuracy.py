@@ -116,11 +116,11 @@ def _entrants(engines: Sequence[Path], backends: Sequence[BackendChoice]) -> lis
 def _check(entrants: Sequence[Entrant], reference: Path | None) -> None:
     """Open everything once before minutes of work. Raises `StlmError`, of another network's engine with both names."""
     from benchmarks.engines import opened
-    from runtime.blessing import warn_unless_blessed
+    from runtime.verification import warn_unless_verified
 
     for entrant in entrants:
         with opened(entrant.path, backend=entrant.backend) as engine:
-            warn_unless_blessed(entrant.path, engine.sidecar)
+            warn_unless_verified(entrant.path, engine.sidecar)
         if reference is not None:
             _check_reference(reference, entrant)
 
@@ -170,7 +170,7 @@ def _judge_all(
             "library": library,
             "precision": record.precision,
             "input_size": list(entrant.spec.input_size),
-            "blessed": None if record.gate is None else record.gate.blessed,
+            "verified": None if record.gate is None else record.gate.verified,
             "threshold": engine.detector.threshold.value,
             "drift": None if origin is None else drift_between(origin[1], judged, name=origin[0]),
         }
@@ -194,7 +194,7 @@ def _references(
             "library": "onnxruntime" if reference.suffix == ".onnx" else "pytorch",
             "precision": "fp32",
             "input_size": list(spec.input_size),
-            "blessed": None,
+            "verified": None,
             "threshold": None,
             "drift": None,
         }

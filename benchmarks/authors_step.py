@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.authors_way import decode_each
 from stlm_edge.network.comparison import StreamFeatures
-from stlm_edge.network.inspector import prepare
+from stlm_edge.network.inference import prepare
 from stlm_edge.network.teacher import Teacher
 from stlm_edge.spec import ModelSpec
 from train.data import Batch

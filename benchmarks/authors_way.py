@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from stlm_edge.errors import ConfigError
 from stlm_edge.network.comparison import StreamFeatures
 from stlm_edge.network.decoder import Features, TwoWayDecoder
-from stlm_edge.network.inspector import Inspector, prepare
+from stlm_edge.network.inference import InferencePath, prepare
 
 
 class AuthorsWay(nn.Module):
     """From pixels to a map and a score: one stream after the other, the decoder asked for each picture by itself."""
 
-    def __init__(self, inspector: Inspector) -> None:
+    def __init__(self, inspector: InferencePath) -> None:
         """Raises `ConfigError` for a network that is not the paper's design: the authors published no other."""
         super().__init__()
         self.inspector = inspector
@@ -26,7 +26,7 @@ class AuthorsWay(nn.Module):
             )
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Inspector.forward`."""
+        """See `InferencePath.forward`."""
         network = self.inspector.network
         assert network.decoder is not None
         pixels = prepare(images, self.inspector.spec).contiguous()  # theirs come so from the loader

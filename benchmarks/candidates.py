@@ -26,7 +26,7 @@ from export.gate.pictures import choose, find_samples
 from export.openvino.write import require_possible
 from export.pipeline import export_openvino
 from export.precision.calibration import choose_pictures
-from export.publish import unblessed_name
+from export.publish import unverified_name
 from export.sources import Pictures, float_source
 from runtime.backends import vouched
 from stlm_edge.errors import EngineError, SpecError, VerificationError
@@ -121,7 +121,7 @@ def build(setting: Setting, *, work: Path, pictures: Pictures) -> Candidate:
     checkpoint, graph = _graph(setting, work)
     digest = _digest(graph.name, setting.precision, _judged_by(pictures, setting.precision))
     output = work / f"{_stem(setting)}-{setting.precision}-{digest}.xml"
-    for path in (output, unblessed_name(output)):
+    for path in (output, unverified_name(output)):
         if (found := _whole(path)) is not None and found.engine.gate is not None:
             logger.info("%s: taken as it is", path)
             return Candidate.read(path, name=setting.name, trained_at=setting.trained.input_size)
@@ -136,7 +136,7 @@ def build(setting: Setting, *, work: Path, pictures: Pictures) -> Candidate:
                 pictures=dataclasses.replace(pictures, reference=checkpoint),
             )
         except VerificationError:
-            path = unblessed_name(output)
+            path = unverified_name(output)
             if not path.is_file():  # it was not refused, it could not be judged
                 raise
     return Candidate.read(path, name=setting.name, trained_at=setting.trained.input_size)

@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.jetson import tegrastats
 from benchmarks.nvml import nvml
-from stlm_edge.gpu import find_gpu
+from stlm_edge.tensorrt import find_gpu
 
 INTERVAL_S = 1.0
 

@@ -22,7 +22,7 @@ from stlm_edge.cli import run
 
 if TYPE_CHECKING:
     from benchmarks.record import Better, Measure
-    from stlm_edge.network.inspector import Inspector
+    from stlm_edge.network.inference import InferencePath
 
 BASELINE = Path(__file__).parent / "results" / "counts.json"
 
@@ -67,41 +67,41 @@ def command(checkpoint: Path | None, json_path: Path | None) -> None:
             click.echo(f"{name:<{width}} {measure.median:>14.6g} {measure.unit}")
 
 
-def network(checkpoint: Path | None) -> Inspector:
+def network(checkpoint: Path | None) -> InferencePath:
     """A checkpoint's network, or the paper's with random weights. Raises `CheckpointError`."""
     import torch
 
     from stlm_edge.network.checkpoint import load
     from stlm_edge.network.encoder import ARCHITECTURES
-    from stlm_edge.network.inspector import Inspector
+    from stlm_edge.network.inference import InferencePath
     from stlm_edge.network.stlm import Stlm
     from stlm_edge.spec import ModelSpec
 
     if checkpoint is not None:
         loaded = load(checkpoint)
-        return Inspector(loaded.network, loaded.spec).eval()
+        return InferencePath(loaded.network, loaded.spec).eval()
     torch.manual_seed(0)
     spec = ModelSpec("none", ARCHITECTURE, INPUT_SIZE, INPUT_SIZE, weights_sha256="")
-    return Inspector(Stlm(ARCHITECTURES[ARCHITECTURE]), spec).eval()
+    return InferencePath(Stlm(ARCHITECTURES[ARCHITECTURE]), spec).eval()
 
 
-def plan_measures(inspector: Inspector) -> tuple[dict[str, Measure], dict[str, Any]]:
+def plan_measures(inspector: InferencePath) -> tuple[dict[str, Measure], dict[str, Any]]:
     """Build a plan in FP16 for `TARGET`; returns its measures, and details with the floors of its stages on all GPUs.
 
     Raises `EngineError` if TensorRT-RTX is not installed or cannot build it.
     """
     from export.graph.deployment import DeploymentGraph
     from export.graph.to_onnx import to_onnx
-    from export.plan.flavour import find_flavour
-    from export.plan.log import kernel_table
-    from export.plan.report import make_report
-    from export.plan.roofline import GPUS
     from export.precision.apply import with_precision
+    from export.tensorrt.log import kernel_table
+    from export.tensorrt.product import find_product
+    from export.tensorrt.report import make_report
+    from export.tensorrt.roofline import GPUS
 
-    flavour = find_flavour("tensorrt-rtx")
+    product = find_product("tensorrt-rtx")
     model, _ = with_precision(to_onnx(DeploymentGraph(inspector)), "fp16")
     messages: list[str] = []
-    flavour.compile(
+    product.compile(
         model.SerializeToString(),
         spec=inspector.spec,
         targets=(TARGET,),
@@ -125,7 +125,7 @@ def plan_measures(inspector: Inspector) -> tuple[dict[str, Measure], dict[str, A
         "batch": 1,
         "precision": "fp16",
         "target": TARGET,
-        "library": str(flavour),
+        "library": str(product),
         "stages": [
             {
                 "name": row.name,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from stlm_edge.gpu import find_gpu
+from stlm_edge.tensorrt import find_gpu
 
 _CPU_FEATURES = (
     "avx2",

@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.environment import Device
-from benchmarks.paper import GPU as PAPER_SOLD_AS
-from benchmarks.paper import METHODS
-from export.plan.kernels import DTYPE_BYTES, kernels_path, read_kernels
-from export.plan.roofline import GPUS, Gpu
+from export.tensorrt.kernels import DTYPE_BYTES, kernels_path, read_kernels
+from export.tensorrt.roofline import GPUS, Gpu
 from stlm_edge.errors import EngineError, StlmError
-from stlm_edge.plans import kept_graph
 from stlm_edge.spec import Size
+from stlm_edge.tensorrt import kept_graph
+from train.paper.figures import GPU as PAPER_SOLD_AS
+from train.paper.figures import METHODS
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from export.plan.kernels import Kernel
+    from export.tensorrt.kernels import Kernel
 
 
 SOLD_AS = {"NVIDIA GeForce RTX 3090": "rtx3090", "NVIDIA GeForce RTX 4090": "rtx4090", "NVIDIA H100 80GB HBM3": "h100"}
@@ -179,7 +179,7 @@ def work_of_engine(engine: Path, *, max_batch: int) -> Work:
     if not graph.is_file():
         raise EngineError(f"the work of {engine.name} is not known, there is no graph beside it")
     from export.graph.onnx_model import read_model
-    from export.plan.flops import node_flops
+    from export.tensorrt.flops import node_flops
 
     return Work(sum(node_flops(read_model(graph), batch=1).values()) / 1e9)
 

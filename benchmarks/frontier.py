@@ -25,7 +25,7 @@ class Candidate:
 
     Attributes:
         trained_at: (height, width) that its weights were trained at; None where that is not known.
-        blessed: by the gate; None if nobody has compared it with its network.
+        verified: by the gate; None if nobody has compared it with its network.
         objections: of the gate.
     """
 
@@ -35,7 +35,7 @@ class Candidate:
     input_size: Size
     precision: str
     trained_at: Size | None
-    blessed: bool | None
+    verified: bool | None
     objections: tuple[str, ...] = ()
 
     @classmethod
@@ -50,7 +50,7 @@ class Candidate:
             input_size=sidecar.spec.input_size,
             precision=sidecar.engine.precision,
             trained_at=trained_at,
-            blessed=None if gate is None else gate.blessed,
+            verified=None if gate is None else gate.verified,
             objections=() if gate is None else gate.objections,
         )
 
@@ -86,11 +86,11 @@ def dominates(one: Point, other: Point) -> bool:
     """Whether one point makes another one pointless: faster in each turn, and as good in each decisive figure.
 
     Turns share whatever else the machine did, so that one was always faster is more than that its median is. With ten
-    turns, two equally fast ones look so once in a thousand times. An engine that is not blessed dominates nothing.
+    turns, two equally fast ones look so once in a thousand times. An engine that is not verified dominates nothing.
     """
     is_faster = all(ours < theirs for ours, theirs in zip(one.turns_ms, other.turns_ms, strict=True))
     is_as_good = all(one.figure(metric) >= other.figure(metric) - SAME for metric in DECISIVE)
-    return bool(one.candidate.blessed) and is_faster and is_as_good
+    return bool(one.candidate.verified) and is_faster and is_as_good
 
 
 def dominator(point: Point, points: Sequence[Point]) -> Point | None:
@@ -99,8 +99,8 @@ def dominator(point: Point, points: Sequence[Point]) -> Point | None:
 
 
 def on_frontier(point: Point, points: Sequence[Point]) -> bool:
-    """Whether a point is blessed and nothing dominates it."""
-    return bool(point.candidate.blessed) and dominator(point, points) is None
+    """Whether a point is verified and nothing dominates it."""
+    return bool(point.candidate.verified) and dominator(point, points) is None
 
 
 def advise(points: Sequence[Point], *, budget_ms: float | None = None) -> list[str]:
@@ -109,20 +109,20 @@ def advise(points: Sequence[Point], *, budget_ms: float | None = None) -> list[s
     Args:
         budget_ms: for 95 % of the frames, from frame to verdict.
     """
-    blessed = [point for point in points if point.candidate.blessed]
+    verified = [point for point in points if point.candidate.verified]
     sentences, advised = [], []
-    if not blessed:
-        sentences.append("No engine is blessed, so none is advised.")
-    for metric, title in DECISIVE.items() if blessed else ():
-        best = max(blessed, key=lambda point: (point.figure(metric), -point.p50_ms))
-        close = [point for point in blessed if point.figure(metric) >= best.figure(metric) - CLOSE]
+    if not verified:
+        sentences.append("No engine is verified, so none is advised.")
+    for metric, title in DECISIVE.items() if verified else ():
+        best = max(verified, key=lambda point: (point.figure(metric), -point.p50_ms))
+        close = [point for point in verified if point.figure(metric) >= best.figure(metric) - CLOSE]
         chosen = min(close, key=lambda point: point.p50_ms)
         advised.append(chosen)
         sentences.append(_choice(chosen, best, metric=metric, title=title))
-    if budget_ms is not None and blessed:
-        within = [point for point in blessed if point.p95_ms <= budget_ms]
+    if budget_ms is not None and verified:
+        within = [point for point in verified if point.p95_ms <= budget_ms]
         advised += [max(within, key=lambda point: point.figure(metric)) for metric in DECISIVE if within]
-        sentences.append(_within(within, blessed, budget_ms=budget_ms))
+        sentences.append(_within(within, verified, budget_ms=budget_ms))
     return [*sentences, *_warnings(points, advised)]
 
 
@@ -136,9 +136,9 @@ def _choice(chosen: Point, best: Point, *, metric: str, title: str) -> str:
     )
 
 
-def _within(within: Sequence[Point], blessed: Sequence[Point], *, budget_ms: float) -> str:
+def _within(within: Sequence[Point], verified: Sequence[Point], *, budget_ms: float) -> str:
     if not within:
-        fastest = min(blessed, key=lambda point: point.p95_ms)
+        fastest = min(verified, key=lambda point: point.p95_ms)
         return f"None keeps within {budget_ms:g} ms (p95); the fastest, {fastest.name}, takes {fastest.p95_ms:.1f} ms."
     parts = []
     for metric, title in DECISIVE.items():
@@ -150,9 +150,9 @@ def _within(within: Sequence[Point], blessed: Sequence[Point], *, budget_ms: flo
 def _warnings(points: Sequence[Point], advised: Sequence[Point]) -> Iterator[str]:
     for point in points:
         candidate = point.candidate
-        if candidate.blessed is None:
+        if candidate.verified is None:
             yield f"{point.name} is not advised: nobody has compared it with its network (python -m export verify)."
-        elif not candidate.blessed:
+        elif not candidate.verified:
             yield f"{point.name} is not advised: the gate refuses it ({'; '.join(candidate.objections[:2])})."
         elif (better := dominator(point, points)) is not None:
             yield f"{point.name} is dominated: {better.name} is faster and as good."

@@ -58,7 +58,7 @@ def require_plot_place(path: Path) -> None:
 def write_plot(path: Path, points: Sequence[Point], *, title: str) -> None:
     """Draw a panel for each decisive figure.
 
-    Colour is precision. Hollow points run at another size than their weights were trained at, crosses are not blessed;
+    Colour is precision. Hollow points run at another size than their weights were trained at, crosses are not verified;
     the line is the best that can be had in a time. Raises `OutputError`.
     """
     from matplotlib import rc_context
@@ -114,8 +114,8 @@ def _draw_point(axes: Axes, point: Point, metric: str) -> None:
     candidate = point.candidate
     colour = COLOURS[candidate.precision]
     is_resized = candidate.trained_at not in (None, candidate.input_size)
-    if not candidate.blessed:
-        marker, fill, label = "x", colour, "not blessed"
+    if not candidate.verified:
+        marker, fill, label = "x", colour, "not verified"
     elif is_resized:
         marker, fill, label = "o", "white", f"{candidate.precision}, trained at another size"
     else:

@@ -101,11 +101,11 @@ def judge_by_model(checkpoint: Path, category: Category, groups: Sequence[str]) 
     """A trained model's verdicts on the test pictures. Raises `StlmError` in the words of whatever is wrong."""
     from benchmarks.intervals import Judged
     from stlm_edge.network.checkpoint import load
-    from stlm_edge.network.inspector import Inspector
+    from stlm_edge.network.inference import InferencePath
     from train.inspection import inspect
 
     loaded = load(checkpoint)
-    results = inspect(Inspector(loaded.network, loaded.spec), category.test)
+    results = inspect(InferencePath(loaded.network, loaded.spec), category.test)
     return [
         Judged(result.sample.label, group, result.anomaly_map, result.mask, result.score)
         for result, group in zip(results, groups, strict=True)

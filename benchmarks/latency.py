@@ -26,7 +26,7 @@ from benchmarks.contenders.pictures import FRAME_SIZE
 from benchmarks.contenders.way import WORDS, Device
 from benchmarks.turns import Contender, Schedule, Timed, take_turns
 from runtime.backends import check_engine_file, vouched
-from runtime.blessing import warn_unless_blessed
+from runtime.verification import warn_unless_verified
 from stlm_edge.cli import run
 from stlm_edge.errors import ConfigError
 
@@ -101,7 +101,7 @@ def command(
         contenders, works = _contenders(engines, backends, checkpoint, ways, device, pictures=pictures, batch=batch)
         schedule = Schedule(turns=turns, runs=runs, turn_s=turn_seconds)
         for engine in engines:
-            warn_unless_blessed(engine, vouched(engine))
+            warn_unless_verified(engine, vouched(engine))
         with watching() as watch:
             for warning in watch.to_dict()["warnings"]:
                 click.echo(warning, err=True)
@@ -129,7 +129,7 @@ def command(
 
 def _check(engines: Sequence[Path], checkpoint: Path | None, ways: Sequence[str], *, device: Device) -> None:
     """What can be told before anything is read. Raises `ConfigError`, `EngineError`."""
-    from stlm_edge.gpu import find_gpu
+    from stlm_edge.tensorrt import find_gpu
 
     if ways and checkpoint is None:
         raise ConfigError(f"found --way {ways[0]} and no checkpoint for it; add --checkpoint model.safetensors")

@@ -55,8 +55,8 @@ def command(
     from stlm_edge.datasets import load_category, texture_paths
     from train.config import TrainConfig
     from train.data import Batches, load_images
-    from train.pseudo import PseudoAnomalies
-    from train.textures import texture_source
+    from train.pseudo_anomalies.choice import PseudoAnomalies
+    from train.pseudo_anomalies.textures import texture_source
     from train.workers import PREFETCHED
 
     config = TrainConfig(image_size=(size, size), pseudo_anomalies=pseudo_anomalies, batch_size=batch_size)

@@ -14,9 +14,9 @@ from runtime.backends.base import Answer, Backend
 from runtime.detector import Detector
 from runtime.sources.base import Frame, FrameSource
 from stlm_edge.imaging import Image, Input
+from stlm_edge.plate.part import render_part
 from stlm_edge.sidecar import EngineRecord, Sidecar
 from stlm_edge.spec import ModelSpec, Size, Threshold
-from stlm_edge.synthetic import render_part
 
 if TYPE_CHECKING:
     from runtime.sinks import FrameSink
@@ -98,10 +98,10 @@ def timeless_detector(size: Size) -> Detector:
         input_size=size,
         map_size=(size[0] // 16, size[1] // 16),
         weights_sha256="0" * 64,
-        threshold=Threshold(value=0.5, method="good-quantile", images=100, false_alarm_rate=0.01),
+        threshold=Threshold(value=0.5, method="quantile", images=100, false_alarm_rate=0.01),
         normal_score_range=(0.0, 0.4),
     )
-    record = EngineRecord(flavour="onnx", version="0", device="any", precision="fp32", engine_sha256="0" * 64)
+    record = EngineRecord(product="onnx", version="0", device="any", precision="fp32", engine_sha256="0" * 64)
     return Detector(
         TimelessBackend(spec), sidecar=Sidecar(spec=spec, engine=record), threshold=spec.require_threshold()
     )

@@ -15,13 +15,13 @@ import numpy as np
 import openvino
 
 from benchmarks.processor_peaks import Peaks
-from export.plan.log import place
+from export.tensorrt.log import place
 from runtime.backends.openvino import require_bf16
 from stlm_edge.errors import EngineError
 from stlm_edge.imaging import to_input
+from stlm_edge.plate.part import render_part
 from stlm_edge.signal_stack import kept_signal_stack
 from stlm_edge.spec import ModelSpec
-from stlm_edge.synthetic import render_part
 
 _PICTURES = 4
 _PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")
@@ -34,7 +34,7 @@ class Stage:
     """A stage of the network.
 
     Attributes:
-        name: one of `export.plan.kernels.STAGES`.
+        name: one of `export.tensorrt.kernels.STAGES`.
         measured_ms: the median over the turns.
         floor_ms: of its operations, one after the other.
         gflop: of convolutions and matrix products, two for each multiplication with its addition.

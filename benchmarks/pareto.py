@@ -230,7 +230,7 @@ def _entry(point: Point, points: Sequence[Point]) -> dict[str, Any]:
         "p50_ms": round(point.p50_ms, 3),
         "p95_ms": round(point.p95_ms, 3),
         **point.figures,
-        "blessed": candidate.blessed,
+        "verified": candidate.verified,
         "objections": list(candidate.objections),
         "on_frontier": on_frontier(point, points),
     }
@@ -246,7 +246,7 @@ def table(points: Sequence[dict[str, Any]]) -> Iterator[str]:
     )
     for point in points:
         mark = "* " if point["on_frontier"] else "  "
-        verdict = {True: "blessed", False: "REFUSED", None: "not compared"}[point["blessed"]]
+        verdict = {True: "verified", False: "REFUSED", None: "not compared"}[point["verified"]]
         yield (
             f"{mark + point['name']:<{width}}{_size(point['input_size']):<13}{_size(point['trained_at']):<13}"
             f"{point['p50_ms']:>9.2f}{point['p95_ms']:>9.2f}"

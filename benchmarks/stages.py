@@ -34,7 +34,7 @@ def command(engine: Path, turns: int, runs: int, json_path: Path | None) -> None
     from benchmarks.openvino_profile import Profile
     from benchmarks.processor_peaks import Peaks
     from benchmarks.record import recording
-    from export.plan.kernels import STAGES
+    from export.tensorrt.kernels import STAGES
     from stlm_edge.sidecar import Sidecar
 
     if engine.suffix not in SUFFIXES:

@@ -197,14 +197,14 @@ def _prepare(task: Task) -> tuple[Any, list[Any], torch.device]:
     from stlm_edge.network.stlm import Stlm
     from stlm_edge.spec import ModelSpec
     from train.augment import rotation_for
+    from train.brightness import variation_of
     from train.data import Batches, load_images
     from train.device import choose_device
-    from train.exposure import variation_of
-    from train.guidance import make_guidance
     from train.objective import Objective
-    from train.pseudo import pseudo_anomalies_of
-    from train.teacher import build_teacher
-    from train.textures import texture_source
+    from train.pseudo_anomalies.choice import pseudo_anomalies_of
+    from train.pseudo_anomalies.textures import texture_source
+    from train.teaching.guidance import make_guidance
+    from train.teaching.teacher import build_teacher
     from train.training import begin
 
     os.environ["XDG_CACHE_HOME"] = task.cache

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from export.options import PATH
+from stlm_edge.cli import METHOD
 from stlm_edge.spec import FALSE_ALARM_RATE
 
 if TYPE_CHECKING:
-    from export.gate.calibrate import Method
+    from export.gate.threshold import Method
 
 
 @click.command()
@@ -31,8 +32,8 @@ def verify(
     picture: Path | None,
     json_file: Path | None,
 ) -> None:
-    """Compare ENGINE with its network, and bless it in its sidecar or not."""
-    from export.gate.verify import require_blessed
+    """Compare ENGINE with its network, and verify it in its sidecar or not."""
+    from export.gate.verify import require_verified
     from export.gate.verify import verify as run_gate
 
     gate = run_gate(
@@ -44,8 +45,8 @@ def verify(
         picture=picture,
         json_file=json_file,
     )
-    require_blessed(engine, gate)
-    click.echo(f"{engine} is blessed")
+    require_verified(engine, gate)
+    click.echo(f"{engine} is verified")
 
 
 @click.command()
@@ -54,22 +55,22 @@ def verify(
 @click.option("--category", help="Folder below --data.")
 @click.option(
     "--method",
-    type=click.Choice(["good-quantile", "f1"]),
-    default="good-quantile",
+    type=METHOD,
+    default="quantile",
     show_default=True,
-    help="good-quantile: from good pictures alone. f1: F1-optimal on labelled pictures.",
+    help="quantile: from good pictures alone. f1: F1-optimal on labelled pictures.",
 )
 @click.option(
     "--false-alarm-rate",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help=f"For good-quantile: wanted share of good pictures at or above it.  [default: {FALSE_ALARM_RATE:g}]",
+    help=f"For quantile: wanted share of good pictures at or above it.  [default: {FALSE_ALARM_RATE:g}]",
 )
 def calibrate(engine: Path, data: Path, category: str | None, method: Method, false_alarm_rate: float | None) -> None:
     """Choose the threshold of ENGINE by its own scores, and change it in its sidecar."""
-    from export.gate.calibrate import calibrate as run_calibration
+    from export.gate.threshold import calibrate as run_calibration
 
     if method == "f1" and false_alarm_rate is not None:
-        raise click.UsageError("--false-alarm-rate goes with --method good-quantile; --method f1 needs none")
+        raise click.UsageError("--false-alarm-rate goes with --method quantile; --method f1 needs none")
     rate = FALSE_ALARM_RATE if false_alarm_rate is None else false_alarm_rate
     done = run_calibration(engine, data=data, category=category, method=method, false_alarm_rate=rate)
     for line in done.lines():
@@ -104,6 +105,6 @@ def sensitivity(source: Path, data: Path, test: Path | None, count: int, seed: i
 @click.option("--output", "-o", type=PATH, help="Also draw it, as .png.")
 def report(plan: Path, gpu: tuple[str, ...], launch_us: float, json_path: Path | None, output: Path | None) -> None:
     """Tell what the kernels of PLAN move and compute, and how fast it can be at best; needs no GPU."""
-    from export.plan.report import report_plan
+    from export.tensorrt.report import report_plan
 
     click.echo(report_plan(plan, gpus=gpu, launch_us=launch_us, json_path=json_path, picture=output))

@@ -1,4 +1,4 @@
-"""`python -m export onnx`, `engine` and `openvino`: what makes an engine, and blesses it."""
+"""`python -m export onnx`, `engine` and `openvino`: what makes an engine, and verifies it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from export.options import PATH, class_option, graph_options, picture_options
-from stlm_edge.plans import TITLES
+from stlm_edge.tensorrt import TITLES
 
 if TYPE_CHECKING:
     from export.openvino.write import CpuPrecision
     from export.pipeline import Classes
-    from export.plan.flavour import FlavourChoice
     from export.precision.apply import Precision
     from export.sources import GraphOptions, Pictures
+    from export.tensorrt.product import ProductChoice
     from stlm_edge.sidecar import Gate
 
 PRECISIONS = click.Choice(["fp32", "fp16", "int8"])
@@ -52,7 +52,9 @@ def onnx(source: Path, output: Path, precision: Precision, int8_classes: str | N
 @click.option("--workspace", type=click.IntRange(min=1), metavar="MIB", help="Scratch memory of a layer at most.")
 @click.option("--timing-cache", type=PATH, help="File of kernel timings to read and to write; TensorRT only.")
 @click.option(
+    "--product",
     "--flavour",
+    "product",
     type=click.Choice(["auto", *TITLES]),
     default="auto",
     show_default=True,
@@ -68,7 +70,7 @@ def engine(
     target: str | None,
     workspace: int | None,
     timing_cache: Path | None,
-    flavour: FlavourChoice,
+    product: ProductChoice,
     int8_classes: str | None,
     **others: Any,
 ) -> None:
@@ -77,11 +79,11 @@ def engine(
     From a graph that carries its precision this needs neither torch nor ModelOpt; TensorRT-RTX needs no GPU either.
     """
     from export.pipeline import export_engine
-    from export.plan.build import EngineSettings
+    from export.tensorrt.build import EngineSettings
     from stlm_edge.sidecar import Sidecar
 
     settings = EngineSettings(
-        flavour=flavour,
+        product=product,
         targets=() if target is None else tuple(dict.fromkeys(part.strip().lower() for part in target.split(","))),
         workspace_mib=workspace,
         timing_cache=timing_cache,
@@ -98,7 +100,7 @@ def engine(
     )
     record = Sidecar.read(output).engine
     click.echo(
-        f"{output}: {record.precision} for {record.device}, {TITLES[record.flavour]} {record.version}; {_verdict(gate)}"
+        f"{output}: {record.precision} for {record.device}, {TITLES[record.product]} {record.version}; {_verdict(gate)}"
     )
 
 
@@ -154,4 +156,4 @@ def _verdict(gate: Gate | None) -> str:
         return "not compared with the network"
     images = max(drift.images for drift in gate.drifts)
     ran = "" if gate.executed else ", by its graph: the plan itself has not been executed"
-    return f"blessed on {images} pictures{ran}"
+    return f"verified on {images} pictures{ran}"

@@ -1,4 +1,4 @@
-"""From a checkpoint or a graph to an engine that is blessed: graph → precision → engine → gate, or nothing."""
+"""From a checkpoint or a graph to an engine that is verified: graph → precision → engine → gate, or nothing."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import onnx
 
 from export.gate.verify import record_gate, verify
 from export.graph.onnx_model import spec_of
-from export.plan.build import EngineSettings, build_engine
-from export.plan.kernels import kernels_path, read_kernels
-from export.plan.roofline import GPUS
 from export.precision.apply import INT8_CLASSES, Precision, PrecisionRecord, in_half, precision_of, with_precision
 from export.precision.gain import BuildCost, expected_gain
 from export.precision.layer_classes import LayerClass
 from export.publish import publish
 from export.sources import GraphOptions, Pictures, Source, float_source, read_source
+from export.tensorrt.build import EngineSettings, build_engine
+from export.tensorrt.kernels import kernels_path, read_kernels
+from export.tensorrt.roofline import GPUS
 from stlm_edge.errors import ConfigError, OutputError, SpecError
 from stlm_edge.files import require_place, sha256, write_bytes
 from stlm_edge.sidecar import EngineRecord, Gate, Sidecar
@@ -62,7 +62,7 @@ def export_onnx(
         Sidecar(
             spec=spec_of(model, path),
             engine=EngineRecord(
-                flavour="onnx",
+                product="onnx",
                 version=read.made_by,
                 device="any",
                 precision=record.precision,
@@ -197,7 +197,7 @@ def _judge(engine: Path, source: Source, pictures: Pictures) -> Gate | None:
     if reference is None:
         record = Sidecar.read(engine).engine
         # A plan in the precision of a given graph is compared with nothing: the graph would vouch for itself.
-        differs = record.precision != source.precision or record.flavour == "openvino"
+        differs = record.precision != source.precision or record.product == "openvino"
         reference = source.path if source.is_checkpoint or differs else None
     if reference is not None:
         return verify(

@@ -1,20 +1,20 @@
-"""An engine takes its place only when it is blessed; until then it stands beside it under another name."""
+"""An engine takes its place only when it is verified; until then it stands beside it under another name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from export.plan.kernels import kernels_path
+from export.tensorrt.kernels import kernels_path
 from stlm_edge.errors import OutputError, VerificationError
 from stlm_edge.files import cannot_write, make_folder
-from stlm_edge.plans import kept_graph
 from stlm_edge.sidecar import Gate, Sidecar, weights_of
+from stlm_edge.tensorrt import kept_graph
 
 
-def unblessed_name(engine: Path) -> Path:
-    """Where an engine stands that is not blessed, or not yet: `stlm.plan` → `stlm.unblessed.plan`."""
-    return engine.with_name(f"{engine.stem}.unblessed{engine.suffix}")
+def unverified_name(engine: Path) -> Path:
+    """Where an engine stands that is not verified, or not yet: `stlm.plan` → `stlm.unverified.plan`."""
+    return engine.with_name(f"{engine.stem}.unverified{engine.suffix}")
 
 
 def publish(output: Path, *, write: Callable[[Path], None], judge: Callable[[Path], Gate | None]) -> Gate | None:
@@ -26,14 +26,14 @@ def publish(output: Path, *, write: Callable[[Path], None], judge: Callable[[Pat
     Returns:
         The verdict, which is no refusal.
     Raises:
-        VerificationError: if it is refused; the engine stays under `unblessed_name`, and what was at `output` as it
+        VerificationError: if it is refused; the engine stays under `unverified_name`, and what was at `output` as it
             was.
         StlmError: if it cannot be written or judged.
     """
     make_folder(output.parent)
     if output.is_dir():
         raise OutputError(f"{output} is a folder, expected a place for a file; give the output another name")
-    beside = unblessed_name(output)
+    beside = unverified_name(output)
     write(beside)
     try:
         gate = judge(beside)
@@ -41,9 +41,9 @@ def publish(output: Path, *, write: Callable[[Path], None], judge: Callable[[Pat
         for path in _files(beside):
             path.unlink(missing_ok=True)
         raise
-    if gate is not None and not gate.blessed:
+    if gate is not None and not gate.verified:
         raise VerificationError(
-            f"{output} is NOT BLESSED ({'; '.join(gate.objections[:3])}{' …' if len(gate.objections) > 3 else ''}); "
+            f"{output} is NOT VERIFIED ({'; '.join(gate.objections[:3])}{' …' if len(gate.objections) > 3 else ''}); "
             f"the engine is kept as {beside.name} to look at, and nothing was written to {output.name}; "
             "export in a higher precision"
         )

@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ALLOW_UNBLESSED = click.option("--allow-unblessed", is_flag=True, help="Also take an engine that no gate has blessed.")
+ALLOW_UNVERIFIED = click.option(
+    "--allow-unverified",
+    "--allow-unblessed",
+    "allow_unverified",
+    is_flag=True,
+    help="Also take an engine that no gate has verified.",
+)
 
 
 @click.command()
@@ -35,7 +41,7 @@ ALLOW_UNBLESSED = click.option("--allow-unblessed", is_flag=True, help="Also tak
     type=click.IntRange(0),
     help="How long a request waits for others to join its batch; only for engines exported with --max-batch.",
 )
-@ALLOW_UNBLESSED
+@ALLOW_UNVERIFIED
 def triton(
     engine: Path,
     output: Path,
@@ -43,22 +49,22 @@ def triton(
     instances: int,
     device: Device,
     max_queue_delay_us: int | None,
-    allow_unblessed: bool,
+    allow_unverified: bool,
 ) -> None:
     """Write a model repository of Triton Inference Server with ENGINE, a .plan or .onnx, in it."""
     from export.serving.triton import TritonOptions, write_repository
 
     options = TritonOptions(name=name, instances=instances, device=device, max_queue_delay_us=max_queue_delay_us)
-    click.echo(write_repository(engine, output, options=options, allow_unblessed=allow_unblessed))
+    click.echo(write_repository(engine, output, options=options, allow_unverified=allow_unverified))
 
 
 @click.command()
 @click.argument("engine", type=PATH)
 @click.option("--output", "-o", required=True, type=PATH, help="The folder for the configuration and the graph.")
-@ALLOW_UNBLESSED
-def deepstream(engine: Path, output: Path, allow_unblessed: bool) -> None:
+@ALLOW_UNVERIFIED
+def deepstream(engine: Path, output: Path, allow_unverified: bool) -> None:
     """Write what DeepStream's Gst-nvinfer needs to run ENGINE, an .onnx file."""
     from export.serving.deepstream import UNTESTED, write_deepstream
 
-    click.echo(write_deepstream(engine, output, allow_unblessed=allow_unblessed))
+    click.echo(write_deepstream(engine, output, allow_unverified=allow_unverified))
     logger.warning("NOT TESTED: %s; it says how to build the plan", UNTESTED)

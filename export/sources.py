@@ -129,7 +129,7 @@ def _trace(path: Path, options: GraphOptions) -> Source:
         from export.graph.deployment import DeploymentGraph
         from export.graph.to_onnx import to_onnx
         from stlm_edge.network.checkpoint import load
-        from stlm_edge.network.inspector import Inspector
+        from stlm_edge.network.inference import InferencePath
     except ImportError as error:
         raise EngineError(
             f"{path} is no .onnx file, and reading a checkpoint needs PyTorch, which cannot be imported ({error}); "
@@ -138,7 +138,7 @@ def _trace(path: Path, options: GraphOptions) -> Source:
     loaded = load(path)
     loaded.spec.require_threshold()
     graph = DeploymentGraph(
-        Inspector(loaded.network, loaded.spec).eval(),
+        InferencePath(loaded.network, loaded.spec).eval(),
         frame_size=options.frame_size,
         streams=options.streams,
         full_map=options.full_map,

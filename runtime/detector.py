@@ -13,10 +13,10 @@ import numpy as np
 from runtime.anomaly import Anomaly, Latency
 from runtime.backends import BackendChoice, open_engine
 from runtime.backends.base import IN_FLIGHT
-from runtime.blessing import warn_unless_blessed
 from runtime.closing import Closing
 from runtime.stitching import Canvas, infer_tiles
 from runtime.tiling import Tiling, check_tile
+from runtime.verification import warn_unless_verified
 from stlm_edge.errors import StlmError
 from stlm_edge.imaging import Image, check_frame, to_input
 from stlm_edge.scoring import is_anomalous
@@ -86,7 +86,7 @@ class Detector(Closing):
         area: Area | None = None,
         tile: Size | None = None,
     ) -> Detector:
-        """Open an engine by the sidecar beside it; one that is not blessed is warned of.
+        """Open an engine by the sidecar beside it; one that is not verified is warned of.
 
         Args:
             path: a .plan, an .onnx file, or an .xml of OpenVINO.
@@ -102,7 +102,7 @@ class Detector(Closing):
         by_hand = None if threshold is None else Threshold(value=threshold, method="manual", images=0)
         opened, sidecar = open_engine(Path(path), backend=backend)
         try:
-            warn_unless_blessed(Path(path), sidecar)
+            warn_unless_verified(Path(path), sidecar)
             calibrated = sidecar.spec.require_threshold()
             if tile is not None:
                 check_tile(tile, sidecar.spec)

@@ -88,7 +88,7 @@ def usable_backends(findings: Sequence[Finding]) -> list[str]:
     """The backends that have all they need."""
     from runtime.checkup.libraries import ONNXRUNTIME, OPENCV, OPENVINO, PYCUDA
     from runtime.checkup.nvidia import DRIVER, GPU
-    from stlm_edge.plans import TITLES
+    from stlm_edge.tensorrt import TITLES
 
     fit = {finding.subject for finding in findings if finding.state == "ok"}
     needs = {
@@ -127,11 +127,11 @@ def _together(checks: Iterable[Check]) -> list[Finding]:
 def _machines(findings: Sequence[Finding], compute_capability: str | None) -> list[Machine]:
     """What there is for plans, one for each TensorRT."""
     from runtime.plan_check import Machine
-    from stlm_edge.plans import TITLES
+    from stlm_edge.tensorrt import TITLES
 
     return [
-        Machine(flavour, finding.found, compute_capability)
-        for flavour, title in TITLES.items()
+        Machine(product, finding.found, compute_capability)
+        for product, title in TITLES.items()
         for finding in findings
         if finding.subject == title and finding.state == "ok"
     ]

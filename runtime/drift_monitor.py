@@ -22,7 +22,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.notice import Notice
+from runtime.event import Event
 from stlm_edge.errors import ConfigError
 from stlm_edge.spec import ModelSpec
 
@@ -66,8 +66,8 @@ class DriftMonitor:
         self._scores: list[float] = []
         self._has_drifted = False
 
-    def add(self, score: float) -> Notice | None:
-        """Count the next frame that passed; a notice when a window ends with which drift begins or is over."""
+    def add(self, score: float) -> Event | None:
+        """Count the next frame that passed; a event when a window ends with which drift begins or is over."""
         self._scores.append(score)
         if len(self._scores) < self._frames:
             return None
@@ -84,8 +84,8 @@ class DriftMonitor:
                 f"the scores of passed frames have moved: {now}, {self._reference}; check light, focus, dirt on the "
                 f"lens and the parts' supplier; if the line is to stay so, {_CALIBRATE}"
             )
-            return Notice("drift", text, time.monotonic())
-        return Notice("drift-over", f"the scores of passed frames are back: {now}, {self._reference}", time.monotonic())
+            return Event("drift", text, time.monotonic())
+        return Event("drift-over", f"the scores of passed frames are back: {now}, {self._reference}", time.monotonic())
 
 
 def open_drift_monitor(
@@ -121,7 +121,7 @@ def _reference(spec: ModelSpec, *, threshold: float, frames: int) -> _Reference:
     if spec.normal_score_deciles is not None and spec.normal_score_images is not None:
         return _deciles(spec.normal_score_deciles, spec.normal_score_images, threshold=threshold, frames=frames)
     calibrated = spec.require_threshold()
-    if spec.normal_score_range is None or calibrated.method != "good-quantile":
+    if spec.normal_score_range is None or calibrated.method != "quantile":
         raise _CannotTellError(f"the engine does not say how good pictures score; {_CALIBRATE}")
     if threshold < calibrated.value:
         raise _CannotTellError(f"the threshold is lower than the calibrated {calibrated.value:g}; {_CALIBRATE}")

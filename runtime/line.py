@@ -15,8 +15,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from runtime.anomaly import Latency
+from runtime.event import GOOD_NEWS, Event
 from runtime.inspection import Fault, FrameLatency, Inspection
-from runtime.notice import GOOD_NEWS, Notice
 from runtime.overlay import draw_overlay, drawn_once
 from runtime.timing import FrameRate
 from stlm_edge.errors import ImageError, SourceError, SourceTimeout
@@ -116,7 +116,7 @@ class Line:
             except SourceTimeout:
                 return [], False
             finally:
-                self._pass_on_notices()
+                self._pass_on_events()
             if first is None:
                 return [], True
             frames.append(first)
@@ -124,7 +124,7 @@ class Line:
             self._pace.wait()
         while len(frames) < most and (frame := self._source.poll()) is not None:
             frames.append(frame)
-        self._pass_on_notices()
+        self._pass_on_events()
         return frames, False
 
     def _submit(self, frames: Sequence[Frame]) -> None:
@@ -146,7 +146,7 @@ class Line:
             self._publish(frame, anomaly, fault=batch.fault, decided_s=decided_s)
 
     def _publish(self, frame: Frame, anomaly: Anomaly | None, *, fault: Fault | None, decided_s: float) -> None:
-        self._notice_fault(fault)
+        self._tell_fault(fault)
         if anomaly is not None:
             self._vote.add(anomaly.score, timestamp_s=frame.timestamp_s)
             if self._drift is not None and not anomaly.is_anomalous:
@@ -167,26 +167,26 @@ class Line:
         self._recorder.add(inspection)
         self._outputs.write(inspection)
 
-    def _notice_fault(self, fault: Fault | None) -> None:
+    def _tell_fault(self, fault: Fault | None) -> None:
         if fault == self._fault:
             return
         now_s = time.monotonic()
         if fault is not None:
             text = f"the camera's pictures are {fault} and are not inspected; check lens, light and cable"
-            self._pass_on(Notice("camera-fault", text, now_s))
+            self._pass_on(Event("camera-fault", text, now_s))
         else:
-            self._pass_on(Notice("camera-fault-over", f"the camera's pictures are no longer {self._fault}", now_s))
+            self._pass_on(Event("camera-fault-over", f"the camera's pictures are no longer {self._fault}", now_s))
         self._fault = fault
 
-    def _pass_on_notices(self) -> None:
-        for notice in self._source.take_notices():
-            self._pass_on(notice)
+    def _pass_on_events(self) -> None:
+        for event in self._source.take_events():
+            self._pass_on(event)
 
-    def _pass_on(self, notice: Notice | None) -> None:
-        if notice is not None:
-            logger.log(logging.INFO if notice.kind in GOOD_NEWS else logging.WARNING, "%s", notice.text)
-            self._recorder.add_notice(notice)
-            self._outputs.notice(notice)
+    def _pass_on(self, event: Event | None) -> None:
+        if event is not None:
+            logger.log(logging.INFO if event.kind in GOOD_NEWS else logging.WARNING, "%s", event.text)
+            self._recorder.add_event(event)
+            self._outputs.notice(event)
 
 
 class _Pace:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stlm_edge.errors import EngineError
-from stlm_edge.plans import TITLES, is_for, rebuild_command
 from stlm_edge.sidecar import Sidecar
+from stlm_edge.tensorrt import TITLES, is_for, rebuild_command
 
 
 @dataclass(frozen=True)
@@ -15,12 +15,12 @@ class Machine:
     """What a machine has to run plans with.
 
     Attributes:
-        flavour: `tensorrt` or `tensorrt-rtx`.
+        product: `tensorrt` or `tensorrt-rtx`.
         version: of it, as the module says it.
         compute_capability: of the GPU, such as `sm86`; None without one.
     """
 
-    flavour: str
+    product: str
     version: str
     compute_capability: str | None
 
@@ -34,22 +34,22 @@ def check_plan(path: Path, sidecar: Sidecar, machine: Machine) -> None:
         EngineError: if the plan cannot run here; it says how to build one that can.
     """
     record = sidecar.engine
-    if record.flavour not in TITLES:
+    if record.product not in TITLES:
         raise EngineError(
-            f"the sidecar of {path} says that it is an engine of {record.flavour}, expected one of "
+            f"the sidecar of {path} says that it is an engine of {record.product}, expected one of "
             f"{' or '.join(TITLES.values())}; build it again: {rebuild_command(path)}"
         )
-    built = f"{path} was built with {TITLES[record.flavour]} {record.version} for {record.device}"
-    here = f"this machine has {TITLES[machine.flavour]} {machine.version}"
+    built = f"{path} was built with {TITLES[record.product]} {record.version} for {record.device}"
+    here = f"this machine has {TITLES[machine.product]} {machine.version}"
     if machine.compute_capability is None:
         raise EngineError(
             f"{built}, {here} and no NVIDIA GPU; run the plan on a machine with one, or an .onnx file on the CPU"
         )
     fits = is_for(record.device, machine.compute_capability)
-    if (record.flavour, record.version) != (machine.flavour, machine.version) or not fits:
+    if (record.product, record.version) != (machine.product, machine.version) or not fits:
         # TensorRT builds for its own GPU, and is what a build takes first; TensorRT-RTX must be told both.
-        rtx = machine.flavour == "tensorrt-rtx"
+        rtx = machine.product == "tensorrt-rtx"
         command = rebuild_command(
-            path, flavour=machine.flavour if rtx else None, targets=[machine.compute_capability] if rtx else ()
+            path, product=machine.product if rtx else None, targets=[machine.compute_capability] if rtx else ()
         )
         raise EngineError(f"{built}, {here} on {machine.compute_capability}; rebuild: {command}")

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from runtime.event import Event
 from runtime.inspection import VERDICT_STAGES, Inspection
-from runtime.notice import Notice
 from runtime.sources import FrameSource
 from runtime.timing import LatencyHistogram, Percentiles
 from stlm_edge.datasets import GOOD
@@ -40,7 +40,7 @@ class RunSummary:
         alarms: how often the vote of the frames turned to anomalous.
         parts: how many the frames showed, as far as gaps between them tell.
         faults: kind of fault → frames that had it and were not inspected.
-        notices: kind of notice → how many.
+        events: kind of event → how many.
         dropped: frames of a live source that newer ones overtook.
         skipped: pictures that could not be decoded.
         reconnects: how often a lost camera came back.
@@ -56,7 +56,7 @@ class RunSummary:
     alarms: int
     parts: int
     faults: dict[str, int]
-    notices: dict[str, int]
+    events: dict[str, int]
     dropped: int
     skipped: int
     reconnects: int
@@ -106,7 +106,7 @@ class RunRecorder:
         self._latency = {stage: LatencyHistogram() for stage in (*VERDICT_STAGES, *OUTPUT_STAGES)}
         self._verdicts: Counter[tuple[bool, bool]] = Counter()
         self._faults: Counter[str] = Counter()
-        self._notices: Counter[str] = Counter()
+        self._events: Counter[str] = Counter()
         self._frames = self._anomalies = self._alarms = self._parts = 0
         self._was_alarm = False
 
@@ -133,10 +133,10 @@ class RunRecorder:
         with self._lock:
             self._latency[stage].add(latency_ms)
 
-    def add_notice(self, notice: Notice) -> None:
-        """Count one notice."""
+    def add_event(self, event: Event) -> None:
+        """Count one event."""
         with self._lock:
-            self._notices[notice.kind] += 1
+            self._events[event.kind] += 1
 
     def summary(
         self, source: FrameSource, *, output_drops: Mapping[str, int], output_failures: Mapping[str, int]
@@ -157,7 +157,7 @@ class RunRecorder:
                 alarms=self._alarms,
                 parts=self._parts,
                 faults=dict(self._faults),
-                notices=dict(self._notices),
+                events=dict(self._events),
                 dropped=source.dropped,
                 skipped=source.skipped,
                 reconnects=source.reconnects,

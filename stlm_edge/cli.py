@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 
@@ -14,6 +14,21 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
 OUR_LOGGERS = ("__main__", "stlm_edge", "train", "export", "runtime", "benchmarks")
+
+
+class Choice(click.Choice[str]):
+    """One of several words; those in `old` are taken too, for scripts that still say them, and mean those of today."""
+
+    def __init__(self, choices: Sequence[str], *, old: Mapping[str, str]) -> None:
+        super().__init__(choices)
+        self._old = old
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return super().convert(self._old.get(value, value), param, ctx)
+
+
+METHOD = Choice(["quantile", "f1"], old={"good": "quantile", "good-quantile": "quantile", "f1-optimal": "f1"})
+"""How a threshold is chosen: from good pictures alone, or F1-optimal on labelled ones."""
 
 
 def run(command: click.Command, argv: Sequence[str] | None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -11,6 +12,11 @@ from stlm_edge.errors import SpecError
 
 MAY_LACK = {"may_lack": True}
 """Marks a field that records lack if they were written before there was such a field."""
+
+
+def formerly(*, name: str | None = None, values: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Marks a field that older records call `name`, or in which they write other words: old → new."""
+    return {"old_name": name, "old_values": dict(values or {})}
 
 
 def parse(text: str) -> dict[str, Any]:
@@ -34,6 +40,7 @@ T = TypeVar("T")
 def build(kind: type[T], data: dict[str, Any]) -> T:
     """Make a dataclass of what JSON holds, and those inside it. Raises `SpecError`."""
     entries = dataclasses.fields(kind)  # type: ignore[arg-type]  # every kind is a dataclass
+    data = _in_new_words(entries, data)
     names = {entry.name for entry in entries}
     required = {entry.name for entry in entries if not entry.metadata.get("may_lack")}
     unknown, missing = sorted(set(data) - names), sorted(required - set(data))
@@ -46,6 +53,17 @@ def build(kind: type[T], data: dict[str, Any]) -> T:
         return kind(**{name: _value(hints[name], value) for name, value in data.items()})
     except (TypeError, ValueError) as error:
         raise SpecError(f"{kind.__name__} cannot be read ({error}); export with this version of stlm-edge") from None
+
+
+def _in_new_words(entries: tuple[dataclasses.Field[Any], ...], data: dict[str, Any]) -> dict[str, Any]:
+    """`data` as it would be written today, see `formerly`."""
+    new_names = {entry.metadata["old_name"]: entry.name for entry in entries if entry.metadata.get("old_name")}
+    renamed = {new_names.get(name, name): value for name, value in data.items()}
+    for entry in entries:
+        value = renamed.get(entry.name)
+        if isinstance(value, str):
+            renamed[entry.name] = entry.metadata.get("old_values", {}).get(value, value)
+    return renamed
 
 
 def _value(hint: Any, value: Any) -> Any:

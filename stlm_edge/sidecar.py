@@ -16,9 +16,9 @@ from typing import Any
 
 from stlm_edge.errors import EngineError, SpecError
 from stlm_edge.files import sha256, write_text
-from stlm_edge.plans import rebuild_command
-from stlm_edge.records import MAY_LACK, as_object, build, parse
+from stlm_edge.records import MAY_LACK, as_object, build, formerly, parse
 from stlm_edge.spec import ModelSpec
+from stlm_edge.tensorrt import rebuild_command
 
 _SEAL = "sha256"
 """Key of a sidecar's own hash."""
@@ -74,17 +74,17 @@ class Gate:
     """What the comparison with the network said of an engine.
 
     Attributes:
-        blessed: every drift is within the limits.
+        verified: every drift is within the limits.
         executed: the engine itself was run. Where there is no GPU its graph was, in the same precision, on CPU
             backends, and this is False.
         reference: what the answers were compared with: `pytorch`, or `onnx-fp32`.
         drifts: of each backend that ran the graph.
-        objections: why it is not blessed, one sentence each.
+        objections: why it is not verified, one sentence each.
         resize: where the graph resizes camera frames itself, how far the network's own answers move by that; the
             drifts of the backends are then without it.
     """
 
-    blessed: bool
+    verified: bool = field(metadata=formerly(name="blessed"))
     executed: bool
     reference: str
     limits: Limits
@@ -113,7 +113,7 @@ class EngineRecord:
     """What an engine was built by and for, and how far it was seen to drift.
 
     Attributes:
-        flavour: `onnx`, `openvino`, `tensorrt` or `tensorrt-rtx`.
+        product: `onnx`, `openvino`, `tensorrt` or `tensorrt-rtx`.
         version: of the compiler or exporter.
         device: `any` for ONNX, `cpu`, or the compute capabilities a plan was built for (`sm86,sm89`).
         precision: `fp32`, `fp16`, `bf16` or `int8`, as it was asked for. OpenVINO's `bf16` stands in no file: it is how
@@ -125,7 +125,7 @@ class EngineRecord:
         gate: None where no comparison has been made yet.
     """
 
-    flavour: str
+    product: str = field(metadata=formerly(name="flavour"))
     version: str
     device: str
     precision: str
@@ -215,14 +215,14 @@ def engine_sha256(engine: Path) -> str:
     return hashlib.sha256((sha256(engine) + sha256(weights)).encode()).hexdigest()
 
 
-def require_blessed(engine: Path, sidecar: Sidecar, *, allow_unblessed: bool) -> None:
-    """Raises `EngineError` unless the gate has blessed an engine, or that is not asked for."""
+def require_verified(engine: Path, sidecar: Sidecar, *, allow_unverified: bool) -> None:
+    """Raises `EngineError` unless the gate has verified an engine, or that is not asked for."""
     gate = sidecar.engine.gate
-    if allow_unblessed or (gate is not None and gate.blessed):
+    if allow_unverified or (gate is not None and gate.verified):
         return
     found = "has not been compared with the network" if gate is None else "drifts too far from the network"
     raise EngineError(
-        f"{engine} {found}, expected a blessed engine; run python -m export verify, or insist: --allow-unblessed"
+        f"{engine} {found}, expected a verified engine; run python -m export verify, or insist: --allow-unverified"
     )
 
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from stlm_edge.errors import SpecError
-from stlm_edge.records import MAY_LACK, build, parse
+from stlm_edge.records import MAY_LACK, build, formerly, parse
 
 SCHEMA_VERSION = 1
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
-ThresholdMethod = Literal["good-quantile", "f1-optimal", "manual"]
+ThresholdMethod = Literal["quantile", "f1", "manual"]
 
 SIZE_MULTIPLE = 32
 
@@ -33,18 +33,18 @@ class Threshold:
 
     Attributes:
         value: on the scale of the image score.
-        method: `good-quantile`, an order statistic of held-out good pictures; `f1-optimal`, needs labels;
+        method: `quantile`, an order statistic of held-out good pictures; `f1`, needs labels;
             `manual`, given by whoever runs the engine.
         images: how many pictures it was chosen from; 0 for `manual`.
-        false_alarm_rate: for `good-quantile`, the expected share of good pictures at or above `value`.
-        false_alarm_interval: for `good-quantile`, lowest and highest such share that so many pictures leave open, with
+        false_alarm_rate: for `quantile`, the expected share of good pictures at or above `value`.
+        false_alarm_interval: for `quantile`, lowest and highest such share that so many pictures leave open, with
             95 % confidence; None in records from before it was computed.
-        measured_on: what computed the scores: `pytorch`, or the flavour of the engine it was calibrated again on.
+        measured_on: what computed the scores: `pytorch`, or what runs the engine that it was chosen again on.
         previous: the value that it replaced in an engine's sidecar, None if it is the first.
     """
 
     value: float
-    method: ThresholdMethod
+    method: ThresholdMethod = field(metadata=formerly(values={"good-quantile": "quantile", "f1-optimal": "f1"}))
     images: int
     false_alarm_rate: float | None = None
     false_alarm_interval: tuple[float, float] | None = field(default=None, metadata=MAY_LACK)
@@ -53,7 +53,7 @@ class Threshold:
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.value):
-            raise SpecError(f"threshold is {self.value}, expected a finite number; calibrate it again")
+            raise SpecError(f"threshold is {self.value}, expected a finite number; choose it again")
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,9 @@ class ModelSpec:
             raise SpecError(f"frame_size is {self.frame_size}, expected a height and a width in pixels")
         deciles = self.normal_score_deciles
         if deciles is not None and (len(deciles) != 11 or list(deciles) != sorted(deciles)):
-            raise SpecError(f"normal_score_deciles are {deciles}, expected eleven scores that rise; calibrate again")
+            raise SpecError(
+                f"normal_score_deciles are {deciles}, expected eleven scores that rise; choose the threshold again"
+            )
 
     @property
     def picture_size(self) -> Size:
@@ -129,10 +131,10 @@ class ModelSpec:
         return self.frame_size or self.input_size
 
     def require_threshold(self) -> Threshold:
-        """The threshold; raises `SpecError` if it has not been calibrated yet."""
+        """The threshold; raises `SpecError` if none has been chosen yet."""
         if self.threshold is None:
             raise SpecError(
-                f"the model of {self.category!r} has no threshold yet; calibrate it on held-out good pictures: "
+                f"the model of {self.category!r} has no threshold yet; choose it from held-out good pictures: "
                 "python -m train threshold CHECKPOINT --data DIR"
             )
         return self.threshold

@@ -48,7 +48,7 @@ def good_quantile(scores: Sequence[float], *, false_alarm_rate: float) -> Thresh
     reached = np.float32(sorted(scores)[-allowed])
     return Threshold(
         value=float(np.nextafter(reached, np.float32(np.inf))),
-        method="good-quantile",
+        method="quantile",
         images=count,
         false_alarm_rate=allowed / (count + 1),
         false_alarm_interval=false_alarm_interval(allowed, count, confidence=CONFIDENCE),
@@ -74,7 +74,7 @@ def f1_optimal(scores: Sequence[float], defective: Sequence[bool]) -> Threshold:
     reached = best_f1(values, labels).threshold
     below = values[values < reached]
     value = (reached + below.max()) / 2 if below.size else reached
-    return Threshold(value=float(value), method="f1-optimal", images=len(values))
+    return Threshold(value=float(value), method="f1", images=len(values))
 
 
 def with_normal_scores(spec: ModelSpec, scores: Sequence[float]) -> ModelSpec:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stlm_edge.gpu import Gpu, find_gpu
+from stlm_edge.tensorrt import Gpu, find_gpu
 
 
 class FakeDriver:

@@ -11,8 +11,8 @@ import pytest
 
 from stlm_edge.errors import ImageError, OutputError
 from stlm_edge.imaging import read_image, read_mask, resize, resize_map, to_input, write_image
+from stlm_edge.plate.part import render_part
 from stlm_edge.spec import ModelSpec
-from stlm_edge.synthetic import render_part
 
 SPEC = ModelSpec(
     category="plate", architecture="stlm-tiny", input_size=(64, 128), map_size=(16, 32), weights_sha256="0" * 64

@@ -17,7 +17,7 @@ CONTRACT = (
     "thresholds",
     "sidecar",
     "datasets",
-    "synthetic",
+    "plate.part",
     "drawing",
     "errors",
     "revision",
@@ -25,9 +25,7 @@ CONTRACT = (
     "cli",
     "download",
     "archives",
-    "plans",
-    "gpu",
-    "flavours",
+    "tensorrt",
 )
 
 HEAVY = (
@@ -86,7 +84,7 @@ def test_loop_is_measured_without_torch():
 
 def test_building_an_engine_needs_no_network():
     heavy = ("torch", "timm", "modelopt", "segment_anything", "tensorrt", "tensorrt_rtx", "onnxruntime", "openvino")
-    assert loaded("import export.plan.build", (*heavy, "train", "runtime", "benchmarks")) == set()
+    assert loaded("import export.tensorrt.build", (*heavy, "train", "runtime", "benchmarks")) == set()
 
 
 def test_training_needs_neither_export_nor_runtime():
@@ -98,7 +96,7 @@ def test_export_does_not_need_training():
 
 
 def test_engine_is_verified_and_calibrated_without_torch():
-    assert loaded("import export.gate.calibrate", (*HEAVY, "train", "benchmarks")) == set()
+    assert loaded("import export.gate.threshold", (*HEAVY, "train", "benchmarks")) == set()
     assert loaded("import export.gate.verify", ("torch", "timm", "segment_anything", "train", "benchmarks")) == set()
 
 
@@ -119,7 +117,7 @@ def test_engine_is_verified_and_calibrated_without_torch():
         "benchmarks.pareto",
         "benchmarks.report",
         "benchmarks.stages",
-        "stlm_edge.synthetic",
+        "stlm_edge.plate",
     ],
 )
 def test_help_loads_nothing_heavy(program):

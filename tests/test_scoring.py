@@ -37,7 +37,7 @@ def test_scoring_leaves_the_map_alone() -> None:
 
 
 def test_picture_is_anomalous_from_the_threshold_on() -> None:
-    threshold = Threshold(value=0.5, method="f1-optimal", images=2)
+    threshold = Threshold(value=0.5, method="f1", images=2)
     assert is_anomalous(0.5, threshold)
     assert not is_anomalous(np.nextafter(0.5, 0), threshold)
 

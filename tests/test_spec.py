@@ -21,14 +21,14 @@ SPEC = ModelSpec(
     map_size=(64, 80),
     weights_sha256="0" * 64,
     threshold=Threshold(
-        value=0.25, method="good-quantile", images=39, false_alarm_rate=0.05, false_alarm_interval=(0.006, 0.135)
+        value=0.25, method="quantile", images=39, false_alarm_rate=0.05, false_alarm_interval=(0.006, 0.135)
     ),
     normal_score_range=(0.01, 0.2),
     normal_score_deciles=(0.01, 0.02, 0.03, 0.04, 0.05, 0.05, 0.06, 0.07, 0.08, 0.09, 0.2),
     normal_score_images=39,
 )
 ENGINE = EngineRecord(
-    flavour="onnx",
+    product="onnx",
     version="1.19",
     device="any",
     precision="float32",
@@ -112,7 +112,7 @@ def test_text_that_is_no_json_object_is_refused(text: str) -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_threshold_that_is_not_finite_is_refused(value: float) -> None:
     with pytest.raises(SpecError, match="finite"):
-        Threshold(value=value, method="f1-optimal", images=1)
+        Threshold(value=value, method="f1", images=1)
 
 
 def test_missing_threshold_names_the_way_to_get_one() -> None:
@@ -146,7 +146,7 @@ def test_sidecar_with_a_damaged_engine_record_is_refused(tmp_path: Path) -> None
     engine = tmp_path / "plate.onnx"
     Sidecar(SPEC, ENGINE).write(engine)
     data = json.loads(Sidecar.path_for(engine).read_text())
-    del data["engine"]["flavour"]
+    del data["engine"]["product"]
     Sidecar.path_for(engine).write_text(json.dumps(data))
-    with pytest.raises(SpecError, match=r"EngineRecord.*flavour"):
+    with pytest.raises(SpecError, match=r"EngineRecord.*product"):
         Sidecar.read(engine)

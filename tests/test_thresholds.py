@@ -68,7 +68,7 @@ def test_interval_of_many_pictures_is_quick_and_narrow():
 
 def test_f1_optimal_threshold_stands_between_two_scores():
     threshold = f1_optimal([0.1, 0.2, 0.6, 0.9], [False, False, True, True])
-    assert threshold == Threshold(value=0.4, method="f1-optimal", images=4)
+    assert threshold == Threshold(value=0.4, method="f1", images=4)
 
 
 def test_f1_optimal_threshold_may_lie_below_all():

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from stlm_edge.cli import run
+from stlm_edge.cli import METHOD, run
 from stlm_edge.errors import DataError
 from train.config import TrainConfig
 from train.options import SeedsType, training_options
@@ -94,7 +94,7 @@ def preview(
     **settings: Any,
 ) -> None:
     """Draw pseudo anomalies into your own pictures, as a training with these settings would."""
-    from train.preview import preview as draw_preview
+    from train.pseudo_anomalies.preview import preview as draw_preview
 
     config = _config(preset, settings)
     click.echo(draw_preview(config, data=data, category=category, textures=textures, output=output, count=count))
@@ -127,25 +127,25 @@ def evaluate(checkpoint: Path, data: Path, category: str | None, device: str, ou
 @device_option
 @click.option(
     "--method",
-    type=click.Choice(["good", "f1"]),
-    default="good",
+    type=METHOD,
+    default="quantile",
     show_default=True,
-    help="good: from the good pictures that the training held out. f1: F1-optimal on the labelled test pictures.",
+    help="quantile: from the good pictures that the training held out. f1: F1-optimal on the labelled test pictures.",
 )
 @click.option(
     "--false-alarm-rate",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="For good: wanted share of good pictures above it.  [default: as trained]",
+    help="For quantile: wanted share of good pictures above it.  [default: as trained]",
 )
 def threshold(
     checkpoint: Path, data: Path, category: str | None, device: str, method: str, false_alarm_rate: float | None
 ) -> None:
     """Choose the threshold of CHECKPOINT again and write it there."""
-    from train.calibrate import describe, from_good_pictures, from_labelled_pictures
+    from train.threshold import describe, from_good_pictures, from_labelled_pictures
 
     if method == "f1":
         if false_alarm_rate is not None:
-            raise click.UsageError("--false-alarm-rate goes with --method good; --method f1 needs none")
+            raise click.UsageError("--false-alarm-rate goes with --method quantile; --method f1 needs none")
         before, after = from_labelled_pictures(checkpoint, data=data, category=category, device=device)
     else:
         before, after = from_good_pictures(
@@ -182,9 +182,9 @@ def grid(
     The same command goes on after a kill: finished runs are skipped. Settings below override every preset.
     """
     from stlm_edge.datasets import categories as list_categories
-    from train.grid import check_same, plan, run_all, state
-    from train.grid_results import read_records
-    from train.tables import text, write_report
+    from train.paper.grid import check_same, plan, run_all, state
+    from train.paper.grid_results import read_records
+    from train.paper.tables import text, write_report
 
     failures = []
     if not report_only:

@@ -15,6 +15,9 @@ from stlm_edge.spec import FALSE_ALARM_RATE, Size, check_input_size
 
 PRESETS = Path(__file__).parent / "presets"
 
+OLD_NAMES = {"exposure_jitter": "brightness"}
+"""Settings that older runs, checkpoints and presets call otherwise, in the words of today."""
+
 PseudoAnomalyName = Literal[
     "perlin", "scar", "nsa", "cutpaste-patch", "cutpaste-scar", "cutpaste-union", "finish", "pit", "crack"
 ]
@@ -67,7 +70,7 @@ class TrainConfig:
     texture_tone: Literal["as-is", "match"] = setting(
         "as-is", "Of the anomaly source: as it is (the paper), or grey where the picture is, near its brightness."
     )
-    exposure_jitter: float = setting(
+    brightness: float = setting(
         0.0, "How much the light of training pictures varies: 0 as they are (the paper), 1 up to a stop either way."
     )
     flip_horizontal: bool = setting(False, "Mirror half of the training pictures left to right.")
@@ -136,7 +139,7 @@ class TrainConfig:
             _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
         _check("learning_rate", self.learning_rate, self.learning_rate > 0, "more than 0")
         _check_kinds(self.pseudo_anomalies)
-        for name in ("anomaly_probability", "largest_beta", "exposure_jitter"):
+        for name in ("anomaly_probability", "largest_beta", "brightness"):
             _check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")
         for name in ("holdout", "false_alarm_rate"):
             _check(name, getattr(self, name), 0 < getattr(self, name) < 1, "more than 0 and less than 1")
@@ -208,6 +211,7 @@ HINTS = get_type_hints(TrainConfig)
 
 def from_dict(values: dict[str, Any]) -> TrainConfig:
     """Raises `ConfigError` for an unknown name or a value that cannot work."""
+    values = {OLD_NAMES.get(name, name): value for name, value in values.items()}
     unknown = sorted(set(values) - set(HINTS))
     if unknown:
         raise ConfigError(f"unknown settings {', '.join(map(str, unknown))}; known are {', '.join(HINTS)}")

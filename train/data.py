@@ -20,8 +20,8 @@ from stlm_edge.errors import ConfigError, DataError, ImageError
 from stlm_edge.imaging import Image, Mask, read_image, resize
 from stlm_edge.spec import Size
 from train.augment import check_rotation, rotate
-from train.exposure import AS_THEY_ARE, Variation
-from train.pseudo import PseudoAnomalies
+from train.brightness import AS_THEY_ARE, Variation
+from train.pseudo_anomalies.choice import PseudoAnomalies
 from train.workers import Workers
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from stlm_edge.curves import Line, ScoreCurve, ScorePool, pixel_pool, thinned
 from stlm_edge.datasets import GOOD, Sample
 from stlm_edge.errors import DataError
 from stlm_edge.metrics import average_precision, best_f1, image_curve, measure_pixels, roc_auc
-from stlm_edge.network.inspector import Inspector
+from stlm_edge.network.inference import InferencePath
 from train.inspection import Inspected, inspect
 
 POINTS = 1000
@@ -110,7 +110,7 @@ class Results:
     tlm_curves: Curves
 
 
-def evaluate(inspector: Inspector, samples: Sequence[Sample]) -> Results:
+def evaluate(inspector: InferencePath, samples: Sequence[Sample]) -> Results:
     """Inspect labelled pictures and measure.
 
     Maps are kept for one label at a time; of all others only the pixels' scores, 8 bytes a pixel.

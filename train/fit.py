@@ -17,28 +17,28 @@ from stlm_edge.files import make_folder, write_text
 from stlm_edge.imaging import Image
 from stlm_edge.network.checkpoint import Checkpoint, load, save
 from stlm_edge.network.encoder import architecture_named
-from stlm_edge.network.inspector import Inspector, prepare
+from stlm_edge.network.inference import InferencePath, prepare
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.teacher import Teacher
 from stlm_edge.network.weights import fingerprint, load_initial, locate, read_tensors
 from stlm_edge.spec import ModelSpec
 from stlm_edge.thresholds import good_quantile, with_normal_scores
 from train.augment import rotation_for
-from train.calibrate import describe
+from train.brightness import variation_of
 from train.config import RANDOM, TrainConfig
 from train.data import Batches, load_images, split
 from train.device import choose_device
 from train.distributed import Processes, joined, main_first, share_batch_norms
-from train.exposure import variation_of
-from train.guidance import Guidance, make_guidance
 from train.inspection import score_images
 from train.loop import Ending, train
-from train.masks import mask_head_tensors
 from train.objective import Objective
-from train.pseudo import pseudo_anomalies_of
+from train.pseudo_anomalies.choice import pseudo_anomalies_of
+from train.pseudo_anomalies.textures import texture_source
 from train.record import Sources, read_record, write_record
-from train.teacher import build_teacher, settle
-from train.textures import texture_source
+from train.teaching.guidance import Guidance, make_guidance
+from train.teaching.masks import mask_head_tensors
+from train.teaching.teacher import build_teacher, settle
+from train.threshold import describe
 from train.training import EpochRecord, Training, begin
 from train.watch import Board, Patience, held_out_loss
 
@@ -203,7 +203,7 @@ class _Keeper:
                 self._save(self.spec)
             self.training.save(self.folder / STATE_NAME)
             if self.board is not None:
-                self.board.show(record, Inspector(self.network, self.spec))
+                self.board.show(record, InferencePath(self.network, self.spec))
         return bool(self.config.patience) and self._patience.over
 
     def finish(self, ending: Ending, held_out: list[Image]) -> None:
@@ -218,7 +218,7 @@ class _Keeper:
         elif self.config.patience and checkpoint.exists():
             logger.info("%s; the best epoch's weights are kept", ending.value)
             self.network.load_state_dict(load(checkpoint).network.state_dict())
-        scores = score_images(Inspector(self.network, self.spec), held_out)
+        scores = score_images(InferencePath(self.network, self.spec), held_out)
         threshold = good_quantile(scores, false_alarm_rate=self.config.false_alarm_rate)
         self._save(with_normal_scores(dataclasses.replace(self.spec, threshold=threshold), scores))
         if ending is not Ending.INTERRUPTED:

@@ -15,7 +15,7 @@ from torch import Tensor
 from stlm_edge.datasets import Sample, read_truth
 from stlm_edge.imaging import Image, Input, Map, Mask, read_image, resize_map, to_input
 from stlm_edge.network.comparison import tlm_map
-from stlm_edge.network.inspector import Inspector, prepare
+from stlm_edge.network.inference import InferencePath, prepare
 from stlm_edge.spec import ModelSpec
 
 READERS = 4
@@ -44,7 +44,7 @@ class Inspected:
 
 
 @torch.no_grad()
-def inspect(inspector: Inspector, samples: Sequence[Sample]) -> Iterator[Inspected]:
+def inspect(inspector: InferencePath, samples: Sequence[Sample]) -> Iterator[Inspected]:
     """Run the whole inference path on pictures of any size, in their order. Raises `ImageError`."""
     device = _device(inspector)
     inspector.eval()
@@ -69,7 +69,7 @@ def inspect(inspector: Inspector, samples: Sequence[Sample]) -> Iterator[Inspect
                 )
 
 
-def both_maps(inspector: Inspector, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def both_maps(inspector: InferencePath, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What `inspector(images)` answers and the same without feature aggregation, from one pass of the streams.
 
     Returns:
@@ -83,7 +83,7 @@ def both_maps(inspector: Inspector, images: Tensor) -> tuple[Tensor, Tensor, Ten
 
 
 @torch.no_grad()
-def score_images(inspector: Inspector, images: Iterable[Image]) -> list[float]:
+def score_images(inspector: InferencePath, images: Iterable[Image]) -> list[float]:
     """Image scores of pictures that have the network's input size already."""
     device = _device(inspector)
     inspector.eval()
@@ -106,7 +106,7 @@ def _read(sample: Sample, spec: ModelSpec) -> _Picture:
     return _Picture(sample, to_input(image, spec=spec), read_truth(sample, size=size))
 
 
-def _device(inspector: Inspector) -> torch.device:
+def _device(inspector: InferencePath) -> torch.device:
     return next(inspector.parameters()).device
 
 

@@ -20,8 +20,8 @@ from train.config import TrainConfig
 from train.data import Batch, Batches
 from train.distributed import Processes, agree, average, average_gradients
 from train.failure import save_failure
-from train.guidance import Guidance
 from train.objective import LossTerms
+from train.teaching.guidance import Guidance
 from train.training import EpochRecord, Stage, Training, enter, stage_of
 
 

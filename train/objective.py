@@ -9,16 +9,16 @@ from torch import Tensor, nn
 
 from stlm_edge.network.comparison import StreamFeatures
 from stlm_edge.network.decoder import Features
-from stlm_edge.network.inspector import prepare
+from stlm_edge.network.inference import prepare
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.teacher import Teacher
 from stlm_edge.spec import ModelSpec
 from train.config import TrainConfig
 from train.data import Batch
-from train.guidance import autocast
 from train.losses import any_in_cell, bce_dice_loss, distillation_loss, focal_loss, l1_loss, shrink_mask
-from train.masks import MaskHead
-from train.teacher import Projections, Taught
+from train.teaching.guidance import autocast
+from train.teaching.masks import MaskHead
+from train.teaching.teacher import Projections, Taught
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from stlm_edge.spec import Size
-from train.config import HINTS, TrainConfig
+from train.config import HINTS, OLD_NAMES, TrainConfig
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -54,7 +54,8 @@ def training_options(command: Command, *, without: tuple[str, ...] = ()) -> Comm
         flag = "--" + entry.name.replace("_", "-")
         if HINTS[entry.name] is bool:
             flag = f"{flag}/--no-{flag.removeprefix('--')}"
-        option = click.option(flag, entry.name, default=None, type=_type(entry.name), help=entry.metadata["help"])
+        old = [f"--{name.replace('_', '-')}" for name, now in OLD_NAMES.items() if now == entry.name]
+        option = click.option(flag, *old, entry.name, default=None, type=_type(entry.name), help=entry.metadata["help"])
         command = option(command)
     return command
 

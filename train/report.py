@@ -12,11 +12,11 @@ from pathlib import Path
 from stlm_edge.datasets import load_category
 from stlm_edge.files import make_folder, write_text
 from stlm_edge.network.checkpoint import load
-from stlm_edge.network.inspector import Inspector
+from stlm_edge.network.inference import InferencePath
+from train.contact_sheet import write_sheet
 from train.device import choose_device
 from train.evaluate import Evaluation, Results, evaluate
 from train.plots import write_curves, write_distribution
-from train.sheet import write_sheet
 
 EVALUATION_NAME = "evaluation.json"
 
@@ -31,7 +31,7 @@ def evaluate_checkpoint(checkpoint: Path, *, data: Path, category: str | None, d
     """
     loaded = load(checkpoint)
     samples = load_category(data, category).test
-    inspector = Inspector(loaded.network, loaded.spec).to(choose_device(device))
+    inspector = InferencePath(loaded.network, loaded.spec).to(choose_device(device))
     make_folder(folder)
     results = evaluate(inspector, samples)
     write_scores(folder / "evaluation-scores.csv", results)

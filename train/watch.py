@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from stlm_edge.errors import ConfigError
-from stlm_edge.network.inspector import Inspector
+from stlm_edge.network.inference import InferencePath
 from train.data import Batch, Batches
 from train.distributed import average
-from train.guidance import Guidance
 from train.objective import Objective
+from train.teaching.guidance import Guidance
 from train.training import EpochRecord
 
 SHOWN = 8
@@ -76,7 +76,7 @@ class Board:
         masks = (255 * first.mask[:SHOWN]).to(torch.uint8).permute(0, 2, 3, 1).expand(-1, -1, -1, 3)
         self._add("masks", masks, step=0)
 
-    def show(self, record: EpochRecord, inspector: Inspector) -> None:
+    def show(self, record: EpochRecord, inspector: InferencePath) -> None:
         """One epoch's losses, and the maps of the same pictures each time."""
         values = {
             "loss/plain": record.plain,

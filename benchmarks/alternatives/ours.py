@@ -17,7 +17,7 @@ from stlm_edge.sidecar import Sidecar, weights_of
 
 if TYPE_CHECKING:
     from runtime.detector import Detector
-    from stlm_edge.network.inspector import Inspector
+    from stlm_edge.network.inference import InferencePath
 
 
 def is_made_from(engine: Path, checkpoint: Path) -> bool:
@@ -37,7 +37,7 @@ class Checkpoint:
     def open(self) -> Iterator[OpenedCheckpoint]:
         """Raises `CheckpointError`."""
         from stlm_edge.network.checkpoint import load
-        from stlm_edge.network.inspector import Inspector
+        from stlm_edge.network.inference import InferencePath
         from train.device import choose_device
 
         loaded = load(self.path)
@@ -52,13 +52,13 @@ class Checkpoint:
             parameters=sum(parameter.numel() for parameter in network.parameters()),
             model_mb=self.path.stat().st_size / 1e6,
         )
-        yield OpenedCheckpoint(Inspector(network, loaded.spec).eval().to(device), device=device, facts=facts)
+        yield OpenedCheckpoint(InferencePath(network, loaded.spec).eval().to(device), device=device, facts=facts)
 
 
 class OpenedCheckpoint:
     """Our network in eager PyTorch."""
 
-    def __init__(self, inspector: Inspector, *, device: Any, facts: Facts) -> None:
+    def __init__(self, inspector: InferencePath, *, device: Any, facts: Facts) -> None:
         self._inspector = inspector
         self._device = device
         self.facts = facts
@@ -92,8 +92,8 @@ class Engine:
             weights = weights_of(self.path)
             files = [self.path] if weights is None else [self.path, weights]
             facts = Facts(
-                name=f"STLM ({record.flavour}, {record.precision})",
-                library=f"{record.flavour} {record.version.split('-')[0]}",
+                name=f"STLM ({record.product}, {record.precision})",
+                library=f"{record.product} {record.version.split('-')[0]}",
                 backbone=detector.spec.architecture,
                 pretrained=None,
                 input_size=detector.spec.input_size,

@@ -110,7 +110,7 @@ class EngineSubject:
         record = detector.sidecar.engine
         is_plan = backend.name == "tensorrt"
         self.facts: dict[str, Any] = {
-            "library": record.flavour if is_plan else backend.name,
+            "library": record.product if is_plan else backend.name,
             "precision": record.precision,
             "device": backend.device,
             "architecture": detector.spec.architecture,

@@ -86,7 +86,7 @@ def _load(pictures: Pictures) -> tuple[Image, ...]:
 def _drawn(size: Size) -> tuple[Image, ...]:
     import numpy as np
 
-    from stlm_edge.synthetic import DEFECT_KINDS, render_part
+    from stlm_edge.plate.part import DEFECT_KINDS, render_part
 
     kinds = (None, *DEFECT_KINDS)
     return tuple(

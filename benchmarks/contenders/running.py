@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from benchmarks.authors_way import AuthorsWay
 from benchmarks.contenders.way import Way
 from stlm_edge.network.checkpoint import Checkpoint
-from stlm_edge.network.inspector import Inspector
+from stlm_edge.network.inference import InferencePath
 
 Inspect = Callable[[Tensor], tuple[Tensor, Tensor]]
 """(N, H, W, 3) uint8, BGR → the map (N, H, W) and the scores (N,), float32."""
@@ -30,7 +30,7 @@ def build(checkpoint: Checkpoint, way: Way, device: torch.device) -> Inspect:
     if device.type == "cuda":  # left alone, PyTorch convolves in TF32 and multiplies in FP32
         torch.backends.cudnn.allow_tf32 = "tf32" in way.traits
         torch.set_float32_matmul_precision("high" if "tf32" in way.traits else "highest")
-    inspector = Inspector(checkpoint.network, checkpoint.spec).eval().to(device)
+    inspector = InferencePath(checkpoint.network, checkpoint.spec).eval().to(device)
     if "channels-last" in way.traits:
         inspector.to(memory_format=torch.channels_last)
     module: Any = AuthorsWay(inspector) if way.base == "eager" else BatchedWay(inspector)
@@ -51,12 +51,12 @@ def build(checkpoint: Checkpoint, way: Way, device: torch.device) -> Inspect:
 
 
 class BatchedWay(nn.Module):
-    """`Inspector` with the pixels' mean and deviation on the device already, so that a CUDA graph can be captured."""
+    """`InferencePath` with the pixels' mean and deviation on the device already, so that a CUDA graph captures it."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, inspector: Inspector) -> None:
+    def __init__(self, inspector: InferencePath) -> None:
         super().__init__()
         self.inspector = inspector
         for name in ("mean", "std"):
@@ -64,7 +64,7 @@ class BatchedWay(nn.Module):
             self.register_buffer(name, values.reshape(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Inspector.forward`."""
+        """See `InferencePath.forward`."""
         pixels = (images.permute(0, 3, 1, 2).flip(1).float() - self.mean) / self.std
         return self.inspector.finish(self.inspector.network(pixels))
 

@@ -55,7 +55,7 @@ def command(
     from benchmarks.record import recording
     from stlm_edge.errors import ConfigError
     from stlm_edge.files import make_folder
-    from stlm_edge.gpu import find_gpu
+    from stlm_edge.tensorrt import find_gpu
 
     for path in (checkpoint, *graphs):
         if not path.is_file():

@@ -137,11 +137,11 @@ def open_deployment(
     """Raises `CheckpointError`, `ConfigError`, `DataError`, `ImageError`."""
     from export.graph.deployment import DeploymentGraph
     from stlm_edge.network.checkpoint import load
-    from stlm_edge.network.inspector import Inspector
+    from stlm_edge.network.inference import InferencePath
     from train.device import choose_device
 
     place, loaded = choose_device(device), load(checkpoint)
-    graph = DeploymentGraph(Inspector(loaded.network, loaded.spec).eval(), streams=form.streams).to(place)
+    graph = DeploymentGraph(InferencePath(loaded.network, loaded.spec).eval(), streams=form.streams).to(place)
     facts = {
         "library": "pytorch",
         "precision": ("fp16" if device == "cuda" else "bf16") if form.half else "fp32",

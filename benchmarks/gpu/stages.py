@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from export.plan.roofline import Gpu
+    from export.tensorrt.roofline import Gpu
 
 Device = Literal["cpu", "cuda"]
 
@@ -43,7 +43,7 @@ _MODULES = {
     "feature_aggregation": "feature aggregation",
     "scoring": "score",
 }
-"""Module of the deployment graph → stage, as `export.plan.kernels.STAGES` has them."""
+"""Module of the deployment graph → stage, as `export.tensorrt.kernels.STAGES` has them."""
 
 _SETTLING = 3
 
@@ -70,11 +70,11 @@ def command(
     from export.graph.deployment import DeploymentGraph
     from stlm_edge.imaging import to_input
     from stlm_edge.network.checkpoint import load
-    from stlm_edge.network.inspector import Inspector
+    from stlm_edge.network.inference import InferencePath
     from train.device import choose_device
 
     place, loaded = choose_device(device), load(checkpoint)
-    graph = DeploymentGraph(Inspector(loaded.network, loaded.spec).eval()).to(place)
+    graph = DeploymentGraph(InferencePath(loaded.network, loaded.spec).eval()).to(place)
     inspect = runner(graph, Form(half=half), place)
     pictures = [
         torch.from_numpy(np.ascontiguousarray(to_input(frame, spec=loaded.spec))) for frame in Pictures(data).load()
@@ -189,7 +189,7 @@ def plan_stages(architecture: str, input_size: tuple[int, int]) -> dict[str, dic
 def known_gpu(name: str | None) -> Gpu | None:
     """Of a GPU by the driver's name, its peaks; None where they are not known."""
     from benchmarks.estimate import SOLD_AS
-    from export.plan.roofline import GPUS
+    from export.tensorrt.roofline import GPUS
 
     return GPUS.get(SOLD_AS.get(name or "", ""))
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from benchmarks import paper
 from benchmarks.record import Record
 from benchmarks.reporting.figures import Figure
 from benchmarks.reporting.plots import Point, scatter
 from benchmarks.reporting.quality import is_anomalib
 from benchmarks.reporting.sources import Source, made_of
 from benchmarks.reporting.tables import figure
+from train.paper import figures as paper
 
 RADIUS = 1.9
 """Of a circle for a million parameters; areas are as the parameters."""

@@ -70,8 +70,8 @@ def _pareto(record: Record) -> list[Figure]:
                 entry["name"],
                 f"series-{precisions.index(entry['precision']) % 4}" + ("" if entry["on_frontier"] else " hollow"),
                 f"{entry['name']} ({size(entry['input_size'])}, {entry['precision']}): {100 * entry[metric]:.1f} % in "
-                f"{figure(entry['p50_ms'])} ms" + (", REFUSED by the gate" if entry["blessed"] is False else ""),
-                is_cross=entry["blessed"] is False,
+                f"{figure(entry['p50_ms'])} ms" + (", REFUSED by the gate" if entry["verified"] is False else ""),
+                is_cross=entry["verified"] is False,
             )
             for entry in entries
         ]

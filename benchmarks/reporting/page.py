@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from benchmarks.paper import GPU, SOURCE
 from benchmarks.reporting import figure_1
 from benchmarks.reporting.figures import FIGURES, Figure
 from benchmarks.reporting.names import BESIDE, KINDS
@@ -15,6 +14,7 @@ from benchmarks.reporting.sources import INCOMPLETE, Source, identifier, made_of
 from benchmarks.reporting.style import STYLE
 from benchmarks.reporting.tables import NOTHING, Kind, Row, Table, make_table, to_markdown
 from stlm_edge.errors import DataError
+from train.paper.figures import GPU, SOURCE
 
 _TITLE = "stlm-edge: figures and where they are from"
 _WORDS = (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.paper import METHODS, Accuracy
 from benchmarks.record import Record
 from benchmarks.reporting.tables import NOTHING, Kind, Row, figure, percent, rounded, size, words
+from train.paper.figures import METHODS, Accuracy
 
 _AREAS = ("image_auroc", "pixel_auroc", "aupro", "pixel_ap")
 _HEADS = ("image AUROC", "pixel AUROC", "AUPRO", "pixel AP")
@@ -56,7 +56,7 @@ def _pareto(record: Record) -> list[Row]:
             figure(entry["p50_ms"]),
             figure(entry["p95_ms"]),
             *_areas(entry),
-            {True: "passed", False: "REFUSED", None: "not asked"}[entry["blessed"]],
+            {True: "passed", False: "REFUSED", None: "not asked"}[entry["verified"]],
             "yes" if entry["on_frontier"] else "no",
         )
         for entry in record.details["points"]

@@ -1,4 +1,4 @@
-"""The gate: compare what runs an engine's graph with the network, and bless the engine or not."""
+"""The gate: compare what runs an engine's graph with the network, and verify the engine or not."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Examination:
         """The verdict, for the sidecar."""
         objections = tuple(objection for row in self.rows for objection in row.objections)
         return Gate(
-            blessed=not objections,
+            verified=not objections,
             executed=executed,
             reference=self.reference,
             limits=self.limits,

@@ -9,7 +9,7 @@ import torch
 from export.gate.answers import Answer
 from export.graph.deployment import halve_linear
 from stlm_edge.imaging import Image, to_input
-from stlm_edge.network.inspector import Inspector, prepare
+from stlm_edge.network.inference import InferencePath, prepare
 from stlm_edge.spec import Size
 
 
@@ -18,7 +18,7 @@ class NetworkAnswers:
 
     name = "pytorch"
 
-    def __init__(self, inspector: Inspector) -> None:
+    def __init__(self, inspector: InferencePath) -> None:
         self._inspector = inspector.eval()
 
     def answer(self, image: Image) -> Answer:
@@ -35,7 +35,7 @@ class NetworkAnswers:
 class ResizingNetworkAnswers(NetworkAnswers):
     """The network on frames resized as a graph resizes them: without rounding to whole grey levels."""
 
-    def __init__(self, inspector: Inspector, frame_size: Size) -> None:
+    def __init__(self, inspector: InferencePath, frame_size: Size) -> None:
         """
         Args:
             frame_size: (height, width) of all pictures.

@@ -15,8 +15,8 @@ from stlm_edge.datasets.listing import require_folder
 from stlm_edge.datasets.mvtec import is_mvtec, sample_at
 from stlm_edge.datasets.visa import is_visa, is_visa_category
 from stlm_edge.imaging import Image, Mask, read_image
+from stlm_edge.plate.part import DEFECT_KINDS, render_part
 from stlm_edge.spec import Size
-from stlm_edge.synthetic import DEFECT_KINDS, render_part
 
 SEED = 0
 """Of the choice where not all pictures are taken: the same ones each time, so that two engines can be compared."""

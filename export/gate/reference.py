@@ -63,7 +63,7 @@ def _checkpoint(path: Path, spec: ModelSpec) -> Reference:
     try:
         from export.gate.network_answers import NetworkAnswers, ResizingNetworkAnswers
         from stlm_edge.network.checkpoint import load
-        from stlm_edge.network.inspector import Inspector
+        from stlm_edge.network.inference import InferencePath
     except ImportError as error:
         raise EngineError(
             f"{path} needs PyTorch, which cannot be imported ({error}); give the float32 .onnx file instead, or "
@@ -71,7 +71,7 @@ def _checkpoint(path: Path, spec: ModelSpec) -> Reference:
         ) from error
     loaded = load(path)
     _require_same_network(path, loaded.spec, spec)
-    inspector = Inspector(loaded.network, loaded.spec)
+    inspector = InferencePath(loaded.network, loaded.spec)
     if spec.frame_size is None:
         return Reference(NetworkAnswers(inspector))
     return Reference(ResizingNetworkAnswers(inspector, spec.frame_size), NetworkAnswers(inspector))

@@ -16,9 +16,9 @@ from export.graph.onnx_model import read_model
 from runtime.backends import open_engine
 from stlm_edge.errors import EngineError, VerificationError
 from stlm_edge.files import sha256
-from stlm_edge.plans import kept_graph
 from stlm_edge.sidecar import Sidecar
 from stlm_edge.spec import ModelSpec
+from stlm_edge.tensorrt import kept_graph
 
 logger = logging.getLogger(__name__)
 

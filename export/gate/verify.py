@@ -100,11 +100,11 @@ def record_gate(engine: Path, gate: Gate, *, known: Sidecar | None = None) -> No
     )
 
 
-def require_blessed(engine: Path, gate: Gate) -> None:
-    """Raises `VerificationError` with the first objections if an engine is not blessed."""
-    if not gate.blessed:
+def require_verified(engine: Path, gate: Gate) -> None:
+    """Raises `VerificationError` with the first objections if an engine is not verified."""
+    if not gate.verified:
         raise VerificationError(
-            f"{engine} is NOT BLESSED ({_first(gate.objections)}); look at the worst case with --picture, "
+            f"{engine} is NOT VERIFIED ({_first(gate.objections)}); look at the worst case with --picture, "
             "and export more of it in a higher precision"
         )
 
@@ -115,9 +115,9 @@ def would_bless(
     """Whether a graph that is in memory keeps within the limits of a precision; what it does not keep is logged."""
     with exact_answers(model, spec=spec) as answers:
         gate = examine(reference, [answers], pictures, limits=limits_of(precision)).gate(executed=False)
-    if not gate.blessed:
+    if not gate.verified:
         logger.info("the gate objects: %s", _first(gate.objections))
-    return gate.blessed
+    return gate.verified
 
 
 def _first(objections: Sequence[str]) -> str:

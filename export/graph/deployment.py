@@ -30,7 +30,7 @@ from stlm_edge.network.comparison import StreamFeatures, compare, tlm_map
 from stlm_edge.network.decoder import Features, TwoWayDecoder
 from stlm_edge.network.design import Design, Layers
 from stlm_edge.network.encoder import STRIDE, ImageEncoder
-from stlm_edge.network.inspector import Inspector
+from stlm_edge.network.inference import InferencePath
 from stlm_edge.network.teacher import Teacher
 from stlm_edge.spec import ModelSpec, Size
 
@@ -38,11 +38,11 @@ Streams = Literal["branched", "stacked"]
 
 
 class DeploymentGraph(nn.Module):
-    """From camera pixels to the coarse map and the score; made from a trained `Inspector`, which it leaves alone."""
+    """From camera pixels to the coarse map and the score; of a trained `InferencePath`, which it leaves alone."""
 
     def __init__(
         self,
-        inspector: Inspector,
+        inspector: InferencePath,
         *,
         frame_size: Size | None = None,
         streams: Streams = "branched",
@@ -97,7 +97,7 @@ class DeploymentGraph(nn.Module):
             images: (N, H, W, 3) uint8, BGR; (H, W) = `frame_size` or the network's input size.
         Returns:
             anomaly_map: (N, h, w) float32 in 0 … 1; (h, w) = input size / 16.
-            score: (N,) float32, as `Inspector.forward` defines it.
+            score: (N,) float32, as `InferencePath.forward` defines it.
             full_map: (N, *input_size) float32, only if it was asked for.
         """
         compared = self.comparison(self._features(self.pixels(images)))

@@ -17,7 +17,7 @@ from export.sources import Source
 from runtime.backends.base import Backend
 from runtime.backends.openvino import OpenVinoBackend, has_bf16
 from stlm_edge.imaging import Input, to_input
-from stlm_edge.synthetic import render_part
+from stlm_edge.plate.part import render_part
 
 PICTURES = 4
 

@@ -75,7 +75,7 @@ def write_openvino(
         version += f", nncf {importlib.metadata.version('nncf')}"
     write_graph(graph, output, compress=precision == "fp16")
     record = EngineRecord(
-        flavour="openvino",
+        product="openvino",
         version=version,
         device="cpu",
         precision=precision,

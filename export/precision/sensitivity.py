@@ -12,12 +12,12 @@ import onnx
 from numpy.typing import NDArray
 
 from export.graph.onnx_model import INPUT, OUTPUTS, spec_of
-from export.plan.flops import node_flops
 from export.precision.apply import RANGE_IMAGES, PrecisionRecord, in_half, keep, load_pictures, with_classes
 from export.precision.int8 import calibrate, quantised_nodes, quantised_only
 from export.precision.layer_classes import QUANTISABLE, LayerClass, layer_class
 from export.precision.rounded import rounded
 from export.sources import float_source
+from export.tensorrt.flops import node_flops
 from stlm_edge.datasets import texture_paths
 from stlm_edge.imaging import Input, read_image, to_input
 from stlm_edge.sidecar import Calibration

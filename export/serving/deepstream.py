@@ -17,7 +17,7 @@ from export.graph.onnx_model import INPUT, PRECISION_KEY, metadata, read_model, 
 from runtime.backends import check_engine_file
 from stlm_edge.errors import EngineError
 from stlm_edge.files import write_bytes, write_text
-from stlm_edge.sidecar import Sidecar, engine_sha256, require_blessed
+from stlm_edge.sidecar import Sidecar, engine_sha256, require_verified
 from stlm_edge.spec import ModelSpec, Threshold
 
 MODEL = "stlm.onnx"
@@ -30,16 +30,16 @@ INPUT_TYPE_KEY = "stlm_edge.input"
 UNTESTED = "no DeepStream has read this configuration yet; only its keys have been checked"
 
 
-def write_deepstream(engine: Path, folder: Path, *, allow_unblessed: bool = False) -> Path:
+def write_deepstream(engine: Path, folder: Path, *, allow_unverified: bool = False) -> Path:
     """Write the graph with a float input and the configuration of Gst-nvinfer into a folder.
 
     Args:
         engine: an `.onnx`, in any precision, with its sidecar.
-        allow_unblessed: also take an engine that no gate has blessed.
+        allow_unverified: also take an engine that no gate has verified.
     Returns:
         The configuration's path.
     Raises:
-        EngineError: if the engine is a plan, missing, altered or not blessed.
+        EngineError: if the engine is a plan, missing, altered or not verified.
         SpecError: if its sidecar is missing or damaged, or has no threshold.
         OutputError: if the folder cannot be written to.
     """
@@ -51,7 +51,7 @@ def write_deepstream(engine: Path, folder: Path, *, allow_unblessed: bool = Fals
     check_engine_file(engine)
     sidecar = Sidecar.read(engine)
     threshold = sidecar.spec.require_threshold()
-    require_blessed(engine, sidecar, allow_unblessed=allow_unblessed)
+    require_verified(engine, sidecar, allow_unverified=allow_unverified)
     if engine_sha256(engine) != sidecar.engine.engine_sha256:
         raise EngineError(f"{engine} has another SHA-256 than its sidecar says; copy both again or export it again")
     model = with_float_input(read_model(engine))

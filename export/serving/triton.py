@@ -20,7 +20,7 @@ from typing import Literal
 from runtime.backends import check_engine_file
 from stlm_edge.errors import ConfigError, EngineError
 from stlm_edge.files import replacing, sha256, write_text
-from stlm_edge.sidecar import Sidecar, require_blessed
+from stlm_edge.sidecar import Sidecar, require_verified
 from stlm_edge.spec import ModelSpec
 
 Device = Literal["auto", "gpu", "cpu"]
@@ -57,23 +57,23 @@ class TritonOptions:
 
 
 def write_repository(
-    engine: Path, repository: Path, *, options: TritonOptions | None = None, allow_unblessed: bool = False
+    engine: Path, repository: Path, *, options: TritonOptions | None = None, allow_unverified: bool = False
 ) -> Path:
     """Write an engine into a model repository, in the place of an older one of the same name.
 
     Args:
         engine: a `.plan` of TensorRT or an `.onnx`, with its sidecar.
-        allow_unblessed: also take an engine that no gate has blessed.
+        allow_unverified: also take an engine that no gate has verified.
     Returns:
         The model's folder.
     Raises:
-        EngineError: if the engine is missing, altered, of a kind that Triton does not run, or not blessed.
+        EngineError: if the engine is missing, altered, of a kind that Triton does not run, or not verified.
         SpecError: if its sidecar is missing or damaged, or has no threshold.
         ConfigError: if the options do not suit the engine.
         OutputError: if the repository cannot be written to.
     """
     options = options or TritonOptions()
-    sidecar = _read(engine, allow_unblessed=allow_unblessed)
+    sidecar = _read(engine, allow_unverified=allow_unverified)
     text = config(sidecar, suffix=engine.suffix, options=options)
     folder = repository / options.name
     model = folder / _VERSION / f"model{engine.suffix}"
@@ -85,7 +85,7 @@ def write_repository(
     return folder
 
 
-def _read(engine: Path, *, allow_unblessed: bool) -> Sidecar:
+def _read(engine: Path, *, allow_unverified: bool) -> Sidecar:
     """The sidecar of an engine that Triton can run.
 
     Raises:
@@ -100,12 +100,12 @@ def _read(engine: Path, *, allow_unblessed: bool) -> Sidecar:
         check_engine_file(engine)
     sidecar = Sidecar.read(engine)
     sidecar.spec.require_threshold()
-    if sidecar.engine.flavour == "tensorrt-rtx":
+    if sidecar.engine.product == "tensorrt-rtx":
         raise EngineError(
             f"{engine} was built with TensorRT-RTX, whose plans Triton does not load; build it with TensorRT, or give "
             "the .onnx file"
         )
-    require_blessed(engine, sidecar, allow_unblessed=allow_unblessed)
+    require_verified(engine, sidecar, allow_unverified=allow_unverified)
     return sidecar
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from stlm_edge.errors import EngineError
-from stlm_edge.plans import rebuild_command
 from stlm_edge.sidecar import Sidecar, engine_sha256, weights_of
 from stlm_edge.spec import ModelSpec
+from stlm_edge.tensorrt import rebuild_command
 
 if TYPE_CHECKING:
     from runtime.backends.base import Backend

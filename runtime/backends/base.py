@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from runtime.closing import Closing
 from stlm_edge.errors import EngineError
 from stlm_edge.imaging import Input
-from stlm_edge.plans import rebuild_command
 from stlm_edge.spec import ModelSpec
+from stlm_edge.tensorrt import rebuild_command
 
 Maps = NDArray[np.float32]
 """(N, h, w) float32, higher is more anomalous; (h, w) = spec.map_size."""

@@ -35,7 +35,7 @@ class KernelCache:
         self._path: Path | None = None
         self._kept = b""
         try:
-            self._path = cache_folder() / record.flavour / name
+            self._path = cache_folder() / record.product / name
             content = self._path.read_bytes()
         except FileNotFoundError:
             return

@@ -16,24 +16,31 @@ from runtime.backends.kernel_cache import KernelCache
 from runtime.closing import Closing
 from runtime.plan_check import Machine, check_plan
 from stlm_edge.errors import EngineError
-from stlm_edge.flavours import INSTALL, MODULES, FlavourName, import_flavour, process_logger
-from stlm_edge.gpu import find_gpu
-from stlm_edge.plans import TITLES, rebuild_command
 from stlm_edge.sidecar import EngineRecord, Sidecar
+from stlm_edge.tensorrt import (
+    INSTALL,
+    MODULES,
+    TITLES,
+    ProductName,
+    find_gpu,
+    import_product,
+    process_logger,
+    rebuild_command,
+)
 
 logger = logging.getLogger(__name__)
 
 _DTYPES = {"UINT8": "uint8", "FLOAT": "float32"}
 
 
-def find_tensorrt(path: Path, sidecar: Sidecar) -> tuple[FlavourName, Any]:
-    """The flavour that runs a plan and its module, if the plan was built by just this version and for this GPU.
+def find_tensorrt(path: Path, sidecar: Sidecar) -> tuple[ProductName, Any]:
+    """The product that runs a plan and its module, if the plan was built by just this version and for this GPU.
 
     Raises `EngineError`.
     """
-    wanted = sidecar.engine.flavour
-    for name in sorted(MODULES, key=lambda flavour: flavour != wanted):
-        module = import_flavour(name)
+    wanted = sidecar.engine.product
+    for name in sorted(MODULES, key=lambda product: product != wanted):
+        module = import_product(name)
         if module is not None:
             gpu = find_gpu()
             capability = None if gpu is None else gpu.compute_capability
@@ -50,13 +57,13 @@ class Plan(Closing):
     """A deserialised plan and the contexts made of it; the CUDA context must outlive it.
 
     Attributes:
-        title: the flavour and its version.
+        title: the product and its version.
         captures_itself: it records its own CUDA graphs.
     """
 
-    def __init__(self, path: Path, trt: Any, *, flavour: FlavourName, record: EngineRecord, cuda: CudaContext) -> None:
+    def __init__(self, path: Path, trt: Any, *, product: ProductName, record: EngineRecord, cuda: CudaContext) -> None:
         """Raises `EngineError` if TensorRT does not take the plan."""
-        self.title = f"{TITLES[flavour]} {trt.__version__}"
+        self.title = f"{TITLES[product]} {trt.__version__}"
         self.captures_itself = False
         self._path = path
         self._trt = trt
@@ -159,7 +166,7 @@ class Plan(Closing):
                 "%s was not built for just this GPU and runs slower than it could (%s); rebuild: %s",
                 self._path,
                 ", ".join(found) or "no reason is given",
-                rebuild_command(self._path, flavour="tensorrt-rtx", targets=targets),
+                rebuild_command(self._path, product="tensorrt-rtx", targets=targets),
             )
 
     def _allocate(self) -> None:

@@ -46,7 +46,7 @@ class TensorRtBackend(Backend):
                 not work.
         """
         super().__init__(path, spec=spec)
-        flavour, trt = find_tensorrt(path, sidecar)
+        product, trt = find_tensorrt(path, sidecar)
         self._plan: Plan | None = None
         self._idle: deque[_Slot] = deque()
         self._slots: list[_Slot] = []
@@ -55,7 +55,7 @@ class TensorRtBackend(Backend):
         self._cuda = CudaContext()
         try:
             with self._cuda.errors(f"open {path}"):
-                self._plan = Plan(path, trt, flavour=flavour, record=sidecar.engine, cuda=self._cuda)
+                self._plan = Plan(path, trt, product=product, record=sidecar.engine, cuda=self._cuda)
                 self._open(self._plan)
         except BaseException:
             self.close()

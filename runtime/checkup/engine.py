@@ -10,7 +10,7 @@ from runtime.checkup.finding import Finding
 from runtime.checkup.probe import ask
 from runtime.plan_check import Machine, check_plan
 from stlm_edge.errors import StlmError
-from stlm_edge.plans import rebuild_command
+from stlm_edge.tensorrt import rebuild_command
 
 SUBJECT = "engine"
 
@@ -29,7 +29,7 @@ def find_engine(path: Path, machines: Sequence[Machine]) -> Finding:
         sidecar = vouched(path)
         sidecar.spec.require_threshold()
         if path.suffix == ".plan" and machines:
-            same = [machine for machine in machines if machine.flavour == sidecar.engine.flavour]
+            same = [machine for machine in machines if machine.product == sidecar.engine.product]
             check_plan(path, sidecar, (same or machines)[0])
     except StlmError as error:
         return _refused(str(error))

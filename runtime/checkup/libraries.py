@@ -8,13 +8,12 @@ from pathlib import Path
 from runtime.checkup.finding import Finding
 from runtime.checkup.nvidia import DRIVER_LIBRARY, lacking_for_pycuda, toolkit
 from runtime.checkup.probe import Answer, ask
-from stlm_edge.flavours import INSTALL, MODULES, FlavourName
-from stlm_edge.plans import TITLES
+from stlm_edge.tensorrt import INSTALL, MODULES, TITLES, ProductName
 
 PYCUDA, OPENVINO, ONNXRUNTIME, OPENCV = "pycuda", "OpenVINO", "ONNX Runtime", "OpenCV"
 
 _VERSION = "str(module.__version__)"
-_FLAVOUR = """{
+_PRODUCT = """{
     "version": str(module.__version__),
     "complete": hasattr(module, "Runtime"),
     "targets": [
@@ -26,14 +25,14 @@ _FLAVOUR = """{
 _OPENCV = """{"version": str(module.__version__), "build": module.getBuildInformation()}"""
 
 
-def find_tensorrt(flavour: FlavourName, *, compute_capability: str | None) -> list[Finding]:
+def find_tensorrt(product: ProductName, *, compute_capability: str | None) -> list[Finding]:
     """One of the two TensorRTs.
 
     Args:
         compute_capability: of the GPU, such as `sm86`; None without one.
     """
-    subject, module, install = TITLES[flavour], MODULES[flavour], INSTALL[flavour]
-    answer = ask(module, _FLAVOUR)
+    subject, module, install = TITLES[product], MODULES[product], INSTALL[product]
+    answer = ask(module, _PRODUCT)
     if answer.failure is not None:
         return [_unusable(subject, answer, install)]
     version, targets = answer.value["version"], answer.value["targets"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from runtime.checkup.finding import Finding
 from runtime.checkup.probe import ask
-from stlm_edge.gpu import find_gpu
+from stlm_edge.tensorrt import find_gpu
 
 DRIVER, GPU = "NVIDIA driver", "GPU"
 DRIVER_LIBRARY = "libcuda.so.1"

@@ -10,8 +10,8 @@ from datetime import datetime, timezone
 from typing import Any, ClassVar
 
 from runtime.closing import Closing
+from runtime.event import Event
 from runtime.inspection import Inspection
-from runtime.notice import Notice
 from runtime.uri import Option, parse_options
 from stlm_edge.errors import OutputError
 
@@ -52,7 +52,7 @@ class FrameSink(Closing):
     def write(self, inspection: Inspection) -> None:
         """Take one frame. Raises `OutputError`; the next frame is tried all the same."""
 
-    def notice(self, notice: Notice) -> None:
+    def notice(self, event: Event) -> None:
         """Take word of something that happened to the line. Raises `OutputError`."""
 
     @abstractmethod

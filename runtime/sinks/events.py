@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar
 
+from runtime.event import Event
 from runtime.inspection import VERDICT_STAGES, Inspection
-from runtime.notice import Notice
 from runtime.sinks.base import FrameSink, SinkContext, output_options, utc
 from runtime.sinks.lines import ROTATION_OPTIONS, LineFile, Rotation
 
@@ -45,17 +45,17 @@ def verdict_event(inspection: Inspection, *, engine_sha256: str) -> dict[str, An
     }
 
 
-def notice_event(notice: Notice) -> dict[str, Any]:
-    """What is told of a notice, ready for JSON: `time`, `notice` (its kind), `text`."""
+def line_event(event: Event) -> dict[str, Any]:
+    """What is told of a event, ready for JSON: `time`, `notice` (its kind), `text`."""
     return {
-        "time": utc(notice.timestamp_s).isoformat(timespec="milliseconds"),
-        "notice": notice.kind,
-        "text": notice.text,
+        "time": utc(event.timestamp_s).isoformat(timespec="milliseconds"),
+        "event": event.kind,
+        "text": event.text,
     }
 
 
 class EventLog(FrameSink):
-    """Appends one JSON object per line, see `verdict_event` and `notice_event`.
+    """Appends one JSON object per line, see `verdict_event` and `line_event`.
 
     It goes on where an earlier run ended, and is set aside when it has grown: see `LineFile`, which also says what a
     killed program and a power cut may lose.
@@ -77,8 +77,8 @@ class EventLog(FrameSink):
     def write(self, inspection: Inspection) -> None:
         self._file.write(json.dumps(verdict_event(inspection, engine_sha256=self._engine_sha256)))
 
-    def notice(self, notice: Notice) -> None:
-        self._file.write(json.dumps(notice_event(notice)))
+    def notice(self, event: Event) -> None:
+        self._file.write(json.dumps(line_event(event)))
 
     def close(self) -> None:
         self._file.close()

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from runtime.closing import Closing
+from runtime.event import Event
 from runtime.inspection import Inspection
-from runtime.notice import Notice
 from runtime.sinks.base import FrameSink
 from stlm_edge.errors import OutputError, StlmError
 
@@ -23,10 +23,10 @@ _LOGGED_EVERY_S = 60.0
 
 
 class Outputs(Closing):
-    """Hands frames and notices to the sinks and returns at once. Owns the sinks until `close`.
+    """Hands frames and events to the sinks and returns at once. Owns the sinks until `close`.
 
     A sink that does not keep pace has a queue: of a few frames where it takes pictures, else of a thousand, which then
-    have none. When that is full, the sink's frames are dropped and counted, or the line waits for it; notices are
+    have none. When that is full, the sink's frames are dropped and counted, or the line waits for it; events are
     always taken.
 
     A sink that fails is told of in the log. Where frames may be dropped it is tried again with the next one, and only
@@ -69,10 +69,10 @@ class Outputs(Closing):
                 bare = bare or inspection.without_picture()
                 worker.put(bare)
 
-    def notice(self, notice: Notice) -> None:
-        """Hand a notice to all outputs."""
+    def notice(self, event: Event) -> None:
+        """Hand a event to all outputs."""
         for worker in self._workers.values():
-            worker.put_notice(notice)
+            worker.put_event(event)
 
     def close(self) -> None:
         """Have everything written that was handed in, and close the sinks; harmless when called twice.
@@ -119,7 +119,7 @@ class _Worker:
         self._on_publish = on_publish
         self._most = _PICTURES_WAITING if sink.takes_pictures else _OTHERS_WAITING
         self._changed = threading.Condition()
-        self._queue: deque[Inspection | Notice] = deque()
+        self._queue: deque[Inspection | Event] = deque()
         self._frames_waiting = 0
         self._is_ending = False
         self._failing: StlmError | None = None
@@ -147,9 +147,9 @@ class _Worker:
             self._frames_waiting += 1
             self._changed.notify_all()
 
-    def put_notice(self, notice: Notice) -> None:
+    def put_event(self, event: Event) -> None:
         with self._changed:
-            self._queue.append(notice)
+            self._queue.append(event)
             self._changed.notify_all()
 
     def end(self) -> None:
@@ -190,7 +190,7 @@ class _Worker:
         except Exception as error:
             self._fatal = self._fatal or error
 
-    def _next(self) -> Inspection | Notice | None:
+    def _next(self) -> Inspection | Event | None:
         """What is to be written next, once it is there; None at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._is_ending)
@@ -202,8 +202,8 @@ class _Worker:
                 self._changed.notify_all()
             return item
 
-    def _publish(self, item: Inspection | Notice) -> None:
-        if isinstance(item, Notice):
+    def _publish(self, item: Inspection | Event) -> None:
+        if isinstance(item, Event):
             self.sink.notice(item)
             return
         start_s = time.perf_counter()
@@ -213,7 +213,7 @@ class _Worker:
             logger.info("%s is written again; %d frames are missing there", self._name, self.failures)
             self._failing = None
 
-    def _fail(self, error: StlmError, item: Inspection | Notice) -> None:
+    def _fail(self, error: StlmError, item: Inspection | Event) -> None:
         self.failures += isinstance(item, Inspection)
         self._failing = error
         if self._failure_log.is_due():

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 from runtime.closing import Closing
-from runtime.notice import Notice
+from runtime.event import Event
 from stlm_edge.imaging import Image
 
 
@@ -63,7 +63,7 @@ class FrameSource(Closing):
         """The next frame if one is there now; None says nothing about the end. Raises `SourceError`."""
         return None
 
-    def take_notices(self) -> list[Notice]:
+    def take_events(self) -> list[Event]:
         """What has happened to the source since this was asked last."""
         return []
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from runtime.notice import Notice, NoticeKind
+from runtime.event import Event, EventKind
 from runtime.sources.base import Frame, FrameSource
 from runtime.sources.connection import Connection
 from runtime.sources.live import READ_TIMEOUT_S, LiveSource
@@ -52,7 +52,7 @@ class LiveCamera(LiveSource):
     """Reads a camera on a thread of its own; a lost one is opened again until it comes back.
 
     Lost is a camera that fails, whose stream ends, or whose driver hangs, which a watchdog notices: then the thread is
-    left behind, and closes the camera if the driver ever returns. Each outage makes a notice `camera-lost`, and
+    left behind, and closes the camera if the driver ever returns. Each outage makes a event `camera-lost`, and
     `camera-back` with the first frame after it; frames are counted on.
     """
 
@@ -71,7 +71,7 @@ class LiveCamera(LiveSource):
         self._changed = threading.Condition(self._lock)
         self._is_closing = False
         self._left_behind: list[Connection] = []
-        self._notices: deque[Notice] = deque(maxlen=1000)  # of a caller who never asks
+        self._events: deque[Event] = deque(maxlen=1000)  # of a caller who never asks
         self._lost_s: float | None = None
         self._first_index = self._next_index = 0
         self._connection = self._connect()
@@ -79,11 +79,11 @@ class LiveCamera(LiveSource):
         self._supervisor = threading.Thread(target=self._supervise, name="camera", daemon=True)
         self._supervisor.start()
 
-    def take_notices(self) -> list[Notice]:
+    def take_events(self) -> list[Event]:
         with self._lock:
-            notices = list(self._notices)
-            self._notices.clear()
-        return notices
+            events = list(self._events)
+            self._events.clear()
+        return events
 
     def close(self) -> None:
         with self._lock:
@@ -125,7 +125,7 @@ class LiveCamera(LiveSource):
                 return
             if self._lost_s is not None:
                 self.reconnects += 1
-                self._notice("camera-back", f"{self._name} is back after {time.monotonic() - self._lost_s:.1f} s")
+                self._event("camera-back", f"{self._name} is back after {time.monotonic() - self._lost_s:.1f} s")
                 self._lost_s, self.fps = None, connection.fps
             frame = replace(frame, index=self._first_index + frame.index)
             self._next_index = frame.index + 1
@@ -168,7 +168,7 @@ class LiveCamera(LiveSource):
             if self._lost_s is None:
                 self._lost_s = time.monotonic()
                 text = f"{reason}; trying again until it is back"
-                self._notice("camera-lost", text)
+                self._event("camera-lost", text)
                 self._interrupt(text)
                 return
         if is_news:
@@ -193,5 +193,5 @@ class LiveCamera(LiveSource):
         self._left_behind = [connection for connection in self._left_behind if not connection.is_over]
         return len(self._left_behind)
 
-    def _notice(self, kind: NoticeKind, text: str) -> None:
-        self._notices.append(Notice(kind, text, time.monotonic()))
+    def _event(self, kind: EventKind, text: str) -> None:
+        self._events.append(Event(kind, text, time.monotonic()))

@@ -17,7 +17,7 @@ from stlm_edge.errors import ConfigError
 from stlm_edge.imaging import Image, resize
 
 if TYPE_CHECKING:
-    from runtime.notice import Notice
+    from runtime.event import Event
     from stlm_edge.spec import Size
 
 logger = logging.getLogger(__name__)
@@ -124,8 +124,8 @@ class Shaped(FrameSource):
     def poll(self) -> Frame | None:
         return self._shape(self._inner.poll())
 
-    def take_notices(self) -> list[Notice]:
-        return self._inner.take_notices()
+    def take_events(self) -> list[Event]:
+        return self._inner.take_events()
 
     def close(self) -> None:
         self._inner.close()

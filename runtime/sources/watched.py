@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.notice import Notice
+from runtime.event import Event
 from runtime.sources.base import Frame, FrameSource
 from runtime.sources.camera import silence_opencv
 from runtime.sources.live import READ_TIMEOUT_S
@@ -61,7 +61,7 @@ class WatchedFolder(FrameSource):
     for 0.2 s and decodes as a whole. One that never does is logged by name, counted in `skipped` and passed over. What
     is remembered of the past are 8 bytes for each picture that still lies in the folder.
 
-    A folder that cannot be read any more, because it was deleted or its share is gone, is an outage with the notices
+    A folder that cannot be read any more, because it was deleted or its share is gone, is an outage with the events
     `camera-lost` and `camera-back`.
     """
 
@@ -81,7 +81,7 @@ class WatchedFolder(FrameSource):
         self._waiting: dict[str, _Waiting] = {}
         self._next_listing_s = self._next_look_s = 0.0
         self._lost_s: float | None = None
-        self._notices: deque[Notice] = deque(maxlen=1000)  # of a caller who never asks
+        self._events: deque[Event] = deque(maxlen=1000)  # of a caller who never asks
         self._is_listed = self._is_slow = False
         self._is_mount = path.is_mount()
         try:
@@ -118,10 +118,10 @@ class WatchedFolder(FrameSource):
         self._next_look_s = time.monotonic() + _LOOK_EVERY_S
         return None
 
-    def take_notices(self) -> list[Notice]:
-        notices = list(self._notices)
-        self._notices.clear()
-        return notices
+    def take_events(self) -> list[Event]:
+        events = list(self._events)
+        self._events.clear()
+        return events
 
     def _read_if_whole(self, name: str) -> Frame | None:
         """The picture if it has settled and decodes; otherwise it goes on waiting, or is given up."""
@@ -174,14 +174,12 @@ class WatchedFolder(FrameSource):
                 text = (
                     f"{self._path} cannot be read any more ({error.strerror or error}); trying again until it is back"
                 )
-                self._notices.append(Notice("camera-lost", text, self._lost_s))
+                self._events.append(Event("camera-lost", text, self._lost_s))
             self._next_listing_s = time.monotonic() + _OUTAGE_LOOK_S
             return
         if self._lost_s is not None:
             now_s = time.monotonic()
-            self._notices.append(
-                Notice("camera-back", f"{self._path} is back after {now_s - self._lost_s:.1f} s", now_s)
-            )
+            self._events.append(Event("camera-back", f"{self._path} is back after {now_s - self._lost_s:.1f} s", now_s))
             self._lost_s = None
             self.reconnects += 1
 

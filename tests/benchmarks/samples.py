@@ -98,7 +98,7 @@ def point(side: int, precision: str, ms: float, area: float, **other: Any) -> di
         "image_auroc": area,
         "aupro": area - 0.2,
         "trained_at": [256, 256],
-        "blessed": True,
+        "verified": True,
         "on_frontier": True,
         **other,
     }
@@ -111,7 +111,7 @@ def pareto() -> dict[str, Any]:
         "points": [
             point(128, "fp32", 5, 0.8),
             point(256, "fp32", 15, 0.9),
-            point(256, "int8", 11, 0.85, blessed=False, on_frontier=False),
+            point(256, "int8", 11, 0.85, verified=False, on_frontier=False),
             point(512, "fp32", 60, 0.89, on_frontier=False),
         ],
         "advice": ["Take 256 fp32."],

@@ -19,9 +19,9 @@ from stlm_edge.datasets import read_truth
 from stlm_edge.imaging import read_image, resize_map
 from stlm_edge.metrics import aupro, pixel_metrics
 from stlm_edge.network.checkpoint import load
-from stlm_edge.network.inspector import Inspector
+from stlm_edge.network.inference import InferencePath
+from stlm_edge.plate.part import write_dataset
 from stlm_edge.sidecar import Sidecar
-from stlm_edge.synthetic import write_dataset
 from train.evaluate import evaluate
 
 from ..export.tiny import checkpoint
@@ -116,7 +116,7 @@ def test_category_of_a_data_set_is_judged(data: Path, engine: Path, capsys: pyte
 def test_network_in_pytorch_gets_the_figures_of_an_evaluation(tmp_path: Path) -> None:
     write_dataset(tmp_path, train=1, test_good=4, test_defective_per_kind=1, size=(120, 140), seed=3, category="plate")
     loaded = load(checkpoint(tmp_path / "tiny.safetensors"))
-    inspector = Inspector(loaded.network, loaded.spec)
+    inspector = InferencePath(loaded.network, loaded.spec)
     pictures = labelled_set(tmp_path / "plate", None)
     wanted = evaluate(inspector, pictures.samples).evaluation
     found = judge(NetworkAnswers(inspector), pictures, threshold=loaded.spec.require_threshold())

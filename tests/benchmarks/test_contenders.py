@@ -24,9 +24,9 @@ from stlm_edge.imaging import write_image
 from stlm_edge.network.checkpoint import Checkpoint, load
 from stlm_edge.network.design import Design
 from stlm_edge.network.encoder import architecture_named
-from stlm_edge.network.inspector import Inspector
+from stlm_edge.network.inference import InferencePath
 from stlm_edge.network.stlm import Stlm
-from stlm_edge.synthetic import render_part
+from stlm_edge.plate.part import render_part
 
 from ..export.tiny import PLATE, SIZE
 from ..runtime.conftest import INPUT_SIZE, SPEC, picture, write_engine
@@ -53,7 +53,7 @@ def images() -> torch.Tensor:
 )
 def test_each_way_gives_the_inspectors_map_and_score(checkpoint, images, way, tolerance):
     with torch.no_grad():
-        wanted, wanted_score = Inspector(checkpoint.network, checkpoint.spec)(images)
+        wanted, wanted_score = InferencePath(checkpoint.network, checkpoint.spec)(images)
     full, score = build(checkpoint, Way.parse(way), CPU)(images)
     assert full.dtype == score.dtype == torch.float32
     assert wanted.std() > 0.01
@@ -92,7 +92,7 @@ def test_authors_way_asks_the_decoder_for_each_picture_of_each_stream(checkpoint
 def test_authors_way_is_refused_for_what_they_have_not_published(checkpoint):
     other = Stlm(architecture_named("stlm-tiny"), Design(layers="l1"))
     with pytest.raises(ConfigError, match="found a network with layers l1"):
-        AuthorsWay(Inspector(other, checkpoint.spec))
+        AuthorsWay(InferencePath(other, checkpoint.spec))
 
 
 def test_ways_are_parsed_and_named():

@@ -27,7 +27,7 @@ def folder(tmp_path):
             alarms=9,
             parts=1,
             faults={},
-            notices={},
+            events={},
             dropped=0,
             skipped=0,
             reconnects=0,

@@ -21,8 +21,8 @@ from benchmarks.estimate import (
     work_of_network,
 )
 from export.graph.onnx_model import OPSET, SPEC_KEY
-from export.plan.kernels import Kernel, KernelTable, KernelTensor, write_kernels
-from export.plan.roofline import GPUS
+from export.tensorrt.kernels import Kernel, KernelTable, KernelTensor, write_kernels
+from export.tensorrt.roofline import GPUS
 from stlm_edge.network.encoder import architecture_named
 from stlm_edge.network.stlm import Stlm
 

@@ -15,8 +15,8 @@ from benchmarks.gpu.stages import StageClock
 from benchmarks.record import read
 from export.graph.deployment import DeploymentGraph
 from stlm_edge.network.checkpoint import load
-from stlm_edge.network.inspector import Inspector
-from stlm_edge.synthetic import write_dataset
+from stlm_edge.network.inference import InferencePath
+from stlm_edge.plate.part import write_dataset
 
 from ..export.tiny import SIZE, checkpoint
 
@@ -26,9 +26,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoint(tmp_path_factory.mktemp("tiny") / "model.safetensors")
 
 
-def inspector(path: Path) -> Inspector:
+def inspector(path: Path) -> InferencePath:
     loaded = load(path)
-    return Inspector(loaded.network, loaded.spec).eval()
+    return InferencePath(loaded.network, loaded.spec).eval()
 
 
 def done(part: Part, output: Path, *, left_s: float = 600.0, before: Any = ()) -> dict[str, Any]:

@@ -157,7 +157,7 @@ def test_what_cannot_be_measured_is_one_line(engines, tmp_path, monkeypatch, cap
 
 
 def test_gpu_that_is_not_there_is_one_line(engines, monkeypatch, capsys):
-    monkeypatch.setattr("stlm_edge.gpu.find_gpu", lambda: None)
+    monkeypatch.setattr("stlm_edge.tensorrt.find_gpu", lambda: None)
     arguments = ["--checkpoint", str(engines / "model.safetensors"), "--way", "half", "--device", "cuda"]
     assert main(arguments) == 1
     assert "without an NVIDIA GPU" in capsys.readouterr().err

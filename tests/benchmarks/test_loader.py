@@ -9,8 +9,8 @@ import pytest
 from benchmarks.authors_loader import _noise
 from benchmarks.loader import main
 from benchmarks.record import read
-from stlm_edge.synthetic import write_dataset
-from train.synthesis import perlin_gradients, perlin_noise
+from stlm_edge.plate.part import write_dataset
+from train.pseudo_anomalies.perlin import perlin_gradients, perlin_noise
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Settings are measured together, and only those are advised that the gate has blessed and nothing dominates."""
+"""Settings are measured together, and only those are advised that the gate has verified and nothing dominates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.frontier import Candidate, Point, advise, dominates, on_frontier
 from benchmarks.frontier_plot import write_plot
 from benchmarks.pareto import main
 from benchmarks.record import read
-from export.publish import unblessed_name
+from export.publish import unverified_name
 from export.sources import Pictures
 from runtime.backends.openvino import has_bf16
 from stlm_edge.errors import SpecError
@@ -37,7 +37,7 @@ def point(
     *turns_ms: float,
     aupro: float | None = 0.6,
     image_auroc: float = 0.8,
-    blessed: bool | None = True,
+    verified: bool | None = True,
     size: int = 256,
     trained_at: tuple[int, int] | None = (256, 256),
     precision: str = "fp32",
@@ -49,8 +49,8 @@ def point(
         (size, size),
         precision,
         trained_at,
-        blessed,
-        ("map is off",) * (blessed is False),
+        verified,
+        ("map is off",) * (verified is False),
     )
     figures = {"aupro": aupro, "image_auroc": image_auroc}
     return Point(candidate, 40, turns_ms, turns_ms[0], 2 * turns_ms[0], figures)
@@ -63,17 +63,17 @@ def test_point_is_dominated_by_one_that_is_faster_in_every_turn_and_as_good() ->
     assert not dominates(point("once slower", 9, 12), slow)
     assert not dominates(point("misses places", 9, 11, aupro=0.59), slow)
     assert not dominates(point("misses parts", 9, 11, image_auroc=0.79), slow)
-    assert not dominates(point("refused", 9, 11, blessed=False), slow)
+    assert not dominates(point("refused", 9, 11, verified=False), slow)
     assert not dominates(point("blank", 9, 11, aupro=None), slow)
 
 
-def test_frontier_has_blessed_points_only() -> None:
+def test_frontier_has_verified_points_only() -> None:
     points = [
         point("fast", 5, 5, aupro=0.5),
         point("good", 20, 20, aupro=0.7),
         point("pointless", 30, 30, aupro=0.6),
-        point("refused", 1, 1, aupro=0.9, blessed=False),
-        point("not compared", 1, 1, aupro=0.9, blessed=None),
+        point("refused", 1, 1, aupro=0.9, verified=False),
+        point("not compared", 1, 1, aupro=0.9, verified=None),
     ]
     assert [entry.name for entry in points if on_frontier(entry, points)] == ["fast", "good"]
 
@@ -84,8 +84,8 @@ def test_advice_names_the_fastest_that_is_nearly_the_best() -> None:
         point("middle", 9, 9, aupro=0.695, image_auroc=0.80),
         point("large", 20, 20, aupro=0.70, image_auroc=0.81),
         point("pointless", 30, 30, aupro=0.6, image_auroc=0.7),
-        point("refused", 1, 1, aupro=0.9, image_auroc=0.9, blessed=False),
-        point("strange", 1, 1, aupro=0.9, image_auroc=0.9, blessed=None),
+        point("refused", 1, 1, aupro=0.9, image_auroc=0.9, verified=False),
+        point("strange", 1, 1, aupro=0.9, image_auroc=0.9, verified=None),
     ]
     places, parts, *warnings = advise(points)
     assert places.startswith(
@@ -116,9 +116,9 @@ def test_advised_point_at_another_size_than_trained_needs_its_threshold_anew() -
     assert not any("threshold" in line for line in advise([point("unknown", 5, 5, trained_at=None)]))
 
 
-def test_nothing_is_advised_where_nothing_is_blessed() -> None:
-    assert advise([point("refused", 1, 1, blessed=False)], budget_ms=5) == [
-        "No engine is blessed, so none is advised.",
+def test_nothing_is_advised_where_nothing_is_verified() -> None:
+    assert advise([point("refused", 1, 1, verified=False)], budget_ms=5) == [
+        "No engine is verified, so none is advised.",
         "refused is not advised: the gate refuses it (map is off).",
     ]
 
@@ -127,12 +127,20 @@ def test_plot_labels_sizes_and_precisions(tmp_path: Path) -> None:
     points = [
         point("a", 5, 5, aupro=0.5),
         point("b", 9, 9, precision="int8", size=512),
-        point("c", 7, 7, blessed=False, size=128),
+        point("c", 7, 7, verified=False, size=128),
         point("d", 8, 8, aupro=None),
     ]
     write_plot(tmp_path / "plot.svg", points, title="tiles")
     text = (tmp_path / "plot.svg").read_text()
-    for label in ("256 fp32", "512 int8", "128 fp32", "AUPRO", "image AUROC", "not blessed", "trained at another size"):
+    for label in (
+        "256 fp32",
+        "512 int8",
+        "128 fp32",
+        "AUPRO",
+        "image AUROC",
+        "not verified",
+        "trained at another size",
+    ):
         assert label in text
 
 
@@ -164,7 +172,7 @@ def test_engines_are_built_judged_kept_and_taken_again(
     assert "4 of 5 test pictures" in record.details["data"]
     assert (entry["name"], entry["architecture"], entry["precision"]) == ("tiny 64 fp32", "stlm-tiny", "fp32")
     assert (entry["input_size"], entry["trained_at"]) == ([64, 64], [64, 96])
-    assert (entry["blessed"], entry["on_frontier"], entry["runs"]) == (True, True, 4)
+    assert (entry["verified"], entry["on_frontier"], entry["runs"]) == (True, True, 4)
     assert 0 < entry["p50_ms"] <= entry["p95_ms"]
     assert set(record.measures) == {
         f"tiny 64 fp32 {name}" for name in ("total p50", "image_auroc", "pixel_auroc", "aupro", "pixel_ap")
@@ -194,8 +202,8 @@ def test_engines_are_built_judged_kept_and_taken_again(
     strict = dataclasses.replace(export.gate.limits.LIMITS["fp32"], p99_map_error=-1.0)
     monkeypatch.setitem(export.gate.limits.LIMITS, "fp32", strict)
     refused = build(setting, work=work, pictures=pictures)
-    assert refused.path == unblessed_name(engine)
-    assert refused.blessed is False
+    assert refused.path == unverified_name(engine)
+    assert refused.verified is False
     assert "99th percentile" in refused.objections[0]
     written = refused.path.stat().st_mtime_ns
     assert build(setting, work=work, pictures=pictures) == refused
@@ -212,10 +220,10 @@ def test_each_checkpoint_gets_each_size_and_precision(tmp_path: Path) -> None:
 def test_refused_engine_is_shown_and_not_advised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = draw_set(tmp_path / "spots")
     engines = []
-    for name, blessed in (("good.onnx", True), ("bad.onnx", False), ("new.onnx", None)):
+    for name, verified in (("good.onnx", True), ("bad.onnx", False), ("new.onnx", None)):
         engine = write_engine(tmp_path / name)
         sidecar = Sidecar.read(engine)
-        gate = None if blessed is None else Gate(blessed, True, "pytorch", Limits(1, 1, 0, 1, 0, 1), (), ("off",))
+        gate = None if verified is None else Gate(verified, True, "pytorch", Limits(1, 1, 0, 1, 0, 1), (), ("off",))
         dataclasses.replace(sidecar, engine=dataclasses.replace(sidecar.engine, gate=gate)).write(engine)
         engines += ["--engine", str(engine)]
     path, plot = tmp_path / "pareto.json", tmp_path / "plot.png"
@@ -223,7 +231,7 @@ def test_refused_engine_is_shown_and_not_advised(tmp_path: Path, capsys: pytest.
     assert main([*arguments, "--plot", str(plot), "--json", str(path)]) == 0
     assert read_image(plot).std() > 10
     details = read(path).details
-    assert [entry["blessed"] for entry in details["points"]] == [True, False, None]
+    assert [entry["verified"] for entry in details["points"]] == [True, False, None]
     assert [entry["on_frontier"] for entry in details["points"]] == [True, False, False]
     assert details["points"][0]["trained_at"] is None
     assert details["points"][0]["image_auroc"] == pytest.approx(4 / 6, abs=1e-6)

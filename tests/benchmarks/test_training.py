@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.record import read
 from benchmarks.training import PHASES, WAYS, main
-from stlm_edge.synthetic import write_dataset
+from stlm_edge.plate.part import write_dataset
 
 
 @pytest.mark.slow

@@ -13,10 +13,10 @@ import pytest
 import train
 from export.__main__ import main
 from export.graph.onnx_model import spec_of
-from export.plan.flavour import find_flavour
+from export.tensorrt.product import find_product
 from stlm_edge.files import sha256
+from stlm_edge.plate.part import write_dataset
 from stlm_edge.sidecar import Sidecar
-from stlm_edge.synthetic import write_dataset
 
 PLATE = Path(train.__file__).parent / "pretrained/plate/model.safetensors"
 BIAS = "feature_aggregation.head.out.bias"
@@ -75,11 +75,11 @@ BuildPlan = Callable[[onnx.ModelProto], tuple[bytes, list[str]]]
 def build_plan() -> BuildPlan:
     """Builds a plan for SM 8.6 by TensorRT-RTX; gives it and the compiler's messages."""
     pytest.importorskip("tensorrt_rtx")
-    flavour = find_flavour("tensorrt-rtx")
+    product = find_product("tensorrt-rtx")
 
     def build(model: onnx.ModelProto) -> tuple[bytes, list[str]]:
         messages: list[str] = []
-        compiled = flavour.compile(
+        compiled = product.compile(
             model.SerializeToString(),
             spec=spec_of(model, Path("graph.onnx")),
             targets=("sm86",),

@@ -17,12 +17,12 @@ from runtime.detector import Detector
 from stlm_edge.imaging import resize_map, to_input
 from stlm_edge.network.checkpoint import Checkpoint, load, save
 from stlm_edge.network.encoder import ARCHITECTURES
-from stlm_edge.network.inspector import Inspector, prepare
+from stlm_edge.network.inference import InferencePath, prepare
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.weights import fingerprint
+from stlm_edge.plate.part import render_part
 from stlm_edge.sidecar import Sidecar
 from stlm_edge.spec import ModelSpec, Threshold
-from stlm_edge.synthetic import render_part
 
 from .tiny import DESIGNS
 
@@ -31,7 +31,7 @@ GRID = (4, 6)
 
 
 @pytest.fixture(scope="module")
-def inspector() -> Inspector:
+def inspector() -> InferencePath:
     """A narrow network with random weights whose maps are not flat, for an input that is not square."""
     torch.manual_seed(0)
     network = Stlm(ARCHITECTURES["stlm-tiny"])
@@ -45,9 +45,9 @@ def inspector() -> Inspector:
         input_size=SIZE,
         map_size=SIZE,
         weights_sha256=fingerprint(network.state_dict()),
-        threshold=Threshold(value=0.5, method="good-quantile", images=9, false_alarm_rate=0.1),
+        threshold=Threshold(value=0.5, method="quantile", images=9, false_alarm_rate=0.1),
     )
-    return Inspector(network.eval(), spec).eval()
+    return InferencePath(network.eval(), spec).eval()
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_sidecar_has_spec_and_record(engine, inspector):
     assert sidecar.spec == dataclasses.replace(inspector.spec, map_size=GRID)
     assert sidecar.engine.precision == "fp32"
     assert sidecar.engine.gate is not None
-    assert sidecar.engine.gate.blessed
+    assert sidecar.engine.gate.verified
     assert sidecar.engine.gate.drifts[0].images == 8
     assert json.loads(Sidecar.path_for(engine).read_text())["spec"]["category"] == "plate"
 

@@ -1,4 +1,4 @@
-"""From a checkpoint to a blessed plan in one command, and again from the graph that lies beside it."""
+"""From a checkpoint to a verified plan in one command, and again from the graph that lies beside it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import pytest
 from export.__main__ import main
 from export.gate.limits import LIMITS
 from export.graph.onnx_model import read_model
-from export.plan.kernels import read_kernels
 from export.precision.apply import precision_of
-from export.publish import unblessed_name
+from export.publish import unverified_name
+from export.tensorrt.kernels import read_kernels
 from runtime.backends import open_engine
 from runtime.detector import Detector
 from stlm_edge.errors import EngineError
 from stlm_edge.files import sha256
-from stlm_edge.plans import kept_graph
+from stlm_edge.plate.part import write_dataset
 from stlm_edge.sidecar import Sidecar
-from stlm_edge.synthetic import write_dataset
+from stlm_edge.tensorrt import kept_graph
 
 from .tiny import PLATE
 
@@ -75,13 +75,13 @@ def test_checkpoint_becomes_a_plan_with_all_that_belongs_to_it(plan):
     assert names == {"plate.plan", "plate.plan.json", "plate.plan.onnx", "plate.plan.kernels.json"}
     sidecar = Sidecar.read(plan)
     record, gate = sidecar.engine, sidecar.engine.gate
-    assert (record.flavour, record.device, record.precision) == ("tensorrt-rtx", "sm86", "fp16")
+    assert (record.product, record.device, record.precision) == ("tensorrt-rtx", "sm86", "fp16")
     assert (record.engine_sha256, record.onnx_sha256) == (sha256(plan), sha256(kept_graph(plan)))
     assert record.precision_by_class["MLP"] == "fp16+fp32"
     assert record.calibration is not None
     assert record.calibration.images == 6
     assert gate is not None
-    assert gate.blessed
+    assert gate.verified
     assert not gate.executed
     assert gate.reference == "pytorch"
     assert [drift.backend for drift in gate.drifts][-1] == "rounded to float16"
@@ -107,7 +107,7 @@ def test_plan_is_built_again_without_torch_and_modelopt(plan, tmp_path):
     assert (record.onnx_sha256, record.precision_by_class) == (before.onnx_sha256, before.precision_by_class)
 
 
-def test_graph_of_which_nothing_is_known_makes_a_plan_that_is_not_blessed(plan, tmp_path, capsys):
+def test_graph_of_which_nothing_is_known_makes_a_plan_that_is_not_verified(plan, tmp_path, capsys):
     graph, path = tmp_path / "stray.onnx", tmp_path / "stray.plan"
     graph.write_bytes(kept_graph(plan).read_bytes())
     assert main(["engine", str(graph), "-o", str(path), *TARGET]) == 0
@@ -124,13 +124,13 @@ def test_refused_engine_stands_beside_its_place_and_the_old_one_stays(graph, dat
     assert main(["engine", str(graph), "-o", str(path), *arguments]) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
-    assert "is NOT BLESSED" in errors[0]
-    assert "plate.unblessed.plan" in errors[0]
+    assert "is NOT VERIFIED" in errors[0]
+    assert "plate.unverified.plan" in errors[0]
     after = files(tmp_path)
     assert {name: after[name] for name in before} == before
-    refused = Sidecar.read(unblessed_name(path)).engine
+    refused = Sidecar.read(unverified_name(path)).engine
     assert refused.gate is not None
-    assert not refused.gate.blessed
+    assert not refused.gate.verified
 
 
 def test_what_cannot_be_judged_leaves_nothing(graph, plan, tmp_path, capsys):
@@ -171,7 +171,7 @@ def test_graph_in_half_precision_runs_on_processors_and_becomes_a_plan(graph, da
     assert main(["engine", str(half), "-o", str(tmp_path / "half.plan"), *TARGET]) == 0
     gate = Sidecar.read(tmp_path / "half.plan").engine.gate
     assert gate is not None
-    assert gate.blessed
+    assert gate.verified
 
 
 def test_quantises_as_much_as_the_gate_accepts(graph, data, tmp_path, capsys):
@@ -181,7 +181,7 @@ def test_quantises_as_much_as_the_gate_accepts(graph, data, tmp_path, capsys):
     assert record.precision == "int8"
     assert any("int8" in precision for precision in record.precision_by_class.values())
     assert record.gate is not None
-    assert record.gate.blessed
+    assert record.gate.verified
     printed = capsys.readouterr()
     assert "what INT8 does to each layer class" in printed.err
     assert "expected to be faster than FP16" in printed.out

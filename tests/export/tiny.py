@@ -16,7 +16,7 @@ from export.graph.to_onnx import to_onnx
 from stlm_edge.files import sha256
 from stlm_edge.network.checkpoint import Checkpoint, load, save
 from stlm_edge.network.design import Design
-from stlm_edge.network.inspector import Inspector
+from stlm_edge.network.inference import InferencePath
 from stlm_edge.sidecar import EngineRecord, Gate, Limits, Sidecar
 from stlm_edge.spec import ModelSpec
 
@@ -46,7 +46,7 @@ def model(*, full_map: bool = False, max_batch: int = 1) -> onnx.ModelProto:
     """The graph; made once for all tests, to be copied and not to be changed."""
     loaded = load(PLATE)
     spec = dataclasses.replace(loaded.spec, input_size=SIZE, map_size=SIZE)
-    deployed = DeploymentGraph(Inspector(loaded.network, spec).eval(), full_map=full_map)
+    deployed = DeploymentGraph(InferencePath(loaded.network, spec).eval(), full_map=full_map)
     return to_onnx(deployed, max_batch=max_batch)
 
 
@@ -55,21 +55,21 @@ def graph(
     *,
     full_map: bool = False,
     max_batch: int = 1,
-    flavour: str = "onnx",
-    blessed: bool | None = True,
+    product: str = "onnx",
+    verified: bool | None = True,
     change: Callable[[ModelSpec], ModelSpec] = lambda spec: spec,
 ) -> Path:
     """Write a graph and its sidecar.
 
     Args:
-        flavour, change: of the sidecar, what is not as in the graph.
-        blessed: what the gate says; None for no gate.
+        product, change: of the sidecar, what is not as in the graph.
+        verified: what the gate says; None for no gate.
     """
     made = model(full_map=full_map, max_batch=max_batch)
     onnx.save(made, path)
-    gate = None if blessed is None else Gate(blessed, True, "pytorch", Limits(1, 1, 0, 1, 0, 1), ())
+    gate = None if verified is None else Gate(verified, True, "pytorch", Limits(1, 1, 0, 1, 0, 1), ())
     record = EngineRecord(
-        flavour=flavour, version="1", device="any", precision="fp32", engine_sha256=sha256(path), gate=gate
+        product=product, version="1", device="any", precision="fp32", engine_sha256=sha256(path), gate=gate
     )
     Sidecar(spec=change(spec_of(made, path)), engine=record).write(path)
     return path

@@ -10,7 +10,7 @@ import torch
 
 from stlm_edge.network.comparison import compare, normalise, tlm_map
 from stlm_edge.network.encoder import ARCHITECTURES
-from stlm_edge.network.inspector import Inspector, prepare
+from stlm_edge.network.inference import InferencePath, prepare
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.scoring import image_score
 from stlm_edge.spec import ModelSpec
@@ -173,11 +173,11 @@ def test_end_to_end(golden, picture, formula_network):
 
     training_free = tlm_map(features)
     close(training_free[0, 0], fixture["tlm_map"], 1e-6)
-    full, tlm_score = Inspector(formula_network, spec).finish(training_free)
+    full, tlm_score = InferencePath(formula_network, spec).finish(training_free)
     close(full[0, ::31, ::31], fixture["tlm_map_upsampled_sampled_stride31"], 1e-6)
     assert tlm_score.item() == pytest.approx(0.01230759659, abs=1e-6)
 
-    anomaly_map, score = Inspector(formula_network, spec)(images)
+    anomaly_map, score = InferencePath(formula_network, spec)(images)
     close(anomaly_map[0, ::31, ::31], fixture["anomaly_map_upsampled_sampled_stride31"], 5e-5)
     assert score.item() == pytest.approx(0.9737486758, abs=5e-6)
     assert image_score(anomaly_map[0].numpy(), top_k=100) == pytest.approx(0.9737486758, abs=5e-6)

@@ -23,7 +23,7 @@ SPEC = ModelSpec(
     input_size=INPUT_SIZE,
     map_size=MAP_SIZE,
     weights_sha256="0" * 64,
-    threshold=Threshold(value=THRESHOLD, method="good-quantile", images=20, false_alarm_rate=0.05),
+    threshold=Threshold(value=THRESHOLD, method="quantile", images=20, false_alarm_rate=0.05),
 )
 
 
@@ -71,7 +71,7 @@ def write_engine(path: Path, *, model: onnx.ModelProto | None = None, spec: Mode
     """Save an engine and its sidecar."""
     onnx.save(model or brightness_graph(), path)
     record = EngineRecord(
-        flavour="onnx",
+        product="onnx",
         version=onnx.__version__,
         device="any",
         precision="fp32",

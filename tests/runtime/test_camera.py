@@ -209,8 +209,8 @@ def test_camera_faults_are_no_verdicts_unless_asked_for(
     frames = [event for event in events if "frame" in event]
     assert {event.get("fault") for event in frames} == {expected}
     assert {event["anomalous"] for event in frames} == {None if expected else True}
-    notices = [event["notice"] for event in events if "notice" in event]
-    assert notices == (["camera-fault"] if expected else [])
+    events = [event["event"] for event in events if "event" in event]
+    assert events == (["camera-fault"] if expected else [])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from runtime.drift_monitor import DriftMonitor, _reference, _worth, open_drift_monitor
-from runtime.notice import Notice
+from runtime.event import Event
 from stlm_edge.errors import ConfigError
 from stlm_edge.spec import ModelSpec, Threshold
 from stlm_edge.thresholds import with_normal_scores
@@ -23,7 +23,7 @@ RNG = np.random.default_rng
 
 def spec_of(held_out: Iterable[float], *, threshold: float = 1.0) -> ModelSpec:
     scores = [float(score) for score in held_out]
-    calibrated = Threshold(value=threshold, method="good-quantile", images=len(scores), false_alarm_rate=0.05)
+    calibrated = Threshold(value=threshold, method="quantile", images=len(scores), false_alarm_rate=0.05)
     return with_normal_scores(dataclasses.replace(BARE, threshold=calibrated), scores)
 
 
@@ -37,8 +37,8 @@ def opened(spec: ModelSpec, *, threshold: float = 1.0, frames: int = 200) -> Dri
     return monitor
 
 
-def notices(monitor: DriftMonitor, scores: Iterable[float]) -> list[Notice]:
-    return [notice for score in scores if (notice := monitor.add(score)) is not None]
+def events(monitor: DriftMonitor, scores: Iterable[float]) -> list[Event]:
+    return [event for score in scores if (event := monitor.add(score)) is not None]
 
 
 @pytest.mark.parametrize("kind", ["deciles", "range"])
@@ -50,7 +50,7 @@ def test_line_that_has_not_changed_raises_no_alarm(kind: str, held_out: int, fra
     for _ in range(300):
         spec = spec_of(rng.beta(2, 9, held_out))
         monitor = opened(spec if kind == "deciles" else with_a_range_only(spec), frames=frames)
-        alarms += len(notices(monitor, rng.beta(2, 9, 20 * frames)))
+        alarms += len(events(monitor, rng.beta(2, 9, 20 * frames)))
     assert alarms == 0
 
 
@@ -117,16 +117,16 @@ def test_changed_line_is_noticed_once_and_its_return_too(
     rng = RNG(5)
     spec = spec_of(rng.beta(2, 9, 100))
     monitor = opened(spec if kind == "deciles" else with_a_range_only(spec))
-    assert notices(monitor, rng.beta(2, 9, 1000)) == []
-    assert [notice.kind for notice in notices(monitor, changed(rng, 1000))] == ["drift"]
-    assert [notice.kind for notice in notices(monitor, rng.beta(2, 9, 1000))] == ["drift-over"]
-    assert notices(monitor, rng.beta(2, 9, 1000)) == []
+    assert events(monitor, rng.beta(2, 9, 1000)) == []
+    assert [event.kind for event in events(monitor, changed(rng, 1000))] == ["drift"]
+    assert [event.kind for event in events(monitor, rng.beta(2, 9, 1000))] == ["drift-over"]
+    assert events(monitor, rng.beta(2, 9, 1000)) == []
 
 
 def test_notice_says_what_was_what_is_and_what_to_do() -> None:
     rng = RNG(6)
     monitor = opened(spec_of(rng.normal(0.2, 0.001, 99)))
-    drift, over = notices(monitor, [*rng.normal(0.3, 0.001, 200), *rng.normal(0.2, 0.001, 200)])
+    drift, over = events(monitor, [*rng.normal(0.3, 0.001, 200), *rng.normal(0.2, 0.001, 200)])
     assert drift.text.startswith(
         "the scores of passed frames have moved: median 0.3 over the last 200, median 0.2 on 99 held-out good "
         "pictures; check light, focus, dirt"
@@ -141,15 +141,15 @@ def test_same_line_cut_off_at_a_lower_threshold_is_no_drift() -> None:
     rng = RNG(7)
     spec = spec_of(rng.random(400))
     monitor = opened(spec, threshold=0.5, frames=1000)
-    assert notices(monitor, 0.5 * rng.random(10_000)) == []
-    assert [n.kind for n in notices(monitor, 0.25 + 0.25 * rng.random(1000))] == ["drift"]
+    assert events(monitor, 0.5 * rng.random(10_000)) == []
+    assert [n.kind for n in events(monitor, 0.25 + 0.25 * rng.random(1000))] == ["drift"]
 
 
 def test_scores_that_are_equal_by_rounding_are_no_drift() -> None:
     rng = RNG(8)
     coarse: Draw = lambda count: np.round(rng.beta(2, 9, count), 1)  # noqa: E731
     monitor = opened(spec_of(coarse(100)))
-    assert notices(monitor, coarse(4000)) == []
+    assert events(monitor, coarse(4000)) == []
 
 
 @pytest.mark.parametrize(
@@ -163,14 +163,14 @@ def test_scores_that_are_equal_by_rounding_are_no_drift() -> None:
             "the engine does not say how good pictures score; calibrate on good pictures",
         ),
         (
-            {"normal_score_deciles": None, "threshold": Threshold(0.9, "f1-optimal", 200)},
+            {"normal_score_deciles": None, "threshold": Threshold(0.9, "f1", 200)},
             {},
             "the engine does not say how good pictures score",
         ),
         ({"normal_score_deciles": None}, {"threshold": 0.5}, "lower than the calibrated 1"),
         ({"normal_score_images": 4}, {}, "4 held-out pictures are too few"),
         (
-            {"normal_score_deciles": None, "threshold": Threshold(1.0, "good-quantile", 2)},
+            {"normal_score_deciles": None, "threshold": Threshold(1.0, "quantile", 2)},
             {"frames": 50},
             "2 held-out pictures are too few",
         ),

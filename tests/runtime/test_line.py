@@ -14,9 +14,9 @@ import pytest
 
 from runtime.backends.base import IN_FLIGHT, Answer, Backend
 from runtime.detector import Detector
+from runtime.event import Event
 from runtime.inspection import Fault, Inspection
 from runtime.line import Line
-from runtime.notice import Notice
 from runtime.signals import StopSignals
 from runtime.sources import Frame, FrameSource
 from runtime.summary import RunRecorder, RunSummary
@@ -68,7 +68,7 @@ class Script(FrameSource):
         self._steps = deque(steps)
         self._index = 0
         self._label = label
-        self.notices: list[Notice] = []
+        self.events: list[Event] = []
 
     def read(self) -> Frame | None:
         if not self._steps:
@@ -83,9 +83,9 @@ class Script(FrameSource):
     def poll(self) -> Frame | None:
         return self.read() if self._steps and not isinstance(self._steps[0], Exception) else None
 
-    def take_notices(self) -> list[Notice]:
-        notices, self.notices = self.notices, []
-        return notices
+    def take_events(self) -> list[Event]:
+        events, self.events = self.events, []
+        return events
 
 
 class Everything:
@@ -93,7 +93,7 @@ class Everything:
 
     def __init__(self, *, stop_after: int | None = None) -> None:
         self.inspections: list[Inspection] = []
-        self.notices: list[Notice] = []
+        self.events: list[Event] = []
         self._stop_after = stop_after
 
     @property
@@ -103,8 +103,8 @@ class Everything:
     def write(self, inspection: Inspection) -> None:
         self.inspections.append(inspection)
 
-    def notice(self, notice: Notice) -> None:
-        self.notices.append(notice)
+    def notice(self, event: Event) -> None:
+        self.events.append(event)
 
 
 class DarkIsFaulty:
@@ -113,7 +113,7 @@ class DarkIsFaulty:
 
 
 def detector_of(backend: Backend, *, spec: ModelSpec = SPEC) -> Detector:
-    record = EngineRecord(flavour="onnx", version="1", device="any", precision="fp32", engine_sha256="0" * 64)
+    record = EngineRecord(product="onnx", version="1", device="any", precision="fp32", engine_sha256="0" * 64)
     return Detector(backend, sidecar=Sidecar(spec, record), threshold=spec.require_threshold())
 
 
@@ -190,10 +190,10 @@ def test_silence_of_the_source_is_not_the_end() -> None:
 
 def test_notices_of_the_source_are_passed_on(caplog: pytest.LogCaptureFixture) -> None:
     source = Script([1, 2], is_live=True)
-    source.notices = [Notice("camera-lost", "camera 0 is gone", 0.0)]
+    source.events = [Event("camera-lost", "camera 0 is gone", 0.0)]
     kept, summary = run(source)
-    assert [notice.kind for notice in kept.notices] == ["camera-lost"]
-    assert summary.notices == {"camera-lost": 1}
+    assert [event.kind for event in kept.events] == ["camera-lost"]
+    assert summary.events == {"camera-lost": 1}
     assert "camera 0 is gone" in caplog.text
 
 
@@ -203,7 +203,7 @@ def test_faulty_frames_are_neither_good_nor_anomalous_nor_inspected() -> None:
     assert [inspection.fault for inspection in kept.inspections] == [None, "black", "black", None]
     assert [inspection.anomaly is None for inspection in kept.inspections] == [False, True, True, False]
     assert sum(backend.batches) == 2
-    assert [notice.kind for notice in kept.notices] == ["camera-fault", "camera-fault-over"]
+    assert [event.kind for event in kept.events] == ["camera-fault", "camera-fault-over"]
     assert (summary.frames, summary.anomalies, summary.faults) == (4, 1, {"black": 2})
 
 

@@ -19,8 +19,8 @@ DESKTOP = Machine("tensorrt", "10.13.0", "sm86")
 RTX = Machine("tensorrt-rtx", "1.7.1", "sm89")
 
 
-def sidecar(*, flavour: str = "tensorrt", version: str = "10.3.0", device: str = "sm87", digest: str = "") -> Sidecar:
-    record = EngineRecord(flavour=flavour, version=version, device=device, precision="fp16", engine_sha256=digest)
+def sidecar(*, product: str = "tensorrt", version: str = "10.3.0", device: str = "sm87", digest: str = "") -> Sidecar:
+    record = EngineRecord(product=product, version=version, device=device, precision="fp16", engine_sha256=digest)
     return Sidecar(spec=SPEC, engine=record)
 
 
@@ -36,9 +36,9 @@ def plan(tmp_path: Path) -> Path:
     ("built", "machine"),
     [
         (sidecar(), ORIN),
-        (sidecar(flavour="tensorrt-rtx", version="1.7.1", device="sm86,sm89"), RTX),
-        (sidecar(flavour="tensorrt-rtx", version="1.7.1", device="sm80+"), RTX),
-        (sidecar(flavour="tensorrt-rtx", version="1.7.1", device="sm80+"), Machine("tensorrt-rtx", "1.7.1", "sm120")),
+        (sidecar(product="tensorrt-rtx", version="1.7.1", device="sm86,sm89"), RTX),
+        (sidecar(product="tensorrt-rtx", version="1.7.1", device="sm80+"), RTX),
+        (sidecar(product="tensorrt-rtx", version="1.7.1", device="sm80+"), Machine("tensorrt-rtx", "1.7.1", "sm120")),
     ],
 )
 def test_plan_of_the_same_version_and_gpu_passes(built: Sidecar, machine: Machine) -> None:
@@ -64,13 +64,13 @@ def test_plan_of_the_same_version_and_gpu_passes(built: Sidecar, machine: Machin
             sidecar(version="1.7.1"),
             RTX,
             "plate.plan was built with TensorRT 1.7.1 for sm87, this machine has TensorRT-RTX 1.7.1 on sm89; "
-            "rebuild: python -m export engine plate.plan.onnx -o plate.plan --flavour tensorrt-rtx --target sm89",
+            "rebuild: python -m export engine plate.plan.onnx -o plate.plan --product tensorrt-rtx --target sm89",
         ),
         (
-            sidecar(flavour="tensorrt-rtx", version="1.7.1", device="sm80+"),
+            sidecar(product="tensorrt-rtx", version="1.7.1", device="sm80+"),
             Machine("tensorrt-rtx", "1.7.1", "sm75"),
             "plate.plan was built with TensorRT-RTX 1.7.1 for sm80+, this machine has TensorRT-RTX 1.7.1 on sm75; "
-            "rebuild: python -m export engine plate.plan.onnx -o plate.plan --flavour tensorrt-rtx --target sm75",
+            "rebuild: python -m export engine plate.plan.onnx -o plate.plan --product tensorrt-rtx --target sm75",
         ),
         (
             sidecar(),
@@ -79,13 +79,13 @@ def test_plan_of_the_same_version_and_gpu_passes(built: Sidecar, machine: Machin
             "run the plan on a machine with one, or an .onnx file on the CPU",
         ),
         (
-            sidecar(flavour="onnx", device="any"),
+            sidecar(product="onnx", device="any"),
             ORIN,
             "the sidecar of plate.plan says that it is an engine of onnx, expected one of TensorRT or TensorRT-RTX; "
             "build it again: python -m export engine plate.plan.onnx -o plate.plan",
         ),
     ],
-    ids=["version", "gpu", "flavour", "older than portable", "no gpu", "sidecar of another engine"],
+    ids=["version", "gpu", "product", "older than portable", "no gpu", "sidecar of another engine"],
 )
 def test_plan_that_does_not_fit_is_refused_with_the_command_that_helps(
     built: Sidecar, machine: Machine, message: str

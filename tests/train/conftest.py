@@ -11,8 +11,8 @@ from stlm_edge.network.checkpoint import Checkpoint, save
 from stlm_edge.network.encoder import ARCHITECTURES
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.weights import fingerprint
+from stlm_edge.plate.part import write_dataset
 from stlm_edge.spec import ModelSpec, Threshold
-from stlm_edge.synthetic import write_dataset
 from train.config import TrainConfig, from_dict, load_preset
 
 QUICK = {"image_size": (64, 64), "epochs": 1, "batch_size": 2}
@@ -42,7 +42,7 @@ def checkpoint(tmp_path, quick) -> Path:
         input_size=(64, 64),
         map_size=(64, 64),
         weights_sha256=fingerprint(network.state_dict()),
-        threshold=Threshold(value=0.5, method="good-quantile", images=2, false_alarm_rate=1 / 3),
+        threshold=Threshold(value=0.5, method="quantile", images=2, false_alarm_rate=1 / 3),
     )
     path = tmp_path / "model.safetensors"
     save(path, Checkpoint(network, spec, quick.to_dict()))

@@ -15,12 +15,12 @@ from stlm_edge.network.checkpoint import load
 from stlm_edge.network.comparison import StreamFeatures, compare, tlm_map
 from stlm_edge.network.design import Design
 from stlm_edge.network.encoder import ARCHITECTURES
-from stlm_edge.network.inspector import Inspector
+from stlm_edge.network.inference import InferencePath
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.teacher import Teacher
 from train.config import from_dict, load_preset, presets
 from train.fit import fit
-from train.masks import MaskHead
+from train.teaching.masks import MaskHead
 
 SMALL = {
     "architecture": "stlm-tiny",
@@ -46,7 +46,7 @@ def settings(name: str, **changes):
 @pytest.fixture(scope="module")
 def three(tmp_path_factory):
     """A folder of three good pictures: one is held out, two make one step."""
-    from stlm_edge.synthetic import write_dataset
+    from stlm_edge.plate.part import write_dataset
 
     root = tmp_path_factory.mktemp("three")
     write_dataset(root, train=3, test_good=0, test_defective_per_kind=0, size=(128, 128), seed=0, category="plate")
@@ -59,7 +59,9 @@ def test_every_ablation_trains_and_its_checkpoint_inspects(name, three, tmp_path
     path = fit(config, data=three, category=None, textures=None, output=tmp_path / "run")
     loaded = load(path)
     assert loaded.network.design == config.design
-    anomaly_map, score = Inspector(loaded.network, loaded.spec).eval()(torch.zeros(1, 128, 128, 3, dtype=torch.uint8))
+    anomaly_map, score = InferencePath(loaded.network, loaded.spec).eval()(
+        torch.zeros(1, 128, 128, 3, dtype=torch.uint8)
+    )
     assert anomaly_map.shape == (1, 128, 128)
     assert score.isfinite().all()
 
@@ -185,7 +187,7 @@ def test_masks_are_those_of_sam():
     from segment_anything.modeling import MaskDecoder, TwoWayTransformer
 
     from stlm_edge.network.decoder import TwoWayDecoder
-    from train.masks import mask_head_tensors
+    from train.teaching.masks import mask_head_tensors
 
     torch.manual_seed(0)
     transformer = TwoWayTransformer(depth=2, embedding_dim=256, mlp_dim=2048, num_heads=8)

@@ -17,8 +17,8 @@ import torch
 from stlm_edge.errors import ConfigError, DataError, TrainingError
 from train import workers as workers_module
 from train.data import Batches, split, split_indices
-from train.pseudo import PseudoAnomalies
-from train.textures import FolderTextures, ProceduralTextures
+from train.pseudo_anomalies.choice import PseudoAnomalies
+from train.pseudo_anomalies.textures import FolderTextures, ProceduralTextures
 
 
 @pytest.fixture(scope="module")
@@ -181,8 +181,8 @@ def test_ctrl_c_is_left_to_the_main_process(tmp_path):
     script.write_text(
         "import signal, sys, numpy as np\n"
         "from train.data import Batches\n"
-        "from train.pseudo import PseudoAnomalies\n"
-        "from train.textures import ProceduralTextures\n"
+        "from train.pseudo_anomalies.choice import PseudoAnomalies\n"
+        "from train.pseudo_anomalies.textures import ProceduralTextures\n"
         "signal.signal(signal.SIGINT, lambda *_: print('noted', flush=True))\n"
         "images = [np.zeros((64, 64, 3), np.uint8)] * 4\n"
         "pseudo = PseudoAnomalies(['perlin'], images=images, textures=ProceduralTextures(), probability=1.0,\n"

@@ -17,18 +17,18 @@ from stlm_edge.errors import DataError, SpecError
 from stlm_edge.imaging import read_image, to_input
 from stlm_edge.metrics import pixel_metrics, roc_auc
 from stlm_edge.network.checkpoint import load
-from stlm_edge.network.inspector import Inspector
+from stlm_edge.network.inference import InferencePath
 from train.__main__ import main
+from train.contact_sheet import choose, verdict
 from train.evaluate import Scored, evaluate
 from train.inspection import inspect, score_images
 from train.report import evaluation_table
-from train.sheet import choose, verdict
 
 
 @pytest.fixture
-def inspector(checkpoint) -> Inspector:
+def inspector(checkpoint) -> InferencePath:
     loaded = load(checkpoint)
-    return Inspector(loaded.network, loaded.spec)
+    return InferencePath(loaded.network, loaded.spec)
 
 
 @pytest.fixture

@@ -24,12 +24,12 @@ from train.__main__ import main
 from train.config import from_dict
 from train.data import Batches, load_images, split
 from train.fit import fit
-from train.guidance import make_guidance
 from train.loop import Ending, train
 from train.objective import Objective
-from train.pseudo import PseudoAnomalies
-from train.teacher import build_teacher, settle
-from train.textures import FolderTextures, ProceduralTextures
+from train.pseudo_anomalies.choice import PseudoAnomalies
+from train.pseudo_anomalies.textures import FolderTextures, ProceduralTextures
+from train.teaching.guidance import make_guidance
+from train.teaching.teacher import build_teacher, settle
 from train.training import begin, make_optimisers
 
 SPEC = ModelSpec("plate", "stlm-tiny", (64, 64), (64, 64), "")
@@ -62,7 +62,7 @@ def test_fit_evaluate_and_threshold_run_in_a_row(plate, tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(run / "model.safetensors")
     checkpoint = load(run / "model.safetensors")
     assert checkpoint.spec.category == "plate"
-    assert checkpoint.spec.require_threshold().method == "good-quantile"
+    assert checkpoint.spec.require_threshold().method == "quantile"
     assert checkpoint.spec.normal_score_images == checkpoint.spec.require_threshold().images
     assert (checkpoint.spec.normal_score_deciles[0], checkpoint.spec.normal_score_deciles[-1]) == (
         checkpoint.spec.normal_score_range

@@ -15,8 +15,8 @@ from stlm_edge.spec import ModelSpec
 from train.config import from_dict, load_preset
 from train.data import Batch
 from train.fit import fit
-from train.guidance import make_guidance
-from train.teacher import build_teacher
+from train.teaching.guidance import make_guidance
+from train.teaching.teacher import build_teacher
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")]
 

@@ -16,12 +16,12 @@ from stlm_edge.network.stlm import Stlm
 from stlm_edge.spec import ModelSpec
 from train.data import Batches
 from train.fit import fit
-from train.guidance import Guidance
 from train.loop import Ending, train
 from train.objective import Objective
-from train.pseudo import PseudoAnomalies
-from train.teacher import build_teacher
-from train.textures import ProceduralTextures
+from train.pseudo_anomalies.choice import PseudoAnomalies
+from train.pseudo_anomalies.textures import ProceduralTextures
+from train.teaching.guidance import Guidance
+from train.teaching.teacher import build_teacher
 from train.training import begin
 from train.watch import Patience
 

@@ -10,10 +10,10 @@ import torch
 import train
 from stlm_edge.network.checkpoint import load
 from stlm_edge.network.encoder import ARCHITECTURES
-from stlm_edge.network.inspector import Inspector
+from stlm_edge.network.inference import InferencePath
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.weights import load_initial
-from stlm_edge.synthetic import render_part
+from stlm_edge.plate.part import render_part
 from train.inspection import score_images
 
 PATH = Path(train.__file__).parent / "pretrained" / "plate" / "model.safetensors"
@@ -28,7 +28,7 @@ def test_shipped_weights_are_small_and_start_a_training():
 @torch.no_grad()
 def test_shipped_model_tells_good_parts_from_coarse_defects():
     checkpoint = load(PATH)
-    inspector = Inspector(checkpoint.network, checkpoint.spec)
+    inspector = InferencePath(checkpoint.network, checkpoint.spec)
     threshold = checkpoint.spec.require_threshold().value
 
     def scores(defect):

@@ -16,14 +16,14 @@ def test_command_chooses_by_either_method_and_the_method_travels(plate, checkpoi
     assert main([*arguments, "--method", "f1"]) == 0
     assert "was 0.5000), F1-optimal on 6 labelled pictures" in capsys.readouterr().out
     spec = load(checkpoint).spec
-    assert spec.threshold.method == "f1-optimal"
+    assert spec.threshold.method == "f1"
     assert spec.threshold.images == len(load_category(plate, "plate").test)
     assert {sample.label for sample in load_category(plate, "plate").test} > {GOOD}
 
     assert main([*arguments, "--false-alarm-rate", "0.5"]) == 0
     assert "95 % confidence 2.5 to 97.5 %" in capsys.readouterr().out
     after = load(checkpoint).spec
-    assert (after.threshold.method, after.threshold.images) == ("good-quantile", 1)
+    assert (after.threshold.method, after.threshold.images) == ("quantile", 1)
     assert after.threshold.false_alarm_interval == pytest.approx((0.025, 0.975))
     assert after.normal_score_images == 1
     assert after.normal_score_deciles == (after.normal_score_range[0],) * 11
@@ -35,7 +35,7 @@ def test_command_chooses_by_either_method_and_the_method_travels(plate, checkpoi
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--method", "f1", "--false-alarm-rate", "0.1"], 2, "goes with --method good"),
+        (["--method", "f1", "--false-alarm-rate", "0.1"], 2, "goes with --method quantile"),
         (["--false-alarm-rate", "0"], 2, "0.0 is not in the range"),
         (["--false-alarm-rate", "1"], 2, "is not in the range"),
     ],

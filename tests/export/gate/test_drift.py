@@ -172,11 +172,11 @@ def test_no_picture_is_an_error():
         examine(Stated("reference"), [Stated("x")], [], limits=LIMITS["fp32"])
 
 
-def test_backend_that_fails_once_is_not_blessed_and_the_others_go_on():
+def test_backend_that_fails_once_is_not_verified_and_the_others_go_on():
     subjects = [Stated("a", fails_at=3), Stated("b")]
     examination = examine(Stated("reference"), subjects, labelled_pictures(6), limits=LIMITS["fp32"])
     gate = examination.gate(executed=True)
-    assert not gate.blessed
+    assert not gate.verified
     assert gate.objections == ("a: failed on 2",)
     assert [(drift.backend, drift.images) for drift in gate.drifts] == [("b", 6)]
 

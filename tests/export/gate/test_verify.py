@@ -1,4 +1,4 @@
-"""The gate blesses an engine that answers like its network, and refuses and names one that does not."""
+"""The gate verifies an engine that answers like its network, and refuses and names one that does not."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from sklearn.metrics import roc_auc_score
 from export.__main__ import main
 from export.gate.limits import LIMITS
 from export.gate.pictures import find_samples, read
-from export.gate.verify import require_blessed, verify
-from export.publish import unblessed_name
+from export.gate.verify import require_verified, verify
+from export.publish import unverified_name
 from runtime.detector import Detector
 from stlm_edge.datasets import GOOD
 from stlm_edge.errors import EngineError, OutputError, SpecError, VerificationError
 from stlm_edge.files import sha256
 from stlm_edge.imaging import resize_map, to_input, write_image
 from stlm_edge.network.checkpoint import Checkpoint, load, save
-from stlm_edge.network.inspector import Inspector, prepare
+from stlm_edge.network.inference import InferencePath, prepare
 from stlm_edge.network.weights import fingerprint
 from stlm_edge.sidecar import Gate, Sidecar
 
@@ -47,7 +47,7 @@ def as_plan(engine: Path) -> Path:
     sidecar = Sidecar.read(engine)
     record = dataclasses.replace(
         sidecar.engine,
-        flavour="tensorrt-rtx",
+        product="tensorrt-rtx",
         device="sm86",
         engine_sha256=sha256(plan),
         onnx_sha256=sidecar.engine.engine_sha256,
@@ -58,21 +58,21 @@ def as_plan(engine: Path) -> Path:
     return plan
 
 
-def test_export_is_blessed_and_the_sidecar_says_by_what(engine):
+def test_export_is_verified_and_the_sidecar_says_by_what(engine):
     gate = Sidecar.read(engine).engine.gate
-    assert (gate.blessed, gate.executed, gate.reference) == (True, True, "pytorch")
+    assert (gate.verified, gate.executed, gate.reference) == (True, True, "pytorch")
     assert gate.limits == LIMITS["fp32"]
     assert [drift.backend for drift in gate.drifts] == ["onnxruntime", "openvino"]
     assert {drift.images for drift in gate.drifts} == {10}
 
 
-def test_true_engine_is_blessed_by_every_backend(engine, plate_data, tmp_path, capsys):
+def test_true_engine_is_verified_by_every_backend(engine, plate_data, tmp_path, capsys):
     before = Sidecar.read(engine)
     sheet, figures = tmp_path / "out" / "worst.png", tmp_path / "out" / "gate.json"
     arguments = ["--reference", str(PLATE), "--data", str(plate_data), "--picture", str(sheet), "--json", str(figures)]
     assert main(["verify", str(engine), *arguments]) == 0
     printed = capsys.readouterr().out
-    assert "plate.onnx is blessed" in printed
+    assert "plate.onnx is verified" in printed
     after = Sidecar.read(engine)
     gate = after.engine.gate
     assert [drift.backend for drift in gate.drifts] == ["onnxruntime", "openvino"]
@@ -82,7 +82,7 @@ def test_true_engine_is_blessed_by_every_backend(engine, plate_data, tmp_path, c
         before, engine=dataclasses.replace(before.engine, gate=None)
     )
     content = json.loads(figures.read_text())
-    assert content["gate"]["blessed"] is True
+    assert content["gate"]["verified"] is True
     assert [row["name"] for row in content["rows"]] == ["onnxruntime", "openvino"]
     assert f"{100 * content['reference_metrics']['pixel_auroc']:.2f}" in printed
     assert cv2.imread(str(sheet)).shape[0] > 2 * 224
@@ -92,16 +92,16 @@ def test_altered_graph_is_refused_named_and_recorded(engine, plate_data, capsys)
     alter(engine, shift_bias(0.05))
     assert main(["verify", str(engine), "--reference", str(PLATE), "--data", str(plate_data)]) == 1
     (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert "plate.onnx is NOT BLESSED (onnxruntime: largest map error is 0.0" in error
+    assert "plate.onnx is NOT VERIFIED (onnxruntime: largest map error is 0.0" in error
     gate = Sidecar.read(engine).engine.gate
-    assert not gate.blessed
+    assert not gate.verified
     assert any(line.startswith("openvino: largest score error") for line in gate.objections)
 
 
 def test_what_fp32_may_not_do_int8_may(engine, plate_data):
     alter(engine, shift_bias(0.05), precision="int8")
     gate = verify(engine, reference=PLATE, data=plate_data)
-    assert gate.blessed
+    assert gate.verified
     assert gate.limits == LIMITS["int8"]
 
 
@@ -115,7 +115,7 @@ def test_metric_drift_of_a_real_graph_is_scikit_learns(engine, plate_data):
     alter(engine, blur)
     drift = verify(engine, reference=PLATE, data=plate_data).drifts[0]
     loaded = load(PLATE)
-    inspector = Inspector(loaded.network, loaded.spec).eval()
+    inspector = InferencePath(loaded.network, loaded.spec).eval()
     defective, masks, maps, scores = [], [], ([], []), ([], [])
     with Detector.open(engine, backend="onnxruntime") as detector, torch.no_grad():
         for picture in read(find_samples(plate_data, None)):
@@ -149,7 +149,7 @@ def test_plan_that_cannot_run_here_is_judged_by_its_graph_and_says_so(engine, pl
     assert "plate.plan itself has not been executed" in printed.out
     assert "NOT EXECUTED" in printed.err
     gate = Sidecar.read(plan).engine.gate
-    assert (gate.blessed, gate.executed) == (True, False)
+    assert (gate.verified, gate.executed) == (True, False)
     assert gate.drifts[0].images == 3
 
 
@@ -252,9 +252,9 @@ def test_full_disk_leaves_the_sidecar(engine, plate_data, monkeypatch):
 
 
 def test_refused_engine_gets_another_name():
-    assert unblessed_name(Path("a/stlm.plan")) == Path("a/stlm.unblessed.plan")
-    blessed = Gate(True, True, "pytorch", LIMITS["fp32"], ())
-    require_blessed(Path("stlm.plan"), blessed)
+    assert unverified_name(Path("a/stlm.plan")) == Path("a/stlm.unverified.plan")
+    verified = Gate(True, True, "pytorch", LIMITS["fp32"], ())
+    require_verified(Path("stlm.plan"), verified)
     with pytest.raises(VerificationError, match="a: 1; a: 2; a: 3 …"):
-        refused = dataclasses.replace(blessed, blessed=False, objections=("a: 1", "a: 2", "a: 3", "a: 4"))
-        require_blessed(Path("stlm.plan"), refused)
+        refused = dataclasses.replace(verified, verified=False, objections=("a: 1", "a: 2", "a: 3", "a: 4"))
+        require_verified(Path("stlm.plan"), refused)

@@ -57,7 +57,7 @@ def test_rows_that_widen_fp16_say_so(engine, plate_data, capsys):
 def test_overflow_that_processors_hide_is_refused(engine, plate_data):
     alter(engine, through_half(6e4), precision="fp16")
     gate = verify(engine, reference=PLATE, data=plate_data, images=5)
-    assert not gate.blessed
+    assert not gate.verified
     assert {line.split(":")[0] for line in gate.objections} == {"rounded to float16"}
     assert gate.drifts[0].max_map_error < 1e-3
 
@@ -79,11 +79,11 @@ def test_graph_in_memory_is_judged_by_its_fp16(engine, exported, plate_data):
     samples = choose(find_samples(plate_data, None), 5)
     with open_answers(exported, spec=spec, backend="onnxruntime", name="reference") as reference:
 
-        def blessed(path: Path) -> bool:
+        def verified(path: Path) -> bool:
             return would_bless(
                 onnx.load(path), spec=spec, precision="fp16", reference=reference, pictures=read(samples)
             )
 
-        assert blessed(exported)
+        assert verified(exported)
         alter(engine, through_half(6e4))
-        assert not blessed(engine)
+        assert not verified(engine)

@@ -19,11 +19,11 @@ from stlm_edge.imaging import resize, to_input
 from stlm_edge.network.checkpoint import load
 from stlm_edge.network.design import Design
 from stlm_edge.network.encoder import ARCHITECTURES
-from stlm_edge.network.inspector import Inspector, prepare
+from stlm_edge.network.inference import InferencePath, prepare
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.weights import fingerprint
+from stlm_edge.plate.part import DEFECT_KINDS, render_part
 from stlm_edge.spec import ModelSpec
-from stlm_edge.synthetic import DEFECT_KINDS, render_part
 
 from ..tiny import DESIGNS
 
@@ -47,7 +47,7 @@ def pictures(spec: ModelSpec, count: int) -> torch.Tensor:
     return torch.from_numpy(np.concatenate([to_input(part, spec=spec) for part in parts]))
 
 
-def settled(network: Stlm, spec: ModelSpec) -> Inspector:
+def settled(network: Stlm, spec: ModelSpec) -> InferencePath:
     """An untrained network with batch statistics of its own, so that its maps are not flat."""
     network.train()
     with torch.no_grad():
@@ -56,11 +56,11 @@ def settled(network: Stlm, spec: ModelSpec) -> Inspector:
         if network.feature_aggregation is not None:
             network.feature_aggregation.head.out.weight.mul_(30)
     spec = dataclasses.replace(spec, weights_sha256=fingerprint(network.state_dict()))
-    return Inspector(network.eval(), spec).eval()
+    return InferencePath(network.eval(), spec).eval()
 
 
 @torch.no_grad()
-def assert_same_answers(inspector: Inspector, graph: DeploymentGraph, images: torch.Tensor) -> None:
+def assert_same_answers(inspector: InferencePath, graph: DeploymentGraph, images: torch.Tensor) -> None:
     full, score = inspector(images)
     coarse, found_score, found_full = graph(images)
     assert full.std() > 1e-3  # or nothing would be compared
@@ -72,7 +72,7 @@ def assert_same_answers(inspector: Inspector, graph: DeploymentGraph, images: to
 @pytest.mark.parametrize("streams", STREAMS)
 @pytest.mark.parametrize(("size", "batch"), [((256, 256), 1), ((256, 256), 3), ((160, 224), 2), ((512, 320), 1)])
 def test_trained_network_and_graph_agree(plate, streams, size, batch):
-    inspector = Inspector(plate.network, dataclasses.replace(plate.spec, input_size=size)).eval()
+    inspector = InferencePath(plate.network, dataclasses.replace(plate.spec, input_size=size)).eval()
     graph = DeploymentGraph(inspector, streams=streams, full_map=True)
     assert_same_answers(inspector, graph, pictures(inspector.spec, batch))
 
@@ -101,19 +101,19 @@ def test_every_ablation_agrees(plate, design):
 def test_other_network_in_the_plain_streams_place_cannot_be_stacked(plate):
     network = Stlm(ARCHITECTURES["stlm-tiny"], Design(plain_stream="stlm-tiny"))
     with pytest.raises(ConfigError, match="--streams branched"):
-        DeploymentGraph(Inspector(network, plate.spec), streams="stacked")
+        DeploymentGraph(InferencePath(network, plate.spec), streams="stacked")
 
 
 def test_network_itself_is_left_alone(plate):
     before = fingerprint(plate.network.state_dict())
     for streams in STREAMS:
-        DeploymentGraph(Inspector(plate.network, plate.spec), streams=streams)
+        DeploymentGraph(InferencePath(plate.network, plate.spec), streams=streams)
     assert fingerprint(plate.network.state_dict()) == before
 
 
 def test_nothing_is_left_to_fold(plate):
     """No batch normalisation, one decoder call for both streams, and no attention that only tokens depend on."""
-    graph = DeploymentGraph(Inspector(plate.network, plate.spec))
+    graph = DeploymentGraph(InferencePath(plate.network, plate.spec))
     assert not [module for module in graph.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     operations = [node.op_type for node in to_onnx(graph).graph.node]
     blocks = sum(ARCHITECTURES["stlm-tiny"].depths[1:])
@@ -124,7 +124,7 @@ def test_nothing_is_left_to_fold(plate):
 @torch.no_grad()
 @pytest.mark.parametrize("frame", [(300, 280), (512, 512), (600, 1032), (256, 256), (100, 90)])
 def test_frames_are_resized_in_the_graph_as_on_the_host(plate, frame):
-    inspector = Inspector(plate.network, plate.spec).eval()
+    inspector = InferencePath(plate.network, plate.spec).eval()
     graph = DeploymentGraph(inspector, frame_size=frame)
     picture = render_part(np.random.default_rng(3), size=frame, defect="stain").image
     pixels = halve_linear(torch.from_numpy(picture)[None].permute(0, 3, 1, 2).float(), plate.spec.input_size)
@@ -139,13 +139,13 @@ def test_frames_are_resized_in_the_graph_as_on_the_host(plate, frame):
 
 def test_frame_that_would_be_halved_by_fractions_of_pixels_is_refused(plate):
     with pytest.raises(ConfigError, match="601 x 700"):
-        DeploymentGraph(Inspector(plate.network, plate.spec), frame_size=(601, 700))
+        DeploymentGraph(InferencePath(plate.network, plate.spec), frame_size=(601, 700))
 
 
 @torch.no_grad()
 def test_one_file_takes_batches_up_to_its_limit(plate):
     spec = dataclasses.replace(plate.spec, input_size=(64, 96))
-    inspector = Inspector(plate.network, spec).eval()
+    inspector = InferencePath(plate.network, spec).eval()
     model = to_onnx(DeploymentGraph(inspector), max_batch=4)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     images = pictures(spec, 4)
@@ -158,7 +158,7 @@ def test_one_file_takes_batches_up_to_its_limit(plate):
 
 @pytest.mark.parametrize("streams", STREAMS)
 def test_nodes_are_named_after_modules(plate, streams):
-    graph = DeploymentGraph(Inspector(plate.network, plate.spec), streams=streams)
+    graph = DeploymentGraph(InferencePath(plate.network, plate.spec), streams=streams)
     names = [node.name for node in to_onnx(graph).graph.node]
     assert len(set(names)) == len(names)
     modules = {name for name, _ in graph.named_modules()}

@@ -21,8 +21,8 @@ from runtime.backends.openvino import has_bf16
 from stlm_edge.errors import ConfigError, EngineError, OutputError
 from stlm_edge.files import sha256
 from stlm_edge.imaging import write_image
+from stlm_edge.plate.part import render_part
 from stlm_edge.sidecar import Sidecar, engine_sha256
-from stlm_edge.synthetic import render_part
 
 from ..tiny import SIZE, checkpoint, graph
 
@@ -89,7 +89,7 @@ def test_record_says_what_was_made_of_what(source: Path, engine: Path) -> None:
     sidecar = Sidecar.read(engine)
     assert sidecar.spec == Sidecar.read(source).spec
     record = sidecar.engine
-    assert (record.flavour, record.device, record.precision) == ("openvino", "cpu", "fp32")
+    assert (record.product, record.device, record.precision) == ("openvino", "cpu", "fp32")
     assert record.onnx_sha256 == sha256(source)
     assert record.engine_sha256 == engine_sha256(engine)
 
@@ -162,7 +162,7 @@ def test_int8_is_calibrated_on_good_pictures(
     assert np.abs(scores - wanted_scores).max() < 0.1
     printed = capsys.readouterr().out
     assert "time on this machine: int8" in printed
-    assert f"{path}: int8; blessed on 8 pictures" in printed
+    assert f"{path}: int8; verified on 8 pictures" in printed
 
 
 def test_int8_quantises_products_and_no_convolution(source: Path, good: Path) -> None:

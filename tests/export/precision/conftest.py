@@ -17,17 +17,17 @@ from export.graph.deployment import DeploymentGraph
 from export.graph.to_onnx import to_onnx
 from stlm_edge.imaging import to_input, write_image
 from stlm_edge.network.checkpoint import load
-from stlm_edge.network.inspector import Inspector
-from stlm_edge.synthetic import render_part
+from stlm_edge.network.inference import InferencePath
+from stlm_edge.plate.part import render_part
 
 SIZE = (64, 96)
 
 
 @pytest.fixture(scope="session")
-def inspector() -> Inspector:
+def inspector() -> InferencePath:
     """The demo's trained network, for an input that is small and not square."""
     loaded = load(Path(train.__file__).parent / "pretrained/plate/model.safetensors")
-    return Inspector(loaded.network, dataclasses.replace(loaded.spec, input_size=SIZE)).eval()
+    return InferencePath(loaded.network, dataclasses.replace(loaded.spec, input_size=SIZE)).eval()
 
 
 @pytest.fixture(scope="session")

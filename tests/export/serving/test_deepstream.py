@@ -13,8 +13,8 @@ import pytest
 from export.__main__ import main
 from export.serving.deepstream import CONFIG, MODEL, PLAN, with_float_input, write_deepstream
 from stlm_edge.errors import EngineError
+from stlm_edge.plate.part import render_part
 from stlm_edge.sidecar import Sidecar
-from stlm_edge.synthetic import render_part
 
 from ..tiny import SIZE, graph, model
 
@@ -149,13 +149,13 @@ def test_command_warns_that_nothing_has_been_tried(
     assert "NOT TESTED" in printed.err
 
 
-def test_unblessed_engine_has_to_be_insisted_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    engine = graph(tmp_path / "plate.onnx", blessed=None)
+def test_unverified_engine_has_to_be_insisted_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    engine = graph(tmp_path / "plate.onnx", verified=None)
     assert main(["deepstream", str(engine), "-o", str(tmp_path / "deepstream")]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert "--allow-unblessed" in line
+    assert "--allow-unverified" in line
     assert not (tmp_path / "deepstream").exists()
-    assert main(["deepstream", str(engine), "-o", str(tmp_path / "deepstream"), "--allow-unblessed"]) == 0
+    assert main(["deepstream", str(engine), "-o", str(tmp_path / "deepstream"), "--allow-unverified"]) == 0
 
 
 @pytest.mark.parametrize(("name", "words"), [("nothing.onnx", "is not a file"), ("plate.txt", "give the .onnx file")])

@@ -149,20 +149,20 @@ def test_engine_is_copied_as_it_is_and_an_older_one_replaced(fixed: Path, batche
     assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == ["config.pbtxt", "model.onnx"]
 
 
-@pytest.mark.parametrize(("blessed", "words"), [(None, "has not been compared"), (False, "drifts too far")])
-def test_unblessed_engine_has_to_be_insisted_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], blessed: bool | None, words: str
+@pytest.mark.parametrize(("verified", "words"), [(None, "has not been compared"), (False, "drifts too far")])
+def test_unverified_engine_has_to_be_insisted_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verified: bool | None, words: str
 ) -> None:
-    engine = graph(tmp_path / "plate.onnx", blessed=blessed)
+    engine = graph(tmp_path / "plate.onnx", verified=verified)
     assert main(["triton", str(engine), "-o", str(tmp_path / "repository")]) == 1
     assert words in capsys.readouterr().err
     assert not (tmp_path / "repository").exists()
-    assert main(["triton", str(engine), "-o", str(tmp_path / "repository"), "--allow-unblessed"]) == 0
+    assert main(["triton", str(engine), "-o", str(tmp_path / "repository"), "--allow-unverified"]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "repository" / "stlm")
 
 
 def test_plan_of_tensorrt_rtx_is_refused(tmp_path: Path) -> None:
-    engine = graph(tmp_path / "plate.onnx", flavour="tensorrt-rtx")
+    engine = graph(tmp_path / "plate.onnx", product="tensorrt-rtx")
     plan = tmp_path / "plate.plan"
     engine.rename(plan)
     Sidecar.path_for(engine).rename(Sidecar.path_for(plan))

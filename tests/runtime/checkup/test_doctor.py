@@ -69,7 +69,7 @@ def test_jetson_like_machine_runs_plans(
     plan = tmp_path / "plate.plan"
     plan.write_bytes(b"ptrt and more")
     record = EngineRecord(
-        flavour="tensorrt", version="10.13.0", device="sm86", precision="fp16", engine_sha256=sha256(plan)
+        product="tensorrt", version="10.13.0", device="sm86", precision="fp16", engine_sha256=sha256(plan)
     )
     Sidecar(spec=SPEC, engine=record).write(plan)
     code, findings, backends = report(capsys, "--engine", plan)

@@ -83,7 +83,7 @@ def test_chatty_library_does_not_spoil_the_answer(install: Package) -> None:
     assert only(find_tensorrt("tensorrt", compute_capability=None)).found == "10.3.0"
 
 
-def test_folder_named_like_a_flavour_is_not_taken_for_it(install: Package) -> None:
+def test_folder_named_like_a_product_is_not_taken_for_it(install: Package) -> None:
     install("tensorrt", "__version__ = '10.3.0'")
     finding = only(find_tensorrt("tensorrt", compute_capability=None))
     assert (finding.state, finding.found) == ("broken", "the module tensorrt has no Runtime")

@@ -18,8 +18,8 @@ from runtime.backends import open_engine
 from runtime.backends.base import Backend
 from stlm_edge import EngineRecord, Sidecar
 from stlm_edge.files import sha256
-from stlm_edge.gpu import Gpu
 from stlm_edge.spec import ModelSpec
+from stlm_edge.tensorrt import Gpu
 
 from ..conftest import INPUT_SIZE, SPEC
 from .fake_cuda import FakeGpu
@@ -57,7 +57,7 @@ class Machine:
         path = self.folder / "plate.plan"
         path.write_bytes(fake_plan(spec, **changes))
         record = EngineRecord(
-            flavour="tensorrt-rtx" if version.startswith("1.") else "tensorrt",
+            product="tensorrt-rtx" if version.startswith("1.") else "tensorrt",
             version=version,
             device=device,
             precision="fp16",

@@ -116,7 +116,7 @@ def test_cuda_bindings_take_handles_as_integers_and_answer_with_a_status_first()
 def test_every_recorded_name_is_used():
     files = ("cuda.py", "cuda_graph.py", "kernel_cache.py", "plan.py", "tensorrt.py")
     text = "".join((SOURCES / name).read_text() for name in files)
-    text += (SOURCES.parents[1] / "stlm_edge" / "flavours.py").read_text()
+    text += (SOURCES.parents[1] / "stlm_edge" / "tensorrt.py").read_text()
     subclasses = {"LaunchError", "LogicError", "MemoryError", "RuntimeError"}
     types = {"DataType", "DeviceAllocation", "ICudaEngine", "IExecutionContext", "IRuntimeConfig"}
     by_attribute = {"PagelockedHostAllocation", "__int__"}
@@ -161,4 +161,4 @@ def test_file_that_is_no_plan_is_refused_by_the_real_tensorrt_rtx(tmp_path):
     path.write_bytes(b"ptrt" + bytes(1000))
     record = EngineRecord("tensorrt-rtx", tensorrt_rtx.__version__, "sm86", "fp16", "0" * 64)
     with pytest.raises(EngineError, match=r"TensorRT-RTX \S+ cannot load \S+plate.plan \(.*malformed engine\); build"):
-        Plan(path, tensorrt_rtx, flavour="tensorrt-rtx", record=record, cuda=None)
+        Plan(path, tensorrt_rtx, product="tensorrt-rtx", record=record, cuda=None)

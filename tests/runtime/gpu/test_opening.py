@@ -24,7 +24,7 @@ def test_plan_that_tensorrt_rtx_finds_slow_is_run_and_warned_of(machine, caplog)
     with machine.open(version=RTX_VERSION, device="sm80+", validity="SUBOPTIMAL") as backend:
         run_two_in_hand(backend, batches(3))
     assert "runs slower than it could" in caplog.text
-    assert "--flavour tensorrt-rtx --target sm86" in caplog.text
+    assert "--product tensorrt-rtx --target sm86" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_plan_that_tensorrt_rtx_finds_slow_is_run_and_warned_of(machine, caplog)
         ({"version": "10.3.0"}, RTX_VERSION, "TensorRT 10.3.0 for sm86, this machine has TensorRT-RTX 1.7.1"),
         ({"version": RTX_VERSION}, "10.3.0", "TensorRT-RTX 1.7.1.116 for sm86, this machine has TensorRT 10.3.0"),
     ],
-    ids=["version", "gpu", "flavour", "other flavour"],
+    ids=["version", "gpu", "product", "other product"],
 )
 def test_plan_of_another_machine_is_refused_with_the_command_that_rebuilds_it(machine, built, installed, words):
     machine.install(version=installed)

@@ -10,13 +10,13 @@ import onnx
 import pytest
 
 from export.graph.onnx_model import OPSET, write_spec
-from export.plan.build import EngineSettings, build_engine
-from export.plan.flavour import find_flavour
+from export.tensorrt.build import EngineSettings, build_engine
+from export.tensorrt.product import find_product
 from runtime.backends import open_backend, open_engine
 from runtime.backends.plan import Plan
 from stlm_edge.errors import EngineError
-from stlm_edge.gpu import find_gpu
 from stlm_edge.sidecar import Sidecar
+from stlm_edge.tensorrt import find_gpu
 
 from ..conftest import SPEC, brightness_graph, picture
 
@@ -43,14 +43,14 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.opset_import[0].version = OPSET
     write_spec(model, SPEC)
     onnx.save(model, graph)
-    gpu, flavour = find_gpu(), find_flavour("auto")
+    gpu, product = find_gpu(), find_product("auto")
     target = "sm86" if gpu is None else gpu.compute_capability
-    if flavour.known_targets and target not in flavour.known_targets:
-        pytest.skip(f"{flavour} does not build for {target}")
-    if gpu is None and not flavour.known_targets:
-        pytest.skip(f"{flavour} builds only where there is a GPU")
-    targets = (target,) if flavour.known_targets else ()
-    build_engine(graph, output, settings=EngineSettings(flavour=flavour.name, targets=targets))
+    if product.known_targets and target not in product.known_targets:
+        pytest.skip(f"{product} does not build for {target}")
+    if gpu is None and not product.known_targets:
+        pytest.skip(f"{product} builds only where there is a GPU")
+    targets = (target,) if product.known_targets else ()
+    build_engine(graph, output, settings=EngineSettings(product=product.name, targets=targets))
     return output
 
 
@@ -63,9 +63,9 @@ def test_machine_without_a_gpu_is_told_so_in_one_line(plan: Path) -> None:
 
 @pytest.mark.skipif(find_gpu() is not None, reason="has a GPU")
 def test_tensorrt_rtx_itself_gives_its_reasons_where_it_cannot_start(plan: Path) -> None:
-    trt = find_flavour("tensorrt-rtx").module
+    trt = find_product("tensorrt-rtx").module
     with pytest.raises(EngineError, match=r"TensorRT-RTX \S+ cannot load \S+plate\.plan \(.+\); ") as caught:
-        Plan(plan, trt, flavour="tensorrt-rtx", record=Sidecar.read(plan).engine, cuda=None)
+        Plan(plan, trt, product="tensorrt-rtx", record=Sidecar.read(plan).engine, cuda=None)
     assert "no reason" not in str(caught.value)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.notice import Notice
+from runtime.event import Event
 from runtime.regions import Region
 from stlm_edge.errors import OutputError
 
@@ -81,12 +81,12 @@ def test_notices_stand_between_the_verdicts(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     with sink_for(path) as sink:
         sink.write(inspection(0))
-        sink.notice(Notice("camera-lost", "camera 0 is gone", time.monotonic() - 60))
+        sink.notice(Event("camera-lost", "camera 0 is gone", time.monotonic() - 60))
         sink.write(inspection(1))
-    notice = events(path)[1]
-    age_s = (datetime.now(timezone.utc) - datetime.fromisoformat(notice.pop("time"))).total_seconds()
+    event = events(path)[1]
+    age_s = (datetime.now(timezone.utc) - datetime.fromisoformat(event.pop("time"))).total_seconds()
     assert 59 < age_s < 65
-    assert notice == {"notice": "camera-lost", "text": "camera 0 is gone"}
+    assert event == {"event": "camera-lost", "text": "camera 0 is gone"}
 
 
 @pytest.mark.parametrize("name", ["events.jsonl", "scores.csv"])

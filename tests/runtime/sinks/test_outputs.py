@@ -14,14 +14,14 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from runtime.event import Event
 from runtime.inspection import Inspection
-from runtime.notice import Notice
 from runtime.sinks import FrameSink, Outputs
 from stlm_edge.errors import EngineError, OutputError
 
 from .conftest import inspection, never_drawn, sink_for
 
-LOST = Notice("camera-lost", "camera 0 is gone", 0.0)
+LOST = Event("camera-lost", "camera 0 is gone", 0.0)
 
 
 class Recording(FrameSink):
@@ -30,7 +30,7 @@ class Recording(FrameSink):
     def __init__(self, *, gate: threading.Event | None = None, fails: Callable[[int], bool] = lambda _: False) -> None:
         self.frames: list[int] = []
         self.seen: list[Inspection] = []
-        self.notices: list[Notice] = []
+        self.events: list[Event] = []
         self.threads: set[str] = set()
         self.closed = 0
         self.stop = False
@@ -50,9 +50,9 @@ class Recording(FrameSink):
         self.frames.append(inspection.frame.index)
         self.seen.append(inspection)
 
-    def notice(self, notice: Notice) -> None:
+    def notice(self, event: Event) -> None:
         self.threads.add(threading.current_thread().name)
-        self.notices.append(notice)
+        self.events.append(event)
 
     def close(self) -> None:
         self.threads.add(threading.current_thread().name)
@@ -124,9 +124,9 @@ def test_notices_are_not_dropped_and_keep_their_place() -> None:
     with outputs(slow=slow) as running:
         for index in range(200):
             running.write(inspection(index))
-            running.notice(Notice("drift", str(index), 0.0))
+            running.notice(Event("drift", str(index), 0.0))
         gate.set()
-    assert [notice.text for notice in slow.notices] == [str(index) for index in range(200)]
+    assert [event.text for event in slow.events] == [str(index) for index in range(200)]
 
 
 def test_frames_wait_without_their_pixels_for_an_output_that_looks_at_none() -> None:

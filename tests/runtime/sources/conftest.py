@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.notice import Notice
+from runtime.event import Event
 from runtime.sources import Frame, FrameSource
 from stlm_edge.errors import SourceTimeout
 
@@ -41,15 +41,15 @@ def read_until(source: FrameSource, condition: Callable[[Frame], bool]) -> Frame
     raise AssertionError(f"no such frame within {IN_TIME_S:g} s")
 
 
-def wait_for_notice(source: FrameSource, kind: str) -> Notice:
-    """The next notice, which must be of this kind."""
+def wait_for_event(source: FrameSource, kind: str) -> Event:
+    """The next event, which must be of this kind."""
     until_s = time.monotonic() + IN_TIME_S
     while time.monotonic() < until_s:
-        for notice in source.take_notices():
-            assert notice.kind == kind
-            return notice
+        for event in source.take_events():
+            assert event.kind == kind
+            return event
         time.sleep(0.005)
-    raise AssertionError(f"no notice {kind} within {IN_TIME_S:g} s")
+    raise AssertionError(f"no event {kind} within {IN_TIME_S:g} s")
 
 
 class CameraServer:

@@ -15,7 +15,7 @@ from runtime.sources.live_camera import MOST_LEFT_BEHIND, LiveCamera, Patience
 from stlm_edge.errors import SourceError, SourceTimeout
 
 from ..conftest import picture
-from .conftest import IN_TIME_S, read_until, wait_for_notice
+from .conftest import IN_TIME_S, read_until, wait_for_event
 
 QUICK = Patience(read_s=0.1, open_s=0.4, hang_s=0.4, first_delay_s=0.01, most_delay_s=0.05)
 
@@ -92,9 +92,9 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def test_read_that_hangs_is_noticed_and_the_camera_opened_anew(hang: threading.Event) -> None:
     stuck = FakeCamera(3, hang)
     with live(stuck, FakeCamera(FOREVER), patience=QUICK) as source:
-        lost = wait_for_notice(source, "camera-lost")
+        lost = wait_for_event(source, "camera-lost")
         assert "camera 0 hangs, its driver is silent for 0.4 s" in lost.text
-        wait_for_notice(source, "camera-back")
+        wait_for_event(source, "camera-back")
         assert read_until(source, lambda frame: frame.index >= 5)
         assert source.reconnects == 1
         assert not stuck.is_closed.is_set()
@@ -107,7 +107,7 @@ def test_frame_of_a_driver_that_comes_back_late_is_not_delivered(hang: threading
     silent = threading.Event()
     with live(stuck, FakeCamera(0, silent), patience=QUICK) as source:
         assert source.read() is not None
-        wait_for_notice(source, "camera-lost")
+        wait_for_event(source, "camera-lost")
         hang.set()
         assert stuck.is_closed.wait(IN_TIME_S)
         assert source.poll() is None
@@ -128,8 +128,8 @@ def test_first_open_that_fails_is_that_error() -> None:
 def test_camera_is_opened_until_it_is_back(hang: threading.Event, caplog: pytest.LogCaptureFixture) -> None:
     no_camera = [SourceError("there is no camera at /dev/video0")] * 5
     with live(FakeCamera(2, SourceError("unplugged")), *no_camera, hang, FakeCamera(FOREVER), patience=QUICK) as source:
-        assert wait_for_notice(source, "camera-lost").text == "unplugged; trying again until it is back"
-        wait_for_notice(source, "camera-back")
+        assert wait_for_event(source, "camera-lost").text == "unplugged; trying again until it is back"
+        wait_for_event(source, "camera-back")
         assert source.reconnects == 1
     # An outage of hours must not fill the log.
     assert caplog.text.count("still lost: there is no camera at /dev/video0") == 1
@@ -152,7 +152,7 @@ def test_frames_are_counted_on_after_an_outage() -> None:
 
 def test_frame_before_a_loss_is_still_delivered(hang: threading.Event) -> None:
     with live(FakeCamera(1, SourceError("unplugged")), hang) as source:
-        wait_for_notice(source, "camera-lost")
+        wait_for_event(source, "camera-lost")
         assert source.read() is not None
         for expected in ("no frame for", "no frame for"):
             with pytest.raises(SourceTimeout, match=expected):
@@ -176,9 +176,9 @@ def test_few_threads_hang_at_once_and_the_camera_is_tried_again_when_one_is_back
         wait_until(lambda: f"{MOST_LEFT_BEHIND} threads hang in the driver" in caplog.text)
         time.sleep(0.2)  # long enough for many more
         assert opener.opened == MOST_LEFT_BEHIND
-        wait_for_notice(source, "camera-lost")
+        wait_for_event(source, "camera-lost")
         hangs[1].set()
-        wait_for_notice(source, "camera-back")
+        wait_for_event(source, "camera-back")
         assert opener.opened == MOST_LEFT_BEHIND + 1
         for event in hangs:
             event.set()
@@ -187,7 +187,7 @@ def test_few_threads_hang_at_once_and_the_camera_is_tried_again_when_one_is_back
 def test_error_of_the_library_tells_no_password() -> None:
     broken = FakeCamera(0, RuntimeError("cannot read rtsp://adm:s3cret@camera/1\n"))
     with live(broken, FakeCamera(FOREVER)) as source:
-        text = wait_for_notice(source, "camera-lost").text
+        text = wait_for_event(source, "camera-lost").text
     assert text.startswith("RuntimeError: cannot read rtsp://***@camera/1")
     assert "\n" not in text
 
@@ -245,5 +245,5 @@ def test_camera_that_comes_and_goes_is_tried_ever_less_often(monkeypatch: pytest
 def test_nothing_is_said_where_nothing_happens(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO), live(FakeCamera(FOREVER)) as source:
         read_until(source, lambda frame: frame.index > 20)
-        assert source.take_notices() == []
+        assert source.take_events() == []
     assert caplog.text == ""

@@ -14,7 +14,7 @@ from runtime.sources.mjpeg import open_mjpeg
 from runtime.sources.shape import Shaped, Shaper
 from stlm_edge.errors import SourceError
 
-from .conftest import CameraServer, frames, read_until, wait_for_notice
+from .conftest import CameraServer, frames, read_until, wait_for_event
 
 QUICK = Patience(read_s=1, first_delay_s=0.05, most_delay_s=0.2)
 AS_IS = SourceOptions()
@@ -39,10 +39,10 @@ def test_stream_whose_server_is_killed_goes_on_when_it_is_started_again(camera_s
     with open_quick(camera_server.address("/line")) as source:
         before = read_until(source, lambda frame: frame.index >= 5)
         camera_server.kill()
-        lost = wait_for_notice(source, "camera-lost")
+        lost = wait_for_event(source, "camera-lost")
         assert "trying again until it is back" in lost.text
         camera_server.start()
-        wait_for_notice(source, "camera-back")
+        wait_for_event(source, "camera-back")
         after = read_until(source, lambda frame: frame.index > before.index)
         assert read_until(source, lambda frame: frame.index > after.index).image.shape == (48, 64, 3)
         assert source.reconnects == 1
@@ -62,15 +62,15 @@ def test_loss_is_told_at_once_and_the_source_stays_usable(camera_server: CameraS
 
 def test_stream_that_stalls_is_lost_and_opened_again(standing_server: CameraServer) -> None:
     with open_quick(standing_server.address("/stalls"), answer_s=1.5) as source:
-        assert "nothing came for" in wait_for_notice(source, "camera-lost").text
-        wait_for_notice(source, "camera-back")
+        assert "nothing came for" in wait_for_event(source, "camera-lost").text
+        wait_for_event(source, "camera-back")
         assert source.reconnects == 1
 
 
 def test_stream_that_ends_is_a_camera_that_is_lost(standing_server: CameraServer) -> None:
     with open_quick(standing_server.address("/ends")) as source:
-        assert "its stream ended" in wait_for_notice(source, "camera-lost").text
-        wait_for_notice(source, "camera-back")
+        assert "its stream ended" in wait_for_event(source, "camera-lost").text
+        wait_for_event(source, "camera-back")
 
 
 def test_server_that_accepts_and_sends_nothing(standing_server: CameraServer) -> None:
@@ -121,11 +121,11 @@ def test_login_is_used_and_shown_nowhere(
         frame = source.read()
         assert frame is not None
         camera_server.kill()
-        texts = [frame.source, wait_for_notice(source, "camera-lost").text]
+        texts = [frame.source, wait_for_event(source, "camera-lost").text]
         with pytest.raises(SourceError) as caught:
             list(frames(source))
         camera_server.start()
-        texts += [str(caught.value), wait_for_notice(source, "camera-back").text, caplog.text, *capfd.readouterr()]
+        texts += [str(caught.value), wait_for_event(source, "camera-back").text, caplog.text, *capfd.readouterr()]
     assert all(text.startswith("http://***@127.0.0.1") for text in texts[:4])
     assert not any("s3cret" in text or "t0ken" in text or "adm" in text for text in texts)
 

@@ -15,7 +15,7 @@ from runtime.sources.live_camera import LiveCamera, Patience
 from runtime.sources.rtsp import open_rtsp
 from stlm_edge.errors import SourceError
 
-from .conftest import CameraServer, read_until, wait_for_notice
+from .conftest import CameraServer, read_until, wait_for_event
 
 LOGIN = "adm:s3cret@"
 TICK_S = 0.008
@@ -45,9 +45,9 @@ def test_stream_whose_server_is_killed_goes_on_and_its_login_is_shown_nowhere(
         assert frame.image.shape == (48, 64, 3)
         assert source.fps == 100
         rtsp_server.kill()
-        lost = wait_for_notice(source, "camera-lost")
+        lost = wait_for_event(source, "camera-lost")
         rtsp_server.start()
-        back = wait_for_notice(source, "camera-back")
+        back = wait_for_event(source, "camera-back")
         after = read_until(source, lambda after: after.index > frame.index)
         assert source.reconnects == 1
     texts = [frame.source, after.source, lost.text, back.text]
@@ -61,12 +61,12 @@ def test_stream_that_stalls_is_lost_and_no_old_picture_is_taken_for_a_new_one(rt
     uri = rtsp_server.address("/stalls", login=LOGIN)
     patience = Patience(read_s=0.2, first_delay_s=0.05, most_delay_s=0.2)
     with LiveCamera(lambda: open_rtsp(uri, SourceOptions(), answer_s=1.5), name="camera", patience=patience) as source:
-        assert "nothing came for" in wait_for_notice(source, "camera-lost").text
+        assert "nothing came for" in wait_for_event(source, "camera-lost").text
         last = source.poll()
         assert last is not None
         # What the decoder still held would be 1.5 s old.
         assert (int(last.timestamp_s / TICK_S) - int(last.image[0, 0, 0])) % 256 * TICK_S < 0.5
-        wait_for_notice(source, "camera-back")
+        wait_for_event(source, "camera-back")
 
 
 def test_wrong_password_is_refused_without_a_word_from_opencv(rtsp_server: CameraServer) -> None:

@@ -21,7 +21,7 @@ from stlm_edge.errors import SourceError, SourceTimeout
 from stlm_edge.imaging import write_image
 
 from ..conftest import picture
-from .conftest import read_until, wait_for_notice
+from .conftest import read_until, wait_for_event
 
 
 @pytest.fixture
@@ -196,17 +196,15 @@ def test_folder_that_is_deleted_is_an_outage_and_not_the_end(folder: Path) -> No
         folder.rename(folder.with_name("away"))
         with pytest.raises(SourceTimeout):
             source.read()
-        assert (
-            "/drop cannot be read any more (No such file or directory)" in wait_for_notice(source, "camera-lost").text
-        )
+        assert "/drop cannot be read any more (No such file or directory)" in wait_for_event(source, "camera-lost").text
         with pytest.raises(SourceTimeout):
             source.read()
-        assert source.take_notices() == []
+        assert source.take_events() == []
         folder.with_name("away").rename(folder)
         put(folder / "b.png")
         # What was seen before the outage is not new after it.
         assert names(source, 1) == ["b.png"]
-        wait_for_notice(source, "camera-back")
+        wait_for_event(source, "camera-back")
         assert source.reconnects == 1
 
 
@@ -226,7 +224,7 @@ def test_share_that_is_unmounted_is_an_outage_and_not_an_empty_folder(mounted: P
         subprocess.run(["umount", mounted], check=True)
         with pytest.raises(SourceTimeout):
             source.read()
-        assert "is not mounted" in wait_for_notice(source, "camera-lost").text
+        assert "is not mounted" in wait_for_event(source, "camera-lost").text
 
 
 def test_folder_that_is_not_there_or_not_a_folder(tmp_path: Path) -> None:

@@ -1,0 +1,160 @@
+"""Choose the threshold of an engine again by the scores that the engine itself gives, and write it into its sidecar."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.gate.answers import BackendAnswers
+from export.gate.pictures import find_samples, read_with_progress
+from runtime.backends import open_engine
+from runtime.verification import warn_unless_verified
+from stlm_edge.datasets import GOOD, Sample
+from stlm_edge.errors import DataError
+from stlm_edge.sidecar import Sidecar, rewrite
+from stlm_edge.spec import Threshold
+from stlm_edge.thresholds import CONFIDENCE, f1_optimal, good_quantile, with_normal_scores
+
+logger = logging.getLogger(__name__)
+
+Method = Literal["quantile", "f1"]
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What a threshold makes of the pictures.
+
+    Attributes:
+        false_alarms: good pictures at or above it.
+        missed: defective ones below it.
+    """
+
+    false_alarms: int
+    missed: int
+
+
+@dataclass(frozen=True)
+class Recalibration:
+    """A threshold that took another's place, and what either makes of the pictures it was chosen from."""
+
+    before: Threshold
+    after: Threshold
+    good: int
+    defective: int
+    verdicts_before: Verdicts
+    verdicts_after: Verdicts
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        before, after = self.before.value, self.after.value
+        yield (
+            f"threshold {before:.6g} ({self.before.method} on {self.before.measured_on}) -> {after:.6g} "
+            f"({self.after.method} on {self.after.measured_on}), moved by {after - before:+.3g}"
+        )
+        yield (
+            f"false alarms on these {self.good} good pictures: {self.verdicts_before.false_alarms} before, "
+            f"{self.verdicts_after.false_alarms} now"
+        )
+        if self.defective:
+            yield (
+                f"missed of these {self.defective} defective pictures: {self.verdicts_before.missed} before, "
+                f"{self.verdicts_after.missed} now"
+            )
+        if self.after.false_alarm_rate is not None and self.after.false_alarm_interval is not None:
+            low, high = self.after.false_alarm_interval
+            yield (
+                f"expected false-alarm rate on new pictures: {100 * self.after.false_alarm_rate:.3g} %, with "
+                f"{100 * CONFIDENCE:.0f} % confidence {100 * low:.2g} to {100 * high:.3g} %"
+            )
+
+
+def calibrate(
+    engine: Path, *, data: Path, category: str | None, method: Method, false_alarm_rate: float
+) -> Recalibration:
+    """Score pictures on an engine, and change the threshold and the normal scores in its sidecar.
+
+    Args:
+        engine: any file that `runtime.backends.open_engine` opens.
+        data: pictures, see `export.gate.pictures.find_samples`.
+        method: `quantile` takes good pictures only, `f1` labelled ones.
+        false_alarm_rate: for `quantile`, wanted share of good pictures at or above the threshold.
+    Raises:
+        DataError: if there is no picture, there are defects among those for `quantile`, or `f1` lacks either kind.
+        EngineError, SpecError: if the engine cannot be opened or run.
+        OutputError: if the sidecar cannot be written; it is then as it was.
+    """
+    samples = find_samples(data, category)
+    if method == "quantile":
+        _require_good(samples, data)
+    backend, sidecar = open_engine(engine)
+    warn_unless_verified(engine, sidecar)
+    with backend:
+        answers = BackendAnswers(backend, spec=sidecar.spec, name=backend.name)
+        scores = np.array([answers.answer(picture.image).score for picture in read_with_progress(samples)])
+    defective = np.array([sample.label != GOOD for sample in samples])
+    good = scores[~defective]
+    if method == "quantile":
+        chosen = good_quantile(good.tolist(), false_alarm_rate=false_alarm_rate)
+    else:
+        chosen = f1_optimal(scores.tolist(), defective.tolist())
+    before, after = _replace(engine, sidecar, chosen, good=good.tolist())
+    return Recalibration(
+        before=before,
+        after=after,
+        good=int(good.size),
+        defective=int(np.count_nonzero(defective)),
+        verdicts_before=_verdicts(scores, defective, before),
+        verdicts_after=_verdicts(scores, defective, after),
+    )
+
+
+def _require_good(samples: Sequence[Sample], data: Path) -> None:
+    kinds = sorted({sample.label for sample in samples} - {GOOD})
+    if kinds:
+        count = sum(sample.label != GOOD for sample in samples)
+        raise DataError(
+            f"{count} of {len(samples)} pictures of {data} are labelled defective ({', '.join(kinds)}), expected good "
+            "ones only; give a folder of them, such as test/good, or use the labels: --method f1"
+        )
+    trained = sum(sample.path.resolve().parts[-3:-1] == ("train", GOOD) for sample in samples)
+    if trained:
+        logger.warning(
+            "TRAINING PICTURES: %d of %d pictures lie in train/%s; a network scores what it was trained on lower than "
+            "new good parts, so the threshold may be too low: give other good pictures",
+            trained,
+            len(samples),
+            GOOD,
+        )
+
+
+def _replace(
+    engine: Path, sidecar: Sidecar, chosen: Threshold, *, good: Sequence[float]
+) -> tuple[Threshold, Threshold]:
+    """The threshold that stood in the sidecar, and the one that stands there now."""
+    thresholds: list[Threshold] = []
+
+    def change(current: Sidecar) -> Sidecar:
+        before = current.spec.require_threshold()
+        after = dataclasses.replace(chosen, measured_on=current.engine.product, previous=before.value)
+        thresholds.extend((before, after))
+        spec = dataclasses.replace(current.spec, threshold=after)
+        return dataclasses.replace(current, spec=with_normal_scores(spec, good))
+
+    rewrite(engine, change, known=sidecar)
+    before, after = thresholds
+    return before, after
+
+
+def _verdicts(scores: NDArray[np.float64], defective: NDArray[np.bool_], threshold: Threshold) -> Verdicts:
+    anomalous = scores >= threshold.value
+    return Verdicts(
+        false_alarms=int(np.count_nonzero(anomalous & ~defective)),
+        missed=int(np.count_nonzero(~anomalous & defective)),
+    )

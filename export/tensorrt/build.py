@@ -1,0 +1,191 @@
+"""From an ONNX graph to a TensorRT plan; needs neither torch nor the network, which is how a Jetson builds again."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import signal
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from export.graph.onnx_model import read_model, spec_of
+from export.precision.apply import precision_of
+from export.tensorrt.callbacks import BuildProgress
+from export.tensorrt.kernels import kernels_path, write_kernels
+from export.tensorrt.log import kernel_table
+from export.tensorrt.product import Compiled, Product, ProductChoice, find_product
+from stlm_edge.errors import ConfigError, EngineError, OutputError
+from stlm_edge.files import cannot_write, make_folder, replacing, write_bytes
+from stlm_edge.sidecar import EngineRecord, Sidecar
+from stlm_edge.spec import ModelSpec
+from stlm_edge.tensorrt import OnLog, find_gpu, kept_graph
+
+logger = logging.getLogger(__name__)
+
+_REFRESH_S = 0.2
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How a plan is built. Its precision is that of the graph: written into it before, never chosen by the build.
+
+    Attributes:
+        product: which TensorRT builds.
+        targets: compute capabilities to build for (`sm86`); none for the GPU of this machine with TensorRT, for every
+            GPU from compute capability 8.0 on with TensorRT-RTX.
+        workspace_mib: scratch memory of a layer at most, in MiB; None for what the GPU has.
+        timing_cache: file of kernel timings that is read if it is there and written again; TensorRT only.
+    """
+
+    product: ProductChoice = "auto"
+    targets: tuple[str, ...] = ()
+    workspace_mib: int | None = None
+    timing_cache: Path | None = None
+
+
+def build_engine(
+    onnx_path: Path, output: Path, *, settings: EngineSettings | None = None, on_log: OnLog | None = None
+) -> Sidecar:
+    """Write the plan `output`, its sidecar, and beside them the ONNX file that it was built from.
+
+    The sidecar takes the place of an older one last: whatever stops this, an older engine stays as it was, or the plan
+    is refused because its sidecar does not match.
+
+    Args:
+        on_log: given severity and text of every message of the verbose build, by another thread than the caller's.
+    Returns:
+        The sidecar as it was written, with no gate yet.
+    Raises:
+        StlmError: if the graph, the settings or the place to write to cannot be used, or the build fails.
+        KeyboardInterrupt: after Ctrl-C, when TensorRT has ended; nothing was written then.
+    """
+    settings = settings or EngineSettings()
+    if output.suffix != ".plan":
+        raise OutputError(f"{output} has the suffix {output.suffix!r}, expected .plan; rename the output")
+    model = read_model(onnx_path)
+    spec = spec_of(model, onnx_path)
+    written = precision_of(model)
+    precision = "fp32" if written is None else written.precision
+    product = find_product(settings.product)
+    device = product.device(settings.targets, gpu=find_gpu())
+    timings = _read_timings(settings.timing_cache, product)
+    make_folder(output.parent)
+    graph = onnx_path.read_bytes()
+    messages: list[str] = []
+
+    def keep(severity: str, message: str) -> None:
+        messages.append(message)
+        if on_log is not None:
+            on_log(severity, message)
+
+    logger.info("building %s for %s with %s; Ctrl-C cancels", output, device, product)
+    try:
+        compiled = _compile(
+            product, graph, spec=spec, settings=settings, timings=timings, title=output.name, on_log=keep
+        )
+    except EngineError as error:
+        raise EngineError(f"{onnx_path}: {error}") from error
+    if settings.timing_cache is not None and compiled.timing_cache is not None:
+        write_bytes(settings.timing_cache, compiled.timing_cache)
+    record = EngineRecord(
+        product=product.name,
+        version=product.version,
+        device=device,
+        precision=precision,
+        engine_sha256=hashlib.sha256(compiled.plan).hexdigest(),
+        onnx_sha256=hashlib.sha256(graph).hexdigest(),
+        precision_by_class={} if written is None else written.by_class,
+        calibration=None if written is None else written.calibration,
+    )
+    sidecar = Sidecar(spec=spec, engine=record)
+    write_engine(output, plan=compiled.plan, graph=graph, sidecar=sidecar)
+    _write_kernels(output, messages, model)
+    return sidecar
+
+
+def write_engine(output: Path, *, plan: bytes, graph: bytes, sidecar: Sidecar) -> None:
+    """Write a plan, the ONNX graph it was built from and its sidecar, in the order that `build_engine` promises.
+
+    Raises `OutputError`; older files are as they were then.
+    """
+    with replacing(kept_graph(output)) as graph_file, replacing(output) as plan_file:
+        graph_file.write_bytes(graph)
+        plan_file.write_bytes(plan)
+    sidecar.write(output)
+
+
+def _write_kernels(plan: Path, messages: list[str], model: onnx.ModelProto) -> None:
+    """What `python -m export report` tells of a plan stands in the log of its build, and nowhere else without a GPU."""
+    try:
+        table = kernel_table(messages, model)
+    except EngineError as error:  # a plan is none the worse for a log that cannot be read
+        logger.warning("NO REPORT of the kernels of %s: %s", plan, error)
+        kernels_path(plan).unlink(missing_ok=True)
+        return
+    write_kernels(plan, table)
+
+
+def _compile(
+    product: Product,
+    graph: bytes,
+    *,
+    spec: ModelSpec,
+    settings: EngineSettings,
+    timings: bytes | None,
+    title: str,
+    on_log: OnLog | None,
+) -> Compiled:
+    """Build in another thread, since Python handles Ctrl-C in the main one, and only between its own instructions."""
+    from tqdm import tqdm
+
+    progress, handler = BuildProgress(), signal.getsignal(signal.SIGINT)
+    layout = "{desc} {percentage:3.0f} %|{bar}| {elapsed}{postfix}"
+    with (
+        tqdm(desc=title, total=1.0, bar_format=layout, disable=None, leave=False) as bar,
+        ThreadPoolExecutor(max_workers=1) as pool,
+    ):
+        built = pool.submit(
+            product.compile,
+            graph,
+            spec=spec,
+            targets=settings.targets,
+            workspace_mib=settings.workspace_mib,
+            timing_cache=timings,
+            progress=progress,
+            on_log=on_log,
+        )
+        while not built.done():
+            try:
+                wait([built], timeout=_REFRESH_S)
+                bar.n = progress.fraction
+                bar.set_postfix_str(progress.phase)
+            except KeyboardInterrupt:
+                progress.cancel()
+                # Raising it again here would end the interpreter under the feet of TensorRT's thread.
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+                logger.warning("cancelling at TensorRT's next step; Ctrl-C again ends the program at once")
+    if progress.cancelled:
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt
+    return built.result()
+
+
+def _read_timings(path: Path | None, product: Product) -> bytes | None:
+    """The content of a timing cache, empty for a new one; None to build without."""
+    if path is None:
+        return None
+    if not product.keeps_timings:
+        raise ConfigError(
+            f"{product} measures nothing while it builds, so it has no timing cache; found --timing-cache {path}, "
+            "leave it out"
+        )
+    make_folder(path.parent)
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise cannot_write(path, error) from error

@@ -1,0 +1,26 @@
+"""What happens to a line and not to one frame: cameras that go and come back, frames that show nothing, drift."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+EventKind = Literal["camera-lost", "camera-back", "camera-fault", "camera-fault-over", "drift", "drift-over"]
+
+GOOD_NEWS: frozenset[EventKind] = frozenset({"camera-back", "camera-fault-over", "drift-over"})
+"""The kinds that say that something is over."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to the line.
+
+    Attributes:
+        kind: for programs.
+        text: for people, one line; without credentials.
+        timestamp_s: on the clock of `time.monotonic`.
+    """
+
+    kind: EventKind
+    text: str
+    timestamp_s: float

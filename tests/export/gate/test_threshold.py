@@ -1,0 +1,117 @@
+"""The threshold of an engine is chosen by the scores that the engine gives, and stands in its sidecar alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from export.__main__ import main
+from export.gate.pictures import find_samples, read
+from runtime.detector import Detector
+from stlm_edge.datasets import GOOD
+from stlm_edge.sidecar import Sidecar
+
+from ..conftest import alter, shift_bias
+
+
+def scores(engine: Path, data: Path) -> list[tuple[bool, float]]:
+    with Detector.open(engine) as detector:
+        return [(p.label != GOOD, detector.inspect(p.image).score) for p in read(find_samples(data, None))]
+
+
+def test_threshold_follows_the_engines_scores_and_nothing_else_changes(engine, plate_data, capsys):
+    alter(engine, shift_bias(1.0))  # an engine that scores higher than the network it was calibrated with
+    before, content = Sidecar.read(engine), engine.read_bytes()
+    good = plate_data / "test" / "good"
+    assert main(["calibrate", str(engine), "--data", str(good), "--false-alarm-rate", "0.3"]) == 0
+    printed = capsys.readouterr().out
+    after = Sidecar.read(engine)
+    measured = sorted(score for _, score in scores(engine, good))
+    chosen = after.spec.threshold
+    assert measured[3] < chosen.value <= measured[4] * (1 + 1e-6)
+    assert (chosen.method, chosen.images, chosen.measured_on) == ("quantile", 6, "onnx")
+    assert chosen.false_alarm_rate == pytest.approx(2 / 7)
+    assert chosen.previous == before.spec.threshold.value
+    assert after.spec.normal_score_range == pytest.approx((measured[0], measured[-1]))
+    assert after.spec.normal_score_images == 6
+    changed = {"threshold", "normal_score_range", "normal_score_deciles", "normal_score_images"}
+    kept = {f.name: getattr(before.spec, f.name) for f in dataclasses.fields(before.spec) if f.name in changed}
+    assert dataclasses.replace(after, spec=dataclasses.replace(after.spec, **kept)) == before
+    assert engine.read_bytes() == content
+    alarms = sum(score >= before.spec.threshold.value for score in measured)
+    assert f"moved by {chosen.value - before.spec.threshold.value:+.3g}" in printed
+    assert f"false alarms on these 6 good pictures: {alarms} before, 1 now" in printed
+
+
+def test_labels_give_the_f1_optimum(engine, plate_data, capsys):
+    assert main(["calibrate", str(engine), "--data", str(plate_data), "--method", "f1"]) == 0
+    chosen = Sidecar.read(engine).spec.threshold
+    assert (chosen.method, chosen.images) == ("f1", 10)
+    measured = scores(engine, plate_data)
+
+    def f1(threshold: float) -> float:
+        found = [(bad, score >= threshold) for bad, score in measured]
+        hits = found.count((True, True))
+        return 2 * hits / (2 * hits + found.count((False, True)) + found.count((True, False)))
+
+    assert f1(chosen.value) == max(f1(score) for _, score in measured)
+    missed = sum(bad and score < chosen.value for bad, score in measured)
+    assert f"missed of these 4 defective pictures: 0 before, {missed} now" in capsys.readouterr().out
+
+
+def test_previous_value_is_the_one_replaced(engine, plate_data):
+    good = ["--data", str(plate_data / "test" / "good")]
+    assert main(["calibrate", str(engine), *good, "--false-alarm-rate", "0.5"]) == 0
+    first = Sidecar.read(engine).spec.threshold.value
+    assert main(["calibrate", str(engine), *good]) == 0
+    assert Sidecar.read(engine).spec.threshold.previous == first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--data", "{data}"], 1, "4 of 10 pictures"),
+        (["--data", "{data}/test/scratch"], 1, "labelled defective (scratch)"),
+        (["--data", "{data}/test/good", "--method", "f1"], 1, "0 defective and 6 good"),
+        (["--data", "{data}/test/scratch", "--method", "f1"], 1, "1 defective and 0 good"),
+        (["--data", "{empty}"], 1, "has no pictures"),
+        (["--data", "{empty}/nowhere"], 1, "does not exist"),
+        (["--data", "{data}", "--method", "f1", "--false-alarm-rate", "0.1"], 2, "goes with --method quantile"),
+        (["--data", "{data}", "--false-alarm-rate", "0"], 2, "is not in the range"),
+    ],
+)
+def test_what_cannot_work_is_refused_and_changes_nothing(engine, plate_data, tmp_path, capsys, arguments, code, words):
+    before = Sidecar.path_for(engine).read_bytes()
+    (tmp_path / "empty").mkdir()
+    filled = [argument.format(data=plate_data, empty=tmp_path / "empty") for argument in arguments]
+    assert main(["calibrate", str(engine), *filled]) == code
+    assert words in capsys.readouterr().err
+    assert Sidecar.path_for(engine).read_bytes() == before
+
+
+def test_training_pictures_are_warned_of(engine, plate_data, capsys):
+    assert main(["calibrate", str(engine), "--data", str(plate_data / "train" / "good")]) == 0
+    assert "TRAINING PICTURES: 3 of 3" in capsys.readouterr().err
+
+
+def test_unverified_engine_is_warned_of(engine, plate_data, capsys):
+    alter(engine, shift_bias(0.0))
+    assert main(["calibrate", str(engine), "--data", str(plate_data / "test" / "good")]) == 0
+    assert "UNVERIFIED ENGINE" in capsys.readouterr().err
+
+
+def test_full_disk_leaves_the_sidecar(engine, plate_data, monkeypatch, capsys):
+    before = Sidecar.path_for(engine).read_bytes()
+
+    def full_disk(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full_disk)
+        assert main(["calibrate", str(engine), "--data", str(plate_data / "test" / "good")]) == 1
+    assert "No space left" in capsys.readouterr().err
+    assert Sidecar.path_for(engine).read_bytes() == before

@@ -1,0 +1,187 @@
+"""Kernels out of a compiler's log: a recorded one of each kind, and those of real builds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from export.graph.deployment import DeploymentGraph
+from export.graph.onnx_model import write_spec
+from export.graph.to_onnx import to_onnx
+from export.tensorrt.flops import node_flops
+from export.tensorrt.kernels import Kernel
+from export.tensorrt.log import kernel_table, parse_kernels
+from stlm_edge.errors import EngineError
+from stlm_edge.network.encoder import ARCHITECTURES
+from stlm_edge.network.inference import InferencePath
+from stlm_edge.network.stlm import Stlm
+from stlm_edge.spec import ModelSpec
+
+LOG = Path(__file__).parent / "data" / "build_log.txt"
+"""Lines of real logs: the paper's network at 1024 x 1024 in FP32 and FP16, stlm-tiny in INT8."""
+
+
+@pytest.fixture(scope="module")
+def recorded() -> dict[str, Kernel]:
+    return {kernel.name: kernel for kernel in parse_kernels([LOG.read_text()])}
+
+
+SPEC = ModelSpec("plate", "stlm-tiny", input_size=(64, 96), map_size=(64, 96), weights_sha256="0")
+
+
+def inspector() -> InferencePath:
+    torch.manual_seed(0)
+    return InferencePath(Stlm(ARCHITECTURES["stlm-tiny"]).eval(), SPEC).eval()
+
+
+@pytest.fixture(scope="module")
+def model() -> onnx.ModelProto:
+    return to_onnx(DeploymentGraph(inspector()))
+
+
+@pytest.fixture(scope="module")
+def log(model, build_plan) -> list[str]:
+    return build_plan(model)[1]
+
+
+def attention(batch: int | str = 1) -> onnx.ModelProto:
+    """Softmax of a product, times a third tensor, in FP16; 8 heads of 64 tokens of 32."""
+    shape = [batch, 8, 64, 32]
+    nodes = [
+        helper.make_node("Transpose", ["k"], ["kt"], name="attn|transpose", perm=[0, 1, 3, 2]),
+        helper.make_node("MatMul", ["q", "kt"], ["weights"], name="attn|matmul"),
+        helper.make_node("Softmax", ["weights"], ["shares"], name="attn|softmax", axis=-1),
+        helper.make_node("MatMul", ["shares", "v"], ["attended"], name="attn|matmul.2"),
+    ]
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT16, shape) for name in "qkv"]
+    outputs = [helper.make_tensor_value_info("attended", TensorProto.FLOAT16, shape)]
+    graph = helper.make_graph(nodes, "attention", inputs, outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    write_spec(model, SPEC)  # the builder wants one
+    return model
+
+
+def test_recorded_kernels_are_read_and_synchronisation_is_none(recorded):
+    assert len(recorded) == 12
+    assert Counter(kernel.kind for kernel in recorded.values()) == {
+        "kgen": 6,
+        "correlation": 2,
+        "gemm": 2,
+        "runtime_fusion": 2,
+    }
+
+
+def test_recorded_convolution_moves_its_tensors_once(recorded):
+    kernel = recorded["plain.backbone.patch_embed.conv2.conv|conv2d_myl0_2"]
+    assert [tensor.shape for tensor in kernel.inputs] == [(1, 32, 512, 512)]
+    assert [tensor.shape for tensor in kernel.outputs] == [(1, 64, 256, 256)]
+    values = 32 * 512 * 512 + 64 * 32 * 3 * 3 + 1 + 1 + 64 + 64 * 256 * 256
+    assert kernel.bytes_moved == 4 * values
+    assert kernel.nodes == ("plain.backbone.patch_embed.conv2.conv|conv2d",)
+    assert kernel.dtype == "fp32"
+
+
+def test_recorded_types_are_those_of_the_operands(recorded):
+    assert recorded["plain.backbone.patch_embed.conv2.conv|conv2d_myl0_4"].dtype == "int8"  # scales are fp32
+    assert recorded["_gemm_mha_v2_myl0_25"].dtype == "fp16"
+    assert [tensor.dtype for tensor in recorded["__myl_Topk_myl0_285"].outputs] == ["fp32", "int64"]
+
+
+def test_recorded_kernel_without_nodes_has_none(recorded):
+    assert recorded["__myl_Tran_myl0_439"].nodes == ()
+
+
+def test_messages_may_come_with_their_severity_before_them(recorded):
+    lines = [f"[VERBOSE] {line}" for line in LOG.read_text().splitlines()]
+    assert {kernel.name: kernel for kernel in parse_kernels(lines)} == recorded
+
+
+def test_no_product_is_lost_or_counted_twice(log, model):
+    table = kernel_table(log, model)
+    products = {node.name for node in model.graph.node if node.op_type in ("Conv", "MatMul", "Gemm")}
+    assert set(node_flops(model)) == products  # the exporter has folded those of constants
+    assert table.unplaced == ()
+    assert sum(kernel.flops for kernel in table.kernels) == table.graph_flops == sum(node_flops(model).values())
+
+
+def test_stages_hold_what_the_graph_computes_in_them(log, model):
+    table = kernel_table(log, model)
+    found, wanted = Counter[str](), Counter[str]()
+    for kernel in table.kernels:
+        found[kernel.stage] += kernel.flops
+    for name, flops in node_flops(model).items():
+        path = name.split("|")[0].removeprefix("plain.").removeprefix("denoising.").removeprefix("backbone.")
+        stage = path.replace("stages.", "stage ").replace("_", " ").split(".")[0]
+        wanted[stage] += flops
+    assert {stage: flops for stage, flops in found.items() if flops} == wanted
+    assert {kernel.stage for kernel in table.kernels} >= {"input", "stage 3", "comparison", "score"}
+    assert "other" not in found and "encoders" not in found
+
+
+def test_both_streams_compute_the_same_amount(log, model):
+    flops = Counter[str | None]()
+    for kernel in kernel_table(log, model).kernels:
+        flops[kernel.stream] += kernel.flops
+    assert flops["plain"] == flops["denoising"] > 0
+    assert flops[None] > 0
+
+
+def test_stacked_streams_are_told_as_encoders(build_plan):
+    model = to_onnx(DeploymentGraph(inspector(), streams="stacked"))
+    table = kernel_table(build_plan(model)[1], model)
+    assert table.unplaced == ()
+    encoders = [kernel for kernel in table.kernels if kernel.stage == "encoders"]
+    assert {kernel.stream for kernel in encoders} == {"both"}
+    assert sum(kernel.flops for kernel in encoders) > table.graph_flops / 2
+
+
+def test_attention_in_fp16_is_one_fused_kernel_and_in_fp32_none(build_plan, log, model):
+    half = attention()
+    kernels = kernel_table(build_plan(half)[1], half).kernels
+    assert sum(kernel.is_attention for kernel in kernels) == 1
+    assert sum(kernel.flops for kernel in kernels) == 2 * 2 * 8 * 64 * 64 * 32
+    assert not any(kernel.is_attention for kernel in kernel_table(log, model).kernels)
+
+
+@pytest.mark.parametrize("text", ["", "Engine generation completed in 3.6 seconds.\n"])
+def test_log_without_kernels_is_refused(text, model):
+    with pytest.raises(EngineError, match=r"lists no kernels.*DETAILED"):
+        kernel_table([text], model)
+
+
+def test_log_in_another_form_is_refused(model):
+    with pytest.raises(EngineError, match="unknown form"):
+        kernel_table(["Name: conv, LayerType: CaskConvolution, Inputs: none"], model)
+    with pytest.raises(EngineError, match="tensor in an unknown form"):
+        kernel_table([LOG.read_text().replace("Datatype: Half, ", "")], model)
+    with pytest.raises(EngineError, match=r"type 'Quarter'"):
+        kernel_table([LOG.read_text().replace("Datatype: Half", "Datatype: Quarter")], model)
+
+
+def test_log_of_another_graph_is_refused(log):
+    with pytest.raises(EngineError, match="expected the log of this graph"):
+        kernel_table(log, attention())
+
+
+def test_dynamic_batch_is_refused(log):
+    with pytest.raises(EngineError, match=r"(?s)without --max-batch"):
+        kernel_table(log, attention("batch"))
+    with pytest.raises(EngineError, match=r"dynamic batch.*without --max-batch"):
+        kernel_table([LOG.read_text().replace("Dimensions: [1,1024", "Dimensions: [-1,1024")], attention())
+
+
+def test_constants_do_not_count():
+    weights = helper.make_tensor("w", TensorProto.FLOAT, [4, 4], [0.0] * 16)
+    nodes = [
+        helper.make_node("MatMul", ["w", "w"], ["ww"], name="folded"),
+        helper.make_node("Gemm", ["x", "ww"], ["y"], name="kept", transA=1),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, 3])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [3, 4])
+    model = helper.make_model(helper.make_graph(nodes, "g", [x], [y], initializer=[weights]))
+    assert node_flops(model) == {"kept": 2 * 3 * 4 * 4}

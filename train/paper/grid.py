@@ -1,0 +1,174 @@
+"""Many runs: categories x presets x seeds, in one folder that knows which of them are done."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from stlm_edge.errors import CheckpointError, ConfigError, DataError, StlmError
+from stlm_edge.files import make_folder, write_text
+from stlm_edge.network.checkpoint import load
+from train import fit as training
+from train.config import TrainConfig, from_dict, load_preset
+from train.paper.grid_results import RECORD_NAME, read_json
+from train.report import EVALUATION_NAME, evaluate_checkpoint
+
+logger = logging.getLogger(__name__)
+
+EXECUTION = ("device", "workers", "teacher_cache_gb", "tensorboard")
+"""Settings that decide how a run is computed and not what comes of it; they may differ between calls."""
+
+State = Literal["finished", "to evaluate", "to resume", "to train"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell of the grid.
+
+    Attributes:
+        preset: its name; a YAML file's name without suffix.
+        folder: `OUTPUT/PRESET/CATEGORY/seed-SEED`.
+    """
+
+    preset: str
+    category: str
+    seed: int
+    config: TrainConfig
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.preset}, {self.category}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that came to nothing, and why."""
+
+    run: Run
+    reason: str
+
+
+def plan(
+    *,
+    presets: Sequence[str],
+    categories: Sequence[str],
+    seeds: Sequence[int],
+    settings: dict[str, Any],
+    output: Path,
+) -> list[Run]:
+    """All runs, the first seed of everything before the second.
+
+    Args:
+        presets: names or YAML files.
+        settings: override every preset.
+    Raises:
+        ConfigError: for a preset or setting that cannot work, or two presets of one name.
+    """
+    named = {Path(preset).stem if preset.endswith((".yaml", ".yml")) else preset: preset for preset in presets}
+    if len(named) < len(set(presets)):
+        raise ConfigError(f"two of the presets {', '.join(presets)} have the same name; rename one of the files")
+    values = {name: load_preset(preset) | settings for name, preset in named.items()}
+    return [
+        Run(name, category, seed, from_dict(values[name] | {"seed": seed}), output / name / category / f"seed-{seed}")
+        for seed in dict.fromkeys(seeds)
+        for name in named
+        for category in dict.fromkeys(categories)
+    ]
+
+
+def state(run: Run) -> State:
+    """How far a run has come, from what is in its folder."""
+    if (run.folder / training.STATE_NAME).exists():
+        return "to resume"
+    if not _is_trained(run.folder / training.CHECKPOINT_NAME):
+        return "to train"
+    return "finished" if (run.folder / EVALUATION_NAME).exists() else "to evaluate"
+
+
+def check_same(run: Run, *, data: Path) -> None:
+    """Raises `ConfigError` if the folder holds a run with other settings or of another data set."""
+    path = run.folder / RECORD_NAME
+    if not path.exists():
+        return
+    record = read_json(path)
+    if not {"settings", "data"} <= set(record):
+        raise DataError(f"{path} does not say what was run; delete {run.folder}, and the run is done again")
+    before, now = from_dict(record["settings"]).to_dict(), run.config.to_dict()
+    different = [name for name in now if before[name] != now[name] and name not in EXECUTION]
+    if different:
+        found = ", ".join(f"{name} {before[name]}, now {now[name]}" for name in different)
+        raise ConfigError(f"{run.folder} was run with {found}; choose another folder with --output, or delete it")
+    if record["data"] != data.resolve().name:
+        raise ConfigError(
+            f"{run.folder} was run on {record['data']}, now {data.resolve().name}; choose another folder with --output"
+        )
+
+
+def run_all(runs: Sequence[Run], *, data: Path, textures: Path | None) -> list[Failure]:
+    """Train and evaluate what is not finished yet; one that fails does not end the others.
+
+    Returns:
+        Those that failed.
+    Raises:
+        ConfigError: before anything is run, if a folder holds other runs than these.
+        KeyboardInterrupt: after Ctrl-C; the same call goes on later.
+    """
+    for run in runs:
+        check_same(run, data=data)
+    failures = []
+    for number, run in enumerate(runs, start=1):
+        before = state(run)
+        logger.info("run %d of %d: %s, %s", number, len(runs), run.name, before)
+        if before == "finished":
+            continue
+        try:
+            _bring_to_end(run, before, data=data, textures=textures)
+        except StlmError as error:
+            failures.append(Failure(run, " ".join(str(error).split())))
+            logger.error("failed: %s: %s", run.name, failures[-1].reason)
+        except (RuntimeError, OSError, MemoryError, ValueError) as error:  # out of memory among them: the next may fit
+            failures.append(Failure(run, f"{type(error).__name__}: {' '.join(str(error).split())}"))
+            logger.exception("failed: %s", run.name)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return failures
+
+
+def _bring_to_end(run: Run, before: State, *, data: Path, textures: Path | None) -> None:
+    checkpoint = run.folder / training.CHECKPOINT_NAME
+    if before == "to resume":
+        training.resume(run.folder)
+    elif before != "to evaluate":
+        make_folder(run.folder)
+        for name in (training.CHECKPOINT_NAME, training.STATE_NAME, EVALUATION_NAME):  # half a run is begun again
+            (run.folder / name).unlink(missing_ok=True)
+        record = {
+            "preset": run.preset,
+            "category": run.category,
+            "seed": run.seed,
+            "data": data.resolve().name,
+            "settings": run.config.to_dict(),
+        }
+        write_text(run.folder / RECORD_NAME, json.dumps(record, indent=2) + "\n")
+        training.fit(run.config, data=data, category=run.category, textures=textures, output=run.folder)
+    if (run.folder / training.STATE_NAME).exists():
+        raise KeyboardInterrupt  # the training took Ctrl-C as its own and kept what there was
+    evaluate_checkpoint(checkpoint, data=data, category=run.category, device=run.config.device, folder=run.folder)
+
+
+def _is_trained(checkpoint: Path) -> bool:
+    """A checkpoint gets its threshold at the end of a training; one that is damaged counts for nothing."""
+    try:
+        return checkpoint.exists() and load(checkpoint).spec.threshold is not None
+    except CheckpointError as error:
+        logger.warning("%s; it is trained again", error)
+        return False

@@ -1,0 +1,88 @@
+"""Which pseudo anomaly a training picture gets (paper, sections 3.1 and 3.2, table 11)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from stlm_edge.imaging import Image, Mask
+from train.config import TrainConfig
+from train.pseudo_anomalies.cutpaste import cutpaste_patch, cutpaste_scar, cutpaste_union
+from train.pseudo_anomalies.patches import scar, seamless_patches
+from train.pseudo_anomalies.perlin import synthesise
+from train.pseudo_anomalies.texture_tone import match_tone
+from train.pseudo_anomalies.textures import TextureSource
+from train.pseudo_anomalies.tones import cracks, finish, pits
+
+CUT = {"cutpaste-patch": cutpaste_patch, "cutpaste-scar": cutpaste_scar, "cutpaste-union": cutpaste_union}
+CUT |= {"pit": pits, "crack": cracks}
+"""Kinds that take nothing but the picture itself."""
+PAIRED = {"nsa": seamless_patches, "finish": finish}
+"""Kinds that take another good picture."""
+
+
+class PseudoAnomalies:
+    """Draws a kind for each picture, all kinds equally likely, and puts such an anomaly into it, or none.
+
+    Args:
+        kinds: of `train.config.PseudoAnomalyName`.
+        images: good pictures, for `nsa` and `finish`, which take from another one.
+        textures: the anomaly source, for `perlin` and `scar`.
+        probability: of an anomaly; otherwise the picture stays as it is.
+        largest_beta: how faint a blended one may get; 1 is invisible.
+        texture_tone: `match` brings textures to the picture's colours and near its brightness.
+    """
+
+    def __init__(
+        self,
+        kinds: Sequence[str],
+        *,
+        images: Sequence[Image],
+        textures: TextureSource,
+        probability: float,
+        largest_beta: float,
+        texture_tone: Literal["as-is", "match"] = "as-is",
+    ) -> None:
+        self.kinds = kinds
+        self.images = images
+        self.textures = textures
+        self.probability = probability
+        self.largest_beta = largest_beta
+        self.texture_tone = texture_tone
+
+    def draw(self, rng: np.random.Generator, normal: Image) -> tuple[Image, Mask]:
+        """
+        Args:
+            normal: (H, W, 3) uint8, left unchanged; as large as the other pictures.
+        Returns:
+            (H, W, 3) uint8 and (H, W) uint8, 1 on the pseudo anomaly.
+        """
+        size = (normal.shape[0], normal.shape[1])
+        if rng.random() >= self.probability:
+            return normal, np.zeros(size, np.uint8)
+        kind = self.kinds[int(rng.integers(len(self.kinds)))]
+        if kind in PAIRED:
+            return PAIRED[kind](rng, normal, self.images[int(rng.integers(len(self.images)))])
+        if kind in CUT:
+            return CUT[kind](rng, normal)
+        texture = self.textures.draw(rng, size)
+        if self.texture_tone == "match":
+            texture = match_tone(rng, texture, normal)
+        draw = {"perlin": synthesise, "scar": scar}[kind]
+        return draw(rng, normal, texture, largest_beta=self.largest_beta)
+
+
+def pseudo_anomalies_of(
+    config: TrainConfig, *, images: Sequence[Image], textures: TextureSource, kinds: Sequence[str] | None = None
+) -> PseudoAnomalies:
+    """What a training with these settings draws; with `kinds`, always one of those."""
+    return PseudoAnomalies(
+        config.pseudo_anomalies.split("+") if kinds is None else kinds,
+        images=images,
+        textures=textures,
+        probability=config.anomaly_probability if kinds is None else 1.0,
+        largest_beta=config.largest_beta,
+        texture_tone=config.texture_tone,
+    )

@@ -1,0 +1,1 @@
+"""The frozen teacher as the training asks it: batched, cached, projected."""
