@@ -33,6 +33,7 @@ def command(path: Path, fail: str | None) -> None:
             raise KeyboardInterrupt
 
 
+@pytest.mark.heavy
 def test_record_comes_back_with_command_device_and_commit(tmp_path: Path) -> None:
     path = tmp_path / "a file.json"
     assert run(command, ["--json", str(path)]) == 0
