@@ -41,7 +41,7 @@ class Verdicts:
 
 
 @dataclass(frozen=True)
-class Recalibration:
+class ThresholdChange:
     """A threshold that took another's place, and what either makes of the pictures it was chosen from."""
 
     before: Threshold
@@ -75,9 +75,9 @@ class Recalibration:
             )
 
 
-def calibrate(
+def choose_on_engine(
     engine: Path, *, data: Path, category: str | None, method: Method, false_alarm_rate: float
-) -> Recalibration:
+) -> ThresholdChange:
     """Score pictures on an engine, and change the threshold and the normal scores in its sidecar.
 
     Args:
@@ -105,7 +105,7 @@ def calibrate(
     else:
         chosen = f1_optimal(scores.tolist(), defective.tolist())
     before, after = _replace(engine, sidecar, chosen, good=good.tolist())
-    return Recalibration(
+    return ThresholdChange(
         before=before,
         after=after,
         good=int(good.size),
