@@ -19,13 +19,13 @@ from stlm_edge.spec import FALSE_ALARM_RATE, Size
 from stlm_edge.tensorrt import TITLES
 
 if TYPE_CHECKING:
-    from export.gate.threshold import Method
     from export.graph.graph import GraphOptions, Precision
     from export.openvino import CpuPrecision
     from export.pipeline import Builder, Classes, Exported, Pictures
     from export.serving.triton import Device
     from export.tensorrt.product import ProductChoice
     from stlm_edge.sidecar import Gate
+    from stlm_edge.thresholds import Method
 
 logger = logging.getLogger(__name__)
 
