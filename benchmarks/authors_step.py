@@ -16,7 +16,7 @@ from stlm_edge.network.inference import prepare
 from stlm_edge.network.teacher import Teacher
 from stlm_edge.spec import ModelSpec
 from train.data import Batch
-from train.losses import distillation_loss
+from train.objective import distillation_loss
 from train.training import Training
 
 Mark = Callable[[str], None]

@@ -183,8 +183,7 @@ def grid(
     """
     from stlm_edge.datasets import categories as list_categories
     from train.paper.grid import check_same, plan, run_all, state
-    from train.paper.grid_results import read_records
-    from train.paper.tables import text, write_report
+    from train.paper.results import read_records, text, write_report
 
     failures = []
     if not report_only:

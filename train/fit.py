@@ -17,17 +17,15 @@ from stlm_edge.files import make_folder, write_text
 from stlm_edge.imaging import Image
 from stlm_edge.network.checkpoint import Checkpoint, load, save
 from stlm_edge.network.encoder import architecture_named
-from stlm_edge.network.inference import InferencePath, prepare
+from stlm_edge.network.inference import InferencePath, choose_device, prepare
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.teacher import Teacher
 from stlm_edge.network.weights import fingerprint, load_initial, locate, read_tensors
 from stlm_edge.spec import ModelSpec
 from stlm_edge.thresholds import good_quantile, with_normal_scores
-from train.augment import rotation_for
-from train.brightness import variation_of
+from train.augment import rotation_for, variation_of
 from train.config import RANDOM, TrainConfig
 from train.data import Batches, load_images, split
-from train.device import choose_device
 from train.distributed import Processes, joined, main_first, share_batch_norms
 from train.inspection import score_images
 from train.loop import Ending, train
@@ -36,8 +34,7 @@ from train.pseudo_anomalies.choice import pseudo_anomalies_of
 from train.pseudo_anomalies.textures import texture_source
 from train.record import Sources, read_record, write_record
 from train.teaching.guidance import Guidance, make_guidance
-from train.teaching.masks import mask_head_tensors
-from train.teaching.teacher import build_teacher, settle
+from train.teaching.teacher import build_teacher, mask_head_tensors, settle
 from train.threshold import describe
 from train.training import EpochRecord, Training, begin
 from train.watch import Board, Patience, held_out_loss

@@ -8,12 +8,11 @@ from pathlib import Path
 from stlm_edge.datasets import GOOD, load_category
 from stlm_edge.imaging import read_image, resize
 from stlm_edge.network.checkpoint import Checkpoint, load, save
-from stlm_edge.network.inference import InferencePath
+from stlm_edge.network.inference import InferencePath, choose_device
 from stlm_edge.spec import ModelSpec, Threshold
 from stlm_edge.thresholds import CONFIDENCE, f1_optimal, good_quantile, with_normal_scores
 from train.config import from_dict
 from train.data import load_images, split
-from train.device import choose_device
 from train.inspection import score_images
 
 

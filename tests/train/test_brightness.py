@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from train.brightness import AS_THEY_ARE, Variation, expose
+from train.augment import AS_THEY_ARE, Variation, expose
 from train.data import Batches
 from train.pseudo_anomalies.choice import PseudoAnomalies
 from train.pseudo_anomalies.textures import ProceduralTextures

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from segment_anything.modeling import MaskDecoder
 from torch import Tensor, nn
 
 from stlm_edge.errors import WeightsError
@@ -20,7 +21,6 @@ from stlm_edge.spec import Size
 from train.config import PUBLISHED as PUBLISHED_WEIGHTS
 from train.config import RANDOM
 from train.teaching.gabor import GaborTeacher
-from train.teaching.masks import MaskHead, mask_head_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,29 @@ class Taught:
 
     plain: Features
     denoising: Features
+
+
+class MaskHead(nn.Module):
+    """What SAM's mask decoder has behind its two-way blocks: up-sampling, and one small network for each mask."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        complete = MaskDecoder(transformer_dim=channels, transformer=nn.Identity())
+        self.output_upscaling = complete.output_upscaling
+        self.output_hypernetworks_mlps = complete.output_hypernetworks_mlps
+
+    def forward(self, decoder: TwoWayDecoder, embedding: Tensor) -> Tensor:
+        """
+        Args:
+            embedding: (N, C, h, w) of an image encoder.
+        Returns:
+            (N, 4, 4 h, 4 w), logits of the four masks that SAM gives without a prompt.
+        """
+        queries, keys = decoder.tokens_and_keys(embedding)
+        pixels = self.output_upscaling(keys)
+        # Token 0 tells the quality of masks, which nobody asks for here.
+        weights = [network(queries[:, 1 + index]) for index, network in enumerate(self.output_hypernetworks_mlps)]
+        return torch.einsum("nmc,nchw->nmhw", torch.stack(weights, dim=1), pixels)
 
 
 class MaskTeacher(Teacher):
@@ -128,6 +151,13 @@ def load_teacher(
     _load(teacher.decoder, decoder_tensors(tensors), path=path, name=name)
     if isinstance(teacher, MaskTeacher):
         _load(teacher.mask_head, mask_head_tensors(tensors), path=path, name=name)
+
+
+def mask_head_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The head's tensors from the state dict of SAM or MobileSAM, under the names of `MaskHead`."""
+    prefix = "mask_decoder."
+    wanted = (f"{prefix}output_upscaling.", f"{prefix}output_hypernetworks_mlps.")
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(wanted)}
 
 
 def settle(teacher: Teacher, pixels: Tensor) -> None:

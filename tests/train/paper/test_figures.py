@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from train.paper.figures import METHODS
-from train.paper.results import TABLES
+from train.paper.figures import METHODS, TABLES
 
 PRINTED = {
     "PatchCore": (95.97, 97.87, 91.30, 49.30),

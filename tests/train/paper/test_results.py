@@ -6,7 +6,7 @@ import statistics
 
 import pytest
 
-from train.paper.results import MVTEC, OBJECTS, PAPER, SCOPES, TABLES, TEXTURES
+from train.paper.figures import MVTEC, OBJECTS, PAPER, SCOPES, TABLES, TEXTURES
 
 BY_NAME = {table.name: table for table in TABLES}
 

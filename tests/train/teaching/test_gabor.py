@@ -6,7 +6,7 @@ import torch
 from stlm_edge.errors import WeightsError
 from stlm_edge.network.inference import prepare
 from stlm_edge.spec import ModelSpec
-from train.losses import distillation_loss
+from train.objective import distillation_loss
 from train.teaching.gabor import GaborTeacher
 from train.teaching.teacher import build_teacher, settle
 
