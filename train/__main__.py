@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
-from stlm_edge.cli import METHOD, run
+from stlm_edge.cli import run
 from stlm_edge.errors import DataError
+from stlm_edge.threshold_command import threshold
 from train.config import TrainConfig
 from train.options import SeedsType, training_options
 
@@ -120,38 +121,7 @@ def evaluate(checkpoint: Path, data: Path, category: str | None, device: str, ou
     click.echo(f"written: {folder / 'evaluation.json'} and evaluation-*.csv, -*.png beside it")
 
 
-@command.command()
-@click.argument("checkpoint", type=FOLDER)
-@data_option
-@category_option
-@device_option
-@click.option(
-    "--method",
-    type=METHOD,
-    default="quantile",
-    show_default=True,
-    help="quantile: from the good pictures that the training held out. f1: F1-optimal on the labelled test pictures.",
-)
-@click.option(
-    "--false-alarm-rate",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="For quantile: wanted share of good pictures above it.  [default: as trained]",
-)
-def threshold(
-    checkpoint: Path, data: Path, category: str | None, device: str, method: str, false_alarm_rate: float | None
-) -> None:
-    """Choose the threshold of CHECKPOINT again and write it there."""
-    from train.threshold import describe, from_good_pictures, from_labelled_pictures
-
-    if method == "f1":
-        if false_alarm_rate is not None:
-            raise click.UsageError("--false-alarm-rate goes with --method quantile; --method f1 needs none")
-        before, after = from_labelled_pictures(checkpoint, data=data, category=category, device=device)
-    else:
-        before, after = from_good_pictures(
-            checkpoint, data=data, category=category, device=device, false_alarm_rate=false_alarm_rate
-        )
-    click.echo(describe(before, after))
+command.add_command(threshold)
 
 
 @command.command()

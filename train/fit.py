@@ -22,7 +22,7 @@ from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.teacher import Teacher
 from stlm_edge.network.weights import fingerprint, load_initial, locate, read_tensors
 from stlm_edge.spec import ModelSpec
-from stlm_edge.thresholds import good_quantile, with_normal_scores
+from stlm_edge.thresholds import good_quantile, promise, with_normal_scores
 from train.augment import rotation_for, variation_of
 from train.config import RANDOM, TrainConfig
 from train.data import Batches, load_images, split
@@ -35,7 +35,6 @@ from train.pseudo_anomalies.textures import texture_source
 from train.record import Sources, read_record, write_record
 from train.teaching.guidance import Guidance, make_guidance
 from train.teaching.teacher import build_teacher, mask_head_tensors, settle
-from train.threshold import describe
 from train.training import EpochRecord, Training, begin
 from train.watch import Board, Patience, held_out_loss
 
@@ -220,7 +219,9 @@ class _Keeper:
         self._save(with_normal_scores(dataclasses.replace(self.spec, threshold=threshold), scores))
         if ending is not Ending.INTERRUPTED:
             (self.folder / STATE_NAME).unlink(missing_ok=True)
-        logger.info("%s", describe(None, threshold))
+        logger.info(
+            "threshold %.6g from %d held-out good pictures; %s", threshold.value, threshold.images, promise(threshold)
+        )
 
     def _save(self, spec: ModelSpec) -> None:
         spec = dataclasses.replace(spec, weights_sha256=fingerprint(self.network.state_dict()))

@@ -36,7 +36,7 @@ class GaborTeacher(Teacher):
     """Frozen filters in the place of a network.
 
     L1 has the mean and the highest energy of each cell at each scale and orientation and the cell's tone, L2 the same
-    averaged over 3 x 3 cells. All are logarithms of contrasts, so exposure does not matter, and are standardised with
+    averaged over 3 x 3 cells. All are logarithms of contrasts, so brightness does not matter, and are standardised with
     the mean and deviation that `settle` finds.
     """
 
