@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from stlm_edge.cli import run
-from stlm_edge.errors import DataError
+from stlm_edge.errors import DataError, WeightsError
 from stlm_edge.threshold_command import threshold
-from train.config import TrainConfig
+from train.config import TrainConfig, described_presets, from_dict, load_preset
 from train.options import SeedsType, training_options
 
 FOLDER = click.Path(path_type=Path)
@@ -187,8 +187,6 @@ def grid(
 @command.command(name="presets")
 def list_presets() -> None:
     """List the presets: the paper's settings, one for each of its ablations, and one for a CPU."""
-    from train.config import described_presets
-
     for name, description in described_presets():
         click.echo(f"{name:<32}{description}")
 
@@ -197,7 +195,6 @@ def list_presets() -> None:
 @click.argument("name")
 def weights(name: str) -> None:
     """Fetch published weights: mobile_sam, sam_vit_b, sam_vit_l or sam_vit_h."""
-    from stlm_edge.errors import WeightsError
     from stlm_edge.network.weights import PUBLISHED, locate
 
     if name not in PUBLISHED:
@@ -225,8 +222,6 @@ def fetch(name: str | None, output: Path | None, archive: tuple[Path, ...], sha2
 
 def _config(preset: str, settings: dict[str, Any]) -> TrainConfig:
     """The preset, overridden by the flags that were given."""
-    from train.config import from_dict, load_preset
-
     given = {name: value for name, value in settings.items() if value is not None}
     return from_dict(load_preset(preset) | given)
 

@@ -27,14 +27,14 @@ from train.augment import rotation_for, variation_of
 from train.config import RANDOM, TrainConfig
 from train.data import Batches, load_images, split
 from train.distributed import Processes, joined, main_first, share_batch_norms
-from train.inspection import score_images
+from train.evaluate import score_images
 from train.loop import Ending, train
 from train.objective import Objective
 from train.pseudo_anomalies.choice import pseudo_anomalies_of
 from train.pseudo_anomalies.textures import texture_source
 from train.record import Sources, read_record, write_record
 from train.teaching.guidance import Guidance, make_guidance
-from train.teaching.teacher import build_teacher, mask_head_tensors, settle
+from train.teaching.teacher import mask_head_tensors, teacher_of
 from train.training import EpochRecord, Training, begin
 from train.watch import Board, Patience, held_out_loss
 
@@ -242,19 +242,14 @@ def _build(
             )
         else:
             logger.info("initial weights: %s", load_initial(network, locate(config.initial_weights)))
-        guidance = None
-        channels = network.architecture.embedding_channels
-        if config.teacher != "none":
-            teacher = build_teacher(
-                config.teacher,
-                weights=config.teacher_weights,
-                image_size=config.image_size,
-                masks=config.distillation == "logits",
-            ).to(device)
-            channels = teacher.channels
-    if config.teacher != "none":
+        teacher = teacher_of(config)
+    guidance = None
+    channels = network.architecture.embedding_channels
+    if teacher is not None:
+        teacher.to(device)
+        channels = teacher.channels
         if config.teacher_weights == RANDOM:
-            settle(teacher, prepare(torch.from_numpy(np.stack(batches.images[:SETTLING_IMAGES])).to(device), spec))
+            teacher.settle(prepare(torch.from_numpy(np.stack(batches.images[:SETTLING_IMAGES])).to(device), spec))
         if isinstance(network.plain, Teacher):
             network.plain.load_state_dict(teacher.state_dict())
         guidance = make_guidance(

@@ -18,8 +18,7 @@ from stlm_edge.files import make_folder, write_text
 from stlm_edge.imaging import Image, read_image, write_image
 from stlm_edge.network.checkpoint import load
 from stlm_edge.network.inference import InferencePath, choose_device
-from train.evaluate import Evaluation, Results, Scored, evaluate
-from train.inspection import inspect
+from train.evaluate import Evaluation, Results, Scored, evaluate, inspect
 from train.plots import write_curves, write_distribution
 
 EVALUATION_NAME = "evaluation.json"

@@ -19,7 +19,7 @@ from stlm_edge.thresholds import (
 )
 from train.config import from_dict
 from train.data import load_images, split
-from train.inspection import score_images
+from train.evaluate import score_images
 
 
 def choose_threshold(

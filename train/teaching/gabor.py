@@ -41,15 +41,7 @@ class GaborTeacher(Teacher):
     """
 
     def __init__(self, image_size: Size) -> None:
-        nn.Module.__init__(self)  # not Teacher's: there is no decoder
-        self.encoder = GaborFilters(image_size)
-        self.requires_grad_(False)
-        self.eval()
-
-    @property
-    def channels(self) -> int:
-        """Of L1 and L2."""
-        return GaborFilters.channels
+        super().__init__(GaborFilters(image_size), channels=GaborFilters.channels)
 
     @torch.no_grad()
     def forward(self, pixels: Tensor, layers: Layers = "l1+l2") -> Features:
