@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from stlm_edge.cli import METHOD
 from stlm_edge.spec import FALSE_ALARM_RATE
-from stlm_edge.thresholds import Method
+
+if TYPE_CHECKING:
+    from stlm_edge.thresholds import Method
 
 ENGINES = (".onnx", ".xml", ".plan")
 
@@ -57,6 +60,7 @@ def threshold(
     if file.suffix in ENGINES:
         if device is not None:
             raise click.UsageError("--device goes with a checkpoint; an engine runs where it was made for")
+        # By name only, and no sooner: the ground floor knows the programs as `stlm_edge.command` does.
         from export.gate.threshold import choose_threshold as choose_for_engine
 
         rate = FALSE_ALARM_RATE if false_alarm_rate is None else false_alarm_rate
