@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.heavy
+
 CONTRACT = (
     "spec",
     "imaging",

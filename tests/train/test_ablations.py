@@ -53,6 +53,7 @@ def three(tmp_path_factory):
     return root / "plate" / "train" / "good"
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", [*ABLATIONS, "cpu-surface"])
 def test_every_ablation_trains_and_its_checkpoint_inspects(name, three, tmp_path):
     config = settings(name)
@@ -94,6 +95,7 @@ def parameters(**design) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
+@pytest.mark.heavy
 def test_designs_have_the_parts_that_the_paper_describes():
     whole = parameters()
     decoder = 3_291_264 + 1_280 + 256
@@ -142,6 +144,7 @@ def test_separate_decoders_decode_each_stream_with_its_own():
     assert not torch.equal(before.denoising[1], after.denoising[1])
 
 
+@pytest.mark.heavy
 def test_fixed_teacher_as_plain_stream_neither_learns_nor_leaves_evaluation_mode(three, tmp_path):
     config = settings("table4-no-plain-stream")
     network = load(fit(config, data=three, category=None, textures=None, output=tmp_path / "run")).network
@@ -157,6 +160,7 @@ def test_fixed_teacher_as_plain_stream_neither_learns_nor_leaves_evaluation_mode
     assert not network.plain.training
 
 
+@pytest.mark.heavy
 def test_two_stages_train_one_part_after_the_other(three, tmp_path, monkeypatch):
     """In the first the feature aggregation stays as it began; in the second streams and decoder stand still."""
     snapshots = []
@@ -174,6 +178,7 @@ def test_two_stages_train_one_part_after_the_other(three, tmp_path, monkeypatch)
     assert changed(1, 2) == changed(2, 3) == {"feature_aggregation"}
 
 
+@pytest.mark.heavy
 def test_without_teacher_only_the_segmentation_is_learnt(three, tmp_path):
     path = fit(settings("table7-no-teacher"), data=three, category=None, textures=None, output=tmp_path / "run")
     for line in (path.parent / "history.jsonl").read_text().splitlines():

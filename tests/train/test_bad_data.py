@@ -131,6 +131,7 @@ def test_plain_folder_cannot_be_evaluated(data, checkpoint, tmp_path, capsys) ->
     assert "no test pictures" in the_error(capsys)
 
 
+@pytest.mark.heavy
 def test_data_sets_of_other_layouts_are_evaluated(data, checkpoint, tmp_path, capsys) -> None:
     """VisA's masks of class numbers and DAGM's ellipses count as MVTec AD's do."""
     visa, dagm = tmp_path / "visa", tmp_path / "dagm"

@@ -16,6 +16,8 @@ from stlm_edge.errors import CheckpointError, OutputError
 from stlm_edge.network.checkpoint import load
 from train.fit import STATE_NAME, fit, resume
 
+pytestmark = pytest.mark.heavy
+
 EPOCHS = 10
 """Of two steps each, since two of the plate's six pictures are held out or left over."""
 
