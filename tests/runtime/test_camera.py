@@ -262,14 +262,3 @@ def test_run_without_a_screen_imports_neither_torch_nor_onnx(engine: Path) -> No
         [sys.executable, "-c", program], check=True, capture_output=True, text=True, env=environment
     )
     assert for_backend.stdout.splitlines()[-1] == "0 []"
-
-
-@pytest.mark.heavy
-def test_help_loads_no_heavy_library() -> None:
-    program = (
-        "import sys; from runtime.camera import main; main(['--help']); "
-        "print(sorted({'torch', 'onnx', 'cv2', 'numpy', 'openvino', 'onnxruntime'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    assert "--engine" in done.stdout
-    assert done.stdout.splitlines()[-1] == "[]"

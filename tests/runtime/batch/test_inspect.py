@@ -406,14 +406,3 @@ def test_bar_is_shown_to_people_only(engine: Path, mvtec_test_folder: Path, tmp_
     os.close(ours)
     assert b"inspecting" in seen
     assert b"2/2" in seen
-
-
-@pytest.mark.heavy
-def test_help_loads_no_heavy_library() -> None:
-    program = (
-        "import sys; from runtime.inspect import main; main(['--help']); "
-        "print(sorted({'torch', 'onnx', 'cv2', 'numpy', 'openvino', 'onnxruntime'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    assert "--restart" in done.stdout
-    assert done.stdout.splitlines()[-1] == "[]"
