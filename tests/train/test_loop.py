@@ -20,6 +20,7 @@ from train.loop import Ending, train
 from train.objective import Objective
 from train.pseudo_anomalies.choice import PseudoAnomalies
 from train.pseudo_anomalies.textures import ProceduralTextures
+from train.record import Sources, write_record
 from train.teaching.guidance import Guidance
 from train.teaching.teacher import build_teacher
 from train.training import begin
@@ -203,15 +204,13 @@ def test_other_errors_are_not_taken_for_it(quick, images, monkeypatch):
         records(quick, images)
 
 
-@pytest.mark.heavy
-def test_run_folder_tells_how_it_was_made(plate, tmp_path, quick):
-    fit(quick, data=plate, category="plate", textures=None, output=tmp_path / "run")
-    record = json.loads((tmp_path / "run" / "run.json").read_text())
+def test_run_folder_tells_how_it_was_made(trained_run, plate, quick):
+    record = json.loads((trained_run / "run.json").read_text())
     assert record["data"] == str(plate)
     assert record["category"] == "plate"
     assert record["seed"] == quick.seed
     assert record["versions"]["torch"] == torch.__version__.split("+")[0]
-    line = json.loads((tmp_path / "run" / "history.jsonl").read_text())
+    line = json.loads((trained_run / "history.jsonl").read_text())
     assert line["pictures_per_s"] > 0
     assert line["memory_gb"] > 0
 
@@ -219,5 +218,7 @@ def test_run_folder_tells_how_it_was_made(plate, tmp_path, quick):
 @pytest.mark.heavy
 def test_package_that_came_another_way_has_no_version(monkeypatch, plate, tmp_path, quick):
     monkeypatch.setattr("train.record.PACKAGES", ("torch", "opencv-from-jetpack"))
-    fit(quick, data=plate, category="plate", textures=None, output=tmp_path / "run")
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["versions"]["opencv-from-jetpack"] is None
+    write_record(tmp_path, quick, Sources(plate, "plate", None), device=torch.device("cpu"), processes=1)
+    versions = json.loads((tmp_path / "run.json").read_text())["versions"]
+    assert versions["opencv-from-jetpack"] is None
+    assert versions["torch"]
