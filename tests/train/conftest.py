@@ -1,7 +1,8 @@
-"""A tiny data set in MVTec AD's layout, and settings that train in seconds."""
+"""Settings that train in seconds, and a checkpoint of an untrained network."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,29 +12,23 @@ from stlm_edge.network.checkpoint import Checkpoint, save
 from stlm_edge.network.encoder import ARCHITECTURES
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.weights import fingerprint
-from stlm_edge.plate.part import write_dataset
 from stlm_edge.spec import ModelSpec, Threshold
 from train.config import TrainConfig, from_dict, load_preset
 
 QUICK = {"image_size": (64, 64), "epochs": 1, "batch_size": 2}
 
 
-@pytest.fixture(scope="session")
-def plate(tmp_path_factory) -> Path:
-    """`plate` with 6 good training pictures, 2 good and 4 defective test pictures; returns the folder above it."""
-    root = tmp_path_factory.mktemp("data")
-    write_dataset(root, train=6, test_good=2, test_defective_per_kind=1, size=(96, 96), seed=0, category="plate")
-    return root
-
-
-@pytest.fixture
-def quick() -> TrainConfig:
+def settings() -> TrainConfig:
     return from_dict(load_preset("cpu") | QUICK)
 
 
 @pytest.fixture
-def checkpoint(tmp_path, quick) -> Path:
-    """A checkpoint of an untrained narrow network with a threshold."""
+def quick() -> TrainConfig:
+    return settings()
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     network = Stlm(ARCHITECTURES["stlm-tiny"]).eval()
     spec = ModelSpec(
@@ -44,6 +39,12 @@ def checkpoint(tmp_path, quick) -> Path:
         weights_sha256=fingerprint(network.state_dict()),
         threshold=Threshold(value=0.5, method="quantile", images=2, false_alarm_rate=1 / 3),
     )
-    path = tmp_path / "model.safetensors"
-    save(path, Checkpoint(network, spec, quick.to_dict()))
+    path = tmp_path_factory.mktemp("untrained") / "model.safetensors"
+    save(path, Checkpoint(network, spec, settings().to_dict()))
     return path
+
+
+@pytest.fixture
+def checkpoint(untrained, tmp_path) -> Path:
+    """A checkpoint of an untrained narrow network with a threshold."""
+    return Path(shutil.copy(untrained, tmp_path))

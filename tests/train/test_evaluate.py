@@ -87,6 +87,7 @@ def test_nothing_to_measure_is_an_error(inspector, samples):
         evaluate(inspector, samples)
 
 
+@pytest.mark.heavy
 def test_command_writes_figures_scores_pictures_and_plots(plate, checkpoint, tmp_path, capsys):
     folder = tmp_path / "measured"
     assert main(["evaluate", str(checkpoint), "--data", str(plate), "--category", "plate", "-o", str(folder)]) == 0

@@ -47,6 +47,7 @@ def stamps(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in folder.glob("*/*/*/model.safetensors")}
 
 
+@pytest.mark.heavy
 def test_grid_killed_and_called_again_does_only_what_is_left(parts, presets, tmp_path, capsys):
     output = tmp_path / "grid"
     arguments = ["grid", "--data", str(parts), "--all-categories", *presets, *SMALL, "-o", str(output)]
@@ -80,6 +81,7 @@ def test_grid_killed_and_called_again_does_only_what_is_left(parts, presets, tmp
     assert capsys.readouterr().out == printed
 
 
+@pytest.mark.heavy
 def test_run_that_fails_does_not_end_the_others(parts, tmp_path, capsys):
     data = tmp_path / "parts"
     shutil.copytree(parts, data)
