@@ -61,14 +61,14 @@ def threshold(
         if device is not None:
             raise click.UsageError("--device goes with a checkpoint; an engine runs where it was made for")
         # By name only, and no sooner: the ground floor knows the programs as `stlm_edge.command` does.
-        from export.gate.threshold import choose_threshold as choose_for_engine
+        from export.gate.threshold import choose_on_engine
 
         rate = FALSE_ALARM_RATE if false_alarm_rate is None else false_alarm_rate
-        change = choose_for_engine(file, data=data, category=category, method=method, false_alarm_rate=rate)
+        change = choose_on_engine(file, data=data, category=category, method=method, false_alarm_rate=rate)
     else:
-        from train.threshold import choose_threshold
+        from train.threshold import choose_on_checkpoint
 
-        change = choose_threshold(
+        change = choose_on_checkpoint(
             file,
             data=data,
             category=category,

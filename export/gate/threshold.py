@@ -29,7 +29,7 @@ from stlm_edge.thresholds import (
 logger = logging.getLogger(__name__)
 
 
-def choose_threshold(
+def choose_on_engine(
     engine: Path, *, data: Path, category: str | None, method: Method, false_alarm_rate: float
 ) -> ThresholdChange:
     """Score pictures on an engine, and change the threshold and the normal scores in its sidecar.
