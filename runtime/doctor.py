@@ -86,7 +86,7 @@ def examine(engine: Path | None) -> list[Finding]:
 
 def usable_backends(findings: Sequence[Finding]) -> list[str]:
     """The backends that have all they need."""
-    from runtime.checkup.libraries import ONNXRUNTIME, OPENCV_TITLE, OPENVINO, PYCUDA
+    from runtime.checkup.libraries import ONNXRUNTIME, OPENCV, OPENVINO, PYCUDA
     from runtime.checkup.nvidia import DRIVER, GPU
     from stlm_edge.tensorrt import TITLES
 
@@ -96,7 +96,7 @@ def usable_backends(findings: Sequence[Finding]) -> list[str]:
         OPENVINO: {OPENVINO},
         ONNXRUNTIME: {ONNXRUNTIME},
     }
-    return [name for name, needed in needs.items() if needed | {OPENCV_TITLE} <= fit]
+    return [name for name, needed in needs.items() if needed | {OPENCV} <= fit]
 
 
 def find_space() -> list[Finding]:

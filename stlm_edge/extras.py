@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-OPENCV = "pip install 'stlm-edge[opencv]', or 'stlm-edge[headless]' on a machine without a screen"
+OPENCV_HERE = "pip install 'stlm-edge[opencv]', or 'stlm-edge[headless]' on a machine without a screen"
 OPENCV_ON_JETSON = (
     "use JetPack's OpenCV, not pip's, which has no GStreamer: a virtual environment made with --system-site-packages, "
     "and for JetPack 6 pip install 'numpy==1.26.*' in it"
@@ -26,7 +26,7 @@ REMEDIES = {
     "modelopt": _install("int8"),
     "nncf": _install("openvino-int8"),
     "openvino": _install("openvino"),
-    "cv2": f"{OPENCV}; on a Jetson {OPENCV_ON_JETSON}",
+    "cv2": f"{OPENCV_HERE}; on a Jetson {OPENCV_ON_JETSON}",
 }
 """Name of a module → how to get it."""
 

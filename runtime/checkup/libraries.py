@@ -7,11 +7,11 @@ from pathlib import Path
 
 from runtime.checkup.finding import Finding
 from runtime.checkup.nvidia import DRIVER_LIBRARY, lacking_for_pycuda, toolkit
-from runtime.checkup.probe import Answer, ask
-from stlm_edge.extras import OLDER_NUMPY, OPENCV, OPENCV_ON_JETSON, is_for_older_numpy
+from runtime.checkup.probe import Reply, ask
+from stlm_edge.extras import OLDER_NUMPY, OPENCV_HERE, OPENCV_ON_JETSON, is_for_older_numpy
 from stlm_edge.tensorrt import INSTALL, MODULES, TITLES, ProductName
 
-PYCUDA, OPENVINO, ONNXRUNTIME, OPENCV_TITLE = "pycuda", "OpenVINO", "ONNX Runtime", "OpenCV"
+PYCUDA, OPENVINO, ONNXRUNTIME, OPENCV = "pycuda", "OpenVINO", "ONNX Runtime", "OpenCV"
 
 _VERSION = "str(module.__version__)"
 _PRODUCT = """{
@@ -89,7 +89,7 @@ def find_openvino() -> list[Finding]:
     answer = ask("openvino", "[module.__version__.split('-')[0], ' '.join(module.Core().available_devices)]")
     if answer.failure is None:
         version, devices = answer.value
-        answer = Answer(f"{version} on {devices}")
+        answer = Reply(f"{version} on {devices}")
     return [_finding(OPENVINO, answer, remedy="pip install 'stlm-edge[openvino]'")]
 
 
@@ -107,13 +107,13 @@ def find_opencv(*, is_jetson: bool = False) -> list[Finding]:
         is_jetson: JetPack's own is the right one, the one from pip has no GStreamer.
     """
     answer = ask("cv2", _OPENCV)
-    own = OPENCV_ON_JETSON if is_jetson else f"{OPENCV}; everything here needs it"
+    own = OPENCV_ON_JETSON if is_jetson else f"{OPENCV_HERE}; everything here needs it"
     if answer.failure is not None:
-        return [_unusable(OPENCV_TITLE, answer, OLDER_NUMPY if is_for_older_numpy(answer.failure) else own)]
+        return [_unusable(OPENCV, answer, OLDER_NUMPY if is_for_older_numpy(answer.failure) else own)]
     build, owner = answer.value["build"], " and ".join(answer.value["packages"]) or "the system's"
-    windows = f"pip uninstall opencv-python-headless, then {OPENCV.partition(',')[0]}"
+    windows = f"pip uninstall opencv-python-headless, then {OPENCV_HERE.partition(',')[0]}"
     return [
-        Finding(OPENCV_TITLE, "ok", f"{answer.value['version']}, {owner}, in {Path(answer.value['file']).parent}"),
+        Finding(OPENCV, "ok", f"{answer.value['version']}, {owner}, in {Path(answer.value['file']).parent}"),
         _built_with(build, "GStreamer", f"csi:// and gst: cameras need it: {own if is_jetson else _DISTRIBUTION}"),
         _built_with(build, "FFMPEG", f"video files, rtsp:// and http:// need it: {own}"),
         _built_with(build, "v4l/v4l2", f"USB cameras need it: {own}"),
@@ -151,13 +151,13 @@ def _feature(build: str, name: str) -> str:
     return ""
 
 
-def _finding(subject: str, answer: Answer, *, remedy: str) -> Finding:
+def _finding(subject: str, answer: Reply, *, remedy: str) -> Finding:
     if answer.failure is not None:
         return _unusable(subject, answer, remedy)
     return Finding(subject, "ok", str(answer.value))
 
 
-def _unusable(subject: str, answer: Answer, remedy: str) -> Finding:
+def _unusable(subject: str, answer: Reply, remedy: str) -> Finding:
     if answer.is_missing:
         return Finding(subject, "missing", "not installed", remedy)
     return Finding(subject, "broken", str(answer.failure), remedy)
