@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Sequence
 
@@ -34,8 +33,6 @@ command.add_command(threshold, "calibrate")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    # The exporter's optimiser warns of each layer that it leaves alone; nobody can do anything about it.
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)
     return run(command, argv)
 
 
