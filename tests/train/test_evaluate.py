@@ -111,12 +111,6 @@ def test_command_writes_figures_scores_pictures_and_plots(plate, checkpoint, tmp
         assert read_image(folder / name).std() > 10
 
 
-def test_plain_folder_cannot_be_evaluated(plate, checkpoint, tmp_path, capsys):
-    good = plate / "plate" / "train" / "good"
-    assert main(["evaluate", str(checkpoint), "--data", str(good), "-o", str(tmp_path / "out")]) == 1
-    assert "no test pictures" in capsys.readouterr().err
-
-
 def scored(label: str, *scores: float) -> list[Scored]:
     return [Scored(Sample(label, label, None), score, 0.0) for score in scores]
 
