@@ -22,7 +22,7 @@ TRAIN: Programs = {
     "train": ("train.__main__:fit", "Train a model and choose its threshold."),
     "resume": ("train.__main__:resume", "Go on with a training that was killed or interrupted."),
     "evaluate": ("train.__main__:evaluate", "Measure a checkpoint on the test pictures."),
-    "threshold": ("train.__main__:threshold", "Choose the threshold of a checkpoint or an engine again."),
+    "threshold": ("stlm_edge.threshold_command:threshold", "Choose the threshold of a checkpoint or an engine again."),
     "preview": ("train.__main__:preview", "Draw pseudo anomalies into your own pictures."),
     "grid": ("train.__main__:grid", "Train and evaluate categories x presets x seeds."),
     "presets": ("train.__main__:list_presets", "List the presets."),
@@ -37,7 +37,7 @@ FORMATS: Programs = {
 EXPORT: Programs = {
     "export": ("stlm_edge.command:export", "Turn a checkpoint into an engine: .onnx, .plan or .xml."),
     "verify": ("export.judge_commands:verify", "Compare an engine with its network."),
-    "calibrate": ("export.judge_commands:calibrate", "Choose the threshold of an engine."),
+    "calibrate": ("stlm_edge.threshold_command:threshold", "Choose the threshold of an engine."),
     "report": ("export.judge_commands:report", "Tell what a plan moves and computes, and how fast it can be."),
     "sensitivity": ("export.judge_commands:sensitivity", "Say what INT8 does to the answers."),
     "triton": ("export.serve_commands:triton", "Write a model repository of Triton Inference Server."),
@@ -122,17 +122,6 @@ class Export(Lazy):
         return super().parse_args(ctx, args)
 
 
-class Stlm(Lazy):
-    """All programs. The threshold of an engine is chosen by its own scores, that of a checkpoint by the network's."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] == "threshold" and any(Path(argument).suffix in SUFFIXES for argument in args):
-            args = ["calibrate", *args[1:]]
-        return super().resolve_command(ctx, args)
-
-
 def load(place: str) -> click.Command:
     """The click command at `module:variable`."""
     module, _, variable = place.partition(":")
@@ -161,7 +150,7 @@ export = Export(
 bench = Lazy(
     {"Benchmarks": BENCHMARKS}, help="Measure on your device. 'stlm bench NAME --help' lists the options of each."
 )
-stlm = Stlm(
+stlm = Lazy(
     {"Train": TRAIN, "Export": EXPORT, "Run": RUN, "Measure": MEASURE},
     help="Find defects on pictures of parts: train on good ones, export an engine, run it beside a camera.",
 )
