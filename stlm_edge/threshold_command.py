@@ -19,7 +19,7 @@ PATH = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("file", type=PATH)
+@click.argument("file", metavar="CHECKPOINT_OR_ENGINE", type=PATH)
 @click.option(
     "--data",
     required=True,
@@ -51,9 +51,9 @@ def threshold(
     false_alarm_rate: float | None,
     device: str | None,
 ) -> None:
-    """Choose the threshold of FILE again, a checkpoint or an engine (.onnx, .xml or .plan), by its own scores.
+    """Choose the threshold of a checkpoint or of an engine (.onnx, .xml or .plan) again, by its own scores.
 
-    A checkpoint is changed itself, of an engine the sidecar.
+    It is written into the checkpoint, or into the sidecar of the engine.
     """
     if method == "f1" and false_alarm_rate is not None:
         raise click.UsageError("--false-alarm-rate goes with --method quantile; --method f1 needs none")
