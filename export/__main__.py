@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Sequence
 
@@ -10,6 +9,7 @@ import click
 
 from export import commands
 from stlm_edge.cli import run
+from stlm_edge.threshold_command import threshold
 
 
 @click.group()
@@ -22,19 +22,17 @@ for each in (
     commands.engine,
     commands.openvino,
     commands.verify,
-    commands.calibrate,
     commands.report,
     commands.sensitivity,
     commands.triton,
     commands.deepstream,
 ):
     command.add_command(each)
+command.add_command(threshold, "calibrate")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    # The exporter's optimiser warns of each layer that it leaves alone; nobody can do anything about it.
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)
     return run(command, argv)
 
 

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stlm_edge.cli import METHOD
 from stlm_edge.errors import VerificationError
-from stlm_edge.spec import FALSE_ALARM_RATE, Size
+from stlm_edge.spec import Size
 from stlm_edge.tensorrt import TITLES
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from export.serving.triton import Device
     from export.tensorrt.product import ProductChoice
     from stlm_edge.sidecar import Gate
-    from stlm_edge.thresholds import Method
 
 logger = logging.getLogger(__name__)
 
@@ -250,32 +248,6 @@ def verify(
     _echo(found.lines)
     require_verified(engine, found.gate)
     click.echo(f"{engine} is verified")
-
-
-@click.command()
-@click.argument("engine", type=PATH)
-@click.option("--data", required=True, type=PATH, help="Folder of good pictures, or labelled ones for f1.")
-@click.option("--category", help="Folder below --data.")
-@click.option(
-    "--method",
-    type=METHOD,
-    default="quantile",
-    show_default=True,
-    help="quantile: from good pictures alone. f1: F1-optimal on labelled pictures.",
-)
-@click.option(
-    "--false-alarm-rate",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help=f"For quantile: wanted share of good pictures at or above it.  [default: {FALSE_ALARM_RATE:g}]",
-)
-def calibrate(engine: Path, data: Path, category: str | None, method: Method, false_alarm_rate: float | None) -> None:
-    """Choose the threshold of ENGINE by its own scores, and change it in its sidecar."""
-    from export.gate.threshold import choose_on_engine
-
-    if method == "f1" and false_alarm_rate is not None:
-        raise click.UsageError("--false-alarm-rate goes with --method quantile; --method f1 needs none")
-    rate = FALSE_ALARM_RATE if false_alarm_rate is None else false_alarm_rate
-    _echo(choose_on_engine(engine, data=data, category=category, method=method, false_alarm_rate=rate).lines())
 
 
 @click.command()

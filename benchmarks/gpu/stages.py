@@ -22,9 +22,8 @@ from stlm_edge.cli import run
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
-
     from export.tensorrt.roofline import Gpu
+    from torch import nn
 
 Device = Literal["cpu", "cuda"]
 
@@ -70,8 +69,7 @@ def command(
     from export.graph.deployment import DeploymentGraph
     from stlm_edge.imaging import to_input
     from stlm_edge.network.checkpoint import load
-    from stlm_edge.network.inference import InferencePath
-    from train.device import choose_device
+    from stlm_edge.network.inference import InferencePath, choose_device
 
     place, loaded = choose_device(device), load(checkpoint)
     graph = DeploymentGraph(InferencePath(loaded.network, loaded.spec).eval()).to(place)
@@ -188,8 +186,9 @@ def plan_stages(architecture: str, input_size: tuple[int, int]) -> dict[str, dic
 
 def known_gpu(name: str | None) -> Gpu | None:
     """Of a GPU by the driver's name, its peaks; None where they are not known."""
-    from benchmarks.estimate import SOLD_AS
     from export.tensorrt.roofline import GPUS
+
+    from benchmarks.estimate import SOLD_AS
 
     return GPUS.get(SOLD_AS.get(name or "", ""))
 

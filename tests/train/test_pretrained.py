@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 import train
@@ -14,7 +15,7 @@ from stlm_edge.network.inference import InferencePath
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.weights import load_initial
 from stlm_edge.plate.part import render_part
-from train.inspection import score_images
+from train.evaluate import score_images
 
 PATH = Path(train.__file__).parent / "pretrained" / "plate" / "model.safetensors"
 
@@ -25,6 +26,7 @@ def test_shipped_weights_are_small_and_start_a_training():
     assert set(report.loaded) == {"whole network"}
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 def test_shipped_model_tells_good_parts_from_coarse_defects():
     checkpoint = load(PATH)
