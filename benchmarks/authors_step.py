@@ -13,10 +13,10 @@ import torch
 from benchmarks.authors_way import decode_each
 from stlm_edge.network.comparison import StreamFeatures
 from stlm_edge.network.inference import prepare
-from stlm_edge.network.teacher import Teacher
+from stlm_edge.network.teacher import SamTeacher, Teacher
 from stlm_edge.spec import ModelSpec
 from train.data import Batch
-from train.losses import distillation_loss
+from train.objective import distillation_loss
 from train.training import Training
 
 Mark = Callable[[str], None]
@@ -28,6 +28,7 @@ def step(training: Training, teacher: Teacher, batch: Batch, *, spec: ModelSpec,
     objective = training.objective
     batch = batch.to(training.device)
     pseudo, clean = prepare(batch.pseudo, spec), prepare(batch.clean, spec)
+    assert isinstance(teacher, SamTeacher)  # the authors know no other
     with torch.no_grad():
         taught_plain = decode_each(teacher.decoder, teacher.encoder(pseudo))
         taught_denoising = decode_each(teacher.decoder, teacher.encoder(clean))

@@ -194,12 +194,11 @@ def _prepare(task: Task) -> tuple[Any, list[Any], torch.device]:
     from benchmarks import authors_step
     from stlm_edge.datasets import load_category
     from stlm_edge.network.encoder import architecture_named
+    from stlm_edge.network.inference import choose_device
     from stlm_edge.network.stlm import Stlm
     from stlm_edge.spec import ModelSpec
-    from train.augment import rotation_for
-    from train.brightness import variation_of
+    from train.augment import rotation_for, variation_of
     from train.data import Batches, load_images
-    from train.device import choose_device
     from train.objective import Objective
     from train.pseudo_anomalies.choice import pseudo_anomalies_of
     from train.pseudo_anomalies.textures import texture_source

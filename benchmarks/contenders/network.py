@@ -72,7 +72,7 @@ class NetworkSubject:
         import torch
 
         from benchmarks.contenders.running import build
-        from train.device import choose_device
+        from stlm_edge.network.inference import choose_device
 
         self._device = choose_device(device)
         self._spec = checkpoint.spec

@@ -88,7 +88,7 @@ def command(
     from benchmarks.conditions import watching
     from benchmarks.latency_figures import entry, tables
     from benchmarks.record import recording
-    from train.device import choose_device
+    from stlm_edge.network.inference import choose_device
 
     choose_device(device)
     pictures = Pictures(data)
@@ -137,8 +137,7 @@ def open_deployment(
     """Raises `CheckpointError`, `ConfigError`, `DataError`, `ImageError`."""
     from export.graph.deployment import DeploymentGraph
     from stlm_edge.network.checkpoint import load
-    from stlm_edge.network.inference import InferencePath
-    from train.device import choose_device
+    from stlm_edge.network.inference import InferencePath, choose_device
 
     place, loaded = choose_device(device), load(checkpoint)
     graph = DeploymentGraph(InferencePath(loaded.network, loaded.spec).eval(), streams=form.streams).to(place)

@@ -70,8 +70,7 @@ def command(
     from export.graph.deployment import DeploymentGraph
     from stlm_edge.imaging import to_input
     from stlm_edge.network.checkpoint import load
-    from stlm_edge.network.inference import InferencePath
-    from train.device import choose_device
+    from stlm_edge.network.inference import InferencePath, choose_device
 
     place, loaded = choose_device(device), load(checkpoint)
     graph = DeploymentGraph(InferencePath(loaded.network, loaded.spec).eval()).to(place)
