@@ -158,7 +158,7 @@ def _judge_all(
     first: tuple[Entrant, Judged] | None = None
     for entrant in entrants:
         with opened(entrant.path, backend=entrant.backend) as engine:
-            judged = judge(engine.answers, pictures, threshold=engine.detector.threshold)
+            judged = judge(engine.inspector, pictures, threshold=engine.detector.threshold)
             record, library = engine.sidecar.engine, engine.library
         origin = wanted.get(entrant.spec.frame_size)
         if first is None:
@@ -187,7 +187,7 @@ def _references(
 
     for spec in {entrant.spec.frame_size: entrant.spec for entrant in entrants}.values():
         with open_reference(reference, spec=spec) as opened:
-            judged = judge(opened.answers, pictures, threshold=None)
+            judged = judge(opened.inspector, pictures, threshold=None)
         resizing = "" if spec.frame_size is None else " with frames of {} x {}".format(*spec.frame_size)
         row = {
             "name": f"{reference.name}{resizing}",

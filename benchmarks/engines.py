@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from export.gate.answers import Answer, Answers
 from export.gate.drift import DriftMeter
 from export.gate.pictures import Picture, choose, read_with_progress
 from runtime.backends import BackendChoice, open_engine
@@ -21,6 +20,7 @@ from stlm_edge.curves import ScoreCurve, ScorePool, pixel_pool
 from stlm_edge.datasets import GOOD, Sample, load_category
 from stlm_edge.errors import DataError
 from stlm_edge.imaging import Image, resize_map
+from stlm_edge.inspection import Answer, Inspector
 from stlm_edge.metrics import average_precision, measure_pixels, roc_auc
 from stlm_edge.scoring import is_anomalous
 from stlm_edge.sidecar import Drift, Sidecar
@@ -110,7 +110,7 @@ class Judged:
     quality: Quality
 
 
-def judge(side: Answers, pictures: LabelledSet, *, threshold: Threshold | None) -> Judged:
+def judge(side: Inspector, pictures: LabelledSet, *, threshold: Threshold | None) -> Judged:
     """Have one side inspect all pictures.
 
     Maps are enlarged to each picture's own pixels as the runtime does. Of all pictures, 4 bytes a pixel are kept.
@@ -124,7 +124,7 @@ def judge(side: Answers, pictures: LabelledSet, *, threshold: Threshold | None) 
     pools: list[ScorePool] = []
     stream = read_with_progress(pictures.samples)
     while chunk := list(islice(stream, _TOGETHER)):
-        found = [side.answer(picture.image) for picture in chunk]
+        found = [side.inspect(picture.image) for picture in chunk]
         answers += found
         labels += [picture.label != GOOD for picture in chunk]
         pools.append(_pool(chunk, found))
@@ -147,7 +147,7 @@ def _pool(pictures: Sequence[Picture], answers: Sequence[Answer]) -> ScorePool:
     maps, masks = [], []
     for picture, answer in zip(pictures, answers, strict=True):
         size = (picture.image.shape[0], picture.image.shape[1])
-        maps.append(resize_map(answer.coarse, size))
+        maps.append(resize_map(answer.anomaly_map, size))
         masks.append(np.zeros(size, np.uint8) if picture.mask is None else picture.mask)
     return pixel_pool(maps, masks)
 
@@ -177,14 +177,14 @@ def drift_between(reference: Judged, found: Judged, *, name: str) -> dict[str, A
     }
 
 
-class DetectorAnswers:
+class DetectorInspector:
     """A detector in the words of the gate. It stays its owner's."""
 
     def __init__(self, detector: Detector, *, library: str) -> None:
         self.name = library
         self._detector = detector
 
-    def answer(self, image: Image) -> Answer:
+    def inspect(self, image: Image) -> Answer:
         anomaly = self._detector.inspect(image)
         return Answer(anomaly.network_map, anomaly.score)
 
@@ -202,8 +202,8 @@ class Opened:
     library: str
 
     @property
-    def answers(self) -> DetectorAnswers:
-        return DetectorAnswers(self.detector, library=self.library)
+    def inspector(self) -> DetectorInspector:
+        return DetectorInspector(self.detector, library=self.library)
 
 
 @contextmanager

@@ -107,7 +107,7 @@ def judge_by_model(checkpoint: Path, category: Category, groups: Sequence[str]) 
     loaded = load(checkpoint)
     results = inspect(InferencePath(loaded.network, loaded.spec), category.test)
     return [
-        Judged(result.sample.label, group, result.anomaly_map, result.mask, result.score)
+        Judged(result.sample.label, group, result.anomaly_map, result.mask, result.answer.score)
         for result, group in zip(results, groups, strict=True)
     ]
 

@@ -191,7 +191,7 @@ def _measure(
     for candidate, entry in zip(candidates, timed, strict=True):
         logger.info("accuracy: %s", candidate.name)
         with opened(candidate.path) as engine:
-            quality = judge(engine.answers, pictures, threshold=engine.detector.threshold).quality
+            quality = judge(engine.inspector, pictures, threshold=engine.detector.threshold).quality
         point = Point(
             candidate=candidate,
             runs=len(entry.pooled()),

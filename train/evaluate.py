@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 
-from stlm_edge.curves import Line, ScoreCurve, ScorePool, pixel_pool, thinned
+from stlm_edge.curves import Line, thinned
 from stlm_edge.datasets import GOOD, Sample
 from stlm_edge.errors import DataError
-from stlm_edge.metrics import average_precision, best_f1, image_curve, measure_pixels, roc_auc
+from stlm_edge.metrics import ALL, QualityCurves, QualityMeter, best_f1, missed_share
 from stlm_edge.network.inference import InferencePath
-from train.inspection import Inspected, inspect
+from train.inspection import inspect
 
 POINTS = 1000
 """Of a curve that is kept for drawing."""
@@ -39,6 +38,21 @@ class Scores:
     aupro: float
     pixel_fnr: float
     pixel_fnr_at_half: float
+
+    @classmethod
+    def of(cls, curves: QualityCurves, *, at_half: bool) -> Scores:
+        """Args: at_half: whether 0.5 means something as a threshold."""
+        quality = curves.quality()
+        return cls(
+            images=quality.images,
+            image_auroc=quality.image_auroc,
+            image_ap=quality.image_ap,
+            pixel_auroc=quality.pixel_auroc,
+            pixel_ap=quality.pixel_ap,
+            aupro=quality.aupro,
+            pixel_fnr=quality.pixel_best_f1.fnr,
+            pixel_fnr_at_half=missed_share(curves.pixel, 0.5) if at_half else math.nan,
+        )
 
 
 @dataclass(frozen=True)
@@ -94,6 +108,15 @@ class Curves:
     pro: Line
     pixel_precision_recall: Line
 
+    @classmethod
+    def of(cls, curves: QualityCurves) -> Curves:
+        return cls(
+            image_roc=curves.image.roc(),
+            pixel_roc=thinned(curves.pixel.roc(), points=POINTS),
+            pro=thinned(curves.pixel.pro(), points=POINTS),
+            pixel_precision_recall=thinned(curves.pixel.precision_recall(), points=POINTS),
+        )
+
 
 @dataclass(frozen=True)
 class Results:
@@ -111,9 +134,7 @@ class Results:
 
 
 def evaluate(inspector: InferencePath, samples: Sequence[Sample]) -> Results:
-    """Inspect labelled pictures and measure.
-
-    Maps are kept for one label at a time; of all others only the pixels' scores, 8 bytes a pixel.
+    """Inspect labelled pictures and measure; see `QualityMeter` for what is kept of them.
 
     Raises:
         DataError: if there are none.
@@ -122,16 +143,13 @@ def evaluate(inspector: InferencePath, samples: Sequence[Sample]) -> Results:
     if not samples:
         raise DataError("found no test pictures, expected test/good and test/<defect> beside train/good")
     threshold = inspector.spec.require_threshold()
+    meter = QualityMeter(sides=2)
     pictures: list[Scored] = []
-    pools: dict[str, ScorePool] = {}
-    tlm_pools: dict[str, ScorePool] = {}
-    ordered = sorted(samples, key=lambda sample: sample.label)
-    for label, group in groupby(inspect(inspector, ordered), key=lambda result: result.sample.label):
-        results = list(group)
-        pictures += [Scored(result.sample, result.score, result.tlm_score) for result in results]
-        pools[label], tlm_pools[label] = _pools(results)
-    measured, curves = _measure(pools, [(p.sample.label, p.score) for p in pictures], half=0.5)
-    tlm_only, tlm_curves = _measure(tlm_pools, [(p.sample.label, p.tlm_score) for p in pictures], half=math.nan)
+    for result in inspect(inspector, sorted(samples, key=lambda sample: sample.label)):
+        meter.add(result.answer, result.tlm_answer, label=result.sample.label, size=result.size, mask=result.mask)
+        pictures.append(Scored(result.sample, result.answer.score, result.tlm_answer.score))
+    measured, curves = _measure(meter, side=0, at_half=True)
+    tlm_only, tlm_curves = _measure(meter, side=1, at_half=False)
     labels = np.array([picture.sample.label != GOOD for picture in pictures])
     scores = np.array([picture.score for picture in pictures])
     anomalous = scores >= threshold.value
@@ -149,52 +167,13 @@ def evaluate(inspector: InferencePath, samples: Sequence[Sample]) -> Results:
         false_alarms=int(np.count_nonzero(~labels & anomalous)),
         weights_sha256=inspector.spec.weights_sha256,
     )
-    return Results(evaluation, tuple(pictures), curves, tlm_curves["all"])
+    return Results(evaluation, tuple(pictures), curves, tlm_curves[ALL])
 
 
-def _pools(results: Sequence[Inspected]) -> tuple[ScorePool, ScorePool]:
-    masks = [result.mask for result in results]
-    return (
-        pixel_pool([result.anomaly_map for result in results], masks),
-        pixel_pool([result.tlm_map for result in results], masks),
-    )
-
-
-def _measure(
-    pools: dict[str, ScorePool], pictures: Sequence[tuple[str, float]], *, half: float
-) -> tuple[Measured, dict[str, Curves]]:
-    """Over everything ("all"), and over the good pictures with each kind of defect."""
-    kinds = sorted(set(pools) - {GOOD})
-    groups = {kind: [label for label in (GOOD, kind) if label in pools] for kind in kinds} | {"all": list(pools)}
+def _measure(meter: QualityMeter, *, side: int, at_half: bool) -> tuple[Measured, dict[str, Curves]]:
     scores: dict[str, Scores] = {}
-    curves: dict[str, Curves] = {}
-    for name, labels in groups.items():
-        chosen = [(label != GOOD, score) for label, score in pictures if label in labels]
-        defective, values = np.array([bad for bad, _ in chosen]), np.array([score for _, score in chosen])
-        pixels = ScoreCurve.over([pools[label] for label in labels])
-        metrics = measure_pixels(pixels)
-        scores[name] = Scores(
-            images=len(chosen),
-            image_auroc=roc_auc(values, defective),
-            image_ap=average_precision(values, defective),
-            pixel_auroc=metrics.auroc,
-            pixel_ap=metrics.ap,
-            aupro=metrics.aupro,
-            pixel_fnr=metrics.best_f1.fnr,
-            pixel_fnr_at_half=_missed_share(pixels, half),
-        )
-        curves[name] = Curves(
-            image_roc=image_curve(values, defective).roc(),
-            pixel_roc=thinned(pixels.roc(), points=POINTS),
-            pro=thinned(pixels.pro(), points=POINTS),
-            pixel_precision_recall=thinned(pixels.precision_recall(), points=POINTS),
-        )
-    overall = scores.pop("all")
-    return Measured(overall, scores), curves
-
-
-def _missed_share(curve: ScoreCurve, threshold: float) -> float:
-    if not curve.positives or math.isnan(threshold):
-        return math.nan
-    reached = int(np.count_nonzero(curve.thresholds >= threshold))
-    return 1 - (int(curve.tp[reached - 1]) if reached else 0) / curve.positives
+    drawn: dict[str, Curves] = {}
+    for kind, curves in meter.by_kind(side):
+        scores[kind], drawn[kind] = Scores.of(curves, at_half=at_half), Curves.of(curves)
+    overall = scores.pop(ALL)
+    return Measured(overall, scores), drawn

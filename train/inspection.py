@@ -14,9 +14,10 @@ from torch import Tensor
 
 from stlm_edge.datasets import Sample, read_truth
 from stlm_edge.imaging import Image, Input, Map, Mask, read_image, resize_map, to_input
+from stlm_edge.inspection import Answer
 from stlm_edge.network.comparison import tlm_map
 from stlm_edge.network.inference import InferencePath, prepare
-from stlm_edge.spec import ModelSpec
+from stlm_edge.spec import ModelSpec, Size
 
 READERS = 4
 CPU_BATCH, GPU_BATCH = 2, 16
@@ -30,17 +31,30 @@ class Inspected:
     """One picture, what is true about it and what the model says, with and without feature aggregation.
 
     Attributes:
-        anomaly_map, mask: (H, W) in the picture's own pixels.
-        score: of the anomaly map.
-        tlm_map, tlm_score: the same of the map without feature aggregation, on another scale.
+        mask: (H, W) in the picture's own pixels.
+        answer: map at the network's input size, and score.
+        tlm_answer: the same without feature aggregation, on another scale.
     """
 
     sample: Sample
-    anomaly_map: Map
     mask: Mask
-    score: float
-    tlm_map: Map
-    tlm_score: float
+    answer: Answer
+    tlm_answer: Answer
+
+    @property
+    def size(self) -> Size:
+        """(height, width) of the picture."""
+        return self.mask.shape[0], self.mask.shape[1]
+
+    @property
+    def anomaly_map(self) -> Map:
+        """In the picture's own pixels."""
+        return resize_map(self.answer.anomaly_map, self.size)
+
+    @property
+    def tlm_map(self) -> Map:
+        """In the picture's own pixels."""
+        return resize_map(self.tlm_answer.anomaly_map, self.size)
 
 
 @torch.no_grad()
@@ -58,14 +72,12 @@ def inspect(inspector: InferencePath, samples: Sequence[Sample]) -> Iterator[Ins
             pixels = torch.from_numpy(np.concatenate([picture.pixels for picture in batch])).to(device)
             maps, scores, tlm_maps, tlm_scores = (result.cpu().numpy() for result in both_maps(inspector, pixels))
             for index, picture in enumerate(batch):
-                size = (picture.mask.shape[0], picture.mask.shape[1])
                 yield Inspected(
                     sample=picture.sample,
-                    anomaly_map=resize_map(maps[index], size),
                     mask=picture.mask,
-                    score=float(scores[index]),
-                    tlm_map=resize_map(tlm_maps[index], size),
-                    tlm_score=float(tlm_scores[index]),
+                    # Copies, since a view of one map would keep the whole batch's.
+                    answer=Answer(maps[index].copy(), float(scores[index])),
+                    tlm_answer=Answer(tlm_maps[index].copy(), float(tlm_scores[index])),
                 )
 
 

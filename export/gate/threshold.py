@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from export.gate.answers import BackendAnswers
+from export.gate.inspectors import BackendInspector
 from export.gate.pictures import find_samples, read_with_progress
 from runtime.backends import open_engine
 from runtime.verification import warn_unless_verified
@@ -96,8 +96,8 @@ def calibrate(
     backend, sidecar = open_engine(engine)
     warn_unless_verified(engine, sidecar)
     with backend:
-        answers = BackendAnswers(backend, spec=sidecar.spec, name=backend.name)
-        scores = np.array([answers.answer(picture.image).score for picture in read_with_progress(samples)])
+        inspector = BackendInspector(backend, spec=sidecar.spec, name=backend.name)
+        scores = np.array([inspector.inspect(picture.image).score for picture in read_with_progress(samples)])
     defective = np.array([sample.label != GOOD for sample in samples])
     good = scores[~defective]
     if method == "quantile":
