@@ -204,16 +204,16 @@ def fill(recorder: Recorder, measured: Sequence[Measured], *, pictures: Pictures
         if one is not first:  # within one run both suffer alike from a busy machine
             recorder.measure(f"{one.name} speed-up", first.ratios(one), unit="times", better="higher")
     entries = [entry(one, first=first, batch=batch) for one in measured]
-    sizes = {tuple(one["input_size"]) for one in entries}
+    sizes = {tuple(found["input_size"]) for found in entries}
     size = sizes.pop() if len(sizes) == 1 else None
-    on_gpu = [one for one in entries if not one["device"].startswith("CPU")]
+    on_gpu = [found for found in entries if not found["device"].startswith("CPU")]
     frames = pictures.common_size()
     estimates = []
-    for one in on_gpu:
-        infer_ms = one["stages"]["infer"]["p50_ms"]
-        span = estimate_ms(infer_ms, precision=one["precision"], device=here)
+    for found in on_gpu:
+        infer_ms = found["stages"]["infer"]["p50_ms"]
+        span = estimate_ms(infer_ms, precision=found["precision"], device=here)
         if span is not None:
-            estimates.append({"name": one["name"], "infer_ms": infer_ms, "scaled_ms": list(span)})
+            estimates.append({"name": found["name"], "infer_ms": infer_ms, "scaled_ms": list(span)})
     recorder.details |= {
         "input_size": None if size is None else list(size),
         "frame_size": None if frames is None else list(frames),
