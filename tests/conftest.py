@@ -1,18 +1,179 @@
-"""Fixtures that several folders of tests share."""
+"""What all tests share: a guard of the quick tier, artefacts made once a session, golden fixtures, a file server.
+
+A test is `heavy` if it traces or compiles a network, starts a process, opens a socket or trains for seconds, `slow` if
+only `make check` waits for it. `make quick` runs what is neither; `make test` leaves out what is slow.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import fcntl
 import http.server
 import json
+import os
+import shutil
+import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import wraps
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+from stlm_edge.plate.part import write_dataset
+
+NOT_QUICK = ("heavy", "slow", "gpu")
+
+HEAVY_FIXTURES = frozenset({"trained_run", "traced_engine", "file_server"})
+"""Whoever asks for one of these is heavy by it, also where another test has made it before."""
+
+OUTSIDE = {
+    "subprocess.Popen": "starts a process",
+    "os.fork": "starts a process",
+    "os.forkpty": "starts a process",
+    "os.posix_spawn": "starts a process",
+    "os.system": "starts a process",
+    "socket.__new__": "opens a socket",
+}
+"""Events of Python's audit, which see what imported names and libraries do as well."""
+
+COMPILERS = {
+    "multiprocessing.util": ("spawnv_passfds", "starts a process"),
+    "openvino": ("Core.compile_model", "compiles a network"),
+    "tensorrt_rtx": ("Builder.build_serialized_network", "compiles a network"),
+    "torch": ("export.export", "traces a network"),
+}
+"""What no audit sees: wrapped where a module of the tests has loaded it."""
+
+quick_test: list[str] = []
+"""The test of the quick tier that runs now, its fixtures included."""
+
+
+def refuse(what: str) -> None:
+    """End the running test if it belongs to the quick tier; no `except` of the tested code can swallow that."""
+    if quick_test:
+        name = quick_test.pop()
+        pytest.fail(f"{name} {what}; mark it @pytest.mark.heavy, the quick tier does none of that", pytrace=False)
+
+
+def audit(event: str, _: object) -> None:
+    if event in OUTSIDE:
+        refuse(OUTSIDE[event])
+
+
+def pytest_configure() -> None:
+    sys.addaudithook(audit)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HEAVY_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("heavy")
+
+
+def pytest_collection_finish() -> None:
+    for module, (path, what) in COMPILERS.items():
+        if module not in sys.modules:
+            continue
+        *parents, name = path.split(".")
+        owner = attrgetter(".".join(parents))(sys.modules[module]) if parents else sys.modules[module]
+        setattr(owner, name, refusing(getattr(owner, name), what))
+
+
+def refusing(function: Callable[..., Any], what: str) -> Callable[..., Any]:
+    @wraps(function)
+    def guarded(*arguments: Any, **options: Any) -> Any:
+        refuse(what)
+        return function(*arguments, **options)
+
+    return guarded
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    if not any(item.get_closest_marker(name) for name in NOT_QUICK):
+        quick_test.append(item.name)
+    try:
+        return (yield)
+    finally:
+        quick_test.clear()
+
+
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(scope="session")
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """Has a folder filled once for all worker processes of a run; the others wait for the one that came first."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        folder = root / name
+        with (root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                beside = root / f"{name}.partial"
+                shutil.rmtree(beside, ignore_errors=True)  # of a worker that failed
+                beside.mkdir()
+                fill(beside)
+                beside.rename(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def plate(make_once: MakeOnce) -> Path:
+    """`plate` with 6 good training pictures, 2 good and 4 defective test pictures; returns the folder above it."""
+    drawn = {"train": 6, "test_good": 2, "test_defective_per_kind": 1, "size": (96, 96), "seed": 0}
+    return make_once("drawn", lambda folder: write_dataset(folder, category="plate", **drawn))
+
+
+@pytest.fixture(scope="session")
+def trained_run(make_once: MakeOnce, plate: Path) -> Path:
+    """The run of the `cpu` preset, one epoch at 64 x 64 on `plate`; not to be changed: copy what you change."""
+    from train.__main__ import main
+
+    small = ["--preset", "cpu", "--image-size", "64", "--epochs", "1", "--batch-size", "2"]
+
+    def fit(folder: Path) -> None:
+        assert main(["fit", "--data", str(plate), "--category", "plate", "-o", str(folder), *small]) == 0
+
+    return make_once("trained", fit)
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(make_once: MakeOnce) -> Path:
+    """The demo's trained network for an input of 64 x 96."""
+    import train
+    from stlm_edge.network.checkpoint import Checkpoint, load, save
+
+    def write(folder: Path) -> None:
+        loaded = load(Path(train.__file__).parent / "pretrained/plate/model.safetensors")
+        spec = dataclasses.replace(loaded.spec, input_size=(64, 96), map_size=(64, 96))
+        save(folder / "small.safetensors", Checkpoint(loaded.network, spec, {}))
+
+    return make_once("checkpoint", write) / "small.safetensors"
+
+
+@pytest.fixture(scope="session")
+def traced_engine(make_once: MakeOnce, small_checkpoint: Path, plate: Path) -> Path:
+    """`small_checkpoint` as a verified .onnx engine beside its sidecar; not to be changed: copy what you change."""
+    from export.__main__ import main
+
+    def export(folder: Path) -> None:
+        engine = folder / "small.onnx"
+        assert main(["onnx", str(small_checkpoint), "-o", str(engine), "--data", str(plate / "plate")]) == 0
+
+    return make_once("traced", export) / "small.onnx"
+
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.environment import Device
-from benchmarks.record import Measure, Record, write
+from benchmarks.record import Device, Measure, Record, write
 
 PROCESSOR = Device("Made-up processor (family 1, model 2)", ("avx2",), 2)
 GPU = Device("Made-up processor (family 1, model 2)", ("avx2",), 8, gpu="Made-up GPU", compute_capability="sm86")
