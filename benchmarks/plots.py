@@ -395,7 +395,20 @@ def _label(
             axes.plot(*zip(places[index], to_data(near), strict=True), color=GREY, linewidth=0.8, zorder=3)
 
 
-_SIDES = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0.5), (1, -0.5), (-1, 0.5), (-1, -0.5)]
+_SIDES = [
+    (1, 0),
+    (-1, 0),
+    (0, 1),
+    (0, -1),
+    (1, 1),
+    (1, -1),
+    (-1, 1),
+    (-1, -1),
+    (1, 0.5),
+    (1, -0.5),
+    (-1, 0.5),
+    (-1, -0.5),
+]
 """To the right and upwards of a mark: where its name may stand, the better ones first."""
 
 

@@ -44,11 +44,7 @@ class Origin:
         commit = record.commit.removesuffix("+")
         words = commit if record.git is None else f"commit {commit}"
         changed = ", with changed files" if record.commit.endswith("+") else ""
-        last = (
-            ""
-            if getattr(record, "made_by_commit", None) is None
-            else f"; the last that could make it is {record.made_by_commit[:7]}"
-        )
+        last = "" if record.made_by_commit is None else f"; the last that could make it is {record.made_by_commit[:7]}"
         return f"`{record.command}`: {record.device}; {record.date[:10]}, {words}{changed}{last} (`{self.path.name}`)"
 
     @contextmanager
@@ -255,6 +251,42 @@ LATENCY_ESTIMATES = TableKind(
         ("estimated there, ms", _of("scaled_ms", to=lambda s: " – ".join(map(figure, dict.fromkeys(s or [None]))))),
         ("assumption", _of("assumption", to=str)),
     ),
+)
+
+
+
+def _stages_entries(record: Record) -> list[Entry]:
+    stages = list(record.details["stages"])
+    columns = {name: [stage[name] for stage in stages] for name in ("measured_ms", "floor_ms", "gflop", "moved_mb")}
+    total = {name: None if None in values else sum(values) for name, values in columns.items()}
+    return [*stages, {"name": "all", **total}]
+
+
+def _ratio(above: str, below: str, scale: float = 1) -> Callable[[Entry], str]:
+    return lambda stage: (
+        figure(scale * stage[above] / stage[below]) if stage[above] is not None and stage[below] else NOTHING
+    )
+
+
+STAGES = TableKind(
+    "Stages beside their floor",
+    ("stages",),
+    _stages_entries,
+    (
+        ("stage", _NAME),
+        ("measured, ms", _of("measured_ms")),
+        ("floor, ms", _of("floor_ms")),
+        ("times the floor", _ratio("measured_ms", "floor_ms")),
+        ("GFLOP", _of("gflop")),
+        ("MB moved", _of("moved_mb")),
+        ("GFLOP/s", _ratio("gflop", "measured_ms", 1e3)),
+        ("GB/s", _ratio("moved_mb", "measured_ms")),
+    ),
+    lambda record: [
+        f"{record.details['engine']} by {record.details['library']}. A floor is what arithmetic takes at "
+        f"{figure(record.details['peak']['gflop_s'])} GFLOP/s, or bytes at {figure(record.details['peak']['gb_s'])} "
+        "GB/s, whichever is longer; what is still in a cache can be faster."
+    ],
 )
 
 
@@ -633,6 +665,7 @@ KINDS: dict[str, TableKind] = {
     "sizes": SIZES,
     "peers": PEERS,
     "gabor_knn": GABOR,
+    "stages": STAGES,
     "loop": LOOP,
     "training": TRAINING,
     "loader": LOADER,
