@@ -70,6 +70,15 @@ class Method:
     pixel_auroc: float
     parameters_m: float | None
 
+    @property
+    def place(self) -> Place:
+        return self.p50_ms, self.pixel_auroc
+
+    @property
+    def area(self) -> float:
+        """Of its mark, in square points."""
+        return 60.0 if self.parameters_m is None else AREA * self.parameters_m
+
 
 @dataclass
 class Panel:
@@ -80,28 +89,27 @@ class Panel:
     sources: list[Origin]
 
 
-def over_time(sources: Sequence[Origin]) -> tuple[bytes, str]:
-    """Figure 1 of the paper beside the same of our own, as PNG, with its caption.
+def figure_1(sources: Sequence[Origin]) -> tuple[bytes, str]:
+    """Figure 1 of the paper beside the same of our own: pixel AUROC over time, as PNG, with its caption.
 
-    Each device and each data set has a panel of its own, since they are never on one scale. Raises `DataError` if a
-    complete record lacks what is needed.
+    Each device and each data set has a panel with scales of its own, since they cannot be compared. Raises `DataError`
+    if a complete record lacks what is needed.
     """
     methods = [
         Method(m.name, m.name == "STLM", m.inference_ms, m.mvtec.pixel_auroc, m.parameters_m)
         for m in paper.METHODS
         if m.inference_ms is not None and m.mvtec.pixel_auroc is not None
     ]
-    panels = [Panel(f"The paper: MVTec AD, {paper.GPU}", methods, [])]
-    panels += sorted(_measured(sources), key=lambda panel: panel.title)
+    ours = sorted(measured_panels(sources), key=lambda panel: panel.title)
     caption = [
-        "Pixel AUROC over the time of a picture; areas are the numbers of parameters, and each panel has scales of its "
-        f"own. The first is as printed in table 1 of {paper.SOURCE}: nothing of it was measured here.",
+        "Areas are the numbers of parameters, and each panel has scales of its own. The first is as printed in table 1 "
+        f"of {paper.SOURCE}: nothing of it was measured here. The others are of these records:",
+        "",
     ]
-    for panel in panels[1:]:
-        caption.append("\n".join([f"{panel.title}:", "", *(f"- {source}" for source in panel.sources)]))
-    broken = [source for panel in panels for source in panel.sources if not source.record.is_complete]
-    caption += [f"**{source.path.name} is {INCOMPLETE}.**" for source in dict.fromkeys(broken)]
-    return figure_1([(panel.title, panel.methods) for panel in panels]), "\n\n".join(caption)
+    for panel in ours:
+        files = [f"{s.path.name}{'' if s.record.is_complete else f' (**{INCOMPLETE}**)'}" for s in panel.sources]
+        caption.append(f"- {panel.title.replace(chr(10), '; ')}: {', '.join(files)}")
+    return _panels([Panel(f"The paper: MVTec AD, {paper.GPU}", methods, []), *ours]), "\n".join(caption)
 
 
 def of_record(source: Origin) -> tuple[bytes, str] | None:
@@ -130,8 +138,8 @@ _SIZES_CAPTION = (
 )
 
 
-def _measured(sources: Sequence[Origin]) -> Iterable[Panel]:
-    """Methods that have accuracy and time, by device and data set."""
+def measured_panels(sources: Sequence[Origin]) -> Iterable[Panel]:
+    """Methods of figure 1 that have accuracy and time in a record, or in two of one device, by device and data set."""
     panels: dict[tuple[str, str], Panel] = {}
     for source in sources:
         partners = [other for other in sources if other.record.device == source.record.device]
@@ -184,33 +192,27 @@ def _unless_incomplete(source: Origin) -> Iterator[None]:
             raise
 
 
-def figure_1(panels: Sequence[tuple[str, Sequence[Method]]]) -> bytes:
-    """Pixel AUROC over time, by area the parameters: a panel with scales of its own for each title and its methods."""
+def _panels(panels: Sequence[Panel]) -> bytes:
     rows = math.ceil(len(panels) / 2)
     with _drawing(13, 5.2 * rows + 0.4) as drawn:
         grid = np.ravel(drawn.subplots(rows, 2, squeeze=False))
-        for axes, (title, methods) in zip(grid, panels, strict=False):
-            _over_time(axes, [method.p50_ms for method in methods], title=title, y_label="pixel AUROC, %")
-            for method in methods:
+        for axes, panel in zip(grid, panels, strict=False):
+            _over_time(axes, [method.place for method in panel.methods], title=panel.title)
+            axes.set_ylabel("pixel AUROC, %")
+            for method in panel.methods:
                 colour = BLUE if method.is_stlm else ORANGE
-                area = 60.0 if method.parameters_m is None else AREA * method.parameters_m
                 face = "none" if method.parameters_m is None else colour + "A0"
-                place = (method.p50_ms, method.pixel_auroc)
-                axes.scatter(*place, s=area, facecolors=face, edgecolors=colour, linewidths=1.5)
-            _spread_out(axes, [method.pixel_auroc for method in methods])
+                axes.scatter(*method.place, s=method.area, facecolors=face, edgecolors=colour, linewidths=1.5)
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
-        everything = [method for _, methods in panels for method in methods]
         keys = [_key("STLM", "o", BLUE), _key("other methods", "o", ORANGE)]
         keys += [_key(f"{count} M parameters", "o", GREY, side=math.sqrt(AREA * count)) for count in (1, 10, 100)]
-        if any(method.parameters_m is None for method in everything):
+        if any(method.parameters_m is None for panel in panels for method in panel.methods):
             keys.append(_key("parameters not recorded", "o", GREY, fill="none"))
-        drawn.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False)
-        drawn.draw_without_rendering()
-        for axes, (_, methods) in zip(grid, panels, strict=False):
-            radii = [math.sqrt(AREA * (method.parameters_m or 6.0)) / 2 for method in methods]
-            places = [(method.p50_ms, method.pixel_auroc) for method in methods]
-            _label(axes, places, [method.name for method in methods], radii=radii)
+        _add_legend(drawn, keys)
+        for axes, panel in zip(grid, panels, strict=False):
+            labels = [(method.place, method.name) for method in panel.methods]
+            _label(axes, labels, radii=[math.sqrt(method.area) / 2 for method in panel.methods])
         return _encoded(drawn, "png")
 
 
@@ -275,41 +277,42 @@ def sizes(points: Sequence[dict[str, Any]], *, title: str, suffix: str = ".png")
         panels = []
         for axes, (metric, name) in zip(drawn.subplots(1, 2), METRICS.items(), strict=True):
             shown = [entry for entry in points if entry[metric] is not None]
-            panels.append((axes, metric, shown, _settings(axes, shown, metric, name)))
+            corners = _settings(axes, shown, metric)
+            axes.set_title(f"{name}, %")
+            panels.append((axes, [(_place(entry, metric), _setting_name(entry)) for entry in shown], corners))
         keys = [_key(p, "o", colour) for p, colour in PRECISIONS.items() if any(e["precision"] == p for e in points)]
         if any(_is_resized(entry) for entry in points):
             keys.append(_key("trained at another size", "o", GREY, fill="white"))
         if not all(entry["verified"] for entry in points):
             keys.append(_key("not verified", "x", GREY))
         keys.append(Line2D([], [], color=GREY, linewidth=1, label="the best within a time"))
-        drawn.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False)
-        drawn.draw_without_rendering()
-        for axes, metric, shown, corners in panels:
-            places = [(entry["p50_ms"], 100 * entry[metric]) for entry in shown]
-            _label(axes, places, [_setting_name(entry) for entry in shown], corners=corners)
+        _add_legend(drawn, keys)
+        for axes, labels, corners in panels:
+            _label(axes, labels, corners=corners)
         return _encoded(drawn, suffix.removeprefix("."))
 
 
-def _settings(axes: Axes, points: Sequence[dict[str, Any]], metric: str, name: str) -> list[Place]:
+def _settings(axes: Axes, points: Sequence[dict[str, Any]], metric: str) -> list[Place]:
     """Marks and the line of the best; returns its corners."""
-    _over_time(axes, [entry["p50_ms"] for entry in points], title=f"{name}, %", y_label="")
+    _over_time(axes, [_place(entry, metric) for entry in points])
     corners: list[Place] = []  # from one setting to the next that is better by this metric
-    for entry in sorted(points, key=lambda entry: float(entry["p50_ms"])):
-        place = (entry["p50_ms"], 100 * entry[metric])
-        if entry["on_frontier"] and (not corners or place[1] > corners[-1][1]):
-            corners += [(place[0], corners[-1][1]), place] if corners else [place]
+    for p50_ms, area in sorted(_place(entry, metric) for entry in points if entry["on_frontier"]):
+        if not corners or area > corners[-1][1]:
+            corners += [(p50_ms, corners[-1][1] if corners else area), (p50_ms, area)]
     if corners:
         corners.append((axes.get_xlim()[1], corners[-1][1]))
         axes.plot(*zip(*corners, strict=True), color=GREY, linewidth=1, zorder=1)
     for entry in points:
-        colour, place = PRECISIONS[entry["precision"]], (entry["p50_ms"], 100 * entry[metric])
+        colour = PRECISIONS[entry["precision"]]
+        look = {"color": colour, "marker": "x"}
         if entry["verified"]:
-            face = "white" if _is_resized(entry) else colour
-            axes.scatter(*place, s=55, facecolors=face, edgecolors=colour, linewidths=1.7, zorder=2)
-        else:
-            axes.scatter(*place, s=55, marker="x", color=colour, linewidths=1.7, zorder=2)
-    _spread_out(axes, [100 * entry[metric] for entry in points])
+            look = {"edgecolors": colour, "facecolors": "white" if _is_resized(entry) else colour}
+        axes.scatter(*_place(entry, metric), s=55, linewidths=1.7, zorder=2, **look)  # type: ignore[arg-type]
     return corners
+
+
+def _place(entry: dict[str, Any], metric: str) -> Place:
+    return entry["p50_ms"], 100 * entry[metric]
 
 
 def _is_resized(entry: dict[str, Any]) -> bool:
@@ -321,15 +324,12 @@ def _setting_name(entry: dict[str, Any]) -> str:
     return f"{height if height == width else size((height, width))} {entry['precision']}"
 
 
-def _over_time(axes: Axes, times_ms: Sequence[float], *, title: str, y_label: str) -> None:
-    if times_ms:
+def _over_time(axes: Axes, places: Sequence[Place], *, title: str = "") -> None:
+    """Axes around the places: time, logarithmic, and percent, a point at least, so that nothing looks like much."""
+    axes.set(title=title, xlabel="ms a picture (p50)")
+    if places:
+        times_ms, percents = zip(*places, strict=True)
         _logarithmic(axes, min(times_ms), max(times_ms), room=1.6)
-    axes.set(title=title, xlabel="ms a picture (p50)", ylabel=y_label)
-
-
-def _spread_out(axes: Axes, percents: Sequence[float]) -> None:
-    """A vertical axis with room for labels, over a point at least, so that no difference looks like one."""
-    if percents:
         low, high = min(percents), max(percents)
         half = 0.65 * max(high - low, 1.0)
         axes.set_ylim((low + high) / 2 - half, (low + high) / 2 + half)
@@ -354,10 +354,15 @@ def _key(name: str, marker: str, colour: str, *, side: float = 8.0, fill: str | 
     return Line2D([], [], linestyle="none", marker=marker, label=name, **look)  # type: ignore[arg-type]
 
 
+def _add_legend(drawn: Figure, keys: Sequence[Line2D]) -> None:
+    """Below everything; afterwards all axes have their final size."""
+    drawn.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False)
+    drawn.draw_without_rendering()
+
+
 def _label(
     axes: Axes,
-    places: Sequence[Place],
-    names: Sequence[str],
+    labels: Sequence[tuple[Place, str]],
     *,
     radii: Sequence[float] | None = None,
     corners: Sequence[Place] = (),
@@ -372,13 +377,14 @@ def _label(
     """
     dot = axes.get_figure(root=True).dpi / 72  # type: ignore[union-attr]
     to_page, to_data = axes.transData.transform, axes.transData.inverted().transform
+    places = [place for place, _ in labels]
     reach = [dot * max(radius, 4.0) for radius in radii or [4.0] * len(places)]
     middles = [(float(x), float(y)) for x, y in map(to_page, places)]
     taken = [_around(*middle, 2 * r, 2 * r) for middle, r in zip(middles, reach, strict=True)]
     taken += [Bbox([np.minimum(a, b) - 2, np.maximum(a, b) + 2]) for a, b in pairwise(map(to_page, corners))]
     inside = axes.get_window_extent()
     for index in sorted(range(len(places)), key=lambda index: -reach[index]):
-        text = axes.text(0, 0, names[index], ha="center", va="center", fontsize=10, zorder=4)
+        text = axes.text(0, 0, labels[index][1], ha="center", va="center", fontsize=10, zorder=4)
         wide, tall = text.get_window_extent().size
         (x, y), choices = middles[index], []
         for far, (side, up) in product((2, 12, 26, 44, 66), _SIDES):
@@ -389,7 +395,7 @@ def _label(
             choices.append((covered + 8 * dot * far, far, middle, box))
         _, far, middle, box = min(choices, key=lambda choice: choice[0])
         taken.append(box)
-        text.set_position(to_data(middle))
+        text.set_position(tuple(to_data(middle)))
         if far > 12:
             near = np.clip((x, y), box.min, box.max)
             axes.plot(*zip(places[index], to_data(near), strict=True), color=GREY, linewidth=0.8, zorder=3)

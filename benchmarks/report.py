@@ -109,13 +109,13 @@ def _write(records: Sequence[Path], *, folder: Path | None, markdown: Path | Non
 def _draw(sources: Sequence[Origin]) -> dict[str, tuple[bytes, str]]:
     """PNG and caption of each picture by its name: `figure-1`, and the record's file for those of one record."""
     try:
-        from benchmarks.plots import of_record, over_time  # a machine that only runs engines has no matplotlib
+        from benchmarks.plots import figure_1, of_record  # a machine that only runs engines has no matplotlib
     except ModuleNotFoundError as error:
         raise OutputError(
             f"pictures cannot be drawn, found no {error.name} and expected matplotlib; pip install matplotlib, or "
             "write the tables alone: --markdown FILE"
         ) from None
-    pictures = {"figure-1": over_time(sources)}
+    pictures = {"figure-1": figure_1(sources)}
     for source in sources:
         if (picture := of_record(source)) is not None:
             pictures[_name(source, sources)] = picture

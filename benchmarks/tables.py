@@ -10,16 +10,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
+from functools import reduce
+from operator import getitem, itemgetter
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
 from benchmarks.record import Record, read
 from stlm_edge.errors import DataError
-from train.paper.figures import GPU, METHODS, SOURCE
+from train.paper.figures import GPU, METHODS, SOURCE, Accuracy
 
 NOTHING = "–"
 """In place of a figure that was not or cannot be measured."""
+
+_STAGES = ("prepare", "upload", "infer", "download", "decide", "total")
+"""Of the way from a frame in memory to its verdict."""
 
 INCOMPLETE = "INCOMPLETE: this run broke off, so figures are missing"
 """The mark of a record whose benchmark was interrupted or failed."""
@@ -157,13 +162,17 @@ def size(height_width: Sequence[int] | None) -> str:
 
 def _of(*keys: str, to: Callable[[Any], str] = figure) -> Callable[[Entry], str]:
     """What stands in an entry below one key after the other, written by `to`."""
+    return lambda entry: to(reduce(getitem, keys, entry))
 
-    def cell(entry: Entry) -> str:
-        for key in keys:
-            entry = entry[key]
-        return to(entry)
 
-    return cell
+def _all(to: Callable[[Any], str] = figure, **heads: str) -> Columns:
+    """Columns of entries' values, heads by key."""
+    return tuple((head, _of(key, to=to)) for key, head in heads.items())
+
+
+def _cells(*heads: str) -> Columns:
+    """Columns of entries that are cells already."""
+    return tuple((head, itemgetter(place)) for place, head in enumerate(heads))
 
 
 def _words(text: object) -> str:
@@ -174,43 +183,30 @@ def _by(entry: Entry) -> str:
     return f"{_words(entry['library'])}, {_words(entry['precision'])}"
 
 
-def _speed_up(entry: Entry) -> str:
-    ratio = entry["speed_up"]
-    return NOTHING if ratio is None else spread(ratio["median"], ratio["low"], ratio["high"])
-
-
-_NAME = _of("name", to=str)
+AREAS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO", "pixel_ap": "pixel AP"}
+_NAME = ("", _of("name", to=str))
 _INPUT = ("input", _of("input_size", to=size))
-_AREAS = {"image AUROC": "image_auroc", "pixel AUROC": "pixel_auroc", "AUPRO": "aupro", "pixel AP": "pixel_ap"}
-_AREA_COLUMNS: Columns = tuple((head, _of(metric, to=percent)) for head, metric in _AREAS.items())
-_MIDDLE_AND_LATE: Columns = (("p50, ms", _of("p50_ms")), ("p95, ms", _of("p95_ms")))
+_AREA_COLUMNS = _all(percent, **AREAS)
+_TIMES = _all(p50_ms="p50, ms", p95_ms="p95, ms")
 
 
 # Latency
 
-_PARTS = ("prepare", "upload", "infer", "download", "decide", "total")
-"""Of the way from a frame in memory to its verdict."""
-
 
 def _latency_notes(record: Record) -> list[str]:
-    details = record.details
-    input_size = details["input_size"]
+    details, input_size = record.details, record.details["input_size"]
     notes = [
         f"Milliseconds for each picture, from the picture to the verdict; {details['pictures']}, input "
-        f"{'several sizes' if input_size is None else size(input_size)}, batch {details['batch']}. "
-        f"All took turns in one run; the speed-up is over {details['subjects'][0]['name']}: the median of the turns' "
-        "ratios, the lowest and the highest.",
+        f"{'several sizes' if input_size is None else size(input_size)}, batch {details['batch']}. All took turns in "
+        f"one run; the speed-up is over {details['subjects'][0]['name']}: the median of the turns' ratios, the lowest "
+        "and the highest."
     ]
     said = [details["comparison"], *details["conditions"]["warnings"]]
     return [*notes, *(f"{sentence[0].upper()}{sentence[1:].rstrip('.')}." for sentence in said)]
 
 
-def _stage_cell(part: str) -> Callable[[Entry], str]:
-    def cell(entry: Entry) -> str:
-        times = entry["stages"].get(part)
-        return NOTHING if times is None else f"{figure(times['p50_ms'])}, {figure(times['p95_ms'])}"
-
-    return cell
+def _stage(times: dict[str, float] | None) -> str:
+    return NOTHING if times is None else f"{figure(times['p50_ms'])}, {figure(times['p95_ms'])}"
 
 
 LATENCY = TableKind(
@@ -218,14 +214,12 @@ LATENCY = TableKind(
     ("latency",),
     lambda record: record.details["subjects"],
     (
-        ("", _NAME),
+        _NAME,
         ("by", _by),
         *((f"{name}, ms", _of("stages", "total", f"{name}_ms")) for name in ("p50", "p95", "p99", "max")),
         ("pictures/s", _of("frames_per_s")),
-        ("speed-up", _speed_up),
-        ("load, s", _of("load_s")),
-        ("first, ms", _of("first_ms")),
-        ("memory, MB", _of("running_mb")),
+        ("speed-up", _of("speed_up", to=lambda r: NOTHING if r is None else spread(r["median"], r["low"], r["high"]))),
+        *_all(load_s="load, s", first_ms="first, ms", running_mb="memory, MB"),
         ("pictures", _of("runs", to=str)),
     ),
     _latency_notes,
@@ -233,72 +227,31 @@ LATENCY = TableKind(
 LATENCY_STAGES = TableKind(
     "Latency by stage: p50, p95, ms",
     ("latency",),
-    lambda record: record.details["subjects"],
-    (("", _NAME), *((part, _stage_cell(part)) for part in _PARTS)),
+    lambda record: [{"name": s["name"], **dict.fromkeys(_STAGES), **s["stages"]} for s in record.details["subjects"]],
+    (_NAME, *((stage, _of(stage, to=_stage)) for stage in _STAGES)),
     lambda _: ["Infer is the network alone; the others are the host's work and the copies, which total has too."],
 )
-LATENCY_ESTIMATES = TableKind(
+ESTIMATES = TableKind(
     "Estimates for the paper's GPU, an RTX 3090: computed, not measured",
     ("latency",),
     lambda record: record.details["estimates"],
     (
-        ("", _NAME),
-        ("network here, measured, ms", _of("infer_ms")),
-        ("GFLOP", _of("gflop")),
-        ("MB moved", _of("moved_mb")),
-        ("floor here, ms", _of("device_floor_ms")),
-        ("floor there, ms", _of("floor_ms")),
+        _NAME,
+        *_all(infer_ms="network here, measured, ms", gflop="GFLOP", moved_mb="MB moved"),
+        *_all(device_floor_ms="floor here, ms", floor_ms="floor there, ms"),
         ("estimated there, ms", _of("scaled_ms", to=lambda s: " – ".join(map(figure, dict.fromkeys(s or [None]))))),
         ("assumption", _of("assumption", to=str)),
     ),
 )
 
 
-
-def _stages_entries(record: Record) -> list[Entry]:
-    stages = list(record.details["stages"])
-    columns = {name: [stage[name] for stage in stages] for name in ("measured_ms", "floor_ms", "gflop", "moved_mb")}
-    total = {name: None if None in values else sum(values) for name, values in columns.items()}
-    return [*stages, {"name": "all", **total}]
-
-
-def _ratio(above: str, below: str, scale: float = 1) -> Callable[[Entry], str]:
-    return lambda stage: (
-        figure(scale * stage[above] / stage[below]) if stage[above] is not None and stage[below] else NOTHING
-    )
-
-
-STAGES = TableKind(
-    "Stages beside their floor",
-    ("stages",),
-    _stages_entries,
-    (
-        ("stage", _NAME),
-        ("measured, ms", _of("measured_ms")),
-        ("floor, ms", _of("floor_ms")),
-        ("times the floor", _ratio("measured_ms", "floor_ms")),
-        ("GFLOP", _of("gflop")),
-        ("MB moved", _of("moved_mb")),
-        ("GFLOP/s", _ratio("gflop", "measured_ms", 1e3)),
-        ("GB/s", _ratio("moved_mb", "measured_ms")),
-    ),
-    lambda record: [
-        f"{record.details['engine']} by {record.details['library']}. A floor is what arithmetic takes at "
-        f"{figure(record.details['peak']['gflop_s'])} GFLOP/s, or bytes at {figure(record.details['peak']['gb_s'])} "
-        "GB/s, whichever is longer; what is still in a cache can be faster."
-    ],
-)
-
-
 # How good something is, with what it costs beside it
 
 
-def _drift(name: str, form: str) -> Callable[[Entry], str]:
-    def cell(entry: Entry) -> str:
-        drift = entry["drift"]
-        return NOTHING if drift is None or drift[name] is None else f"{drift[name]:{form}}"
-
-    return cell
+def _drift(key: str, form: str) -> Callable[[Entry], str]:
+    return lambda entry: (
+        NOTHING if entry["drift"] is None or entry["drift"][key] is None else f"{entry['drift'][key]:{form}}"
+    )
 
 
 def _accuracy_notes(record: Record) -> list[str]:
@@ -313,13 +266,11 @@ ACCURACY = TableKind(
     ("accuracy",),
     lambda record: record.details["engines"],
     (
-        ("engine", _NAME),
+        ("engine", _NAME[1]),
         ("by", _by),
         _INPUT,
-        *_AREA_COLUMNS,
-        ("image AP", _of("image_ap", to=percent)),
-        ("map, max", _drift("map_max", ".2g")),
-        ("map, p99", _drift("map_p99", ".2g")),
+        *_all(percent, **AREAS, image_ap="image AP"),
+        *((f"map, {name}", _drift(f"map_{name}", ".2g")) for name in ("max", "p99")),
         ("score, max", _drift("score_max", ".2g")),
         ("rank", _drift("rank", ".4f")),
     ),
@@ -330,11 +281,9 @@ SIZES = TableKind(
     ("sizes",),
     lambda record: record.details["points"],
     (
-        ("setting", _NAME),
-        ("precision", _of("precision", to=str)),
-        _INPUT,
-        ("trained at", _of("trained_at", to=size)),
-        *_MIDDLE_AND_LATE,
+        *_all(str, name="setting", precision="precision"),
+        *_all(size, input_size="input", trained_at="trained at"),
+        *_TIMES,
         *_AREA_COLUMNS,
         ("gate", lambda entry: {True: "passed", False: "REFUSED", None: "not asked"}[entry["verified"]]),
         ("on the frontier", lambda entry: "yes" if entry["on_frontier"] else "no"),
@@ -350,20 +299,17 @@ def is_peer(entry: Entry) -> bool:
 
 def _backbone(entry: Entry) -> str:
     """With the weights that it began with; of an engine of ours those are not known."""
-    if entry["backbone"] is None:
-        return NOTHING
-    if entry["pretrained"] is None and not is_peer(entry):
-        return str(entry["backbone"])
+    if entry["backbone"] is None or (entry["pretrained"] is None and not is_peer(entry)):
+        return _words(entry["backbone"])
     return f"{entry['backbone']}, {entry['pretrained'] or 'random weights'}"
 
 
-def _peers_notes(record: Record) -> list[str]:
+def _remarks(methods: Iterable[Entry]) -> list[str]:
     notes: dict[str, list[str]] = {}
-    for entry in record.details["methods"]:
+    for entry in methods:
         if entry["note"]:
             notes.setdefault(entry["note"].rstrip("."), []).append(entry["name"])
-    said = [f"{', '.join(names)}: {note}." for note, names in notes.items()]
-    return [f"On {record.details['data']}; areas in %, at the pictures' own resolution.", *said]
+    return [f"{', '.join(names)}: {note}." for note, names in notes.items()]
 
 
 PEERS = TableKind(
@@ -371,49 +317,42 @@ PEERS = TableKind(
     ("peers",),
     lambda record: record.details["methods"],
     (
-        ("method", _NAME),
+        ("method", _NAME[1]),
         ("backbone", _backbone),
         _INPUT,
         ("million parameters", _of("parameters", to=lambda n: NOTHING if n is None else f"{n / 1e6:.1f}")),
         ("trained, min", _of("train_minutes")),
         *_AREA_COLUMNS,
-        *_MIDDLE_AND_LATE,
-        ("memory, MB", _of("running_mb")),
-        ("model, MB", _of("model_mb")),
+        *_TIMES,
+        *_all(running_mb="memory, MB", model_mb="model, MB"),
     ),
-    _peers_notes,
+    lambda record: [
+        f"On {record.details['data']}; areas in %, at the pictures' own resolution.",
+        *_remarks(record.details["methods"]),
+    ],
 )
 
 
 def _bar_entries(record: Record) -> list[Entry]:
     """The models by kind of defect, with the bar and the gain over all kinds below; without models the bar by kind."""
-    rows = record.details["rows"]
+    rows, names = record.details["rows"], {"model": "all", "bar": "Gabor filters, all", "gain": "gain"}
     main = "model" if any(row["method"] == "model" for row in rows) else "bar"
+    shown = [row for row in rows if row["method"] == main]
+    shown += [row for row in rows if row["kind"] == "all" and row["method"] != main]
     return [
-        *(row for row in rows if row["method"] == main),
-        *(row for row in rows if row["kind"] == "all" and row["method"] != main),
+        {"name": names[row["method"]] if row["kind"] == "all" else row["kind"]}
+        | {metric: _interval(row["estimates"][metric], sign="+" * (row["method"] == "gain")) for metric in AREAS}
+        for row in shown
     ]
 
 
-def _bar_name(row: Entry) -> str:
-    return str(
-        row["kind"]
-        if row["kind"] != "all"
-        else {"model": "all", "bar": "Gabor filters, all"}.get(row["method"], "gain")
-    )
-
-
-def _interval(metric: str) -> Callable[[Entry], str]:
-    def cell(row: Entry) -> str:
-        estimate, sign = row["estimates"][metric], "+" if row["method"] == "gain" else ""
-        if estimate["value"] is None:
-            return NOTHING
-        bounds = (estimate["low"], estimate["high"])
-        low, high = (NOTHING if b is None else rounded(100 * b, digits=0, sign=sign) for b in bounds)
-        text = f"{rounded(100 * estimate['value'], digits=1, sign=sign)} [{low}, {high}]"
-        return text if estimate["spread"] is None or sign else f"{text} ± {100 * estimate['spread']:.1f}"
-
-    return cell
+def _interval(estimate: dict[str, float | None], *, sign: str) -> str:
+    if estimate["value"] is None:
+        return NOTHING
+    bounds = (estimate["low"], estimate["high"])
+    low, high = (NOTHING if bound is None else rounded(100 * bound, digits=0, sign=sign) for bound in bounds)
+    text = f"{rounded(100 * estimate['value'], digits=1, sign=sign)} [{low}, {high}]"
+    return text if estimate["spread"] is None or sign else f"{text} ± {100 * estimate['spread']:.1f}"
 
 
 def _bar_notes(record: Record) -> list[str]:
@@ -430,7 +369,7 @@ GABOR = TableKind(
     "The bar for a trained model",
     ("gabor_knn",),
     _bar_entries,
-    (("defect", _bar_name), *((head, _interval(metric)) for head, metric in _AREAS.items())),
+    _all(str, name="defect", **AREAS),
     _bar_notes,
 )
 
@@ -444,16 +383,15 @@ def _demo_entries(record: Record) -> list[Entry]:
 def _demo_notes(record: Record) -> list[str]:
     inspection = record.details["inspection"]
     truth, times = inspection["truth"], inspection["latency"]["infer"]
-    alarms = truth["false_alarms"]
+    alarms, found = truth["false_alarms"], truth["defects_found"]
     return [
-        f"In %. Of {inspection['frames']} frames that it then inspects, "
-        f"{truth['defects_found'] + truth['defects_missed']} with a defect, it finds {truth['defects_found']} and "
-        f"raises {alarms} false alarm{'s' * (alarms != 1)}; the network takes {figure(times['p50_ms'])} ms (p50) and "
-        f"{figure(times['p95_ms'])} ms (p95) a frame."
+        f"In %. Of {inspection['frames']} frames that it then inspects, {found + truth['defects_missed']} with a "
+        f"defect, it finds {found} and raises {alarms} false alarm{'s' * (alarms != 1)}; the network takes "
+        f"{figure(times['p50_ms'])} ms (p50) and {figure(times['p95_ms'])} ms (p95) a frame."
     ]
 
 
-DEMO = TableKind("The demo", ("demo",), _demo_entries, (("defect", _NAME), *_AREA_COLUMNS), _demo_notes)
+DEMO = TableKind("The demo", ("demo",), _demo_entries, (("defect", _NAME[1]), *_AREA_COLUMNS), _demo_notes)
 
 
 # What goes round: the camera line's loop, a training's steps, its loader
@@ -467,12 +405,9 @@ def _loop_entries(record: Record) -> list[Entry]:
         (f"frames a second with a network that takes no time, {entry}", *_turns(details["loop"]["frames_per_s"])),
         (f"everything but the network, {way}, p50, ms", *_turns(details["host"]["p50_ms"])),
         (f"everything but the network, {way}, p95, ms", *_turns(details["host"]["p95_ms"])),
-        (
-            f"growth over {memory['frames']} frames, MB of {figure(memory['resident_mb'][0])}",
-            f"{memory['growth_mb']:.2f}",
-            NOTHING,
-        ),
     ]
+    growth = f"growth over {memory['frames']} frames, MB of {figure(memory['resident_mb'][0])}"
+    rows.append((growth, f"{memory['growth_mb']:.2f}", NOTHING))
     if "engine" in details:
         engine, start = details["engine"], details["start"]
         rows += [
@@ -490,22 +425,17 @@ def _turns(found: dict[str, Any]) -> tuple[str, str]:
     return figure(found["median"]), f"{figure(min(found['turns']))} – {figure(max(found['turns']))}"
 
 
-def _written(*heads: str) -> Columns:
-    """Of entries that are cells already."""
-    return tuple((head, lambda cells, place=place: str(cells[place])) for place, head in enumerate(heads))
-
-
-LOOP = TableKind("The camera line's loop", ("loop",), _loop_entries, _written("", "median", "turns"))
-
-
 def _training_entries(record: Record) -> list[Entry]:
     details, settings = record.details, record.details["settings"]
     names = ("straightforward", "stlm-edge")
     theirs, ours = (details["ways"][name] for name in names)
+    what = (
+        f"{settings['architecture']} at {size(settings['image_size'])}, batch {settings['batch_size']}, teacher "
+        f"{settings['teacher']} ({settings['teacher_weights']})"
+    )
     return [
         (
-            f"{settings['architecture']} at {size(settings['image_size'])}, batch {settings['batch_size']}, teacher "
-            f"{settings['teacher']} ({settings['teacher_weights']})",
+            what,
             *(figure(record.measures[f"{name} step"].median) for name in names),
             spread(details["ratio"], min(details["ratios"]), max(details["ratios"])),
             f"{figure(theirs['phases_s']['teacher'])}, {figure(ours['phases_s']['teacher'])}",
@@ -515,20 +445,7 @@ def _training_entries(record: Record) -> list[Entry]:
     ]
 
 
-TRAINING = TableKind(
-    "A training step",
-    ("training",),
-    _training_entries,
-    _written(
-        "training",
-        "authors' way, s a step",
-        "here",
-        "ratio",
-        "of that the teacher, there and here",
-        "pictures with a pseudo anomaly",
-        "GB, there and here",
-    ),
-)
+_TRAINING_HEADS = ("training", "authors' way, s a step", "here", "ratio", "of that the teacher, there and here")
 
 
 def _loader_entries(record: Record) -> list[Entry]:
@@ -537,15 +454,22 @@ def _loader_entries(record: Record) -> list[Entry]:
     return [(name, figure(rate), figure(rate / first)) for name, rate in rates.items()]
 
 
+_LOADER_NOTE = (
+    "Pseudo anomalies ({pseudo_anomalies}) into {pictures} pictures at {size} x {size}, batches of {batch_size}."
+)
+LOOP = TableKind("The camera line's loop", ("loop",), _loop_entries, _cells("", "median", "turns"))
+TRAINING = TableKind(
+    "A training step",
+    ("training",),
+    _training_entries,
+    _cells(*_TRAINING_HEADS, "pictures with a pseudo anomaly", "GB, there and here"),
+)
 LOADER = TableKind(
     "The loader",
     ("loader",),
     _loader_entries,
-    _written("loader", "pictures/s", "ratio"),
-    lambda record: [
-        "Pseudo anomalies ({pseudo_anomalies}) into {pictures} pictures at {size} x {size}, batches of "
-        "{batch_size}.".format_map(record.details)
-    ],
+    _cells("loader", "pictures/s", "ratio"),
+    lambda record: [_LOADER_NOTE.format_map(record.details)],
 )
 
 
@@ -565,107 +489,99 @@ def _measures_entries(record: Record) -> list[Entry]:
     ]
 
 
-MEASURES = TableKind("Measures", (), _measures_entries, _written("measure", "median", "turns", "unit", "better"))
+MEASURES = TableKind("Measures", (), _measures_entries, _cells("measure", "median", "turns", "unit", "better"))
 
 
-def _summary_entries(record: Record) -> Iterator[Entry]:
-    """A few rows: of a demo all kinds together, of sizes the frontier, of peers our fastest engine and those that find
-    most, of latency, where nothing says how good it is, the first and the fastest."""
-    details, device = record.details, str(record.device)
+def _summed_methods(record: Record) -> list[Entry]:
+    """Of peers our fastest engine, and those that find most parts and most of their defects' areas."""
+    ours, peers = ([e for e in record.details["methods"] if is_peer(e) is peer] for peer in (False, True))
+    shown = [min(ours, key=lambda entry: float(entry["p50_ms"]))] if ours else []
+    for metric in ("image_auroc", "aupro") if peers else ():
+        best = max(peers, key=lambda entry: float(entry[metric] or 0))
+        shown += [best] if best not in shown else []
+    return shown
 
-    def row(name: str, data: str, entry: Entry, times: Entry, remark: str = "") -> Entry:
-        areas = [percent(entry.get(metric)) for metric in ("image_auroc", "pixel_auroc", "aupro")]
-        return (name, data, *areas, figure(times["p50_ms"]), figure(times["p95_ms"]), device + remark)
 
-    if record.benchmark == "demo":
-        inspection = details["inspection"]["latency"]["infer"]
-        yield row(
-            "stlm-tiny, `make demo`", "drawn part", details["evaluation"]["overall"], inspection, ", network alone"
-        )
-    elif record.benchmark == "sizes":
-        for entry in details["points"]:
-            if entry["on_frontier"]:
-                yield row(entry["name"], _data_set(details), entry, entry)
-    elif record.benchmark == "peers":
-        ours = [entry for entry in details["methods"] if not is_peer(entry)]
-        peers = [entry for entry in details["methods"] if is_peer(entry)]
-        shown = [min(ours, key=lambda entry: float(entry["p50_ms"]))] if ours else []
-        for metric in ("image_auroc", "aupro") if peers else ():
-            best = max(peers, key=lambda entry: float(entry[metric] or 0))
-            shown += [best] if best not in shown else []
-        for entry in shown:
-            yield row(f"{entry['name']}, {_backbone(entry)}", _data_set(details), entry, entry)
+def _summary_entries(record: Record) -> list[Entry]:
+    """A few rows: of a demo all kinds together, of sizes the frontier, of latency, which does not say how good anything
+    is, the first and the fastest."""
+    details, benchmark = record.details, record.benchmark
+    data = re.split("[:,]", str(details.get("data")))[0]  # of "magnetic_tile: 200 good pictures to train, …"
+    if benchmark == "demo":
+        times = details["inspection"]["latency"]["infer"]
+        rows = [("stlm-tiny, `make demo`, network alone", "drawn part", details["evaluation"]["overall"], times)]
+    elif benchmark == "sizes":
+        rows = [(entry["name"], data, entry, entry) for entry in details["points"] if entry["on_frontier"]]
+    elif benchmark == "peers":
+        rows = [(f"{e['name']}, {_backbone(e)}", data, e, e) for e in _summed_methods(record)]
     else:
         subjects = details["subjects"]
         fastest = min(subjects, key=lambda subject: float(subject["stages"]["total"]["p50_ms"]))
-        for subject in (subjects[0], fastest):
-            name = f"{subject['name']}, {subject['architecture']} at {size(subject['input_size'])}"
-            yield row(name, NOTHING, {}, subject["stages"]["total"])
+        rows = [
+            (f"{s['name']}, {s['architecture']} at {size(s['input_size'])}", NOTHING, {}, s["stages"]["total"])
+            for s in (subjects[0], fastest)
+        ]
+    return [
+        (name, on, *(percent(areas.get(m)) for m in _SUMMED), *(f(times) for _, f in _TIMES), str(record.device))
+        for name, on, areas, times in rows
+    ]
 
 
-def _data_set(details: dict[str, Any]) -> str:
-    """Its name, of words such as `magnetic_tile: 200 good pictures to train, 124 to test`."""
-    return re.split("[:,]", str(details["data"]))[0]
+def _summary_notes(record: Record) -> list[str]:
+    notes = [
+        "Areas in %. The first row is the paper's own, taught by SAM, on other pictures and another device; nothing of "
+        "it was measured here. Rows of one record below were timed in turns, those of different records were not, so "
+        "their milliseconds hardly compare."
+    ]
+    return notes + (_remarks(_summed_methods(record)) if record.benchmark == "peers" else [])
 
 
-_STLM = METHODS[-1]
+def _printed(areas: Accuracy, metrics: Iterable[str]) -> Iterator[str]:
+    """The paper's figures as it has them."""
+    for metric in metrics:
+        area = getattr(areas, metric)
+        yield NOTHING if area is None else f"{area:.2f}"
+
+
+_SUMMED = ("image_auroc", "pixel_auroc", "aupro")
+_STLM = next(method for method in METHODS if method.name == "STLM")
+_PRINTED = (*_printed(_STLM.mvtec, _SUMMED), f"{_STLM.inference_ms:.0f}", NOTHING, f"{GPU}, PyTorch")
 SUMMARY = TableKind(
     "What it reaches",
     ("demo", "sizes", "peers", "latency"),
     _summary_entries,
-    _written("", "on", "image AUROC", "pixel AUROC", "AUPRO", "p50, ms", "p95, ms", "measured on"),
-    lambda _: [
-        "Areas in %. The first row is the paper's own, taught by SAM, on other pictures and another device; nothing of "
-        "it was measured here. Rows of one record below were timed in turns, those of different records were not, so "
-        "their milliseconds hardly compare."
-    ],
-    above=(
-        (
-            "STLM, as the paper reports it",
-            "MVTec AD",
-            f"{_STLM.mvtec.image_auroc:.2f}",
-            f"{_STLM.mvtec.pixel_auroc:.2f}",
-            f"{_STLM.mvtec.aupro:.2f}",
-            f"{_STLM.inference_ms:.0f}",
-            NOTHING,
-            f"{GPU}, PyTorch",
-        ),
-    ),
+    _cells("", "on", *(AREAS[metric] for metric in _SUMMED), "p50, ms", "p95, ms", "measured on"),
+    _summary_notes,
+    above=(("STLM, as the paper reports it", "MVTec AD", *_PRINTED),),
     names_device=False,
 )
 
 
 def _paper_entries() -> Iterator[Entry]:
     """The paper's methods on each of its data sets, most accurate pixels first."""
-    for data, name in (("MVTec AD", "mvtec"), ("VisA", "visa"), ("DAGM", "dagm")):
-        found = [(getattr(method, name), method) for method in METHODS if getattr(method, name) is not None]
+    for data, key in (("MVTec AD", "mvtec"), ("VisA", "visa"), ("DAGM", "dagm")):
+        found = [(getattr(method, key), method) for method in METHODS if getattr(method, key) is not None]
         for areas, method in sorted(found, key=lambda entry: -(entry[0].pixel_auroc or 0)):
-            yield (
-                method.name,
-                data,
-                *(NOTHING if (area := getattr(areas, m)) is None else f"{area:.2f}" for m in _AREAS.values()),
-                NOTHING if method.inference_ms is None or name != "mvtec" else f"{method.inference_ms:.0f}",
-                f"{method.parameters_m:.2f}",
-            )
+            time = NOTHING if method.inference_ms is None or key != "mvtec" else f"{method.inference_ms:.0f}"
+            yield (method.name, data, *_printed(areas, AREAS), time, f"{method.parameters_m:.2f}")
 
 
 PAPER = TableKind(
     f"The paper's tables 1 to 3: averages in %, on an {GPU} ({SOURCE})",
     (),
     lambda _: (),
-    _written("method", "data", "image AUROC", "pixel AUROC", "PRO", "AP", "ms", "million parameters"),
+    _cells("method", "data", "image AUROC", "pixel AUROC", "PRO", "AP", "ms", "million parameters"),
     above=tuple(_paper_entries()),
 )
 
 KINDS: dict[str, TableKind] = {
     "latency": LATENCY,
     "latency-stages": LATENCY_STAGES,
-    "latency-estimates": LATENCY_ESTIMATES,
+    "latency-estimates": ESTIMATES,
     "accuracy": ACCURACY,
     "sizes": SIZES,
     "peers": PEERS,
     "gabor_knn": GABOR,
-    "stages": STAGES,
     "loop": LOOP,
     "training": TRAINING,
     "loader": LOADER,
