@@ -13,7 +13,7 @@ from benchmarks.report import main
 from .samples import GPU, write_record
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = ["README.md", "docs/results.md", "docs/runtime.md"]
+DOCUMENTS = ["README.md", "docs/results.md"]
 RECORDS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 
 
