@@ -1,4 +1,4 @@
-"""All ways of PyTorch compute the same, and every contender names the same stages of the same pictures."""
+"""All ways of PyTorch compute the same, and every subject names the same stages of the same pictures."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import network_subjects, subjects
 from benchmarks.authors_way import AuthorsWay
-from benchmarks.contenders import Pictures, engine_contender, network, network_contender, pictures
-from benchmarks.contenders.engine import STAGES, open_engine_subject
-from benchmarks.contenders.network import NetworkSubject
-from benchmarks.contenders.onnxruntime_cuda import OnnxRuntimeCudaBackend, require_provider
-from benchmarks.contenders.pictures import batch_of
-from benchmarks.contenders.running import build
-from benchmarks.contenders.way import Way
+from benchmarks.network_subjects import NetworkWorkload, inspection, network_subject
+from benchmarks.onnxruntime_cuda import OnnxRuntimeCudaBackend, require_provider
+from benchmarks.record import Device
+from benchmarks.subjects import STAGES, Pictures, Way, batch_of, engine_subject, open_engine_workload
 from runtime.backends.onnxruntime import OnnxRuntimeBackend
 from stlm_edge.errors import ConfigError, DataError, EngineError
 from stlm_edge.imaging import write_image
@@ -54,7 +52,7 @@ def images() -> torch.Tensor:
 def test_each_way_gives_the_inspectors_map_and_score(checkpoint, images, way, tolerance):
     with torch.no_grad():
         wanted, wanted_score = InferencePath(checkpoint.network, checkpoint.spec)(images)
-    full, score = build(checkpoint, Way.parse(way), CPU)(images)
+    full, score = inspection(checkpoint, Way.parse(way), CPU)(images)
     assert full.dtype == score.dtype == torch.float32
     assert wanted.std() > 0.01
     torch.testing.assert_close(full, wanted, atol=tolerance, rtol=0)
@@ -74,8 +72,8 @@ def test_compiled_network_gives_the_same(checkpoint, images, monkeypatch):
         return compiled(module, backend="eager", fullgraph=True)
 
     monkeypatch.setattr(torch, "compile", traced)
-    wanted, _ = build(checkpoint, Way.parse("batched"), CPU)(images)
-    full, _ = build(checkpoint, Way.parse("compile"), CPU)(images)
+    wanted, _ = inspection(checkpoint, Way.parse("batched"), CPU)(images)
+    full, _ = inspection(checkpoint, Way.parse("compile"), CPU)(images)
     torch.testing.assert_close(full, wanted, atol=1e-5, rtol=0)
     assert modes == [None]
 
@@ -84,7 +82,7 @@ def test_compiled_network_gives_the_same(checkpoint, images, monkeypatch):
 def test_authors_way_asks_the_decoder_for_each_picture_of_each_stream(checkpoint, images, way, calls):
     asked = []
     hook = checkpoint.network.decoder.register_forward_hook(lambda _, inputs, __: asked.append(len(inputs[0])))
-    build(checkpoint, Way.parse(way), CPU)(images)
+    inspection(checkpoint, Way.parse(way), CPU)(images)
     hook.remove()
     assert asked == calls
 
@@ -114,11 +112,11 @@ def test_ways_are_parsed_and_named():
 @pytest.mark.parametrize("way", ["eager+tf32", "half+cuda-graph"])
 def test_way_of_a_gpu_is_refused_on_the_processor(way):
     with pytest.raises(ConfigError, match="expected a GPU"):
-        network_contender(Path("none"), way=way)
+        network_subject(Path("none"), way=way)
 
 
 def test_network_is_timed_from_frame_to_verdict(checkpoint):
-    subject = NetworkSubject(checkpoint, Way.parse("batched"), device="cpu", images=(picture(90),), batch=2)
+    subject = NetworkWorkload(checkpoint, Way.parse("batched"), device="cpu", images=(picture(90),), batch=2)
     stages = subject.run(0)
     assert tuple(stages) == STAGES
     assert sum(stages[stage] for stage in STAGES[:-1]) == pytest.approx(stages["total"])
@@ -129,8 +127,9 @@ def test_network_is_timed_from_frame_to_verdict(checkpoint):
 
 @pytest.mark.parametrize("has_bf16", [True, False])
 def test_emulated_arithmetic_is_said(checkpoint, monkeypatch, has_bf16):
-    monkeypatch.setattr(network, "_multiplies_bf16", lambda: has_bf16)
-    subject = NetworkSubject(checkpoint, Way.parse("half"), device="cpu", images=(picture(90),), batch=1)
+    here = Device("made up", ("avx2", "amx_bf16") if has_bf16 else ("avx2",), 2)
+    monkeypatch.setattr(network_subjects, "this_machine", lambda: here)
+    subject = NetworkWorkload(checkpoint, Way.parse("half"), device="cpu", images=(picture(90),), batch=1)
     note = subject.facts["note"]
     assert note is None if has_bf16 else "emulated" in note
 
@@ -138,14 +137,14 @@ def test_emulated_arithmetic_is_said(checkpoint, monkeypatch, has_bf16):
 def test_answers_that_are_not_finite_are_said(checkpoint):
     broken = Checkpoint(Stlm(architecture_named("stlm-tiny")).eval(), checkpoint.spec, {})
     torch.nn.init.constant_(broken.network.feature_aggregation.head.out.bias, float("nan"))
-    subject = NetworkSubject(broken, Way.parse("batched"), device="cpu", images=(picture(90),), batch=1)
+    subject = NetworkWorkload(broken, Way.parse("batched"), device="cpu", images=(picture(90),), batch=1)
     subject.run(0)
     assert "not finite" in subject.facts["note"]
 
 
 def test_engine_is_timed_by_the_detectors_own_stages(tmp_path):
     engine = write_engine(tmp_path / "plate.onnx")
-    with open_engine_subject(engine, library="onnxruntime", pictures=Pictures(frame_size=(96, 192)), batch=1) as one:
+    with open_engine_workload(engine, library="onnxruntime", pictures=Pictures(frame_size=(96, 192)), batch=1) as one:
         stages = one.run(0)
         assert one.facts["device"] == "CPU"
         assert one.facts["input_size"] == list(INPUT_SIZE)
@@ -157,8 +156,8 @@ def test_engine_is_timed_by_the_detectors_own_stages(tmp_path):
 def test_times_of_a_batch_are_for_each_of_its_pictures(tmp_path, checkpoint):
     engine = write_batch_engine(tmp_path / "plate.onnx", max_batch=4)
     drawn = Pictures(frame_size=(96, 192))
-    own = NetworkSubject(checkpoint, Way.parse("eager"), device="cpu", images=drawn.load(), batch=4)
-    with open_engine_subject(engine, library="onnxruntime", pictures=drawn, batch=4) as opened:
+    own = NetworkWorkload(checkpoint, Way.parse("eager"), device="cpu", images=drawn.load(), batch=4)
+    with open_engine_workload(engine, library="onnxruntime", pictures=drawn, batch=4) as opened:
         for subject in (opened, own):
             start_s = time.perf_counter()
             stages = subject.run(0)
@@ -166,9 +165,9 @@ def test_times_of_a_batch_are_for_each_of_its_pictures(tmp_path, checkpoint):
 
 
 def test_batch_that_an_engine_does_not_take_is_refused(tmp_path):
-    assert "plate.onnx" in engine_contender(write_batch_engine(tmp_path / "plate.onnx", max_batch=4), batch=4).name
+    assert "plate.onnx" in engine_subject(write_batch_engine(tmp_path / "plate.onnx", max_batch=4), batch=4).name
     with pytest.raises(EngineError, match="takes 1 picture at once, found a batch of 2"):
-        engine_contender(write_engine(tmp_path / "one.onnx"), batch=2)
+        engine_subject(write_engine(tmp_path / "one.onnx"), batch=2)
 
 
 def test_onnx_runtime_with_bound_memory_answers_as_without(tmp_path):
@@ -195,7 +194,7 @@ def test_pictures_of_a_data_set_are_its_test_pictures(tmp_path, monkeypatch):
     write_image(folder / "train/good/000.png", picture(10))
     for index in range(6):
         write_image(folder / f"test/good/{index:03d}.png", picture(20 + index))
-    monkeypatch.setattr(pictures, "MOST", 4)
+    monkeypatch.setattr(subjects, "MOST", 4)
     chosen = Pictures(folder)
     loaded = chosen.load()
     assert chosen.load() is loaded  # decoded once
@@ -208,7 +207,7 @@ def test_pictures_of_a_data_set_are_its_test_pictures(tmp_path, monkeypatch):
 def test_few_large_pictures_are_taken(tmp_path, monkeypatch):
     for index in range(4):
         write_image(tmp_path / f"{index}.png", picture(20, size=(32, 64 + index)))
-    monkeypatch.setattr(pictures, "MOST_BYTES", 3 * 32 * 64 * 2)
+    monkeypatch.setattr(subjects, "MOST_BYTES", 3 * 32 * 64 * 2)
     chosen = Pictures(tmp_path)
     assert len(chosen.load()) == 2
     assert chosen.common_size() is None

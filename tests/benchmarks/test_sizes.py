@@ -8,16 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
-
-import export.gate.limits
-from benchmarks.accuracy import main as judge_accuracy
 from benchmarks.candidates import build, resized, settings
 from benchmarks.frontier import Candidate, Point, advise, dominates, on_frontier
 from benchmarks.frontier_plot import write_plot
 from benchmarks.pareto import main
+
+import export.gate.limits
+from benchmarks.accuracy import main as judge_accuracy
 from benchmarks.record import read
+from export.pipeline import Pictures
 from export.publish import unverified_name
-from export.sources import Pictures
 from runtime.backends.openvino import has_bf16
 from stlm_edge.errors import SpecError
 from stlm_edge.imaging import read_image

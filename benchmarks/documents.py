@@ -12,9 +12,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.reporting.names import KINDS
-from benchmarks.reporting.sources import read_sources
-from benchmarks.reporting.tables import make_table, to_markdown
+from benchmarks.tables import KINDS, origins, to_markdown
 from stlm_edge.errors import DataError
 
 _START = re.compile(r"<!--\s*table:\s*(?P<name>\S+)\s+from\s+(?P<paths>\S+(?:\s+\S+)*?)\s*-->")
@@ -52,11 +50,10 @@ def renewed(document: Path) -> tuple[str, list[str]]:
         lines = document.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{document} cannot be read ({error}); name a Markdown document") from None
-    places = _places(document, lines)
     stale: list[str] = []
-    for place in reversed(places):  # from the end, so that line numbers stay true
-        sources = read_sources(document.parent / path for path in place.paths)
-        made = ["", *to_markdown(make_table(KINDS[place.name], sources), sources).split("\n")]
+    for place in reversed(_places(document, lines)):  # from the end, so that line numbers stay true
+        sources = origins(document.parent / path for path in place.paths)
+        made = ["", *to_markdown(KINDS[place.name], sources).split("\n")]
         if lines[place.start : place.stop] != made:
             stale.insert(0, str(place))
         lines[place.start : place.stop] = made
