@@ -13,8 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 
-import train
-from export.graph.graph import Graph, read_graph
+from export.graph.graph import Graph, GraphOptions, load_graph, read_graph
 from export.precision.apply import Calibrated, calibrated, in_precision
 from export.tensorrt.build import PlanBuilder
 from export.tensorrt.product import find_product
@@ -23,7 +22,6 @@ from stlm_edge.imaging import Input, to_input, write_image
 from stlm_edge.plate.part import render_part, write_dataset
 from stlm_edge.sidecar import Sidecar
 
-PLATE = Path(train.__file__).parent / "pretrained/plate/model.safetensors"
 SIZE = (64, 96)
 """Of the pictures that `graph` takes."""
 BIAS = "feature_aggregation.head.out.bias"
@@ -37,6 +35,14 @@ Run = Callable[[onnx.ModelProto, Input], tuple[np.ndarray, np.ndarray]]
 def graph(traced_engine) -> Graph:
     """Of the demo's trained network in float32."""
     return read_graph(traced_engine)
+
+
+@pytest.fixture(scope="session")
+def batched(make_once, small_checkpoint) -> Graph:
+    """The same for up to four pictures at once, with the map at the input's size as well."""
+    options = GraphOptions(full_map=True, max_batch=4)
+    folder = make_once("batched", lambda folder: load_graph(small_checkpoint, options).save(folder / "batched.onnx"))
+    return read_graph(folder / "batched.onnx")
 
 
 @pytest.fixture(scope="session")

@@ -70,4 +70,3 @@ def test_command_refuses_what_it_cannot_use(traced_engine, half, good, tmp_path,
         assert main(["sensitivity", str(source), "--data", str(data)]) == 1
         (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
         assert said in line
-

@@ -18,7 +18,6 @@ import numpy as np
 import onnx
 import pytest
 import tensorrt_rtx
-import torch
 from onnx import TensorProto, helper, numpy_helper
 
 import export.tensorrt.build
@@ -29,9 +28,6 @@ from export.tensorrt.product import find_product
 from runtime.backends import open_engine
 from stlm_edge.errors import EngineError
 from stlm_edge.files import sha256
-from stlm_edge.network.encoder import ARCHITECTURES
-from stlm_edge.network.inference import InferencePath
-from stlm_edge.network.stlm import Stlm
 from stlm_edge.sidecar import Sidecar
 from stlm_edge.spec import ModelSpec, Threshold
 from stlm_edge.tensorrt import Gpu, kept_graph, process_logger, rebuild_command

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
