@@ -16,7 +16,7 @@ from benchmarks.pareto import main
 import export.gate.limits
 from benchmarks.accuracy import main as judge_accuracy
 from benchmarks.record import read
-from export.pipeline import Pictures
+from export.gate.pictures import Pictures
 from export.publish import unverified_name
 from runtime.backends.openvino import has_bf16
 from stlm_edge.errors import SpecError
