@@ -104,6 +104,7 @@ def test_graph_of_several_pictures_leaves_the_batch_out(parse, several: Path, tm
     }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["fixed", "several"])
 def test_configuration_has_the_graphs_own_inputs_and_outputs(
     parse, request: pytest.FixtureRequest, tmp_path: Path, name: str
