@@ -75,6 +75,8 @@ def test_graph_says_what_it_is_and_nothing_about_this_machine(engine, inspector)
     assert properties == {SPEC_KEY: dataclasses.replace(inspector.spec, map_size=GRID).to_json()}
     assert [entry.version for entry in model.opset_import if entry.domain == ""] == [OPSET]
     assert not model.functions
+    for tensor in model.graph.initializer:
+        tensor.ClearField("raw_data")  # numbers, in which any letters may stand
     text = str(model).lower()
     assert ".py" not in text
     assert "stack_trace" not in text
@@ -90,6 +92,7 @@ def test_sidecar_has_spec_and_record(engine, inspector):
     assert json.loads(Sidecar.path_for(engine).read_text())["spec"]["category"] == "plate"
 
 
+@pytest.mark.heavy
 def test_pictures_of_the_user_are_compared_on(checkpoint, tmp_path, capsys):
     from stlm_edge.imaging import write_image
 
