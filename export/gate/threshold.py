@@ -7,9 +7,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from export.gate.inspectors import BackendInspector
 from export.gate.pictures import find_samples, read_with_progress
 from runtime.backends import open_engine
+from runtime.detector import Detector
 from runtime.verification import warn_unless_verified
 from stlm_edge.datasets import GOOD, Sample
 from stlm_edge.errors import DataError
@@ -47,9 +47,8 @@ def choose_on_engine(
         _require_good(samples, data)
     backend, sidecar = open_engine(engine)
     warn_unless_verified(engine, sidecar)
-    with backend:
-        inspector = BackendInspector(backend, spec=sidecar.spec, name=backend.name)
-        scores = [inspector.inspect(picture.image).score for picture in read_with_progress(samples)]
+    with Detector(backend, sidecar=sidecar, threshold=sidecar.spec.require_threshold()) as detector:
+        scores = [detector.inspect(picture.image).score for picture in read_with_progress(samples)]
     defective = [sample.label != GOOD for sample in samples]
     good = [score for score, is_defective in zip(scores, defective, strict=True) if not is_defective]
     if method == "quantile":
