@@ -30,18 +30,18 @@ TRAIN: Programs = {
     "fetch": ("train.__main__:fetch", "Fetch a public data set."),
 }
 FORMATS: Programs = {
-    "onnx": ("export.make_commands:onnx", "Write an ONNX graph (.onnx)."),
-    "engine": ("export.make_commands:engine", "Build a TensorRT plan (.plan)."),
-    "openvino": ("export.make_commands:openvino", "Write an engine of OpenVINO (.xml)."),
+    "onnx": ("export.commands:onnx", "Write an ONNX graph (.onnx)."),
+    "engine": ("export.commands:engine", "Build a TensorRT plan (.plan)."),
+    "openvino": ("export.commands:openvino", "Write an engine of OpenVINO (.xml)."),
 }
 EXPORT: Programs = {
     "export": ("stlm_edge.command:export", "Turn a checkpoint into an engine: .onnx, .plan or .xml."),
-    "verify": ("export.judge_commands:verify", "Compare an engine with its network."),
+    "verify": ("export.commands:verify", "Compare an engine with its network."),
     "calibrate": ("stlm_edge.threshold_command:threshold", "Choose the threshold of an engine."),
-    "report": ("export.judge_commands:report", "Tell what a plan moves and computes, and how fast it can be."),
-    "sensitivity": ("export.judge_commands:sensitivity", "Say what INT8 does to the answers."),
-    "triton": ("export.serve_commands:triton", "Write a model repository of Triton Inference Server."),
-    "deepstream": ("export.serve_commands:deepstream", "Write what DeepStream needs to run an engine."),
+    "report": ("export.commands:report", "Tell what a plan moves and computes, and how fast it can be."),
+    "sensitivity": ("export.commands:sensitivity", "Say what INT8 does to the answers."),
+    "triton": ("export.commands:triton", "Write a model repository of Triton Inference Server."),
+    "deepstream": ("export.commands:deepstream", "Write what DeepStream needs to run an engine."),
 }
 RUN: Programs = {
     "camera": ("runtime.camera:command", "Inspect what a camera sees."),

@@ -114,7 +114,7 @@ def _run(config: TrainConfig, sources: Sources, folder: Path, *, state: Path | N
             map_size=config.image_size,
             weights_sha256="",
         )
-        objective, guidance = _build(config, spec, batches, device=device, processes=processes)
+        objective, guidance = build(config, spec, batches, device=device, processes=processes)
         training = begin(objective, config, steps_per_epoch=len(batches))
         make_folder(folder)  # not before all that is asked for has been found to fit
         if processes.is_main:
@@ -222,7 +222,7 @@ class _Keeper:
         save(self.folder / CHECKPOINT_NAME, Checkpoint(self.network, spec, self.config.to_dict()))
 
 
-def _build(
+def build(
     config: TrainConfig, spec: ModelSpec, batches: Batches, *, device: torch.device, processes: Processes
 ) -> tuple[Objective, Guidance | None]:
     """The network with its losses and the teacher's guidance, on the device; the same weights in every process."""
