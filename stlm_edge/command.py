@@ -57,7 +57,7 @@ BENCHMARKS: Programs = {
     "compare": ("benchmarks.compare:command", "Tell whether two records differ."),
     "counts": ("benchmarks.counts:command", "What the plan moves and computes."),
     "demo": ("benchmarks.demo:command", "The table of make demo."),
-    "gabor-knn": ("benchmarks.gabor_knn:command", "Gabor filters and nearest neighbours."),
+    "gabor_knn": ("benchmarks.gabor_knn:command", "Gabor filters and nearest neighbours."),
     "gpu": ("benchmarks.gpu.__main__:command", "All measurements of one GPU."),
     "latency": ("benchmarks.latency:command", "Latency of engines and of PyTorch."),
     "loader": ("benchmarks.loader:command", "Loading of training pictures, beside the authors' way."),
