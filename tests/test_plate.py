@@ -73,13 +73,13 @@ def test_extent_of_a_defect_is_the_stated_share_of_the_side(kind: str) -> None:
 
 
 @pytest.mark.parametrize("size", [(256, 384), (384, 256), (200, 333), (1024, 1024), (SMALLEST_SIDE, SMALLEST_SIDE)])
-@KINDS
-def test_part_is_drawn_at_any_size(kind: str, size: tuple[int, int]) -> None:
-    part = render(1, kind, size)
-    assert part.image.shape == (*size, 3)
-    assert part.image.dtype == part.mask.dtype == np.uint8
-    assert part.mask.shape == size
-    assert set(np.unique(part.mask)) == {0, 1}
+def test_part_is_drawn_at_any_size(size: tuple[int, int]) -> None:
+    for kind in DEFECT_KINDS:
+        part = render(1, kind, size)
+        assert part.image.shape == (*size, 3)
+        assert part.image.dtype == part.mask.dtype == np.uint8
+        assert part.mask.shape == size
+        assert set(np.unique(part.mask)) == {0, 1}
 
 
 def test_same_part_is_drawn_at_every_size() -> None:

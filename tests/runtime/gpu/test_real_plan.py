@@ -54,6 +54,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(find_gpu() is not None, reason="has a GPU")
 def test_machine_without_a_gpu_is_told_so_in_one_line(plan: Path) -> None:
     with pytest.raises(EngineError, match=r"and no NVIDIA GPU; run the plan on a machine with one") as caught:
@@ -61,6 +62,7 @@ def test_machine_without_a_gpu_is_told_so_in_one_line(plan: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(find_gpu() is not None, reason="has a GPU")
 def test_tensorrt_rtx_itself_gives_its_reasons_where_it_cannot_start(plan: Path) -> None:
     trt = find_product("tensorrt-rtx").module
