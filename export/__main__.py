@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import click
 
-from export import judge_commands, make_commands, serve_commands
+from export import commands
 from stlm_edge.cli import run
+from stlm_edge.threshold_command import threshold
 
 
 @click.group()
@@ -17,17 +18,17 @@ def command() -> None:
 
 
 for each in (
-    make_commands.onnx,
-    make_commands.engine,
-    make_commands.openvino,
-    judge_commands.verify,
-    judge_commands.calibrate,
-    judge_commands.report,
-    judge_commands.sensitivity,
-    serve_commands.triton,
-    serve_commands.deepstream,
+    commands.onnx,
+    commands.engine,
+    commands.openvino,
+    commands.verify,
+    commands.report,
+    commands.sensitivity,
+    commands.triton,
+    commands.deepstream,
 ):
     command.add_command(each)
+command.add_command(threshold, "calibrate")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

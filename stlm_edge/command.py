@@ -22,7 +22,7 @@ TRAIN: Programs = {
     "train": ("train.__main__:fit", "Train a model and choose its threshold."),
     "resume": ("train.__main__:resume", "Go on with a training that was killed or interrupted."),
     "evaluate": ("train.__main__:evaluate", "Measure a checkpoint on the test pictures."),
-    "threshold": ("train.__main__:threshold", "Choose the threshold of a checkpoint or an engine again."),
+    "threshold": ("stlm_edge.threshold_command:threshold", "Choose the threshold of a checkpoint or an engine again."),
     "preview": ("train.__main__:preview", "Draw pseudo anomalies into your own pictures."),
     "grid": ("train.__main__:grid", "Train and evaluate categories x presets x seeds."),
     "presets": ("train.__main__:list_presets", "List the presets."),
@@ -30,18 +30,18 @@ TRAIN: Programs = {
     "fetch": ("train.__main__:fetch", "Fetch a public data set."),
 }
 FORMATS: Programs = {
-    "onnx": ("export.make_commands:onnx", "Write an ONNX graph (.onnx)."),
-    "engine": ("export.make_commands:engine", "Build a TensorRT plan (.plan)."),
-    "openvino": ("export.make_commands:openvino", "Write an engine of OpenVINO (.xml)."),
+    "onnx": ("export.commands:onnx", "Write an ONNX graph (.onnx)."),
+    "engine": ("export.commands:engine", "Build a TensorRT plan (.plan)."),
+    "openvino": ("export.commands:openvino", "Write an engine of OpenVINO (.xml)."),
 }
 EXPORT: Programs = {
     "export": ("stlm_edge.command:export", "Turn a checkpoint into an engine: .onnx, .plan or .xml."),
-    "verify": ("export.judge_commands:verify", "Compare an engine with its network."),
-    "calibrate": ("export.judge_commands:calibrate", "Choose the threshold of an engine."),
-    "report": ("export.judge_commands:report", "Tell what a plan moves and computes, and how fast it can be."),
-    "sensitivity": ("export.judge_commands:sensitivity", "Say what INT8 does to the answers."),
-    "triton": ("export.serve_commands:triton", "Write a model repository of Triton Inference Server."),
-    "deepstream": ("export.serve_commands:deepstream", "Write what DeepStream needs to run an engine."),
+    "verify": ("export.commands:verify", "Compare an engine with its network."),
+    "calibrate": ("stlm_edge.threshold_command:threshold", "Choose the threshold of an engine."),
+    "report": ("export.commands:report", "Tell what a plan moves and computes, and how fast it can be."),
+    "sensitivity": ("export.commands:sensitivity", "Say what INT8 does to the answers."),
+    "triton": ("export.commands:triton", "Write a model repository of Triton Inference Server."),
+    "deepstream": ("export.commands:deepstream", "Write what DeepStream needs to run an engine."),
 }
 RUN: Programs = {
     "camera": ("runtime.camera:command", "Inspect what a camera sees."),
@@ -52,21 +52,18 @@ MEASURE: Programs = {
     "bench": ("stlm_edge.command:bench", "Measure latency, accuracy and more on your device."),
 }
 BENCHMARKS: Programs = {
-    "accuracy": ("benchmarks.accuracy:command", "Image and pixel AUROC, AP and AUPRO of engines."),
-    "alternatives": ("benchmarks.alternatives.__main__:command", "Other methods beside ours."),
-    "compare": ("benchmarks.compare:command", "Tell whether two records differ."),
-    "counts": ("benchmarks.counts:command", "What the plan moves and computes."),
-    "demo": ("benchmarks.demo:command", "The table of make demo."),
-    "gabor_knn": ("benchmarks.gabor_knn:command", "Gabor filters and nearest neighbours."),
-    "gpu": ("benchmarks.gpu.__main__:command", "All measurements of one GPU."),
-    "latency": ("benchmarks.latency:command", "Latency of engines and of PyTorch."),
-    "loader": ("benchmarks.loader:command", "Loading of training pictures, beside the authors' way."),
-    "loop": ("benchmarks.loop:command", "The camera program as a whole."),
-    "pareto": ("benchmarks.pareto:command", "Which size and precision to take."),
+    "accuracy": ("benchmarks.accuracy:command", "How good engines are, and how far each is from its network."),
+    "compare": ("benchmarks.compare:command", "Whether it became slower: two records side by side."),
+    "demo": ("benchmarks.demo:command", "What came of 'make demo'."),
+    "gabor_knn": ("benchmarks.gabor_knn:command", "Gabor filters and nearest neighbours beside trained models."),
+    "gpu": ("benchmarks.gpu:command", "All that is to be measured on an NVIDIA GPU."),
+    "latency": ("benchmarks.latency:command", "How long engines and PyTorch take from frame to verdict."),
+    "loop": ("benchmarks.loop:command", "What the camera program itself costs."),
+    "plan_counts": ("benchmarks.plan_counts:command", "What can be counted of a plan instead of timed."),
     "report": ("benchmarks.report:command", "Tables and pictures of records."),
-    "resize": ("benchmarks.resize:command", "Rules of resizing."),
-    "stages": ("benchmarks.stages:command", "Where the time goes inside the network."),
-    "training": ("benchmarks.training:command", "A training step, beside the authors' way."),
+    "resize": ("benchmarks.resize:command", "Why pictures are resized as they are."),
+    "sizes": ("benchmarks.sizes:command", "Which input size and precision to take on this device."),
+    "training": ("benchmarks.training:command", "A training step and its pictures, beside the authors' way."),
 }
 
 SUFFIXES = {".onnx": "onnx", ".plan": "engine", ".xml": "openvino"}
@@ -122,17 +119,6 @@ class Export(Lazy):
         return super().parse_args(ctx, args)
 
 
-class Stlm(Lazy):
-    """All programs. The threshold of an engine is chosen by its own scores, that of a checkpoint by the network's."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] == "threshold" and any(Path(argument).suffix in SUFFIXES for argument in args):
-            args = ["calibrate", *args[1:]]
-        return super().resolve_command(ctx, args)
-
-
 def load(place: str) -> click.Command:
     """The click command at `module:variable`."""
     module, _, variable = place.partition(":")
@@ -161,7 +147,7 @@ export = Export(
 bench = Lazy(
     {"Benchmarks": BENCHMARKS}, help="Measure on your device. 'stlm bench NAME --help' lists the options of each."
 )
-stlm = Stlm(
+stlm = Lazy(
     {"Train": TRAIN, "Export": EXPORT, "Run": RUN, "Measure": MEASURE},
     help="Find defects on pictures of parts: train on good ones, export an engine, run it beside a camera.",
 )

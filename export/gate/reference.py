@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.gate.answers import Answers, open_answers
-from export.gate.subjects import has_half
-from export.graph.onnx_model import PRECISION_KEY, metadata, read_model, spec_of
+from export.gate.inspectors import has_half, open_inspector
+from export.graph.graph import read_graph
 from stlm_edge.errors import EngineError, VerificationError
+from stlm_edge.inspection import Inspector
 from stlm_edge.spec import ModelSpec
 
 ONNX_NAME = "onnx-fp32"
@@ -21,13 +21,13 @@ class Reference:
     """An opened reference.
 
     Attributes:
-        answers: resizes pictures as the engine's graph does.
+        inspector: resizes pictures as the engine's graph does.
         host_resized: the network on pictures that the host resizes, where the engine's graph takes whole frames and
             there is PyTorch to tell both ways apart.
     """
 
-    answers: Answers
-    host_resized: Answers | None = None
+    inspector: Inspector
+    host_resized: Inspector | None = None
 
 
 @contextmanager
@@ -43,25 +43,25 @@ def open_reference(path: Path, *, spec: ModelSpec) -> Iterator[Reference]:
     if path.suffix != ".onnx":
         yield _checkpoint(path, spec)
         return
-    model = read_model(path)
-    found = spec_of(model, path)
+    graph = read_graph(path)
+    found = graph.spec
     _require_same_network(path, found, spec)
     if found.frame_size != spec.frame_size:
         raise VerificationError(
             f"{path} takes pictures of {_size(found)}, the engine {_size(spec)}, so that the resize could not be told "
             "from the rest; give the checkpoint, or the graph exported with the same --frame-size"
         )
-    if PRECISION_KEY in metadata(model) or has_half(model):
+    if graph.precision != "fp32" or has_half(graph.model):
         raise VerificationError(
             f"{path} is not in float32 throughout, expected the graph of: python -m export onnx CHECKPOINT"
         )
-    with open_answers(path, spec=found, backend="onnxruntime", name=ONNX_NAME) as answers:
-        yield Reference(answers)
+    with open_inspector(path, spec=found, backend="onnxruntime", name=ONNX_NAME) as inspector:
+        yield Reference(inspector)
 
 
 def _checkpoint(path: Path, spec: ModelSpec) -> Reference:
-    try:
-        from export.gate.network_answers import NetworkAnswers, ResizingNetworkAnswers
+    try:  # a Jetson compares with a graph, without PyTorch
+        from export.gate.network import NetworkInspector, ResizingNetworkInspector
         from stlm_edge.network.checkpoint import load
         from stlm_edge.network.inference import InferencePath
     except ImportError as error:
@@ -71,10 +71,10 @@ def _checkpoint(path: Path, spec: ModelSpec) -> Reference:
         ) from error
     loaded = load(path)
     _require_same_network(path, loaded.spec, spec)
-    inspector = InferencePath(loaded.network, loaded.spec)
+    network = InferencePath(loaded.network, loaded.spec)
     if spec.frame_size is None:
-        return Reference(NetworkAnswers(inspector))
-    return Reference(ResizingNetworkAnswers(inspector, spec.frame_size), NetworkAnswers(inspector))
+        return Reference(NetworkInspector(network))
+    return Reference(ResizingNetworkInspector(network, spec.frame_size), NetworkInspector(network))
 
 
 def _require_same_network(path: Path, found: ModelSpec, spec: ModelSpec) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-
 from export.graph.onnx_model import OPSET, write_spec
+
 from export.tensorrt.build import EngineSettings, build_engine
 from export.tensorrt.product import find_product
 from runtime.backends import open_backend, open_engine
