@@ -53,6 +53,7 @@ MEASURE: Programs = {
 }
 BENCHMARKS: Programs = {
     "accuracy": ("benchmarks.accuracy:command", "How good engines are, and how far each is from its network."),
+    "alternatives": ("benchmarks.alternatives.__main__:command", "Methods of anomalib beside ours."),
     "compare": ("benchmarks.compare:command", "Whether it became slower: two records side by side."),
     "demo": ("benchmarks.demo:command", "What came of 'make demo'."),
     "gabor_knn": ("benchmarks.gabor_knn:command", "Gabor filters and nearest neighbours beside trained models."),

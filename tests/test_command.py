@@ -18,6 +18,7 @@ from stlm_edge.command import BENCHMARKS, EXPORT, FORMATS, MEASURE, RUN, TRAIN, 
 START_LIMIT_S = 0.5
 
 
+@pytest.mark.heavy  # some of them import what starts processes
 @pytest.mark.parametrize("programs", [TRAIN, FORMATS, EXPORT, RUN, MEASURE, BENCHMARKS])
 def test_every_name_leads_to_a_command(programs):
     for name, (place, text) in programs.items():

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from export.gate.subjects import has_half
 from onnx import TensorProto, helper, numpy_helper
 
 from export.__main__ import main
 from export.gate.inspectors import open_inspector
 from export.gate.pictures import choose, find_samples, read
-from export.gate.subjects import has_half
 from export.gate.verify import verify, would_bless
 from stlm_edge.sidecar import Sidecar
 
