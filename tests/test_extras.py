@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from stlm_edge.command import BENCHMARKS
 from stlm_edge.extras import REMEDIES, explained, is_for_older_numpy
 
 BASE = """
@@ -44,6 +45,21 @@ def test_program_without_its_extra_names_it_in_one_line(program):
     assert done.returncode == 1
     assert line.startswith("error: found no ")
     assert "; pip install 'stlm-edge[" in line
+
+
+@pytest.mark.heavy
+def test_benchmark_without_its_extra_names_it_in_one_line():
+    lacking = 0
+    for place, _ in BENCHMARKS.values():
+        done = base_install(place.partition(":")[0].removesuffix(".__main__"))
+        assert "Traceback" not in done.stderr
+        if done.returncode == 1:
+            (line,) = done.stderr.splitlines()
+            assert line.startswith("error: found no ")
+            lacking += 1
+        else:  # it wants an option before any library
+            assert done.returncode == 2
+    assert lacking > 0
 
 
 @pytest.mark.heavy
