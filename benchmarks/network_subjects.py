@@ -21,8 +21,7 @@ from benchmarks.subjects import STAGES, Device, Pictures, Way, batch_of
 from stlm_edge.imaging import Image, to_input
 from stlm_edge.measure import TOTAL, Subject
 from stlm_edge.network.checkpoint import Checkpoint, load
-from stlm_edge.network.inference import InferencePath
-from train.device import choose_device
+from stlm_edge.network.inference import InferencePath, choose_device
 
 Inspect = Callable[[Tensor], tuple[Tensor, Tensor]]
 """(N, H, W, 3) uint8, BGR → the map (N, H, W) and the scores (N,), float32."""

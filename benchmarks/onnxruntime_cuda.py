@@ -10,7 +10,7 @@ from typing import Any
 
 import onnxruntime
 
-from runtime.backends.base import Answer, Backend, Port
+from runtime.backends.base import Backend, BatchAnswer, Port
 from stlm_edge.errors import EngineError
 from stlm_edge.imaging import Input
 from stlm_edge.spec import ModelSpec
@@ -60,10 +60,10 @@ class OnnxRuntimeCudaBackend(Backend):
         """`CUDA` or `CPU`."""
         return self._device.upper()
 
-    def _start(self, batch: Input) -> Callable[[], Answer]:
+    def _start(self, batch: Input) -> Callable[[], BatchAnswer]:
         return lambda: self._run(batch)
 
-    def _run(self, batch: Input) -> Answer:
+    def _run(self, batch: Input) -> BatchAnswer:
         marks = [time.perf_counter()]
         try:
             binding = self._session.io_binding()
@@ -80,7 +80,7 @@ class OnnxRuntimeCudaBackend(Backend):
         except Exception as error:  # as above
             raise self._failed("run", error) from error
         upload, infer, download = (1e3 * (end - start) for start, end in pairwise(marks))
-        return Answer(maps, scores, infer_ms=infer, upload_ms=upload, download_ms=download)
+        return BatchAnswer(maps, scores, infer_ms=infer, upload_ms=upload, download_ms=download)
 
     def _release(self) -> None:
         self._session = None

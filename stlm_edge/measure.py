@@ -201,7 +201,8 @@ def _workers(subjects: Sequence[Subject]) -> Iterator[list[Connection]]:
     try:
         for subject in subjects:
             ours, theirs = context.Pipe()
-            worker = context.Process(target=_serve, args=(subject, theirs), daemon=True)
+            # No daemon, which could not start processes of its own; it ends when its pipe is closed, however that is.
+            worker = context.Process(target=_serve, args=(subject, theirs))
             worker.start()
             theirs.close()
             workers.append(worker)

@@ -19,10 +19,8 @@ from stlm_edge.metrics import pixel_metrics, roc_auc
 from stlm_edge.network.checkpoint import load
 from stlm_edge.network.inference import InferencePath
 from train.__main__ import main
-from train.contact_sheet import choose, verdict
-from train.evaluate import Scored, evaluate
-from train.inspection import inspect, score_images
-from train.report import evaluation_table
+from train.evaluate import Scored, evaluate, inspect, score_images
+from train.report import choose, evaluation_table, verdict
 
 
 @pytest.fixture

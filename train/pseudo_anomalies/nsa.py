@@ -1,4 +1,4 @@
-"""Pseudo anomalies beside the Perlin blend: scars of a texture, and seamless patches of good pictures (NSA)."""
+"""Pseudo anomalies without a seam: patches of good pictures, Poisson-blended (NSA, Schlueter et al. 2022)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,11 @@ from numpy.typing import NDArray
 
 from stlm_edge.imaging import Image, Mask
 from stlm_edge.spec import Size
-from train.pseudo_anomalies.perlin import blend, log_uniform
+from train.pseudo_anomalies.perlin import log_uniform
 
 Corners = NDArray[np.int64]
 """(N, 2): row and column of each one's upper left pixel; or one of them, (2,)."""
 
-SCAR_LENGTHS = (0.05, 0.35)
-"""Of the shorter side."""
-SCAR_WIDTHS = (0.004, 0.025)
-"""Likewise; a pixel at 256, so that the finest scratches are among them."""
-MOST_SCARS = 2
 PATCH_SIDES = (0.06, 0.3)
 """Of the shorter side."""
 MOST_PATCHES = 4
@@ -41,28 +36,6 @@ SMALLEST_PIECE = 24
 """Pixels of a visible change; less are specks where one rough surface replaces another."""
 SMOOTHED_SIDE = 256
 """Changes are looked at at about this size, so that masks have the same detail in any picture."""
-
-
-def scar(rng: np.random.Generator, normal: Image, texture: Image, *, largest_beta: float) -> tuple[Image, Mask]:
-    """Blend one or two thin strips of a texture into a normal picture, at any angle.
-
-    After the scars of CutPaste (Li et al. 2021), with the anomaly source in them and blended by equation 1.
-
-    Args:
-        normal, texture: (H, W, 3) uint8, left unchanged.
-        largest_beta: how faint a scar may get, 1 is invisible.
-    Returns:
-        (H, W, 3) uint8 and (H, W) uint8, 1 on the scars.
-    """
-    height, width = normal.shape[:2]
-    side = min(height, width)
-    mask = np.zeros((height, width), np.uint8)
-    for _ in range(int(rng.integers(1, MOST_SCARS + 1))):
-        middle = (rng.uniform(0, width), rng.uniform(0, height))
-        extent = (log_uniform(rng, SCAR_LENGTHS) * side, log_uniform(rng, SCAR_WIDTHS) * side)
-        corners = cv2.boxPoints((middle, extent, rng.uniform(0, 180)))
-        cv2.fillPoly(mask, [np.round(corners * 16).astype(np.int32)], (1,), cv2.LINE_8, 4)
-    return blend(normal, texture, mask, rng.uniform(0, largest_beta)), mask
 
 
 def seamless_patches(rng: np.random.Generator, normal: Image, other: Image) -> tuple[Image, Mask]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from train.losses import bce_dice_loss, cosine_distance, distillation_loss, focal_loss, l1_loss, shrink_mask
+from train.objective import bce_dice_loss, cosine_distance, distillation_loss, focal_loss, l1_loss, shrink_mask
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ARRAYS = dict(np.load(GOLDEN / "losses.npz"))
