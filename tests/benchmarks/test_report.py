@@ -50,7 +50,7 @@ def test_records_of_one_file_name_have_pictures_of_their_own(tmp_path: Path) -> 
         (tmp_path / folder).mkdir()
     sources = origins(write_record(tmp_path / folder, "sizes") for folder in ("here", "there"))
     document = to_document(sources, captions={"sizes-1": "of the first", "sizes-2": "of the second"})
-    assert re.findall(r"\((sizes\S*\.png)\)\n\n(.+)", document) == [
+    assert re.findall(r"\]\((.+\.png)\)\n\n(.+)", document) == [
         ("sizes-1.png", "of the first"),
         ("sizes-2.png", "of the second"),
     ]
@@ -156,6 +156,11 @@ def test_records_of_other_benchmarks_are_shown_by_their_measures(tmp_path: Path)
     document = written(tmp_path, write_record(tmp_path, "counts", {}))
     assert "## counts (counts.json)" in document
     assert "| something total p50 | 2.00 | 1.00 – 4.00 | ms | lower |" in document
+
+
+def test_estimate_for_the_papers_gpu_is_called_one(tmp_path: Path) -> None:
+    document = written(tmp_path, write_record(tmp_path, "latency")).replace("\n", " ")
+    assert "Tiny fp32: ESTIMATE by data sheets, not measured: the network would take 11.0 to 13.5 ms" in document
 
 
 def test_text_of_a_record_stays_in_its_cell(tmp_path: Path) -> None:
