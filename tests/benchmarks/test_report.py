@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from benchmarks.plots import _label, figure_1, measured_panels, sizes
+from benchmarks.plots import _label, figure_1, measured_panels, of_record, sizes
 from benchmarks.report import main, to_document
 from benchmarks.tables import KINDS, figure, origins, percent, rounded, to_markdown
 
@@ -145,11 +145,12 @@ def test_incomplete_record_is_shown_with_a_loud_mark(tmp_path: Path) -> None:
 @pytest.mark.parametrize("benchmark", ["latency", "sizes", "peers"])
 def test_incomplete_record_without_details_shows_what_it_has_measured(tmp_path: Path, benchmark: str) -> None:
     path = write_record(tmp_path, benchmark, {"pictures": "4 drawn parts"}, is_complete=False)
-    assert main([str(path), "-o", str(tmp_path / "report")]) == 0
-    document = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    document = written(tmp_path, path)
     assert "| something total p50 | 2.00 | 1.00 – 4.00 | ms | lower |" in document
     assert "INCOMPLETE" in document
-    assert [found.name for found in (tmp_path / "report").glob("*.png")] == ["figure-1.png"]
+    (source,) = origins([path])
+    assert of_record(source) is None
+    assert list(measured_panels([source])) == []
 
 
 def test_records_of_other_benchmarks_are_shown_by_their_measures(tmp_path: Path) -> None:
