@@ -122,6 +122,18 @@ def to_markdown(kind: TableKind, sources: Sequence[Origin]) -> str:
     return "\n".join([*lines, *(f"- {source}" for source in sources)]) + "\n"
 
 
+def to_text(kind: TableKind, record: Record) -> list[str]:
+    """The table of one record and its notes as lines for a terminal."""
+    rows = [[head for head, _ in kind.columns], *([cell(e) for _, cell in kind.columns] for e in kind.entries(record))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    first, *others = widths
+    lines = [
+        "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], others, strict=True))])
+        for row in rows
+    ]
+    return [*(line.rstrip() for line in lines), "", *kind.notes(record)]
+
+
 def _line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 

@@ -10,6 +10,7 @@ import click
 
 from export import judge_commands, make_commands, serve_commands
 from stlm_edge.cli import run
+from stlm_edge.threshold_command import threshold
 
 
 @click.group()
@@ -22,13 +23,13 @@ for each in (
     make_commands.engine,
     make_commands.openvino,
     judge_commands.verify,
-    judge_commands.calibrate,
     judge_commands.report,
     judge_commands.sensitivity,
     serve_commands.triton,
     serve_commands.deepstream,
 ):
     command.add_command(each)
+command.add_command(threshold, "calibrate")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""`python -m export verify`, `calibrate`, `sensitivity` and `report`: what tells about an engine."""
+"""`python -m export verify`, `sensitivity` and `report`: what tells about an engine."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from export.options import PATH
-from stlm_edge.cli import METHOD
-from stlm_edge.spec import FALSE_ALARM_RATE
 
 if TYPE_CHECKING:
-    from export.gate.threshold import Method
+    pass
 
 
 @click.command()
@@ -47,34 +45,6 @@ def verify(
     )
     require_verified(engine, gate)
     click.echo(f"{engine} is verified")
-
-
-@click.command()
-@click.argument("engine", type=PATH)
-@click.option("--data", required=True, type=PATH, help="Folder of good pictures, or labelled ones for f1.")
-@click.option("--category", help="Folder below --data.")
-@click.option(
-    "--method",
-    type=METHOD,
-    default="quantile",
-    show_default=True,
-    help="quantile: from good pictures alone. f1: F1-optimal on labelled pictures.",
-)
-@click.option(
-    "--false-alarm-rate",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help=f"For quantile: wanted share of good pictures at or above it.  [default: {FALSE_ALARM_RATE:g}]",
-)
-def calibrate(engine: Path, data: Path, category: str | None, method: Method, false_alarm_rate: float | None) -> None:
-    """Choose the threshold of ENGINE by its own scores, and change it in its sidecar."""
-    from export.gate.threshold import calibrate as run_calibration
-
-    if method == "f1" and false_alarm_rate is not None:
-        raise click.UsageError("--false-alarm-rate goes with --method quantile; --method f1 needs none")
-    rate = FALSE_ALARM_RATE if false_alarm_rate is None else false_alarm_rate
-    done = run_calibration(engine, data=data, category=category, method=method, false_alarm_rate=rate)
-    for line in done.lines():
-        click.echo(line)
 
 
 @click.command()

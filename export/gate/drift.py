@@ -7,8 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from export.gate.answers import Answer
 from stlm_edge.errors import VerificationError
+from stlm_edge.inspection import Answer
 from stlm_edge.sidecar import Drift
 
 FLAT = 0.01
@@ -35,15 +35,15 @@ class DriftMeter:
         Raises:
             VerificationError: if the maps are of different sizes, so come from different networks.
         """
-        if wanted.coarse.shape != found.coarse.shape:
+        if wanted.anomaly_map.shape != found.anomaly_map.shape:
             raise VerificationError(
-                f"found a map of {found.coarse.shape}, the reference's is {wanted.coarse.shape}; "
+                f"found a map of {found.anomaly_map.shape}, the reference's is {wanted.anomaly_map.shape}; "
                 "give the checkpoint that the engine was exported from"
             )
-        errors = np.abs(found.coarse.astype(np.float64) - wanted.coarse).ravel()
+        errors = np.abs(found.anomaly_map.astype(np.float64) - wanted.anomaly_map).ravel()
         places = np.ceil(np.log(np.maximum(errors, _SMALLEST) / _SMALLEST) / math.log(_STEP)).astype(np.int64)
         self._counts += np.bincount(places.clip(0, _BUCKETS), minlength=_BUCKETS + 1)
-        self._moments.add(wanted.coarse.ravel().astype(np.float64), found.coarse.ravel().astype(np.float64))
+        self._moments.add(wanted.anomaly_map.ravel().astype(np.float64), found.anomaly_map.ravel().astype(np.float64))
         self._scores.append((wanted.score, found.score))
         largest = float(errors.max())
         self._largest = max(self._largest, largest)

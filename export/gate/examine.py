@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from export.gate.accuracy import AccuracyMeter, Metrics
-from export.gate.answers import Answer, Answers
 from export.gate.drift import DriftMeter
 from export.gate.limits import objections
 from export.gate.pictures import Picture
 from stlm_edge.errors import DataError, EngineError
 from stlm_edge.imaging import Map
+from stlm_edge.inspection import Answer, Inspector
+from stlm_edge.metrics import Quality, QualityMeter
 from stlm_edge.sidecar import Drift, Gate, Limits
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class GateMetrics:
+    """What is judged of a side's quality, in 0 … 1; None where the labels or masks for it are missing."""
+
+    image_auroc: float | None
+    pixel_auroc: float | None
+    aupro: float | None
+
+    @classmethod
+    def of(cls, quality: Quality) -> GateMetrics:
+        figures = (quality.image_auroc, quality.pixel_auroc, quality.aupro)
+        return cls(*(None if math.isnan(figure) else figure for figure in figures))
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +55,7 @@ class Row:
 
     name: str
     drift: Drift | None
-    metrics: Metrics | None
+    metrics: GateMetrics | None
     worst: WorstCase | None
     objections: tuple[str, ...]
 
@@ -57,7 +72,7 @@ class Examination:
     """
 
     reference: str
-    metrics: Metrics
+    metrics: GateMetrics
     limits: Limits
     rows: tuple[Row, ...]
     resize: Row | None
@@ -77,12 +92,12 @@ class Examination:
 
 
 def examine(
-    reference: Answers,
-    subjects: Sequence[Answers],
+    reference: Inspector,
+    subjects: Sequence[Inspector],
     pictures: Iterable[Picture],
     *,
     limits: Limits,
-    host_resized: Answers | None = None,
+    host_resized: Inspector | None = None,
 ) -> Examination:
     """Have all sides inspect the same pictures, one after the other, and compare.
 
@@ -96,23 +111,22 @@ def examine(
     """
     compared = [_Compared(subject.name) for subject in subjects]
     resized = _Compared("resize in the graph")
-    accuracy = AccuracyMeter(len(subjects) + 2)
+    meter = QualityMeter(len(subjects) + 2)
     for picture in pictures:
-        wanted = reference.answer(picture.image)
+        wanted = reference.inspect(picture.image)
         found = [side.add(picture, wanted, subject) for side, subject in zip(compared, subjects, strict=True)]
-        before = None if host_resized is None else host_resized.answer(picture.image)
+        before = None if host_resized is None else host_resized.inspect(picture.image)
         if before is not None:
             resized.compare(picture, before, wanted)
-        accuracy.add(picture, [wanted, before, *found])
-    if not accuracy.pictures:
+        size = (picture.image.shape[0], picture.image.shape[1])
+        meter.add(wanted, before, *found, label=picture.label, size=size, mask=picture.mask)
+    if not meter.images:
         raise DataError("found no picture to compare on, expected at least one; give another --data")
-    metrics = accuracy.metrics(0)
+    qualities = [meter.quality(side) for side in range(len(subjects) + 2)]
+    metrics, host, *found_metrics = (None if quality is None else GateMetrics.of(quality) for quality in qualities)
     assert metrics is not None  # the reference has answered all pictures
-    pairs = accuracy.pairs
-    rows = [
-        side.row(metrics, accuracy.metrics(index), limits, pairs=pairs) for index, side in enumerate(compared, start=2)
-    ]
-    host = accuracy.metrics(1)
+    pairs = meter.defective * (meter.images - meter.defective)
+    rows = [side.row(metrics, its, limits, pairs=pairs) for side, its in zip(compared, found_metrics, strict=True)]
     return Examination(
         reference=reference.name,
         metrics=metrics,
@@ -131,12 +145,12 @@ class _Compared:
         self._worst: WorstCase | None = None
         self._failure: str | None = None
 
-    def add(self, picture: Picture, wanted: Answer, subject: Answers) -> Answer | None:
+    def add(self, picture: Picture, wanted: Answer, subject: Inspector) -> Answer | None:
         """Have `subject` answer; None from the first failure on."""
         if self._failure is not None:
             return None
         try:
-            found = subject.answer(picture.image)
+            found = subject.inspect(picture.image)
         except EngineError as error:
             # The record travels with the engine, so it does not get the message, which has this machine's paths.
             logger.warning("%s FAILED on %s: %s", self._name, picture.name, error)
@@ -148,9 +162,9 @@ class _Compared:
     def compare(self, picture: Picture, wanted: Answer, found: Answer) -> None:
         error = self._meter.add(wanted, found)
         if self._worst is None or error > self._worst.error:
-            self._worst = WorstCase(picture, wanted.coarse, found.coarse, error)
+            self._worst = WorstCase(picture, wanted.anomaly_map, found.anomaly_map, error)
 
-    def row(self, wanted: Metrics, found: Metrics | None, limits: Limits | None, *, pairs: int) -> Row:
+    def row(self, wanted: GateMetrics, found: GateMetrics | None, limits: Limits | None, *, pairs: int) -> Row:
         """What was found, judged by `limits` if there are some."""
         if self._failure is not None:
             return Row(self._name, None, None, None, (self._failure,))

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.gate.answers import Answers, open_answers
+from export.gate.inspectors import open_inspector
 from export.gate.subjects import has_half
 from export.graph.onnx_model import PRECISION_KEY, metadata, read_model, spec_of
 from stlm_edge.errors import EngineError, VerificationError
+from stlm_edge.inspection import Inspector
 from stlm_edge.spec import ModelSpec
 
 ONNX_NAME = "onnx-fp32"
@@ -21,13 +22,13 @@ class Reference:
     """An opened reference.
 
     Attributes:
-        answers: resizes pictures as the engine's graph does.
+        inspector: resizes pictures as the engine's graph does.
         host_resized: the network on pictures that the host resizes, where the engine's graph takes whole frames and
             there is PyTorch to tell both ways apart.
     """
 
-    answers: Answers
-    host_resized: Answers | None = None
+    inspector: Inspector
+    host_resized: Inspector | None = None
 
 
 @contextmanager
@@ -55,13 +56,13 @@ def open_reference(path: Path, *, spec: ModelSpec) -> Iterator[Reference]:
         raise VerificationError(
             f"{path} is not in float32 throughout, expected the graph of: python -m export onnx CHECKPOINT"
         )
-    with open_answers(path, spec=found, backend="onnxruntime", name=ONNX_NAME) as answers:
-        yield Reference(answers)
+    with open_inspector(path, spec=found, backend="onnxruntime", name=ONNX_NAME) as inspector:
+        yield Reference(inspector)
 
 
 def _checkpoint(path: Path, spec: ModelSpec) -> Reference:
     try:
-        from export.gate.network_answers import NetworkAnswers, ResizingNetworkAnswers
+        from export.gate.network import NetworkInspector, ResizingNetworkInspector
         from stlm_edge.network.checkpoint import load
         from stlm_edge.network.inference import InferencePath
     except ImportError as error:
@@ -71,10 +72,10 @@ def _checkpoint(path: Path, spec: ModelSpec) -> Reference:
         ) from error
     loaded = load(path)
     _require_same_network(path, loaded.spec, spec)
-    inspector = InferencePath(loaded.network, loaded.spec)
+    network = InferencePath(loaded.network, loaded.spec)
     if spec.frame_size is None:
-        return Reference(NetworkAnswers(inspector))
-    return Reference(ResizingNetworkAnswers(inspector, spec.frame_size), NetworkAnswers(inspector))
+        return Reference(NetworkInspector(network))
+    return Reference(ResizingNetworkInspector(network, spec.frame_size), NetworkInspector(network))
 
 
 def _require_same_network(path: Path, found: ModelSpec, spec: ModelSpec) -> None:

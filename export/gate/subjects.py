@@ -11,11 +11,12 @@ from pathlib import Path
 
 import onnx
 
-from export.gate.answers import Answers, BackendAnswers, model_answers, open_answers
+from export.gate.inspectors import BackendInspector, model_inspector, open_inspector
 from export.graph.onnx_model import read_model
 from runtime.backends import open_engine
 from stlm_edge.errors import EngineError, VerificationError
 from stlm_edge.files import sha256
+from stlm_edge.inspection import Inspector
 from stlm_edge.sidecar import Sidecar
 from stlm_edge.spec import ModelSpec
 from stlm_edge.tensorrt import kept_graph
@@ -28,12 +29,12 @@ class Subjects:
     """Everything opened for one engine.
 
     Attributes:
-        answers: at least one.
+        inspectors: at least one.
         executed: the engine itself is among them.
         widened: names of those that compute a graph with FP16 in float32, which says nothing about FP16.
     """
 
-    answers: tuple[Answers, ...]
+    inspectors: tuple[Inspector, ...]
     executed: bool
     widened: tuple[str, ...]
 
@@ -59,35 +60,35 @@ def open_subjects(engine: Path, sidecar: Sidecar, *, reference: Path) -> Iterato
     """
     graph = graph_of(engine)
     with ExitStack() as stack:
-        answers: list[Answers] = []
+        inspectors: list[Inspector] = []
         if graph != engine:
-            answers += _run_itself(engine, sidecar.spec, stack, may_fail=graph.is_file())
+            inspectors += _run_itself(engine, sidecar.spec, stack, may_fail=graph.is_file())
         repeats = graph.is_file() and _is_same(graph, reference)
-        if repeats and not answers:
+        if repeats and not inspectors:
             raise VerificationError(
                 f"{reference} is the graph of {engine} itself, which cannot vouch for itself; give the checkpoint that "
                 "it was exported from"
             )
-        executed = graph == engine or bool(answers)
+        executed = graph == engine or bool(inspectors)
         widened: tuple[str, ...] = ()
         if graph.is_file():
             _require_origin(graph, engine, sidecar)
             opened, widened = _run_graph(graph, sidecar.spec, stack, repeats=repeats, is_engine=graph == engine)
-            answers += opened
-        yield Subjects(tuple(answers), executed, widened)
+            inspectors += opened
+        yield Subjects(tuple(inspectors), executed, widened)
 
 
 @contextmanager
-def exact_answers(model: onnx.ModelProto, *, spec: ModelSpec) -> Iterator[BackendAnswers]:
+def exact_inspector(model: onnx.ModelProto, *, spec: ModelSpec) -> Iterator[BackendInspector]:
     """A graph in memory as near to what an engine computes as a processor comes: its FP16 is rounded as FP16."""
     if not has_half(model):
-        with model_answers(model, spec=spec, name="onnxruntime") as answers:
-            yield answers
+        with model_inspector(model, spec=spec, name="onnxruntime") as inspector:
+            yield inspector
         return
     from export.precision.rounded import rounded
 
-    with model_answers(rounded(model), spec=spec, name="rounded to float16") as answers:
-        yield answers
+    with model_inspector(rounded(model), spec=spec, name="rounded to float16") as inspector:
+        yield inspector
 
 
 def has_half(model: onnx.ModelProto) -> bool:
@@ -99,7 +100,7 @@ def has_half(model: onnx.ModelProto) -> bool:
     )
 
 
-def _run_itself(engine: Path, spec: ModelSpec, stack: ExitStack, *, may_fail: bool) -> list[Answers]:
+def _run_itself(engine: Path, spec: ModelSpec, stack: ExitStack, *, may_fail: bool) -> list[Inspector]:
     try:
         backend, _ = open_engine(engine)
     except EngineError as error:
@@ -107,29 +108,29 @@ def _run_itself(engine: Path, spec: ModelSpec, stack: ExitStack, *, may_fail: bo
             raise
         logger.warning("NOT EXECUTED: %s cannot be run here, so its graph is judged instead (%s)", engine, error)
         return []
-    return [BackendAnswers(stack.enter_context(backend), spec=spec, name=backend.name)]
+    return [BackendInspector(stack.enter_context(backend), spec=spec, name=backend.name)]
 
 
 def _run_graph(
     graph: Path, spec: ModelSpec, stack: ExitStack, *, repeats: bool, is_engine: bool
-) -> tuple[list[Answers], tuple[str, ...]]:
-    """Answers, and the names of those that widen FP16."""
+) -> tuple[list[Inspector], tuple[str, ...]]:
+    """Inspectors, and the names of those that widen FP16."""
     model = read_model(graph)
     half = has_half(model)
     widening = " in float32" if half else ""
-    answers: list[Answers] = []
+    inspectors: list[Inspector] = []
     if not repeats:
         name = f"onnxruntime{widening}"
-        answers.append(stack.enter_context(open_answers(graph, spec=spec, backend="onnxruntime", name=name)))
+        inspectors.append(stack.enter_context(open_inspector(graph, spec=spec, backend="onnxruntime", name=name)))
     # OpenVINO has integer kernels of its own, which a plan has nothing to do with.
     quantised = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
     if importlib.util.find_spec("openvino") and (is_engine or not quantised):
         name = f"openvino{widening}"
-        answers.append(stack.enter_context(open_answers(graph, spec=spec, backend="openvino", name=name)))
-    widened = tuple(answer.name for answer in answers) if half else ()
+        inspectors.append(stack.enter_context(open_inspector(graph, spec=spec, backend="openvino", name=name)))
+    widened = tuple(inspector.name for inspector in inspectors) if half else ()
     if half:
-        answers.append(stack.enter_context(exact_answers(model, spec=spec)))
-    return answers, widened
+        inspectors.append(stack.enter_context(exact_inspector(model, spec=spec)))
+    return inspectors, widened
 
 
 def _require_origin(graph: Path, engine: Path, sidecar: Sidecar) -> None:

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from export.gate.answers import Answers
 from export.gate.examine import Examination, examine
 from export.gate.limits import limits_of
 from export.gate.pictures import Picture, choose, find_samples, read_with_progress, synthetic
 from export.gate.reference import open_reference
 from export.gate.report import table, to_json, worst_sheet
-from export.gate.subjects import exact_answers, open_subjects
+from export.gate.subjects import exact_inspector, open_subjects
 from runtime.backends import vouched
 from stlm_edge.errors import OutputError, VerificationError
 from stlm_edge.files import make_folder, write_text
 from stlm_edge.imaging import write_image
+from stlm_edge.inspection import Inspector
 from stlm_edge.sidecar import Gate, Sidecar, rewrite
 from stlm_edge.spec import ModelSpec
 
@@ -71,8 +71,8 @@ def verify(
         open_subjects(engine, sidecar, reference=reference) as subjects,
     ):
         examination = examine(
-            opened.answers,
-            subjects.answers,
+            opened.inspector,
+            subjects.inspectors,
             pictures,
             limits=limits,
             host_resized=opened.host_resized,
@@ -110,11 +110,11 @@ def require_verified(engine: Path, gate: Gate) -> None:
 
 
 def would_bless(
-    model: onnx.ModelProto, *, spec: ModelSpec, precision: str, reference: Answers, pictures: Iterable[Picture]
+    model: onnx.ModelProto, *, spec: ModelSpec, precision: str, reference: Inspector, pictures: Iterable[Picture]
 ) -> bool:
     """Whether a graph that is in memory keeps within the limits of a precision; what it does not keep is logged."""
-    with exact_answers(model, spec=spec) as answers:
-        gate = examine(reference, [answers], pictures, limits=limits_of(precision)).gate(executed=False)
+    with exact_inspector(model, spec=spec) as inspector:
+        gate = examine(reference, [inspector], pictures, limits=limits_of(precision)).gate(executed=False)
     if not gate.verified:
         logger.info("the gate objects: %s", _first(gate.objections))
     return gate.verified

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import onnx
 
-from export.gate.answers import Answer
 from export.gate.pictures import Picture, choose, find_samples, read
 from export.gate.reference import open_reference
 from export.gate.verify import would_bless
@@ -17,6 +16,7 @@ from export.precision.sensitivity import calibrated, harms, quantise_as_much_as,
 from export.sources import Pictures, Source
 from stlm_edge.errors import ConfigError
 from stlm_edge.imaging import Image, to_input
+from stlm_edge.inspection import Answer
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Remembered:
         self.name = name
         self._answers = {id(picture.image): answer for picture, answer in zip(pictures, answers, strict=True)}
 
-    def answer(self, image: Image) -> Answer:
+    def inspect(self, image: Image) -> Answer:
         """To one of those very arrays."""
         return self._answers[id(image)]
 
@@ -56,7 +56,7 @@ def quantise_automatically(source: Source, pictures: Pictures) -> tuple[onnx.Mod
     given = calibrated(source.model, good, count=pictures.calibration_images, seed=pictures.seed)
     judged = list(read(choose(find_samples(pictures.data, pictures.category), pictures.images)))
     with open_reference(pictures.reference or source.path, spec=spec) as reference:
-        wanted = [reference.answers.answer(picture.image) for picture in judged]
+        wanted = [reference.inspector.inspect(picture.image) for picture in judged]
 
     remembered = Remembered("reference", judged, wanted)
 

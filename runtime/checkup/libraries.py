@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runtime.checkup.finding import Finding
 from runtime.checkup.nvidia import DRIVER_LIBRARY, lacking_for_pycuda, toolkit
-from runtime.checkup.probe import Answer, ask
+from runtime.checkup.probe import Reply, ask
 from stlm_edge.tensorrt import INSTALL, MODULES, TITLES, ProductName
 
 PYCUDA, OPENVINO, ONNXRUNTIME, OPENCV = "pycuda", "OpenVINO", "ONNX Runtime", "OpenCV"
@@ -82,7 +82,7 @@ def find_openvino() -> list[Finding]:
     answer = ask("openvino", "[module.__version__.split('-')[0], ' '.join(module.Core().available_devices)]")
     if answer.failure is None:
         version, devices = answer.value
-        answer = Answer(f"{version} on {devices}")
+        answer = Reply(f"{version} on {devices}")
     return [_finding(OPENVINO, answer, remedy="pip install 'stlm-edge[openvino]'")]
 
 
@@ -139,13 +139,13 @@ def _feature(build: str, name: str) -> str:
     return ""
 
 
-def _finding(subject: str, answer: Answer, *, remedy: str) -> Finding:
+def _finding(subject: str, answer: Reply, *, remedy: str) -> Finding:
     if answer.failure is not None:
         return _unusable(subject, answer, remedy)
     return Finding(subject, "ok", str(answer.value))
 
 
-def _unusable(subject: str, answer: Answer, remedy: str) -> Finding:
+def _unusable(subject: str, answer: Reply, remedy: str) -> Finding:
     if answer.is_missing:
         return Finding(subject, "missing", "not installed", remedy)
     return Finding(subject, "broken", str(answer.failure), remedy)

@@ -31,7 +31,7 @@ print({mark!r} + json.dumps(answer), flush=True)
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     """What came of a question.
 
     Attributes:
@@ -45,7 +45,7 @@ class Answer:
     is_missing: bool = False
 
 
-def ask(module: str, expression: str, *, timeout_s: float = TIMEOUT_S) -> Answer:
+def ask(module: str, expression: str, *, timeout_s: float = TIMEOUT_S) -> Reply:
     """Import a module and evaluate an expression in a process of its own.
 
     Args:
@@ -65,14 +65,14 @@ def ask(module: str, expression: str, *, timeout_s: float = TIMEOUT_S) -> Answer
         said, complained = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         _leave_behind(process)
-        return Answer(None, f"does not answer within {timeout_s:g} s")
+        return Reply(None, f"does not answer within {timeout_s:g} s")
     lines = [line for line in said.splitlines() if line.startswith(_MARK)]
     if lines:
         answer = json.loads(lines[-1].removeprefix(_MARK))
         failure = answer.get("failure")
-        return Answer(answer.get("value"), failure and _shortened(failure), answer.get("is_missing", False))
+        return Reply(answer.get("value"), failure and _shortened(failure), answer.get("is_missing", False))
     last = (complained.strip().splitlines() or [""])[-1]
-    return Answer(None, _shortened(f"{_ending(process.returncode)}: {last}".removesuffix(": ")))
+    return Reply(None, _shortened(f"{_ending(process.returncode)}: {last}".removesuffix(": ")))
 
 
 def _leave_behind(process: subprocess.Popen[str]) -> None:

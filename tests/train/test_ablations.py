@@ -20,7 +20,7 @@ from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.teacher import Teacher
 from train.config import from_dict, load_preset, presets
 from train.fit import fit
-from train.teaching.masks import MaskHead
+from train.teaching.teacher import MaskHead
 
 SMALL = {
     "architecture": "stlm-tiny",
@@ -187,7 +187,7 @@ def test_masks_are_those_of_sam():
     from segment_anything.modeling import MaskDecoder, TwoWayTransformer
 
     from stlm_edge.network.decoder import TwoWayDecoder
-    from train.teaching.masks import mask_head_tensors
+    from train.teaching.teacher import mask_head_tensors
 
     torch.manual_seed(0)
     transformer = TwoWayTransformer(depth=2, embedding_dim=256, mlp_dim=2048, num_heads=8)

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from export.__main__ import main
-from export.gate.answers import open_answers
+from export.gate.inspectors import open_inspector
 from export.gate.pictures import choose, find_samples, read
 from export.gate.subjects import has_half
 from export.gate.verify import verify, would_bless
@@ -77,7 +77,7 @@ def test_reference_has_no_fp16(engine, exported, plate_data, capsys):
 def test_graph_in_memory_is_judged_by_its_fp16(engine, exported, plate_data):
     spec = Sidecar.read(engine).spec
     samples = choose(find_samples(plate_data, None), 5)
-    with open_answers(exported, spec=spec, backend="onnxruntime", name="reference") as reference:
+    with open_inspector(exported, spec=spec, backend="onnxruntime", name="reference") as reference:
 
         def verified(path: Path) -> bool:
             return would_bless(
