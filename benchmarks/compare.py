@@ -2,9 +2,9 @@
 
     python -m benchmarks.compare OLD.json NEW.json
 
-The ratio is NEW / OLD, with a 95 % interval over turns; `benchmarks.verdicts` says what counts as more than noise. On a
-shared machine measure each side several times, one after the other in turn, and give the further runs with --old and
---new: the interval is over runs too then.
+The ratio is NEW / OLD, with a 95 % interval over turns; `benchmarks.significance` says what counts as more than noise.
+On a shared machine measure each side several times, one after the other in turn, and give the further runs with --old
+and --new: the interval is over runs too then.
 
 Exit code 0: nothing is slower or worse. 1: something is, or has vanished, or the records are of different things. What
 has vanished and what differs can be allowed with --force, a slowdown cannot.
@@ -12,18 +12,19 @@ has vanished and what differs can be allowed with --force, a slowdown cannot.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from benchmarks.record import Record, read
+from benchmarks.significance import FEWEST_TURNS, Change, changes
 from stlm_edge.cli import run
-
-if TYPE_CHECKING:
-    from benchmarks.record import Record
-    from benchmarks.verdicts import Change
+from stlm_edge.errors import DataError
+from stlm_edge.files import require_place, write_text
 
 JSON = click.Path(path_type=Path)
 
@@ -49,14 +50,6 @@ def command(
     json_path: Path | None,
 ) -> int:
     """Compare the records OLD and NEW of one benchmark; exit code 1 if something became slower or worse."""
-    import dataclasses
-    import json
-
-    from benchmarks.record import read
-    from benchmarks.verdicts import changes
-    from stlm_edge.errors import DataError
-    from stlm_edge.files import require_place, write_text
-
     if json_path is not None:
         require_place(json_path)
     before, after = ({path: read(path) for path in paths} for paths in ((old, *more_old), (new, *more_new)))
@@ -141,8 +134,6 @@ def _line(change: Change, width: int) -> str:
 
 
 def _doubt(change: Change) -> str:
-    from benchmarks.verdicts import FEWEST_TURNS
-
     if change.is_exact or change.ratio is None or min(change.turns) >= FEWEST_TURNS:
         return ""
     return " (one turn: no interval)" if max(change.turns) == 1 else " (few turns: interval of all pairs)"
