@@ -62,7 +62,6 @@ BENCHMARKS: Programs = {
     "loop": ("benchmarks.loop:command", "What the camera program itself costs."),
     "plan_counts": ("benchmarks.plan_counts:command", "What can be counted of a plan instead of timed."),
     "report": ("benchmarks.report:command", "Tables and pictures of records."),
-    "resize": ("benchmarks.resize:command", "Why pictures are resized as they are."),
     "sizes": ("benchmarks.sizes:command", "Which input size and precision to take on this device."),
     "training": ("benchmarks.training:command", "A training step and its pictures, beside the authors' way."),
 }
