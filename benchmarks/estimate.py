@@ -6,18 +6,21 @@ from typing import Any
 
 from benchmarks.record import Device
 from export.tensorrt.kernels import DTYPE_BYTES
-from export.tensorrt.roofline import GPUS
 from stlm_edge.spec import Size
+from stlm_edge.tensorrt import GPU_PEAKS
 from train.paper.figures import GPU as PAPER_SOLD_AS
 from train.paper.figures import METHODS
 
 SOLD_AS = {"NVIDIA GeForce RTX 3090": "rtx3090", "NVIDIA GeForce RTX 4090": "rtx4090", "NVIDIA H100 80GB HBM3": "h100"}
-"""Names by the driver → names in `GPUS`. A Jetson does not tell its module, nor which clocks its power mode allows."""
+"""Names by the driver → names in `GPU_PEAKS`. A Jetson does not tell its module, nor its power mode's clocks."""
 
 _OURS = next(method for method in METHODS if method.name == "STLM")
 
 PAPER: dict[str, Any] = {"ms": _OURS.inference_ms, "gpu": SOLD_AS[PAPER_SOLD_AS], "input_size": [1024, 1024]}
 """STLM, table 1 and section 4.1.3: inference time of the authors' PyTorch code."""
+
+ASSUMPTION = "scaled by data sheets, as if it is bound by memory, or by arithmetic, on both GPUs alike"
+"""Of `estimate_ms`: nobody knows which of the two bounds it."""
 
 
 def comparison(device: Device, *, input_size: Size | None, on_gpu: bool) -> str:
@@ -35,12 +38,10 @@ def comparison(device: Device, *, input_size: Size | None, on_gpu: bool) -> str:
 def estimate_ms(infer_ms: float, *, precision: str, device: Device) -> tuple[float, float] | None:
     """What the network would take on the paper's GPU, from its time on this device's, lowest and highest.
 
-    Nobody knows whether memory or arithmetic bounds it, so the ratios of both are taken, by data sheets.
-
     Returns:
         None where peaks of this device, or in this precision, are not known.
     """
-    own, paper = GPUS.get(SOLD_AS.get(device.gpu or "", "")), GPUS[PAPER["gpu"]]
+    own, paper = GPU_PEAKS.get(SOLD_AS.get(device.gpu or "", "")), GPU_PEAKS[PAPER["gpu"]]
     if own is None or precision not in DTYPE_BYTES:
         return None
     memory = own.memory_gb_s / paper.memory_gb_s

@@ -21,6 +21,8 @@ from runtime.checkup.probe import ask
 
 from .conftest import Package
 
+pytestmark = pytest.mark.heavy
+
 TENSORRT = "__version__ = '10.3.0'\nclass Runtime: pass\n"
 TENSORRT_RTX = """
 __version__ = '1.7.1'
