@@ -59,6 +59,7 @@ _PACKAGES = (
     "opencv-python",
     "openvino",
     "pycuda",
+    "stlm-edge",
     "tensorrt",
     "tensorrt-rtx-cu13",
     "timm",

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks.compare import main
-from benchmarks.environment import Device
-from benchmarks.record import Measure, Record, read, write
+from benchmarks.record import Device, Measure, Record, read, write
 
 Make = Callable[..., Path]
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from benchmarks.plots import _label, figure_1, measured_panels, sizes
+from benchmarks.plots import _label, figure_1, measured_panels, of_record, sizes
 from benchmarks.report import main, to_document
 from benchmarks.tables import KINDS, figure, origins, percent, rounded, to_markdown
 
@@ -50,7 +50,7 @@ def test_records_of_one_file_name_have_pictures_of_their_own(tmp_path: Path) -> 
         (tmp_path / folder).mkdir()
     sources = origins(write_record(tmp_path / folder, "sizes") for folder in ("here", "there"))
     document = to_document(sources, captions={"sizes-1": "of the first", "sizes-2": "of the second"})
-    assert re.findall(r"\((sizes\S*\.png)\)\n\n(.+)", document) == [
+    assert re.findall(r"\]\((.+\.png)\)\n\n(.+)", document) == [
         ("sizes-1.png", "of the first"),
         ("sizes-2.png", "of the second"),
     ]
@@ -145,17 +145,23 @@ def test_incomplete_record_is_shown_with_a_loud_mark(tmp_path: Path) -> None:
 @pytest.mark.parametrize("benchmark", ["latency", "sizes", "peers"])
 def test_incomplete_record_without_details_shows_what_it_has_measured(tmp_path: Path, benchmark: str) -> None:
     path = write_record(tmp_path, benchmark, {"pictures": "4 drawn parts"}, is_complete=False)
-    assert main([str(path), "-o", str(tmp_path / "report")]) == 0
-    document = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    document = written(tmp_path, path)
     assert "| something total p50 | 2.00 | 1.00 – 4.00 | ms | lower |" in document
     assert "INCOMPLETE" in document
-    assert [found.name for found in (tmp_path / "report").glob("*.png")] == ["figure-1.png"]
+    (source,) = origins([path])
+    assert of_record(source) is None
+    assert list(measured_panels([source])) == []
 
 
 def test_records_of_other_benchmarks_are_shown_by_their_measures(tmp_path: Path) -> None:
     document = written(tmp_path, write_record(tmp_path, "counts", {}))
     assert "## counts (counts.json)" in document
     assert "| something total p50 | 2.00 | 1.00 – 4.00 | ms | lower |" in document
+
+
+def test_estimate_for_the_papers_gpu_is_called_one(tmp_path: Path) -> None:
+    document = written(tmp_path, write_record(tmp_path, "latency")).replace("\n", " ")
+    assert "Tiny fp32: ESTIMATE by data sheets, not measured: the network would take 11.0 to 13.5 ms" in document
 
 
 def test_text_of_a_record_stays_in_its_cell(tmp_path: Path) -> None:
