@@ -103,13 +103,12 @@ def watching() -> Iterator[Watch]:
 
 
 def lines_of(conditions: Mapping[str, Any]) -> list[str]:
-    """What `Watch.to_dict` gives, for people."""
-    lines = [
+    """What `Watch.to_dict` gives, for people, without its warnings."""
+    return [
         f"{moment}: " + ", ".join(f"{name} {_short(value)}" for name, value in conditions[moment].items())
         for moment in ("before", "after")
         if conditions[moment]
     ]
-    return [*lines, *conditions["warnings"]]
 
 
 def read_processor(root: Path = Path("/")) -> dict[str, Any]:
