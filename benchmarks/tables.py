@@ -302,8 +302,8 @@ SIZES = TableKind(
 
 
 def is_peer(entry: Entry) -> bool:
-    """Whether a method of a peers record is not one of ours."""
-    return str(entry["library"]).startswith("anomalib")
+    """Whether a method of a peers record is not ours."""
+    return not str(entry["name"]).startswith("STLM")
 
 
 def _backbone(entry: Entry) -> str:
