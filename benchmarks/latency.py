@@ -105,7 +105,7 @@ def command(
         for engine in engines:
             warn_unless_verified(engine, vouched(engine))
         with watching() as watch:
-            for warning in watch.warnings:
+            for warning in watch.to_dict()["warnings"]:
                 click.echo(warning, err=True)
             click.echo(f"opening {', '.join(subject.name for subject in subjects)}", err=True)
 
