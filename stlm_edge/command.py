@@ -58,7 +58,7 @@ BENCHMARKS: Programs = {
     "gpu": ("benchmarks.gpu:command", "All that is to be measured on an NVIDIA GPU."),
     "latency": ("benchmarks.latency:command", "How long engines and PyTorch take from frame to verdict."),
     "loop": ("benchmarks.loop:command", "What the camera program itself costs."),
-    "peers": ("benchmarks.peers:command", "Our network beside what people would use instead."),
+    "peers": ("benchmarks.peers:command", "Other methods beside ours, and the bar of Gabor filters."),
     "plan_counts": ("benchmarks.plan_counts:command", "What can be counted of a plan instead of timed."),
     "report": ("benchmarks.report:command", "Tables and pictures of records."),
     "sizes": ("benchmarks.sizes:command", "Which input size and precision to take on this device."),
