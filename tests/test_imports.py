@@ -47,8 +47,8 @@ HEAVY = (
     "cuda",
 )
 
-ABOUT_TORCH = ("benchmarks.plan_counts", "benchmarks.training")
-"""Nobody measures these where there is no torch, so their imports stand on top."""
+ABOUT_TORCH = ("benchmarks.peers", "benchmarks.plan_counts", "benchmarks.training", "benchmarks.sizes")
+"""These train, trace or export, which nobody does without torch and onnx, so their imports stand on top."""
 
 START_LIMIT_S = 0.5
 
