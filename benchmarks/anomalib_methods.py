@@ -5,7 +5,6 @@ Each is trained in a process of its own, `python -m benchmarks.anomalib_methods`
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -22,7 +21,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from stlm_edge.errors import ConfigError, DataError, TrainingError
+from stlm_edge.errors import TrainingError
 from stlm_edge.files import make_folder
 from stlm_edge.imaging import Image
 from stlm_edge.inspection import Answer
@@ -31,24 +30,17 @@ Backbone = Literal["published", "efficientnet-lite0", "random"]
 BACKBONES: tuple[Backbone, ...] = get_args(Backbone)
 LITE0 = "tf_efficientnet_lite0"
 
-INSTALL = (
-    "python -m venv .peers && .peers/bin/pip install -c constraints.txt -e '.[train,export,openvino]' "
-    "-r benchmarks/requirements-peers.txt && .peers/bin/pip install --force-reinstall --no-deps opencv-python"
-)
-"""The last step, since anomalib brings another OpenCV that overwrites ours."""
-
 _GRACE_S = 300.0
 """For what comes before and after a training."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """A class of `anomalib.models`.
+    """A class of `anomalib.models`, and its authors' training: 1 epoch if nothing is optimised, -1 if steps count.
 
     Attributes:
         backbone: anomalib's default, by timm's name; None if it has none.
         layers: indices of the feature maps that it takes of EfficientNet-Lite0 instead; empty if it cannot.
-        batch, epochs, steps: of its authors' training; 1 epoch if there is nothing to optimise, -1 if steps count.
     """
 
     title: str
@@ -59,13 +51,6 @@ class Method:
     epochs: int = 1
     steps: int = -1
     needs_textures: bool = False
-
-    def start(self, wanted: Backbone) -> tuple[str | None, str | None]:
-        """Name of its backbone, and what that was trained on; None if it has none or it is random."""
-        if self.backbone is not None and wanted == "published":
-            return self.backbone, "ImageNet, timm's published weights"
-        takes_lite0 = self.layers and wanted == "efficientnet-lite0"
-        return (LITE0, "ImageNet, TensorFlow's weights") if takes_lite0 else (self.backbone, None)
 
 
 METHODS = {
@@ -82,49 +67,59 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """What must be the same for a kept model to be taken.
-
-    Attributes:
-        coreset: share of all patches that PatchCore remembers; None for the others.
-        pictures: a digest of the training pictures, see `digest`.
-    """
+    """What makes a kept model another one. Attributes: coreset: share of all patches that PatchCore remembers."""
 
     method: str
     backbone: Backbone
     image_size: int
-    coreset: float | None
     seed: int
-    pictures: str
+    coreset: float | None = None
+
+    @property
+    def is_lite0(self) -> bool:
+        return self.backbone == "efficientnet-lite0" and bool(METHODS[self.method].layers)
+
+    def facts(self) -> dict[str, Any]:
+        """Of a row of `benchmarks.tables.PEERS`, as far as they are known before the training."""
+        method, pretrained, notes = METHODS[self.method], None, []
+        if method.backbone is not None and self.backbone == "published":
+            pretrained = "ImageNet, timm's published weights"
+        elif self.is_lite0:
+            pretrained = "ImageNet, TensorFlow's weights"
+        elif self.backbone != "published" and self.method != "draem":  # that has no backbone, and no teacher
+            notes.append("it starts from random weights, so its accuracy means little")
+        if self.method == "efficientad":
+            notes.append("textures in place of ImageNette")
+        if self.coreset is not None:
+            notes.append(f"remembers {100 * self.coreset:g} % of the patches")
+        return {
+            "name": method.title,
+            "library": "anomalib",
+            "backbone": LITE0 if self.is_lite0 else method.backbone,
+            "pretrained": pretrained,
+            "input_size": [self.image_size] * 2,
+            "note": "; ".join(notes),
+        }
 
 
-def digest(paths: Sequence[Path]) -> str:
-    """Of pictures, by their names, folders' names and sizes in bytes, whatever folder they lie below."""
-    lines = sorted(f"{path.parent.name}/{path.name} {path.stat().st_size}" for path in paths)
-    return sha256("\n".join(lines).encode()).hexdigest()[:16]
-
-
-def require_anomalib() -> None:
-    """Raises `ConfigError`, if anomalib is not installed."""
-    if importlib.util.find_spec("anomalib") is None:
-        raise ConfigError(f"anomalib is not installed here; it wants an environment of its own: {INSTALL}")
+def kept_in(folder: Path, recipe: Recipe, pictures: Sequence[Path]) -> Path:
+    """Where the model of a recipe and of pictures lies, whatever folder those lie below."""
+    names = sorted(f"{path.parent.name}/{path.name} {path.stat().st_size}" for path in pictures)
+    return folder / f"{recipe.method}-{sha256(json.dumps([asdict(recipe), names]).encode()).hexdigest()[:12]}"
 
 
 def fitted(
     recipe: Recipe, pictures: Sequence[Path], textures: Sequence[Path], *, minutes: float, output: Path
 ) -> dict[str, Any]:
-    """What `fit` wrote of the model kept in `output`, which is trained if there is none.
+    """The facts of the model kept in `output`, which is trained if there is none.
 
     Args:
         minutes: what is optimised ends after so many and keeps what it has; what only passes once is given up.
     Raises:
-        DataError: if what is kept there is of another recipe.
         TrainingError: if the training fails or does not end.
     """
-    record, wanted, log = output / "fitted.json", asdict(recipe), output / "fit.log"
+    record, log = output / "facts.json", output / "fit.log"
     if record.exists():
-        kept = json.loads(record.read_text())["recipe"]
-        if different := [f"{name} {kept.get(name)}" for name in wanted if kept.get(name) != wanted[name]]:
-            raise DataError(f"{output} was trained with {', '.join(different)}; give another --models, or remove it")
         return dict(json.loads(record.read_text()))
     make_folder(output)
     with tempfile.TemporaryDirectory() as scratch, log.open("w") as file:
@@ -132,22 +127,16 @@ def fitted(
             (Path(scratch) / folder).mkdir(parents=True)
             for index, path in enumerate(paths):
                 (Path(scratch) / folder / f"{index:06d}{path.suffix.lower()}").symlink_to(path.resolve())
-        words = [sys.executable, "-m", "benchmarks.anomalib_methods", scratch, str(output), str(minutes)]
+        task = [scratch, str(output), str(minutes), json.dumps(asdict(recipe))]
         # By default glibc takes blocks of up to 32 MB out of one heap; PatchCore's choice of patches made that 20 GB.
-        environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(4 << 20)}
+        environment, limit_s = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(4 << 20)}, 60 * minutes + _GRACE_S
+        command = [sys.executable, "-m", "benchmarks.anomalib_methods", *task]
         try:
-            subprocess.run(
-                [*words, json.dumps(wanted)],
-                stdout=file,
-                stderr=file,
-                env=environment,
-                timeout=60 * minutes + _GRACE_S,
-                check=True,
-            )
+            subprocess.run(command, stdout=file, stderr=file, env=environment, timeout=limit_s, check=True)
         except subprocess.TimeoutExpired:
             raise TrainingError(f"not trained in {minutes:g} minutes; give --minutes more or --coreset less") from None
         except subprocess.CalledProcessError:
-            raise TrainingError(" ".join(log.read_text(errors="replace").split("\n")[-2:]).strip()) from None
+            raise TrainingError(log.read_text(errors="replace").strip().rpartition("\n")[2]) from None
     return dict(json.loads(record.read_text()))
 
 
@@ -170,16 +159,15 @@ class AnomalibInspector:
         return Answer(anomaly_map.reshape(anomaly_map.shape[-2:]), float(found.pred_score))
 
 
-def fit(recipe: Recipe, folder: Path, output: Path, *, minutes: float) -> None:
+def fit(folder: Path, output: Path, minutes: float, recipe: Recipe) -> None:
     """Train with anomalib's own engine on the pictures in `good`, beside `textures`, and keep the model."""
     from anomalib.data import Folder  # not in every environment, like what follows
     from anomalib.engine import Engine
     from lightning.pytorch import seed_everything
 
     seed_everything(recipe.seed, verbose=False)
-    method = METHODS[recipe.method]
+    method, holds_out = METHODS[recipe.method], recipe.method == "efficientad"  # its maps' range is of held-out ones
     module = build(recipe, textures=folder / "textures")
-    holds_out = recipe.method == "efficientad"  # its maps' normal range is that of held-out pictures
     data = Folder(
         name=recipe.method,
         root=folder,
@@ -206,16 +194,16 @@ def fit(recipe: Recipe, folder: Path, output: Path, *, minutes: float) -> None:
     if holds_out:
         module.eval()
         module.model.quantiles.update(module.map_norm_quantiles(data.val_dataloader()))
-    known = {
-        "recipe": asdict(recipe),
-        "minutes": (time.perf_counter() - start_s) / 60,
-        "epochs": engine.trainer.current_epoch,
-        "steps": engine.trainer.global_step,
-        "parameters": sum(parameter.numel() for parameter in module.model.parameters()),
-        "anomalib": metadata.version("anomalib"),
-    }
+    facts = recipe.facts()
+    facts["train_minutes"] = (time.perf_counter() - start_s) / 60
+    facts["library"] += f" {metadata.version('anomalib')}, PyTorch"
+    facts["parameters"] = sum(parameter.numel() for parameter in module.model.parameters())
+    if method.epochs != 1:
+        epochs = f", to epoch {engine.trainer.current_epoch} of {method.epochs}" * (method.epochs > 0)
+        steps = f"{engine.trainer.global_step} steps{f' of {method.steps}' * (method.steps > 0)}{epochs}"
+        facts["note"] = "; ".join(filter(None, (facts["note"], steps)))
     path = engine.export(module, export_type="torch", export_root=output)
-    (output / "fitted.json").write_text(json.dumps(known | {"model_mb": Path(path).stat().st_size / 1e6}))
+    (output / "facts.json").write_text(json.dumps(facts | {"model_mb": Path(path).stat().st_size / 1e6}))
 
 
 def build(recipe: Recipe, *, textures: Path) -> Any:
@@ -229,12 +217,11 @@ def build(recipe: Recipe, *, textures: Path) -> Any:
     settings: dict[str, Any] = {} if recipe.coreset is None else {"coreset_sampling_ratio": recipe.coreset}
     if method.needs_textures:
         settings["dtd_dir" if name == "draem" else "imagenet_dir"] = textures
-    is_lite0 = recipe.backbone == "efficientnet-lite0" and bool(method.layers)
-    if is_lite0:
+    if recipe.is_lite0:
         steps = [step for step in pre_processor.transform.transforms if not isinstance(step, Normalize)]
         pre_processor.transform = Compose([*steps, Normalize(mean=[0.5] * 3, std=[0.5] * 3)])  # of these weights
         settings |= {} if name == "fastflow" else {"layers": list(method.layers)}  # it takes the same by itself
-    with backbones(LITE0 if is_lite0 else None, published=recipe.backbone == "published"):
+    with backbones(LITE0 if recipe.is_lite0 else None, published=recipe.backbone == "published"):
         module = kind(**settings, pre_processor=pre_processor, post_processor=False, evaluator=False, visualizer=False)
     if name == "efficientad" and recipe.backbone != "published":
         module.prepare_pretrained_model = lambda: None  # it keeps its random teacher
@@ -246,7 +233,8 @@ def backbones(stand_in: str | None, *, published: bool) -> Iterator[None]:
     """Within it timm fetches nothing, unless published weights are wanted; a stand-in has those of a package."""
     import timm  # as above
 
-    original = timm.create_model
+    factory: Any = timm
+    original = factory.create_model
 
     def create_model(name: str, **settings: Any) -> Any:
         network = original(stand_in or name, **settings | {"pretrained": False})
@@ -259,12 +247,12 @@ def backbones(stand_in: str | None, *, published: bool) -> Iterator[None]:
             network.load_state_dict({key: tensors[key] for key in network.state_dict()})
         return network
 
-    timm.create_model = original if published else create_model
+    factory.create_model = original if published else create_model
     try:
         yield
     finally:
-        timm.create_model = original
+        factory.create_model = original
 
 
 if __name__ == "__main__":
-    fit(Recipe(**json.loads(sys.argv[4])), Path(sys.argv[1]), Path(sys.argv[2]), minutes=float(sys.argv[3]))
+    fit(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), Recipe(**json.loads(sys.argv[4])))

@@ -53,13 +53,12 @@ MEASURE: Programs = {
 }
 BENCHMARKS: Programs = {
     "accuracy": ("benchmarks.accuracy:command", "How good engines are, and how far each is from its network."),
-    "alternatives": ("benchmarks.alternatives.__main__:command", "Methods of anomalib beside ours."),
     "compare": ("benchmarks.compare:command", "Whether it became slower: two records side by side."),
     "demo": ("benchmarks.demo:command", "What came of 'make demo'."),
-    "gabor_knn": ("benchmarks.gabor_knn:command", "Gabor filters and nearest neighbours beside trained models."),
     "gpu": ("benchmarks.gpu:command", "All that is to be measured on an NVIDIA GPU."),
     "latency": ("benchmarks.latency:command", "How long engines and PyTorch take from frame to verdict."),
     "loop": ("benchmarks.loop:command", "What the camera program itself costs."),
+    "peers": ("benchmarks.peers:command", "Other methods beside ours, and the bar of Gabor filters."),
     "plan_counts": ("benchmarks.plan_counts:command", "What can be counted of a plan instead of timed."),
     "report": ("benchmarks.report:command", "Tables and pictures of records."),
     "sizes": ("benchmarks.sizes:command", "Which input size and precision to take on this device."),
