@@ -223,6 +223,10 @@ def _latency_notes(record: Record) -> list[str]:
     return [*notes, *(f"{sentence[0].upper()}{sentence[1:].rstrip('.')}." for sentence in said)]
 
 
+def _speed_up(ratio: dict[str, float] | None) -> str:
+    return NOTHING if ratio is None else spread(ratio["median"], ratio["low"], ratio["high"])
+
+
 def _stage(times: dict[str, float] | None) -> str:
     return NOTHING if times is None else f"{figure(times['p50_ms'])}, {figure(times['p95_ms'])}"
 
@@ -236,7 +240,7 @@ LATENCY = TableKind(
         ("by", _by),
         *((f"{name}, ms", _of("stages", "total", f"{name}_ms")) for name in ("p50", "p95", "p99", "max")),
         ("pictures/s", _of("frames_per_s")),
-        ("speed-up", _of("speed_up", to=lambda r: NOTHING if r is None else spread(r["median"], r["low"], r["high"]))),
+        ("speed-up", _of("speed_up", to=_speed_up)),
         *_all(load_s="load, s", first_ms="first, ms", running_mb="memory, MB"),
         ("pictures", _of("runs", to=str)),
     ),
@@ -434,6 +438,8 @@ def _turns(found: dict[str, Any]) -> tuple[str, str]:
 def _training_entries(record: Record) -> list[Entry]:
     details, settings = record.details, record.details["settings"]
     names = ("straightforward", "stlm-edge")
+    if not any(f"{name} step" in record.measures for name in names):  # the loader alone
+        return []
     theirs, ours = (details["ways"][name] for name in names)
     what = (
         f"{settings['architecture']} at {size(settings['image_size'])}, batch {settings['batch_size']}, teacher "
@@ -455,14 +461,21 @@ _TRAINING_HEADS = ("training", "authors' way, s a step", "here", "ratio", "of th
 
 
 def _loader_entries(record: Record) -> list[Entry]:
-    rates = record.details["pictures_per_s"]
-    first = next(iter(rates.values()))
-    return [(name, figure(rate), figure(rate / first)) for name, rate in rates.items()]
+    rates = {name: measure.median for name, measure in record.measures.items() if measure.unit == "pictures/s"}
+    first = next(iter(rates.values()), 1)
+    return [(name.removeprefix("loader, "), figure(rate), figure(rate / first)) for name, rate in rates.items()]
 
 
-_LOADER_NOTE = (
-    "Pseudo anomalies ({pseudo_anomalies}) into {pictures} pictures at {size} x {size}, batches of {batch_size}."
-)
+def _loader_notes(record: Record) -> list[str]:
+    details, settings = record.details, record.details.get("settings", record.details)
+    side = size(settings["image_size"]) if settings is not details else "{size} x {size}".format_map(details)
+    count = f"{details['pictures']} pictures" if "pictures" in details else "pictures"
+    return [
+        f"Pseudo anomalies ({settings['pseudo_anomalies']}) into {count} at {side}, batches of "
+        f"{settings['batch_size']}."
+    ]
+
+
 LOOP = TableKind("The camera line's loop", ("loop",), _loop_entries, _cells("", "median", "turns"))
 TRAINING = TableKind(
     "A training step",
@@ -472,10 +485,32 @@ TRAINING = TableKind(
 )
 LOADER = TableKind(
     "The loader",
-    ("loader",),
+    ("loader", "training"),
     _loader_entries,
     _cells("loader", "pictures/s", "ratio"),
-    lambda record: [_LOADER_NOTE.format_map(record.details)],
+    _loader_notes,
+)
+
+
+def _gpu_entries(record: Record) -> Iterator[Entry]:
+    for part in record.details["parts"]:
+        for subject in part.get("subjects", []):
+            times = (figure(subject["infer_ms"]), figure(subject["p50_ms"]))
+            yield (part["name"], subject["name"], *times, _speed_up(subject["speed_up"]))
+        if not part.get("subjects"):
+            yield (part["name"], part["status"], NOTHING, NOTHING, NOTHING)
+
+
+GPU_PARTS = TableKind(
+    "All in one call on a GPU",
+    ("gpu",),
+    _gpu_entries,
+    _cells("part", "", "infer p50, ms", "total p50, ms", "speed-up"),
+    lambda record: [
+        f"{part['name']} {part['status']}: {part['reason'].rstrip('.')}."
+        for part in record.details["parts"]
+        if part["reason"]
+    ],
 )
 
 
@@ -590,6 +625,7 @@ KINDS: dict[str, TableKind] = {
     "loop": LOOP,
     "training": TRAINING,
     "loader": LOADER,
+    "gpu": GPU_PARTS,
     "demo": DEMO,
     "measures": MEASURES,
     "summary": SUMMARY,
