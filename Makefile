@@ -1,6 +1,7 @@
 # make demo   train, export and inspect a synthetic part on this machine, CPU only
-# make test   run the tests
-# make check  format check, lint, types and tests, as CI does
+# make quick  tests that trace, compile and start nothing
+# make test   those too that do
+# make check  format check, lint, types and all tests, as CI does
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 DEMO := demo
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check format lint types lock clean
+.PHONY: demo quick test check all-tests format lint types lock clean
 
 # One stamp for each set of extras; both install at the versions of constraints.txt.
 $(VENV)/demo.stamp $(VENV)/dev.stamp: $(VENV)/%.stamp: pyproject.toml constraints.txt
@@ -31,10 +32,21 @@ demo: $(VENV)/demo.stamp
 	    --output $(DEMO)/inspection.mp4 --output $(DEMO)/events.jsonl --summary $(DEMO)/summary.json
 	$(BIN)/python -m benchmarks.demo $(DEMO)
 
-test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest
+# A worker for each core, but no more than memory has room for; each computes on one core. Whoever is done takes tests
+# from another, so that those of one file mostly share a worker and what it has made. WORKERS=0: all in one process.
+WORKERS ?= auto
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist worksteal
 
-check: lint types test
+quick: $(VENV)/dev.stamp
+	$(PYTEST) -m "not heavy and not slow and not gpu"
+
+test: $(VENV)/dev.stamp
+	$(PYTEST) -m "not slow"
+
+all-tests: $(VENV)/dev.stamp
+	$(PYTEST)
+
+check: lint types all-tests
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
@@ -50,7 +62,7 @@ format: $(VENV)/dev.stamp
 # Needs uv (https://docs.astral.sh/uv): one resolution that holds on every supported Python.
 lock:
 	uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate \
-	    --no-emit-package stlm-edge --extra demo --extra dev pyproject.toml --output-file constraints.txt
+	    --no-emit-package stlm-edge --extra demo --extra dev --extra headless pyproject.toml --output-file constraints.txt
 	sed -i "1i # What a fresh machine installs. Made by 'make lock' from pyproject.toml; one file for Python 3.10 to 3.13." \
 	    constraints.txt
 

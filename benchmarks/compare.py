@@ -22,6 +22,7 @@ import click
 
 from benchmarks.record import Record, read
 from benchmarks.significance import FEWEST_TURNS, Change, changes
+from benchmarks.tables import aligned
 from stlm_edge.cli import run
 from stlm_edge.errors import DataError
 from stlm_edge.files import require_place, write_text
@@ -101,7 +102,6 @@ def _is_exact(*records: Record) -> bool:
 
 def lines(found: Sequence[Change], *, old: Sequence[Record], new: Sequence[Record]) -> list[str]:
     """For people: from where, and one line for each measure."""
-    width = max(len(change.name) for change in found)
     runs = [f"commit {', '.join(dict.fromkeys(record.commit for record in side))}" for side in (old, new)]
     devices = " and ".join(dict.fromkeys(str(record.device) for record in (*old, *new)))
     result = [f"{new[0].benchmark}: old {runs[0]}, new {runs[1]}, on {devices}"]
@@ -111,32 +111,26 @@ def lines(found: Sequence[Change], *, old: Sequence[Record], new: Sequence[Recor
         for package in sorted(ours.keys() | theirs.keys())
         if ours.get(package) != theirs.get(package)
     ]
-    result.append(
-        f"{'':<{width}}{'old':>11}{'new':>11} {'unit':<10}{'new / old':>9}  {'95 % interval':<18}{'turns':>9}  verdict"
-    )
-    return result + [_line(change, width) for change in found]
+    heads = ["", "old", "new", "unit", "new / old", "95 % interval", "turns", "verdict"]
+    return result + aligned([heads, *map(_cells, found)])
 
 
-def _line(change: Change, width: int) -> str:
-    values = "".join(f"{'-' if value is None else f'{value:.5g}':>11}" for value in (change.old, change.new))
-    ratio = "-" if change.ratio is None else f"{change.ratio:.3f}"
-    if change.is_exact:
-        interval = "exact"
-    elif change.low is None or change.high is None:
-        interval = "-"
-    else:
+def _cells(change: Change) -> list[str]:
+    interval = "exact" if change.is_exact else "-"
+    if change.low is not None and change.high is not None:
         interval = f"[{change.low:.3f}, {change.high:.3f}]"
-    turns = f"{change.turns[0]}, {change.turns[1]}"
-    said = {"same": "the same" if change.is_exact else "same within noise"}.get(change.verdict, change.verdict)
-    return (
-        f"{change.name:<{width}}{values} {change.unit:<10}{ratio:>9}  {interval:<18}{turns:>9}  {said}{_doubt(change)}"
-    )
-
-
-def _doubt(change: Change) -> str:
-    if change.is_exact or change.ratio is None or min(change.turns) >= FEWEST_TURNS:
-        return ""
-    return " (one turn: no interval)" if max(change.turns) == 1 else " (few turns: interval of all pairs)"
+    said = {"same": "the same" if change.is_exact else "same within noise"}.get(change.verdict, str(change.verdict))
+    if not change.is_exact and change.ratio is not None and min(change.turns) < FEWEST_TURNS:
+        said += " (one turn: no interval)" if max(change.turns) == 1 else " (few turns: interval of all pairs)"
+    return [
+        change.name,
+        *("-" if value is None else f"{value:.5g}" for value in (change.old, change.new)),
+        change.unit,
+        "-" if change.ratio is None else f"{change.ratio:.3f}",
+        interval,
+        f"{change.turns[0]}, {change.turns[1]}",
+        said,
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

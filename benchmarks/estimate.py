@@ -6,13 +6,13 @@ from typing import Any
 
 from benchmarks.record import Device
 from export.tensorrt.kernels import DTYPE_BYTES
-from export.tensorrt.roofline import GPUS
 from stlm_edge.spec import Size
+from stlm_edge.tensorrt import GPU_PEAKS
 from train.paper.figures import GPU as PAPER_SOLD_AS
 from train.paper.figures import METHODS
 
 SOLD_AS = {"NVIDIA GeForce RTX 3090": "rtx3090", "NVIDIA GeForce RTX 4090": "rtx4090", "NVIDIA H100 80GB HBM3": "h100"}
-"""Names by the driver → names in `GPUS`. A Jetson does not tell its module, nor which clocks its power mode allows."""
+"""Names by the driver → names in `GPU_PEAKS`. A Jetson does not tell its module, nor its power mode's clocks."""
 
 _OURS = next(method for method in METHODS if method.name == "STLM")
 
@@ -41,7 +41,7 @@ def estimate_ms(infer_ms: float, *, precision: str, device: Device) -> tuple[flo
     Returns:
         None where peaks of this device, or in this precision, are not known.
     """
-    own, paper = GPUS.get(SOLD_AS.get(device.gpu or "", "")), GPUS[PAPER["gpu"]]
+    own, paper = GPU_PEAKS.get(SOLD_AS.get(device.gpu or "", "")), GPU_PEAKS[PAPER["gpu"]]
     if own is None or precision not in DTYPE_BYTES:
         return None
     memory = own.memory_gb_s / paper.memory_gb_s

@@ -22,17 +22,17 @@ import torch
 from benchmarks.record import Better, Measure, recording
 from export.graph.deployment import DeploymentGraph
 from export.graph.to_onnx import to_onnx
-from export.precision.apply import with_precision
+from export.precision.apply import in_precision
 from export.tensorrt.log import kernel_table
 from export.tensorrt.product import find_product
 from export.tensorrt.report import make_report
-from export.tensorrt.roofline import GPUS
 from stlm_edge.cli import run
 from stlm_edge.network.checkpoint import load
 from stlm_edge.network.encoder import ARCHITECTURES
 from stlm_edge.network.inference import InferencePath
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.spec import ModelSpec
+from stlm_edge.tensorrt import GPU_PEAKS
 
 HELD = Path(__file__).parent / "results" / "plan-counts.json"
 FLOORS = ("rtx3090", "agx-orin", "h100")
@@ -79,21 +79,21 @@ def count_plan(path: InferencePath) -> tuple[dict[str, Measure], dict[str, Any]]
     Raises `EngineError` if TensorRT-RTX is not installed or cannot build it.
     """
     product = find_product("tensorrt-rtx")
-    model, _ = with_precision(to_onnx(DeploymentGraph(path)), "fp16")
+    graph = in_precision(to_onnx(DeploymentGraph(path)), "fp16")
     messages: list[str] = []
     product.compile(
-        model.SerializeToString(),
-        spec=path.spec,
+        graph.to_bytes(),
+        spec=graph.spec,
         targets=(TARGET,),
         on_log=lambda _, message: messages.append(message),
     )
-    table = kernel_table(messages, model)
-    report = make_report(table, list(GPUS.values()), plan="")
+    table = kernel_table(messages, graph)
+    report = make_report(table, list(GPU_PEAKS.values()), plan="")
     total = report.total
     parameters = sum(parameter.numel() for parameter in path.network.parameters())
     measures = {
         "network parameters": _exact(parameters, "parameters"),
-        "graph nodes": _exact(len(model.graph.node), "nodes"),
+        "graph nodes": _exact(len(graph.model.graph.node), "nodes"),
         "plan kernels": _exact(total.kernels, "kernels"),
         "plan fused attentions": _exact(total.fused_attentions, "kernels", better="higher"),
         "plan unplaced products": _exact(len(table.unplaced), "products"),

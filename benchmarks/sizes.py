@@ -166,7 +166,8 @@ def _wanted(checkpoint: Path, sizes: Sequence[Size], precisions: Sequence[str]) 
 def _built(wanted: Sequence[Setting], work: Path, *, data: Path, category: str | None) -> Iterator[Setting]:
     """Engines in `work`, also those that the gate refuses; one of the same weights, pictures and code is used again.
 
-    Raises `EngineError` if one cannot be built or judged; the export has said why.
+    Raises:
+        EngineError: if one cannot be built or judged; the export has said why.
     """
     from stlm_edge.network.checkpoint import load, resized, save  # as above
 
@@ -177,10 +178,7 @@ def _built(wanted: Sequence[Setting], work: Path, *, data: Path, category: str |
         made_of = [sha256(setting.path), setting.size, setting.precision, pictures, versions(), git_state()]
         digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]
         output = work / f"{setting.name.replace(' ', '-')}-{digest}.xml"
-        places = (output, unverified_name(output))
-        if not any(map(_is_whole, places)):
-            for path in places:
-                path.unlink(missing_ok=True)
+        if (built := _judged(output)) is None:
             source = setting.path
             if setting.size != setting.trained_at:
                 source = output.with_suffix(".safetensors")
@@ -190,19 +188,19 @@ def _built(wanted: Sequence[Setting], work: Path, *, data: Path, category: str |
             logger.info("building %s", output)
             with contextlib.redirect_stdout(sys.stderr):  # ours alone is the result
                 export_main(arguments)
-        built = next(filter(Path.is_file, places), None)
+            built = _judged(output)
         if built is None:
             raise EngineError(f"{setting.name} was neither built nor refused; see what the export said above")
         yield dataclasses.replace(setting, path=built)
 
 
-def _is_whole(engine: Path) -> bool:
-    """Whether it is there, unharmed and judged."""
-    try:
-        return engine.exists() and vouched(engine).engine.gate is not None
-    except (EngineError, SpecError) as error:
-        logger.warning("%s is built again (%s)", engine, error)
-        return False
+def _judged(output: Path) -> Path | None:
+    """Where an engine is that the gate has verified or refused; None if there is none, or it is harmed."""
+    for path in (output, unverified_name(output)):
+        with contextlib.suppress(EngineError, SpecError):  # what is harmed is built again
+            if path.exists() and vouched(path).engine.gate is not None:
+                return path
+    return None
 
 
 def _measure(

@@ -125,13 +125,16 @@ def to_markdown(kind: TableKind, sources: Sequence[Origin]) -> str:
 def to_text(kind: TableKind, record: Record) -> list[str]:
     """The table of one record and its notes as lines for a terminal."""
     rows = [[head for head, _ in kind.columns], *([cell(e) for _, cell in kind.columns] for e in kind.entries(record))]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    first, *others = widths
-    lines = [
+    return [*aligned(rows), "", *kind.notes(record)]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Cells in columns, the first one to the left and the others to the right."""
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return [
         "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], others, strict=True))])
         for row in rows
     ]
-    return [*(line.rstrip() for line in lines), "", *kind.notes(record)]
 
 
 def _line(cells: Iterable[str]) -> str:
@@ -303,8 +306,8 @@ SIZES = TableKind(
 
 
 def is_peer(entry: Entry) -> bool:
-    """Whether a method of a peers record is not one of ours."""
-    return str(entry["library"]).startswith("anomalib")
+    """Whether a method of a peers record is not ours."""
+    return not str(entry["name"]).startswith("STLM")
 
 
 def _backbone(entry: Entry) -> str:

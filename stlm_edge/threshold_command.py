@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from stlm_edge.cli import METHOD
 from stlm_edge.spec import FALSE_ALARM_RATE
-from stlm_edge.thresholds import Method
+
+if TYPE_CHECKING:
+    from stlm_edge.thresholds import Method
 
 ENGINES = (".onnx", ".xml", ".plan")
 
@@ -16,7 +19,7 @@ PATH = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("file", type=PATH)
+@click.argument("file", metavar="CHECKPOINT_OR_ENGINE", type=PATH)
 @click.option(
     "--data",
     required=True,
@@ -48,23 +51,24 @@ def threshold(
     false_alarm_rate: float | None,
     device: str | None,
 ) -> None:
-    """Choose the threshold of FILE again, a checkpoint or an engine (.onnx, .xml or .plan), by its own scores.
+    """Choose the threshold of a checkpoint or of an engine (.onnx, .xml or .plan) again, by its own scores.
 
-    A checkpoint is changed itself, of an engine the sidecar.
+    It is written into the checkpoint, or into the sidecar of the engine.
     """
     if method == "f1" and false_alarm_rate is not None:
         raise click.UsageError("--false-alarm-rate goes with --method quantile; --method f1 needs none")
     if file.suffix in ENGINES:
         if device is not None:
             raise click.UsageError("--device goes with a checkpoint; an engine runs where it was made for")
-        from export.gate.threshold import choose_threshold as choose_for_engine
+        # By name only, and no sooner: the ground floor knows the programs as `stlm_edge.command` does.
+        from export.gate.threshold import choose_on_engine
 
         rate = FALSE_ALARM_RATE if false_alarm_rate is None else false_alarm_rate
-        change = choose_for_engine(file, data=data, category=category, method=method, false_alarm_rate=rate)
+        change = choose_on_engine(file, data=data, category=category, method=method, false_alarm_rate=rate)
     else:
-        from train.threshold import choose_threshold
+        from train.threshold import choose_on_checkpoint
 
-        change = choose_threshold(
+        change = choose_on_checkpoint(
             file,
             data=data,
             category=category,

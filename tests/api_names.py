@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -23,3 +23,8 @@ def find(module: Any, name: str) -> bool:
             return False
         module = getattr(module, part)
     return True
+
+
+def missing(module: Any, names: Iterable[str]) -> list[str]:
+    """Those of the dotted names that `module` has not."""
+    return [name for name in names if not find(module, name)]

@@ -1,7 +1,8 @@
 """What all tests share: a guard of the quick tier, artefacts made once a session, golden fixtures, a file server.
 
-A test is `heavy` if it traces or compiles a network, starts a process, opens a socket or trains for seconds, `slow` if
-only `make check` waits for it. `make quick` runs what is neither; `make test` leaves out what is slow.
+A test is `heavy` if it traces or compiles a network, starts a process, opens a socket or computes for seconds, `slow`
+if only `make check` waits for it. `make quick` runs what is neither; `make test` leaves out what is slow. A test is
+`alone` if it compares times, so that pytest-xdist's other worker runs nothing meanwhile.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
 from operator import attrgetter
@@ -29,7 +32,10 @@ from stlm_edge.plate.part import write_dataset
 
 NOT_QUICK = ("heavy", "slow", "gpu")
 
-HEAVY_FIXTURES = frozenset({"trained_run", "traced_engine", "file_server"})
+HEAVY_FIXTURES = frozenset(
+    {"trained_run", "traced_engine", "file_server", "camera_server", "standing_server", "two_sizes", "rtsp_server"}
+    | {"small_disk", "mounted", "driver", "screen"}
+)
 """Whoever asks for one of these is heavy by it, also where another test has made it before."""
 
 OUTSIDE = {
@@ -44,7 +50,6 @@ OUTSIDE = {
 
 COMPILERS = {
     "multiprocessing.util": ("spawnv_passfds", "starts a process"),
-    "openvino": ("Core.compile_model", "compiles a network"),
     "tensorrt_rtx": ("Builder.build_serialized_network", "compiles a network"),
     "torch": ("export.export", "traces a network"),
 }
@@ -61,9 +66,9 @@ def refuse(what: str) -> None:
         pytest.fail(f"{name} {what}; mark it @pytest.mark.heavy, the quick tier does none of that", pytrace=False)
 
 
-def audit(event: str, _: object) -> None:
-    if event in OUTSIDE:
-        refuse(OUTSIDE[event])
+def audit(event: str, _: object, outside: dict[str, str] = OUTSIDE) -> None:
+    if event in outside:  # a default, since Python audits its own end too, when the names of modules are gone
+        refuse(outside[event])
 
 
 def pytest_configure() -> None:
@@ -100,9 +105,35 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     if not any(item.get_closest_marker(name) for name in NOT_QUICK):
         quick_test.append(item.name)
     try:
-        return (yield)
+        with beside_others(alone=item.get_closest_marker("alone") is not None):
+            return (yield)
     finally:
         quick_test.clear()
+
+
+@contextmanager
+def beside_others(*, alone: bool) -> Iterator[None]:
+    """Let a test that compares times wait until no other worker process runs one, and the others wait for it."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    with lock_file("running", os.getppid()).open("w") as running:
+        # Whoever waits to be alone holds the door, or the others would slip in before it for ever.
+        with lock_file("door", os.getppid()).open("w") as door:
+            fcntl.flock(door, fcntl.LOCK_EX)
+            fcntl.flock(running, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
+
+
+def lock_file(name: str, parent: int) -> Path:
+    """Of the worker processes of one parent."""
+    return Path(tempfile.gettempdir()) / f"stlm-tests-{parent}.{name}"
+
+
+def pytest_unconfigure() -> None:
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        for name in ("running", "door"):
+            lock_file(name, os.getpid()).unlink(missing_ok=True)
 
 
 MakeOnce = Callable[[str, Callable[[Path], object]], Path]

@@ -115,6 +115,7 @@ def test_licence_is_shown_before_anything_is_fetched(file_server, published, tmp
     assert "licence: none" in caplog.text
 
 
+@pytest.mark.heavy
 def test_unreachable_server_is_one_clear_error(tmp_path):
     with pytest.raises(DownloadError, match="cannot be fetched"):
         fetch(Published("http://127.0.0.1:9/weights.bin", "0" * 64, "none"), folder=tmp_path)

@@ -41,11 +41,11 @@ def distance(first: np.ndarray, second: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("source", [(200, 200), (130, 65), (63, 500), (31, 31), (64, 64), (1, 1), (4097, 3)])
-@pytest.mark.parametrize("value", [0, 93, 255])
-def test_constant_picture_stays_constant(source: tuple[int, int], value: int) -> None:
-    resized = resize(np.full((*source, 3), value, np.uint8), (64, 64))
-    assert resized.shape == (64, 64, 3)
-    assert np.all(resized == value)
+def test_constant_picture_stays_constant(source: tuple[int, int]) -> None:
+    for value in (0, 93, 255):
+        resized = resize(np.full((*source, 3), value, np.uint8), (64, 64))
+        assert resized.shape == (64, 64, 3)
+        assert np.all(resized == value)
 
 
 def test_halving_takes_the_mean_of_four_pixels() -> None:

@@ -34,7 +34,6 @@ preset_option = click.option(
     show_default=True,
     help="paper, cpu, one of the paper's ablations ('train presets'), or a YAML file of settings.",
 )
-device_option = click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
 
 
 @click.group()
@@ -105,7 +104,7 @@ def preview(
 @click.argument("checkpoint", type=FOLDER)
 @data_option
 @category_option
-@device_option
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
 @click.option("--output", "-o", type=FOLDER, help="Folder for metrics and pictures.  [default: beside CHECKPOINT]")
 def evaluate(checkpoint: Path, data: Path, category: str | None, device: str, output: Path | None) -> None:
     """Measure CHECKPOINT on the test pictures, at their own resolution, with and without feature aggregation.

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_type_hints
 
-import yaml
-
 from stlm_edge.errors import ConfigError, SpecError
 from stlm_edge.network.design import Aggregation, Comparison, DecoderDesign, Design, Layers, PlainStream, TeacherName
 from stlm_edge.spec import FALSE_ALARM_RATE, Size, check_input_size
@@ -222,6 +220,8 @@ def load_preset(name: str) -> dict[str, Any]:
     Raises:
         ConfigError: if there is no such preset, or the file does not hold settings by name.
     """
+    import yaml  # of the extra `train`: the command line and its --help do without
+
     path = PRESETS / f"{name}.yaml" if name in presets() else Path(name)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -22,7 +22,7 @@ from train.data import load_images, split
 from train.evaluate import score_images
 
 
-def choose_threshold(
+def choose_on_checkpoint(
     path: Path, *, data: Path, category: str | None, method: Method, false_alarm_rate: float | None, device: str
 ) -> ThresholdChange:
     """Score pictures with a checkpoint, and change the threshold in it.

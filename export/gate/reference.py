@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.gate.inspectors import open_inspector
-from export.gate.subjects import has_half
-from export.graph.onnx_model import PRECISION_KEY, metadata, read_model, spec_of
+from export.gate.inspectors import has_half, open_inspector
+from export.graph.graph import read_graph
 from stlm_edge.errors import EngineError, VerificationError
 from stlm_edge.inspection import Inspector
 from stlm_edge.spec import ModelSpec
@@ -44,15 +43,15 @@ def open_reference(path: Path, *, spec: ModelSpec) -> Iterator[Reference]:
     if path.suffix != ".onnx":
         yield _checkpoint(path, spec)
         return
-    model = read_model(path)
-    found = spec_of(model, path)
+    graph = read_graph(path)
+    found = graph.spec
     _require_same_network(path, found, spec)
     if found.frame_size != spec.frame_size:
         raise VerificationError(
             f"{path} takes pictures of {_size(found)}, the engine {_size(spec)}, so that the resize could not be told "
             "from the rest; give the checkpoint, or the graph exported with the same --frame-size"
         )
-    if PRECISION_KEY in metadata(model) or has_half(model):
+    if graph.precision != "fp32" or has_half(graph.model):
         raise VerificationError(
             f"{path} is not in float32 throughout, expected the graph of: python -m export onnx CHECKPOINT"
         )
@@ -61,7 +60,7 @@ def open_reference(path: Path, *, spec: ModelSpec) -> Iterator[Reference]:
 
 
 def _checkpoint(path: Path, spec: ModelSpec) -> Reference:
-    try:
+    try:  # a Jetson compares with a graph, without PyTorch
         from export.gate.network import NetworkInspector, ResizingNetworkInspector
         from stlm_edge.network.checkpoint import load
         from stlm_edge.network.inference import InferencePath

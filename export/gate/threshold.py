@@ -7,8 +7,6 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from export.gate.inspectors import BackendInspector
 from export.gate.pictures import find_samples, read_with_progress
 from runtime.backends import open_engine
@@ -29,7 +27,7 @@ from stlm_edge.thresholds import (
 logger = logging.getLogger(__name__)
 
 
-def choose_threshold(
+def choose_on_engine(
     engine: Path, *, data: Path, category: str | None, method: Method, false_alarm_rate: float
 ) -> ThresholdChange:
     """Score pictures on an engine, and change the threshold and the normal scores in its sidecar.
@@ -51,15 +49,15 @@ def choose_threshold(
     warn_unless_verified(engine, sidecar)
     with backend:
         inspector = BackendInspector(backend, spec=sidecar.spec, name=backend.name)
-        scores = np.array([inspector.inspect(picture.image).score for picture in read_with_progress(samples)])
-    defective = np.array([sample.label != GOOD for sample in samples])
-    good = scores[~defective]
+        scores = [inspector.inspect(picture.image).score for picture in read_with_progress(samples)]
+    defective = [sample.label != GOOD for sample in samples]
+    good = [score for score, is_defective in zip(scores, defective, strict=True) if not is_defective]
     if method == "quantile":
-        chosen = good_quantile(good.tolist(), false_alarm_rate=false_alarm_rate)
+        chosen = good_quantile(good, false_alarm_rate=false_alarm_rate)
     else:
-        chosen = f1_optimal(scores.tolist(), defective.tolist())
-    before, after = _replace(engine, sidecar, chosen, good=good.tolist())
-    return threshold_change(before, after, scores=scores.tolist(), defective=defective.tolist())
+        chosen = f1_optimal(scores, defective)
+    before, after = _replace(engine, sidecar, chosen, good=good)
+    return threshold_change(before, after, scores=scores, defective=defective)
 
 
 def _require_good(samples: Sequence[Sample], data: Path) -> None:

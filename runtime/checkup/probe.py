@@ -15,7 +15,10 @@ _MARK = "checkup answers "
 _LONGEST = 300
 """Characters of a reason: some libraries explain themselves in paragraphs."""
 
+# Modules are looked for where this process does so, not in the current folder, which Python puts first with `-c`.
 _QUESTION = """\
+import sys
+sys.path[0] = {first!r}
 import importlib, json
 answer = {{}}
 try:
@@ -52,7 +55,7 @@ def ask(module: str, expression: str, *, timeout_s: float = TIMEOUT_S) -> Reply:
         module: its full name; the expression has it as `module`.
         expression: its value is something that JSON can carry.
     """
-    question = _QUESTION.format(module=module, expression=expression, mark=_MARK)
+    question = _QUESTION.format(first=sys.path[0], module=module, expression=expression, mark=_MARK)
     process = subprocess.Popen(
         [sys.executable, "-c", question],
         stdin=subprocess.DEVNULL,

@@ -72,11 +72,11 @@ def test_name_of_the_current_folder_is_its_own(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".PNG", ".Jpg", ".TIF"])
-@pytest.mark.parametrize("shape", [(12, 16), (20, 9, 3)], ids=["grey", "colour"])
-def test_pictures_of_every_suffix_are_found_and_read(tmp_path: Path, suffix: str, shape: tuple[int, ...]) -> None:
-    write(tmp_path / f"a{suffix}", shape=shape)
-    (sample,) = load_category(tmp_path, None).train
-    assert read_image(sample.path).shape == (*shape[:2], 3)
+def test_pictures_of_every_suffix_are_found_and_read(tmp_path: Path, suffix: str) -> None:
+    for shape in ((12, 16), (20, 9, 3)):
+        write(tmp_path / f"a{suffix}", shape=shape)
+        (sample,) = load_category(tmp_path, None).train
+        assert read_image(sample.path).shape == (*shape[:2], 3)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])

@@ -74,6 +74,7 @@ def test_decoder_blocks(golden, formula_decoder):
             close(keys.transpose(1, 2).reshape(2, 256, 8, 8), fixture["keys_after_layer0"], 3e-5)
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 def test_encoder_is_mobile_sams(golden, expected, formula_network):
     fixture = golden("tiny_vit")
@@ -141,6 +142,7 @@ def picture(expected) -> np.ndarray:
     return value
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 def test_end_to_end(golden, picture, formula_network):
     fixture = golden("stlm_end_to_end")
@@ -195,6 +197,7 @@ def test_parameter_counts(expected):
     assert count(network) == 16_651_049
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("size", [(64, 64), (128, 192), (320, 256)])

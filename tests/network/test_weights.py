@@ -43,6 +43,7 @@ def mobile_sam_file(mobile_sam, tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 def test_both_streams_and_the_decoder_compute_what_mobile_sam_does(mobile_sam, mobile_sam_file):
     network = Stlm(ARCHITECTURES["stlm"]).eval()
@@ -70,6 +71,7 @@ def test_narrow_network_has_no_place_for_mobile_sams_weights(mobile_sam_file):
         load_initial(Stlm(ARCHITECTURES["stlm-tiny"]), mobile_sam_file)
 
 
+@pytest.mark.heavy
 def test_training_starts_from_mobile_sam_or_from_a_whole_checkpoint(mobile_sam_file, tmp_path):
     assert set(load_initial(Stlm(ARCHITECTURES["stlm"]), mobile_sam_file).loaded) == {"plain", "denoising", "decoder"}
     torch.manual_seed(1)

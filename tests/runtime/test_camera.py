@@ -213,6 +213,7 @@ def test_camera_faults_are_no_verdicts_unless_asked_for(
     assert events == (["camera-fault"] if expected else [])
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_the_run_with_everything_written(engine: Path, tmp_path: Path, number: signal.Signals) -> None:
     events, video = tmp_path / "events.jsonl", tmp_path / "line.mp4"
@@ -232,6 +233,7 @@ def test_signal_ends_the_run_with_everything_written(engine: Path, tmp_path: Pat
     assert "Traceback" not in logged
 
 
+@pytest.mark.heavy
 def test_signal_is_heeded_while_waiting_for_a_frame(engine: Path, tmp_path: Path) -> None:
     events = tmp_path / "events.jsonl"
     command = [sys.executable, "-m", "runtime.camera", "--engine", str(engine)]
@@ -248,6 +250,7 @@ def test_signal_is_heeded_while_waiting_for_a_frame(engine: Path, tmp_path: Path
     assert time.monotonic() - start_s < 2
 
 
+@pytest.mark.heavy
 def test_run_without_a_screen_imports_neither_torch_nor_onnx(engine: Path) -> None:
     program = (
         "import sys; from runtime.camera import main; "
@@ -259,13 +262,3 @@ def test_run_without_a_screen_imports_neither_torch_nor_onnx(engine: Path) -> No
         [sys.executable, "-c", program], check=True, capture_output=True, text=True, env=environment
     )
     assert for_backend.stdout.splitlines()[-1] == "0 []"
-
-
-def test_help_loads_no_heavy_library() -> None:
-    program = (
-        "import sys; from runtime.camera import main; main(['--help']); "
-        "print(sorted({'torch', 'onnx', 'cv2', 'numpy', 'openvino', 'onnxruntime'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    assert "--engine" in done.stdout
-    assert done.stdout.splitlines()[-1] == "[]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,14 +18,17 @@ from train.config import TrainConfig, from_dict, load_preset
 QUICK = {"image_size": (64, 64), "epochs": 1, "batch_size": 2}
 
 
-@pytest.fixture
-def quick() -> TrainConfig:
+def settings() -> TrainConfig:
     return from_dict(load_preset("cpu") | QUICK)
 
 
 @pytest.fixture
-def checkpoint(tmp_path, quick) -> Path:
-    """A checkpoint of an untrained narrow network with a threshold."""
+def quick() -> TrainConfig:
+    return settings()
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     network = Stlm(ARCHITECTURES["stlm-tiny"]).eval()
     spec = ModelSpec(
@@ -35,6 +39,12 @@ def checkpoint(tmp_path, quick) -> Path:
         weights_sha256=fingerprint(network.state_dict()),
         threshold=Threshold(value=0.5, method="quantile", images=2, false_alarm_rate=1 / 3),
     )
-    path = tmp_path / "model.safetensors"
-    save(path, Checkpoint(network, spec, quick.to_dict()))
+    path = tmp_path_factory.mktemp("untrained") / "model.safetensors"
+    save(path, Checkpoint(network, spec, settings().to_dict()))
     return path
+
+
+@pytest.fixture
+def checkpoint(untrained, tmp_path) -> Path:
+    """A checkpoint of an untrained narrow network with a threshold."""
+    return Path(shutil.copy(untrained, tmp_path))

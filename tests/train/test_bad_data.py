@@ -74,17 +74,20 @@ def unreadable_split(data: Path) -> None:
     (data.parent / "split_csv" / "1cls.csv").write_text("picture,mask\n")
 
 
-@pytest.mark.parametrize("command", ["fit", "preview", "evaluate"])
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("command", "spoil", "words"),
     [
-        (no_training_pictures, "no good pictures to train on"),
-        (missing_mask, "chip/000.png shows a defect but has no mask"),
-        (spelt_with_capitals, "MVTec AD's is spelt train/good"),
-        (only_a_file, "has no category 'plate'"),
-        (empty, "neither pictures (.bmp, .jpeg, .jpg, .png, .tif, .tiff) nor train/good/"),
-        (visa_without_split, "looks like a category of VisA"),
-        (unreadable_split, "lacks the columns object, split, label, image"),
+        ("fit", no_training_pictures, "no good pictures to train on"),
+        ("fit", missing_mask, "chip/000.png shows a defect but has no mask"),
+        ("fit", spelt_with_capitals, "MVTec AD's is spelt train/good"),
+        ("fit", only_a_file, "has no category 'plate'"),
+        ("fit", empty, "neither pictures (.bmp, .jpeg, .jpg, .png, .tif, .tiff) nor train/good/"),
+        ("fit", visa_without_split, "looks like a category of VisA"),
+        ("fit", unreadable_split, "lacks the columns object, split, label, image"),
+        ("preview", no_training_pictures, "no good pictures to train on"),
+        ("preview", empty, "neither pictures (.bmp, .jpeg, .jpg, .png, .tif, .tiff) nor train/good/"),
+        ("evaluate", missing_mask, "chip/000.png shows a defect but has no mask"),
+        ("evaluate", empty, "neither pictures (.bmp, .jpeg, .jpg, .png, .tif, .tiff) nor train/good/"),
     ],
 )
 def test_wrong_layout_is_one_line(command: str, spoil: Spoil, words: str, data, checkpoint, tmp_path, capsys) -> None:
@@ -101,9 +104,13 @@ def test_data_set_without_its_category_is_one_line(command, data, checkpoint, tm
 
 
 @pytest.mark.parametrize(
-    ("command", "folder"), [("fit", "train/good"), ("preview", "train/good"), ("evaluate", "test/chip")]
+    ("command", "folder", "content"),
+    [
+        ("fit", "train/good", b""),
+        ("preview", "train/good", b"no picture"),
+        ("evaluate", "test/chip", b"\x89PNG\r\n\x1a\n cut off"),
+    ],
 )
-@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n cut off"])
 def test_unreadable_picture_is_one_line(command, folder, content, data, checkpoint, tmp_path, capsys) -> None:
     (data / folder / "000.png").write_bytes(content)
     assert run(command, data.parent, "plate", checkpoint=checkpoint, out=tmp_path / "out") == 1
@@ -131,6 +138,7 @@ def test_plain_folder_cannot_be_evaluated(data, checkpoint, tmp_path, capsys) ->
     assert "no test pictures" in the_error(capsys)
 
 
+@pytest.mark.heavy
 def test_data_sets_of_other_layouts_are_evaluated(data, checkpoint, tmp_path, capsys) -> None:
     """VisA's masks of class numbers and DAGM's ellipses count as MVTec AD's do."""
     visa, dagm = tmp_path / "visa", tmp_path / "dagm"

@@ -6,6 +6,7 @@ from typing import get_args
 import pytest
 
 from stlm_edge.errors import ConfigError
+from train.__main__ import main
 from train.config import HINTS, TrainConfig, from_dict, load_preset, presets
 
 OTHER = {
@@ -30,25 +31,22 @@ def test_defaults_are_the_papers_preset():
     assert from_dict(load_preset("paper")) == TrainConfig()
 
 
-@pytest.mark.parametrize("name", presets())
-def test_every_preset_is_valid_and_survives_a_round_trip(name):
-    config = from_dict(load_preset(name))
-    assert from_dict(config.to_dict()) == config
+def test_every_preset_is_valid_and_survives_a_round_trip():
+    for name in presets():
+        config = from_dict(load_preset(name))
+        assert from_dict(config.to_dict()) == config, name
 
 
-@pytest.mark.parametrize("entry", dataclasses.fields(TrainConfig), ids=lambda entry: entry.name)
-def test_every_flag_changes_the_setting_of_its_name(entry, monkeypatch, tmp_path):
-    value = another(entry)
-    seen = {}
-    monkeypatch.setattr("train.fit.fit", lambda config, **_: seen.setdefault("config", config))
-    from train.__main__ import main
-
-    flag = "--" + entry.name.replace("_", "-")
-    text = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    arguments = [flag] if value is True else [flag, text]
-    assert main(["fit", "--data", str(tmp_path), *arguments]) == 0
-    assert getattr(seen["config"], entry.name) == value
-    assert value != entry.default
+def test_every_flag_changes_the_setting_of_its_name(monkeypatch, tmp_path):
+    made = []
+    monkeypatch.setattr("train.fit.fit", lambda config, **_: made.append(config))
+    for entry in dataclasses.fields(TrainConfig):
+        value = another(entry)
+        flag = "--" + entry.name.replace("_", "-")
+        text = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        arguments = [flag] if value is True else [flag, text]
+        assert main(["fit", "--data", str(tmp_path), *arguments]) == 0, flag
+        assert getattr(made.pop(), entry.name) == value != entry.default, flag
 
 
 @pytest.mark.parametrize(
@@ -105,8 +103,6 @@ def test_preset_builds_on_the_one_it_extends(tmp_path):
 
 
 def test_presets_are_listed_with_what_they_are(capsys):
-    from train.__main__ import main
-
     assert main(["presets"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(presets())

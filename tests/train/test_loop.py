@@ -20,6 +20,7 @@ from train.loop import Ending, train
 from train.objective import Objective
 from train.pseudo_anomalies.choice import PseudoAnomalies
 from train.pseudo_anomalies.textures import ProceduralTextures
+from train.record import Sources, write_record
 from train.teaching.guidance import Guidance
 from train.teaching.teacher import build_teacher
 from train.training import begin
@@ -56,6 +57,7 @@ def records(config, images, **changes):
     return kept, network
 
 
+@pytest.mark.heavy
 def test_mixed_precision_has_the_same_losses_and_nearly_the_same_gradients(quick, images):
     """From the same weights; along a training both ways drift apart like two machines do."""
     found = {}
@@ -77,6 +79,7 @@ def test_mixed_precision_has_the_same_losses_and_nearly_the_same_gradients(quick
     assert torch.cosine_similarity(mixed_gradient, exact_gradient, dim=0) > 0.95
 
 
+@pytest.mark.heavy
 def test_gradients_added_up_over_two_steps_are_those_of_twice_the_batch(quick, images):
     """But for the batch statistics, which are those of each step; the paper's losses are means over pictures."""
     settings = {"segmentation_loss": "focal-l1", "head_optimiser": "sgd", "epochs": 1, "learning_rate": 1e-4}
@@ -94,6 +97,7 @@ def test_gradients_added_up_over_two_steps_are_those_of_twice_the_batch(quick, i
     assert abs(moved(other)) > 1.5 * abs(moved(large))
 
 
+@pytest.mark.heavy
 def test_what_is_left_at_the_end_of_an_epoch_moves_the_weights_too(quick, images):
     moves = []
     config = dataclasses.replace(quick, batch_size=2, accumulate=3, epochs=2)
@@ -106,6 +110,7 @@ def test_what_is_left_at_the_end_of_an_epoch_moves_the_weights_too(quick, images
     assert len(moves) == 4  # four steps an epoch: three together and one alone
 
 
+@pytest.mark.heavy
 def test_patience_ends_the_training_and_keeps_the_best_epoch(plate, tmp_path, quick, monkeypatch):
     losses = iter([3.0, 1.0, 2.0, 2.5, 0.1])
     monkeypatch.setattr("train.fit.held_out_loss", lambda *_: next(losses))
@@ -128,6 +133,7 @@ def test_patience_counts_what_a_resumed_run_has_seen():
     assert patience.over
 
 
+@pytest.mark.heavy
 def test_held_out_loss_is_the_same_for_the_same_weights(plate, tmp_path, quick):
     """It is measured after each epoch, on pseudo anomalies that do not change, and falls while the network learns."""
     config = dataclasses.replace(quick, epochs=6, patience=50)
@@ -141,6 +147,7 @@ def test_held_out_loss_is_the_same_for_the_same_weights(plate, tmp_path, quick):
     assert min(first[1:]) < first[0]
 
 
+@pytest.mark.heavy
 def test_tensorboard_gets_losses_and_pictures(plate, tmp_path, quick):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -156,6 +163,7 @@ def test_tensorboard_gets_losses_and_pictures(plate, tmp_path, quick):
     assert {tag.split("/")[0] for tag in tags["images"]} == {"pseudo_anomalies", "masks", "anomaly_maps"}
 
 
+@pytest.mark.heavy
 def test_missing_tensorboard_is_said_before_the_training(plate, tmp_path, quick, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
     with pytest.raises(ConfigError, match="pip install tensorboard"):
@@ -196,19 +204,21 @@ def test_other_errors_are_not_taken_for_it(quick, images, monkeypatch):
         records(quick, images)
 
 
-def test_run_folder_tells_how_it_was_made(plate, tmp_path, quick):
-    fit(quick, data=plate, category="plate", textures=None, output=tmp_path / "run")
-    record = json.loads((tmp_path / "run" / "run.json").read_text())
+def test_run_folder_tells_how_it_was_made(trained_run, plate, quick):
+    record = json.loads((trained_run / "run.json").read_text())
     assert record["data"] == str(plate)
     assert record["category"] == "plate"
     assert record["seed"] == quick.seed
     assert record["versions"]["torch"] == torch.__version__.split("+")[0]
-    line = json.loads((tmp_path / "run" / "history.jsonl").read_text())
+    line = json.loads((trained_run / "history.jsonl").read_text())
     assert line["pictures_per_s"] > 0
     assert line["memory_gb"] > 0
 
 
+@pytest.mark.heavy
 def test_package_that_came_another_way_has_no_version(monkeypatch, plate, tmp_path, quick):
     monkeypatch.setattr("train.record.PACKAGES", ("torch", "opencv-from-jetpack"))
-    fit(quick, data=plate, category="plate", textures=None, output=tmp_path / "run")
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["versions"]["opencv-from-jetpack"] is None
+    write_record(tmp_path, quick, Sources(plate, "plate", None), device=torch.device("cpu"), processes=1)
+    versions = json.loads((tmp_path / "run.json").read_text())["versions"]
+    assert versions["opencv-from-jetpack"] is None
+    assert versions["torch"]

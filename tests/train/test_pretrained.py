@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 import train
@@ -25,6 +26,7 @@ def test_shipped_weights_are_small_and_start_a_training():
     assert set(report.loaded) == {"whole network"}
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 def test_shipped_model_tells_good_parts_from_coarse_defects():
     checkpoint = load(PATH)

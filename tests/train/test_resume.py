@@ -16,7 +16,9 @@ from stlm_edge.errors import CheckpointError, OutputError
 from stlm_edge.network.checkpoint import load
 from train.fit import STATE_NAME, fit, resume
 
-EPOCHS = 10
+pytestmark = pytest.mark.heavy
+
+EPOCHS = 4
 """Of two steps each, since two of the plate's six pictures are held out or left over."""
 
 
@@ -56,7 +58,7 @@ def killed_after(config, epochs, monkeypatch, *, plate, output):
 
 
 @pytest.mark.parametrize("changes", [{}, {"head_optimiser": "sgd", "segmentation_loss": "focal-l1"}, {"workers": 2}])
-def test_20_steps_are_10_and_resumed_10_bit_for_bit(changes, long, plate, tmp_path, monkeypatch):
+def test_run_is_its_first_half_and_the_resumed_second_bit_for_bit(changes, long, plate, tmp_path, monkeypatch):
     config = dataclasses.replace(long, **changes)
     fit(config, data=plate, category="plate", textures=None, output=tmp_path / "whole")
     killed_after(config, EPOCHS // 2, monkeypatch, plate=plate, output=tmp_path / "halves")
@@ -70,7 +72,7 @@ def test_20_steps_are_10_and_resumed_10_bit_for_bit(changes, long, plate, tmp_pa
 def test_killed_process_is_resumed_from_the_command_line(plate, tmp_path):
     """With a real SIGKILL at whatever moment it comes."""
     run = tmp_path / "run"
-    arguments = ["--preset", "cpu", "--image-size", "64", "--epochs", "40", "--batch-size", "2"]
+    arguments = ["--preset", "cpu", "--image-size", "64", "--epochs", "12", "--batch-size", "2"]
     command = [sys.executable, "-m", "train", "fit", "--data", str(plate), "--category", "plate", *arguments]
     process = subprocess.Popen([*command, "-o", str(run)], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 90
@@ -83,7 +85,7 @@ def test_killed_process_is_resumed_from_the_command_line(plate, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(run / "model.safetensors")
-    assert [epoch for epoch, *_ in outcome(run)[2]] == list(range(1, 41))
+    assert [epoch for epoch, *_ in outcome(run)[2]] == list(range(1, 13))
 
 
 def test_run_killed_before_its_first_epoch_begins_again(long, plate, tmp_path, monkeypatch):
@@ -93,12 +95,11 @@ def test_run_killed_before_its_first_epoch_begins_again(long, plate, tmp_path, m
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 
-def test_only_an_unfinished_run_can_be_resumed(quick, plate, tmp_path):
+def test_only_an_unfinished_run_can_be_resumed(trained_run, tmp_path):
     with pytest.raises(CheckpointError, match="is no run to resume"):
         resume(tmp_path / "nowhere")
-    fit(quick, data=plate, category="plate", textures=None, output=tmp_path / "run")
     with pytest.raises(CheckpointError, match="is finished"):
-        resume(tmp_path / "run")
+        resume(trained_run)
 
 
 def test_damaged_state_is_refused(long, plate, tmp_path, monkeypatch):

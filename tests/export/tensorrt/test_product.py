@@ -9,8 +9,7 @@ import sys
 
 import pytest
 
-from export.tensorrt.callbacks import BuildProgress
-from export.tensorrt.product import Product, find_product
+from export.tensorrt.product import BuildProgress, Product, find_product
 from stlm_edge.errors import EngineError
 from stlm_edge.spec import ModelSpec
 from stlm_edge.tensorrt import Gpu

@@ -130,6 +130,7 @@ def test_backend_is_the_one_asked_for(
     assert f"runs on {name}" in capfd.readouterr().err
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("max_batch", [2, 4])
 def test_batches_give_the_rows_of_single_pictures(engine: Path, many: Path, tmp_path: Path, max_batch: int) -> None:
     together = batch_engine(tmp_path / "batch.onnx", max_batch=max_batch)
@@ -178,6 +179,7 @@ def started(engine: Path, *arguments: str | Path, results: Path, wanted: int) ->
     return process
 
 
+@pytest.mark.heavy
 def test_killed_run_goes_on_to_the_table_of_a_whole_one(engine: Path, many: Path, tmp_path: Path) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     for wanted in (20, 120):
@@ -201,6 +203,7 @@ def test_row_is_in_the_file_as_soon_as_it_is_added(tmp_path: Path) -> None:
         assert [row["path"] for row in rows(tmp_path)] == ["a.png"]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_run_finishes_what_is_in_hand_and_says_how_to_go_on(
     engine: Path, many: Path, tmp_path: Path, number: signal.Signals
@@ -386,6 +389,7 @@ def test_wrong_usage_is_exit_code_2(engine: Path, arguments: list[str]) -> None:
     assert inspect(engine, *arguments) == 2
 
 
+@pytest.mark.heavy
 def test_bar_is_shown_to_people_only(engine: Path, mvtec_test_folder: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "runtime.inspect", engine, mvtec_test_folder / "good", "-o"]
     alone = subprocess.run([*command, tmp_path / "alone"], check=True, capture_output=True, text=True)
@@ -402,13 +406,3 @@ def test_bar_is_shown_to_people_only(engine: Path, mvtec_test_folder: Path, tmp_
     os.close(ours)
     assert b"inspecting" in seen
     assert b"2/2" in seen
-
-
-def test_help_loads_no_heavy_library() -> None:
-    program = (
-        "import sys; from runtime.inspect import main; main(['--help']); "
-        "print(sorted({'torch', 'onnx', 'cv2', 'numpy', 'openvino', 'onnxruntime'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    assert "--restart" in done.stdout
-    assert done.stdout.splitlines()[-1] == "[]"

@@ -52,6 +52,7 @@ def test_no_camera(tmp_path: Path) -> None:
     assert (finding.state, finding.found) == ("missing", "no /dev/video*")
 
 
+@pytest.mark.heavy
 def test_every_device_is_named_in_the_order_of_its_number(tmp_path: Path) -> None:
     device(tmp_path, 10, "Basler")
     device(tmp_path, 2, "HD Webcam")
@@ -67,6 +68,7 @@ def test_every_device_is_named_in_the_order_of_its_number(tmp_path: Path) -> Non
     assert "does not say what it is (OSError" in findings[0].found
 
 
+@pytest.mark.heavy
 def test_device_that_is_gone_again_is_a_line(tmp_path: Path) -> None:
     device(tmp_path, 0, "HD Webcam").unlink()
     (tmp_path / "dev/video0").symlink_to(tmp_path / "nowhere")
@@ -74,6 +76,7 @@ def test_device_that_is_gone_again_is_a_line(tmp_path: Path) -> None:
     assert "FileNotFoundError" in finding.found
 
 
+@pytest.mark.heavy
 def test_permission_denied_comes_with_the_group(tmp_path: Path) -> None:
     camera = device(tmp_path, 0, "HD Webcam")
     camera.chmod(0)

@@ -43,6 +43,7 @@ def test_driver_that_does_not_start(driver: Driver, tmp_path: Path, status: int,
     assert states(tmp_path) == [("NVIDIA driver", "broken", found)]
 
 
+@pytest.mark.heavy
 def test_damaged_driver_counts_as_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "libcuda.so.1").write_bytes(b"not a library")
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))

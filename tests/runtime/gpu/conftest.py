@@ -76,8 +76,10 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
     """At the end everything must have been given back, and nothing done that no GPU forgives."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     made = Machine(tmp_path, monkeypatch)
+    gc.freeze()  # what torch and others hold is not looked through after each test
     yield made
     gc.collect()
+    gc.unfreeze()
     assert made.gpu.violations == []
     assert made.gpu.left == {}
 

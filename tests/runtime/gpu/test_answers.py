@@ -15,8 +15,11 @@ from .conftest import BATCHED, RTX_VERSION, batches, check, run_two_in_hand
 from .fake_cuda import COPY_MS, INFER_MS, POLICIES
 
 
-@pytest.mark.parametrize("integrated", [False, True], ids=["card", "jetson"])
-@pytest.mark.parametrize("version", ["10.3.0", "11.4.0", RTX_VERSION])
+@pytest.mark.parametrize(
+    ("version", "integrated"),
+    [("10.3.0", False), ("10.3.0", True), ("11.4.0", False), (RTX_VERSION, False)],
+    ids=["10.3 card", "10.3 jetson", "11.4 card", "RTX card"],
+)
 @pytest.mark.parametrize("policy", POLICIES)
 def test_two_in_hand_have_their_own_answers_in_whatever_order_the_gpu_works(machine, policy, version, integrated):
     machine.gpu.policy, machine.gpu.is_integrated = policy, integrated
@@ -118,11 +121,11 @@ def test_plan_without_scratch_memory(machine):
 
 
 @pytest.mark.parametrize("version", ["10.3.0", RTX_VERSION])
-def test_memory_stays_the_same_over_10_000_inferences(machine, version):
+def test_memory_stays_the_same_over_1_000_inferences(machine, version):
     small = dataclasses.replace(SPEC, input_size=(32, 32), map_size=(4, 4))
     with machine.open(small, version=version) as backend:
         batch = np.zeros((1, 32, 32, 3), np.uint8)
         before = machine.gpu.left
-        for _ in range(10_000):
+        for _ in range(1_000):
             backend.infer(batch)
         assert machine.gpu.left == before

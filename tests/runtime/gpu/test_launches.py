@@ -12,7 +12,6 @@ from runtime.backends import open_engine
 from stlm_edge.files import cache_folder, sha256
 
 from .conftest import RTX_VERSION, batches, run_two_in_hand
-from .fake_cuda import POLICIES
 from .fake_tensorrt import KERNELS
 
 
@@ -26,7 +25,7 @@ def test_launches_are_recorded_once_for_each_slot(machine, caplog):
 
 
 @pytest.mark.parametrize("name", ["cuStreamBeginCapture", "cuStreamEndCapture", "cuGraphInstantiate"])
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", ["lazy", "random"])
 def test_capture_that_fails_leaves_plain_launches_and_a_warning(machine, name, policy, caplog):
     machine.gpu.fail_capture, machine.gpu.policy = name, policy
     with machine.open() as backend:

@@ -54,6 +54,7 @@ def test_third_batch_must_wait_for_the_first_answer(machine):
         check(tickets[1].result(), second)
 
 
+@pytest.mark.heavy
 def test_plan_that_nobody_closes_is_closed_at_the_programs_end(machine):
     """pycuda would abort the program; handlers run in reverse order, so the last one sees what is left."""
     path = machine.plan()

@@ -149,6 +149,7 @@ for index in range(10**9):
 """
 
 
+@pytest.mark.heavy
 def test_killed_program_leaves_a_readable_log_to_which_the_next_one_appends(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     command = [sys.executable, "-c", _WRITER, str(path)]

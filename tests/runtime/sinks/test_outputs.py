@@ -237,6 +237,7 @@ with outputs(share=Hanging(gate=threading.Event())) as running:
 """
 
 
+@pytest.mark.heavy
 def test_output_that_hangs_does_not_keep_the_program_from_ending() -> None:
     command = [sys.executable, "-c", _HANGS]
     ended = subprocess.run(

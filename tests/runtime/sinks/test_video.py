@@ -135,6 +135,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.heavy
 def test_avi_of_a_killed_program_can_be_played(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _WRITER, str(tmp_path / "line.avi")]
     writer = subprocess.run(command, cwd=Path(__file__).parents[3], check=False)

@@ -190,6 +190,7 @@ def test_window_without_a_screen_suggests_a_file(monkeypatch: pytest.MonkeyPatch
         sink_for("display://")
 
 
+@pytest.mark.heavy
 def test_screen_that_does_not_answer_is_an_error_and_no_abort(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPLAY", ":4711")
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)

@@ -16,6 +16,8 @@ from stlm_edge.errors import SourceError
 
 from .conftest import CameraServer, frames, read_until, wait_for_event
 
+pytestmark = pytest.mark.heavy
+
 QUICK = Patience(read_s=1, first_delay_s=0.05, most_delay_s=0.2)
 AS_IS = SourceOptions()
 

@@ -17,6 +17,8 @@ from stlm_edge.errors import SourceError
 
 from .conftest import CameraServer, read_until, wait_for_event
 
+pytestmark = pytest.mark.heavy
+
 LOGIN = "adm:s3cret@"
 TICK_S = 0.008
 """What a grey value of the server's pictures stands for."""

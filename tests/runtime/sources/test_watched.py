@@ -244,6 +244,7 @@ def test_watched_pictures_are_turned_and_resized(folder: Path) -> None:
         assert read_until(source, lambda _: True).image.shape == (64, 48, 3)
 
 
+@pytest.mark.heavy
 def test_writer_in_another_process(folder: Path) -> None:
     """Files as another program's plain writes make them, many at a time; each arrives once and whole."""
     code = (

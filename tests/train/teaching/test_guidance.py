@@ -193,6 +193,7 @@ def test_mask_teacher_gives_masks(images):
     assert [tuple(masks.shape) for masks in taught.plain] == [(3, 4, 16, 16)]
 
 
+@pytest.mark.heavy
 def test_altered_teacher_file_is_refused(tmp_path):
     from stlm_edge.errors import WeightsError
 

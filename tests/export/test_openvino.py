@@ -4,56 +4,38 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnx
+import openvino
 import pytest
 
 from export.__main__ import main
-from export.graph.onnx_model import PRECISION_KEY, set_metadata
-from export.openvino.speed import Speed, measure_speed
-from export.pipeline import export_openvino
-from export.precision.apply import PrecisionRecord
-from export.sources import Pictures, float_source
+from export.graph.graph import Graph, PrecisionRecord
+from export.openvino import OpenVinoBuilder, Speed, measure_speed, quantise
+from export.pipeline import export
 from runtime.backends import open_backend, open_engine
 from runtime.backends.openvino import has_bf16
 from stlm_edge.errors import ConfigError, EngineError, OutputError
 from stlm_edge.files import sha256
-from stlm_edge.imaging import write_image
 from stlm_edge.plate.part import render_part
 from stlm_edge.sidecar import Sidecar, engine_sha256
 
-from ..tiny import SIZE, checkpoint, graph
+from .conftest import SIZE, copied
 
 needs_bf16 = pytest.mark.skipif(not has_bf16(), reason="this processor has no bfloat16")
 
 
-@pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The speed itself is not tested."""
-    monkeypatch.setattr("export.openvino.speed.TURN_S", 0.01)
+@pytest.fixture(scope="module")
+def source(traced_engine: Path) -> Path:
+    return traced_engine
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return graph(tmp_path_factory.mktemp("source") / "plate.onnx")
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("good")
-    for seed in range(10):
-        part = render_part(np.random.default_rng(100 + seed), size=SIZE, defect=None)
-        write_image(folder / f"{seed}.png", part.image)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def engine(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("engine") / "plate.xml"
-    export_openvino(source, path, precision="fp32")
-    return path
+def engine(graph: Graph, make_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """In FP32."""
+    return make_once("xml", lambda folder: OpenVinoBuilder().build(graph, folder / "plate.xml")) / "plate.xml"
 
 
 def pictures(count: int = 4) -> list[np.ndarray]:
@@ -100,24 +82,25 @@ def test_files_say_nothing_about_this_machine(source: Path, engine: Path) -> Non
     assert str(engine.parent) not in text
 
 
-def test_checkpoint_is_exported_in_one_go(source: Path, tmp_path: Path) -> None:
+def test_checkpoint_is_exported_in_one_go(source: Path, small_checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "plate.xml"
-    assert main(["openvino", str(checkpoint(tmp_path / "model.safetensors")), "-o", str(path)]) == 0
+    assert main(["openvino", str(small_checkpoint), "-o", str(path)]) == 0
     np.testing.assert_allclose(answers(path)[0], reference(source)[0], atol=1e-4)
 
 
-def test_several_pictures_at_once(tmp_path: Path) -> None:
-    batched = graph(tmp_path / "batched.onnx", full_map=True, max_batch=4)
-    export_openvino(batched, tmp_path / "batched.xml", precision="fp32")
+def test_several_pictures_at_once(batched: Graph, tmp_path: Path) -> None:
+    OpenVinoBuilder().build(batched, tmp_path / "batched.xml")
     with open_engine(tmp_path / "batched.xml")[0] as backend:
         _, together = backend.infer(np.concatenate(pictures()))
         alone = [backend.infer(picture)[1][0] for picture in pictures()]
     np.testing.assert_allclose(together, alone, atol=1e-4)
 
 
-def test_fp16_halves_the_weights_and_hardly_moves_answers(source: Path, engine: Path, tmp_path: Path) -> None:
+def test_fp16_halves_the_weights_and_hardly_moves_answers(
+    source: Path, graph: Graph, engine: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "half.xml"
-    export_openvino(source, path, precision="fp16")
+    OpenVinoBuilder("fp16").build(graph, path)
     assert path.with_suffix(".bin").stat().st_size < 0.6 * engine.with_suffix(".bin").stat().st_size
     (maps, scores), (wanted_maps, wanted_scores) = answers(path), reference(source)
     assert 0 < np.abs(maps - wanted_maps).max() < 0.3
@@ -125,36 +108,33 @@ def test_fp16_halves_the_weights_and_hardly_moves_answers(source: Path, engine: 
 
 
 @needs_bf16
-def test_bf16_is_calculated_as_its_record_says(source: Path, engine: Path, tmp_path: Path) -> None:
+def test_bf16_is_calculated_as_its_record_says(graph: Graph, engine: Path, tmp_path: Path) -> None:
     path = tmp_path / "brain.xml"
-    export_openvino(source, path, precision="bf16")
+    OpenVinoBuilder("bf16").build(graph, path)
     assert path.with_suffix(".bin").read_bytes() == engine.with_suffix(".bin").read_bytes()
     # The same weights, and yet the answers are those of bfloat16.
     assert 1e-4 < np.abs(answers(path)[0] - answers(engine)[0]).max() < 0.6
 
 
-def test_bf16_is_refused_by_a_processor_without(
-    source: Path, engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bf16_is_refused_by_a_processor_without(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime.backends.openvino.has_bf16", lambda: False)
     spec = Sidecar.read(engine).spec
     with pytest.raises(EngineError, match="this processor does not have"):
         open_backend(engine, spec=spec, precision="bf16")
     with pytest.raises(EngineError, match="this processor does not have"):
-        export_openvino(source, tmp_path / "brain.xml", precision="bf16")
-    assert list(tmp_path.iterdir()) == []
+        OpenVinoBuilder("bf16")
 
 
 def test_int8_is_calibrated_on_good_pictures(
     source: Path, engine: Path, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "int8.xml"
-    arguments = ["--precision", "int8", "--calibration", str(good), "--calibration-images", "6", "--seed", "3"]
+    arguments = ["--precision", "int8", "--calibration", str(good), "--calibration-images", "5", "--seed", "3"]
     assert main(["openvino", str(source), "-o", str(path), *arguments]) == 0
     record = Sidecar.read(path).engine
     assert record.precision_by_class == {"MatMul": "int8", "other": "fp32"}
     assert record.calibration is not None
-    assert (record.calibration.images, record.calibration.seed) == (6, 3)
+    assert (record.calibration.images, record.calibration.seed) == (5, 3)
     assert "nncf" in record.version
     assert path.with_suffix(".bin").stat().st_size < engine.with_suffix(".bin").stat().st_size
     (maps, scores), (wanted_maps, wanted_scores) = answers(path), reference(source)
@@ -166,10 +146,6 @@ def test_int8_is_calibrated_on_good_pictures(
 
 
 def test_int8_quantises_products_and_no_convolution(source: Path, good: Path) -> None:
-    import openvino
-
-    from export.openvino.int8 import quantise
-
     spec = Sidecar.read(source).spec
     quantised = quantise(openvino.Core().read_model(source), sorted(good.iterdir())[:3], spec=spec)
 
@@ -200,19 +176,14 @@ def test_engine_that_pays_gets_no_objection() -> None:
     assert "0.70 of fp32's, bf16 0.68" in only
 
 
-def test_engine_is_about_as_fast_as_itself(source: Path, engine: Path) -> None:
-    found = measure_speed(engine, float_source(source), precision="fp16")
+@pytest.mark.alone
+def test_engine_is_about_as_fast_as_itself(graph: Graph, engine: Path) -> None:
+    found = measure_speed(engine, graph, precision="fp16")
     assert 0.3 < found.time_ratios["fp16"] < 3
 
 
-def copy_engine(engine: Path, folder: Path) -> Path:
-    for suffix in (".xml", ".bin", ".xml.json"):
-        (folder / f"plate{suffix}").write_bytes((engine.parent / f"plate{suffix}").read_bytes())
-    return folder / "plate.xml"
-
-
 def test_graph_without_weights_is_refused(engine: Path, tmp_path: Path) -> None:
-    path = copy_engine(engine, tmp_path)
+    path = copied(engine, tmp_path)
     path.with_suffix(".bin").unlink()
     with pytest.raises(EngineError, match=r"has no plate\.bin beside it"):
         open_engine(path)
@@ -221,17 +192,17 @@ def test_graph_without_weights_is_refused(engine: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".xml", ".bin"])
-def test_half_of_another_export_is_refused(engine: Path, source: Path, tmp_path: Path, suffix: str) -> None:
+def test_half_of_another_export_is_refused(graph: Graph, engine: Path, tmp_path: Path, suffix: str) -> None:
     """What a kill between the writes leaves behind: one new file beside the old ones."""
-    path = copy_engine(engine, tmp_path)
-    export_openvino(source, tmp_path / "other.xml", precision="fp16")
+    path = copied(engine, tmp_path)
+    OpenVinoBuilder("fp16").build(graph, tmp_path / "other.xml")
     (tmp_path / f"other{suffix}").replace(tmp_path / f"plate{suffix}")
     with pytest.raises(EngineError, match=r"the engine was changed.*export openvino"):
         open_engine(path)
 
 
 def test_altered_weights_are_refused(engine: Path, tmp_path: Path) -> None:
-    path = copy_engine(engine, tmp_path)
+    path = copied(engine, tmp_path)
     data = bytearray(path.with_suffix(".bin").read_bytes())
     data[len(data) // 2] ^= 1
     path.with_suffix(".bin").write_bytes(data)
@@ -252,38 +223,37 @@ def test_file_that_is_not_openvinos(tmp_path: Path, content: bytes) -> None:
 
 
 def test_truncated_graph_is_refused(engine: Path, tmp_path: Path) -> None:
-    path = copy_engine(engine, tmp_path)
+    path = copied(engine, tmp_path)
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(EngineError, match="openvino cannot open"):
         open_backend(path, spec=Sidecar.read(path).spec)
 
 
 def test_failed_write_leaves_the_old_engine(
-    source: Path, engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    graph: Graph, engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = copy_engine(engine, tmp_path)
+    path = copied(engine, tmp_path)
     before = {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()}
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("export.openvino.write.write_bytes", full)
+    monkeypatch.setattr("export.openvino.write_bytes", full)
     with pytest.raises(OutputError, match="No space left"):
-        export_openvino(source, path, precision="fp16")
+        OpenVinoBuilder("fp16").build(graph, path)
     assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == before
 
 
-def test_graph_that_has_its_precision_already_is_refused(source: Path, tmp_path: Path) -> None:
-    model = onnx.load(source)
-    set_metadata(model, PRECISION_KEY, PrecisionRecord("fp16").to_json())
-    onnx.save(model, tmp_path / "half.onnx")
+def test_graph_that_has_its_precision_already_is_refused(graph: Graph, tmp_path: Path) -> None:
+    graph.with_model(graph.model, PrecisionRecord("fp16")).save(tmp_path / "half.onnx")
     with pytest.raises(ConfigError, match="is in fp16 already; give the checkpoint"):
-        export_openvino(tmp_path / "half.onnx", tmp_path / "half.xml", precision="fp32")
+        export(tmp_path / "half.onnx", tmp_path / "half.xml", builder=OpenVinoBuilder())
+    assert [path.name for path in tmp_path.iterdir()] == ["half.onnx"]
 
 
 def test_int8_needs_pictures(source: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="give --calibration"):
-        export_openvino(source, tmp_path / "a.xml", precision="int8", pictures=Pictures())
+        export(source, tmp_path / "a.xml", builder=OpenVinoBuilder("int8"))
     assert list(tmp_path.iterdir()) == []
 
 
