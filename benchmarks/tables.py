@@ -346,6 +346,22 @@ PEERS = TableKind(
 )
 
 
+def _interval_entries(record: Record) -> Iterator[Entry]:
+    for method in record.details["methods"]:
+        for name, sign, kinds in (("", "", "kinds"), (", gain over the bar", "+", "gain")):
+            for kind, estimates in method.get(kinds, {}).items():
+                areas = {metric: _interval(estimates[metric], sign=sign) for metric in AREAS}
+                yield {"name": f"{method['name']}{name}", "kind": kind, **areas}
+
+
+INTERVALS = TableKind(
+    "Beside other methods, by kind of defect: %, with 95 % intervals over parts",
+    ("peers",),
+    _interval_entries,
+    _all(str, name="method", kind="defect", **AREAS),
+)
+
+
 def _bar_entries(record: Record) -> list[Entry]:
     """The models by kind of defect, with the bar and the gain over all kinds below; without models the bar by kind."""
     rows, names = record.details["rows"], {"model": "all", "bar": "Gabor filters, all", "gain": "gain"}
@@ -365,7 +381,7 @@ def _interval(estimate: dict[str, float | None], *, sign: str) -> str:
     bounds = (estimate["low"], estimate["high"])
     low, high = (NOTHING if bound is None else rounded(100 * bound, digits=0, sign=sign) for bound in bounds)
     text = f"{rounded(100 * estimate['value'], digits=1, sign=sign)} [{low}, {high}]"
-    return text if estimate["spread"] is None or sign else f"{text} ± {100 * estimate['spread']:.1f}"
+    return text if estimate.get("spread") is None or sign else f"{text} ± {100 * estimate['spread']:.1f}"
 
 
 def _bar_notes(record: Record) -> list[str]:
@@ -624,6 +640,7 @@ KINDS: dict[str, TableKind] = {
     "accuracy": ACCURACY,
     "sizes": SIZES,
     "peers": PEERS,
+    "intervals": INTERVALS,
     "gabor_knn": GABOR,
     "loop": LOOP,
     "training": TRAINING,

@@ -185,6 +185,19 @@ def test_training_record_shows_its_steps_its_loader_or_both(tmp_path: Path) -> N
     assert "## The loader" in both
 
 
+def test_peers_with_intervals_show_them_by_kind_of_defect(tmp_path: Path) -> None:
+    details = samples.peers()
+    assert "95 % intervals" not in written(tmp_path, write_record(tmp_path, "peers", details))
+    known, unknown = {"value": 0.755, "low": 0.61, "high": 0.9}, dict.fromkeys(("value", "low", "high"))
+    areas = {"image_auroc": known, "pixel_auroc": known, "aupro": unknown, "pixel_ap": known | {"low": None}}
+    details["methods"][0] |= {"kinds": {"crack": areas, "all": areas}, "gain": {"all": areas}}
+    document = written(tmp_path, write_record(tmp_path, "peers", details))
+    assert "| PatchCore | crack | 75.5 [61, 90] | 75.5 [61, 90] | – | 75.5 [–, 90] |" in document
+    assert (
+        "| PatchCore, gain over the bar | all | +75.5 [+61, +90] | +75.5 [+61, +90] | – | +75.5 [–, +90] |" in document
+    )
+
+
 def test_estimate_for_the_papers_gpu_is_called_one(tmp_path: Path) -> None:
     document = written(tmp_path, write_record(tmp_path, "latency")).replace("\n", " ")
     assert "Tiny fp32: ESTIMATE by data sheets, not measured: the network would take 11.0 to 13.5 ms" in document
