@@ -347,32 +347,19 @@ PEERS = TableKind(
 
 
 def _interval_entries(record: Record) -> Iterator[Entry]:
-    for method in record.details["methods"]:
-        for name, sign, kinds in (("", "", "kinds"), (", gain over the bar", "+", "gain")):
-            for kind, estimates in method.get(kinds, {}).items():
-                areas = {metric: _interval(estimates[metric], sign=sign) for metric in AREAS}
-                yield {"name": f"{method['name']}{name}", "kind": kind, **areas}
-
-
-INTERVALS = TableKind(
-    "Beside other methods, by kind of defect: %, with 95 % intervals over parts",
-    ("peers",),
-    _interval_entries,
-    _all(str, name="method", kind="defect", **AREAS),
-)
-
-
-def _bar_entries(record: Record) -> list[Entry]:
-    """The models by kind of defect, with the bar and the gain over all kinds below; without models the bar by kind."""
-    rows, names = record.details["rows"], {"model": "all", "bar": "Gabor filters, all", "gain": "gain"}
-    main = "model" if any(row["method"] == "model" for row in rows) else "bar"
-    shown = [row for row in rows if row["method"] == main]
-    shown += [row for row in rows if row["kind"] == "all" and row["method"] != main]
-    return [
-        {"name": names[row["method"]] if row["kind"] == "all" else row["kind"]}
-        | {metric: _interval(row["estimates"][metric], sign="+" * (row["method"] == "gain")) for metric in AREAS}
-        for row in shown
-    ]
+    if record.benchmark == "gabor_knn":
+        names = {"model": "STLM (PyTorch)", "bar": "Gabor filters", "gain": "STLM (PyTorch), gain over the bar"}
+        found = [(names[row["method"]], row["kind"], row["estimates"]) for row in record.details["rows"]]
+    else:
+        found = [
+            (method["name"] + words, kind, estimates)
+            for method in record.details["methods"]
+            for key, words in (("kinds", ""), ("gain", ", gain over the bar"))
+            for kind, estimates in method.get(key, {}).items()
+        ]
+    for name, kind, estimates in found:
+        sign = "+" * name.endswith("gain over the bar")
+        yield (name, kind, *(_interval(estimates[metric], sign=sign) for metric in AREAS))
 
 
 def _interval(estimate: dict[str, float | None], *, sign: str) -> str:
@@ -380,26 +367,14 @@ def _interval(estimate: dict[str, float | None], *, sign: str) -> str:
         return NOTHING
     bounds = (estimate["low"], estimate["high"])
     low, high = (NOTHING if bound is None else rounded(100 * bound, digits=0, sign=sign) for bound in bounds)
-    text = f"{rounded(100 * estimate['value'], digits=1, sign=sign)} [{low}, {high}]"
-    return text if estimate.get("spread") is None or sign else f"{text} ± {100 * estimate['spread']:.1f}"
+    return f"{rounded(100 * estimate['value'], digits=1, sign=sign)} [{low}, {high}]"
 
 
-def _bar_notes(record: Record) -> list[str]:
-    details, models = record.details, len(record.details["models"])
-    everything = next(row for row in details["rows"] if row["kind"] == "all")
-    return [
-        f"In %, with 95 % intervals over {everything['groups']} parts in {everything['images']} pictures of "
-        f"{details['category']}; {models} trained model{'s' * (models != 1)} "
-        f"beside Gabor filters and nearest neighbours, which took {details['bar_cpu_s']:.0f} CPU seconds."
-    ]
-
-
-GABOR = TableKind(
-    "The bar for a trained model",
-    ("gabor_knn",),
-    _bar_entries,
-    _all(str, name="defect", **AREAS),
-    _bar_notes,
+INTERVALS = TableKind(
+    "Beside other methods, by kind of defect: %, with 95 % intervals over parts",
+    ("peers", "gabor_knn"),
+    _interval_entries,
+    _cells("method", "defect", *AREAS.values()),
 )
 
 
@@ -641,7 +616,6 @@ KINDS: dict[str, TableKind] = {
     "sizes": SIZES,
     "peers": PEERS,
     "intervals": INTERVALS,
-    "gabor_knn": GABOR,
     "loop": LOOP,
     "training": TRAINING,
     "loader": LOADER,
