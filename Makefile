@@ -62,7 +62,7 @@ format: $(VENV)/dev.stamp
 # Needs uv (https://docs.astral.sh/uv): one resolution that holds on every supported Python.
 lock:
 	uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate \
-	    --no-emit-package stlm-edge --extra demo --extra dev pyproject.toml --output-file constraints.txt
+	    --no-emit-package stlm-edge --extra demo --extra dev --extra headless pyproject.toml --output-file constraints.txt
 	sed -i "1i # What a fresh machine installs. Made by 'make lock' from pyproject.toml; one file for Python 3.10 to 3.13." \
 	    constraints.txt
 

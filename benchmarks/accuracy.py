@@ -12,37 +12,186 @@ pictures by nothing. Drift is what `export verify` calls so, here over all test 
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from runtime.backends import BACKEND_CHOICES, BackendChoice
+from benchmarks.record import Recorder, recording
+from export.gate.examine import DriftMeter
+from export.gate.pictures import choose, read_with_progress
+from runtime.backends import BACKEND_CHOICES, BackendChoice, open_engine, vouched
+from runtime.detector import Detector
+from runtime.verification import warn_unless_verified
 from stlm_edge.cli import run
-
-if TYPE_CHECKING:
-    from benchmarks.engines import Judged, LabelledSet
-    from benchmarks.record import Recorder
-    from stlm_edge.spec import ModelSpec, Size
+from stlm_edge.datasets import GOOD, Sample, load_category
+from stlm_edge.errors import ConfigError, DataError, VerificationError
+from stlm_edge.imaging import Image
+from stlm_edge.inspection import Answer, Inspector
+from stlm_edge.metrics import Quality, QualityMeter
+from stlm_edge.scoring import is_anomalous
+from stlm_edge.spec import ModelSpec, Size, Threshold
 
 PATH = click.Path(path_type=Path)
 
-HEADS = {
+TITLES = {
     "image_auroc": "image AUROC",
     "image_ap": "image AP",
     "pixel_auroc": "pixel AUROC",
     "pixel_ap": "pixel AP",
     "aupro": "AUPRO",
 }
+"""The figures of a record, in 0 … 1."""
 
 
 @dataclass(frozen=True)
-class Entrant:
-    """Attributes: name: for the table and the record; spec: of its sidecar."""
+class LabelledSet:
+    """Test pictures, good and defective ones.
+
+    Attributes:
+        name: of the category.
+        samples: those that are judged.
+        available: how many the data set has.
+    """
+
+    name: str
+    samples: tuple[Sample, ...]
+    available: int
+
+    @property
+    def defective(self) -> int:
+        return sum(sample.label != GOOD for sample in self.samples)
+
+    @property
+    def good(self) -> int:
+        return len(self.samples) - self.defective
+
+    def __str__(self) -> str:
+        share = "" if self.available == len(self.samples) else f" of {self.available}"
+        return f"{self.name}, {len(self.samples)}{share} test pictures, {self.good} good and {self.defective} defective"
+
+
+def labelled_set(data: Path, category: str | None, *, images: int | None = None) -> LabelledSet:
+    """The test pictures of a data set in the layout of MVTec AD, VisA or DAGM; none is opened.
+
+    Args:
+        images: at most so many, each kind with its share.
+    Raises:
+        DataError: if there are none, or not both good and defective ones: without either, AUROC is undefined.
+    """
+    loaded = load_category(data, category)
+    chosen = LabelledSet(loaded.name, choose(loaded.test, images), len(loaded.test))
+    if not chosen.good or not chosen.defective:
+        raise DataError(
+            f"{data} has {chosen.good} good and {chosen.defective} defective pictures to judge by, expected some of "
+            "both: without either, AUROC is undefined; give a data set with labels (test/good and test/<defect> with "
+            "masks), or more --images"
+        )
+    return chosen
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What an inspector answers, and how good that is.
+
+    Attributes:
+        missed, false_alarms: defective pictures below the threshold and good ones from it on; None without one.
+    """
+
+    answers: tuple[Answer, ...]
+    quality: Quality
+    missed: int | None
+    false_alarms: int | None
+
+    def figures(self) -> dict[str, float | None]:
+        """Those of `TITLES`, rounded for a record; undefined ones are None."""
+        values = {name: getattr(self.quality, name) for name in TITLES}
+        return {name: None if math.isnan(value) else round(value, 6) for name, value in values.items()}
+
+
+def judge(inspector: Inspector, pictures: LabelledSet, *, threshold: Threshold | None) -> Judged:
+    """Have all pictures inspected; of each the map as it is answered is kept.
+
+    Raises:
+        ImageError: if a picture or a mask cannot be used.
+        EngineError: if the inspector fails.
+    """
+    meter, answers, wrong = QualityMeter(), [], {True: 0, False: 0}
+    for picture in read_with_progress(pictures.samples):
+        answer = inspector.inspect(picture.image)
+        size = (picture.image.shape[0], picture.image.shape[1])
+        meter.add(answer, label=picture.label, size=size, mask=picture.mask)
+        answers.append(answer)
+        if threshold is not None:
+            is_defective = picture.label != GOOD
+            wrong[is_defective] += is_anomalous(answer.score, threshold) != is_defective
+    quality = meter.quality()
+    assert quality is not None  # all were answered
+    missed, false_alarms = (None, None) if threshold is None else (wrong[True], wrong[False])
+    return Judged(tuple(answers), quality, missed, false_alarms)
+
+
+class EngineInspector:
+    """An engine as the camera program runs it.
+
+    Attributes:
+        name: the library's: `openvino`, `onnxruntime` or `tensorrt`.
+    """
+
+    def __init__(self, detector: Detector, *, name: str) -> None:
+        self.name = name
+        self.detector = detector
+
+    def inspect(self, image: Image) -> Answer:
+        anomaly = self.detector.inspect(image)
+        return Answer(anomaly.network_map, anomaly.score)
+
+
+@contextmanager
+def open_inspector(path: Path, *, backend: BackendChoice = "auto") -> Iterator[EngineInspector]:
+    """Open an engine as the runtime does; see `runtime.backends.open_engine` for what is raised."""
+    runner, sidecar = open_engine(path, backend=backend)
+    with Detector(runner, sidecar=sidecar, threshold=sidecar.spec.require_threshold()) as detector:
+        yield EngineInspector(detector, name=runner.name)
+
+
+def drift_between(reference: Judged, found: Judged, *, name: str) -> dict[str, Any]:
+    """How far one side's answers are from another's on the same pictures, by the figures of `export verify`.
+
+    Args:
+        name: of the reference.
+    Returns:
+        Of maps and scores on their scale of 0 … 1, of the metrics in points of 100; None where undefined.
+    Raises:
+        VerificationError: if the maps are of different sizes.
+    """
+    meter = DriftMeter()
+    for wanted, answer in zip(reference.answers, found.answers, strict=True):
+        meter.add(wanted, answer)
+    drift = meter.drift(name)
+    moved = {
+        metric: 100 * (getattr(found.quality, metric) - getattr(reference.quality, metric))
+        for metric in ("image_auroc", "pixel_auroc", "aupro")
+    }
+    return {
+        "reference": name,
+        "map_max": drift.max_map_error,
+        "map_p99": drift.p99_map_error,
+        "score_max": drift.max_score_error,
+        "rank": drift.score_rank_correlation,
+        **{metric: None if math.isnan(points) else round(points, 4) + 0.0 for metric, points in moved.items()},
+    }
+
+
+@dataclass(frozen=True)
+class EngineOn:
+    """An engine and what runs it. Attributes: name: for the table and the record; spec: of its sidecar."""
 
     name: str
     path: Path
@@ -78,31 +227,25 @@ def command(
     json_path: Path | None,
 ) -> None:
     """Judge engines by labelled pictures, and by the network that they were made from."""
-    from benchmarks.engines import labelled_set
-    from benchmarks.record import recording
-
     logging.getLogger("runtime").setLevel(logging.WARNING)  # it would tell of each engine twice what runs it
     pictures = labelled_set(data, category, images=images)
-    entrants = _entrants(engines, backends)
+    given = _engines(engines, backends)
     with recording("accuracy", json_path) as recorder:
-        _check(entrants, reference)
-        rows = _judge_all(entrants, reference, pictures, recorder)
+        _check(given, reference)
+        _judge_all(given, reference, pictures, recorder)
     click.echo(f"{pictures}; figures in % at the pictures' own resolution")
-    for line in table(rows):
+    for line in accuracy_lines(recorder.details["engines"]):
         click.echo(line)
 
 
-def _entrants(engines: Sequence[Path], backends: Sequence[BackendChoice]) -> list[Entrant]:
+def _engines(engines: Sequence[Path], backends: Sequence[BackendChoice]) -> list[EngineOn]:
     """Raises `StlmError` if an engine is missing or not the one that its sidecar was written for, or given twice."""
-    from runtime.backends import vouched
-    from stlm_edge.errors import ConfigError
-
     for given in (Counter(map(str, engines)), Counter(backends)):
         if twice := [name for name, count in given.items() if count > 1]:
             raise ConfigError(f"{twice[0]} is given twice, expected each engine and backend once; leave one out")
     files = Counter(path.name for path in engines)
     return [
-        Entrant(
+        EngineOn(
             name=(path.name if files[path.name] == 1 else str(path)) + (f" on {backend}" if backends[1:] else ""),
             path=path,
             backend=backend,
@@ -113,35 +256,30 @@ def _entrants(engines: Sequence[Path], backends: Sequence[BackendChoice]) -> lis
     ]
 
 
-def _check(entrants: Sequence[Entrant], reference: Path | None) -> None:
+def _check(engines: Sequence[EngineOn], reference: Path | None) -> None:
     """Open everything once before minutes of work. Raises `StlmError`, of another network's engine with both names."""
-    from benchmarks.engines import opened
-    from runtime.verification import warn_unless_verified
-
-    for entrant in entrants:
-        with opened(entrant.path, backend=entrant.backend) as engine:
-            warn_unless_verified(entrant.path, engine.sidecar)
+    for engine in engines:
+        with open_inspector(engine.path, backend=engine.backend) as opened:
+            warn_unless_verified(engine.path, opened.detector.sidecar)
         if reference is not None:
-            _check_reference(reference, entrant)
+            try:
+                with _open_reference(reference, engine.spec):
+                    pass
+            except VerificationError as error:
+                raise VerificationError(f"{engine.path}: {error}") from None
 
 
-def _check_reference(reference: Path, entrant: Entrant) -> None:
-    from export.gate.reference import open_reference  # needs onnx, which a Jetson that runs engines has not
-    from stlm_edge.errors import VerificationError
+@contextmanager
+def _open_reference(reference: Path, spec: ModelSpec) -> Iterator[Inspector]:
+    """Raises as `export.gate.inspectors.open_reference`."""
+    from export.gate.inspectors import open_reference  # needs onnx, which a Jetson that runs engines has not
 
-    try:
-        with open_reference(reference, spec=entrant.spec):
-            pass
-    except VerificationError as error:
-        raise VerificationError(f"{entrant.path}: {error}") from None
+    with open_reference(reference, spec=spec) as opened:
+        yield opened.inspector
 
 
-def _judge_all(
-    entrants: Sequence[Entrant], reference: Path | None, pictures: LabelledSet, recorder: Recorder
-) -> list[dict[str, Any]]:
-    """The entries of the record, which is saved after each."""
-    from benchmarks.engines import drift_between, judge, opened
-
+def _judge_all(engines: Sequence[EngineOn], reference: Path | None, pictures: LabelledSet, recorder: Recorder) -> None:
+    """Fill the record, which is saved after each."""
     rows: list[dict[str, Any]] = []
     recorder.details |= {
         "data": str(pictures),
@@ -150,65 +288,51 @@ def _judge_all(
         "defective": pictures.defective,
         "engines": rows,
     }
-    wanted: dict[Size | None, tuple[str, Judged]] = {}
+
+    def add(row: dict[str, Any], judged: Judged) -> None:
+        figures = judged.figures()
+        rows.append(row | figures | {"missed": judged.missed, "false_alarms": judged.false_alarms})
+        for metric, value in figures.items():
+            if value is not None:
+                recorder.measure(f"{row['name']} {metric}", [100 * value], unit="%", better="higher")
+        recorder.save()
+
+    origins: dict[Size | None, tuple[str, Judged]] = {}
     if reference is not None:
-        for row, judged, frame_size in _references(reference, entrants, pictures):
-            wanted[frame_size] = row["name"], judged
-            _add(row, judged, rows, recorder)
-    first: tuple[Entrant, Judged] | None = None
-    for entrant in entrants:
-        with opened(entrant.path, backend=entrant.backend) as engine:
-            judged = judge(engine.answers, pictures, threshold=engine.detector.threshold)
-            record, library = engine.sidecar.engine, engine.library
-        origin = wanted.get(entrant.spec.frame_size)
+        # An entry of the reference for each size of frames that an engine's graph resizes itself.
+        for spec in {engine.spec.frame_size: engine.spec for engine in engines}.values():
+            with _open_reference(reference, spec) as inspector:
+                judged = judge(inspector, pictures, threshold=None)
+            resizing = "" if spec.frame_size is None else " with frames of {} x {}".format(*spec.frame_size)
+            name, library = f"{reference.name}{resizing}", "onnxruntime" if reference.suffix == ".onnx" else "pytorch"
+            origins[spec.frame_size] = name, judged
+            row: dict[str, Any] = {
+                "name": name,
+                "library": library,
+                "precision": "fp32",
+                "input_size": list(spec.input_size),
+            }
+            add(row | {"verified": None, "threshold": None, "drift": None}, judged)
+    first: tuple[EngineOn, Judged] | None = None
+    for engine in engines:
+        with open_inspector(engine.path, backend=engine.backend) as inspector:
+            threshold, record = inspector.detector.threshold, inspector.detector.sidecar.engine
+            judged = judge(inspector, pictures, threshold=threshold)
+        origin = origins.get(engine.spec.frame_size)
         if first is None:
-            first = entrant, judged
-        elif reference is None and _same_network(first[0].spec, entrant.spec):
+            first = engine, judged
+        elif reference is None and _same_network(first[0].spec, engine.spec):
             origin = first[0].name, first[1]
         row = {
-            "name": entrant.name,
-            "library": library,
+            "name": engine.name,
+            "library": inspector.name,
             "precision": record.precision,
-            "input_size": list(entrant.spec.input_size),
+            "input_size": list(engine.spec.input_size),
             "verified": None if record.gate is None else record.gate.verified,
-            "threshold": engine.detector.threshold.value,
+            "threshold": threshold.value,
             "drift": None if origin is None else drift_between(origin[1], judged, name=origin[0]),
         }
-        _add(row, judged, rows, recorder)
-    return rows
-
-
-def _references(
-    reference: Path, entrants: Sequence[Entrant], pictures: LabelledSet
-) -> Iterator[tuple[dict[str, Any], Judged, Size | None]]:
-    """The reference's own entry; one more for each size of frames that an engine's graph resizes itself."""
-    from benchmarks.engines import judge
-    from export.gate.reference import open_reference
-
-    for spec in {entrant.spec.frame_size: entrant.spec for entrant in entrants}.values():
-        with open_reference(reference, spec=spec) as opened:
-            judged = judge(opened.answers, pictures, threshold=None)
-        resizing = "" if spec.frame_size is None else " with frames of {} x {}".format(*spec.frame_size)
-        row = {
-            "name": f"{reference.name}{resizing}",
-            "library": "onnxruntime" if reference.suffix == ".onnx" else "pytorch",
-            "precision": "fp32",
-            "input_size": list(spec.input_size),
-            "verified": None,
-            "threshold": None,
-            "drift": None,
-        }
-        yield row, judged, spec.frame_size
-
-
-def _add(row: dict[str, Any], judged: Judged, rows: list[dict[str, Any]], recorder: Recorder) -> None:
-    figures = judged.quality.figures()
-    row |= figures | {"missed": judged.quality.missed, "false_alarms": judged.quality.false_alarms}
-    rows.append(row)
-    for metric, value in figures.items():
-        if value is not None:
-            recorder.measure(f"{row['name']} {metric}", [100 * value], unit="%", better="higher")
-    recorder.save()
+        add(row, judged)
 
 
 def _same_network(first: ModelSpec, other: ModelSpec) -> bool:
@@ -217,30 +341,34 @@ def _same_network(first: ModelSpec, other: ModelSpec) -> bool:
     return all(getattr(first, key) == getattr(other, key) for key in keys)
 
 
-def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+def accuracy_lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Figures in %, and drift below them."""
     width = max(len(row["name"]) for row in rows) + 2
     yield (
         f"{'':<{width}}{'library':<13}{'precision':<11}{'input':<12}"
-        + "".join(f"{head:>13}" for head in HEADS.values())
+        + "".join(f"{title:>13}" for title in TITLES.values())
         + f"{'missed':>8}{'alarms':>8}"
     )
     for row in rows:
         size = "{} x {}".format(*row["input_size"])
         yield (
             f"{row['name']:<{width}}{row['library']:<13}{row['precision']:<11}{size:<12}"
-            + "".join(f"{_cell(row[metric], '.2f', 100):>13}" for metric in HEADS)
+            + "".join(f"{_cell(row[metric], '.2f', 100):>13}" for metric in TITLES)
             + "".join(f"{_cell(row[key], 'd'):>8}" for key in ("missed", "false_alarms"))
         )
     drifting = [row for row in rows if row["drift"] is not None]
     if not drifting:
         return
-    heads = ("map max", "map p99", "score max", "rank corr.", "image AUROC", "pixel AUROC", "AUPRO")
-    keys = ("map_max", "map_p99", "score_max", "rank", "image_auroc", "pixel_auroc", "aupro")
-    styles = (*[".1e"] * 3, ".6f", *["+.3f"] * 3)
-    yield f"{'drift':<{width}}" + "".join(f"{head:>13}" for head in heads) + "  from (metrics in points)"
+    columns = {
+        "map max": ("map_max", ".1e"),
+        "map p99": ("map_p99", ".1e"),
+        "score max": ("score_max", ".1e"),
+        "rank corr.": ("rank", ".6f"),
+        **{TITLES[metric]: (metric, "+.3f") for metric in ("image_auroc", "pixel_auroc", "aupro")},
+    }
+    yield f"{'drift':<{width}}" + "".join(f"{title:>13}" for title in columns) + "  from (metrics in points)"
     for row in drifting:
-        cells = "".join(f"{_cell(row['drift'][key], style):>13}" for key, style in zip(keys, styles, strict=True))
+        cells = "".join(f"{_cell(row['drift'][key], style):>13}" for key, style in columns.values())
         yield f"{row['name']:<{width}}{cells}  {row['drift']['reference']}"
 
 

@@ -1,160 +1,101 @@
-"""Under which conditions a device was measured: clocks, heat, power and load before, during and after.
+"""Under which conditions a device was measured: load, clocks, heat and power before and after, and what slowed it down.
 
-Nothing is set and nothing needs root: what a machine does not tell is absent, and named.
+Nothing is set and nothing needs root: what a machine does not tell is left out.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
+import re
+import shutil
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
-from benchmarks.jetson import tegrastats
-from benchmarks.nvml import nvml
-from stlm_edge.tensorrt import find_gpu
-
 INTERVAL_S = 1.0
+"""Between two looks at what slows a GPU down."""
 
 BUSY = 0.5
 """Load average for each core, from which on a machine counts as busy with something else."""
 
-
-@dataclass(frozen=True)
-class Moment:
-    """What could be read at one moment; None is what could not.
-
-    Attributes:
-        cpu_mhz: mean clock of the cores.
-        governor: of the first core's clock.
-        temperature_c: of the hottest of the machine's thermal zones.
-        load: processes that ran or waited to, mean of the last minute.
-        gpu, driver: names.
-        gpu_mhz, gpu_memory_mhz: clocks of the multiprocessors and of the memory; on a Jetson that is the machine's.
-        gpu_power_w, gpu_power_limit_w: of the card; of a Jetson, what the whole module draws.
-        gpu_busy_percent: share of the time in which a kernel ran.
-        slowed_by: why the clocks were lowered, of heat and power only.
-        power_mode: of a Jetson.
-    """
-
-    cpu_mhz: float | None = None
-    governor: str | None = None
-    temperature_c: float | None = None
-    load: float | None = None
-    gpu: str | None = None
-    driver: str | None = None
-    gpu_mhz: float | None = None
-    gpu_memory_mhz: float | None = None
-    gpu_temperature_c: float | None = None
-    gpu_power_w: float | None = None
-    gpu_power_limit_w: float | None = None
-    gpu_busy_percent: float | None = None
-    slowed_by: tuple[str, ...] | None = None
-    power_mode: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values of what could be read."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
-
-
-_TITLES = {
-    "cpu_mhz": "the processor's clock",
-    "governor": "its governor",
-    "temperature_c": "temperatures",
-    "load": "the load",
+SLOWED_BY = {
+    0x04: "power cap",
+    0x08: "hardware slowdown",
+    0x20: "software's heat limit",
+    0x40: "hardware's heat limit",
+    0x80: "power brake",
 }
-_GPU_TITLES = {
-    "driver": "the driver's version",
-    "gpu_mhz": "the GPU's clock",
-    "gpu_temperature_c": "its temperature",
-    "gpu_power_w": "its power",
-    "slowed_by": "whether it was slowed down",
+"""Bits of NVML's reasons why clocks are lower than they could be. The others are neither heat nor power: idleness, or
+clocks that somebody has set."""
+
+_TEGRASTATS = {
+    "gpu_busy_percent": re.compile(r"GR3D_FREQ (\d+)%"),
+    "gpu_mhz": re.compile(r"GR3D_FREQ \d+%@\[?(\d+)"),  # told to root only, on some releases
+    "gpu_temperature_c": re.compile(r"\bgpu@(\d+(?:\.\d+)?)C", re.IGNORECASE),  # -256 is a sensor that is off
+    "module_power_mw": re.compile(r"\b(?:VDD_IN|POM_5V_IN) (\d+)(?:mW)?/"),
 }
+
+_Reader = Callable[[], dict[str, Any]]
 
 
 class Watch:
-    """Reads the conditions now and then, until it is closed; see `watching`.
+    """Reads the conditions at the beginning and at the end, and meanwhile whether the GPU is slowed down.
 
     Attributes:
-        before: when it began.
-        after: when it was closed; until then None.
-        during: one moment a second.
+        before, after: what could be read; `after` is empty until the block of `watching` is over.
     """
 
-    def __init__(self, read: Callable[[], Moment]) -> None:
-        self._read = read
+    def __init__(self, read: _Reader, slowed_by: Callable[[], tuple[str, ...]]) -> None:
         self.before = read()
-        self.after: Moment | None = None
-        self.during: list[Moment] = []
+        self.after: dict[str, Any] = {}
+        self._read = read
+        self._slowed_by = slowed_by
+        self._reasons: set[str] = set(slowed_by())
         self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._sample, name="conditions", daemon=True)
+        self._thread = threading.Thread(target=self._look, name="conditions", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Stop sampling and read a last time."""
+        """Stop looking and read a last time."""
         self._is_over.set()
         self._thread.join()
+        self._reasons |= set(self._slowed_by())
         self.after = self._read()
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values: `before`, `after`, `during` (low, median and high of each number), `absent` and `warnings`."""
-        moments = [self.before, *self.during, *([] if self.after is None else [self.after])]
-        return {
-            "before": self.before.to_dict(),
-            "after": None if self.after is None else self.after.to_dict(),
-            "during": _ranges(self.during),
-            "samples": len(self.during),
-            "absent": self.absent,
-            "warnings": self.warnings(moments),
-        }
+        """JSON values: `before`, `after` and `warnings`."""
+        return {"before": self.before, "after": self.after, "warnings": self.warnings}
 
     @property
-    def absent(self) -> list[str]:
-        """What this machine does not tell, in words."""
-        titles = _TITLES | (_GPU_TITLES if self.before.gpu is not None else {})
-        return [title for name, title in titles.items() if getattr(self.before, name) is None]
-
-    def warnings(self, moments: list[Moment]) -> list[str]:
+    def warnings(self) -> list[str]:
         """What makes figures doubtful, one sentence each."""
         found, cores = [], os.cpu_count() or 1
-        if self.before.load is not None and self.before.load > BUSY * cores:
+        if self.before.get("load", 0) > BUSY * cores:
             found.append(
-                f"THE MACHINE WAS BUSY: load {self.before.load:.2f} on {cores} cores at the start; read the ratios "
+                f"THE MACHINE WAS BUSY: load {self.before['load']:.2f} on {cores} cores at the start; read the ratios "
                 "only, or measure again when nothing else runs"
             )
-        reasons = sorted({reason for moment in moments for reason in moment.slowed_by or ()})
-        if reasons:
+        if self._reasons:
             found.append(
-                f"THE GPU WAS SLOWED DOWN by its {', '.join(reasons)}; cool it, raise its power limit or fix its "
-                "clocks, and measure again"
+                f"THE GPU WAS SLOWED DOWN by its {', '.join(sorted(self._reasons))}; cool it, raise its power limit or "
+                "fix its clocks, and measure again"
             )
         return found
 
-    def _sample(self) -> None:
+    def _look(self) -> None:
         while not self._is_over.wait(INTERVAL_S):
-            self.during.append(self._read())
+            self._reasons |= set(self._slowed_by())
 
 
 @contextmanager
 def watching() -> Iterator[Watch]:
-    """Watch the conditions as long as the block runs; `after` is there behind it."""
-    with ExitStack() as stack:
-        readers = [entry for entry in map(stack.enter_context, (nvml(), tegrastats())) if entry is not None]
-        gpu = find_gpu()
-        name = {} if gpu is None else {"gpu": gpu.name}
-
-        def read() -> Moment:
-            found: dict[str, Any] = read_processor() | name
-            for reader in readers:
-                found |= reader()
-            return Moment(**found)
-
-        watch = Watch(read)
+    """Watch the conditions as long as the block runs."""
+    with _nvml() as (gpu, slowed_by):
+        watch = Watch(lambda: read_processor() | gpu() | read_jetson(), slowed_by)
         try:
             yield watch
         finally:
@@ -168,59 +109,104 @@ def lines_of(conditions: Mapping[str, Any]) -> list[str]:
         for moment in ("before", "after")
         if conditions[moment]
     ]
-    if conditions["absent"]:
-        lines.append(f"this machine does not tell {', '.join(conditions['absent'])}")
     return [*lines, *conditions["warnings"]]
 
 
 def read_processor(root: Path = Path("/")) -> dict[str, Any]:
-    """What Linux tells, in names of `Moment`.
+    """Load (mean of the last minute), mean clock of the cores and the hottest thermal zone, as far as Linux tells.
 
     Args:
         root: what /proc and /sys lie in.
     """
-    clocks = root / "sys/devices/system/cpu"
-    khz = [_number(path) for path in clocks.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")]
-    mhz = [value / 1e3 for value in khz if value is not None] or _cpuinfo_mhz(root / "proc/cpuinfo")
-    zones = [_number(path) for path in (root / "sys/class/thermal").glob("thermal_zone*/temp")]
-    heat = [value / 1e3 for value in zones if value is not None and value > 0]
     load = _text(root / "proc/loadavg")
+    khz = [_text(path) for path in (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq")]
+    mhz = [float(value) / 1e3 for value in khz if value]
+    if not mhz:
+        mhz = [float(value) for value in re.findall(r"^cpu MHz\s*: (.*)$", _text(root / "proc/cpuinfo"), re.MULTILINE)]
+    zones = [_text(path) for path in (root / "sys/class/thermal").glob("thermal_zone*/temp")]
+    heat = [float(value) / 1e3 for value in zones if value and float(value) > 0]
     found = {
+        "load": float(load.split()[0]) if load else None,
         "cpu_mhz": fmean(mhz) if mhz else None,
-        "governor": _text(clocks / "cpu0/cpufreq/scaling_governor"),
         "temperature_c": max(heat, default=None),
-        "load": None if load is None else float(load.split()[0]),
     }
     return {name: value for name, value in found.items() if value is not None}
 
 
+def read_jetson() -> dict[str, Any]:
+    """A Jetson's power mode, and what the first line of its `tegrastats` says; nothing on other machines."""
+    found: dict[str, Any] = {}
+    if shutil.which("nvpmodel"):
+        done = subprocess.run(["nvpmodel", "-q"], capture_output=True, text=True, check=False, timeout=10)
+        if mode := re.search(r"NV Power Mode: *(\S+)", done.stdout):
+            found["power_mode"] = mode[1]
+    if program := shutil.which("tegrastats"):
+        with subprocess.Popen(
+            [program, "--interval", "100"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as process:
+            assert process.stdout is not None
+            try:
+                found |= parse_tegrastats(process.stdout.readline())
+            finally:
+                process.terminate()
+    return found
+
+
+def parse_tegrastats(line: str) -> dict[str, Any]:
+    """What a line says; what it leaves out is left out. AGX modules do not measure their power in one place."""
+    found = {name: pattern.search(line) for name, pattern in _TEGRASTATS.items()}
+    return {name: float(match[1]) for name, match in found.items() if match}
+
+
+@contextmanager
+def _nvml() -> Iterator[tuple[_Reader, Callable[[], tuple[str, ...]]]]:
+    """What reads the first GPU, and what tells why it is slowed down; nothing without NVML or a GPU."""
+    try:
+        import pynvml  # only some machines with a GPU have it
+    except ImportError:
+        yield dict, tuple
+        return
+    try:
+        pynvml.nvmlInit()
+        handle, driver = pynvml.nvmlDeviceGetHandleByIndex(0), pynvml.nvmlSystemGetDriverVersion()
+    except pynvml.NVMLError:
+        yield dict, tuple
+        return
+
+    def ask(question: Callable[..., Any], *arguments: Any) -> Any:
+        """None where it cannot be told: virtual and partitioned GPUs keep some of it to themselves."""
+        try:
+            return question(handle, *arguments)
+        except pynvml.NVMLError:
+            return None
+
+    def read() -> dict[str, Any]:
+        power_mw = ask(pynvml.nvmlDeviceGetPowerUsage)
+        found = {
+            "driver": driver,
+            "gpu_mhz": ask(pynvml.nvmlDeviceGetClockInfo, pynvml.NVML_CLOCK_SM),
+            "gpu_temperature_c": ask(pynvml.nvmlDeviceGetTemperature, pynvml.NVML_TEMPERATURE_GPU),
+            "gpu_power_w": None if power_mw is None else power_mw / 1e3,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    def slowed_by() -> tuple[str, ...]:
+        bits = ask(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons) or 0
+        return tuple(words for bit, words in SLOWED_BY.items() if bits & bit)
+
+    try:
+        yield read, slowed_by
+    finally:
+        pynvml.nvmlShutdown()
+
+
 def _short(value: Any) -> str:
-    if isinstance(value, tuple):
-        return " and ".join(value) or "nothing"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _cpuinfo_mhz(path: Path) -> list[float]:
-    lines = (_text(path) or "").splitlines()
-    return [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
-
-
-def _number(path: Path) -> float | None:
-    text = _text(path)
-    return None if text is None else float(text)
-
-
-def _text(path: Path) -> str | None:
+def _text(path: Path) -> str:
+    """Empty for what is not there, or a sensor that does not answer."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace").strip() or None
-    except OSError:  # not there, or a sensor that does not answer
-        return None
-
-
-def _ranges(moments: list[Moment]) -> Mapping[str, dict[str, float]]:
-    numbers: dict[str, list[float]] = {}
-    for moment in moments:
-        for name, value in moment.to_dict().items():
-            if isinstance(value, int | float):
-                numbers.setdefault(name, []).append(value)
-    return {name: {"low": min(own), "median": median(own), "high": max(own)} for name, own in numbers.items()}
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""

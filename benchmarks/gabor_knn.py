@@ -102,12 +102,12 @@ def judge_by_model(checkpoint: Path, category: Category, groups: Sequence[str]) 
     from benchmarks.intervals import Judged
     from stlm_edge.network.checkpoint import load
     from stlm_edge.network.inference import InferencePath
-    from train.inspection import inspect
+    from train.evaluate import inspect
 
     loaded = load(checkpoint)
     results = inspect(InferencePath(loaded.network, loaded.spec), category.test)
     return [
-        Judged(result.sample.label, group, result.anomaly_map, result.mask, result.score)
+        Judged(result.sample.label, group, result.anomaly_map, result.mask, result.answer.score)
         for result, group in zip(results, groups, strict=True)
     ]
 

@@ -4,8 +4,8 @@
         --backend openvino --backend onnxruntime --data mvtec/bottle
 
 All take turns, some pictures each, so that whatever else the machine does hits all of them alike; read the ratios first
-and the milliseconds second. `--way eager` is the authors' straightforward way, and as the first contender what the
-others are compared with.
+and the milliseconds second. `--way eager` is the authors' straightforward way, and as the first subject what the others
+are compared with.
 """
 
 from __future__ import annotations
@@ -14,33 +14,48 @@ import importlib.util
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
+import numpy as np
 
-from benchmarks.contenders import Pictures, engine_contender, network_contender
-from benchmarks.contenders.engine import ENGINE_BACKENDS, EngineBackend, pairs
-from benchmarks.contenders.pictures import FRAME_SIZE
-from benchmarks.contenders.way import WORDS, Device
-from benchmarks.turns import Contender, Schedule, Timed, take_turns
+from benchmarks.conditions import lines_of, watching
+from benchmarks.estimate import PAPER, comparison, estimate_ms
+from benchmarks.record import Recorder, recording
+from benchmarks.record import device as this_machine
+from benchmarks.subjects import (
+    ENGINE_BACKENDS,
+    FRAME_SIZE,
+    STAGES,
+    WORDS,
+    Device,
+    EngineBackend,
+    Pictures,
+    engine_subject,
+    pairs,
+)
 from runtime.backends import check_engine_file, vouched
 from runtime.verification import warn_unless_verified
 from stlm_edge.cli import run
 from stlm_edge.errors import ConfigError
+from stlm_edge.measure import TOTAL, Measured, Schedule, Subject, measure
+from stlm_edge.tensorrt import find_gpu
 
-if TYPE_CHECKING:
-    from benchmarks.estimate import Work
-    from benchmarks.record import Recorder
-
+PATH = click.Path(path_type=Path)
 _DEFAULT = Schedule()
+_QUANTILES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99, "max_ms": 1.0}
+
+CONTENTS = (
+    "milliseconds for one picture. infer is the network with normalisation, up-sampling and score, copies left out; "
+    "total is the clock on the wall from a frame in memory to its verdict: besides infer it has prepare (resize on the "
+    "host), upload and download (to a GPU and back), decide, and what a library waits between them."
+)
 
 
 @click.command()
-@click.option(
-    "--engine", "engines", multiple=True, type=click.Path(path_type=Path), help="Its .json beside it; may be repeated."
-)
+@click.option("--engine", "engines", multiple=True, type=PATH, help="Its .json beside it; may be repeated.")
 @click.option(
     "--backend",
     "backends",
@@ -50,19 +65,17 @@ _DEFAULT = Schedule()
     type=click.Choice(ENGINE_BACKENDS),
     help="Runs each engine that it can run; may be repeated.",
 )
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="What PyTorch runs in each --way.")
+@click.option("--checkpoint", type=PATH, help="What PyTorch runs in each --way.")
 @click.option(
     "--way", "ways", multiple=True, help=f"Of PyTorch: {', '.join(WORDS)}, or several joined by +; may be repeated."
 )
 @click.option(
     "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Of PyTorch's ways."
 )
-@click.option(
-    "--data", type=click.Path(path_type=Path), help="Pictures, or a data set whose test pictures are taken.  [drawn]"
-)
+@click.option("--data", type=PATH, help="Pictures, or a data set whose test pictures are taken.  [drawn]")
 @click.option("--frame-size", nargs=2, type=click.IntRange(64), help="Of drawn pictures, height and width.")
 @click.option("--batch", default=1, show_default=True, type=click.IntRange(1), help="Pictures at once.")
-@click.option("--turns", default=_DEFAULT.turns, show_default=True, type=click.IntRange(1), help="Of each contender.")
+@click.option("--turns", default=_DEFAULT.turns, show_default=True, type=click.IntRange(1), help="Of each subject.")
 @click.option(
     "--runs", default=_DEFAULT.runs, show_default=True, type=click.IntRange(1), help="Batches in a turn that count."
 )
@@ -73,7 +86,7 @@ _DEFAULT = Schedule()
     type=click.FloatRange(0.1),
     help="A turn ends after so many, with one batch at least.",
 )
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures there as JSON.")
+@click.option("--json", "json_path", type=PATH, help="Write the figures there as JSON.")
 def command(
     engines: tuple[Path, ...],
     backends: tuple[EngineBackend, ...],
@@ -90,47 +103,43 @@ def command(
 ) -> None:
     """Measure engines, and ways in which PyTorch runs a checkpoint. The speed-up is against the first: ways come before
     engines, each in the order given."""
-    from benchmarks.conditions import lines_of, watching
-    from benchmarks.latency_figures import CONTENTS, estimates, notes, tables
-    from benchmarks.record import recording
-
     _check(engines, checkpoint, ways, device=device)
     pictures = _pictures(data, frame_size, engines)
     with recording("latency", json_path) as recorder:
         words = pictures.describe()
-        contenders, works = _contenders(engines, backends, checkpoint, ways, device, pictures=pictures, batch=batch)
-        schedule = Schedule(turns=turns, runs=runs, turn_s=turn_seconds)
+        subjects = _subjects(engines, backends, checkpoint, ways, device, pictures=pictures, batch=batch)
         for engine in engines:
             warn_unless_verified(engine, vouched(engine))
         with watching() as watch:
-            for warning in watch.to_dict()["warnings"]:
+            for warning in watch.warnings:
                 click.echo(warning, err=True)
-            click.echo(f"opening {', '.join(contender.name for contender in contenders)}", err=True)
+            click.echo(f"opening {', '.join(subject.name for subject in subjects)}", err=True)
 
-            def tell(timed: Sequence[Timed]) -> None:
-                _fill(recorder, timed, works, pictures=pictures, batch=batch)
+            def tell(measured: Sequence[Measured]) -> None:
+                fill(recorder, measured, pictures=pictures, batch=batch)
                 recorder.details |= {"pictures": words, "conditions": watch.to_dict()}
                 recorder.save()
-                click.echo(f"turn {len(timed[0].turns)} of {turns}", err=True)
+                click.echo(f"turn {len(measured[0].turns)} of {turns}", err=True)
 
-            timed = take_turns(contenders, schedule, after_turn=tell)
-        _fill(recorder, timed, works, pictures=pictures, batch=batch)
+            measured = measure(subjects, Schedule(turns=turns, runs=runs, turn_s=turn_seconds), after_turn=tell)
+        fill(recorder, measured, pictures=pictures, batch=batch)
         recorder.details["conditions"] = watch.to_dict()
     details = recorder.details
-    found = details["contenders"]
-    click.echo(f"{words}; batch {batch}, {turns} turns of up to {runs} batches, taking turns, on {_device()}")
+    click.echo(f"{words}; batch {batch}, {turns} turns of up to {runs} batches, taking turns, on {this_machine()}")
     click.echo(CONTENTS + (f" A batch's times are divided by {batch}." if batch > 1 else "") + "\n")
-    for line in (*tables(found), "", *notes(found), *lines_of(details["conditions"])):
+    entries = details["subjects"]
+    for line in (*latency_lines(entries), "", *notes(entries), *lines_of(details["conditions"]), details["comparison"]):
         click.echo(line)
-    click.echo(details["comparison"])
-    for line in estimates(details["estimates"]):
-        click.echo(line)
+    for found in details["estimates"]:
+        low, high = found["scaled_ms"]
+        click.echo(
+            f"{found['name']}: infer takes {found['infer_ms']:.2f} ms here, ESTIMATE by data sheets: {low:.2f} to "
+            f"{high:.2f} ms on the paper's GPU"
+        )
 
 
 def _check(engines: Sequence[Path], checkpoint: Path | None, ways: Sequence[str], *, device: Device) -> None:
     """What can be told before anything is read. Raises `ConfigError`, `EngineError`."""
-    from stlm_edge.tensorrt import find_gpu
-
     if ways and checkpoint is None:
         raise ConfigError(f"found --way {ways[0]} and no checkpoint for it; add --checkpoint model.safetensors")
     if checkpoint is not None and not ways:
@@ -157,7 +166,7 @@ def _pictures(data: Path | None, frame_size: tuple[int, int] | None, engines: Se
     return Pictures(frame_size=frame_size or next((size for size in wanted if size is not None), FRAME_SIZE))
 
 
-def _contenders(
+def _subjects(
     engines: Sequence[Path],
     backends: Sequence[EngineBackend],
     checkpoint: Path | None,
@@ -166,82 +175,124 @@ def _contenders(
     *,
     pictures: Pictures,
     batch: int,
-) -> tuple[list[Contender], list[Work | str]]:
-    """What is measured, and the work that each does for a picture, or why that is not known.
-
-    Raises `StlmError` if one cannot be measured, before any is.
-    """
-    from benchmarks.estimate import known_work, work_of_engine
-
-    contenders: list[Contender] = []
-    works: list[Work | str] = []
+) -> list[Subject]:
+    """Raises `StlmError` if one cannot be measured, before any is."""
+    subjects: list[Subject] = []
     if checkpoint is not None:
-        for way in ways:
-            contenders.append(network_contender(checkpoint, way=way, device=device, pictures=pictures, batch=batch))
-        works += [_work_of(checkpoint)] * len(ways)
-    for engine, backend in pairs(engines, backends):
-        contenders.append(engine_contender(engine, backend=backend, pictures=pictures, batch=batch))
-        works.append(known_work(partial(work_of_engine, engine, max_batch=vouched(engine).spec.max_batch)))
-    twice = [name for name, count in Counter(contender.name for contender in contenders).items() if count > 1]
+        from benchmarks.network_subjects import network_subject  # needs torch, which a device for engines may lack
+        from stlm_edge.network.checkpoint import load
+
+        load(checkpoint)
+        subjects += [
+            network_subject(checkpoint, way=way, device=device, pictures=pictures, batch=batch) for way in ways
+        ]
+    subjects += [
+        engine_subject(engine, backend=backend, pictures=pictures, batch=batch)
+        for engine, backend in pairs(engines, backends)
+    ]
+    twice = [name for name, count in Counter(subject.name for subject in subjects).items() if count > 1]
     if twice:
         raise ConfigError(f"{twice[0]} is to be measured twice, expected each once; leave one out or rename a file")
-    return contenders, works
+    return subjects
 
 
-def _work_of(checkpoint: Path) -> Work:
-    """Raises `CheckpointError`."""
-    from benchmarks.estimate import work_of_network
-    from stlm_edge.network.checkpoint import load
-
-    loaded = load(checkpoint)
-    return work_of_network(loaded.network, loaded.spec.input_size)
-
-
-def _fill(
-    recorder: Recorder, timed: Sequence[Timed], works: Sequence[Work | str], *, pictures: Pictures, batch: int
-) -> None:
-    """Put what there is so far into the record."""
-    from benchmarks.environment import device
-    from benchmarks.estimate import PAPER, comparison, estimate
-    from benchmarks.latency_figures import entry
-
-    here = device()
-    for one in timed:
-        ours_ms, first_ms = one.quantiles(0.5), timed[0].quantiles(0.5)
-        recorder.measure(f"{one.name} total p50", ours_ms, unit="ms", better="lower")
-        if one is not timed[0]:  # within one run both suffer alike from a busy machine
-            ratios = [theirs / own for theirs, own in zip(first_ms, ours_ms, strict=True)]
-            recorder.measure(f"{one.name} speed-up", ratios, unit="times", better="higher")
-    entries = [entry(one, first=timed[0], batch=batch) for one in timed]
-    sizes = {tuple(one["input_size"]) for one in entries}
+def fill(recorder: Recorder, measured: Sequence[Measured], *, pictures: Pictures, batch: int) -> None:
+    """Put what there is so far into the record; speed-ups are over the first subject."""
+    here, first = this_machine(), measured[0]
+    for one in measured:
+        recorder.measure(f"{one.name} total p50", one.quantiles(0.5), unit="ms", better="lower")
+        if one is not first:  # within one run both suffer alike from a busy machine
+            recorder.measure(f"{one.name} speed-up", first.ratios(one), unit="times", better="higher")
+    entries = [entry(one, first=first, batch=batch) for one in measured]
+    sizes = {tuple(found["input_size"]) for found in entries}
     size = sizes.pop() if len(sizes) == 1 else None
-    on_gpu = [not one["device"].startswith("CPU") for one in entries]
+    on_gpu = [found for found in entries if not found["device"].startswith("CPU")]
     frames = pictures.common_size()
+    estimates = []
+    for found in on_gpu:
+        infer_ms = found["stages"]["infer"]["p50_ms"]
+        span = estimate_ms(infer_ms, precision=found["precision"], device=here)
+        if span is not None:
+            estimates.append({"name": found["name"], "infer_ms": infer_ms, "scaled_ms": list(span)})
     recorder.details |= {
         "input_size": None if size is None else list(size),
         "frame_size": None if frames is None else list(frames),
         "batch": batch,
-        "contenders": entries,
+        "subjects": entries,
         "paper": PAPER,
-        "comparison": comparison(here, input_size=size, on_gpu=any(on_gpu)),
-        "estimates": [
-            estimate(
-                one["name"],
-                work,
-                precision=one["precision"],
-                infer_ms=one["stages"]["infer"]["p50_ms"],
-                device=here,
-                on_gpu=ran_on_gpu,
-            ).to_dict()
-            for one, work, ran_on_gpu in zip(entries, works, on_gpu, strict=True)
-        ],
+        "comparison": comparison(here, input_size=size, on_gpu=bool(on_gpu)),
+        "estimates": estimates,
     }
 
 
-def _device() -> str:
-    from benchmarks.environment import device
+def entry(measured: Measured, *, first: Measured, batch: int) -> dict[str, Any]:
+    """A subject in the record's `subjects`.
 
-    return str(device())
+    Args:
+        first: the subject that the speed-up is against.
+        batch: pictures at once.
+    """
+    totals = measured.pooled()
+    return {
+        "name": measured.name,
+        **measured.facts,
+        "load_s": measured.load_s,
+        "first_ms": measured.first_ms,
+        "before_mb": measured.before_mb,
+        "opened_mb": measured.opened_mb,
+        "running_mb": measured.running_mb or None,  # until all turns are over
+        "peak_mb": measured.peak_mb or None,
+        "gpu_mb": measured.gpu_mb,
+        "runs": len(totals) * batch,
+        "frames_per_s": 1e3 * len(totals) / sum(totals),
+        "stages": {
+            stage: {name: float(np.quantile(measured.pooled(stage), level)) for name, level in _QUANTILES.items()}
+            for stage in STAGES
+        },
+        "samples_ms": [round(total, 2) for total in totals],
+        "speed_up": asdict(first.ratio(measured)),
+    }
+
+
+def latency_lines(subjects: Sequence[dict[str, Any]]) -> list[str]:
+    """The lines of both tables: times, and what stands behind them."""
+    width = max(len(subject["name"]) for subject in subjects) + 2
+    lines = [
+        f"{'':<{width}}{'':<6}{'infer p50':>10}{'total p50':>11}{'p95':>9}{'p99':>9}{'max':>9}{'frames/s':>10}"
+        f"{'speed-up':>10}  turn by turn"
+    ]
+    for subject in subjects:
+        total, ratio = subject["stages"][TOTAL], subject["speed_up"]
+        lines.append(
+            f"{subject['name']:<{width}}{subject['precision']:<6}{subject['stages']['infer']['p50_ms']:>10.2f}"
+            + f"{total['p50_ms']:>11.2f}"
+            + "".join(f"{total[name]:>9.2f}" for name in ("p95_ms", "p99_ms", "max_ms"))
+            + f"{subject['frames_per_s']:>10.3g}{ratio['median']:>10.2f}  {ratio['low']:.2f} to {ratio['high']:.2f}"
+        )
+    copies = [stage for stage in STAGES if stage not in ("infer", TOTAL)]
+    lines += ["", f"{'':<{width}}" + "".join(f"{stage + ' p50':>14}" for stage in copies)]
+    lines[-1] += f"{'load s':>9}{'first ms':>10}{'MB opened':>11}{'running':>9}{'peak':>9}{'GPU':>9}"
+    for subject in subjects:
+        memory = (
+            "-" if subject[name] is None else f"{subject[name]:.0f}" for name in ("running_mb", "peak_mb", "gpu_mb")
+        )
+        lines.append(
+            f"{subject['name']:<{width}}"
+            + "".join(f"{subject['stages'][stage]['p50_ms']:>14.2f}" for stage in copies)
+            + f"{subject['load_s']:>9.2f}{subject['first_ms']:>10.1f}{subject['opened_mb']:>11.0f}"
+            + "".join(f"{value:>9}" for value in memory)
+        )
+    return lines
+
+
+def notes(subjects: Sequence[dict[str, Any]]) -> list[str]:
+    """What is to be known of single subjects, and of all of them together."""
+    found = [f"{subject['name']}: {subject['note']}" for subject in subjects if subject["note"]]
+    networks = {(subject["architecture"], *subject["input_size"]) for subject in subjects}
+    if len(networks) > 1:
+        listed = ", ".join(f"{name} at {height} x {width}" for name, height, width in sorted(networks))
+        found.append(f"these are different networks ({listed}), so a speed-up is not that of a library alone")
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from runtime.backends.base import Answer, Backend
+from runtime.backends.base import Backend, BatchAnswer
 from runtime.detector import Detector
 from runtime.sources.base import Frame, FrameSource
 from stlm_edge.imaging import Image, Input
@@ -41,11 +41,11 @@ class TimelessBackend(Backend):
         self._bad[0, :2, :2] = 1
         self._count = 0
 
-    def _start(self, batch: Input) -> Callable[[], Answer]:
+    def _start(self, batch: Input) -> Callable[[], BatchAnswer]:
         self._count += 1
         is_bad = self._count % _ANOMALOUS == 0
         maps = np.repeat(self._bad if is_bad else self._good, len(batch), axis=0)
-        answer = Answer(maps, np.full(len(batch), is_bad, np.float32), infer_ms=0.0)
+        answer = BatchAnswer(maps, np.full(len(batch), is_bad, np.float32), infer_ms=0.0)
         return lambda: answer
 
     def _release(self) -> None:

@@ -9,26 +9,85 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import platform
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
+from importlib import metadata
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal, get_args
 
 import click
 
-from benchmarks.environment import Device, device, versions
 from stlm_edge.errors import DataError, SpecError
 from stlm_edge.files import require_place, write_text
-from stlm_edge.records import as_object, build
+from stlm_edge.records import MAY_LACK, as_object, build
 from stlm_edge.revision import git_state
+from stlm_edge.tensorrt import find_gpu
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Better = Literal["lower", "higher"]
+
+_CPU_FEATURES = (
+    "avx2",
+    "avx512f",
+    "avx_vnni",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_bf16",
+    "amx_int8",
+    "asimd",
+    "bf16",
+    "i8mm",
+)
+"""Those that decide which kernels a library picks, as Linux names them."""
+
+_PACKAGES = (
+    "anomalib",
+    "cuda-bindings",
+    "nncf",
+    "numpy",
+    "nvidia-modelopt",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "opencv-python",
+    "openvino",
+    "pycuda",
+    "tensorrt",
+    "tensorrt-rtx-cu13",
+    "timm",
+    "torch",
+)
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a benchmark ran on; no name of the machine.
+
+    Attributes:
+        processor: the model's name, with family and model number, since clouds hide the rest.
+        features: of its instruction set, those that kernels are chosen by.
+        cores: that this process may use.
+        gpu: the product's name; None without one.
+        compute_capability: of the GPU, such as `sm86`.
+    """
+
+    processor: str
+    features: tuple[str, ...]
+    cores: int
+    gpu: str | None = None
+    compute_capability: str | None = None
+
+    def __str__(self) -> str:
+        count = f"{self.cores} core{'s' * (self.cores != 1)}"
+        cores = f"{self.processor}, {count}, {' '.join(self.features) or 'no vector extensions'}"
+        return cores if self.gpu is None else f"{self.gpu} ({self.compute_capability}) on {cores}"
 
 
 @dataclass(frozen=True)
@@ -70,6 +129,7 @@ class Record:
         is_complete: False if it was interrupted or failed: then figures are missing.
         measures: by name; names within one benchmark are stable, so that two records can be compared.
         details: JSON values of the benchmark's own.
+        made_by_commit: the last commit that could make such a record, where today's benchmarks cannot.
     """
 
     benchmark: str
@@ -82,6 +142,7 @@ class Record:
     measures: dict[str, Measure]
     details: dict[str, Any]
     schema_version: int = SCHEMA_VERSION
+    made_by_commit: str | None = field(default=None, metadata=MAY_LACK)
 
     @property
     def commit(self) -> str:
@@ -179,34 +240,58 @@ def read(path: Path) -> Record:
         )
         raise DataError(f"{path} holds {found}, expected schema version {SCHEMA_VERSION} of a benchmark; {again}")
     try:
-        measures = {
-            name: build(Measure, as_object(entry)) for name, entry in as_object(content.pop("measures", None)).items()
+        content["measures"] = {
+            name: build(Measure, as_object(entry)) for name, entry in as_object(content.get("measures")).items()
         }
-        details, installed = as_object(content.pop("details", None)), as_object(content.pop("versions", None))
-        git = content.pop("git", None)
-        record = build(_Frame, content)
+        for name in ("details", "versions"):
+            as_object(content.get(name))
+        return build(Record, content)
     except SpecError as error:
         raise DataError(f"{path} is damaged ({str(error).split(';')[0]}); {again}") from None
-    return Record(
-        benchmark=record.benchmark,
-        command=record.command,
-        date=record.date,
-        device=record.device,
-        versions=installed,
-        git=git,
-        is_complete=record.is_complete,
-        measures=measures,
-        details=details,
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def device() -> Device:
+    """The machine that this process runs on."""
+    entries = _cpuinfo()
+    flags = (entries.get("flags") or entries.get("Features") or "").split()
+    gpu = find_gpu()
+    return Device(
+        processor=_processor(entries),
+        features=tuple(name for name in _CPU_FEATURES if name in flags),
+        cores=cores(),
+        gpu=None if gpu is None else gpu.name,
+        compute_capability=None if gpu is None else gpu.compute_capability,
     )
 
 
-@dataclass(frozen=True)
-class _Frame:
-    """A record without its dictionaries, for `build`."""
+def versions() -> dict[str, str]:
+    """Of Python and of what is installed of the packages that speed depends on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:  # it came another way, as TensorRT does with JetPack, or not at all
+            continue
+    return found
 
-    benchmark: str
-    command: str
-    date: str
-    device: Device
-    is_complete: bool
-    schema_version: int
+
+def _processor(entries: dict[str, str]) -> str:
+    name = entries.get("model name") or entries.get("Model") or platform.machine()
+    if "cpu family" in entries:
+        return f"{name} (family {entries['cpu family']}, model {entries.get('model', '?')})"
+    return name
+
+
+def _cpuinfo() -> dict[str, str]:
+    """What Linux says of the first core."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in lines)
+    return {key.strip(): value.strip() for key, _, value in pairs}

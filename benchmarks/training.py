@@ -1,49 +1,125 @@
-"""How long a training step takes: the authors' straightforward way and this toolkit's, on the same batches.
+"""How long a training step takes and how fast its pictures are made, beside the authors' straightforward way.
 
-    python -m benchmarks.training --data mvtec --category bottle --preset paper --teacher-weights random \
-        --initial-weights random
+    python -m benchmarks.training --data mvtec --category bottle --textures dtd/images --preset paper \
+        --teacher-weights random --initial-weights random
 
-Each way lives in a process of its own, so that its peak memory is its own, and they take turns. The batches are made
-beforehand and passed through again and again, as epochs pass through the same clean pictures: the first pass of the
-toolkit's way asks the teacher about all of them, the others find those features on disk. Preparing pictures is not part
-of it; `benchmarks.loader` measures that.
+Steps pass through the same batches again and again: the first pass of the toolkit's way asks the teacher about all
+pictures, the others find those features on disk. The loader is measured alone, without workers and with `--workers`.
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import math
 import os
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain, count, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from statistics import fmean, median
+from typing import Any
 
 import click
+import torch
 
-from benchmarks.record import Recorder, recording
+from benchmarks import authors_training
+from benchmarks.record import recording
 from stlm_edge.cli import run
+from stlm_edge.datasets import load_category, texture_paths
+from stlm_edge.errors import ConfigError
+from stlm_edge.measure import TOTAL, Measured, Schedule, Subject, measure, peak_mb
+from stlm_edge.network.inference import choose_device
+from stlm_edge.spec import ModelSpec
+from train.augment import rotation_for, variation_of
 from train.config import TrainConfig, from_dict, load_preset
+from train.data import Batch, Batches, load_images
+from train.distributed import Processes
+from train.fit import build
 from train.options import training_options
+from train.pseudo_anomalies.choice import pseudo_anomalies_of
+from train.pseudo_anomalies.textures import texture_source
+from train.training import begin
+from train.workers import PREFETCHED
 
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-
-    import torch
-
-FOLDER = click.Path(path_type=Path)
-WAYS = ("straightforward", "stlm-edge")
+PATH = click.Path(path_type=Path)
+STRAIGHTFORWARD, OURS = WAYS = ("straightforward", "stlm-edge")
 PHASES = ("teacher", "forward", "backward", "optimiser")
+
+
+@click.command()
+@click.option("--data", required=True, type=PATH, help="As for 'train fit'.")
+@click.option("--category", help="As for 'train fit'.")
+@click.option("--textures", type=PATH, help="As for 'train fit'; needed for the straightforward loader.")
+@click.option("--preset", default="paper", show_default=True, help="As for 'train fit'.")
+@click.option("--part", "parts", multiple=True, default=("step", "loader"), type=click.Choice(["step", "loader"]))
+@click.option("--batches", default=4, show_default=True, type=click.IntRange(1), help="Different ones for the steps.")
+@click.option("--turns", default=3, show_default=True, type=click.IntRange(1), help="Turns of each.")
+@click.option("--steps", default=4, show_default=True, type=click.IntRange(1), help="Steps in a turn.")
+@click.option("--made", default=30, show_default=True, type=click.IntRange(1), help="Batches made in a turn.")
+@click.option("--json", "json_path", type=PATH, help="Write the figures there as JSON.")
+@training_options
+def command(
+    data: Path,
+    category: str | None,
+    textures: Path | None,
+    preset: str,
+    parts: tuple[str, ...],
+    batches: int,
+    turns: int,
+    steps: int,
+    made: int,
+    json_path: Path | None,
+    **settings: Any,
+) -> None:
+    """Measure seconds per step, where they go, peak memory, and pictures made per second; read the ratios first."""
+    config = from_dict(load_preset(preset) | {name: value for name, value in settings.items() if value is not None})
+    if config.teacher == "none":
+        raise ConfigError("found no teacher, expected one, as the authors' way has; add --teacher, such as stlm-tiny")
+    schedule = Schedule(turns=turns, runs=steps, settle=0, turn_s=math.inf, loads_apart=False)
+    with recording("training", json_path) as recorder, tempfile.TemporaryDirectory() as cache:
+        recorder.details |= {"settings": config.to_dict(), "turns": turns, "steps": steps, "batches": batches}
+        task = Task(config, data, category, textures, batches, cache)
+        if "step" in parts:
+            found = measure([Subject(way, partial(open_steps, task, way)) for way in WAYS], schedule)
+            ratios = [fmean(slow) / fmean(fast) for slow, fast in zip(*map(_turns, found), strict=True)]
+            recorder.details |= {"ratio": median(ratios), "ratios": ratios, "ways": {}}
+            for one in found:
+                means = [fmean(turn) / 1e3 for turn in _turns(one)]
+                recorder.measure(f"{one.name} step", means, unit="s", better="lower")
+                recorder.measure(f"{one.name} memory", [one.facts["memory_gb"]], unit="GB", better="lower")
+                phases = {phase: fmean(one.pooled(phase)) / 1e3 for phase in PHASES}
+                turns_s = [[ms / 1e3 for ms in turn] for turn in _turns(one)]
+                recorder.details["ways"][one.name] = one.facts | {"phases_s": phases, "turns": turns_s}
+                words = ", ".join(f"{phase} {seconds:.3f}" for phase, seconds in phases.items())
+                click.echo(
+                    f"{one.name}: {median(means):.3f} s a step ({words}; {one.facts['first_pass_s']:.3f} in the first "
+                    f"pass, with a loss of {one.facts['loss']:.5f}), {one.facts['memory_gb']:.2f} GB"
+                )
+            click.echo(f"ratio {median(ratios):.2f} (turn by turn {min(ratios):.2f} to {max(ratios):.2f})")
+        if "loader" in parts:
+            subjects = [loader(task, workers) for workers in sorted({0, config.workers})]
+            if textures is not None and config.pseudo_anomalies == "perlin":
+                subjects.insert(0, Subject(f"{STRAIGHTFORWARD} loader", partial(open_loader, task, None)))
+            settle = 1 + 2 * PREFETCHED * config.workers  # what workers made ahead in others' turns does not count
+            for one in measure(subjects, replace(schedule, runs=made, settle=settle)):
+                rates = [1e3 * config.batch_size / fmean(turn) for turn in _turns(one)]
+                recorder.measure(one.name, rates, unit="pictures/s", better="higher")
+                click.echo(f"{one.name}: {median(rates):.1f} pictures a second")
+
+
+def _turns(one: Measured) -> list[list[float]]:
+    """The milliseconds of each turn."""
+    return [[run[TOTAL] for run in turn] for turn in one.turns]
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a process is to measure."""
+    """What is trained on; `cache` is the folder of the teacher's features."""
 
-    way: str
     config: TrainConfig
     data: Path
     category: str | None
@@ -51,215 +127,115 @@ class Task:
     batches: int
     cache: str
 
-
-@click.command()
-@click.option("--data", required=True, type=FOLDER, help="As for 'train fit'.")
-@click.option("--category", help="As for 'train fit'.")
-@click.option("--textures", type=FOLDER, help="As for 'train fit'.")
-@click.option("--preset", default="paper", show_default=True, help="As for 'train fit'.")
-@click.option("--batches", default=4, show_default=True, type=click.IntRange(1), help="Different batches.")
-@click.option("--turns", default=3, show_default=True, type=click.IntRange(1), help="Turns of each way.")
-@click.option("--steps", default=4, show_default=True, type=click.IntRange(1), help="Steps in a turn.")
-@click.option("--json", "json_path", type=FOLDER, help="Write the figures there as JSON.")
-@training_options
-def command(
-    data: Path,
-    category: str | None,
-    textures: Path | None,
-    preset: str,
-    batches: int,
-    turns: int,
-    steps: int,
-    json_path: Path | None,
-    **settings: Any,
-) -> None:
-    """Measure seconds per step, peak memory and where the time goes; read the ratio first."""
-    given = {name: value for name, value in settings.items() if value is not None}
-    config = from_dict(load_preset(preset) | given)
-    with recording("training", json_path) as recorder, tempfile.TemporaryDirectory() as cache:
-        tasks = [Task(way, config, data, category, textures, batches, cache) for way in WAYS]
-        results = _take_turns(tasks, turns=turns, steps=steps, after_turn=lambda times: _record(recorder, times))
-        seconds = {way: [statistics.fmean(turn) for turn in results[way]["turns"]] for way in WAYS}
-        ratios = [slow / fast for slow, fast in zip(seconds[WAYS[0]], seconds[WAYS[1]], strict=True)]
-        recorder.details |= {"settings": config.to_dict(), "turns": turns, "steps": steps, "batches": batches}
-        recorder.details |= {"ratio": statistics.median(ratios), "ratios": ratios, "ways": results}
-        for way in WAYS:
-            recorder.measure(f"{way} memory", [results[way]["memory_gb"]], unit="GB", better="lower")
-    height, width = config.image_size
-    click.echo(
-        f"{config.architecture} at {height} x {width}, batch {config.batch_size}, teacher {config.teacher}, "
-        f"{turns} turns of {steps} steps each on {results[WAYS[1]]['device']}; "
-        f"{100 * results[WAYS[1]]['anomalous_share']:.0f} % of the pictures have a pseudo anomaly"
-    )
-    click.echo(f"{'':<18}{'s / step':>10}{'first':>9}" + "".join(f"{phase:>11}" for phase in PHASES) + f"{'GB':>8}")
-    for way in WAYS:
-        found = results[way]
-        click.echo(
-            f"{way:<18}{statistics.median(seconds[way]):>10.3f}{found['first_pass_s']:>9.3f}"
-            + "".join(f"{found['phases_s'][phase]:>11.3f}" for phase in PHASES)
-            + f"{found['memory_gb']:>8.2f}"
+    def pictures(self, *, most: int | None = None, workers: int = 0) -> tuple[str, Batches]:
+        """The category's name, and batches of its pictures, of the first `most` of them."""
+        config, category = self.config, load_category(self.data, self.category)
+        images = load_images(category.train[:most], size=config.image_size, skip_corrupt=config.skip_corrupt)
+        return category.name, Batches(
+            images,
+            pseudo_anomalies=pseudo_anomalies_of(config, images=images, textures=texture_source(self.textures)),
+            batch_size=config.batch_size,
+            seed=config.seed,
+            rotation=rotation_for(config.rotation, category.name),
+            variation=variation_of(config),
+            workers=workers,
         )
-    click.echo(
-        f"ratio {statistics.median(ratios):.2f} (turn by turn {min(ratios):.2f} to {max(ratios):.2f}); "
-        f"mean loss {results[WAYS[0]]['loss']:.5f} and {results[WAYS[1]]['loss']:.5f} in the first pass"
-    )
 
 
-def _record(recorder: Recorder, times: dict[str, list[list[float]]]) -> None:
-    """What has been measured after a turn of each way."""
-    for way, turns in times.items():
-        recorder.measure(f"{way} step", [statistics.fmean(turn) for turn in turns], unit="s", better="lower")
+@contextmanager
+def open_steps(task: Task, way: str) -> Iterator[Steps]:
+    """A training at its second pass. Raises `StlmError` as 'train fit' does."""
+    os.environ["XDG_CACHE_HOME"] = task.cache
+    yield Steps(task, way)
 
 
-def _take_turns(
-    tasks: Sequence[Task], *, turns: int, steps: int, after_turn: Callable[[dict[str, list[list[float]]]], None]
-) -> dict[str, dict[str, Any]]:
-    context = multiprocessing.get_context("spawn")
-    pipes: dict[str, Connection] = {}
-    workers = []
-    for task in tasks:
-        ours, theirs = context.Pipe()
-        worker = context.Process(target=_measure, args=(task, theirs), daemon=True)
-        worker.start()
-        theirs.close()
-        pipes[task.way] = ours
-        workers.append(worker)
-        ours.recv()  # warmed up: the next one shall not disturb it
-    times: dict[str, list[list[float]]] = {task.way: [] for task in tasks}
-    for _ in range(turns):
-        for way, pipe in pipes.items():
-            pipe.send(steps)
-            times[way].append(pipe.recv())
-        after_turn(times)
-    results = {}
-    for (way, pipe), worker in zip(pipes.items(), workers, strict=True):
-        pipe.send(None)
-        results[way] = pipe.recv() | {"turns": times[way]}
-        worker.join()  # its end shall not disturb the next one
-    return results
+class Steps:
+    """A training that goes on batch by batch."""
 
+    def __init__(self, task: Task, way: str) -> None:
+        config = task.config
+        if way == STRAIGHTFORWARD:
+            config = replace(config, teacher_precision="fp32", compile_teacher="off", teacher_cache_gb=0.0)
+        self._device = choose_device(config.device)
+        name, made = task.pictures(most=task.batches * config.batch_size)
+        self._batches = list(made.epoch(1))
+        spec = ModelSpec(name, config.architecture, config.image_size, config.image_size, "")
+        objective, guidance = build(config, spec, made, device=self._device, processes=Processes())
+        assert guidance is not None
+        self._guidance, self._training = guidance, begin(objective.train(), config, steps_per_epoch=len(made))
+        self._step: Callable[..., float] = self._ours
+        if way == STRAIGHTFORWARD:
+            for module in (objective, guidance.teacher):
+                module.to(memory_format=torch.contiguous_format)
+            self._step = partial(authors_training.step, self._training, guidance.teacher)
+        self._losses: list[float] = []
+        first = [self.run(index)[TOTAL] for index in range(len(self._batches))]
+        self.facts: dict[str, Any] = {
+            "first_pass_s": fmean(first) / 1e3,
+            "loss": fmean(self._losses),
+            "anomalous_share": fmean(changed for batch in self._batches for changed in batch.changed),
+            "device": "cpu",
+            "memory_gb": peak_mb() / 1e3,
+        }
+        if self._device.type == "cuda":
+            self.facts["device"] = torch.cuda.get_device_name(self._device)
+            self.facts["memory_gb"] = torch.cuda.max_memory_allocated(self._device) / 1e9
 
-def _measure(task: Task, pipe: Connection) -> None:
-    """A process's main: build, warm up, and take the turns that it is told to."""
-    import torch
-
-    from train.loop import peak_memory_bytes
-
-    step, batches, device = _prepare(task)
-    first: list[float] = []
-    losses = []
-    for batch in batches:
-        start_s = time.perf_counter()
-        losses.append(step(batch, lambda _: None))
-        first.append(time.perf_counter() - start_s)
-    pipe.send(None)
-    position = 0
-    while (steps := pipe.recv()) is not None:
-        times = []
-        for _ in range(steps):
-            start_s = time.perf_counter()
-            step(batches[position % len(batches)], lambda _: None)
-            times.append(time.perf_counter() - start_s)
-            position += 1
-        pipe.send(times)
-    phases = dict.fromkeys(PHASES, 0.0)
-    for batch in batches:
-        last_s = time.perf_counter()
+    def run(self, index: int) -> Mapping[str, float]:
+        """One step; a GPU is waited for after each phase."""
+        marks = [("", time.perf_counter())]
 
         def mark(phase: str) -> None:
-            nonlocal last_s
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            now_s = time.perf_counter()
-            phases[phase] += (now_s - last_s) / len(batches)
-            last_s = now_s
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)
+            marks.append((phase, time.perf_counter()))
 
-        step(batch, mark)
-    pipe.send(
-        {
-            "first_pass_s": statistics.fmean(first),
-            "phases_s": phases,
-            "memory_gb": peak_memory_bytes(device) / 1e9,
-            "loss": statistics.fmean(losses),
-            "anomalous_share": statistics.fmean(changed for batch in batches for changed in batch.changed),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        }
-    )
+        self._losses.append(self._step(self._batches[index % len(self._batches)], mark=mark))
+        phases = {phase: 1e3 * (ended - begun) for (_, begun), (phase, ended) in pairwise(marks)}
+        return phases | {TOTAL: sum(phases.values())}
 
-
-def _prepare(task: Task) -> tuple[Any, list[Any], torch.device]:
-    """The way's step, the batches that both ways have alike, and the device."""
-    import torch
-
-    from benchmarks import authors_step
-    from stlm_edge.datasets import load_category
-    from stlm_edge.network.encoder import architecture_named
-    from stlm_edge.network.stlm import Stlm
-    from stlm_edge.spec import ModelSpec
-    from train.augment import rotation_for
-    from train.brightness import variation_of
-    from train.data import Batches, load_images
-    from train.device import choose_device
-    from train.objective import Objective
-    from train.pseudo_anomalies.choice import pseudo_anomalies_of
-    from train.pseudo_anomalies.textures import texture_source
-    from train.teaching.guidance import make_guidance
-    from train.teaching.teacher import build_teacher
-    from train.training import begin
-
-    os.environ["XDG_CACHE_HOME"] = task.cache
-    config = task.config
-    device = choose_device(config.device)
-    category = load_category(task.data, task.category)
-    samples = category.train[: task.batches * config.batch_size]
-    images = load_images(samples, size=config.image_size, skip_corrupt=config.skip_corrupt)
-    pseudo = pseudo_anomalies_of(config, images=images, textures=texture_source(task.textures))
-    made = Batches(
-        images,
-        pseudo_anomalies=pseudo,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        rotation=rotation_for(config.rotation, category.name),
-        variation=variation_of(config),
-    )
-    batches = list(made.epoch(1))
-    spec = ModelSpec(category.name, config.architecture, config.image_size, config.image_size, "")
-    torch.manual_seed(config.seed)
-    network = Stlm(architecture_named(config.architecture))
-    assert config.teacher != "none"
-    teacher = build_teacher(config.teacher, weights=config.teacher_weights, image_size=config.image_size).to(device)
-    objective = Objective(network, config, spec=spec, teacher_channels=teacher.channels).to(device).train()
-    training = begin(objective, config, steps_per_epoch=len(batches))
-    if task.way == "straightforward":
-        return (
-            lambda batch, mark: authors_step.step(training, teacher, batch, spec=spec, mark=mark),
-            batches,
-            device,
-        )
-    objective.to(memory_format=torch.channels_last)
-    guidance = make_guidance(
-        teacher,
-        spec=spec,
-        layers=config.layers,
-        precision=config.teacher_precision,
-        compile_teacher=config.compile_teacher,
-        cache_gb=config.teacher_cache_gb,
-    )
-
-    def step(batch: Any, mark: authors_step.Mark) -> float:
-        batch = batch.to(device)
-        taught = guidance(batch)
+    def _ours(self, batch: Batch, *, mark: authors_training.Mark) -> float:
+        batch = batch.to(self._device)
+        taught = self._guidance(batch)
         mark("teacher")
-        terms = objective(batch, taught)
+        terms = self._training.objective(batch, taught)
         mark("forward")
-        training.scaler.scale(terms.total).backward()
+        self._training.scaler.scale(terms.total).backward()  # type: ignore[no-untyped-call]
         mark("backward")
-        training.move()
+        self._training.move()
         loss = float(terms.values().sum())
         mark("optimiser")
         return loss
 
-    return step, batches, device
+
+def loader(task: Task, workers: int) -> Subject:
+    """This toolkit's loader; 0 workers: in the process itself."""
+    return Subject(f"loader, {workers} worker{'s' * (workers != 1)}", partial(open_loader, task, workers))
+
+
+@contextmanager
+def open_loader(task: Task, workers: int | None) -> Iterator[Making]:
+    """Batches without end; without workers, None, in the straightforward way. Raises `StlmError`."""
+    if workers is None:
+        assert task.textures is not None
+        paths = [sample.path for sample in load_category(task.data, task.category).train]
+        yield Making(authors_training.batches(paths, texture_paths(task.textures), task.config))
+        return
+    with task.pictures(workers=workers)[1] as made:
+        yield Making(chain.from_iterable(map(made.epoch, count(1))))
+
+
+class Making:
+    """Batches that are made one after the other."""
+
+    def __init__(self, batches: Iterator[Any]) -> None:
+        self.facts: dict[str, Any] = {}
+        self._batches = batches
+
+    def run(self, index: int) -> Mapping[str, float]:  # noqa: ARG002  # whichever comes next
+        start_s = time.perf_counter()
+        next(self._batches)
+        return {TOTAL: 1e3 * (time.perf_counter() - start_s)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

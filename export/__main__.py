@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Sequence
 
 import click
 
-from export import judge_commands, make_commands, serve_commands
+from export import commands
 from stlm_edge.cli import run
+from stlm_edge.threshold_command import threshold
 
 
 @click.group()
@@ -18,23 +18,21 @@ def command() -> None:
 
 
 for each in (
-    make_commands.onnx,
-    make_commands.engine,
-    make_commands.openvino,
-    judge_commands.verify,
-    judge_commands.calibrate,
-    judge_commands.report,
-    judge_commands.sensitivity,
-    serve_commands.triton,
-    serve_commands.deepstream,
+    commands.onnx,
+    commands.engine,
+    commands.openvino,
+    commands.verify,
+    commands.report,
+    commands.sensitivity,
+    commands.triton,
+    commands.deepstream,
 ):
     command.add_command(each)
+command.add_command(threshold, "calibrate")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    # The exporter's optimiser warns of each layer that it leaves alone; nobody can do anything about it.
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)
     return run(command, argv)
 
 

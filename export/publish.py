@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from export.gate.verify import Verification
 from export.tensorrt.kernels import kernels_path
 from stlm_edge.errors import OutputError, VerificationError
 from stlm_edge.files import cannot_write, make_folder
-from stlm_edge.sidecar import Gate, Sidecar, weights_of
+from stlm_edge.sidecar import Sidecar, weights_of
 from stlm_edge.tensorrt import kept_graph
 
 
@@ -17,7 +18,9 @@ def unverified_name(engine: Path) -> Path:
     return engine.with_name(f"{engine.stem}.unverified{engine.suffix}")
 
 
-def publish(output: Path, *, write: Callable[[Path], None], judge: Callable[[Path], Gate | None]) -> Gate | None:
+def publish(
+    output: Path, *, write: Callable[[Path], None], judge: Callable[[Path], Verification | None]
+) -> Verification | None:
     """Write an engine beside its place, have it judged, and move it there.
 
     Args:
@@ -26,8 +29,8 @@ def publish(output: Path, *, write: Callable[[Path], None], judge: Callable[[Pat
     Returns:
         The verdict, which is no refusal.
     Raises:
-        VerificationError: if it is refused; the engine stays under `unverified_name`, and what was at `output` as it
-            was.
+        VerificationError: if it is refused, with what was found; the engine stays under `unverified_name`, and what was
+            at `output` as it was.
         StlmError: if it cannot be written or judged.
     """
     make_folder(output.parent)
@@ -36,19 +39,21 @@ def publish(output: Path, *, write: Callable[[Path], None], judge: Callable[[Pat
     beside = unverified_name(output)
     write(beside)
     try:
-        gate = judge(beside)
+        found = judge(beside)
     except BaseException:  # not refused but not judged: nothing to look at
         for path in _files(beside):
             path.unlink(missing_ok=True)
         raise
-    if gate is not None and not gate.verified:
+    if found is not None and not found.gate.verified:
+        objections = found.gate.objections
         raise VerificationError(
-            f"{output} is NOT VERIFIED ({'; '.join(gate.objections[:3])}{' …' if len(gate.objections) > 3 else ''}); "
+            f"{output} is NOT VERIFIED ({'; '.join(objections[:3])}{' …' if len(objections) > 3 else ''}); "
             f"the engine is kept as {beside.name} to look at, and nothing was written to {output.name}; "
-            "export in a higher precision"
+            "export in a higher precision",
+            lines=found.lines,
         )
     _move(beside, output)
-    return gate
+    return found
 
 
 def _move(engine: Path, place: Path) -> None:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import cv2
+import numpy as np
+
 from runtime.regions import Region, find_regions
 from runtime.stitching import stitched
 from stlm_edge.imaging import Map, resize_map
@@ -15,6 +18,11 @@ if TYPE_CHECKING:
     from runtime.area import Area
     from runtime.backends.base import Maps
     from runtime.tiling import Tiling
+
+
+_NOTEBOOK_SIDE = 512
+"""Pixels of a picture in a notebook at most."""
+_GROUND = 96
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ class Latency:
         return self.prepare_ms + self.upload_ms + self.infer_ms + self.download_ms + self.decide_ms
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Anomaly:
     """What was found in one frame. All threads may read it; what it hands out is not to be written to.
 
@@ -81,6 +89,19 @@ class Anomaly:
             return ()
         inspected = None if self.area is None else self.area.mask
         return find_regions(self._map, frame_size=self.frame_size, threshold=self.threshold, inspected=inspected)
+
+    def __repr__(self) -> str:
+        verdict = "anomalous" if self.is_anomalous else "good"
+        size = f"{self.frame_size[0]} x {self.frame_size[1]}"
+        return f"<Anomaly {verdict}: score {self.score:.3f}, threshold {self.threshold:.3f}, frame {size}>"
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows: verdict, score and map, without the frame, which an anomaly does not keep."""
+        from runtime.overlay import draw_overlay  # which draws what this module makes
+
+        scale = min(1.0, _NOTEBOOK_SIDE / max(self.frame_size))
+        ground = np.full((*(max(1, round(side * scale)) for side in self.frame_size), 3), _GROUND, np.uint8)
+        return cv2.imencode(".png", draw_overlay(ground, self, threshold=self.threshold, fps=None))[1].tobytes()
 
     @property
     def _map(self) -> Map:

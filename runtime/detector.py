@@ -25,7 +25,7 @@ from stlm_edge.spec import ModelSpec, Size, Threshold
 
 if TYPE_CHECKING:
     from runtime.area import Area, ScaledArea
-    from runtime.backends.base import Answer, Backend
+    from runtime.backends.base import Backend, BatchAnswer
 
 __all__ = ["Anomaly", "Detector", "Latency", "Pending"]
 
@@ -90,7 +90,7 @@ class Detector(Closing):
 
         Args:
             path: a .plan, an .onnx file, or an .xml of OpenVINO.
-            threshold: takes the place of the calibrated one, and is logged.
+            threshold: takes the place of the one in the sidecar, and is logged.
             area: what is inspected; see `runtime.area.read_area`. The map counts as 0 outside of it, and the score is
                 that of the pixels inside.
             tile: (height, width) in frame pixels. Frames that are larger are inspected in overlapping tiles of that
@@ -103,15 +103,15 @@ class Detector(Closing):
         opened, sidecar = open_engine(Path(path), backend=backend)
         try:
             warn_unless_verified(Path(path), sidecar)
-            calibrated = sidecar.spec.require_threshold()
+            chosen = sidecar.spec.require_threshold()
             if tile is not None:
                 check_tile(tile, sidecar.spec)
-            detector = cls(opened, sidecar=sidecar, threshold=by_hand or calibrated, area=area, tile=tile)
+            detector = cls(opened, sidecar=sidecar, threshold=by_hand or chosen, area=area, tile=tile)
         except StlmError:
             opened.close()
             raise
         if by_hand is not None:
-            logger.info("threshold %g given by hand instead of the calibrated %g", by_hand.value, calibrated.value)
+            logger.info("threshold %g given by hand instead of %g, which the sidecar has", by_hand.value, chosen.value)
         detector._say_what_is_inspected()
         return detector
 
@@ -190,7 +190,7 @@ class Detector(Closing):
                 self.threshold.value,
             )
 
-    def _decide(self, answer: Answer, *, sizes: Sequence[Size], prepare_ms: float) -> list[Anomaly]:
+    def _decide(self, answer: BatchAnswer, *, sizes: Sequence[Size], prepare_ms: float) -> list[Anomaly]:
         anomalies = []
         for index, size in enumerate(sizes):
             start_s = time.perf_counter()

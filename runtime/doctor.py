@@ -73,7 +73,7 @@ def examine(engine: Path | None) -> list[Finding]:
         find_cuda_bindings,
         find_openvino,
         find_onnxruntime,
-        find_opencv,
+        lambda: find_opencv(is_jetson=bool(jetson)),
         lambda: find_cameras(_ROOT),
         lambda: find_csi(_ROOT) if jetson else [],
         find_space,

@@ -1,4 +1,4 @@
-"""Whether the line still is the one that the model was calibrated on, told by the scores of the frames that pass.
+"""Whether the line still is the one that the threshold was chosen on, told by the scores of the frames that pass.
 
 Nobody looks at frames that pass. If light, focus or material change, their scores move first: to the threshold, where
 good parts are thrown out, or away from it, where defects pass. So the scores of a window of passed frames are compared
@@ -40,7 +40,7 @@ _BACK = 1e-2
 
 Scores = NDArray[np.float64]
 
-_CALIBRATE = "calibrate on good pictures: python -m export calibrate ENGINE --data DIR"
+_CHOOSE = "choose it again from good pictures: python -m export calibrate ENGINE --data DIR"
 
 
 class _Reference(Protocol):
@@ -82,7 +82,7 @@ class DriftMonitor:
         if moved:
             text = (
                 f"the scores of passed frames have moved: {now}, {self._reference}; check light, focus, dirt on the "
-                f"lens and the parts' supplier; if the line is to stay so, {_CALIBRATE}"
+                f"lens and the parts' supplier; if the line is to stay so, {_CHOOSE}"
             )
             return Event("drift", text, time.monotonic())
         return Event("drift-over", f"the scores of passed frames are back: {now}, {self._reference}", time.monotonic())
@@ -120,14 +120,14 @@ class _CannotTellError(Exception):
 def _reference(spec: ModelSpec, *, threshold: float, frames: int) -> _Reference:
     if spec.normal_score_deciles is not None and spec.normal_score_images is not None:
         return _deciles(spec.normal_score_deciles, spec.normal_score_images, threshold=threshold, frames=frames)
-    calibrated = spec.require_threshold()
-    if spec.normal_score_range is None or calibrated.method != "quantile":
-        raise _CannotTellError(f"the engine does not say how good pictures score; {_CALIBRATE}")
-    if threshold < calibrated.value:
-        raise _CannotTellError(f"the threshold is lower than the calibrated {calibrated.value:g}; {_CALIBRATE}")
-    range_ = _Range(*spec.normal_score_range, images=calibrated.images)
-    if calibrated.images < 2 or not range_.has_moved(np.full(frames, -np.inf), worth=frames, error=FALSE_ALARM):
-        raise _CannotTellError(f"{calibrated.images} held-out pictures are too few; {_CALIBRATE}")
+    chosen = spec.require_threshold()
+    if spec.normal_score_range is None or chosen.method != "quantile":
+        raise _CannotTellError(f"the engine does not say how good pictures score; {_CHOOSE}")
+    if threshold < chosen.value:
+        raise _CannotTellError(f"the threshold is lower than the chosen {chosen.value:g}; {_CHOOSE}")
+    range_ = _Range(*spec.normal_score_range, images=chosen.images)
+    if chosen.images < 2 or not range_.has_moved(np.full(frames, -np.inf), worth=frames, error=FALSE_ALARM):
+        raise _CannotTellError(f"{chosen.images} held-out pictures are too few; {_CHOOSE}")
     return range_
 
 
@@ -138,11 +138,11 @@ def _deciles(values: Sequence[float], images: int, *, threshold: float, frames: 
     """
     below = [value for value in values if value < threshold]
     if not below:
-        raise _CannotTellError(f"all held-out pictures score above the threshold {threshold:g}; {_CALIBRATE}")
+        raise _CannotTellError(f"all held-out pictures score above the threshold {threshold:g}; {_CHOOSE}")
     least = max((len(below) - 1) / 10, 1 / images)
     most = min(len(below) / 10, 1.0)
     if _limit(frames, least * images, error=FALSE_ALARM) >= 1:
-        raise _CannotTellError(f"{images} held-out pictures are too few; {_CALIBRATE}")
+        raise _CannotTellError(f"{images} held-out pictures are too few; {_CHOOSE}")
     return _Deciles(np.array(below), least, most, images, median=values[5])
 
 

@@ -6,6 +6,7 @@ python -m runtime.inspect stlm.plan pictures/ -o results/
 from __future__ import annotations
 
 import hashlib
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from runtime.batch.loop import Counts, Overlays
+
+logger = logging.getLogger(__name__)
 
 _OVERLAYS = ("all", "anomalies", "none")
 
@@ -94,7 +97,7 @@ def command(
     already = len(listing.pictures) - len(left)
     _report(batch.counts, table=output / TABLE, already=already, duration_s=time.monotonic() - start_s)
     if done < len(left):
-        click.echo(f"stopped with {len(left) - done} pictures left; go on with the same command", err=True)
+        logger.warning("stopped with %d pictures left; go on with the same command", len(left) - done)
         return INTERRUPTED
     if batch.counts.unreadable:
         raise ImageError(

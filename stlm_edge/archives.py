@@ -73,7 +73,7 @@ def extract(archive: Path, folder: Path) -> None:
 
 
 def _extract_tar(archive: Path, folder: Path) -> None:
-    from tqdm import tqdm
+    from tqdm import tqdm  # of the extra that fetches; the ground floor does without
 
     if not hasattr(tarfile, "data_filter"):
         raise DataError(
@@ -94,7 +94,7 @@ def _extract_tar(archive: Path, folder: Path) -> None:
 
 
 def _extract_zip(archive: Path, folder: Path) -> None:
-    from tqdm import tqdm
+    from tqdm import tqdm  # of the extra that fetches; the ground floor does without
 
     with zipfile.ZipFile(archive) as file:
         members = file.infolist()

@@ -1,19 +1,25 @@
-"""What the command lines of all programs share: exit codes, logging, and one line for each error."""
+"""What the command lines of all programs share: exit codes, `--version`, logging, and one line for each error."""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
 
 import click
 
 from stlm_edge.errors import StlmError
+from stlm_edge.extras import explained
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
 OUR_LOGGERS = ("__main__", "stlm_edge", "train", "export", "runtime", "benchmarks")
+
+logger = logging.getLogger(__name__)
 
 
 class Choice(click.Choice[str]):
@@ -34,21 +40,130 @@ METHOD = Choice(["quantile", "f1"], old={"good": "quantile", "good-quantile": "q
 def run(command: click.Command, argv: Sequence[str] | None) -> int:
     """Run a click command as a program and return its exit code; the context's object is the arguments as given.
 
-    0 done, 1 a `StlmError` printed as one line, 2 wrong usage, 130 interrupted.
+    The command, and each below it, is given `--version`, `--verbose` and `--log-format`.
+
+    0 done, 1 a `StlmError` or a library that is not installed, printed as one line, 2 wrong usage, 130 interrupted.
     """
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
-    for name in OUR_LOGGERS:  # libraries tell a user of these programs nothing below a warning
-        logging.getLogger(name).setLevel(logging.INFO)
+    set_up_logging()
+    add_shared_options(command)
     try:
         arguments = list(sys.argv[1:] if argv is None else argv)
         result = command.main(args=arguments, standalone_mode=False, obj=tuple(arguments))
     except click.ClickException as error:
-        error.show()
+        if _logs_json():
+            logger.error(error.format_message())
+        else:
+            error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+        logger.warning("interrupted")
         return INTERRUPTED
     except StlmError as error:
-        click.echo(f"error: {' '.join(str(error).split())}", err=True)
-        return 1
+        return _failed(str(error))
+    except ImportError as error:
+        line = explained(error)
+        if line is None:
+            raise
+        return _failed(line)
+    finally:
+        logging.captureWarnings(False)
     return result if isinstance(result, int) else 0
+
+
+def _failed(message: str) -> int:
+    logger.error(" ".join(message.split()), extra={"prefix": "error: "})
+    return 1
+
+
+def _logs_json() -> bool:
+    return any(isinstance(handler.formatter, JsonLine) for handler in logging.getLogger().handlers)
+
+
+def set_up_logging(*, verbose: bool = False, as_json: bool = False) -> None:
+    """Send the log to stderr.
+
+    Args:
+        verbose: each line has time, level and logger, and what libraries say is told as well.
+        as_json: each line is a JSON object; Python's warnings are too.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    if as_json:
+        handler.setFormatter(JsonLine())
+    elif verbose:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    else:
+        handler.setFormatter(logging.Formatter("%(prefix)s%(message)s", defaults={"prefix": ""}))
+    logging.basicConfig(handlers=[handler], level=logging.INFO if verbose else logging.WARNING, force=True)
+    logging.captureWarnings(as_json)
+    for name in OUR_LOGGERS:  # libraries tell a user of these programs nothing below a warning
+        logging.getLogger(name).setLevel(logging.INFO)
+    # torch's exporter: its optimiser warns of each layer that it leaves alone, and nobody can do anything about it.
+    logging.getLogger("onnxscript").setLevel(logging.NOTSET if verbose else logging.ERROR)
+
+
+class JsonLine(logging.Formatter):
+    """A record of the log as one JSON object: time (ISO 8601, UTC), level, logger, message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=False)
+
+
+def add_shared_options(command: click.Command) -> None:
+    """Give a command, and each below it that is loaded, what every program takes; twice does no harm."""
+    if _SHARED[0] not in command.params:
+        command.params.extend(_SHARED)
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            add_shared_options(each)
+
+
+def _show_version(context: click.Context, _: click.Parameter, is_wanted: bool) -> None:
+    if is_wanted:
+        from stlm_edge.revision import version
+
+        click.echo(f"stlm-edge {version()}")
+        context.exit()
+
+
+def _choose_log(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    """Set up the log anew for an option that was given, here or at a command above."""
+    if value:
+        context.meta[f"{__name__}.{parameter.name}"] = value
+        chosen = {name: context.meta.get(f"{__name__}.{name}") for name in ("verbose", "log_format")}
+        set_up_logging(verbose=bool(chosen["verbose"]), as_json=chosen["log_format"] == "json")
+
+
+_SHARED = (
+    click.Option(
+        ["--verbose", "-v"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_choose_log,
+        help="Log with time, level and logger, and what libraries have to say.",
+    ),
+    click.Option(
+        ["--log-format"],
+        type=click.Choice(["text", "json"]),
+        is_eager=True,
+        expose_value=False,
+        callback=_choose_log,
+        help="json: one object a line on stderr, for machines.  [default: text]",
+    ),
+    click.Option(
+        ["--version"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_show_version,
+        help="Show version and commit and exit.",
+    ),
+)

@@ -88,7 +88,7 @@ def warn_of_unknown_hash(path: Path, found: str) -> None:
 
 
 def _download(published: Published, part: Path) -> None:
-    from tqdm import tqdm
+    from tqdm import tqdm  # of the extra that fetches; the ground floor does without
 
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(published.url)

@@ -1,4 +1,4 @@
-"""Pictures for people: heat maps, outlines of what was found, and sheets of many pictures.
+"""Pictures for people: heat maps, outlines of what was found, and contact sheets.
 
 Maps are drawn on a scale that depends on the threshold and never on the picture: half of the colours lie below the
 threshold, half between it and 1, the highest value of an anomaly map. So any two pictures can be compared.
@@ -126,20 +126,20 @@ def contact_sheet(
     head = text + 2 * gap
     height = head + len(rows) * (cell[0] + gap)
     width = margin + len(titles) * (cell[1] + gap)
-    sheet: Image = np.full((height, width, 3), 255, np.uint8)
+    canvas: Image = np.full((height, width, 3), 255, np.uint8)
     for column, title in enumerate(titles):
         centre = margin + column * (cell[1] + gap) + cell[1] // 2
         left = centre - text_width(title, height=text) // 2
-        draw_text(sheet, title, left=left, baseline=head - gap, height=text, colour=INK)
+        draw_text(canvas, title, left=left, baseline=head - gap, height=text, colour=INK)
     for index, (pictures, caption) in enumerate(zip(rows, lines, strict=True)):
         top = head + index * (cell[0] + gap)
         for number, line in enumerate(caption):
             baseline = top + cell[0] // 2 + text // 2 + round((number - (len(caption) - 1) / 2) * 2 * text)
-            draw_text(sheet, line, left=gap, baseline=baseline, height=text, colour=INK)
+            draw_text(canvas, line, left=gap, baseline=baseline, height=text, colour=INK)
         for column, (picture, _) in enumerate(zip(pictures, titles, strict=True)):
             left = margin + column * (cell[1] + gap)
-            sheet[top : top + cell[0], left : left + cell[1]] = _letterboxed(picture, cell)
-    return sheet
+            canvas[top : top + cell[0], left : left + cell[1]] = _letterboxed(picture, cell)
+    return canvas
 
 
 def _level(anomaly_map: Map, *, threshold: float) -> NDArray[np.uint8]:

@@ -62,7 +62,15 @@ class EngineError(StlmError):
 
 
 class VerificationError(StlmError):
-    """Two backends that should give the same answer and do not."""
+    """Two backends that should give the same answer and do not.
+
+    Attributes:
+        lines: what was found of them, for people.
+    """
+
+    def __init__(self, message: str, *, lines: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.lines = lines
 
 
 class SourceError(StlmError):

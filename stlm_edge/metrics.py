@@ -1,4 +1,4 @@
-"""Exact image and pixel metrics: AUROC, AP, AUPRO, the F1 optimum and the false negative rate.
+"""Exact image and pixel metrics: AUROC, AP, AUPRO, the F1 optimum and the false negative rate; and one meter of them.
 
 Scores are compared as they are, tied scores form one step, and a score counts as positive when `score >= threshold`.
 All counts are integers. A metric that is undefined, for want of positives or negatives, is NaN.
@@ -7,16 +7,26 @@ All counts are integers. A metric that is undefined, for want of positives or ne
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from stlm_edge.curves import Labels, ScoreCurve, Scores, area_up_to, check_numbers, pixel_pool, score_pool
+from stlm_edge.curves import Labels, ScoreCurve, ScorePool, Scores, area_up_to, check_numbers, pixel_pool, score_pool
+from stlm_edge.datasets import GOOD
 from stlm_edge.errors import StlmError
-from stlm_edge.imaging import Mask
+from stlm_edge.imaging import Map, Mask, resize_map
+from stlm_edge.inspection import Answer
+from stlm_edge.spec import Size
 
 FPR_LIMIT = 0.3
+
+ALL = "all"
+"""All kinds of defects together, where figures are told by kind."""
+
+_POOLED_PIXELS = 2**24
+"""Pixels whose scores are enlarged and sorted at once."""
 
 
 @dataclass(frozen=True)
@@ -144,3 +154,183 @@ def curve_best_f1(curve: ScoreCurve) -> F1Optimum:
     return F1Optimum(
         float(curve.thresholds[best]), float(f1[best]), tp=tp, fp=int(curve.fp[best]), fn=curve.positives - tp
     )
+
+
+def missed_share(curve: ScoreCurve, threshold: float) -> float:
+    """FN / (TP + FN) at a threshold; NaN without a positive."""
+    if not curve.positives:
+        return math.nan
+    reached = int(np.count_nonzero(curve.thresholds >= threshold))
+    return 1 - (int(curve.tp[reached - 1]) if reached else 0) / curve.positives
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How good a subject is on labelled pictures, at their own resolution; NaN where undefined.
+
+    Attributes:
+        images: how many there are.
+        image_auroc, image_ap, pixel_auroc, pixel_ap, aupro: in 0 … 1, see `PixelMetrics`.
+        image_best_f1, pixel_best_f1: the F1-optimal thresholds of scores and of pixels.
+    """
+
+    images: int
+    image_auroc: float
+    image_ap: float
+    pixel_auroc: float
+    pixel_ap: float
+    aupro: float
+    image_best_f1: F1Optimum
+    pixel_best_f1: F1Optimum
+
+
+@dataclass(frozen=True, eq=False)
+class QualityCurves:
+    """What a quality is taken from.
+
+    Attributes:
+        image: over whole pictures.
+        pixel: over their pixels; empty where the place of a defect is not known.
+    """
+
+    image: ScoreCurve
+    pixel: ScoreCurve
+
+    def quality(self) -> Quality:
+        """The areas under the curves and their best points."""
+        pixels = measure_pixels(self.pixel)
+        return Quality(
+            images=self.image.positives + self.image.negatives,
+            image_auroc=curve_auroc(self.image),
+            image_ap=curve_average_precision(self.image),
+            pixel_auroc=pixels.auroc,
+            pixel_ap=pixels.ap,
+            aupro=pixels.aupro,
+            image_best_f1=curve_best_f1(self.image),
+            pixel_best_f1=pixels.best_f1,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Truth:
+    """What is true about one picture; its mask at one bit a pixel, None where it has none."""
+
+    label: str
+    size: Size
+    bits: NDArray[np.uint8] | None
+
+    @property
+    def is_defective(self) -> bool:
+        return self.label != GOOD
+
+    def mask(self) -> Mask:
+        if self.bits is None:
+            return np.zeros(self.size, np.uint8)
+        return np.unpackbits(self.bits, count=self.size[0] * self.size[1]).reshape(self.size)
+
+
+class QualityMeter:
+    """Takes in labelled pictures with the answers of one or several sides, and says how good each side is.
+
+    Maps are kept as they are given, or at the picture's resolution where that is smaller, masks at one bit a pixel and
+    once for all sides. They are enlarged, as the runtime enlarges them, only when a side is measured; then 4 bytes for
+    each pixel of its pictures are needed besides.
+    """
+
+    def __init__(self, sides: int = 1) -> None:
+        self._truths: list[_Truth] = []
+        self._maps: list[list[Map]] = [[] for _ in range(sides)]
+        self._scores: list[list[float]] = [[] for _ in range(sides)]
+
+    @property
+    def images(self) -> int:
+        """How many pictures have been taken in."""
+        return len(self._truths)
+
+    @property
+    def defective(self) -> int:
+        """How many of them are."""
+        return sum(truth.is_defective for truth in self._truths)
+
+    def add(self, *answers: Answer | None, label: str, size: Size, mask: Mask | None) -> None:
+        """Take in one picture.
+
+        Args:
+            answers: of each side; a side without one has no figures over all pictures.
+            label: `good`, or the kind of defect.
+            size: (height, width) of the picture.
+            mask: of that size, not 0 on defects; None for a good picture, and for a defect whose place is not known.
+        Raises:
+            StlmError: if map, score or mask cannot be used.
+        """
+        if mask is not None and mask.shape != size:
+            raise StlmError(f"found a mask of {mask.shape} for a picture of {size}, expected the same; draw it anew")
+        for answer in answers:
+            if answer is not None:
+                check_numbers(answer.anomaly_map)
+                check_numbers(np.array(answer.score))
+        for maps, scores, answer in zip(self._maps, self._scores, answers, strict=True):
+            if answer is not None:
+                is_larger = answer.anomaly_map.size > size[0] * size[1]
+                maps.append(resize_map(answer.anomaly_map, size) if is_larger else answer.anomaly_map)
+                scores.append(answer.score)
+        self._truths.append(_Truth(label, size, None if mask is None else np.packbits(mask)))
+
+    def quality(self, side: int = 0) -> Quality | None:
+        """Of a side over all pictures, of which there is one at least; None if it did not answer all of them."""
+        if len(self._scores[side]) < len(self._truths):
+            return None
+        every = range(len(self._truths))
+        return self._curves(side, every, self._pools(side, every) if self._is_placed(every) else ()).quality()
+
+    def by_kind(self, side: int = 0) -> Iterator[tuple[str, QualityCurves]]:
+        """The curves over the good pictures with each kind of defect, kinds in their order, and over `all`, the last.
+
+        Raises:
+            StlmError: if the side did not answer all pictures.
+        """
+        if len(self._scores[side]) < len(self._truths):
+            raise StlmError(f"found {len(self._scores[side])} answers to {len(self._truths)} pictures, expected all")
+        members: dict[str, list[int]] = {label: [] for label in sorted({truth.label for truth in self._truths})}
+        for index, truth in enumerate(self._truths):
+            members[truth.label].append(index)
+        pools = {label: list(self._pools(side, indices)) for label, indices in members.items()}
+        for kind in [label for label in members if label != GOOD] + [ALL]:
+            chosen = [label for label in members if kind == ALL or label in (GOOD, kind)]
+            yield (
+                kind,
+                self._curves(
+                    side,
+                    [index for label in chosen for index in members[label]],
+                    [pool for label in chosen for pool in pools[label]],
+                ),
+            )
+
+    def _curves(self, side: int, indices: Sequence[int], pools: Iterable[ScorePool]) -> QualityCurves:
+        scores = np.array([self._scores[side][index] for index in indices], np.float64)
+        defective = np.array([self._truths[index].is_defective for index in indices], bool)
+        return QualityCurves(
+            image=image_curve(scores, defective),
+            pixel=ScoreCurve.over(pools if self._is_placed(indices) else ()),
+        )
+
+    def _is_placed(self, indices: Sequence[int]) -> bool:
+        """Whether there are defects and it is known of all where they are."""
+        defective = [self._truths[index] for index in indices if self._truths[index].is_defective]
+        return bool(defective) and all(truth.bits is not None for truth in defective)
+
+    def _pools(self, side: int, indices: Sequence[int]) -> Iterator[ScorePool]:
+        """The sorted pixels of some pictures, some pictures at a time."""
+        maps: list[Map] = []
+        masks: list[Mask] = []
+        pixels = 0
+        for index in indices:
+            truth = self._truths[index]
+            maps.append(resize_map(self._maps[side][index], truth.size))
+            masks.append(truth.mask())
+            pixels += maps[-1].size
+            if pixels >= _POOLED_PIXELS:
+                yield pixel_pool(maps, masks)
+                maps, masks, pixels = [], [], 0
+        if maps:
+            yield pixel_pool(maps, masks)

@@ -9,7 +9,7 @@ from stlm_edge.imaging import Map
 from stlm_edge.spec import Threshold
 
 _STRIDE = 61
-"""Every so manieth value is looked at first. A prime, so that these do not lie in a few columns of the map."""
+"""Between the values that are looked at first. A prime, so that these do not lie in a few columns of the map."""
 
 
 def image_score(anomaly_map: Map, *, top_k: int) -> float:

@@ -66,7 +66,7 @@ class ModelSpec:
         input_size: (height, width) of the network's input; both multiples of 32.
         map_size: (height, width) of the anomaly map that comes out.
         weights_sha256: over the names, shapes and values of all trained tensors.
-        threshold: None until it has been calibrated.
+        threshold: None until it has been chosen.
         normal_score_range: lowest and highest image score on the held-out good pictures.
         normal_score_deciles: eleven of those scores, from the lowest to the highest: a tenth of the pictures scores at
             most as high as the second, and so on.

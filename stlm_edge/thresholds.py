@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stlm_edge.errors import DataError
 from stlm_edge.metrics import best_f1
@@ -15,7 +18,82 @@ from stlm_edge.spec import ModelSpec, Threshold
 
 logger = logging.getLogger(__name__)
 
+Method = Literal["quantile", "f1"]
+
 CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What a threshold makes of pictures.
+
+    Attributes:
+        false_alarms: good pictures at or above it.
+        missed: defective ones below it.
+    """
+
+    false_alarms: int
+    missed: int
+
+
+@dataclass(frozen=True)
+class ThresholdChange:
+    """A threshold that was chosen again, the one in whose place it stands, and what either makes of the pictures.
+
+    Attributes:
+        before, verdicts_before: None if there was no threshold.
+        good, defective: how many pictures it was chosen from.
+    """
+
+    before: Threshold | None
+    after: Threshold
+    good: int
+    defective: int
+    verdicts_before: Verdicts | None
+    verdicts_after: Verdicts
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        chosen = f"{self.after.value:.6g} ({self.after.method} on {self.after.measured_on})"
+        if self.before is None or self.verdicts_before is None:
+            yield f"threshold {chosen}, the first one"
+            false_alarms, missed = "", ""
+        else:
+            replaced = f"{self.before.value:.6g} ({self.before.method} on {self.before.measured_on})"
+            yield f"threshold {replaced} -> {chosen}, moved by {self.after.value - self.before.value:+.3g}"
+            false_alarms = f"{self.verdicts_before.false_alarms} before, "
+            missed = f"{self.verdicts_before.missed} before, "
+        now = self.verdicts_after
+        yield f"false alarms on these {self.good} good pictures: {false_alarms}{now.false_alarms} now"
+        if self.defective:
+            yield f"missed of these {self.defective} defective pictures: {missed}{now.missed} now"
+        if self.after.method == "quantile":
+            yield promise(self.after)
+
+
+def threshold_change(
+    before: Threshold | None, after: Threshold, *, scores: Sequence[float], defective: Sequence[bool]
+) -> ThresholdChange:
+    """What the pictures that `after` was chosen from come to with either threshold."""
+    values, is_defective = np.array(scores, np.float64), np.array(defective, bool)
+    return ThresholdChange(
+        before=before,
+        after=after,
+        good=int(np.count_nonzero(~is_defective)),
+        defective=int(np.count_nonzero(is_defective)),
+        verdicts_before=None if before is None else _verdicts(values, is_defective, before),
+        verdicts_after=_verdicts(values, is_defective, after),
+    )
+
+
+def promise(threshold: Threshold) -> str:
+    """What a threshold by `quantile` lets expect, for people."""
+    assert threshold.false_alarm_rate is not None and threshold.false_alarm_interval is not None
+    low, high = threshold.false_alarm_interval
+    return (
+        f"expected false-alarm rate on new pictures: {100 * threshold.false_alarm_rate:.3g} %, with "
+        f"{100 * CONFIDENCE:.0f} % confidence {100 * low:.2g} to {100 * high:.3g} %"
+    )
 
 
 def good_quantile(scores: Sequence[float], *, false_alarm_rate: float) -> Threshold:
@@ -108,6 +186,14 @@ def false_alarm_interval(allowed: int, count: int, *, confidence: float) -> tupl
     """
     tail = (1 - confidence) / 2
     return _beta_quantile(tail, allowed, count), _beta_quantile(1 - tail, allowed, count)
+
+
+def _verdicts(scores: NDArray[np.float64], defective: NDArray[np.bool_], threshold: Threshold) -> Verdicts:
+    anomalous = scores >= threshold.value
+    return Verdicts(
+        false_alarms=int(np.count_nonzero(anomalous & ~defective)),
+        missed=int(np.count_nonzero(~anomalous & defective)),
+    )
 
 
 def _beta_quantile(probability: float, successes: int, trials: int) -> float:

@@ -20,6 +20,7 @@ CONTRACT = (
     "curves",
     "metrics",
     "thresholds",
+    "threshold_command",
     "sidecar",
     "datasets",
     "plate.part",

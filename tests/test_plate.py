@@ -11,8 +11,9 @@ import pytest
 from stlm_edge.datasets import load_category
 from stlm_edge.errors import ConfigError
 from stlm_edge.imaging import read_image, read_mask
+from stlm_edge.plate import SMALLEST_SIDE
 from stlm_edge.plate.__main__ import main
-from stlm_edge.plate.part import DEFECT_KINDS, SMALLEST_SIDE, SyntheticPart, render_part, write_dataset
+from stlm_edge.plate.part import DEFECT_KINDS, SyntheticPart, render_part, write_dataset
 
 KINDS = pytest.mark.parametrize("kind", DEFECT_KINDS)
 SEEDS = range(12)

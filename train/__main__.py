@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from stlm_edge.cli import METHOD, run
-from stlm_edge.errors import DataError
-from train.config import TrainConfig
+from stlm_edge.cli import run
+from stlm_edge.errors import DataError, WeightsError
+from stlm_edge.threshold_command import threshold
+from train.config import TrainConfig, described_presets, from_dict, load_preset
 from train.options import SeedsType, training_options
 
 FOLDER = click.Path(path_type=Path)
@@ -33,7 +34,6 @@ preset_option = click.option(
     show_default=True,
     help="paper, cpu, one of the paper's ablations ('train presets'), or a YAML file of settings.",
 )
-device_option = click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
 
 
 @click.group()
@@ -104,7 +104,7 @@ def preview(
 @click.argument("checkpoint", type=FOLDER)
 @data_option
 @category_option
-@device_option
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
 @click.option("--output", "-o", type=FOLDER, help="Folder for metrics and pictures.  [default: beside CHECKPOINT]")
 def evaluate(checkpoint: Path, data: Path, category: str | None, device: str, output: Path | None) -> None:
     """Measure CHECKPOINT on the test pictures, at their own resolution, with and without feature aggregation.
@@ -120,38 +120,7 @@ def evaluate(checkpoint: Path, data: Path, category: str | None, device: str, ou
     click.echo(f"written: {folder / 'evaluation.json'} and evaluation-*.csv, -*.png beside it")
 
 
-@command.command()
-@click.argument("checkpoint", type=FOLDER)
-@data_option
-@category_option
-@device_option
-@click.option(
-    "--method",
-    type=METHOD,
-    default="quantile",
-    show_default=True,
-    help="quantile: from the good pictures that the training held out. f1: F1-optimal on the labelled test pictures.",
-)
-@click.option(
-    "--false-alarm-rate",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="For quantile: wanted share of good pictures above it.  [default: as trained]",
-)
-def threshold(
-    checkpoint: Path, data: Path, category: str | None, device: str, method: str, false_alarm_rate: float | None
-) -> None:
-    """Choose the threshold of CHECKPOINT again and write it there."""
-    from train.threshold import describe, from_good_pictures, from_labelled_pictures
-
-    if method == "f1":
-        if false_alarm_rate is not None:
-            raise click.UsageError("--false-alarm-rate goes with --method quantile; --method f1 needs none")
-        before, after = from_labelled_pictures(checkpoint, data=data, category=category, device=device)
-    else:
-        before, after = from_good_pictures(
-            checkpoint, data=data, category=category, device=device, false_alarm_rate=false_alarm_rate
-        )
-    click.echo(describe(before, after))
+command.add_command(threshold)
 
 
 @command.command()
@@ -183,8 +152,7 @@ def grid(
     """
     from stlm_edge.datasets import categories as list_categories
     from train.paper.grid import check_same, plan, run_all, state
-    from train.paper.grid_results import read_records
-    from train.paper.tables import text, write_report
+    from train.paper.results import read_records, text, write_report
 
     failures = []
     if not report_only:
@@ -218,8 +186,6 @@ def grid(
 @command.command(name="presets")
 def list_presets() -> None:
     """List the presets: the paper's settings, one for each of its ablations, and one for a CPU."""
-    from train.config import described_presets
-
     for name, description in described_presets():
         click.echo(f"{name:<32}{description}")
 
@@ -228,7 +194,6 @@ def list_presets() -> None:
 @click.argument("name")
 def weights(name: str) -> None:
     """Fetch published weights: mobile_sam, sam_vit_b, sam_vit_l or sam_vit_h."""
-    from stlm_edge.errors import WeightsError
     from stlm_edge.network.weights import PUBLISHED, locate
 
     if name not in PUBLISHED:
@@ -256,8 +221,6 @@ def fetch(name: str | None, output: Path | None, archive: tuple[Path, ...], sha2
 
 def _config(preset: str, settings: dict[str, Any]) -> TrainConfig:
     """The preset, overridden by the flags that were given."""
-    from train.config import from_dict, load_preset
-
     given = {name: value for name, value in settings.items() if value is not None}
     return from_dict(load_preset(preset) | given)
 

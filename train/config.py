@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_type_hints
 
-import yaml
-
 from stlm_edge.errors import ConfigError, SpecError
 from stlm_edge.network.design import Aggregation, Comparison, DecoderDesign, Design, Layers, PlainStream, TeacherName
 from stlm_edge.spec import FALSE_ALARM_RATE, Size, check_input_size
@@ -148,43 +146,22 @@ class TrainConfig:
 
     def _check_together(self) -> None:
         """What each setting allows and their combination does not."""
-        without_teacher = self.teacher == "none"
+        untaught, filtered = self.teacher == "none", self.teacher == "gabor"
+        stand_in, masks, staged = self.plain_stream == "teacher", self.distillation == "logits", self.streams_first > 0
+        unaggregated, one_layer = self.aggregation == "none", self.layers != "l1+l2"
+        undecoded = self.layers == "l1" and self.decoder == "separate"
         for wrong, settings, reason in (
+            (untaught and stand_in, "teacher none, plain_stream teacher", "no such stream"),
+            (untaught and unaggregated, "teacher none, aggregation none", "nothing to learn from"),
+            (untaught and staged, "teacher none, streams_first", "nothing to learn from at first"),
+            (untaught and masks, "teacher none, distillation logits", "no masks"),
+            (filtered and stand_in, "teacher gabor, plain_stream teacher", "filters are not deployed"),
+            (filtered and masks, "teacher gabor, distillation logits", "no masks"),
+            (unaggregated and staged, "aggregation none, streams_first", "no second stage"),
+            (one_layer and masks, "layers, distillation logits", "masks need both"),
+            (undecoded, "layers l1, decoder separate", "no decoder"),
             (
-                without_teacher and self.plain_stream == "teacher",
-                "teacher none, plain_stream teacher",
-                "no such stream",
-            ),
-            (without_teacher and self.aggregation == "none", "teacher none, aggregation none", "nothing to learn from"),
-            (
-                without_teacher and self.streams_first > 0,
-                "teacher none, streams_first",
-                "nothing to learn from at first",
-            ),
-            (without_teacher and self.distillation == "logits", "teacher none, distillation logits", "no masks"),
-            (
-                self.teacher == "gabor" and self.plain_stream == "teacher",
-                "teacher gabor, plain_stream teacher",
-                "filters are not deployed",
-            ),
-            (
-                self.teacher == "gabor" and self.distillation == "logits",
-                "teacher gabor, distillation logits",
-                "no masks",
-            ),
-            (
-                self.aggregation == "none" and self.streams_first > 0,
-                "aggregation none, streams_first",
-                "no second stage",
-            ),
-            (
-                self.layers != "l1+l2" and self.distillation == "logits",
-                "layers, distillation logits",
-                "masks need both",
-            ),
-            (self.layers == "l1" and self.decoder == "separate", "layers l1, decoder separate", "no decoder"),
-            (
-                self.plain_stream == "teacher" and self.distillation == "logits",
+                stand_in and masks,
                 "plain_stream teacher, distillation logits",
                 "its features are compared with a stream that never saw them",
             ),
@@ -243,6 +220,8 @@ def load_preset(name: str) -> dict[str, Any]:
     Raises:
         ConfigError: if there is no such preset, or the file does not hold settings by name.
     """
+    import yaml  # of the extra `train`: the command line and its --help do without
+
     path = PRESETS / f"{name}.yaml" if name in presets() else Path(name)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -19,8 +19,7 @@ from stlm_edge.datasets import Sample
 from stlm_edge.errors import ConfigError, DataError, ImageError
 from stlm_edge.imaging import Image, Mask, read_image, resize
 from stlm_edge.spec import Size
-from train.augment import check_rotation, rotate
-from train.brightness import AS_THEY_ARE, Variation
+from train.augment import AS_THEY_ARE, Variation, check_rotation, rotate
 from train.pseudo_anomalies.choice import PseudoAnomalies
 from train.workers import Workers
 

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from stlm_edge.curves import Line, ScoreCurve, ScorePool, pixel_pool, thinned
-from stlm_edge.datasets import GOOD, Sample
+from stlm_edge.curves import Line, thinned
+from stlm_edge.datasets import GOOD, Sample, read_truth
 from stlm_edge.errors import DataError
-from stlm_edge.metrics import average_precision, best_f1, image_curve, measure_pixels, roc_auc
-from stlm_edge.network.inference import InferencePath
-from train.inspection import Inspected, inspect
+from stlm_edge.imaging import Image, Input, Map, Mask, read_image, resize_map, to_input
+from stlm_edge.inspection import Answer
+from stlm_edge.metrics import ALL, QualityCurves, QualityMeter, best_f1, missed_share
+from stlm_edge.network.comparison import tlm_map
+from stlm_edge.network.inference import InferencePath, prepare
+from stlm_edge.spec import ModelSpec, Size
 
 POINTS = 1000
 """Of a curve that is kept for drawing."""
+
+READERS = 4
+CPU_BATCH, GPU_BATCH = 2, 16
+"""Pictures in one pass; on a CPU more of them gain little and take memory."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,21 @@ class Scores:
     aupro: float
     pixel_fnr: float
     pixel_fnr_at_half: float
+
+    @classmethod
+    def of(cls, curves: QualityCurves, *, at_half: bool) -> Scores:
+        """Args: at_half: whether 0.5 means something as a threshold."""
+        quality = curves.quality()
+        return cls(
+            images=quality.images,
+            image_auroc=quality.image_auroc,
+            image_ap=quality.image_ap,
+            pixel_auroc=quality.pixel_auroc,
+            pixel_ap=quality.pixel_ap,
+            aupro=quality.aupro,
+            pixel_fnr=quality.pixel_best_f1.fnr,
+            pixel_fnr_at_half=missed_share(curves.pixel, 0.5) if at_half else math.nan,
+        )
 
 
 @dataclass(frozen=True)
@@ -94,6 +122,15 @@ class Curves:
     pro: Line
     pixel_precision_recall: Line
 
+    @classmethod
+    def of(cls, curves: QualityCurves) -> Curves:
+        return cls(
+            image_roc=curves.image.roc(),
+            pixel_roc=thinned(curves.pixel.roc(), points=POINTS),
+            pro=thinned(curves.pixel.pro(), points=POINTS),
+            pixel_precision_recall=thinned(curves.pixel.precision_recall(), points=POINTS),
+        )
+
 
 @dataclass(frozen=True)
 class Results:
@@ -111,9 +148,7 @@ class Results:
 
 
 def evaluate(inspector: InferencePath, samples: Sequence[Sample]) -> Results:
-    """Inspect labelled pictures and measure.
-
-    Maps are kept for one label at a time; of all others only the pixels' scores, 8 bytes a pixel.
+    """Inspect labelled pictures and measure; see `QualityMeter` for what is kept of them.
 
     Raises:
         DataError: if there are none.
@@ -122,16 +157,13 @@ def evaluate(inspector: InferencePath, samples: Sequence[Sample]) -> Results:
     if not samples:
         raise DataError("found no test pictures, expected test/good and test/<defect> beside train/good")
     threshold = inspector.spec.require_threshold()
+    meter = QualityMeter(sides=2)
     pictures: list[Scored] = []
-    pools: dict[str, ScorePool] = {}
-    tlm_pools: dict[str, ScorePool] = {}
-    ordered = sorted(samples, key=lambda sample: sample.label)
-    for label, group in groupby(inspect(inspector, ordered), key=lambda result: result.sample.label):
-        results = list(group)
-        pictures += [Scored(result.sample, result.score, result.tlm_score) for result in results]
-        pools[label], tlm_pools[label] = _pools(results)
-    measured, curves = _measure(pools, [(p.sample.label, p.score) for p in pictures], half=0.5)
-    tlm_only, tlm_curves = _measure(tlm_pools, [(p.sample.label, p.tlm_score) for p in pictures], half=math.nan)
+    for result in inspect(inspector, sorted(samples, key=lambda sample: sample.label)):
+        meter.add(result.answer, result.tlm_answer, label=result.sample.label, size=result.size, mask=result.mask)
+        pictures.append(Scored(result.sample, result.answer.score, result.tlm_answer.score))
+    measured, curves = _measure(meter, side=0, at_half=True)
+    tlm_only, tlm_curves = _measure(meter, side=1, at_half=False)
     labels = np.array([picture.sample.label != GOOD for picture in pictures])
     scores = np.array([picture.score for picture in pictures])
     anomalous = scores >= threshold.value
@@ -149,52 +181,128 @@ def evaluate(inspector: InferencePath, samples: Sequence[Sample]) -> Results:
         false_alarms=int(np.count_nonzero(~labels & anomalous)),
         weights_sha256=inspector.spec.weights_sha256,
     )
-    return Results(evaluation, tuple(pictures), curves, tlm_curves["all"])
+    return Results(evaluation, tuple(pictures), curves, tlm_curves[ALL])
 
 
-def _pools(results: Sequence[Inspected]) -> tuple[ScorePool, ScorePool]:
-    masks = [result.mask for result in results]
-    return (
-        pixel_pool([result.anomaly_map for result in results], masks),
-        pixel_pool([result.tlm_map for result in results], masks),
-    )
+@dataclass(frozen=True)
+class Inspected:
+    """One picture, what is true about it and what the model says, with and without feature aggregation.
+
+    Attributes:
+        mask: (H, W) in the picture's own pixels.
+        answer: map at the network's input size, and score.
+        tlm_answer: the same without feature aggregation, on another scale.
+    """
+
+    sample: Sample
+    mask: Mask
+    answer: Answer
+    tlm_answer: Answer
+
+    @property
+    def size(self) -> Size:
+        """(height, width) of the picture."""
+        return self.mask.shape[0], self.mask.shape[1]
+
+    @property
+    def anomaly_map(self) -> Map:
+        """In the picture's own pixels."""
+        return resize_map(self.answer.anomaly_map, self.size)
+
+    @property
+    def tlm_map(self) -> Map:
+        """In the picture's own pixels."""
+        return resize_map(self.tlm_answer.anomaly_map, self.size)
 
 
-def _measure(
-    pools: dict[str, ScorePool], pictures: Sequence[tuple[str, float]], *, half: float
-) -> tuple[Measured, dict[str, Curves]]:
-    """Over everything ("all"), and over the good pictures with each kind of defect."""
-    kinds = sorted(set(pools) - {GOOD})
-    groups = {kind: [label for label in (GOOD, kind) if label in pools] for kind in kinds} | {"all": list(pools)}
+@torch.no_grad()
+def inspect(inspector: InferencePath, samples: Sequence[Sample]) -> Iterator[Inspected]:
+    """Run the whole inference path on pictures of any size, in their order. Raises `ImageError`."""
+    device = _device(inspector)
+    inspector.eval()
+    with ThreadPoolExecutor(READERS) as readers:
+        chunks = (
+            readers.map(lambda sample: _read(sample, inspector.spec), chunk)
+            for chunk in _chunks(samples, _batch_size(device))
+        )
+        for chunk in _one_ahead(chunks):
+            batch = list(chunk)
+            pixels = torch.from_numpy(np.concatenate([picture.pixels for picture in batch])).to(device)
+            maps, scores, tlm_maps, tlm_scores = (result.cpu().numpy() for result in both_maps(inspector, pixels))
+            for index, picture in enumerate(batch):
+                yield Inspected(
+                    sample=picture.sample,
+                    mask=picture.mask,
+                    # Copies, since a view of one map would keep the whole batch's.
+                    answer=Answer(maps[index].copy(), float(scores[index])),
+                    tlm_answer=Answer(tlm_maps[index].copy(), float(tlm_scores[index])),
+                )
+
+
+def both_maps(inspector: InferencePath, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What `inspector(images)` answers and the same without feature aggregation, from one pass of the streams.
+
+    Returns:
+        anomaly_map (N, H, W), score (N,), and both again of the map without feature aggregation.
+    """
+    network = inspector.network
+    features = network.features(prepare(images, inspector.spec))
+    distance = tlm_map(features)
+    aggregated = distance if network.feature_aggregation is None else torch.sigmoid(network.aggregate(features))
+    return *inspector.finish(aggregated), *inspector.finish(distance)
+
+
+@torch.no_grad()
+def score_images(inspector: InferencePath, images: Iterable[Image]) -> list[float]:
+    """Image scores of pictures that have the network's input size already."""
+    device = _device(inspector)
+    inspector.eval()
+    scores: list[float] = []
+    for chunk in _chunks(images, _batch_size(device)):
+        scores += inspector(torch.from_numpy(np.stack(chunk)).to(device))[1].tolist()
+    return scores
+
+
+def _measure(meter: QualityMeter, *, side: int, at_half: bool) -> tuple[Measured, dict[str, Curves]]:
     scores: dict[str, Scores] = {}
-    curves: dict[str, Curves] = {}
-    for name, labels in groups.items():
-        chosen = [(label != GOOD, score) for label, score in pictures if label in labels]
-        defective, values = np.array([bad for bad, _ in chosen]), np.array([score for _, score in chosen])
-        pixels = ScoreCurve.over([pools[label] for label in labels])
-        metrics = measure_pixels(pixels)
-        scores[name] = Scores(
-            images=len(chosen),
-            image_auroc=roc_auc(values, defective),
-            image_ap=average_precision(values, defective),
-            pixel_auroc=metrics.auroc,
-            pixel_ap=metrics.ap,
-            aupro=metrics.aupro,
-            pixel_fnr=metrics.best_f1.fnr,
-            pixel_fnr_at_half=_missed_share(pixels, half),
-        )
-        curves[name] = Curves(
-            image_roc=image_curve(values, defective).roc(),
-            pixel_roc=thinned(pixels.roc(), points=POINTS),
-            pro=thinned(pixels.pro(), points=POINTS),
-            pixel_precision_recall=thinned(pixels.precision_recall(), points=POINTS),
-        )
-    overall = scores.pop("all")
-    return Measured(overall, scores), curves
+    drawn: dict[str, Curves] = {}
+    for kind, curves in meter.by_kind(side):
+        scores[kind], drawn[kind] = Scores.of(curves, at_half=at_half), Curves.of(curves)
+    overall = scores.pop(ALL)
+    return Measured(overall, scores), drawn
 
 
-def _missed_share(curve: ScoreCurve, threshold: float) -> float:
-    if not curve.positives or math.isnan(threshold):
-        return math.nan
-    reached = int(np.count_nonzero(curve.thresholds >= threshold))
-    return 1 - (int(curve.tp[reached - 1]) if reached else 0) / curve.positives
+@dataclass(frozen=True)
+class _Picture:
+    sample: Sample
+    pixels: Input
+    mask: Mask
+
+
+def _read(sample: Sample, spec: ModelSpec) -> _Picture:
+    image = read_image(sample.path)
+    size = (image.shape[0], image.shape[1])
+    return _Picture(sample, to_input(image, spec=spec), read_truth(sample, size=size))
+
+
+def _device(inspector: InferencePath) -> torch.device:
+    return next(inspector.parameters()).device
+
+
+def _batch_size(device: torch.device) -> int:
+    return CPU_BATCH if device.type == "cpu" else GPU_BATCH
+
+
+def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def _one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, the next one always begun: while one batch is computed the next one is read."""
+    current = next(items, None)
+    while current is not None:
+        following = next(items, None)
+        yield current
+        current = following

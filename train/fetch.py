@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from stlm_edge.archives import descend, require_free, unpack
@@ -24,31 +24,23 @@ class PublicDataSet:
     Attributes:
         page: the owners' page.
         licence: as the owners state it.
-        archive: the owners' file; None where it is to be fetched by hand.
-        by_hand: what to fetch, where there is no `archive`.
-        sha256: of the owners' one file that is fetched by hand, where it is known.
+        url: of the owners' file; None where it is to be fetched by hand.
+        by_hand: what to fetch, where there is no `url`.
+        sha256: of the owners' one file, where it is known.
         textures: holds textures instead of categories.
     """
 
     title: str
     page: str
     licence: str
-    archive: Published | None = None
+    url: str | None = None
     by_hand: str = ""
     sha256: str | None = None
     textures: bool = False
 
-    @property
-    def known_sha256(self) -> str | None:
-        return self.archive.sha256 if self.archive else self.sha256
-
-
-def _with_archive(title: str, *, page: str, url: str, sha256: str, licence: str, textures: bool) -> PublicDataSet:
-    return PublicDataSet(title, page, licence, Published(url, sha256, licence), textures=textures)
-
 
 DATA_SETS = {
-    "dtd": _with_archive(
+    "dtd": PublicDataSet(
         "Describable Textures Dataset, the source of pseudo anomalies",
         page="https://www.robots.ox.ac.uk/~vgg/data/dtd/",
         url="https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz",
@@ -57,14 +49,13 @@ DATA_SETS = {
         licence="none stated; made available for research purposes",
         textures=True,
     ),
-    "visa": _with_archive(
+    "visa": PublicDataSet(
         "Visual Anomaly Dataset",
         page="https://github.com/amazon-science/spot-diff",
         url="https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar",
         # As anomalib and several who downloaded it record it (1929840640 bytes); the owners publish none.
         sha256="2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362",
         licence="CC BY 4.0",
-        textures=False,
     ),
     "mvtec": PublicDataSet(
         "MVTec Anomaly Detection Dataset",
@@ -88,12 +79,12 @@ def overview() -> str:
     """All data sets as text: name, licence, address, and whether they can be fetched."""
     lines = []
     for name, data_set in DATA_SETS.items():
-        way = data_set.archive.url if data_set.archive else f"by hand: {data_set.by_hand} from {data_set.page}"
+        way = data_set.url or f"by hand: {data_set.by_hand} from {data_set.page}"
         lines += [
             f"{name:<7}{data_set.title}",
             f"       licence: {data_set.licence} ({data_set.page})",
             f"       {way}",
-            f"       SHA-256: {data_set.known_sha256 or 'NOT KNOWN; give one to check against with --sha256'}",
+            f"       SHA-256: {data_set.sha256 or 'NOT KNOWN; give one to check against with --sha256'}",
         ]
     return "\n".join(lines)
 
@@ -121,9 +112,9 @@ def fetch_data_set(name: str, *, output: Path | None, archives: Sequence[Path], 
     require_free(target)
     if archives:
         logger.info("%s, licence: %s (%s)", data_set.title, data_set.licence, data_set.page)
-        _check(archives, expected or (data_set.known_sha256 if len(archives) == 1 else None), data_set)
+        _check(archives, expected or (data_set.sha256 if len(archives) == 1 else None), data_set)
         _unpack(archives, target, data_set)
-    elif data_set.archive is None:
+    elif data_set.url is None:
         raise DownloadError(
             f"{data_set.title} must be fetched by hand (licence: {data_set.licence}): get {data_set.by_hand} from "
             f"{data_set.page}, then run python -m train fetch {name} -o {target} with --archive FILE for each, or "
@@ -131,7 +122,7 @@ def fetch_data_set(name: str, *, output: Path | None, archives: Sequence[Path], 
         )
     else:
         logger.info("%s, see %s", data_set.title, data_set.page)
-        published = replace(data_set.archive, sha256=expected or data_set.archive.sha256)
+        published = Published(data_set.url, expected or data_set.sha256, data_set.licence)
         own = (target.parent / published.file_name).is_file()
         archive = fetch(published, folder=target.parent)
         _unpack([archive], target, data_set)

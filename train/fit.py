@@ -17,28 +17,24 @@ from stlm_edge.files import make_folder, write_text
 from stlm_edge.imaging import Image
 from stlm_edge.network.checkpoint import Checkpoint, load, save
 from stlm_edge.network.encoder import architecture_named
-from stlm_edge.network.inference import InferencePath, prepare
+from stlm_edge.network.inference import InferencePath, choose_device, prepare
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.teacher import Teacher
 from stlm_edge.network.weights import fingerprint, load_initial, locate, read_tensors
 from stlm_edge.spec import ModelSpec
-from stlm_edge.thresholds import good_quantile, with_normal_scores
-from train.augment import rotation_for
-from train.brightness import variation_of
+from stlm_edge.thresholds import good_quantile, promise, with_normal_scores
+from train.augment import rotation_for, variation_of
 from train.config import RANDOM, TrainConfig
 from train.data import Batches, load_images, split
-from train.device import choose_device
 from train.distributed import Processes, joined, main_first, share_batch_norms
-from train.inspection import score_images
+from train.evaluate import score_images
 from train.loop import Ending, train
 from train.objective import Objective
 from train.pseudo_anomalies.choice import pseudo_anomalies_of
 from train.pseudo_anomalies.textures import texture_source
 from train.record import Sources, read_record, write_record
 from train.teaching.guidance import Guidance, make_guidance
-from train.teaching.masks import mask_head_tensors
-from train.teaching.teacher import build_teacher, settle
-from train.threshold import describe
+from train.teaching.teacher import mask_head_tensors, teacher_of
 from train.training import EpochRecord, Training, begin
 from train.watch import Board, Patience, held_out_loss
 
@@ -117,7 +113,7 @@ def _run(config: TrainConfig, sources: Sources, folder: Path, *, state: Path | N
             map_size=config.image_size,
             weights_sha256="",
         )
-        objective, guidance = _build(config, spec, batches, device=device, processes=processes)
+        objective, guidance = build(config, spec, batches, device=device, processes=processes)
         training = begin(objective, config, steps_per_epoch=len(batches))
         make_folder(folder)  # not before all that is asked for has been found to fit
         if processes.is_main:
@@ -223,14 +219,16 @@ class _Keeper:
         self._save(with_normal_scores(dataclasses.replace(self.spec, threshold=threshold), scores))
         if ending is not Ending.INTERRUPTED:
             (self.folder / STATE_NAME).unlink(missing_ok=True)
-        logger.info("%s", describe(None, threshold))
+        logger.info(
+            "threshold %.6g from %d held-out good pictures; %s", threshold.value, threshold.images, promise(threshold)
+        )
 
     def _save(self, spec: ModelSpec) -> None:
         spec = dataclasses.replace(spec, weights_sha256=fingerprint(self.network.state_dict()))
         save(self.folder / CHECKPOINT_NAME, Checkpoint(self.network, spec, self.config.to_dict()))
 
 
-def _build(
+def build(
     config: TrainConfig, spec: ModelSpec, batches: Batches, *, device: torch.device, processes: Processes
 ) -> tuple[Objective, Guidance | None]:
     """The network with its losses and the teacher's guidance, on the device; the same weights in every process."""
@@ -244,19 +242,14 @@ def _build(
             )
         else:
             logger.info("initial weights: %s", load_initial(network, locate(config.initial_weights)))
-        guidance = None
-        channels = network.architecture.embedding_channels
-        if config.teacher != "none":
-            teacher = build_teacher(
-                config.teacher,
-                weights=config.teacher_weights,
-                image_size=config.image_size,
-                masks=config.distillation == "logits",
-            ).to(device)
-            channels = teacher.channels
-    if config.teacher != "none":
+        teacher = teacher_of(config)
+    guidance = None
+    channels = network.architecture.embedding_channels
+    if teacher is not None:
+        teacher.to(device)
+        channels = teacher.channels
         if config.teacher_weights == RANDOM:
-            settle(teacher, prepare(torch.from_numpy(np.stack(batches.images[:SETTLING_IMAGES])).to(device), spec))
+            teacher.settle(prepare(torch.from_numpy(np.stack(batches.images[:SETTLING_IMAGES])).to(device), spec))
         if isinstance(network.plain, Teacher):
             network.plain.load_state_dict(teacher.state_dict())
         guidance = make_guidance(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import signal
 import time
@@ -11,15 +12,18 @@ from enum import Enum
 from pathlib import Path
 from types import FrameType
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from stlm_edge.drawing import contact_sheet, draw_regions
 from stlm_edge.errors import TrainingError
+from stlm_edge.files import write_text
+from stlm_edge.imaging import write_image
 from train.config import TrainConfig
 from train.data import Batch, Batches
 from train.distributed import Processes, agree, average, average_gradients
-from train.failure import save_failure
 from train.objective import LossTerms
 from train.teaching.guidance import Guidance
 from train.training import EpochRecord, Stage, Training, enter, stage_of
@@ -150,6 +154,33 @@ def _fail(failures: Path | None, batch: Batch, values: Tensor, *, epoch: int, st
         f"in step {step} of epoch {epoch} the losses became {values.tolist()}, expected finite numbers{saved}; lower "
         "--learning-rate"
     )
+
+
+def save_failure(folder: Path, batch: Batch, values: Tensor, *, epoch: int, step: int) -> Path:
+    """Write the pictures of a batch as they were, a contact sheet of them, and the losses that they gave.
+
+    Args:
+        values: (3,), plain, denoising, segmentation.
+    Returns:
+        The folder of this step, below `folder`.
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    place = folder / f"epoch-{epoch}-step-{step}"
+    rows = []
+    for index in range(len(batch)):
+        clean, pseudo = batch.clean[index].cpu().numpy(), batch.pseudo[index].cpu().numpy()
+        mask = batch.mask[index, 0].cpu().numpy()
+        write_image(place / f"{index}-clean.png", clean)
+        write_image(place / f"{index}-pseudo.png", pseudo)
+        write_image(place / f"{index}-mask.png", np.repeat((255 * mask).astype(np.uint8)[:, :, None], 3, axis=2))
+        rows.append([clean, pseudo, draw_regions(pseudo, mask, threshold=0.5)])
+    captions = [str(index) for index in range(len(rows))]
+    write_image(place / "contact-sheet.png", contact_sheet(rows, titles=("clean", "pseudo", "mask"), captions=captions))
+    names = ("plain", "denoising", "segmentation")
+    losses = {name: str(value) for name, value in zip(names, values.tolist(), strict=True)}
+    write_text(place / "losses.json", json.dumps({"epoch": epoch, "step": step} | losses, indent=2) + "\n")
+    return place
 
 
 @contextmanager

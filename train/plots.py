@@ -5,19 +5,19 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from stlm_edge.curves import Line
 from stlm_edge.datasets import GOOD
 from stlm_edge.files import write_bytes
 from stlm_edge.metrics import FPR_LIMIT
 from train.evaluate import Curves, Evaluation, Results, Scores
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 KIND_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#6A51A3")
 """Six of Okabe and Ito's, which colour-blind people can tell apart, and two more; kinds beyond them are dashed."""
@@ -46,9 +46,6 @@ def write_curves(path: Path, results: Results) -> None:
 
     The file's suffix decides the format: .png, .svg or .pdf. Raises `OutputError`.
     """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
     evaluation = results.evaluation
     with rc_context(STYLE):
         figure = Figure(figsize=(9, 9.2), dpi=120, layout="compressed")
@@ -79,9 +76,6 @@ def write_distribution(path: Path, results: Results) -> None:
 
     Raises `OutputError`.
     """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
     evaluation = results.evaluation
     labels = sorted({p.sample.label for p in results.pictures}, key=lambda name: (name != GOOD, name))
     with rc_context(STYLE):
@@ -128,8 +122,6 @@ def _draw_all(axes: Axes, results: Results, name: str) -> None:
 
 def _legend(figure: Figure, evaluation: Evaluation) -> None:
     """One legend for all four: what each line is, with the areas below it."""
-    from matplotlib.lines import Line2D
-
     handles = [Line2D([], [], color=INK, linewidth=2.2, label=_areas("all", evaluation.overall))]
     kinds = list(evaluation.kinds.items())
     for index, (kind, scores) in enumerate(kinds if len(kinds) > 1 else []):

@@ -1,4 +1,4 @@
-"""What an evaluation leaves in its folder: figures, scores, pictures and plots."""
+"""What an evaluation leaves in its folder: figures, scores, a contact sheet and plots."""
 
 from __future__ import annotations
 
@@ -7,18 +7,24 @@ import dataclasses
 import io
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
-from stlm_edge.datasets import load_category
+import numpy as np
+
+from stlm_edge.datasets import GOOD, load_category
+from stlm_edge.drawing import contact_sheet, draw_regions, false_colour, heat_map
 from stlm_edge.files import make_folder, write_text
+from stlm_edge.imaging import Image, read_image, write_image
 from stlm_edge.network.checkpoint import load
-from stlm_edge.network.inference import InferencePath
-from train.contact_sheet import write_sheet
-from train.device import choose_device
-from train.evaluate import Evaluation, Results, evaluate
+from stlm_edge.network.inference import InferencePath, choose_device
+from train.evaluate import Evaluation, Results, Scored, evaluate, inspect
 from train.plots import write_curves, write_distribution
 
 EVALUATION_NAME = "evaluation.json"
+
+TITLES = ("picture", "truth", "anomaly map", "overlay", "TLM only")
+CELL = (200, 200)
 
 
 def evaluate_checkpoint(checkpoint: Path, *, data: Path, category: str | None, device: str, folder: Path) -> Evaluation:
@@ -35,7 +41,7 @@ def evaluate_checkpoint(checkpoint: Path, *, data: Path, category: str | None, d
     make_folder(folder)
     results = evaluate(inspector, samples)
     write_scores(folder / "evaluation-scores.csv", results)
-    write_sheet(folder / "evaluation.png", inspector, results)
+    write_contact_sheet(folder / "evaluation.png", inspector, results)
     write_curves(folder / "evaluation-curves.png", results)
     write_distribution(folder / "evaluation-scores.png", results)
     write_json(folder / EVALUATION_NAME, results.evaluation)
@@ -78,6 +84,61 @@ def write_scores(path: Path, results: Results) -> None:
         name = f"{picture.sample.path.parent.name}/{picture.sample.path.name}"
         writer.writerow((name, picture.sample.label, f"{picture.score:.7g}", anomalous, f"{picture.tlm_score:.7g}"))
     write_text(path, text.getvalue())
+
+
+def choose(pictures: Sequence[Scored], *, threshold: float) -> list[tuple[str, Scored]]:
+    """Of pictures of one kind the best, the borderline and the worst, each picture once; fewer if there are fewer.
+
+    The best is furthest on its right side of the threshold, the worst furthest to or beyond the wrong one, the
+    borderline one nearest to it.
+    """
+    ordered = sorted(pictures, key=lambda picture: picture.score, reverse=pictures[0].sample.label != GOOD)
+    chosen = [("best", ordered[0])]
+    if len(ordered) > 2:
+        nearest = min(ordered[1:-1], key=lambda picture: abs(picture.score - threshold))
+        chosen.append(("borderline", nearest))
+    if len(ordered) > 1:
+        chosen.append(("worst", ordered[-1]))
+    return chosen
+
+
+def verdict(picture: Scored, *, threshold: float) -> str:
+    """What the threshold makes of a picture, in one word."""
+    anomalous = picture.score >= threshold
+    if picture.sample.label == GOOD:
+        return "false alarm" if anomalous else "passed"
+    return "found" if anomalous else "missed"
+
+
+def write_contact_sheet(path: Path, inspector: InferencePath, results: Results) -> None:
+    """Draw the chosen pictures of each kind, the good ones first. Raises `OutputError`."""
+    threshold = results.evaluation.threshold
+    chosen: list[tuple[str, Scored]] = []
+    labels = {picture.sample.label for picture in results.pictures}
+    for label in sorted(labels, key=lambda name: (name != GOOD, name)):
+        chosen += choose([p for p in results.pictures if p.sample.label == label], threshold=threshold)
+    # The training-free map has no threshold of its own; the highest score of a good picture sets its scale.
+    calm = [picture.tlm_score for picture in results.pictures if picture.sample.label == GOOD]
+    tlm_threshold = max(calm or [picture.tlm_score for picture in results.pictures])
+    rows: list[list[Image]] = []
+    captions: list[str] = []
+    inspected = inspect(inspector, [picture.sample for _, picture in chosen])
+    for (role, picture), result in zip(chosen, inspected, strict=True):
+        image = read_image(picture.sample.path)
+        rows.append(
+            [
+                image,
+                draw_regions(image, result.mask.astype(np.float32), threshold=0.5),
+                false_colour(result.anomaly_map, threshold=threshold),
+                heat_map(image, result.anomaly_map, threshold=threshold),
+                false_colour(result.tlm_map, threshold=tlm_threshold),
+            ]
+        )
+        said = verdict(picture, threshold=threshold)
+        captions.append(
+            "\n".join((f"{picture.sample.label}: {role}", picture.sample.path.stem, f"{picture.score:.3f}, {said}"))
+        )
+    write_image(path, contact_sheet(rows, titles=TITLES, captions=captions, cell=CELL))
 
 
 def _percent(value: float) -> str:

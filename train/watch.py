@@ -65,7 +65,7 @@ class Board:
 
     def __init__(self, folder: Path, *, first: Batch) -> None:
         try:
-            from torch.utils.tensorboard import SummaryWriter
+            from torch.utils.tensorboard import SummaryWriter  # an extra of its own
         except ImportError:
             raise ConfigError(
                 "tensorboard is not installed; pip install tensorboard, or leave --tensorboard out"

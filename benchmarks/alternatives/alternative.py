@@ -36,7 +36,7 @@ class Alternative:
     @contextmanager
     def open(self) -> Iterator[Opened]:
         """Raises `DataError`, if the file is no kept model or does not fit this version of anomalib."""
-        from train.device import choose_device
+        from stlm_edge.network.inference import choose_device
 
         module, training = load(self.path)
         device = choose_device("auto")

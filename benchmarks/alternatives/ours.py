@@ -37,8 +37,7 @@ class Checkpoint:
     def open(self) -> Iterator[OpenedCheckpoint]:
         """Raises `CheckpointError`."""
         from stlm_edge.network.checkpoint import load
-        from stlm_edge.network.inference import InferencePath
-        from train.device import choose_device
+        from stlm_edge.network.inference import InferencePath, choose_device
 
         loaded = load(self.path)
         network, device = loaded.network, choose_device("auto")

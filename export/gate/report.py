@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from export.gate.accuracy import Metrics
-from export.gate.examine import Examination, Row
+from export.gate.examine import Examination, GateMetrics, Row
 from stlm_edge.drawing import contact_sheet, false_colour
 from stlm_edge.imaging import Image, resize_map
 from stlm_edge.sidecar import Drift, Gate, Limits
@@ -125,7 +124,7 @@ def _limit_cells(limits: Limits) -> tuple[str, ...]:
     )
 
 
-def _percent(metrics: Metrics | None, drift: Drift | None) -> tuple[str, str, str]:
+def _percent(metrics: GateMetrics | None, drift: Drift | None) -> tuple[str, str, str]:
     if metrics is None:
         return (_NONE, _NONE, _NONE)
     moved = (None,) * 3 if drift is None else (drift.image_auroc_drift, drift.pixel_auroc_drift, drift.aupro_drift)

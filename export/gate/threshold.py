@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from export.gate.answers import BackendAnswers
+from export.gate.inspectors import BackendInspector
 from export.gate.pictures import find_samples, read_with_progress
 from runtime.backends import open_engine
 from runtime.verification import warn_unless_verified
@@ -20,64 +15,21 @@ from stlm_edge.datasets import GOOD, Sample
 from stlm_edge.errors import DataError
 from stlm_edge.sidecar import Sidecar, rewrite
 from stlm_edge.spec import Threshold
-from stlm_edge.thresholds import CONFIDENCE, f1_optimal, good_quantile, with_normal_scores
+from stlm_edge.thresholds import (
+    Method,
+    ThresholdChange,
+    f1_optimal,
+    good_quantile,
+    threshold_change,
+    with_normal_scores,
+)
 
 logger = logging.getLogger(__name__)
 
-Method = Literal["quantile", "f1"]
 
-
-@dataclass(frozen=True)
-class Verdicts:
-    """What a threshold makes of the pictures.
-
-    Attributes:
-        false_alarms: good pictures at or above it.
-        missed: defective ones below it.
-    """
-
-    false_alarms: int
-    missed: int
-
-
-@dataclass(frozen=True)
-class Recalibration:
-    """A threshold that took another's place, and what either makes of the pictures it was chosen from."""
-
-    before: Threshold
-    after: Threshold
-    good: int
-    defective: int
-    verdicts_before: Verdicts
-    verdicts_after: Verdicts
-
-    def lines(self) -> Iterator[str]:
-        """For people."""
-        before, after = self.before.value, self.after.value
-        yield (
-            f"threshold {before:.6g} ({self.before.method} on {self.before.measured_on}) -> {after:.6g} "
-            f"({self.after.method} on {self.after.measured_on}), moved by {after - before:+.3g}"
-        )
-        yield (
-            f"false alarms on these {self.good} good pictures: {self.verdicts_before.false_alarms} before, "
-            f"{self.verdicts_after.false_alarms} now"
-        )
-        if self.defective:
-            yield (
-                f"missed of these {self.defective} defective pictures: {self.verdicts_before.missed} before, "
-                f"{self.verdicts_after.missed} now"
-            )
-        if self.after.false_alarm_rate is not None and self.after.false_alarm_interval is not None:
-            low, high = self.after.false_alarm_interval
-            yield (
-                f"expected false-alarm rate on new pictures: {100 * self.after.false_alarm_rate:.3g} %, with "
-                f"{100 * CONFIDENCE:.0f} % confidence {100 * low:.2g} to {100 * high:.3g} %"
-            )
-
-
-def calibrate(
+def choose_on_engine(
     engine: Path, *, data: Path, category: str | None, method: Method, false_alarm_rate: float
-) -> Recalibration:
+) -> ThresholdChange:
     """Score pictures on an engine, and change the threshold and the normal scores in its sidecar.
 
     Args:
@@ -96,23 +48,16 @@ def calibrate(
     backend, sidecar = open_engine(engine)
     warn_unless_verified(engine, sidecar)
     with backend:
-        answers = BackendAnswers(backend, spec=sidecar.spec, name=backend.name)
-        scores = np.array([answers.answer(picture.image).score for picture in read_with_progress(samples)])
-    defective = np.array([sample.label != GOOD for sample in samples])
-    good = scores[~defective]
+        inspector = BackendInspector(backend, spec=sidecar.spec, name=backend.name)
+        scores = [inspector.inspect(picture.image).score for picture in read_with_progress(samples)]
+    defective = [sample.label != GOOD for sample in samples]
+    good = [score for score, is_defective in zip(scores, defective, strict=True) if not is_defective]
     if method == "quantile":
-        chosen = good_quantile(good.tolist(), false_alarm_rate=false_alarm_rate)
+        chosen = good_quantile(good, false_alarm_rate=false_alarm_rate)
     else:
-        chosen = f1_optimal(scores.tolist(), defective.tolist())
-    before, after = _replace(engine, sidecar, chosen, good=good.tolist())
-    return Recalibration(
-        before=before,
-        after=after,
-        good=int(good.size),
-        defective=int(np.count_nonzero(defective)),
-        verdicts_before=_verdicts(scores, defective, before),
-        verdicts_after=_verdicts(scores, defective, after),
-    )
+        chosen = f1_optimal(scores, defective)
+    before, after = _replace(engine, sidecar, chosen, good=good)
+    return threshold_change(before, after, scores=scores, defective=defective)
 
 
 def _require_good(samples: Sequence[Sample], data: Path) -> None:
@@ -150,11 +95,3 @@ def _replace(
     rewrite(engine, change, known=sidecar)
     before, after = thresholds
     return before, after
-
-
-def _verdicts(scores: NDArray[np.float64], defective: NDArray[np.bool_], threshold: Threshold) -> Verdicts:
-    anomalous = scores >= threshold.value
-    return Verdicts(
-        false_alarms=int(np.count_nonzero(anomalous & ~defective)),
-        missed=int(np.count_nonzero(~anomalous & defective)),
-    )

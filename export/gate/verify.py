@@ -5,29 +5,31 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import click
-
-from export.gate.answers import Answers
 from export.gate.examine import Examination, examine
+from export.gate.inspectors import exact_inspector, open_reference, open_subjects
 from export.gate.limits import limits_of
-from export.gate.pictures import Picture, choose, find_samples, read_with_progress, synthetic
-from export.gate.reference import open_reference
+from export.gate.pictures import Picture, Pictures, choose, find_samples, read_with_progress, synthetic
 from export.gate.report import table, to_json, worst_sheet
-from export.gate.subjects import exact_answers, open_subjects
+from export.graph.graph import Graph
 from runtime.backends import vouched
-from stlm_edge.errors import OutputError, VerificationError
-from stlm_edge.files import make_folder, write_text
+from stlm_edge.errors import OutputError, SpecError, VerificationError
+from stlm_edge.files import make_folder, sha256, write_text
 from stlm_edge.imaging import write_image
+from stlm_edge.inspection import Inspector
 from stlm_edge.sidecar import Gate, Sidecar, rewrite
-from stlm_edge.spec import ModelSpec
-
-if TYPE_CHECKING:
-    import onnx
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What came out of a comparison: the verdict, and what was found, for people."""
+
+    gate: Gate
+    lines: tuple[str, ...]
 
 
 def verify(
@@ -39,8 +41,8 @@ def verify(
     images: int | None = None,
     picture: Path | None = None,
     json_file: Path | None = None,
-) -> Gate:
-    """Compare an engine with its network, print what was found, and put the verdict into the engine's sidecar.
+) -> Verification:
+    """Compare an engine with its network, and put the verdict, which may be a refusal, into the engine's sidecar.
 
     Args:
         engine: an .onnx file, or another engine; one that cannot be run here needs the graph that it was built from
@@ -48,10 +50,8 @@ def verify(
         reference: the checkpoint, or the float32 graph.
         data: pictures, see `export.gate.pictures.find_samples`; None for drawn parts.
         images: at most so many of them.
-        picture: a sheet of the worst cases is written here.
+        picture: a contact sheet of the worst cases is written here.
         json_file: all figures are written here.
-    Returns:
-        The verdict, which may be a refusal.
     Raises:
         StlmError: if engine, reference or pictures cannot be used, or something cannot be written; the sidecar is then
             as it was.
@@ -71,24 +71,72 @@ def verify(
         open_subjects(engine, sidecar, reference=reference) as subjects,
     ):
         examination = examine(
-            opened.answers,
-            subjects.answers,
+            opened.inspector,
+            subjects.inspectors,
             pictures,
             limits=limits,
             host_resized=opened.host_resized,
         )
     gate = examination.gate(executed=subjects.executed)
     precision = sidecar.engine.precision
-    for line in table(examination, precision=precision, widened=subjects.widened):
-        click.echo(line)
+    lines = [*table(examination, precision=precision, widened=subjects.widened)]
     if not subjects.executed:
-        click.echo(f"{engine.name} itself has not been executed, only its graph")
+        lines.append(f"{engine.name} itself has not been executed, only its graph")
     _write_picture(examination, sidecar, picture)
     if json_file is not None:
         text = to_json(examination, gate, engine=engine.name, precision=precision, widened=subjects.widened)
         write_text(json_file, text)
     record_gate(engine, gate, known=sidecar)
-    return gate
+    return Verification(gate, tuple(lines))
+
+
+def judge(engine: Path, *, source: Path, graph: Graph, pictures: Pictures) -> Verification | None:
+    """The verdict on an engine that was just made, also in its sidecar; None if there is nothing to judge it by.
+
+    Args:
+        source, graph: what it was made from, before its precision was chosen.
+    Raises:
+        StlmError: see `verify`.
+    """
+    reference = pictures.reference
+    if reference is None:
+        record = Sidecar.read(engine).engine
+        # A plan in the precision of a given graph is compared with nothing: the graph would vouch for itself.
+        differs = record.precision != graph.precision or record.product == "openvino"
+        reference = source if graph.content is None or differs else None
+    if reference is not None:
+        return verify(
+            engine,
+            reference=reference,
+            data=pictures.data,
+            category=pictures.category,
+            images=pictures.images,
+            picture=pictures.worst,
+        )
+    gate = _gate_of_graph(source)
+    if gate is None:
+        logger.warning(
+            "NOT COMPARED: %s carries no verdict and nothing to compare with; give --reference, a checkpoint or its "
+            "graph in fp32",
+            source,
+        )
+        return None
+    logger.info("the verdict on the graph is taken over: %s has not been executed", engine.name)
+    record_gate(engine, gate)
+    return Verification(gate, ())
+
+
+def _gate_of_graph(graph: Path) -> Gate | None:
+    """What was found of a graph when it was exported, or when a plan was built of it elsewhere."""
+    engine = graph.with_suffix("") if graph.name.endswith(".plan.onnx") else graph
+    try:
+        record = Sidecar.read(engine).engine
+    except SpecError:
+        return None
+    known = record.onnx_sha256 if engine != graph else record.engine_sha256
+    if record.gate is None or known != sha256(graph):
+        return None
+    return dataclasses.replace(record.gate, executed=False)
 
 
 def record_gate(engine: Path, gate: Gate, *, known: Sidecar | None = None) -> None:
@@ -109,12 +157,10 @@ def require_verified(engine: Path, gate: Gate) -> None:
         )
 
 
-def would_bless(
-    model: onnx.ModelProto, *, spec: ModelSpec, precision: str, reference: Answers, pictures: Iterable[Picture]
-) -> bool:
-    """Whether a graph that is in memory keeps within the limits of a precision; what it does not keep is logged."""
-    with exact_answers(model, spec=spec) as answers:
-        gate = examine(reference, [answers], pictures, limits=limits_of(precision)).gate(executed=False)
+def would_verify(graph: Graph, *, reference: Inspector, pictures: Iterable[Picture]) -> bool:
+    """Whether a graph that is in memory keeps within the limits of its precision; what it does not keep is logged."""
+    with exact_inspector(graph) as inspector:
+        gate = examine(reference, [inspector], pictures, limits=limits_of(graph.precision)).gate(executed=False)
     if not gate.verified:
         logger.info("the gate objects: %s", _first(gate.objections))
     return gate.verified

@@ -1,4 +1,4 @@
-"""Write a deployment graph as one ONNX model: camera pixels in, map and score out."""
+"""From a checkpoint to its graph, one ONNX model: camera pixels in, map and score out."""
 
 from __future__ import annotations
 
@@ -6,28 +6,43 @@ import ast
 import dataclasses
 import warnings
 from collections import Counter
+from pathlib import Path
 
 import onnx
 import torch
 
 from export.graph.deployment import DeploymentGraph
-from export.graph.onnx_model import INPUT, OPSET, OUTPUTS, write_spec
+from export.graph.graph import INPUT, OPSET, OUTPUTS, Graph, GraphOptions, PrecisionRecord
 from stlm_edge.errors import ConfigError, EngineError
+from stlm_edge.network.checkpoint import load
+from stlm_edge.network.inference import InferencePath
 from stlm_edge.spec import ModelSpec
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _PREFIX = "node_"
 
 
-def to_onnx(graph: DeploymentGraph, *, max_batch: int = 1) -> onnx.ModelProto:
+def trace(checkpoint: Path, options: GraphOptions) -> Graph:
+    """The graph of a checkpoint. Raises `CheckpointError`, or `SpecError` if it has no threshold; see `to_onnx`."""
+    loaded = load(checkpoint)
+    loaded.spec.require_threshold()
+    deployed = DeploymentGraph(
+        InferencePath(loaded.network, loaded.spec).eval(),
+        frame_size=options.frame_size,
+        streams=options.streams,
+        full_map=options.full_map,
+    )
+    return to_onnx(deployed, max_batch=options.max_batch)
+
+
+def to_onnx(graph: DeploymentGraph, *, max_batch: int = 1) -> Graph:
     """Trace the whole inference path.
 
     Args:
         max_batch: 1 makes a graph of fixed shapes; more, one that takes 1 … `max_batch` pictures at once.
     Returns:
-        A checked model: `image` (N, H, W, 3) uint8 BGR → `anomaly_map` (N, *map_size) float32, `score` (N,) float32,
-        and `full_map` (N, *input_size) float32 if the graph has one. The specification stands in `metadata_props`.
-        Nodes are named `module.path|operation`.
+        A graph in float32, its model checked: `image` (N, H, W, 3) uint8 BGR → `anomaly_map` (N, *map_size) float32,
+        `score` (N,) float32, and `full_map` (N, *input_size) float32 if asked for. Nodes: `module.path|operation`.
     Raises:
         ConfigError: if stacked streams are to take several pictures at once.
         EngineError: if the exporter gives nothing, or a graph of other shapes.
@@ -65,10 +80,9 @@ def to_onnx(graph: DeploymentGraph, *, max_batch: int = 1) -> onnx.ModelProto:
     model = program.model_proto
     _name_nodes(model.graph)
     _strip(model)
-    write_spec(model, spec)
     onnx.checker.check_model(model, full_check=True)
     _check_shapes(model, spec)
-    return model
+    return Graph(model, spec, PrecisionRecord("fp32"), f"torch {torch.__version__}")
 
 
 def _name_nodes(graph: onnx.GraphProto) -> None:

@@ -20,8 +20,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from export.graph.onnx_model import INPUT, OPSET, metadata, set_metadata
-from export.precision.layer_classes import QUANTISABLE, LayerClass, is_weighted, layer_class
+from export.graph.graph import INPUT, OPSET, opset_of
+from export.graph.parts import QUANTISABLE, LayerClass, is_weighted, layer_class
 from stlm_edge.errors import EngineError
 from stlm_edge.imaging import Input
 
@@ -66,11 +66,10 @@ def calibrate(
         onnx.save(model, source)
         _model_opt(source, target, np.concatenate(pictures), nodes=names, method=method)
         quantised = onnx.load(target)
-    found = next(entry.version for entry in quantised.opset_import if entry.domain in ("", "ai.onnx"))
-    if found != OPSET:
-        raise EngineError(f"ModelOpt made opset {found} of {OPSET}; install nvidia-modelopt 0.47, which keeps it")
-    for key, value in metadata(model).items():
-        set_metadata(quantised, key, value)
+    if opset_of(quantised) != OPSET:
+        raise EngineError(
+            f"ModelOpt made opset {opset_of(quantised)} of {OPSET}; install nvidia-modelopt 0.47, which keeps it"
+        )
     _round_scales(quantised.graph)
     onnx.checker.check_model(quantised, full_check=True)
     return quantised
@@ -118,7 +117,7 @@ def _model_opt(source: Path, target: Path, pictures: Input, *, nodes: list[str],
             _quiet_logging(),
         ):
             warnings.simplefilter("ignore")
-            from modelopt.onnx.quantization import quantize
+            from modelopt.onnx.quantization import quantize  # only INT8 needs ModelOpt, and it prints
 
             quantize(
                 str(source),

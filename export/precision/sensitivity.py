@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,15 +11,18 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from export.graph.onnx_model import INPUT, OUTPUTS, spec_of
-from export.precision.apply import RANGE_IMAGES, PrecisionRecord, in_half, keep, load_pictures, with_classes
-from export.precision.int8 import calibrate, quantised_nodes, quantised_only
-from export.precision.layer_classes import QUANTISABLE, LayerClass, layer_class
+from export.gate.inspectors import open_reference
+from export.gate.pictures import Picture
+from export.gate.verify import would_verify
+from export.graph.graph import INPUT, OUTPUTS, Graph, load_graph
+from export.graph.parts import LayerClass, node_flops
+from export.precision.apply import Calibrated, calibrated, load_pictures
+from export.precision.int8 import quantised_nodes, quantised_only
 from export.precision.rounded import rounded
-from export.sources import float_source
-from export.tensorrt.flops import node_flops
 from stlm_edge.datasets import texture_paths
-from stlm_edge.imaging import Input, read_image, to_input
+from stlm_edge.errors import ConfigError
+from stlm_edge.imaging import Image, Input, read_image, to_input
+from stlm_edge.inspection import Answer, Inspector
 from stlm_edge.sidecar import Calibration
 
 logger = logging.getLogger(__name__)
@@ -48,38 +51,6 @@ class Harm:
     rank_correlation: float | None
 
 
-@dataclass(frozen=True)
-class Calibrated:
-    """All that is needed to write any choice of classes.
-
-    Attributes:
-        model: the graph in FP32.
-        quantised: of `export.int8.calibrate`.
-        kept: of `export.precision.apply.keep`.
-    """
-
-    model: onnx.ModelProto
-    quantised: onnx.ModelProto
-    kept: Mapping[str, str]
-    calibration: Calibration
-
-    def with_classes(self, classes: Iterable[LayerClass]) -> tuple[onnx.ModelProto, PrecisionRecord]:
-        """The graph with these classes in INT8 and the rest in FP16, and its record."""
-        return with_classes(self.quantised, tuple(classes), kept=self.kept, calibration=self.calibration)
-
-    def classes(self) -> list[LayerClass]:
-        """The classes that have something to quantise."""
-        found = {layer_class(node) for node in quantised_nodes(self.quantised)}
-        return [name for name in QUANTISABLE if name in found]
-
-
-def calibrated(model: onnx.ModelProto, data: Path, *, count: int, seed: int) -> Calibrated:
-    """Measure ranges on the good pictures of a folder. Raises `DataError`, `EngineError`."""
-    pictures, calibration = load_pictures(model, data, count=count, seed=seed)
-    kept = keep(model, pictures[:RANGE_IMAGES])
-    return Calibrated(model, calibrate(model, pictures, kept=kept), kept, calibration)
-
-
 def harms(given: Calibrated, pictures: Sequence[Input]) -> list[Harm]:
     """One entry for each class, the least harmful first, after that of FP16 alone.
 
@@ -88,42 +59,84 @@ def harms(given: Calibrated, pictures: Sequence[Input]) -> list[Harm]:
     Args:
         pictures: (1, H, W, 3) each; better not those that were calibrated on.
     """
-    flops = node_flops(given.model, batch=1)
+    flops = node_flops(given.graph.model, batch=1)
     whole = sum(flops.values())
-    wanted = _answers(given.model, pictures)
-    in_fp16, _ = in_half(given.model, "fp16", kept=given.kept, calibration=given.calibration)
-    found = [_harm("none", 0, 0.0, wanted, _answers(rounded(in_fp16), pictures))]
+    wanted = _answers(given.graph.model, pictures)
+    found = [_harm("none", 0, 0.0, wanted, _answers(rounded(given.in_half().model), pictures))]
     rows = []
     for name in given.classes():
         nodes = [node.name for node in quantised_nodes(quantised_only(given.quantised, [name]))]
-        made, _ = given.with_classes([name])
+        made = given.with_classes([name]).model
         share = sum(flops[node] for node in nodes) / whole
         rows.append(_harm(name, len(nodes), share, wanted, _answers(rounded(made), pictures)))
     return found + sorted(rows, key=lambda row: row.p99_map_error)
 
 
-def quantise_as_much_as(
-    accept: Callable[[onnx.ModelProto], bool], *, given: Calibrated, order: Sequence[LayerClass]
-) -> tuple[onnx.ModelProto, PrecisionRecord]:
+def quantise_as_much_as(accept: Callable[[Graph], bool], *, given: Calibrated, order: Sequence[LayerClass]) -> Graph:
     """Quantise one class after the other, as long as the answers are accepted.
 
     Args:
         accept: says of a graph in its final precision whether its answers are good enough.
         order: classes to try, the least harmful first, as `harms` sorts them. The first that is refused ends it.
     Returns:
-        The last graph that was accepted, and its record; in FP16 alone if not even one class was, in which case
-        `accept` has not been asked about it.
+        The last graph that was accepted; in FP16 alone if not even one class was, in which case `accept` has not been
+        asked about it.
     """
-    best = in_half(given.model, "fp16", kept=given.kept, calibration=given.calibration)
+    best = given.in_half()
     chosen: list[LayerClass] = []
     for name in order:
         made = given.with_classes([*chosen, name])
-        if not accept(made[0]):
+        if not accept(made):
             logger.info("INT8 for %s is refused; quantised: %s", name, ", ".join(chosen) or "nothing")
             break
         chosen.append(name)
         best = made
     return best
+
+
+def quantise_automatically(
+    graph: Graph, good: Path, *, count: int, seed: int, reference: Path, pictures: Sequence[Picture]
+) -> Graph:
+    """Quantise one layer class after the other, the least harmful first, as long as the gate accepts.
+
+    Each choice is run on the processor, in INT8 and FP16 as a GPU rounds.
+
+    Args:
+        graph: in float32.
+        good: a folder of good pictures to calibrate on, see `calibrated`.
+        reference: what the gate compares with, a checkpoint or a float32 graph.
+        pictures: the gate's.
+    Returns:
+        The graph; in FP16 alone, with a warning, if not even one class is accepted.
+    Raises:
+        StlmError: if a picture cannot be used, or ModelOpt is missing or fails.
+    """
+    given = calibrated(graph, good, count=count, seed=seed)
+    with open_reference(reference, spec=graph.spec) as opened:
+        remembered = _Remembered(opened.inspector, pictures)
+    found = harms(given, [to_input(picture.image, spec=graph.spec) for picture in pictures])
+    logger.info("what INT8 does to each layer class, errors against FP32:\n%s", table(found))
+    order = {row.layer_class: place for place, row in enumerate(found)}
+    quantised = quantise_as_much_as(
+        lambda choice: would_verify(choice, reference=remembered, pictures=pictures),
+        given=given,
+        order=sorted(given.classes(), key=lambda name: order[name]),
+    )
+    if quantised.precision != "int8":
+        logger.warning("NOTHING IN INT8: the gate accepts not even one layer class, so all of it is in FP16")
+    return quantised
+
+
+class _Remembered:
+    """What has been answered to pictures before."""
+
+    def __init__(self, inspector: Inspector, pictures: Sequence[Picture]) -> None:
+        self.name = "reference"
+        self._answers = {id(picture.image): inspector.inspect(picture.image) for picture in pictures}
+
+    def inspect(self, image: Image) -> Answer:
+        """To one of those very arrays."""
+        return self._answers[id(image)]
 
 
 def sensitivity_table(
@@ -137,16 +150,20 @@ def sensitivity_table(
     Raises:
         StlmError: if graph or pictures cannot be used.
     """
-    model = float_source(source).model
-    given = calibrated(model, data, count=count, seed=seed)
+    graph = load_graph(source)
+    if graph.precision != "fp32":
+        raise ConfigError(
+            f"{source} is in {graph.precision} already; give the checkpoint, or the graph that "
+            "'python -m export onnx CHECKPOINT' wrote in fp32"
+        )
+    given = calibrated(graph, data, count=count, seed=seed)
     if test is None:
         logger.warning("errors are measured on pictures that were calibrated on; give --test for others")
-        pictures, _ = load_pictures(model, data, count=min(images, count), seed=seed)
+        pictures, _ = load_pictures(data, spec=graph.spec, count=min(images, count), seed=seed)
     else:
         paths = [path for path in texture_paths(test) if "ground_truth" not in path.parts]
         picked = np.unique(np.linspace(0, len(paths) - 1, images).round().astype(int))
-        spec = spec_of(model, source)
-        pictures = [to_input(read_image(paths[index]), spec=spec) for index in picked]
+        pictures = [to_input(read_image(paths[index]), spec=graph.spec) for index in picked]
     return harms(given, pictures), given.calibration
 
 
@@ -167,7 +184,7 @@ def _figure(value: float | None) -> str:
 
 def _answers(model: onnx.ModelProto, pictures: Sequence[Input]) -> tuple[Floats, Floats]:
     """Maps, (N, h * w), and scores, (N,)."""
-    import onnxruntime
+    import onnxruntime  # a Jetson that builds from a graph in its precision has none
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import onnx
 
-from export.graph.onnx_model import INPUT, PRECISION_KEY, metadata, read_model, set_metadata, spec_of
+from export.graph.graph import INPUT, Graph, read_graph, set_metadata
 from runtime.backends import check_engine_file
 from stlm_edge.errors import EngineError
-from stlm_edge.files import write_bytes, write_text
+from stlm_edge.files import write_text
 from stlm_edge.sidecar import Sidecar, engine_sha256, require_verified
 from stlm_edge.spec import ModelSpec, Threshold
 
@@ -54,23 +54,21 @@ def write_deepstream(engine: Path, folder: Path, *, allow_unverified: bool = Fal
     require_verified(engine, sidecar, allow_unverified=allow_unverified)
     if engine_sha256(engine) != sidecar.engine.engine_sha256:
         raise EngineError(f"{engine} has another SHA-256 than its sidecar says; copy both again or export it again")
-    model = with_float_input(read_model(engine))
-    spec = spec_of(model, engine)
-    precision = metadata(model).get(PRECISION_KEY, "fp32")
-    write_bytes(folder / MODEL, model.SerializeToString())
-    write_text(folder / CONFIG, "\n".join(_config(spec, threshold, precision)) + "\n")
+    graph = with_float_input(read_graph(engine))
+    graph.save(folder / MODEL)
+    write_text(folder / CONFIG, "\n".join(_config(graph.spec, threshold, graph.precision)) + "\n")
     return folder / CONFIG
 
 
-def with_float_input(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of a graph that takes its pixels as float32 instead of uint8."""
+def with_float_input(graph: Graph) -> Graph:
+    """The same network, which takes its pixels as float32 instead of uint8."""
     changed = onnx.ModelProto()
-    changed.CopyFrom(model)
+    changed.CopyFrom(graph.model)
     (value,) = [value for value in changed.graph.input if value.name == INPUT]
     value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
     set_metadata(changed, INPUT_TYPE_KEY, "float32")
     onnx.checker.check_model(changed, full_check=True)
-    return changed
+    return graph.with_model(changed)
 
 
 def _config(spec: ModelSpec, threshold: Threshold, precision: str) -> Iterator[str]:

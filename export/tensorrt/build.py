@@ -1,4 +1,4 @@
-"""From an ONNX graph to a TensorRT plan; needs neither torch nor the network, which is how a Jetson builds again."""
+"""From a graph to a TensorRT plan; needs neither torch nor the network, which is how a Jetson builds again."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ import signal
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-import onnx
+from tqdm import tqdm
 
-from export.graph.onnx_model import read_model, spec_of
-from export.precision.apply import precision_of
-from export.tensorrt.callbacks import BuildProgress
+from export.graph.graph import Graph, Precision
 from export.tensorrt.kernels import kernels_path, write_kernels
 from export.tensorrt.log import kernel_table
-from export.tensorrt.product import Compiled, Product, ProductChoice, find_product
-from stlm_edge.errors import ConfigError, EngineError, OutputError
+from export.tensorrt.product import BuildProgress, Compiled, Product, ProductChoice, find_product
+from stlm_edge.errors import ConfigError, EngineError
 from stlm_edge.files import cannot_write, make_folder, replacing, write_bytes
 from stlm_edge.sidecar import EngineRecord, Sidecar
-from stlm_edge.spec import ModelSpec
 from stlm_edge.tensorrt import OnLog, find_gpu, kept_graph
 
 logger = logging.getLogger(__name__)
@@ -29,10 +27,11 @@ _REFRESH_S = 0.2
 
 
 @dataclass(frozen=True)
-class EngineSettings:
-    """How a plan is built. Its precision is that of the graph: written into it before, never chosen by the build.
+class PlanBuilder:
+    """Makes a `.plan`. Its precision is that of the graph: written into it before, never chosen by the build.
 
     Attributes:
+        precision: of the graph that it is given; None for the one that the source has.
         product: which TensorRT builds.
         targets: compute capabilities to build for (`sm86`); none for the GPU of this machine with TensorRT, for every
             GPU from compute capability 8.0 on with TensorRT-RTX.
@@ -40,74 +39,66 @@ class EngineSettings:
         timing_cache: file of kernel timings that is read if it is there and written again; TensorRT only.
     """
 
+    suffix: ClassVar[str] = ".plan"
+
+    precision: Precision | None = None
     product: ProductChoice = "auto"
     targets: tuple[str, ...] = ()
     workspace_mib: int | None = None
     timing_cache: Path | None = None
 
+    def precision_of(self, graph: Graph) -> Precision:
+        return self.precision or graph.precision
 
-def build_engine(
-    onnx_path: Path, output: Path, *, settings: EngineSettings | None = None, on_log: OnLog | None = None
-) -> Sidecar:
-    """Write the plan `output`, its sidecar, and beside them the ONNX file that it was built from.
+    def build(self, graph: Graph, output: Path, *, on_log: OnLog | None = None) -> None:
+        """Write the plan `output`, its sidecar, and beside them its list of kernels and the graph it was built from.
 
-    The sidecar takes the place of an older one last: whatever stops this, an older engine stays as it was, or the plan
-    is refused because its sidecar does not match.
+        The sidecar takes the place of an older one last: whatever stops this, an older engine stays as it was, or the
+        plan is refused because its sidecar does not match.
 
-    Args:
-        on_log: given severity and text of every message of the verbose build, by another thread than the caller's.
-    Returns:
-        The sidecar as it was written, with no gate yet.
-    Raises:
-        StlmError: if the graph, the settings or the place to write to cannot be used, or the build fails.
-        KeyboardInterrupt: after Ctrl-C, when TensorRT has ended; nothing was written then.
-    """
-    settings = settings or EngineSettings()
-    if output.suffix != ".plan":
-        raise OutputError(f"{output} has the suffix {output.suffix!r}, expected .plan; rename the output")
-    model = read_model(onnx_path)
-    spec = spec_of(model, onnx_path)
-    written = precision_of(model)
-    precision = "fp32" if written is None else written.precision
-    product = find_product(settings.product)
-    device = product.device(settings.targets, gpu=find_gpu())
-    timings = _read_timings(settings.timing_cache, product)
-    make_folder(output.parent)
-    graph = onnx_path.read_bytes()
-    messages: list[str] = []
+        Args:
+            on_log: given severity and text of every message of the verbose build, by another thread than the caller's.
+        Raises:
+            StlmError: if the graph, the settings or the place to write to cannot be used, or the build fails.
+            KeyboardInterrupt: after Ctrl-C, when TensorRT has ended; nothing was written then.
+        """
+        product = find_product(self.product)
+        device = product.device(self.targets, gpu=find_gpu())
+        timings = _read_timings(self.timing_cache, product)
+        make_folder(output.parent)
+        content = graph.to_bytes()
+        messages: list[str] = []
 
-    def keep(severity: str, message: str) -> None:
-        messages.append(message)
-        if on_log is not None:
-            on_log(severity, message)
+        def keep(severity: str, message: str) -> None:
+            messages.append(message)
+            if on_log is not None:
+                on_log(severity, message)
 
-    logger.info("building %s for %s with %s; Ctrl-C cancels", output, device, product)
-    try:
-        compiled = _compile(
-            product, graph, spec=spec, settings=settings, timings=timings, title=output.name, on_log=keep
+        logger.info("building %s for %s with %s; Ctrl-C cancels", output, device, product)
+        try:
+            compiled = _compile(
+                product, content, graph=graph, builder=self, timings=timings, title=output.name, on_log=keep
+            )
+        except EngineError as error:
+            raise EngineError(f"{output}: {error}") from error
+        if self.timing_cache is not None and compiled.timing_cache is not None:
+            write_bytes(self.timing_cache, compiled.timing_cache)
+        record = EngineRecord(
+            product=product.name,
+            version=product.version,
+            device=device,
+            precision=graph.precision,
+            engine_sha256=hashlib.sha256(compiled.plan).hexdigest(),
+            onnx_sha256=hashlib.sha256(content).hexdigest(),
+            precision_by_class=graph.record.by_class,
+            calibration=graph.record.calibration,
         )
-    except EngineError as error:
-        raise EngineError(f"{onnx_path}: {error}") from error
-    if settings.timing_cache is not None and compiled.timing_cache is not None:
-        write_bytes(settings.timing_cache, compiled.timing_cache)
-    record = EngineRecord(
-        product=product.name,
-        version=product.version,
-        device=device,
-        precision=precision,
-        engine_sha256=hashlib.sha256(compiled.plan).hexdigest(),
-        onnx_sha256=hashlib.sha256(graph).hexdigest(),
-        precision_by_class={} if written is None else written.by_class,
-        calibration=None if written is None else written.calibration,
-    )
-    sidecar = Sidecar(spec=spec, engine=record)
-    write_engine(output, plan=compiled.plan, graph=graph, sidecar=sidecar)
-    _write_kernels(output, messages, model)
-    return sidecar
+        write_engine(output, plan=compiled.plan, graph=content, sidecar=Sidecar(spec=graph.spec, engine=record))
+        _write_kernels(output, messages, graph)
 
 
 def write_engine(output: Path, *, plan: bytes, graph: bytes, sidecar: Sidecar) -> None:
-    """Write a plan, the ONNX graph it was built from and its sidecar, in the order that `build_engine` promises.
+    """Write a plan, the ONNX graph it was built from and its sidecar, in the order that `PlanBuilder.build` promises.
 
     Raises `OutputError`; older files are as they were then.
     """
@@ -117,10 +108,10 @@ def write_engine(output: Path, *, plan: bytes, graph: bytes, sidecar: Sidecar) -
     sidecar.write(output)
 
 
-def _write_kernels(plan: Path, messages: list[str], model: onnx.ModelProto) -> None:
+def _write_kernels(plan: Path, messages: list[str], graph: Graph) -> None:
     """What `python -m export report` tells of a plan stands in the log of its build, and nowhere else without a GPU."""
     try:
-        table = kernel_table(messages, model)
+        table = kernel_table(messages, graph)
     except EngineError as error:  # a plan is none the worse for a log that cannot be read
         logger.warning("NO REPORT of the kernels of %s: %s", plan, error)
         kernels_path(plan).unlink(missing_ok=True)
@@ -130,17 +121,15 @@ def _write_kernels(plan: Path, messages: list[str], model: onnx.ModelProto) -> N
 
 def _compile(
     product: Product,
-    graph: bytes,
+    content: bytes,
     *,
-    spec: ModelSpec,
-    settings: EngineSettings,
+    graph: Graph,
+    builder: PlanBuilder,
     timings: bytes | None,
     title: str,
     on_log: OnLog | None,
 ) -> Compiled:
     """Build in another thread, since Python handles Ctrl-C in the main one, and only between its own instructions."""
-    from tqdm import tqdm
-
     progress, handler = BuildProgress(), signal.getsignal(signal.SIGINT)
     layout = "{desc} {percentage:3.0f} %|{bar}| {elapsed}{postfix}"
     with (
@@ -149,10 +138,10 @@ def _compile(
     ):
         built = pool.submit(
             product.compile,
-            graph,
-            spec=spec,
-            targets=settings.targets,
-            workspace_mib=settings.workspace_mib,
+            content,
+            spec=graph.spec,
+            targets=builder.targets,
+            workspace_mib=builder.workspace_mib,
             timing_cache=timings,
             progress=progress,
             on_log=on_log,

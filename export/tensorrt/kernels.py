@@ -12,30 +12,13 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from export.graph.parts import STAGES
 from stlm_edge.errors import EngineError, SpecError
 from stlm_edge.files import sha256, write_text
 from stlm_edge.records import as_object, build, parse
 from stlm_edge.tensorrt import rebuild_command
 
 SCHEMA_VERSION = 1
-
-STAGES = (
-    "input",
-    "patch embed",
-    "stage 0",
-    "stage 1",
-    "stage 2",
-    "stage 3",
-    "neck",
-    "encoders",
-    "decoder",
-    "comparison",
-    "feature aggregation",
-    "score",
-    "other",
-)
-"""Of the network, in its order. `encoders` is what cannot be told apart in a graph of stacked streams, `other` what
-comes from no node and touches nothing that does."""
 
 DTYPE_BYTES = {
     "fp32": 4,

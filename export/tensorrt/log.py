@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
-import onnx
-
-from export.tensorrt.flops import node_flops
-from export.tensorrt.kernels import STAGES, Kernel, KernelTable, KernelTensor
+from export.graph.graph import Graph
+from export.graph.parts import node_flops, place
+from export.tensorrt.kernels import Kernel, KernelTable, KernelTensor
 from stlm_edge.errors import EngineError
 
 _MARK = "LayerType: "
@@ -45,36 +43,20 @@ _SYNCHRONISATION = ("signal", "wait")
 
 _PRODUCT_KINDS = ("correlation", "gemm", "runtime_fusion")
 
-_SCOPES = (
-    (r"pixels\b", "input"),
-    (r"(plain|denoising)\.backbone\.patch_embed\b", "patch embed"),
-    *((rf"(plain|denoising)\.backbone\.stages\.{stage}\b", f"stage {stage}") for stage in range(4)),
-    (r"(plain|denoising)\.neck\b", "neck"),
-    (r"(plain|denoising|both)\.(?!backbone\.(patch_embed|stages)\b|neck\b)|both\b", "encoders"),
-    (r"(denoising_)?decoder\b", "decoder"),
-    (r"comparison\b", "comparison"),
-    (r"feature_aggregation\b", "feature aggregation"),
-    (r"scoring\b", "score"),
-)
-"""Names of nodes, as `to_onnx` gives them, and what they are part of."""
 
-_STREAM = re.compile(r"(plain|denoising|both)\b")
-_STAGE_OF = tuple((re.compile(pattern), stage) for pattern, stage in _SCOPES)
-
-
-def kernel_table(log: Iterable[str], model: onnx.ModelProto) -> KernelTable:
+def kernel_table(log: Iterable[str], graph: Graph) -> KernelTable:
     """The kernels of a plan.
 
     Args:
         log: the messages of the build, of one line or several each.
-        model: the graph that was built, with the precision it was built in.
+        graph: that was built, in the precision it was built in.
     Raises:
         EngineError: if the log lists no kernels, lists them in an unknown form or those of another graph, or if the
             graph is for a dynamic batch, whose kernels have no shapes before they run.
     """
     kernels = parse_kernels(log)
-    flops = node_flops(model)
-    softmaxes = {node.name for node in model.graph.node if node.op_type == "Softmax"}
+    flops = node_flops(graph.model)
+    softmaxes = {node.name for node in graph.model.graph.node if node.op_type == "Softmax"}
     computing = _computing(kernels, flops)
     if flops and not computing:
         raise EngineError(
@@ -184,15 +166,6 @@ def _computing(kernels: Sequence[Kernel], flops: dict[str, int]) -> dict[str, in
 def _rank(kernel: Kernel) -> tuple[bool, int]:
     multiplies = kernel.kind in _PRODUCT_KINDS or "gemm" in kernel.name
     return multiplies, sum(tensor.bytes for tensor in kernel.constants)
-
-
-def place(nodes: Sequence[str]) -> tuple[str, str | None]:
-    """Stage and stream, if there is one, of a kernel that computes `nodes`: those of most, of equals the later one."""
-    found = [stage for name in nodes for pattern, stage in _STAGE_OF if pattern.match(name)]
-    stages = Counter(found)
-    streams = {match[1] for name in nodes if (match := _STREAM.match(name))}
-    stage = max(stages, key=lambda stage: (stages[stage], STAGES.index(stage)), default="other")
-    return stage, None if not streams else streams.pop() if len(streams) == 1 else "both"
 
 
 def _adopt(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:

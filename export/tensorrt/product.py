@@ -8,12 +8,12 @@ needed.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from export.graph.onnx_model import INPUT
-from export.tensorrt.callbacks import BuildProgress, make_monitor
+from export.graph.graph import INPUT
 from stlm_edge.errors import EngineError
 from stlm_edge.spec import ModelSpec
 from stlm_edge.tensorrt import (
@@ -31,6 +31,66 @@ from stlm_edge.tensorrt import (
 logger = logging.getLogger(__name__)
 
 ProductChoice = Literal["auto", "tensorrt", "tensorrt-rtx"]
+
+
+@dataclass
+class _Phase:
+    name: str
+    steps: int
+    done: int = 0
+
+
+class BuildProgress:
+    """What TensorRT tells during a build, and the way to stop it; written by the build's threads, read by another one.
+
+    Phases lie within phases; together they are one fraction of the whole.
+
+    Attributes:
+        fraction: 0 … 1, never falling: each phase counts as one step of the phase around it.
+        phase: the innermost phase, empty before the first.
+        cancelled: whether the build has been asked to stop.
+    """
+
+    def __init__(self) -> None:
+        self.fraction = 0.0
+        self.phase = ""
+        self.cancelled = False
+        self._open: list[_Phase] = []
+        self._lock = threading.Lock()
+
+    def cancel(self) -> None:
+        """Let the build end at its next step."""
+        self.cancelled = True
+
+    def start(self, name: str, steps: int) -> None:
+        with self._lock:
+            self._open.append(_Phase(name, max(steps, 1)))
+            self.phase = name
+
+    def step(self, name: str, step: int) -> bool:
+        """Step number `step` of a phase is done; returns whether the build is to go on."""
+        with self._lock:
+            for phase in self._open:
+                if phase.name == name:
+                    phase.done = min(step + 1, phase.steps)
+            self._update()
+        return not self.cancelled
+
+    def finish(self, name: str) -> None:
+        with self._lock:
+            for phase in reversed(self._open):
+                if phase.name == name:
+                    self._open.remove(phase)
+                    break
+            if not self._open:
+                self.fraction = 1.0
+
+    def _update(self) -> None:
+        fraction, share = 0.0, 1.0
+        for phase in self._open:
+            fraction += share * phase.done / phase.steps
+            share /= phase.steps
+        self.fraction = max(self.fraction, min(fraction, 1.0))
 
 
 @dataclass(frozen=True)
@@ -147,7 +207,7 @@ class Product:
                 remedy = "it is damaged or of another GPU or version; delete it or name another"
                 raise self._failed("use the timing cache", errors, remedy)
             progress = progress or BuildProgress()
-            config.progress_monitor = make_monitor(trt, progress)
+            config.progress_monitor = _monitor(trt, progress)
             serialized = builder.build_serialized_network(network, config)
             if progress.cancelled:
                 raise EngineError("the build was cancelled; start it again")
@@ -217,3 +277,19 @@ def _parser_errors(parser: Any) -> list[str]:
         f"{' '.join(error.desc().split())}" + (f" at node {error.node_name()}" if error.node_name() else "")
         for error in errors
     ]
+
+
+def _monitor(trt: Any, progress: BuildProgress) -> Any:
+    """An `IProgressMonitor` that hands on what it is told."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # a class of whichever module there is
+        def phase_start(self, phase: str, _parent: str | None, steps: int) -> None:
+            progress.start(phase, steps)
+
+        def step_complete(self, phase: str, step: int) -> bool:
+            return progress.step(phase, step)
+
+        def phase_finish(self, phase: str) -> None:
+            progress.finish(phase)
+
+    return Monitor()

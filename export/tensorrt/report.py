@@ -6,12 +6,10 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from export.tensorrt.kernels import STAGES, Kernel, KernelTable, read_kernels
-from export.tensorrt.roofline import Gpu, gpus_named
-from stlm_edge.errors import ConfigError
-from stlm_edge.files import write_text
+from export.graph.parts import STAGES
+from export.tensorrt.kernels import Kernel, KernelTable
+from stlm_edge.tensorrt import GpuPeaks
 
 DEAREST = 10
 
@@ -22,7 +20,7 @@ CAVEAT = (
 
 
 @dataclass(frozen=True)
-class Row:
+class KernelSums:
     """Sums over some kernels of a plan.
 
     Attributes:
@@ -40,7 +38,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Dear:
+class DearKernel:
     """One of the kernels that cost most on the first GPU."""
 
     kernel: str
@@ -52,7 +50,7 @@ class Dear:
 
 
 @dataclass(frozen=True)
-class Report:
+class PlanReport:
     """What `python -m export report` tells.
 
     Attributes:
@@ -63,49 +61,27 @@ class Report:
     """
 
     plan: str
-    gpus: tuple[Gpu, ...]
-    stages: tuple[Row, ...]
-    streams: tuple[Row, ...]
-    total: Row
+    gpus: tuple[GpuPeaks, ...]
+    stages: tuple[KernelSums, ...]
+    streams: tuple[KernelSums, ...]
+    total: KernelSums
     launches_ms: float
-    dearest: tuple[Dear, ...]
+    dearest: tuple[DearKernel, ...]
     dtype_mb: dict[str, float]
     dtype_gflop: dict[str, float]
     unplaced: tuple[str, ...]
     caveat: str = CAVEAT
 
-
-def report_plan(
-    plan: Path, *, gpus: Sequence[str] = (), launch_us: float = 0.0, json_path: Path | None, picture: Path | None
-) -> str:
-    """Report on `plan`, from the list of kernels beside it; returns the table.
-
-    Args:
-        gpus: see `gpus_named`; the kernels that cost most are told for the first.
-        launch_us: what the launch of one kernel costs.
-    Raises:
-        StlmError: if the kernels cannot be read, a GPU is unknown, or an output cannot be written.
-    """
-    if picture is not None and picture.suffix != ".png":
-        raise ConfigError(f"{picture} has the suffix {picture.suffix!r}, expected .png; rename the picture")
-    chosen = gpus_named(gpus)
-    table = read_kernels(plan)
-    report = make_report(table, chosen, plan=plan.name, launch_us=launch_us)
-    if json_path is not None:
-        write_text(json_path, json.dumps(dataclasses.asdict(report), indent=2) + "\n")
-    if picture is not None:
-        from export.tensorrt.report_picture import draw
-
-        draw(table, report, picture)
-    return as_text(report)
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
 
-def make_report(table: KernelTable, gpus: Sequence[Gpu], *, plan: str, launch_us: float = 0.0) -> Report:
+def make_report(table: KernelTable, gpus: Sequence[GpuPeaks], *, plan: str, launch_us: float = 0.0) -> PlanReport:
     """Sum up the kernels of a plan."""
     kernels, first = table.kernels, gpus[0]
     dearest = sorted(kernels, key=first.floor_ms, reverse=True)[:DEAREST]
     tensors = [tensor for kernel in kernels for tensor in kernel.tensors]
-    return Report(
+    return PlanReport(
         plan=plan,
         gpus=tuple(gpus),
         stages=_rows(kernels, STAGES, lambda kernel: kernel.stage, gpus),
@@ -119,14 +95,14 @@ def make_report(table: KernelTable, gpus: Sequence[Gpu], *, plan: str, launch_us
     )
 
 
-def as_text(report: Report) -> str:
+def as_text(report: PlanReport) -> str:
     """The table, for people."""
     names = [gpu.name for gpu in report.gpus]
     widths = [max(len(name), 8) for name in names]
     head = f"{'stage':<20}{'kernels':>8}{'fused att.':>11}{'MB moved':>10}{'GFLOP':>8}   floor, ms: "
     head += " ".join(f"{name:>{width}}" for name, width in zip(names, widths, strict=True))
 
-    def line(row: Row) -> str:
+    def line(row: KernelSums) -> str:
         floors = " ".join(f"{row.floor_ms[name]:>{width}.3f}" for name, width in zip(names, widths, strict=True))
         return (
             f"{row.name:<20}{row.kernels:>8}{row.fused_attentions:>11}{row.moved_mb:>10.1f}{row.gflop:>8.1f}"
@@ -152,14 +128,14 @@ def as_text(report: Report) -> str:
 
 
 def _rows(
-    kernels: Sequence[Kernel], names: Sequence[str], name_of: Callable[[Kernel], str | None], gpus: Sequence[Gpu]
-) -> tuple[Row, ...]:
+    kernels: Sequence[Kernel], names: Sequence[str], name_of: Callable[[Kernel], str | None], gpus: Sequence[GpuPeaks]
+) -> tuple[KernelSums, ...]:
     groups = {name: [kernel for kernel in kernels if name_of(kernel) == name] for name in names}
     return tuple(_row(name, group, gpus) for name, group in groups.items() if group)
 
 
-def _row(name: str, kernels: Sequence[Kernel], gpus: Sequence[Gpu]) -> Row:
-    return Row(
+def _row(name: str, kernels: Sequence[Kernel], gpus: Sequence[GpuPeaks]) -> KernelSums:
+    return KernelSums(
         name=name,
         kernels=len(kernels),
         fused_attentions=sum(kernel.is_attention for kernel in kernels),
@@ -169,8 +145,8 @@ def _row(name: str, kernels: Sequence[Kernel], gpus: Sequence[Gpu]) -> Row:
     )
 
 
-def _dear(kernel: Kernel, gpu: Gpu) -> Dear:
-    return Dear(
+def _dear(kernel: Kernel, gpu: GpuPeaks) -> DearKernel:
+    return DearKernel(
         kernel=kernel.nodes[-1] if kernel.nodes and kernel.name.startswith("__my") else kernel.name,
         stage=kernel.stage,
         moved_mb=kernel.bytes_moved / 1e6,

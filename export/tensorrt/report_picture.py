@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.tensorrt.kernels import STAGES, KernelTable
-from export.tensorrt.report import Report
-from export.tensorrt.roofline import Gpu
-from stlm_edge.errors import OutputError
+from export.graph.parts import STAGES
+from export.tensorrt.kernels import KernelTable
+from export.tensorrt.report import PlanReport
+from stlm_edge.errors import ConfigError, OutputError
 from stlm_edge.files import replacing
+from stlm_edge.tensorrt import GpuPeaks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,9 +33,16 @@ _COLOURS = {
 """Blues for the encoders, from shallow to deep."""
 
 
-def draw(table: KernelTable, report: Report, path: Path) -> None:
-    """Write the picture as PNG, atomically. Raises `OutputError`, also where there is no matplotlib."""
-    try:
+def draw(table: KernelTable, report: PlanReport, path: Path) -> None:
+    """Write the picture, atomically.
+
+    Raises:
+        ConfigError: if `path` is no .png file.
+        OutputError: if it cannot be written, or there is no matplotlib.
+    """
+    if path.suffix != ".png":
+        raise ConfigError(f"{path} has the suffix {path.suffix!r}, expected .png; rename the picture")
+    try:  # nothing else here needs it, and a machine that builds plans may have none
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -56,7 +64,7 @@ def draw(table: KernelTable, report: Report, path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=110)
 
 
-def _draw_roof(axes: Axes, table: KernelTable, gpu: Gpu) -> None:
+def _draw_roof(axes: Axes, table: KernelTable, gpu: GpuPeaks) -> None:
     """Each kernel with products at the height that its intensity allows; the area is its share of the floor."""
     computing = [kernel for kernel in table.kernels if kernel.flops]
     total = sum(map(gpu.floor_ms, table.kernels))
@@ -100,7 +108,7 @@ def _draw_roof(axes: Axes, table: KernelTable, gpu: Gpu) -> None:
     axes.grid(which="major", alpha=0.3)
 
 
-def _draw_bars(axes: Axes, report: Report) -> None:
+def _draw_bars(axes: Axes, report: PlanReport) -> None:
     """For each GPU the stages' shares of its floor, whose total stands beside: totals differ fiftyfold."""
     names = [gpu.name for gpu in report.gpus]
     left = [0.0] * len(names)

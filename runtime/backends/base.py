@@ -41,7 +41,7 @@ IN_FLIGHT = 2
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class BatchAnswer:
     """What the network says of a batch; whoever asked owns the arrays.
 
     Attributes:
@@ -62,11 +62,11 @@ class Answer:
 class Ticket:
     """A batch that was submitted; `result` waits for its answer."""
 
-    def __init__(self, finish: Callable[[], Answer]) -> None:
+    def __init__(self, finish: Callable[[], BatchAnswer]) -> None:
         self._finish = finish
-        self._answer: Answer | None = None
+        self._answer: BatchAnswer | None = None
 
-    def result(self) -> Answer:
+    def result(self) -> BatchAnswer:
         """Wait for the answer; asked again, it is the same. Raises `EngineError`."""
         if self._answer is None:
             self._answer = self._finish()
@@ -131,7 +131,7 @@ class Backend(Closing):
         started = self._start(batch)
         self._in_flight += 1
 
-        def finish() -> Answer:
+        def finish() -> BatchAnswer:
             self._check_thread()
             try:
                 answer = started()
@@ -155,7 +155,7 @@ class Backend(Closing):
             self._release()
 
     @abstractmethod
-    def _start(self, batch: Input) -> Callable[[], Answer]:
+    def _start(self, batch: Input) -> Callable[[], BatchAnswer]:
         """The work of `submit`, on a checked batch; what it returns waits for the answer, and is called once."""
 
     @abstractmethod

@@ -10,7 +10,7 @@ from typing import Any
 
 import onnxruntime
 
-from runtime.backends.base import Answer, Backend, Port
+from runtime.backends.base import Backend, BatchAnswer, Port
 from stlm_edge.imaging import Input
 from stlm_edge.spec import ModelSpec
 
@@ -40,16 +40,16 @@ class OnnxRuntimeBackend(Backend):
         )
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="onnxruntime")
 
-    def _start(self, batch: Input) -> Callable[[], Answer]:
+    def _start(self, batch: Input) -> Callable[[], BatchAnswer]:
         return self._worker.submit(self._run, batch).result
 
-    def _run(self, batch: Input) -> Answer:
+    def _run(self, batch: Input) -> BatchAnswer:
         start_s = time.perf_counter()
         try:
             maps, scores = self._session.run(["anomaly_map", "score"], {"image": batch})
         except Exception as error:  # as above
             raise self._failed("run", error) from error
-        return Answer(maps, scores, infer_ms=1e3 * (time.perf_counter() - start_s))
+        return BatchAnswer(maps, scores, infer_ms=1e3 * (time.perf_counter() - start_s))
 
     def _release(self) -> None:
         self._worker.shutdown()

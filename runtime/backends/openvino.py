@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import openvino
 
-from runtime.backends.base import IN_FLIGHT, Answer, Backend, Port
+from runtime.backends.base import IN_FLIGHT, Backend, BatchAnswer, Port
 from stlm_edge.errors import EngineError
 from stlm_edge.imaging import Input
 from stlm_edge.signal_stack import kept_signal_stack
@@ -55,7 +55,7 @@ class OpenVinoBackend(Backend):
             raise self._failed("open", error) from error
         self._ended_s = 0.0
 
-    def _start(self, batch: Input) -> Callable[[], Answer]:
+    def _start(self, batch: Input) -> Callable[[], BatchAnswer]:
         request = self._idle.popleft()
         started_s = time.perf_counter()
         try:
@@ -64,14 +64,14 @@ class OpenVinoBackend(Backend):
             self._idle.append(request)
             raise self._failed("run", error) from error
 
-        def finish() -> Answer:
+        def finish() -> BatchAnswer:
             try:
                 request.wait()
                 # The request reuses its memory at the next call; the caller gets copies.
                 maps, scores = (np.array(request.get_tensor(name).data) for name in ("anomaly_map", "score"))
                 # Its latency counts from the start of the request, the time in which it waited for the other included.
                 begun_s, self._ended_s = max(started_s, self._ended_s), started_s + request.latency / 1e3
-                return Answer(maps, scores, infer_ms=1e3 * (self._ended_s - begun_s))
+                return BatchAnswer(maps, scores, infer_ms=1e3 * (self._ended_s - begun_s))
             except RuntimeError as error:
                 raise self._failed("run", error) from error
             finally:

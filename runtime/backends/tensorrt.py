@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.backends.base import IN_FLIGHT, Answer, Backend
+from runtime.backends.base import IN_FLIGHT, Backend, BatchAnswer
 from runtime.backends.cuda import CudaContext, DeviceMemory, Stream
 from runtime.backends.cuda_graph import CudaGraph, import_bindings
 from runtime.backends.plan import Plan, find_tensorrt
@@ -113,7 +113,7 @@ class TensorRtBackend(Backend):
             return _PLAIN
         return "a CUDA graph"
 
-    def _start(self, batch: Input) -> Callable[[], Answer]:
+    def _start(self, batch: Input) -> Callable[[], BatchAnswer]:
         slot = self._idle.popleft()
         try:
             with self._cuda.errors(f"run {self._path}"):
@@ -122,7 +122,7 @@ class TensorRtBackend(Backend):
             self._idle.append(slot)  # both streams keep what was queued before whatever the slot is given next
             raise
 
-        def finish() -> Answer:
+        def finish() -> BatchAnswer:
             if self._closed:
                 raise EngineError(f"{self._path} was closed before this answer was asked for; ask for it first")
             try:
@@ -190,10 +190,10 @@ class _Slot:
         self._scores.download(compute, count=count)
         self._done.record(compute)
 
-    def answer(self, count: int) -> Answer:
+    def answer(self, count: int) -> BatchAnswer:
         """Wait for the answer to what was submitted, and copy it. Raises CUDA's errors."""
         self._done.synchronize()
-        return Answer(
+        return BatchAnswer(
             maps=self._maps.host[:count].copy(),
             scores=self._scores.host[:count].copy(),
             infer_ms=self._started.ms_until(self._inferred),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from runtime.batch.table import Row
+from runtime.batch.table import PictureRow
 from runtime.overlay import draw_overlay
 from stlm_edge.errors import ImageError
 from stlm_edge.imaging import Image, read_image, write_image
@@ -85,7 +85,7 @@ class BatchRun:
         self._on_done = on_done
         # It starts a thread when there is something for it to do.
         self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="pictures")
-        self._behind: deque[tuple[Row, Future[None] | None]] = deque()
+        self._behind: deque[tuple[PictureRow, Future[None] | None]] = deque()
 
     def run(self, pictures: Sequence[Picture], stop: StopSignals) -> None:
         """Inspect all of them, or those in hand when a stop is asked for.
@@ -167,7 +167,7 @@ class BatchRun:
     def _add(self, picture: Picture, image: Image, anomaly: Anomaly) -> None:
         self.counts.inspected += 1
         self.counts.anomalous += anomaly.is_anomalous
-        row = Row(
+        row = PictureRow(
             picture.name,
             anomaly.score,
             self._detector.threshold.value,
@@ -184,7 +184,7 @@ class BatchRun:
     def _add_error(self, picture: Picture, error: str | None) -> None:
         self.counts.unreadable += 1
         logger.warning("not inspected: %s", error)
-        row = Row(picture.name, None, self._detector.threshold.value, None, None, picture.label, None, error)
+        row = PictureRow(picture.name, None, self._detector.threshold.value, None, None, picture.label, None, error)
         self._behind.append((row, None))
         self._write_rows(most=_BEHIND)
 

@@ -46,7 +46,7 @@ class RunSettings:
 
 
 @dataclass(frozen=True)
-class Row:
+class PictureRow:
     """One picture in the table.
 
     Attributes:
@@ -110,7 +110,7 @@ class ScoreTable(Closing):
         except OSError as error:
             raise cannot_write(self._path, error) from error
 
-    def add(self, row: Row) -> None:
+    def add(self, row: PictureRow) -> None:
         """Append a row. Raises `OutputError`."""
         cells = row.cells()
         try:

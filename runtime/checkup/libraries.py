@@ -7,7 +7,8 @@ from pathlib import Path
 
 from runtime.checkup.finding import Finding
 from runtime.checkup.nvidia import DRIVER_LIBRARY, lacking_for_pycuda, toolkit
-from runtime.checkup.probe import Answer, ask
+from runtime.checkup.probe import Reply, ask
+from stlm_edge.extras import OLDER_NUMPY, OPENCV_HERE, OPENCV_ON_JETSON, is_for_older_numpy
 from stlm_edge.tensorrt import INSTALL, MODULES, TITLES, ProductName
 
 PYCUDA, OPENVINO, ONNXRUNTIME, OPENCV = "pycuda", "OpenVINO", "ONNX Runtime", "OpenCV"
@@ -22,7 +23,13 @@ _PRODUCT = """{
         if name.startswith("SM")
     ],
 }"""
-_OPENCV = """{"version": str(module.__version__), "build": module.getBuildInformation()}"""
+_OPENCV = """{
+    "version": str(module.__version__),
+    "build": module.getBuildInformation(),
+    "file": module.__file__,
+    "packages": sorted(set(__import__("importlib.metadata").metadata.packages_distributions().get("cv2", []))),
+}"""
+_DISTRIBUTION = "use the distribution's OpenCV (sudo apt install python3-opencv), not pip's"
 
 
 def find_tensorrt(product: ProductName, *, compute_capability: str | None) -> list[Finding]:
@@ -82,7 +89,7 @@ def find_openvino() -> list[Finding]:
     answer = ask("openvino", "[module.__version__.split('-')[0], ' '.join(module.Core().available_devices)]")
     if answer.failure is None:
         version, devices = answer.value
-        answer = Answer(f"{version} on {devices}")
+        answer = Reply(f"{version} on {devices}")
     return [_finding(OPENVINO, answer, remedy="pip install 'stlm-edge[openvino]'")]
 
 
@@ -93,27 +100,32 @@ def find_onnxruntime() -> list[Finding]:
     return [_finding(ONNXRUNTIME, answer, remedy="pip install 'stlm-edge[onnxruntime]'")]
 
 
-def find_opencv() -> list[Finding]:
-    """OpenCV, and what it was built with: GStreamer, FFmpeg, V4L2, and a window to show."""
+def find_opencv(*, is_jetson: bool = False) -> list[Finding]:
+    """OpenCV, whose and where it is, and what it was built with: GStreamer, FFmpeg, V4L2, and a window to show.
+
+    Args:
+        is_jetson: JetPack's own is the right one, the one from pip has no GStreamer.
+    """
     answer = ask("cv2", _OPENCV)
+    own = OPENCV_ON_JETSON if is_jetson else f"{OPENCV_HERE}; everything here needs it"
     if answer.failure is not None:
-        return [_unusable(OPENCV, answer, "pip install opencv-python; everything here needs it")]
-    build = answer.value["build"]
+        return [_unusable(OPENCV, answer, OLDER_NUMPY if is_for_older_numpy(answer.failure) else own)]
+    build, owner = answer.value["build"], " and ".join(answer.value["packages"]) or "the system's"
+    windows = f"pip uninstall opencv-python-headless, then {OPENCV_HERE.partition(',')[0]}"
     return [
-        Finding(OPENCV, "ok", answer.value["version"]),
-        _built_with(build, "GStreamer", "csi:// and gst: cameras need it: use OpenCV of JetPack or the distribution"),
-        _built_with(build, "FFMPEG", "video files, rtsp:// and http:// need it: pip install opencv-python"),
-        _built_with(build, "v4l/v4l2", "USB cameras need it: pip install opencv-python"),
-        _screen(build),
+        Finding(OPENCV, "ok", f"{answer.value['version']}, {owner}, in {Path(answer.value['file']).parent}"),
+        _built_with(build, "GStreamer", f"csi:// and gst: cameras need it: {own if is_jetson else _DISTRIBUTION}"),
+        _built_with(build, "FFMPEG", f"video files, rtsp:// and http:// need it: {own}"),
+        _built_with(build, "v4l/v4l2", f"USB cameras need it: {own}"),
+        _screen(build, own if is_jetson else windows),
     ]
 
 
-def _screen(build: str) -> Finding:
+def _screen(build: str, remedy: str) -> Finding:
     toolkit = _feature(build, "GUI")
     needs = "--output display:// needs it; files and event logs do not"
     if toolkit in ("", "NONE"):
-        remedy = f"{needs}: pip install opencv-python, not opencv-python-headless"
-        return Finding("screen", "missing", "OpenCV was built without windows", remedy)
+        return Finding("screen", "missing", "OpenCV was built without windows", f"{needs}: {remedy}")
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return Finding("screen", "missing", f"neither DISPLAY nor WAYLAND_DISPLAY is set ({toolkit})", needs)
     trial = ask("cv2", "module.namedWindow('trial')")
@@ -139,13 +151,13 @@ def _feature(build: str, name: str) -> str:
     return ""
 
 
-def _finding(subject: str, answer: Answer, *, remedy: str) -> Finding:
+def _finding(subject: str, answer: Reply, *, remedy: str) -> Finding:
     if answer.failure is not None:
         return _unusable(subject, answer, remedy)
     return Finding(subject, "ok", str(answer.value))
 
 
-def _unusable(subject: str, answer: Answer, remedy: str) -> Finding:
+def _unusable(subject: str, answer: Reply, remedy: str) -> Finding:
     if answer.is_missing:
         return Finding(subject, "missing", "not installed", remedy)
     return Finding(subject, "broken", str(answer.failure), remedy)

@@ -15,7 +15,10 @@ _MARK = "checkup answers "
 _LONGEST = 300
 """Characters of a reason: some libraries explain themselves in paragraphs."""
 
+# Modules are looked for where this process does so, not in the current folder, which Python puts first with `-c`.
 _QUESTION = """\
+import sys
+sys.path[0] = {first!r}
 import importlib, json
 answer = {{}}
 try:
@@ -31,7 +34,7 @@ print({mark!r} + json.dumps(answer), flush=True)
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     """What came of a question.
 
     Attributes:
@@ -45,14 +48,14 @@ class Answer:
     is_missing: bool = False
 
 
-def ask(module: str, expression: str, *, timeout_s: float = TIMEOUT_S) -> Answer:
+def ask(module: str, expression: str, *, timeout_s: float = TIMEOUT_S) -> Reply:
     """Import a module and evaluate an expression in a process of its own.
 
     Args:
         module: its full name; the expression has it as `module`.
         expression: its value is something that JSON can carry.
     """
-    question = _QUESTION.format(module=module, expression=expression, mark=_MARK)
+    question = _QUESTION.format(first=sys.path[0], module=module, expression=expression, mark=_MARK)
     process = subprocess.Popen(
         [sys.executable, "-c", question],
         stdin=subprocess.DEVNULL,
@@ -65,14 +68,14 @@ def ask(module: str, expression: str, *, timeout_s: float = TIMEOUT_S) -> Answer
         said, complained = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         _leave_behind(process)
-        return Answer(None, f"does not answer within {timeout_s:g} s")
+        return Reply(None, f"does not answer within {timeout_s:g} s")
     lines = [line for line in said.splitlines() if line.startswith(_MARK)]
     if lines:
         answer = json.loads(lines[-1].removeprefix(_MARK))
         failure = answer.get("failure")
-        return Answer(answer.get("value"), failure and _shortened(failure), answer.get("is_missing", False))
+        return Reply(answer.get("value"), failure and _shortened(failure), answer.get("is_missing", False))
     last = (complained.strip().splitlines() or [""])[-1]
-    return Answer(None, _shortened(f"{_ending(process.returncode)}: {last}".removesuffix(": ")))
+    return Reply(None, _shortened(f"{_ending(process.returncode)}: {last}".removesuffix(": ")))
 
 
 def _leave_behind(process: subprocess.Popen[str]) -> None:

@@ -75,8 +75,10 @@ class Window(FrameSink):
         self._opened_s = time.monotonic()
         self._messages.seek(0)
         self._messages.truncate()
+        # With `-c` Python would look for `runtime` in the current folder first.
+        code = f"import sys; sys.path[0] = {sys.path[0]!r}; from runtime.sinks.viewer import main; sys.exit(main())"
         viewer = subprocess.Popen(
-            [sys.executable, "-c", "import sys; from runtime.sinks.viewer import main; sys.exit(main())"],
+            [sys.executable, "-c", code],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._messages,

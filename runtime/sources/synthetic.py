@@ -12,7 +12,8 @@ from runtime.sources.base import Frame, FrameSource
 from runtime.sources.credentials import without_credentials
 from runtime.uri import Option, allowed, parse_options, whole_number
 from stlm_edge.errors import SourceError
-from stlm_edge.plate.part import DEFECT_KINDS, SMALLEST_SIDE, render_part
+from stlm_edge.plate import SMALLEST_SIDE
+from stlm_edge.plate.part import DEFECT_KINDS, render_part
 from stlm_edge.spec import Size
 
 

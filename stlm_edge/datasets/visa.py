@@ -27,7 +27,7 @@ LABELS = {"normal": GOOD, "anomaly": ANOMALY}
 
 
 @dataclass(frozen=True)
-class Row:
+class SplitRow:
     """One line of the split."""
 
     line: int
@@ -74,13 +74,13 @@ def load_visa(folder: Path, category: str) -> Category:
     return Category(category, train, _sorted([sample for split, sample in samples if split == "test"]))
 
 
-def _sample(folder: Path, row: Row) -> Sample:
+def _sample(folder: Path, row: SplitRow) -> Sample:
     label = LABELS[row.label]
     mask = folder / row.mask if label != GOOD else None
     return Sample(folder / row.image, label, mask, mask_of_classes=mask is not None)
 
 
-def _rows(folder: Path) -> list[Row]:
+def _rows(folder: Path) -> list[SplitRow]:
     path = folder / SPLIT
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -90,7 +90,7 @@ def _rows(folder: Path) -> list[Row]:
                 raise DataError(
                     f"{path} lacks the columns {', '.join(absent)}, expected {', '.join(COLUMNS)}; fetch it again"
                 )
-            rows = [Row(reader.line_num, *(record[name] or "" for name in COLUMNS)) for record in reader]
+            rows = [SplitRow(reader.line_num, *(record[name] or "" for name in COLUMNS)) for record in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as VisA's split ({error}); fetch it again") from None
     for row in rows:
@@ -98,7 +98,7 @@ def _rows(folder: Path) -> list[Row]:
     return rows
 
 
-def _check(path: Path, row: Row) -> None:
+def _check(path: Path, row: SplitRow) -> None:
     place = f"{path}, line {row.line}:"
     if row.split not in ("train", "test") or row.label not in LABELS:
         raise DataError(

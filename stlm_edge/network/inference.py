@@ -6,8 +6,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stlm_edge.errors import ConfigError
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.spec import ModelSpec
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one. Raises `ConfigError` for a device that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device is {name!r}, expected cpu, cuda or auto") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device is cuda, but torch sees no CUDA device; use --device cpu or install a driver")
+    return device
 
 
 def prepare(images: Tensor, spec: ModelSpec) -> Tensor:

@@ -11,7 +11,7 @@ from stlm_edge.network.decoder import Features, decode, decoder_of
 from stlm_edge.network.design import Design
 from stlm_edge.network.encoder import Architecture, ImageEncoder
 from stlm_edge.network.feature_aggregation import ORIGINAL_CHANNELS, ORIGINAL_RATES, FeatureAggregation
-from stlm_edge.network.teacher import Teacher, random_teacher
+from stlm_edge.network.teacher import SamTeacher, random_teacher
 from stlm_edge.spec import Size
 
 
@@ -19,7 +19,7 @@ class Stlm(nn.Module):
     """The two-stream lightweight model with its feature aggregation, or one of its ablations.
 
     Attributes:
-        plain: an `ImageEncoder`, or the frozen `Teacher` that takes its place.
+        plain: an `ImageEncoder`, or the frozen `SamTeacher` that takes its place.
         decoder: of both streams, or of the plain one; None where only L1 is compared.
         denoising_decoder: of the denoising stream where it has its own, else None.
         feature_aggregation: None where the design has none.
@@ -36,7 +36,7 @@ class Stlm(nn.Module):
         super().__init__()
         self.architecture = architecture
         self.design = design = Design() if design is None else design
-        self.plain: ImageEncoder | Teacher
+        self.plain: ImageEncoder | SamTeacher
         if design.plain_stream == "student":
             self.plain = ImageEncoder(architecture)
         else:
@@ -61,7 +61,7 @@ class Stlm(nn.Module):
         """
         layers = self.design.layers
         denoising = self.denoising(pixels)
-        if isinstance(self.plain, Teacher):
+        if isinstance(self.plain, SamTeacher):
             stand_in = self.plain(pixels, layers) if plain is None else plain
             return StreamFeatures(plain=stand_in, denoising=decode(self.decoder, denoising, layers))
         embedding = self.plain(pixels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import partial
 from typing import Any
 
@@ -21,13 +22,18 @@ SAM_WIDTHS["sam_vit_h"] = (1280, 32, 16, (7, 15, 23, 31))
 """Width, depth, heads and blocks with global attention of SAM's image encoders."""
 
 
-class Teacher(nn.Module):
-    """An image encoder and its own two-way decoder, frozen: `train()` leaves it in evaluation mode."""
+class Teacher(nn.Module, ABC):
+    """What is distilled from: a network or filters, frozen; `train()` leaves it in evaluation mode.
 
-    def __init__(self, encoder: nn.Module, decoder: TwoWayDecoder) -> None:
+    Attributes:
+        encoder: what takes the pixels and most of the time.
+        channels: of L1 and L2.
+    """
+
+    def __init__(self, encoder: nn.Module, *, channels: int) -> None:
         super().__init__()
         self.encoder = encoder
-        self.decoder = decoder
+        self.channels = channels
         self.requires_grad_(False)
         self.eval()
 
@@ -35,12 +41,7 @@ class Teacher(nn.Module):
         """Stays as it is, whatever the network around it does."""
         return super().train(False)
 
-    @property
-    def channels(self) -> int:
-        """Of L1 and L2."""
-        return self.decoder.channels
-
-    @torch.no_grad()
+    @abstractmethod
     def forward(self, pixels: Tensor, layers: Layers = "l1+l2") -> Features:
         """
         Args:
@@ -48,15 +49,43 @@ class Teacher(nn.Module):
         Returns:
             L1, L2 or both, each (N, channels, H / 16, W / 16).
         """
+
+    @torch.no_grad()
+    def settle(self, pixels: Tensor) -> None:
+        """Give the batch normalisations of a random network the statistics of real pictures.
+
+        With the initial ones its activations fade from layer to layer, and all positions get nearly the same features.
+
+        Args:
+            pixels: (N, 3, H, W), normalised RGB.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 1.0
+                module.train()
+        self(pixels)
+        self.eval()
+
+
+class SamTeacher(Teacher):
+    """An image encoder and its own two-way decoder: SAM, MobileSAM, or a narrow one of their kind."""
+
+    def __init__(self, encoder: nn.Module, decoder: TwoWayDecoder) -> None:
+        super().__init__(encoder, channels=decoder.channels)
+        self.decoder = decoder.requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def forward(self, pixels: Tensor, layers: Layers = "l1+l2") -> Features:
+        """See `Teacher.forward`."""
         return decode(self.decoder, self.encoder(pixels), layers)
 
 
-def random_teacher(name: TeacherName, *, image_size: Size) -> Teacher:
+def random_teacher(name: TeacherName, *, image_size: Size) -> SamTeacher:
     """A teacher with random weights; SAM's have a table of positions that belongs to `image_size`."""
     if name in ("stlm-tiny", "mobile_sam"):
         architecture = architecture_named("stlm-tiny" if name == "stlm-tiny" else "stlm")
-        return Teacher(ImageEncoder(architecture), decoder_of(architecture))
-    return Teacher(_sam_encoder(name, image_size), TwoWayDecoder())
+        return SamTeacher(ImageEncoder(architecture), decoder_of(architecture))
+    return SamTeacher(_sam_encoder(name, image_size), TwoWayDecoder())
 
 
 def resize_positions(table: Tensor, image_size: Size) -> Tensor:

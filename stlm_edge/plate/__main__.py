@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from stlm_edge.cli import run
-from stlm_edge.plate.part import SMALLEST_SIDE, write_dataset
+from stlm_edge.plate import SMALLEST_SIDE
 
 
 @click.command()
@@ -22,6 +22,8 @@ from stlm_edge.plate.part import SMALLEST_SIDE, write_dataset
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Same seed, same pictures.")
 def command(out: Path, category: str, train: int, test_good: int, defects: int, size: int, seed: int) -> None:
     """Write pictures of a synthetic machined part with known defects to OUT, in the layout of MVTec AD."""
+    from stlm_edge.plate.part import write_dataset
+
     write_dataset(
         out,
         train=train,

@@ -1,6 +1,6 @@
 """A synthetic machined part with known defects, to try the whole chain without a data set.
 
-    python -m stlm_edge.plate.part data --train 40 --test-good 8 --defects 4 --size 256
+    python -m stlm_edge.plate data --train 40 --test-good 8 --defects 4 --size 256
 
 writes `data/plate` in the layout of MVTec AD. The pictures prove that the chain works, not how good the model is.
 """
@@ -18,13 +18,11 @@ from numpy.typing import NDArray
 from stlm_edge.errors import ConfigError
 from stlm_edge.files import make_folder
 from stlm_edge.imaging import Image, Mask, write_image
-from stlm_edge.plate import defects
+from stlm_edge.plate import SMALLEST_SIDE, defects
 from stlm_edge.plate.scene import Scene, draw, opening_area, place
 from stlm_edge.spec import Size
 
 DEFECT_KINDS: tuple[str, ...] = ("scratch", "stain", "chip", "missing_hole")
-
-SMALLEST_SIDE = 64
 
 _DRAWN_ON_TOP: dict[str, Callable[[Scene, np.random.Generator, defects.Colour], defects.Area]] = {
     "scratch": defects.scratch,

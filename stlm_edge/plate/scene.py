@@ -64,7 +64,7 @@ class Scene:
     edge: Plane
     offset: tuple[float, float]
     angle: float
-    exposure: float
+    brightness: float
 
     @property
     def scale(self) -> int:
@@ -140,7 +140,7 @@ def place(rng: np.random.Generator, *, size: Size) -> Scene:
         edge=np.sqrt(corner_u * corner_u + corner_v * corner_v) - np.float32(CORNER),
         offset=(float(shift_x), float(shift_y)),
         angle=angle,
-        exposure=float(rng.uniform(0.92, 1.08)),
+        brightness=float(rng.uniform(0.92, 1.08)),
     )
 
 
@@ -164,7 +164,7 @@ def draw(scene: Scene, rng: np.random.Generator, *, missing: Opening | None) -> 
             _cut(scene, opening, metal)
     table = _table(scene, rng)
     table += scene.coverage(scene.edge) * (metal - table)
-    return np.asarray(cv2.merge([table * (scene.exposure * tint) for tint in TINT_BGR]), np.float32)
+    return np.asarray(cv2.merge([table * (scene.brightness * tint) for tint in TINT_BGR]), np.float32)
 
 
 def opening_area(scene: Scene, opening: Opening) -> NDArray[np.bool_]:

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.environment import Device
-from benchmarks.record import Measure, Record, write
+from benchmarks.record import Device, Measure, Record, write
 
 PROCESSOR = Device("Made-up processor (family 1, model 2)", ("avx2",), 2)
 GPU = Device("Made-up processor (family 1, model 2)", ("avx2",), 8, gpu="Made-up GPU", compute_capability="sm86")
@@ -16,13 +15,14 @@ GPU = Device("Made-up processor (family 1, model 2)", ("avx2",), 8, gpu="Made-up
 AREAS = {"image_auroc": 0.91, "pixel_auroc": 0.88, "aupro": 0.7, "pixel_ap": 0.4}
 
 
-def contender(name: str, ms: float, *, speed_up: float, seed: int = 0, precision: str = "fp32") -> dict[str, Any]:
+def subject(name: str, ms: float, *, speed_up: float, seed: int = 0, precision: str = "fp32") -> dict[str, Any]:
     rng = random.Random(seed)
     samples = [round(ms * rng.lognormvariate(0, 0.08), 2) for _ in range(200)]
     times = {"p50_ms": ms, "p95_ms": 1.2 * ms, "p99_ms": 1.3 * ms, "max_ms": 2 * ms}
     prepare = {"p50_ms": 1.0, "p95_ms": 1.5, "p99_ms": 2.0, "max_ms": 3.0}
     return {
         "name": name,
+        "architecture": "stlm-tiny",
         "library": "library 1.0",
         "precision": precision,
         "device": "cpu",
@@ -49,10 +49,10 @@ def latency() -> dict[str, Any]:
         "frame_size": [480, 640],
         "batch": 1,
         "pictures": "4 drawn parts",
-        "contenders": [
-            contender("authors' way", 80, speed_up=1),
-            contender("tiny fp32", 16, speed_up=5, seed=1),
-            contender("tiny int8", 10, speed_up=8, seed=2, precision="int8"),
+        "subjects": [
+            subject("authors' way", 80, speed_up=1),
+            subject("tiny fp32", 16, speed_up=5, seed=1),
+            subject("tiny int8", 10, speed_up=8, seed=2, precision="int8"),
         ],
         "conditions": {"before": {}, "after": {}, "absent": [], "warnings": []},
         "comparison": "the paper has 20 ms on an RTX 3090; here it is another device, so the two cannot be compared",
@@ -104,7 +104,7 @@ def point(side: int, precision: str, ms: float, area: float, **other: Any) -> di
     }
 
 
-def pareto() -> dict[str, Any]:
+def sizes() -> dict[str, Any]:
     return {
         "data": "made-up tiles",
         "device": "two cores",
@@ -118,7 +118,7 @@ def pareto() -> dict[str, Any]:
     }
 
 
-def alternatives() -> dict[str, Any]:
+def peers() -> dict[str, Any]:
     entry = {
         "library": "anomalib",
         "backbone": "resnet18",
@@ -140,38 +140,38 @@ def alternatives() -> dict[str, Any]:
     }
 
 
-def stages() -> dict[str, Any]:
+def demo() -> dict[str, Any]:
+    times = {"infer": {"p50_ms": 20.4, "p95_ms": 26.7}}
+    truth = {"defects_found": 38, "defects_missed": 2, "false_alarms": 1}
     return {
-        "engine": "full1024.plan",
-        "library": "library 1.0",
-        "peak": {"gflop_s": 30000.0, "gb_s": 900.0},
-        "stages": [
-            {"name": "input", "measured_ms": 0.2, "floor_ms": 0.1, "gflop": 0.0, "moved_mb": 90.0},
-            {"name": "stage 0", "measured_ms": 3.0, "floor_ms": 1.0, "gflop": 20.0, "moved_mb": 800.0},
-            {"name": "decoder", "measured_ms": 1.5, "floor_ms": 1.0, "gflop": 25.0, "moved_mb": 200.0},
-        ],
+        "evaluation": {"kinds": {"chip": AREAS}, "overall": AREAS},
+        "inspection": {"frames": 200, "truth": truth, "latency": times},
     }
 
 
-def gpu() -> dict[str, Any]:
-    entry = {"name": "half", "p50_ms": 4.0, "infer_ms": 3.5, "speed_up": {"median": 6.0, "low": 5.9, "high": 6.1}}
-    done = {"name": "ways", "status": "done", "reason": None, "contenders": [entry]}
-    return {"parts": [done, {"name": "engine", "status": "left out", "reason": "no time was left"}]}
+def loader() -> dict[str, Any]:
+    settings = {"pseudo_anomalies": "perlin", "pictures": 200, "size": 1024, "batch_size": 2}
+    return {"pictures_per_s": {"straightforward": 9.74, "2 workers": 85.8}, **settings}
 
 
 DETAILS: dict[str, Callable[[], dict[str, Any]]] = {
     "latency": latency,
     "accuracy": accuracy,
-    "pareto": pareto,
-    "alternatives": alternatives,
-    "stages": stages,
-    "gpu": gpu,
+    "sizes": sizes,
+    "peers": peers,
+    "demo": demo,
+    "loader": loader,
 }
 """By benchmark."""
 
 
 def record(
-    benchmark: str, details: dict[str, Any] | None = None, *, device: Device = PROCESSOR, is_complete: bool = True
+    benchmark: str,
+    details: dict[str, Any] | None = None,
+    *,
+    device: Device = PROCESSOR,
+    is_complete: bool = True,
+    changed: bool = False,
 ) -> Record:
     return Record(
         benchmark=benchmark,
@@ -179,7 +179,7 @@ def record(
         date="2026-01-02T03:04:05+00:00",
         device=device,
         versions={"python": "3.11"},
-        git={"commit": "0123456789abcdef", "changed": False},
+        git={"commit": "0123456789abcdef", "changed": changed},
         is_complete=is_complete,
         measures={"something total p50": Measure("ms", "lower", (1.0, 2.0, 4.0))},
         details=DETAILS[benchmark]() if details is None else details,

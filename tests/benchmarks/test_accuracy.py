@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from benchmarks.accuracy import main
-from benchmarks.engines import judge, labelled_set
+from benchmarks.accuracy import judge, labelled_set, main
 from benchmarks.record import read
-from export.gate.network_answers import NetworkAnswers
+from export.gate.network import NetworkInspector
 from runtime.detector import Detector
 from stlm_edge.datasets import read_truth
 from stlm_edge.imaging import read_image, resize_map
@@ -119,14 +118,16 @@ def test_network_in_pytorch_gets_the_figures_of_an_evaluation(tmp_path: Path) ->
     inspector = InferencePath(loaded.network, loaded.spec)
     pictures = labelled_set(tmp_path / "plate", None)
     wanted = evaluate(inspector, pictures.samples).evaluation
-    found = judge(NetworkAnswers(inspector), pictures, threshold=loaded.spec.require_threshold())
+    found = judge(NetworkInspector(inspector), pictures, threshold=loaded.spec.require_threshold())
     quality = found.quality
     assert quality.image_auroc == pytest.approx(wanted.overall.image_auroc, abs=1e-9)
     assert quality.image_ap == pytest.approx(wanted.overall.image_ap, abs=1e-9)
-    assert (quality.missed, quality.false_alarms) == (wanted.missed, wanted.false_alarms)
+    assert (found.missed, found.false_alarms) == (wanted.missed, wanted.false_alarms)
     # The runtime enlarges maps at once. Enlarged over the input's size, as an evaluation does, they are the same maps.
     masks = [read_truth(sample, size=(120, 140)) for sample in pictures.samples]
-    detour = [resize_map(resize_map(answer.coarse, loaded.spec.input_size), (120, 140)) for answer in found.answers]
+    detour = [
+        resize_map(resize_map(answer.anomaly_map, loaded.spec.input_size), (120, 140)) for answer in found.answers
+    ]
     pixels = pixel_metrics(detour, masks)
     for metric, value in (("pixel_auroc", pixels.auroc), ("pixel_ap", pixels.ap), ("aupro", pixels.aupro)):
         assert value == pytest.approx(getattr(wanted.overall, metric), abs=1e-4), metric

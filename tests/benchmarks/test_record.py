@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
 import pytest
 
-from benchmarks.record import Measure, read, recording
+import benchmarks
+from benchmarks.record import Measure, read, recording, write
 from stlm_edge.cli import run
 from stlm_edge.errors import DataError, SpecError
+
+RESULTS = Path(benchmarks.__file__).parent / "results"
 
 
 @click.command()
@@ -28,6 +33,7 @@ def command(path: Path, fail: str | None) -> None:
             raise KeyboardInterrupt
 
 
+@pytest.mark.heavy
 def test_record_comes_back_with_command_device_and_commit(tmp_path: Path) -> None:
     path = tmp_path / "a file.json"
     assert run(command, ["--json", str(path)]) == 0
@@ -78,7 +84,8 @@ def test_measure_without_finite_values_is_refused(values: tuple[float, ...]) -> 
         ("[]", "cannot be read as JSON"),
         ("{}", "no benchmark's record"),
         ('{"schema_version": 99, "benchmark": "latency"}', "schema version 99"),
-        ('{"schema_version": 1, "benchmark": "latency"}', "damaged"),
+        ('{"schema_version": 1, "benchmark": "latency"}', "schema version 1"),
+        ('{"schema_version": 2, "benchmark": "latency"}', "damaged"),
     ],
 )
 def test_other_files_are_refused_in_one_line(tmp_path: Path, content: str, said: str) -> None:
@@ -98,3 +105,18 @@ def test_missing_file_and_damaged_measures_are_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(content))
     with pytest.raises(DataError, match="damaged"):
         read(path)
+
+
+def test_record_that_nothing_can_make_any_more_names_the_commit_that_could(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    assert run(command, ["--json", str(path)]) == 0
+    assert read(path).made_by_commit is None
+    write(path, dataclasses.replace(read(path), made_by_commit="0123456"))
+    assert read(path).made_by_commit == "0123456"
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_committed_record_can_be_read_and_made_again_or_says_by_which_commit(path: Path) -> None:
+    record = read(path)
+    assert record.is_complete
+    assert (find_spec(f"benchmarks.{record.benchmark}") is None) == (record.made_by_commit is not None)

@@ -1,20 +1,22 @@
-"""The page shows every record, says where each figure is from, and asks nothing of anybody."""
+"""The report shows every record in tables and pictures, and says where each figure is from."""
 
 from __future__ import annotations
 
-import json
+import builtins
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
-from xml.etree import ElementTree
+from typing import Any
 
+import cv2
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from benchmarks.report import main
-from benchmarks.reporting.names import KINDS
-from benchmarks.reporting.tables import figure, percent, rounded
+from benchmarks.plots import _label, figure_1, measured_panels, sizes
+from benchmarks.report import main, to_document
+from benchmarks.tables import KINDS, figure, origins, percent, rounded, to_markdown
 
 from . import samples
 from .samples import write_record
@@ -22,150 +24,165 @@ from .samples import write_record
 COMMITTED = sorted((Path(__file__).resolve().parents[2] / "benchmarks" / "results").glob("*.json"))
 
 
-class _Checker(HTMLParser):
-    """Whether all that opens is closed, and what the page would load."""
-
-    VOID = ("meta", "br")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.loaded: list[str] = []
-        self.text: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.loaded += [
-            f"{tag} {name}={value}" for name, value in attrs if name in ("src", "href", "srcset", "xlink:href")
-        ]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        pass
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
+def written(tmp_path: Path, *paths: Path) -> str:
+    """The tables alone."""
+    document = tmp_path / "report.md"
+    assert main([*map(str, paths), "--markdown", str(document)]) == 0
+    return document.read_text(encoding="utf-8")
 
 
-def page_of(path: Path) -> str:
-    text = path.read_text(encoding="utf-8")
-    checker = _Checker()
-    checker.feed(text)
-    assert checker.open == []
-    assert all(entry.startswith("a href=#") for entry in checker.loaded), checker.loaded
-    assert not re.search(r"url\(|@import|<script", text)
-    return text
+def test_folder_has_a_picture_for_figure_1_latency_and_sizes(tmp_path: Path) -> None:
+    paths = [write_record(tmp_path, benchmark) for benchmark in samples.DETAILS]
+    assert main([*map(str, paths), "-o", str(tmp_path / "report")]) == 0
+    document = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    shown = re.findall(r"!\[[^\]]+\]\((.+?)\)", document)
+    assert sorted(shown) == ["figure-1.png", "latency.png", "sizes.png"]
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == sorted([*shown, "report.md"])
+    for name in shown:
+        picture = cv2.imread(str(tmp_path / "report" / name))
+        assert picture is not None
+        assert picture.shape[1] > 1000
+        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
 
 
-def made(tmp_path: Path, *paths: Path) -> tuple[str, str]:
-    """Page and Markdown of some records."""
-    page, document = tmp_path / "report.html", tmp_path / "report.md"
-    assert main([*map(str, paths), "-o", str(page), "--markdown", str(document)]) == 0
-    return page_of(page), document.read_text(encoding="utf-8")
+def test_records_of_one_file_name_have_pictures_of_their_own(tmp_path: Path) -> None:
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+    sources = origins(write_record(tmp_path / folder, "sizes") for folder in ("here", "there"))
+    document = to_document(sources, captions={"sizes-1": "of the first", "sizes-2": "of the second"})
+    assert re.findall(r"\((sizes\S*\.png)\)\n\n(.+)", document) == [
+        ("sizes-1.png", "of the first"),
+        ("sizes-2.png", "of the second"),
+    ]
 
 
-def test_committed_records_make_a_page(tmp_path: Path) -> None:
-    page, document = made(tmp_path, *COMMITTED)
+def test_committed_records_make_a_report(tmp_path: Path) -> None:
+    document = written(tmp_path, *COMMITTED)
     for path in COMMITTED:
-        assert f"({path.name})" in page
         assert f"(`{path.name}`)" in document
 
 
 @pytest.mark.parametrize("benchmark", samples.DETAILS)
-def test_every_table_and_figure_says_where_it_is_from(tmp_path: Path, benchmark: str) -> None:
-    page, document = made(tmp_path, write_record(tmp_path, benchmark))
-    section = page[page.index("</section>") :]  # the first one is figure 1
-    shown = section.count("<table") + section.count("<figure>")
-    assert shown >= 1
-    origin = f"<code>python -m benchmarks.{benchmark} --json &lt;{benchmark}.json&gt;</code>"
-    assert section.count(origin) == shown
-    assert section.count("Made-up processor (family 1, model 2), 2 cores, avx2; 2026-01-02, commit 0123456") == shown
-    assert "INCOMPLETE" not in page
-    assert f"(`{benchmark}.json`)" in document
-
-
-def test_figures_are_pictures_that_can_be_read_out(tmp_path: Path) -> None:
-    page, _ = made(tmp_path, *(write_record(tmp_path, benchmark) for benchmark in samples.DETAILS))
-    pictures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
-    assert len(pictures) == 8  # figure 1 twice, two of latency, of pareto and of stages
-    for picture in pictures:
-        root = ElementTree.fromstring(picture)
-        width, height = map(float, root.attrib["viewBox"].split()[2:])
-        assert root.attrib["role"] == "img"
-        assert len(root.attrib["aria-label"]) > 20
-        for entry in root.iter("text"):
-            assert -1 <= float(entry.attrib["x"]) <= width + 1, entry.text
-            assert 0 < float(entry.attrib["y"]) <= height, entry.text
-
-
-def test_devices_and_data_sets_have_panels_of_their_own_beside_the_paper(tmp_path: Path) -> None:
-    here = write_record(tmp_path, "alternatives")
-    there = write_record(tmp_path, "alternatives", name="there.json", device=samples.GPU)
-    page, _ = made(tmp_path, here, there)
-    first = page[: page.index("</section>")]
-    panels = re.findall(r"<figure>.*?</figure>", first, re.DOTALL)
-    assert len(panels) == 3
-    assert "NVIDIA GeForce RTX 3090" in panels[0]
-    assert "nothing of it was measured here" in panels[0]
-    assert ["Made-up GPU" in panel for panel in panels] == [False, True, False]
-    areas = {hint: float(r) ** 2 for r, hint in re.findall(r'r="([\d.]+)"><title>(.*?)</title>', panels[2])}
-    patch, stlm = (
-        next(area for hint, area in areas.items() if hint.startswith(name)) for name in ("PatchCore", "STLM")
+def test_every_table_says_where_it_is_from(tmp_path: Path, benchmark: str) -> None:
+    document = written(tmp_path, write_record(tmp_path, benchmark))
+    ours = document[document.index("\n## ", document.index("## Accuracy over time") + 1) :]
+    tables = len(re.findall(r"^\|---", ours, re.MULTILINE))
+    assert tables >= 1
+    origin = (
+        f"- `python -m benchmarks.{benchmark} --json <{benchmark}.json>`: Made-up processor (family 1, model 2), 2 "
+        f"cores, avx2; 2026-01-02, commit 0123456 (`{benchmark}.json`)"
     )
-    assert patch / stlm == pytest.approx(11.7, rel=0.1)
+    assert ours.count(origin) == tables
+    assert "INCOMPLETE" not in document
+
+
+def test_record_of_changed_files_and_one_that_nothing_makes_any_more_say_so(tmp_path: Path) -> None:
+    assert "commit 0123456, with changed files (" in written(tmp_path, write_record(tmp_path, "demo", changed=True))
+    gone = next(path for path in COMMITTED if path.name == "magnetic-tile.json")
+    assert "commit 0519ec1; the last that could make it is 9c83b53 (" in written(tmp_path, gone)
+
+
+def test_figure_1_has_a_panel_for_each_device_and_data_set_beside_the_paper(tmp_path: Path) -> None:
+    here = write_record(tmp_path, "peers")
+    there = write_record(tmp_path, "peers", name="there.json", device=samples.GPU)
+    sources = origins([here, there])
+    panels = sorted(measured_panels(sources), key=lambda panel: panel.title)
+    assert ["Made-up GPU" in panel.title for panel in panels] == [True, False]
+    assert all(panel.title.startswith("made-up tiles\n") for panel in panels)
+    patch, stlm = panels[1].methods
+    assert (patch.name, patch.is_stlm, patch.place) == ("PatchCore", False, (50.0, pytest.approx(88)))
+    assert (stlm.name, stlm.is_stlm, stlm.place) == ("STLM", True, (15.0, pytest.approx(90)))
+    assert patch.area / stlm.area == pytest.approx(11.7)
+    drawn, caption = figure_1(sources)
+    assert drawn.startswith(b"\x89PNG")
+    assert "nothing of it was measured here" in caption
+    assert caption.count("\n- made-up tiles; ") == 2
+    assert ": peers.json" in caption
 
 
 def test_accuracy_and_latency_of_one_engine_on_one_device_make_a_point(tmp_path: Path) -> None:
     accuracy, latency = write_record(tmp_path, "accuracy"), write_record(tmp_path, "latency")
-    page, _ = made(tmp_path, accuracy, latency)
-    assert "tiny int8: 88.0 % in 10.0 ms, 1.0 M parameters" in page
+    (panel,) = measured_panels(origins([accuracy, latency]))
+    assert [(method.name, method.place, method.parameters_m) for method in panel.methods] == [
+        ("tiny fp32", (16, pytest.approx(88)), 1.0),
+        ("tiny int8", (10, pytest.approx(88)), 1.0),
+    ]
+    assert [source.path.name for source in panel.sources] == ["accuracy.json", "latency.json"]
     elsewhere = write_record(tmp_path, "latency", device=samples.GPU)
-    page, _ = made(tmp_path, accuracy, elsewhere)
-    assert "Measured here" not in page
+    assert list(measured_panels(origins([accuracy, elsewhere]))) == []
+
+
+def test_names_in_pictures_cover_neither_marks_nor_each_other() -> None:
+    drawn = Figure(figsize=(6, 4), dpi=100)
+    axes = drawn.subplots()
+    axes.set(xlim=(0, 10), ylim=(0, 10))
+    places = [(5.0, 5.0), (5.2, 5.1), (5.4, 5.0), (9.8, 9.8), (0.1, 0.1)]
+    drawn.draw_without_rendering()
+    _label(axes, [(place, f"method {index}") for index, place in enumerate(places)])
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) == 5
+    for index, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[index + 1 :])
+        assert not any(box.contains(*axes.transData.transform(place)) for place in places)
+        assert axes.bbox.x0 - 1 <= box.x0 <= box.x1 <= axes.bbox.x1 + 1
+        assert axes.bbox.y0 - 1 <= box.y0 <= box.y1 <= axes.bbox.y1 + 1
+
+
+def test_sizes_are_drawn_as_svg_with_text_that_stays_text() -> None:
+    points = samples.sizes()["points"]
+    drawn = sizes(points, title="made-up tiles", suffix=".svg").decode()
+    for name in ("128 fp32", "256 fp32", "256 int8", "512 fp32", "not verified", "trained at another size"):
+        assert f">{name}</text>" in drawn, name
+    assert "not verified" not in sizes(points[:2], title="made-up tiles", suffix=".svg").decode()
 
 
 def test_incomplete_record_is_shown_with_a_loud_mark(tmp_path: Path) -> None:
-    page, document = made(tmp_path, write_record(tmp_path, "latency", is_complete=False))
-    assert page.count('<p class="loud">') == 3  # the section and its two figures
-    assert "**latency.json is INCOMPLETE" in document
+    path = write_record(tmp_path, "peers", is_complete=False)
+    assert "**peers.json is INCOMPLETE" in written(tmp_path, path)
+    assert "peers.json (**INCOMPLETE" in figure_1(origins([path]))[1]
 
 
-def test_incomplete_record_without_details_shows_what_it_has_measured(tmp_path: Path) -> None:
-    details = {"pictures": "4 drawn parts"}
-    page, _ = made(tmp_path, write_record(tmp_path, "latency", details, is_complete=False))
-    assert "something total p50" in page
-    assert '<p class="loud">' in page
+@pytest.mark.parametrize("benchmark", ["latency", "sizes", "peers"])
+def test_incomplete_record_without_details_shows_what_it_has_measured(tmp_path: Path, benchmark: str) -> None:
+    path = write_record(tmp_path, benchmark, {"pictures": "4 drawn parts"}, is_complete=False)
+    assert main([str(path), "-o", str(tmp_path / "report")]) == 0
+    document = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "| something total p50 | 2.00 | 1.00 – 4.00 | ms | lower |" in document
+    assert "INCOMPLETE" in document
+    assert [found.name for found in (tmp_path / "report").glob("*.png")] == ["figure-1.png"]
 
 
 def test_records_of_other_benchmarks_are_shown_by_their_measures(tmp_path: Path) -> None:
-    page, document = made(tmp_path, write_record(tmp_path, "counts", {}))
-    assert "counts (counts.json)" in page
+    document = written(tmp_path, write_record(tmp_path, "counts", {}))
+    assert "## counts (counts.json)" in document
     assert "| something total p50 | 2.00 | 1.00 – 4.00 | ms | lower |" in document
 
 
-def test_text_of_a_record_is_text_on_the_page(tmp_path: Path) -> None:
-    latency, pareto, stages = samples.latency(), samples.pareto(), samples.stages()
-    for entries in (latency["contenders"], pareto["points"], stages["stages"]):
-        entries[1]["name"] = "<b>a & b</b>"
-    details = {"latency": latency, "pareto": pareto, "stages": stages}
-    page, _ = made(tmp_path, *(write_record(tmp_path, name, details[name]) for name in details))
-    assert "<b>" not in page
-    assert "&lt;b&gt;a &amp; b&lt;/b&gt;" in page
+def test_text_of_a_record_stays_in_its_cell(tmp_path: Path) -> None:
+    details = samples.sizes()
+    details["points"][1]["name"] = "a | b\nc"
+    assert "| a \\| b c | fp32 |" in written(tmp_path, write_record(tmp_path, "sizes", details))
 
 
-def test_every_table_has_a_record_that_it_is_made_of(tmp_path: Path) -> None:
-    """By a name that a marker in a document gives."""
-    paths = {json.loads(path.read_text())["benchmark"]: path for path in COMMITTED}
-    paths |= {benchmark: write_record(tmp_path, benchmark) for benchmark in samples.DETAILS}
-    for name, kind in KINDS.items():
-        source = paths[kind.benchmarks[0] if kind.benchmarks else "stages"]
-        document = tmp_path / "README.md"
-        document.write_text(f"<!-- table: {name} from {source} -->\n<!-- end -->\n")
-        assert main(["--readme", str(document)]) == 0
-        assert document.read_text().count("\n| ") >= 2
+def test_summary_has_the_paper_once_and_few_rows_of_each_record(tmp_path: Path) -> None:
+    paths = [write_record(tmp_path, benchmark) for benchmark in ("demo", "peers", "sizes", "latency")]
+    lines = to_markdown(KINDS["summary"], origins(paths)).splitlines()
+    cells = [line.split(" | ") for line in lines if line.startswith("| ")]
+    assert [row[0].removeprefix("| ").split(",")[0] for row in cells[1:]] == [
+        "STLM",
+        "stlm-tiny",
+        "STLM",
+        "PatchCore",
+        "128 fp32",
+        "256 fp32",
+        "authors' way",
+        "tiny int8",
+    ]
+    assert cells[1][1:] == ["MVTec AD", "99.05", "98.26", "94.92", "20", "–", "NVIDIA GeForce RTX 3090, PyTorch |"]
+    assert cells[2][1:7] == ["drawn part", "91.0", "88.0", "70.0", "20.4", "26.7"]
+    assert cells[4][1:7] == ["made-up tiles", "91.0", "88.0", "70.0", "50.0", "60.0"]
+    assert cells[8][1:7] == ["–", "–", "–", "–", "10.0", "12.0"]
+    assert "nothing of it was measured here" in " ".join(lines)
 
 
 @pytest.mark.parametrize(
@@ -180,11 +197,11 @@ def test_file_that_is_no_record_is_one_line(
     tmp_path: Path, content: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "x.json").write_text(content)
-    assert main([str(tmp_path / "x.json"), "-o", str(tmp_path / "report.html")]) == 1
+    assert main([str(tmp_path / "x.json"), "-o", str(tmp_path / "report")]) == 1
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
-    assert not (tmp_path / "report.html").exists()
+    assert not (tmp_path / "report").exists()
 
 
 @pytest.mark.parametrize("benchmark", samples.DETAILS)
@@ -192,22 +209,48 @@ def test_complete_record_that_lacks_what_is_shown_is_one_line(
     tmp_path: Path, benchmark: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_record(tmp_path, benchmark, {"data": "made-up tiles"})
-    assert main([str(path), "-o", str(tmp_path / "report.html")]) == 1
+    assert main([str(path), "-o", str(tmp_path / "report")]) == 1
     error = capsys.readouterr().err
     assert f"{path} lacks what is to be shown of benchmarks.{benchmark}" in error
     assert error.count("\n") == 1
+    assert not (tmp_path / "report").exists()
 
 
 def test_no_records_and_no_place_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["-o", str(tmp_path / "report.html")]) == 1
+    assert main(["-o", str(tmp_path / "report")]) == 1
     assert "no records were given" in capsys.readouterr().err
-    record = write_record(tmp_path, "stages")
-    assert main([str(record), "-o", str(record / "report.html")]) == 1
+    record = write_record(tmp_path, "demo")
+    assert main([str(record), "-o", str(record / "report")]) == 1
     assert "cannot write" in capsys.readouterr().err
 
 
+def test_without_matplotlib_one_line_says_how_to_get_the_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *arguments: Any, **options: Any) -> Any:
+        if name == "benchmarks.plots":
+            raise ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib")
+        return real(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    record = write_record(tmp_path, "demo")
+    assert main([str(record), "-o", str(tmp_path / "report")]) == 1
+    assert "found no matplotlib" in capsys.readouterr().err
+    assert "| chip |" in written(tmp_path, record)
+
+
 @pytest.mark.parametrize(
-    "arguments", [[], ["x.json"], ["--check", "-o", "x.html"], ["x.json", "--readme", "README.md"]]
+    "arguments",
+    [
+        [],
+        ["x.json"],
+        ["--check", "-o", "report"],
+        ["x.json", "--readme", "README.md"],
+        ["--renew"],
+        ["--renew", "x.md", "-o", "report"],
+    ],
 )
 def test_what_makes_no_sense_is_wrong_usage(arguments: list[str]) -> None:
     assert main(arguments) == 2
@@ -219,9 +262,10 @@ def test_figures_have_three_digits_and_no_exponent() -> None:
     assert rounded(0.5, digits=1, sign="+") == "+0.5"
 
 
+@pytest.mark.heavy
 def test_help_loads_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom benchmarks.report import main\nassert main(['--help']) == 0\n"
-        "assert not {'torch', 'cv2', 'numpy', 'matplotlib'} & set(sys.modules)"
+        "import sys\nfrom benchmarks.report import main, to_document\nassert main(['--help']) == 0\n"
+        "assert not {'torch', 'matplotlib'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

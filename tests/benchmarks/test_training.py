@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
+from benchmarks.authors_training import perlin
 from benchmarks.record import read
 from benchmarks.training import PHASES, WAYS, main
-from stlm_edge.plate.part import write_dataset
+from train.pseudo_anomalies.perlin import perlin_gradients, perlin_noise
+
+SMALL = ["--preset", "cpu", "--image-size", "64", "--batch-size", "2", "--device", "cpu"]
 
 
 @pytest.mark.slow
-def test_both_ways_are_measured_and_have_the_same_losses(tmp_path, capsys):
-    write_dataset(tmp_path, train=4, test_good=0, test_defective_per_kind=0, size=(64, 64), seed=0, category="plate")
-    small = ["--preset", "cpu", "--image-size", "64", "--batch-size", "2", "--device", "cpu"]
-    steps = ["--batches", "2", "--turns", "2", "--steps", "1", "--json", str(tmp_path / "found.json")]
-    assert main(["--data", str(tmp_path), "--category", "plate", *small, *steps]) == 0
+def test_both_ways_are_measured_and_have_the_same_losses(plate: Path, tmp_path: Path, capsys) -> None:
+    steps = ["--batches", "2", "--turns", "2", "--steps", "1", "--part", "step", "--json", str(tmp_path / "found.json")]
+    assert main(["--data", str(plate), "--category", "plate", *SMALL, *steps]) == 0
     assert "ratio" in capsys.readouterr().out
     record = read(tmp_path / "found.json")
     found = record.details
@@ -29,3 +33,32 @@ def test_both_ways_are_measured_and_have_the_same_losses(tmp_path, capsys):
     assert len(found["ratios"]) == 2
     for way in WAYS:
         assert len(record.measures[f"{way} step"].values) == 2
+
+
+@pytest.mark.slow
+def test_every_loader_has_its_turns(plate: Path, tmp_path: Path, capsys) -> None:
+    arguments = ["--data", str(plate), "--category", "plate", *SMALL, "--part", "loader", "--turns", "2", "--made", "3"]
+    record, textures = tmp_path / "loader.json", ["--textures", str(plate / "plate" / "train")]
+    perlin_only = [*textures, "--workers", "1", "--pseudo-anomalies", "perlin"]
+    assert main([*arguments, *perlin_only, "--json", str(record)]) == 0
+    rates = read(record).measures
+    assert list(rates) == ["straightforward loader", "loader, 0 workers", "loader, 1 worker"]
+    for measure in rates.values():
+        assert len(measure.values) == 2
+        assert min(measure.values) > 0
+    assert "loader, 1 worker" in capsys.readouterr().out
+    assert main([*arguments, "--pseudo-anomalies", "nsa+cutpaste-union"]) == 0
+    assert "straightforward" not in capsys.readouterr().out
+
+
+def test_noise_of_the_obvious_way_is_the_same_noise() -> None:
+    expected = perlin_noise(perlin_gradients(np.random.default_rng(0), (4, 8)), (64, 96))
+    assert np.abs(perlin(np.random.default_rng(0), (64, 96), (4, 8)) - expected).max() < 2e-6
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--preset", "dust"], ["--pseudo-anomalies", "dust"], ["--preset", "cpu", "--teacher", "none"]]
+)
+def test_bad_input_is_one_line(arguments: list[str], tmp_path: Path, capsys) -> None:
+    assert main(["--data", str(tmp_path), *arguments]) == 1
+    assert capsys.readouterr().err.startswith("error: ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from export.__main__ import main
-from export.graph.onnx_model import INPUT, OPSET, SPEC_KEY
+from export.graph.graph import INPUT, OPSET, SPEC_KEY
 from runtime.area import Area
 from runtime.detector import Detector
 from stlm_edge.imaging import resize_map, to_input
@@ -22,7 +23,6 @@ from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.weights import fingerprint
 from stlm_edge.plate.part import render_part
 from stlm_edge.sidecar import Sidecar
-from stlm_edge.spec import ModelSpec, Threshold
 
 from .tiny import DESIGNS
 
@@ -31,37 +31,19 @@ GRID = (4, 6)
 
 
 @pytest.fixture(scope="module")
-def inspector() -> InferencePath:
-    """A narrow network with random weights whose maps are not flat, for an input that is not square."""
-    torch.manual_seed(0)
-    network = Stlm(ARCHITECTURES["stlm-tiny"])
-    network.train()
-    with torch.no_grad():
-        for _ in range(3):
-            network(torch.randn(4, 3, *SIZE))
-    spec = ModelSpec(
-        category="plate",
-        architecture="stlm-tiny",
-        input_size=SIZE,
-        map_size=SIZE,
-        weights_sha256=fingerprint(network.state_dict()),
-        threshold=Threshold(value=0.5, method="quantile", images=9, false_alarm_rate=0.1),
-    )
-    return InferencePath(network.eval(), spec).eval()
+def checkpoint(small_checkpoint) -> Path:
+    return small_checkpoint
 
 
 @pytest.fixture(scope="module")
-def checkpoint(inspector, tmp_path_factory):
-    path = tmp_path_factory.mktemp("run") / "model.safetensors"
-    save(path, Checkpoint(inspector.network, inspector.spec, {}))
-    return path
+def inspector(checkpoint) -> InferencePath:
+    loaded = load(checkpoint)
+    return InferencePath(loaded.network, loaded.spec).eval()
 
 
 @pytest.fixture(scope="module")
-def engine(checkpoint, tmp_path_factory):
-    path = tmp_path_factory.mktemp("engine") / "plate.onnx"
-    assert main(["onnx", str(checkpoint), "-o", str(path)]) == 0
-    return path
+def engine(traced_engine) -> Path:
+    return traced_engine
 
 
 @torch.no_grad()
@@ -104,7 +86,7 @@ def test_sidecar_has_spec_and_record(engine, inspector):
     assert sidecar.engine.precision == "fp32"
     assert sidecar.engine.gate is not None
     assert sidecar.engine.gate.verified
-    assert sidecar.engine.gate.drifts[0].images == 8
+    assert sidecar.engine.gate.drifts[0].images == 6
     assert json.loads(Sidecar.path_for(engine).read_text())["spec"]["category"] == "plate"
 
 
@@ -151,12 +133,10 @@ def test_input_has_the_promised_name_and_type(engine):
     assert value.type.tensor_type.elem_type == onnx.TensorProto.UINT8
 
 
-@pytest.mark.parametrize(
-    "design",
-    DESIGNS,
-    ids=lambda design: design.differences.strip(", "),
-)
-def test_every_ablation_can_be_exported(design, tmp_path, inspector):
+@pytest.mark.slow
+@pytest.mark.parametrize("design", DESIGNS[:3], ids=lambda design: design.differences.strip(", "))
+def test_ablation_can_be_exported(design, tmp_path, inspector):
+    """What a graph computes of each ablation is compared in `graph/test_deployment.py`."""
     torch.manual_seed(0)
     network = Stlm(ARCHITECTURES["stlm-tiny"], design, image_size=SIZE).train()
     with torch.no_grad():

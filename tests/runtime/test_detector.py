@@ -46,11 +46,13 @@ def test_detector_knows_its_specification_and_threshold(engine: Path) -> None:
         assert detector.threshold.value == THRESHOLD
 
 
-def test_threshold_by_hand_is_logged_with_the_calibrated_one(engine: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_threshold_by_hand_is_logged_with_the_one_of_the_sidecar(
+    engine: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO), Detector.open(engine, threshold=0.25) as detector:
         assert detector.threshold.value == 0.25
         assert detector.threshold.method == "manual"
-    assert "threshold 0.25 given by hand instead of the calibrated 0.5" in caplog.text
+    assert "threshold 0.25 given by hand instead of 0.5, which the sidecar has" in caplog.text
 
 
 def test_threshold_that_is_not_a_number_is_refused(engine: Path) -> None:

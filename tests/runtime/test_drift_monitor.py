@@ -166,14 +166,14 @@ def test_scores_that_are_equal_by_rounding_are_no_drift() -> None:
         (
             {"normal_score_deciles": None, "normal_score_range": None},
             {},
-            "the engine does not say how good pictures score; calibrate on good pictures",
+            "the engine does not say how good pictures score; choose it again from good pictures",
         ),
         (
             {"normal_score_deciles": None, "threshold": Threshold(0.9, "f1", 200)},
             {},
             "the engine does not say how good pictures score",
         ),
-        ({"normal_score_deciles": None}, {"threshold": 0.5}, "lower than the calibrated 1"),
+        ({"normal_score_deciles": None}, {"threshold": 0.5}, "lower than the chosen 1"),
         ({"normal_score_images": 4}, {}, "4 held-out pictures are too few"),
         (
             {"normal_score_deciles": None, "threshold": Threshold(1.0, "quantile", 2)},

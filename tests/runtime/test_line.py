@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.backends.base import IN_FLIGHT, Answer, Backend
+from runtime.backends.base import IN_FLIGHT, Backend, BatchAnswer
 from runtime.detector import Detector
 from runtime.event import Event
 from runtime.inspection import Fault, Inspection
@@ -41,18 +41,18 @@ class FirstPixel(Backend):
         self.most_in_hand = 0
         self.broken = False
 
-    def _start(self, batch: Input) -> Callable[[], Answer]:
+    def _start(self, batch: Input) -> Callable[[], BatchAnswer]:
         self.batches.append(len(batch))
         self.most_in_hand = max(self.most_in_hand, self._in_flight + 1)
         due_s = time.perf_counter() + self.delay_s
 
-        def finish() -> Answer:
+        def finish() -> BatchAnswer:
             if self.broken:
                 raise EngineError("the GPU is gone")
             time.sleep(max(0.0, due_s - time.perf_counter()))
             scores = batch[:, 0, 0, 0].astype(np.float32) / 255
             maps = np.broadcast_to(scores[:, None, None], (len(batch), *MAP_SIZE))
-            return Answer(np.array(maps), scores, infer_ms=1e3 * self.delay_s)
+            return BatchAnswer(np.array(maps), scores, infer_ms=1e3 * self.delay_s)
 
         return finish
 

@@ -26,7 +26,7 @@ from train.distributed import Processes
 from train.fit import _build, fit
 from train.pseudo_anomalies.choice import pseudo_anomalies_of
 from train.pseudo_anomalies.textures import ProceduralTextures
-from train.teaching.masks import MaskHead
+from train.teaching.teacher import MaskHead
 from train.training import begin
 
 SMALL = {
@@ -239,7 +239,7 @@ def test_masks_are_those_of_sam():
     from segment_anything.modeling import MaskDecoder, TwoWayTransformer
 
     from stlm_edge.network.decoder import TwoWayDecoder
-    from train.teaching.masks import mask_head_tensors
+    from train.teaching.teacher import mask_head_tensors
 
     torch.manual_seed(0)
     transformer = TwoWayTransformer(depth=2, embedding_dim=256, mlp_dim=2048, num_heads=8)

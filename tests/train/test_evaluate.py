@@ -19,10 +19,8 @@ from stlm_edge.metrics import pixel_metrics, roc_auc
 from stlm_edge.network.checkpoint import load
 from stlm_edge.network.inference import InferencePath
 from train.__main__ import main
-from train.contact_sheet import choose, verdict
-from train.evaluate import Scored, evaluate
-from train.inspection import inspect, score_images
-from train.report import evaluation_table
+from train.evaluate import Scored, evaluate, inspect, score_images
+from train.report import choose, evaluation_table, verdict
 
 
 @pytest.fixture
@@ -42,7 +40,7 @@ def test_batches_answer_as_the_inspector_does_one_by_one(inspector, samples):
         maps, scores = inspector(torch.from_numpy(to_input(read_image(sample.path), spec=inspector.spec)))
         assert result.sample == sample
         assert result.anomaly_map.shape == result.tlm_map.shape == result.mask.shape == (96, 96)
-        assert result.score == pytest.approx(float(scores[0]), abs=1e-6)
+        assert result.answer.score == pytest.approx(float(scores[0]), abs=1e-6)
         assert np.abs(cv2.resize(maps[0].numpy(), (96, 96)) - result.anomaly_map).max() < 1e-5
 
 
@@ -50,8 +48,8 @@ def test_figures_are_those_of_all_maps_at_their_own_resolution(inspector, sample
     results = list(inspect(inspector, samples))
     evaluation = evaluate(inspector, samples).evaluation
     for scores, maps, values in (
-        (evaluation.overall, [r.anomaly_map for r in results], [r.score for r in results]),
-        (evaluation.tlm_only.overall, [r.tlm_map for r in results], [r.tlm_score for r in results]),
+        (evaluation.overall, [r.anomaly_map for r in results], [r.answer.score for r in results]),
+        (evaluation.tlm_only.overall, [r.tlm_map for r in results], [r.tlm_answer.score for r in results]),
     ):
         pixels = pixel_metrics(maps, [r.mask for r in results])
         assert (scores.pixel_auroc, scores.pixel_ap, scores.aupro) == (pixels.auroc, pixels.ap, pixels.aupro)

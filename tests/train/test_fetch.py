@@ -53,11 +53,12 @@ def offer(file_server, monkeypatch):
 
     def put(name: str, content: bytes, *, known: bool = True) -> None:
         file_server.files[f"/{name}.tar.gz"] = content
-        data_set = fetching.DATA_SETS[name]
-        archive = replace(
-            data_set.archive, url=f"{file_server.address}/{name}.tar.gz", sha256=sha(content) if known else None
+        offered = replace(
+            fetching.DATA_SETS[name],
+            url=f"{file_server.address}/{name}.tar.gz",
+            sha256=sha(content) if known else None,
         )
-        monkeypatch.setitem(fetching.DATA_SETS, name, replace(data_set, archive=archive))
+        monkeypatch.setitem(fetching.DATA_SETS, name, offered)
 
     return put
 
@@ -233,6 +234,6 @@ def test_list_names_licence_and_address_of_each(capsys):
         assert re.search(rf"^{name} ", listed, re.MULTILINE)
         assert data_set.licence in listed
         assert data_set.page in listed
-        if data_set.archive:
-            assert data_set.archive.url in listed
+        if data_set.url:
+            assert data_set.url in listed
     assert listed.count("NOT KNOWN") == 1

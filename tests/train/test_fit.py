@@ -29,7 +29,7 @@ from train.objective import Objective
 from train.pseudo_anomalies.choice import PseudoAnomalies
 from train.pseudo_anomalies.textures import FolderTextures, ProceduralTextures
 from train.teaching.guidance import make_guidance
-from train.teaching.teacher import build_teacher, settle
+from train.teaching.teacher import build_teacher
 from train.training import begin, make_optimisers
 
 SPEC = ModelSpec("plate", "stlm-tiny", (64, 64), (64, 64), "")
@@ -254,7 +254,7 @@ def test_settled_random_teacher_tells_positions_apart():
     torch.manual_seed(0)
     teacher = build_teacher("stlm-tiny", weights="random", image_size=(128, 128))
     pixels = torch.randn(4, 3, 128, 128)
-    settle(teacher, pixels)
+    teacher.settle(pixels)
     layer1, _ = teacher(pixels)
     assert not teacher.training
     assert layer1.std(dim=(2, 3)).mean() > 0.3

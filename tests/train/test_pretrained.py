@@ -15,7 +15,7 @@ from stlm_edge.network.inference import InferencePath
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.weights import load_initial
 from stlm_edge.plate.part import render_part
-from train.inspection import score_images
+from train.evaluate import score_images
 
 PATH = Path(train.__file__).parent / "pretrained" / "plate" / "model.safetensors"
 

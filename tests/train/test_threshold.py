@@ -6,16 +6,22 @@ import dataclasses
 
 import pytest
 
+from export.__main__ import command as export_command
 from stlm_edge.datasets import GOOD, load_category
-from stlm_edge.network.checkpoint import load
-from train.__main__ import main
+from stlm_edge.network.checkpoint import load, save
+from train.__main__ import command, main
 
 
 def test_command_chooses_by_either_method_and_the_method_travels(plate, checkpoint, capsys):
     arguments = ["threshold", str(checkpoint), "--data", str(plate), "--category", "plate"]
     assert main([*arguments, "--method", "f1"]) == 0
-    assert "was 0.5000), F1-optimal on 6 labelled pictures" in capsys.readouterr().out
     spec = load(checkpoint).spec
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith(f"threshold 0.5 (quantile on pytorch) -> {spec.threshold.value:.6g} (f1 on pytorch)")
+    assert [line.split(":")[0] for line in printed[1:]] == [
+        "false alarms on these 2 good pictures",
+        "missed of these 4 defective pictures",
+    ]
     assert spec.threshold.method == "f1"
     assert spec.threshold.images == len(load_category(plate, "plate").test)
     assert {sample.label for sample in load_category(plate, "plate").test} > {GOOD}
@@ -38,6 +44,7 @@ def test_command_chooses_by_either_method_and_the_method_travels(plate, checkpoi
         (["--method", "f1", "--false-alarm-rate", "0.1"], 2, "goes with --method quantile"),
         (["--false-alarm-rate", "0"], 2, "0.0 is not in the range"),
         (["--false-alarm-rate", "1"], 2, "is not in the range"),
+        (["--device", "abacus"], 1, "device is 'abacus'"),
     ],
 )
 def test_command_refuses_what_cannot_work(plate, checkpoint, capsys, arguments, code, words):
@@ -50,3 +57,30 @@ def test_f1_without_labelled_pictures_is_an_error(plate, checkpoint, capsys):
     assert main(["threshold", str(checkpoint), "--data", str(good), "--method", "f1"]) == 1
     assert "0 defective and 0 good" in capsys.readouterr().err
     assert load(checkpoint).spec.threshold.value == 0.5
+
+
+@pytest.mark.parametrize("old", ["good", "good-quantile"])
+def test_old_words_for_a_method_are_taken(plate, checkpoint, old):
+    arguments = ["threshold", str(checkpoint), "--data", str(plate), "--category", "plate", "--method", old]
+    assert main(arguments) == 0
+    assert load(checkpoint).spec.threshold.method == "quantile"
+
+
+def test_first_threshold_has_nothing_to_be_compared_with(plate, checkpoint, capsys):
+    made = load(checkpoint)
+    save(checkpoint, dataclasses.replace(made, spec=dataclasses.replace(made.spec, threshold=None)))
+    assert (
+        main(["threshold", str(checkpoint), "--data", str(plate), "--category", "plate", "--method", "f1-optimal"]) == 0
+    )
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first == f"threshold {load(checkpoint).spec.threshold.value:.6g} (f1 on pytorch), the first one"
+    assert not [line for line in others if "before" in line]
+
+
+def test_programs_share_the_command():
+    assert command.commands["threshold"] is export_command.commands["calibrate"]
+
+
+def test_device_is_for_checkpoints(tmp_path, capsys):
+    assert main(["threshold", str(tmp_path / "plate.onnx"), "--data", str(tmp_path), "--device", "cpu"]) == 2
+    assert "goes with a checkpoint" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from stlm_edge.files import make_folder, write_text
 from stlm_edge.network.checkpoint import load
 from train import fit as training
 from train.config import TrainConfig, from_dict, load_preset
-from train.paper.grid_results import RECORD_NAME, read_json
+from train.paper.results import RECORD_NAME, read_json
 from train.report import EVALUATION_NAME, evaluate_checkpoint
 
 logger = logging.getLogger(__name__)

@@ -1,280 +1,265 @@
-"""The paper's results as data: what its tables say about STLM, and which preset trains each row.
-
-All in percent. Entered from the paper's text and checked against its own averages (a test repeats that). Remarks:
-
-* Table 1 prints 98.20 as STLM's image AUROC on pill, table 7 prints 97.20; both tables' averages (99.07 over objects,
-  99.05 over all) come out with 97.20 only. Each table here has what it prints, but that the averages over textures
-  and over objects in table 1 are table 7's.
-* Table 2's header has a column too many for each data set. STLM's row has four numbers for each, and those of the last
-  group are the means of the other three, so they are in the order image AUROC, pixel AUROC, PRO, AP.
-* Table 8's 141 epochs without initial weights are no mean of 129 over textures and 106 over objects.
-* Table 10's 37.71 at probability 1.0 misses the mean of its parts by 0.06.
-* Table 11 calls the paper's own pseudo anomalies "NSA": that row has the figures of the default, whose anomalies
-  section 3.1 describes as textures blended in under Perlin noise. Both presets stand beside that row's figures.
-* Figures 5, 6, 10 and 11 are bars and lines without numbers; their rows have none to compare with.
-"""
+"""What the finished runs of a grid obtained, beside the paper's tables: as text, Markdown and JSON."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any
 
-Metric = Literal["image_auroc", "pixel_auroc", "aupro", "pixel_ap", "pixel_fnr", "epochs"]
+from stlm_edge.errors import DataError
+from stlm_edge.files import write_text
+from train.paper.figures import METRIC_NAMES, PAPER, SCOPES, TABLES, Metric, PaperRow, PaperTable
+from train.report import EVALUATION_NAME
 
-METRIC_NAMES: dict[Metric, str] = {
-    "image_auroc": "I-AUROC",
-    "pixel_auroc": "P-AUROC",
-    "aupro": "PRO",
-    "pixel_ap": "AP",
-    "pixel_fnr": "FNR",
-    "epochs": "epochs",
-}
+RECORD_NAME = "grid.json"
+"""In each run's folder: which cell of the grid it is."""
 
-TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
-OBJECTS = (
-    *("bottle", "cable", "capsule", "hazelnut", "metal_nut"),
-    *("pill", "screw", "toothbrush", "transistor", "zipper"),
+DASH = "–"
+OVERVIEW: tuple[tuple[str, str, str], ...] = (
+    ("overall", "image_auroc", "I-AUROC"),
+    ("overall", "image_ap", "I-AP"),
+    ("overall", "pixel_auroc", "P-AUROC"),
+    ("overall", "pixel_ap", "AP"),
+    ("overall", "aupro", "PRO"),
+    ("overall", "pixel_fnr", "FNR"),
+    ("tlm_only", "image_auroc", "TLM I-AUROC"),
+    ("tlm_only", "pixel_auroc", "TLM P-AUROC"),
+    ("tlm_only", "pixel_ap", "TLM AP"),
+    ("tlm_only", "aupro", "TLM PRO"),
 )
-MVTEC = (*TEXTURES, *OBJECTS)
-VISA = (
-    *("candle", "capsules", "cashew", "chewinggum", "fryum", "macaroni1", "macaroni2"),
-    *("pcb1", "pcb2", "pcb3", "pcb4", "pipe_fryum"),
-)
-DAGM = tuple(f"Class{number}" for number in range(1, 11))
-
-SCOPES: dict[str, tuple[str, ...]] = {
-    **{name: (name,) for name in MVTEC},
-    "textures": TEXTURES,
-    "objects": OBJECTS,
-    "MVTec": MVTEC,
-    "VisA": VISA,
-    "DAGM": DAGM,
-}
-"""What a row averages over, by name; a category's own name stands for itself."""
+"""Columns of the table of everything: with feature aggregation, then without (TLM only)."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row of a table.
+class FinishedRun:
+    """A finished run.
 
     Attributes:
-        preset: that trains it.
-        scope: a key of `SCOPES`.
-        values: of the paper, by metric; None where it prints none.
+        overall, tlm_only: its metrics with and without feature aggregation, in 0 … 1; None where undefined.
     """
 
-    label: str
     preset: str
-    scope: str
-    values: dict[Metric, float | None]
+    category: str
+    seed: int
+    overall: dict[str, float | None]
+    tlm_only: dict[str, float | None]
+
+    def value(self, group: str, metric: str) -> float | None:
+        values = self.overall if group == "overall" else self.tlm_only
+        return values.get(metric)
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table or figure of the paper, as far as it is about STLM and its ablations."""
+class Obtained:
+    """A mean over categories and seeds, in percent.
 
-    name: str
+    Attributes:
+        spread: standard deviation over the seeds that have all of `categories`; None for fewer than two.
+        seeds: how many there are.
+        categories: how many it is the mean of, `expected` how many the paper's is.
+    """
+
+    mean: float
+    spread: float | None
+    seeds: int
+    categories: int
+    expected: int
+
+
+def read_records(folder: Path) -> list[FinishedRun]:
+    """All finished runs below a grid's folder. Raises `DataError` if a file is damaged."""
+    records = []
+    for path in sorted(folder.glob(f"*/*/*/{RECORD_NAME}")):
+        evaluation = path.parent / EVALUATION_NAME
+        if evaluation.is_file():
+            cell, measured = read_json(path), read_json(evaluation)
+            try:
+                records.append(
+                    FinishedRun(
+                        preset=str(cell["preset"]),
+                        category=str(cell["category"]),
+                        seed=int(cell["seed"]),
+                        overall=measured["overall"],
+                        tlm_only=measured["tlm_only"]["overall"],
+                    )
+                )
+            except (KeyError, TypeError, ValueError) as error:
+                raise DataError(f"{path.parent} holds no finished run of a grid ({error!r}); delete it") from None
+    return records
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises `DataError` if the file cannot be read or holds no object."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error}); delete it, and the run is done again") from None
+    if not isinstance(values, dict):
+        raise DataError(f"{path} holds {type(values).__name__}, expected an object; delete it")
+    return values
+
+
+def average(
+    records: Iterable[FinishedRun], *, preset: str, categories: Sequence[str], metric: str, group: str = "overall"
+) -> Obtained | None:
+    """Mean over those of `categories` that have been run; None if none has."""
+    by_category: dict[str, dict[int, float]] = {}
+    for record in records:
+        value = record.value(group, metric)
+        if record.preset == preset and record.category in categories and value is not None:
+            by_category.setdefault(record.category, {})[record.seed] = 100 * value
+    if not by_category:
+        return None
+    seeds = set().union(*by_category.values())
+    complete = [seed for seed in sorted(seeds) if all(seed in runs for runs in by_category.values())]
+    per_seed = [statistics.mean(runs[seed] for runs in by_category.values()) for seed in complete]
+    return Obtained(
+        mean=statistics.mean(statistics.mean(runs.values()) for runs in by_category.values()),
+        spread=statistics.stdev(per_seed) if len(per_seed) > 1 else None,
+        seeds=len(seeds),
+        categories=len(by_category),
+        expected=len(categories),
+    )
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table ready to be laid out.
+
+    Attributes:
+        rows: texts by column; the first column names the row.
+    """
+
     title: str
-    metrics: tuple[Metric, ...]
-    rows: tuple[Row, ...]
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
 
 
-PAPER = "paper"
-MAIN: tuple[Metric, ...] = ("image_auroc", "pixel_auroc", "aupro")
-_AP: Metric = "pixel_ap"
-_EPOCHS: Metric = "epochs"
-
-# Tables 1, 3 and 7: image AUROC, pixel AUROC and PRO of STLM, then the same without the fixed SAM.
-_CATEGORIES: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
-    "carpet": ((99.48, 99.91, 96.97), (87.92, 91.13, 69.53)),
-    "grid": ((95.57, 95.40, 91.56), (98.50, 97.10, 87.62)),
-    "leather": ((100, 99.11, 98.05), (99.93, 98.30, 98.22)),
-    "tile": ((100, 99.58, 99.23), (100, 98.98, 98.45)),
-    "wood": ((100, 97.99, 98.41), (95.97, 91.24, 85.26)),
-    "textures": ((99.01, 98.40, 96.84), (96.46, 95.35, 87.82)),
-    "bottle": ((100, 97.77, 90.92), (74.13, 76.65, 74.63)),
-    "cable": ((98.98, 96.95, 92.11), (69.11, 85.15, 58.32)),
-    "capsule": ((98.69, 98.48, 97.28), (77.45, 87.00, 62.05)),
-    "hazelnut": ((100, 99.69, 98.29), (86.00, 95.27, 86.86)),
-    "metal_nut": ((100, 99.45, 92.95), (98.54, 83.56, 78.07)),
-    "pill": ((97.20, 98.61, 94.69), (85.45, 86.66, 87.84)),
-    "screw": ((99.47, 97.56, 98.60), (99.63, 96.18, 87.44)),
-    "toothbrush": ((99.06, 99.61, 96.14), (87.39, 93.25, 65.65)),
-    "transistor": ((97.58, 94.81, 82.50), (93.29, 79.09, 67.94)),
-    "zipper": ((99.74, 98.93, 96.15), (87.66, 90.75, 79.95)),
-    "objects": ((99.07, 98.19, 93.96), (85.87, 87.36, 74.88)),
-    "MVTec": ((99.05, 98.26, 94.92), (89.40, 90.02, 79.19)),
-}
-
-_PILL_IN_TABLE_1 = 98.20
-
-_AVERAGE: dict[Metric, float | None] = dict(zip(MAIN, (99.05, 98.26, 94.92), strict=True))
+def compare(table: PaperTable, records: Sequence[FinishedRun]) -> list[tuple[PaperRow, dict[Metric, Obtained | None]]]:
+    """Each row of a table with what was obtained for it."""
+    return [
+        (
+            row,
+            {
+                metric: average(records, preset=row.preset, categories=SCOPES[row.scope], metric=metric)
+                for metric in table.metrics
+            },
+        )
+        for row in table.rows
+    ]
 
 
-def _average(label: str, preset: str, *values: float) -> Row:
-    """A row of an ablation: image AUROC, pixel AUROC and PRO over MVTec AD; no values where the paper has a figure."""
-    printed: dict[Metric, float | None] = dict(zip(MAIN, values or (None,) * len(MAIN), strict=True))
-    return Row(label, preset, "MVTec", printed)
+def text_tables(records: Sequence[FinishedRun]) -> list[TextTable]:
+    """The tables of the paper that the runs belong to, then one of everything that was run.
+
+    A table of ablations needs one of them: the paper's own setting, which is in all of them, is not enough.
+    """
+    presets = {record.preset for record in records}
+    drawn = []
+    for table in TABLES:
+        ablations = {row.preset for row in table.rows} - {PAPER}
+        compared = compare(table, records)
+        found = any(value for _, obtained in compared for value in obtained.values())
+        if found and (not ablations or ablations & presets):
+            drawn.append(_beside(table, compared))
+    return [*drawn, _overview(records)]
 
 
-def _default(label: str) -> Row:
-    return Row(label, PAPER, "MVTec", _AVERAGE)
+def write_report(folder: Path, records: Sequence[FinishedRun]) -> tuple[Path, Path]:
+    """Write `report.md` and `report.json` into the grid's folder. Raises `OutputError`."""
+    markdown, data = folder / "report.md", folder / "report.json"
+    parts = [f"## {table.title}\n\n{_markdown(table)}\n" for table in text_tables(records)]
+    write_text(markdown, "\n".join([*parts, *(f"{note}\n" for note in notes(records))]))
+    values = {
+        table.name: [
+            {
+                "row": row.label,
+                "preset": row.preset,
+                "scope": row.scope,
+                "paper": row.values,
+                "obtained": {name: found and dataclasses.asdict(found) for name, found in obtained.items()},
+            }
+            for row, obtained in compare(table, records)
+        ]
+        for table in TABLES
+    }
+    runs = [dataclasses.asdict(record) for record in records]
+    write_text(data, json.dumps({"tables": values, "runs": runs}, indent=2) + "\n")
+    return markdown, data
 
 
-def _by_category(metrics: tuple[Metric, ...], *, preset: str = PAPER, prefix: str = "") -> tuple[Row, ...]:
-    variant = 0 if preset == PAPER else 1
+def text(records: Sequence[FinishedRun]) -> str:
+    """All tables for a terminal."""
+    parts = [f"{table.title}\n{_aligned(table)}\n" for table in text_tables(records)]
+    return "\n".join([*parts, *notes(records)])
+
+
+def notes(records: Sequence[FinishedRun]) -> list[str]:
+    """What a reader must know to compare the columns."""
+    return [
+        "In percent; mean ± standard deviation over seeds. Data sets are told by their categories' names. Where fewer "
+        "categories were run than the paper averages over, the column says of how many the mean is: compare with care.",
+        "The paper resamples the regions' curves for PRO, which is exact here, and does not say at which threshold its "
+        "FNR is taken; here it is the F1-optimal one of the pixels.",
+    ] * bool(records)
+
+
+def _beside(table: PaperTable, compared: Sequence[tuple[PaperRow, dict[Metric, Obtained | None]]]) -> TextTable:
+    names = [METRIC_NAMES[metric] for metric in table.metrics]
+    columns = ["", *(f"{name} {source}" for name in names for source in ("paper", "here")), "categories", "seeds"]
     rows = []
-    for scope, printed in _CATEGORIES.items():
-        values = dict(zip(MAIN, printed[variant], strict=True))
-        label = {"textures": "avg. textures", "objects": "avg. objects", "MVTec": "average"}.get(scope, scope)
-        rows.append(Row(prefix + label, preset, scope, {metric: values[metric] for metric in metrics}))
-    return tuple(rows)
+    for row, obtained in compared:
+        found = next((value for value in obtained.values() if value), None)
+        cells = [row.label]
+        for metric in table.metrics:
+            printed = row.values[metric]
+            digits = 0 if metric == "epochs" else 2
+            cells += [DASH if printed is None else f"{printed:.{digits}f}", _mean(obtained[metric])]
+        cells.append(f"{found.categories} of {found.expected}" if found else DASH)
+        cells.append(str(found.seeds) if found else DASH)
+        rows.append(tuple(cells))
+    return TextTable(f"{table.name}: {table.title}", tuple(columns), tuple(rows))
 
 
-def _table_1() -> tuple[Row, ...]:
-    return tuple(
-        Row(row.label, row.preset, row.scope, row.values | {"image_auroc": _PILL_IN_TABLE_1})
-        if row.scope == "pill"
-        else row
-        for row in _by_category(("image_auroc", "pixel_auroc"))
+def _overview(records: Sequence[FinishedRun]) -> TextTable:
+    rows = []
+    for preset in sorted({record.preset for record in records}):
+        own = sorted({record.category for record in records if record.preset == preset})
+        groups = [(name, (name,)) for name in own] + ([("average", tuple(own))] if len(own) > 1 else [])
+        for name, categories in groups:
+            cells = [f"{preset}, {name}"]
+            for group, metric, _ in OVERVIEW:
+                cells.append(_mean(average(records, preset=preset, categories=categories, metric=metric, group=group)))
+            cells.append(str(len({r.seed for r in records if r.preset == preset and r.category in categories})))
+            rows.append(tuple(cells))
+    return TextTable("all runs", ("", *(name for _, _, name in OVERVIEW), "seeds"), tuple(rows))
+
+
+def _mean(found: Obtained | None) -> str:
+    if found is None:
+        return DASH
+    return f"{found.mean:.2f}" + ("" if found.spread is None else f" ± {found.spread:.2f}")
+
+
+def _markdown(table: TextTable) -> str:
+    lines = ["| " + " | ".join(table.columns) + " |", "|---" + "|---:" * (len(table.columns) - 1) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in table.rows)])
+
+
+def _aligned(table: TextTable) -> str:
+    """Columns as wide as their widest text; headings of two words stand on two lines."""
+    upper = [name.rpartition(" ")[0] for name in table.columns]
+    lower = [name.rpartition(" ")[2] for name in table.columns]
+    lines = [upper, lower, *table.rows] if any(upper) else [lower, *table.rows]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(table.columns))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if index == 0 else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
     )
-
-
-def _data_set(scope: str, *values: float) -> Row:
-    return Row(scope, PAPER, scope, dict(zip((*MAIN, _AP), values, strict=True)))
-
-
-def _epochs(label: str, preset: str, *groups: tuple[float, float, float, float]) -> tuple[Row, ...]:
-    scopes = (("avg. textures", "textures"), ("avg. objects", "objects"), ("average", "MVTec"))
-    return tuple(
-        Row(f"{label}, {name}", preset, scope, dict(zip((*MAIN, _EPOCHS), values, strict=True)))
-        for (name, scope), values in zip(scopes, groups, strict=True)
-    )
-
-
-def _missed(label: str, preset: str, *values: float) -> tuple[Row, ...]:
-    scopes = (("avg. textures", "textures"), ("avg. objects", "objects"), ("average", "MVTec"))
-    return tuple(
-        Row(f"{label}, {name}", preset, scope, {"pixel_fnr": value})
-        for (name, scope), value in zip(scopes, values, strict=True)
-    )
-
-
-TABLES = (
-    Table("table 1", "detection and localisation on MVTec AD", ("image_auroc", "pixel_auroc"), _table_1()),
-    Table(
-        "table 2",
-        "STLM on three data sets",
-        (*MAIN, _AP),
-        (
-            _data_set("VisA", 96.73, 98.36, 93.83, 47.63),
-            _data_set("MVTec", 99.05, 98.26, 94.92, 76.32),
-            _data_set("DAGM", 98.30, 96.33, 91.14, 64.91),
-        ),
-    ),
-    Table("table 3", "PRO on MVTec AD", ("aupro",), _by_category(("aupro",))),
-    Table(
-        "table 4",
-        "main designs",
-        MAIN,
-        (
-            _average("mobile teacher", "table4-mobile-teacher", 96.36, 97.57, 93.07),
-            _average("no plain student stream", "table4-no-plain-stream", 98.03, 95.77, 89.96),
-            _average("no mask decoder", "table4-no-decoder", 97.74, 95.65, 88.05),
-            _average("fusion by product instead of aggregation", "table4-no-aggregation", 93.68, 96.81, 91.58),
-            _default("STLM"),
-        ),
-    ),
-    Table(
-        "table 5",
-        "training in one or two stages",
-        MAIN,
-        (_default("one-stage"), _average("two-stage", "table5-two-stage", 98.98, 98.06, 90.12)),
-    ),
-    Table(
-        "table 6",
-        "input of the feature aggregation",
-        MAIN,
-        (
-            _average("cosine", "table6-cosine", 98.95, 94.61, 92.63),
-            _average("subtraction", "table6-subtraction", 99.00, 94.30, 93.96),
-            _average("concat", "table6-concat", 98.89, 97.98, 94.51),
-            _default("STLM (product)"),
-        ),
-    ),
-    Table(
-        "table 7",
-        "with and without the fixed SAM",
-        MAIN,
-        (*_by_category(MAIN, preset="table7-no-teacher", prefix="no SAM, "), *_by_category(MAIN, prefix="STLM, ")),
-    ),
-    Table(
-        "table 8",
-        "initial weights; epochs to the best result",
-        (*MAIN, _EPOCHS),
-        (
-            *_epochs(
-                "none",
-                "table8-no-initial-weights",
-                (99.76, 98.87, 97.63, 129),
-                (98.51, 98.18, 93.03, 106),
-                (98.93, 98.41, 94.57, 141),
-            ),
-            *_epochs("STLM", PAPER, (99.01, 98.40, 96.84, 38), (99.07, 98.19, 93.96, 63), (99.05, 98.26, 94.92, 55)),
-        ),
-    ),
-    Table(
-        "table 9",
-        "what is distilled",
-        MAIN,
-        (_average("logits", "table9-logits", 93.45, 91.65, 80.38), _default("features")),
-    ),
-    Table(
-        "table 10",
-        "false negative rate of pixels, by probability of a pseudo anomaly",
-        ("pixel_fnr",),
-        (
-            *_missed("probability 1.0", "table10-probability-1", 35.77, 38.59, 37.71),
-            *_missed("probability 0.5", PAPER, 35.87, 30.64, 32.39),
-        ),
-    ),
-    Table(
-        "table 11",
-        "pseudo anomalies",
-        MAIN,
-        (
-            _average("NSA", "table11-nsa", 99.05, 98.26, 94.92),
-            _default("STLM's own (section 3.1)"),
-            _average("CutPaste, patch", "table11-cutpaste-patch", 84.74, 89.85, 82.03),
-            _average("CutPaste, scar", "table11-cutpaste-scar", 96.63, 96.30, 90.52),
-            _average("CutPaste, union", "table11-cutpaste-union", 97.49, 97.16, 91.06),
-        ),
-    ),
-    Table(
-        "figure 5", "decoders", MAIN, (_average("one for each stream", "figure5-separate-decoders"), _default("shared"))
-    ),
-    Table(
-        "figure 6",
-        "feature aggregation",
-        MAIN,
-        (_average("original, 256 channels", "figure6-original-aggregation"), _default("STLM (lightweight)")),
-    ),
-    Table(
-        "figure 10",
-        "probability of a pseudo anomaly",
-        MAIN,
-        (
-            _average("0.25", "figure10-probability-0.25"),
-            _default("0.5"),
-            _average("0.75", "figure10-probability-0.75"),
-            _average("1.0", "table10-probability-1"),
-        ),
-    ),
-    Table(
-        "figure 11",
-        "features that are compared",
-        MAIN,
-        (_average("L1", "figure11-l1"), _average("L2", "figure11-l2"), _default("L1 + L2")),
-    ),
-)
-"""In the paper's order."""

@@ -10,10 +10,9 @@ import numpy as np
 from stlm_edge.imaging import Image, Mask
 from train.config import TrainConfig
 from train.pseudo_anomalies.cutpaste import cutpaste_patch, cutpaste_scar, cutpaste_union
-from train.pseudo_anomalies.patches import scar, seamless_patches
-from train.pseudo_anomalies.perlin import synthesise
-from train.pseudo_anomalies.texture_tone import match_tone
-from train.pseudo_anomalies.textures import TextureSource
+from train.pseudo_anomalies.nsa import seamless_patches
+from train.pseudo_anomalies.perlin import scar, synthesise
+from train.pseudo_anomalies.textures import TextureSource, match_tone
 from train.pseudo_anomalies.tones import cracks, finish, pits
 
 CUT = {"cutpaste-patch": cutpaste_patch, "cutpaste-scar": cutpaste_scar, "cutpaste-union": cutpaste_union}

@@ -1,4 +1,4 @@
-"""Pseudo anomalies: a texture blended into a normal picture where Perlin noise is high (paper, section 3.2, eq. 1)."""
+"""Pseudo anomalies of a texture, blended in (paper, 3.2, equation 1) where Perlin noise is high, or as thin scars."""
 
 from __future__ import annotations
 
@@ -26,6 +26,12 @@ has one core, and results do not depend on how many there are."""
 NOISE_THRESHOLD = 0.5
 LARGEST_BETA = 0.8
 LARGEST_ANGLE_DEGREES = 90.0
+
+SCAR_LENGTHS = (0.05, 0.35)
+"""Of the shorter side."""
+SCAR_WIDTHS = (0.004, 0.025)
+"""Likewise; a pixel at 256, so that the finest scratches are among them."""
+MOST_SCARS = 2
 
 
 def perlin_gradients(rng: np.random.Generator, res: Size) -> Gradients:
@@ -121,6 +127,28 @@ def synthesise(
     angle = rng.uniform(-LARGEST_ANGLE_DEGREES, LARGEST_ANGLE_DEGREES)
     noise = rotate_noise(perlin_noise(gradients, shape), angle)
     mask = (noise > NOISE_THRESHOLD).astype(np.uint8)
+    return blend(normal, texture, mask, rng.uniform(0, largest_beta)), mask
+
+
+def scar(rng: np.random.Generator, normal: Image, texture: Image, *, largest_beta: float) -> tuple[Image, Mask]:
+    """Blend one or two thin strips of a texture into a normal picture, at any angle.
+
+    After the scars of CutPaste (Li et al. 2021), with the anomaly source in them and blended by equation 1.
+
+    Args:
+        normal, texture: (H, W, 3) uint8, left unchanged.
+        largest_beta: how faint a scar may get, 1 is invisible.
+    Returns:
+        (H, W, 3) uint8 and (H, W) uint8, 1 on the scars.
+    """
+    height, width = normal.shape[:2]
+    side = min(height, width)
+    mask = np.zeros((height, width), np.uint8)
+    for _ in range(int(rng.integers(1, MOST_SCARS + 1))):
+        middle = (rng.uniform(0, width), rng.uniform(0, height))
+        extent = (log_uniform(rng, SCAR_LENGTHS) * side, log_uniform(rng, SCAR_WIDTHS) * side)
+        corners = cv2.boxPoints((middle, extent, rng.uniform(0, 180)))
+        cv2.fillPoly(mask, [np.round(corners * 16).astype(np.int32)], (1,), cv2.LINE_8, 4)
     return blend(normal, texture, mask, rng.uniform(0, largest_beta)), mask
 
 

@@ -9,8 +9,7 @@ import numpy as np
 from stlm_edge.datasets import load_category
 from stlm_edge.drawing import contact_sheet, draw_regions
 from stlm_edge.imaging import Image, write_image
-from train.augment import rotate, rotation_for
-from train.brightness import variation_of
+from train.augment import rotate, rotation_for, variation_of
 from train.config import TrainConfig
 from train.data import load_images
 from train.pseudo_anomalies.choice import pseudo_anomalies_of

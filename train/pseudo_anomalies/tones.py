@@ -1,7 +1,7 @@
 """Pseudo anomalies of surfaces, made from the good picture itself: other finish, pits, cracks. Not in the paper.
 
 A texture blended in is loud beside what a machined surface really shows: a region finished differently, a cavity, a
-hairline crack. All three are relative to the picture's own brightness, so a dark exposure gets a dark one's defects.
+hairline crack. All three are relative to the picture's own brightness, so a dark picture gets a dark one's defects.
 """
 
 from __future__ import annotations

@@ -36,20 +36,12 @@ class GaborTeacher(Teacher):
     """Frozen filters in the place of a network.
 
     L1 has the mean and the highest energy of each cell at each scale and orientation and the cell's tone, L2 the same
-    averaged over 3 x 3 cells. All are logarithms of contrasts, so exposure does not matter, and are standardised with
+    averaged over 3 x 3 cells. All are logarithms of contrasts, so brightness does not matter, and are standardised with
     the mean and deviation that `settle` finds.
     """
 
     def __init__(self, image_size: Size) -> None:
-        nn.Module.__init__(self)  # not Teacher's: there is no decoder
-        self.encoder = GaborFilters(image_size)
-        self.requires_grad_(False)
-        self.eval()
-
-    @property
-    def channels(self) -> int:
-        """Of L1 and L2."""
-        return GaborFilters.channels
+        super().__init__(GaborFilters(image_size), channels=GaborFilters.channels)
 
     @torch.no_grad()
     def forward(self, pixels: Tensor, layers: Layers = "l1+l2") -> Features:

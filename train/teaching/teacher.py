@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from segment_anything.modeling import MaskDecoder
 from torch import Tensor, nn
 
 from stlm_edge.errors import WeightsError
 from stlm_edge.network.decoder import Features, TwoWayDecoder
 from stlm_edge.network.design import Layers, TeacherName
-from stlm_edge.network.teacher import Teacher, random_teacher, resize_positions
+from stlm_edge.network.teacher import SamTeacher, Teacher, random_teacher, resize_positions
 from stlm_edge.network.weights import PUBLISHED, decoder_tensors, locate, mobile_sam_encoder_tensors, read_tensors
 from stlm_edge.spec import Size
 from train.config import PUBLISHED as PUBLISHED_WEIGHTS
-from train.config import RANDOM
+from train.config import RANDOM, TrainConfig
 from train.teaching.gabor import GaborTeacher
-from train.teaching.masks import MaskHead, mask_head_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,30 @@ class Taught:
     denoising: Features
 
 
-class MaskTeacher(Teacher):
+class MaskHead(nn.Module):
+    """What SAM's mask decoder has behind its two-way blocks: up-sampling, and one small network for each mask."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        complete = MaskDecoder(transformer_dim=channels, transformer=nn.Identity())
+        self.output_upscaling = complete.output_upscaling
+        self.output_hypernetworks_mlps = complete.output_hypernetworks_mlps
+
+    def forward(self, decoder: TwoWayDecoder, embedding: Tensor) -> Tensor:
+        """
+        Args:
+            embedding: (N, C, h, w) of an image encoder.
+        Returns:
+            (N, 4, 4 h, 4 w), logits of the four masks that SAM gives without a prompt.
+        """
+        queries, keys = decoder.tokens_and_keys(embedding)
+        pixels = self.output_upscaling(keys)
+        # Token 0 tells the quality of masks, which nobody asks for here.
+        weights = [network(queries[:, 1 + index]) for index, network in enumerate(self.output_hypernetworks_mlps)]
+        return torch.einsum("nmc,nchw->nmhw", torch.stack(weights, dim=1), pixels)
+
+
+class MaskTeacher(SamTeacher):
     """A teacher that gives its masks instead of its features (table 9)."""
 
     def __init__(self, encoder: nn.Module, decoder: TwoWayDecoder) -> None:
@@ -69,6 +92,14 @@ class Projections(nn.Module):
     def forward(self, features: Features) -> Features:
         """(N, student channels, h, w) of each layer → (N, teacher channels, h, w)."""
         return tuple(layer(feature) for layer, feature in zip(self.layers, features, strict=True))
+
+
+def teacher_of(config: TrainConfig) -> Teacher | None:
+    """What a training with these settings distils from, None where from nothing. Raises `WeightsError`."""
+    if config.teacher == "none":
+        return None
+    masks = config.distillation == "logits"
+    return build_teacher(config.teacher, weights=config.teacher_weights, image_size=config.image_size, masks=masks)
 
 
 def build_teacher(
@@ -114,7 +145,7 @@ def teacher_file(name: TeacherName, weights: str) -> Path:
 
 
 def load_teacher(
-    teacher: Teacher, name: TeacherName, *, path: Path, tensors: Mapping[str, Tensor], image_size: Size
+    teacher: SamTeacher, name: TeacherName, *, path: Path, tensors: Mapping[str, Tensor], image_size: Size
 ) -> None:
     """Load a state dict of SAM or MobileSAM. Raises `WeightsError` if it does not fit."""
     if name == "mobile_sam":
@@ -130,23 +161,11 @@ def load_teacher(
         _load(teacher.mask_head, mask_head_tensors(tensors), path=path, name=name)
 
 
-def settle(teacher: Teacher, pixels: Tensor) -> None:
-    """Give a random teacher's batch normalisations the statistics of real pictures.
-
-    With the initial ones its activations fade from layer to layer, and all positions get nearly the same features.
-
-    Args:
-        pixels: (N, 3, H, W), normalised RGB.
-    """
-    if isinstance(teacher, GaborTeacher):
-        teacher.settle(pixels)
-        return
-    norms = [module for module in teacher.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = 1.0
-        norm.train()
-    teacher(pixels)
-    teacher.eval()
+def mask_head_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The head's tensors from the state dict of SAM or MobileSAM, under the names of `MaskHead`."""
+    prefix = "mask_decoder."
+    wanted = (f"{prefix}output_upscaling.", f"{prefix}output_hypernetworks_mlps.")
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(wanted)}
 
 
 def _load(module: nn.Module, tensors: Mapping[str, Tensor], *, path: Path, name: str) -> None:

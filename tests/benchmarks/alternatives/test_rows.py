@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks.turns import Schedule
 
 from benchmarks.alternatives import comparing
 from benchmarks.alternatives.comparing import Comparison, Recipe, require_both_kinds
@@ -20,7 +21,6 @@ from benchmarks.alternatives.methods import METHODS
 from benchmarks.alternatives.table import Row, table
 from benchmarks.intervals import exact_figures
 from benchmarks.record import Recorder, read
-from benchmarks.turns import Schedule
 from stlm_edge.datasets import Category, load_category
 from stlm_edge.errors import DataError, StlmError
 from stlm_edge.imaging import Image

@@ -9,15 +9,13 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from export.gate.accuracy import AccuracyMeter, Metrics
-from export.gate.answers import Answer
-from export.gate.drift import DriftMeter, rank_correlation
-from export.gate.examine import examine
+from export.gate.examine import DriftMeter, GateMetrics, examine, rank_correlation
 from export.gate.limits import LIMITS, objections
 from export.gate.pictures import Picture
 from stlm_edge.errors import DataError, EngineError, VerificationError
 from stlm_edge.imaging import resize_map
-from stlm_edge.metrics import aupro
+from stlm_edge.inspection import Answer
+from stlm_edge.metrics import QualityMeter, aupro
 from stlm_edge.sidecar import Drift
 
 RNG = np.random.default_rng
@@ -37,7 +35,7 @@ class Stated:
         self._fails_at = fails_at
         self._count = 0
 
-    def answer(self, image) -> Answer:
+    def inspect(self, image) -> Answer:
         self._count += 1
         if self._count == self._fails_at:
             raise EngineError("answered with values that are not finite")
@@ -122,8 +120,8 @@ def test_metrics_are_scikit_learns_at_the_pictures_size():
     metrics = []
     for side in (Stated("reference"), Stated("x", noise=0.3)):
         pictures = list(labelled_pictures(24))
-        answers = [side.answer(picture.image) for picture in pictures]
-        maps = [resize_map(found.coarse, (24, 32)) for found in answers]
+        answers = [side.inspect(picture.image) for picture in pictures]
+        maps = [resize_map(found.anomaly_map, (24, 32)) for found in answers]
         masks = [np.zeros((24, 32), np.uint8) if p.mask is None else p.mask for p in pictures]
         metrics.append(
             (
@@ -142,13 +140,13 @@ def test_metrics_are_scikit_learns_at_the_pictures_size():
 
 def test_many_pictures_are_more_than_one_portion_and_measure_the_same():
     pictures = list(labelled_pictures(150))
-    meter = AccuracyMeter(1)
-    answers = [Stated("x", noise=0.3).answer(picture.image) for picture in pictures]
+    meter = QualityMeter()
+    answers = [Stated("x", noise=0.3).inspect(picture.image) for picture in pictures]
     for picture, found in zip(pictures, answers, strict=True):
-        meter.add(picture, [found])
+        meter.add(found, label=picture.label, size=(24, 32), mask=picture.mask)
     masks = [np.zeros((24, 32), np.uint8) if p.mask is None else p.mask for p in pictures]
-    maps = [resize_map(found.coarse, (24, 32)) for found in answers]
-    assert meter.metrics(0).aupro == pytest.approx(aupro(maps, masks), abs=1e-12)
+    maps = [resize_map(found.anomaly_map, (24, 32)) for found in answers]
+    assert meter.quality().aupro == pytest.approx(aupro(maps, masks), abs=1e-12)
 
 
 def test_without_masks_there_is_image_auroc_alone_and_without_defects_nothing():
@@ -157,7 +155,7 @@ def test_without_masks_there_is_image_auroc_alone_and_without_defects_nothing():
     assert unmarked.metrics.image_auroc == 1
     assert (unmarked.metrics.pixel_auroc, unmarked.metrics.aupro) == (None, None)
     good = (picture for picture in labelled_pictures(9) if picture.label == "good")
-    assert examine(reference, [reference], good, limits=LIMITS["fp32"]).metrics == Metrics(None, None, None)
+    assert examine(reference, [reference], good, limits=LIMITS["fp32"]).metrics == GateMetrics(None, None, None)
 
 
 def test_one_picture_is_enough():
@@ -213,9 +211,9 @@ def test_pictures_are_not_kept():
     counts = []
 
     class Counting(Stated):
-        def answer(self, image):
+        def inspect(self, image):
             counts.append(sum(reference() is not None for reference in alive))
-            return super().answer(image)
+            return super().inspect(image)
 
     examine(Stated("reference"), [Counting("x", noise=0.1)], stream(), limits=LIMITS["fp32"])
     assert len(counts) == 40

@@ -9,13 +9,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from export.__main__ import main
-from export.gate.answers import open_answers
+from export.gate.inspectors import has_half, open_inspector
 from export.gate.pictures import choose, find_samples, read
-from export.gate.subjects import has_half
-from export.gate.verify import verify, would_bless
+from export.gate.verify import verify, would_verify
+from export.graph.graph import PrecisionRecord, read_graph
 from stlm_edge.sidecar import Sidecar
 
-from ..conftest import PLATE, Alter, alter
+from ..conftest import Alter, alter
 
 
 def through_half(factor: float) -> Alter:
@@ -43,9 +43,12 @@ def through_half(factor: float) -> Alter:
     return change
 
 
-def test_rows_that_widen_fp16_say_so(engine, plate_data, capsys):
+def test_rows_that_widen_fp16_say_so(engine, plate_data, capsys, small_checkpoint):
     alter(engine, through_half(2.0), precision="fp16")
-    assert main(["verify", str(engine), "--reference", str(PLATE), "--data", str(plate_data), "--images", "5"]) == 0
+    assert (
+        main(["verify", str(engine), "--reference", str(small_checkpoint), "--data", str(plate_data), "--images", "5"])
+        == 0
+    )
     names = ["onnxruntime in float32", "openvino in float32", "rounded to float16"]
     assert [drift.backend for drift in Sidecar.read(engine).engine.gate.drifts] == names
     printed = capsys.readouterr().out
@@ -54,9 +57,9 @@ def test_rows_that_widen_fp16_say_so(engine, plate_data, capsys):
     assert printed.count("does not test FP16") == 2
 
 
-def test_overflow_that_processors_hide_is_refused(engine, plate_data):
+def test_overflow_that_processors_hide_is_refused(engine, plate_data, small_checkpoint):
     alter(engine, through_half(6e4), precision="fp16")
-    gate = verify(engine, reference=PLATE, data=plate_data, images=5)
+    gate = verify(engine, reference=small_checkpoint, data=plate_data, images=5).gate
     assert not gate.verified
     assert {line.split(":")[0] for line in gate.objections} == {"rounded to float16"}
     assert gate.drifts[0].max_map_error < 1e-3
@@ -68,22 +71,22 @@ def test_fp16_is_recognised(engine):
     assert has_half(onnx.load(engine))
 
 
-def test_reference_has_no_fp16(engine, exported, plate_data, capsys):
+def test_reference_has_no_fp16(engine, traced_engine, plate_data, capsys):
     alter(engine, through_half(1.0))
-    assert main(["verify", str(exported), "--reference", str(engine), "--data", str(plate_data)]) == 1
+    assert main(["verify", str(traced_engine), "--reference", str(engine), "--data", str(plate_data)]) == 1
     assert "is not in float32 throughout" in capsys.readouterr().err
 
 
-def test_graph_in_memory_is_judged_by_its_fp16(engine, exported, plate_data):
+def test_graph_in_memory_is_judged_by_its_fp16(engine, traced_engine, plate_data):
     spec = Sidecar.read(engine).spec
     samples = choose(find_samples(plate_data, None), 5)
-    with open_answers(exported, spec=spec, backend="onnxruntime", name="reference") as reference:
+    with open_inspector(traced_engine, spec=spec, backend="onnxruntime", name="reference") as reference:
 
         def verified(path: Path) -> bool:
-            return would_bless(
-                onnx.load(path), spec=spec, precision="fp16", reference=reference, pictures=read(samples)
-            )
+            graph = read_graph(path)
+            in_half = graph.with_model(graph.model, PrecisionRecord("fp16"))
+            return would_verify(in_half, reference=reference, pictures=read(samples))
 
-        assert verified(exported)
+        assert verified(traced_engine)
         alter(engine, through_half(6e4))
         assert not verified(engine)

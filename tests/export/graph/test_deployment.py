@@ -7,6 +7,7 @@ from itertools import cycle
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -69,6 +70,7 @@ def assert_same_answers(inspector: InferencePath, graph: DeploymentGraph, images
     assert (found_score - score).abs().max() < TOLERANCE
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("streams", STREAMS)
 @pytest.mark.parametrize(("size", "batch"), [((256, 256), 1), ((256, 256), 3), ((160, 224), 2), ((512, 320), 1)])
 def test_trained_network_and_graph_agree(plate, streams, size, batch):
@@ -77,8 +79,9 @@ def test_trained_network_and_graph_agree(plate, streams, size, batch):
     assert_same_answers(inspector, graph, pictures(inspector.spec, batch))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("streams", STREAMS)
-@pytest.mark.parametrize("size", [(64, 64), (96, 224)])
+@pytest.mark.parametrize("size", [(64, 64), pytest.param((96, 224), marks=pytest.mark.slow)])
 def test_papers_architecture_with_its_padded_windows_agrees(plate, streams, size):
     torch.manual_seed(0)
     spec = dataclasses.replace(plate.spec, architecture="stlm", input_size=size)
@@ -86,6 +89,7 @@ def test_papers_architecture_with_its_padded_windows_agrees(plate, streams, size
     assert_same_answers(inspector, DeploymentGraph(inspector, streams=streams, full_map=True), pictures(spec, 2))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "design",
     DESIGNS,
@@ -111,11 +115,11 @@ def test_network_itself_is_left_alone(plate):
     assert fingerprint(plate.network.state_dict()) == before
 
 
-def test_nothing_is_left_to_fold(plate):
+def test_nothing_is_left_to_fold(plate, model):
     """No batch normalisation, one decoder call for both streams, and no attention that only tokens depend on."""
     graph = DeploymentGraph(InferencePath(plate.network, plate.spec))
     assert not [module for module in graph.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    operations = [node.op_type for node in to_onnx(graph).graph.node]
+    operations = [node.op_type for node in model.graph.node]
     blocks = sum(ARCHITECTURES["stlm-tiny"].depths[1:])
     assert operations.count("Softmax") == 2 * blocks + 5
     assert {"BatchNormalization", "If", "Loop", "Shape", "Gather"} & set(operations) == set()
@@ -143,11 +147,10 @@ def test_frame_that_would_be_halved_by_fractions_of_pixels_is_refused(plate):
 
 
 @torch.no_grad()
-def test_one_file_takes_batches_up_to_its_limit(plate):
+def test_one_file_takes_batches_up_to_its_limit(plate, batched):
     spec = dataclasses.replace(plate.spec, input_size=(64, 96))
     inspector = InferencePath(plate.network, spec).eval()
-    model = to_onnx(DeploymentGraph(inspector), max_batch=4)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(batched.to_bytes(), providers=["CPUExecutionProvider"])
     images = pictures(spec, 4)
     for batch in (1, 2, 4):
         maps, scores = session.run(["anomaly_map", "score"], {"image": images[:batch].numpy()})
@@ -156,11 +159,19 @@ def test_one_file_takes_batches_up_to_its_limit(plate):
         assert np.abs(scores - inspector.finish(wanted)[1].numpy()).max() < TOLERANCE
 
 
-@pytest.mark.parametrize("streams", STREAMS)
-def test_nodes_are_named_after_modules(plate, streams):
-    graph = DeploymentGraph(InferencePath(plate.network, plate.spec), streams=streams)
-    names = [node.name for node in to_onnx(graph).graph.node]
+def assert_named_after_modules(graph: DeploymentGraph, model: onnx.ModelProto) -> None:
+    names = [node.name for node in model.graph.node]
     assert len(set(names)) == len(names)
     modules = {name for name, _ in graph.named_modules()}
     assert {name.split("|")[0] for name in names} - {"graph"} <= modules
     assert sum(name.startswith("graph|") for name in names) < 10
+
+
+def test_nodes_are_named_after_modules(plate, model):
+    assert_named_after_modules(DeploymentGraph(InferencePath(plate.network, plate.spec)), model)
+
+
+@pytest.mark.slow
+def test_nodes_of_stacked_streams_are_named_after_modules(plate):
+    graph = DeploymentGraph(InferencePath(plate.network, plate.spec), streams="stacked")
+    assert_named_after_modules(graph, to_onnx(graph).model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -11,18 +12,30 @@ from onnx import TensorProto, numpy_helper
 
 from export.graph.deployment import DeploymentGraph
 from export.graph.to_onnx import to_onnx
-from export.precision.activation_ranges import measure_ranges
-from export.precision.half import islands, to_half
+from export.precision.half import islands, measure_ranges, to_half
 from export.precision.rounded import rounded
+from stlm_edge.network.checkpoint import load
+from stlm_edge.network.inference import InferencePath
 
-SIZE = (64, 96)
 HEAD = "feature_aggregation.head.conv"
 OUT = "feature_aggregation.head.out"
 
 
 def types_of(model: onnx.ModelProto) -> dict[str, int]:
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    return {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output, *graph.input)}
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    values = (*inferred.value_info, *inferred.output, *inferred.input)
+    return {value.name: value.type.tensor_type.elem_type for value in values}
+
+
+def kernel_lines(log: list[str]) -> list[str]:
+    """What a compiler says of its kernels."""
+    return [line for message in log for line in message.splitlines() if re.search(r"LayerType: \w", line)]
+
+
+@pytest.fixture(scope="module")
+def inference(small_checkpoint) -> InferencePath:
+    loaded = load(small_checkpoint)
+    return InferencePath(loaded.network, loaded.spec).eval()
 
 
 def scaled_head(model: onnx.ModelProto, factor: float, channels: slice) -> onnx.ModelProto:
@@ -42,21 +55,21 @@ def scaled_head(model: onnx.ModelProto, factor: float, channels: slice) -> onnx.
     return scaled
 
 
-def test_half_graph_keeps_its_ends_and_answers(graph, pictures, run):
-    half = to_half(graph, islands(graph, measure_ranges(graph, pictures)))
-    assert half.graph.input == graph.graph.input
+def test_half_graph_keeps_its_ends_and_answers(model, pictures, run):
+    half = to_half(model, islands(model, measure_ranges(model, pictures)))
+    assert half.graph.input == model.graph.input
     assert {value.name: value.type.tensor_type.elem_type for value in half.graph.output} == dict.fromkeys(
         ("anomaly_map", "score"), TensorProto.FLOAT
     )
     for picture in pictures:
-        (wanted_map, wanted_score), (found_map, found_score) = run(graph, picture), run(rounded(half), picture)
+        (wanted_map, wanted_score), (found_map, found_score) = run(model, picture), run(rounded(half), picture)
         assert np.abs(found_map - wanted_map).max() < 0.02
         assert np.abs(found_score - wanted_score).max() < 0.01
         assert not np.array_equal(found_map, wanted_map), "FP16 that changes nothing is no FP16"
 
 
-def test_products_are_in_half_and_what_overflows_is_not(graph):
-    half = to_half(graph, islands(graph, None))
+def test_products_are_in_half_and_what_overflows_is_not(model):
+    half = to_half(model, islands(model, None))
     types = types_of(half)
     products = {n.name: types[n.output[0]] for n in half.graph.node if n.op_type in ("Conv", "MatMul")}
     in_float = {name for name, kind in products.items() if kind == TensorProto.FLOAT}
@@ -68,8 +81,8 @@ def test_products_are_in_half_and_what_overflows_is_not(graph):
             assert types[node.output[0]] == TensorProto.FLOAT16, node.name
 
 
-def test_no_cast_is_made_twice_or_undone(graph):
-    half = to_half(graph, islands(graph, None))
+def test_no_cast_is_made_twice_or_undone(model):
+    half = to_half(model, islands(model, None))
     casts = [node for node in half.graph.node if node.op_type == "Cast"]
     made = Counter((node.input[0], node.attribute[0].i) for node in casts)
     assert set(made.values()) == {1}
@@ -79,10 +92,10 @@ def test_no_cast_is_made_twice_or_undone(graph):
     assert all("|" in name for name in names)
 
 
-def test_outlier_channel_overflows_naive_half_and_not_with_islands(graph, pictures, run):
-    outliers = scaled_head(graph, 1e7, slice(0, 4))
+def test_outlier_channel_overflows_naive_half_and_not_with_islands(model, pictures, run):
+    outliers = scaled_head(model, 1e7, slice(0, 4))
     wanted, _ = run(outliers, pictures[0])
-    assert np.abs(wanted - run(graph, pictures[0])[0]).max() < 1e-4
+    assert np.abs(wanted - run(model, pictures[0])[0]).max() < 1e-4
     naive, _ = run(
         rounded(to_half(outliers, islands(outliers, None).keys() - {f"{HEAD}|conv2d", f"{OUT}|conv2d"})), pictures[0]
     )
@@ -93,57 +106,57 @@ def test_outlier_channel_overflows_naive_half_and_not_with_islands(graph, pictur
     assert "values reach" in kept[f"{OUT}|conv2d"]
     found, _ = run(rounded(to_half(outliers, kept)), pictures[0])
     assert np.abs(found - wanted).max() < 1e-2
-    assert set(kept) - set(islands(graph, measure_ranges(graph, pictures))) <= {
+    assert set(kept) - set(islands(model, measure_ranges(model, pictures))) <= {
         f"{HEAD}|conv2d",
         f"{OUT}|conv2d",
         "feature_aggregation.head|relu",
     }
 
 
-def test_vanishing_values_are_kept(graph, pictures, run):
-    faint = scaled_head(graph, 1e-6, slice(None))
+def test_vanishing_values_are_kept(model, pictures, run):
+    faint = scaled_head(model, 1e-6, slice(None))
     kept = islands(faint, measure_ranges(faint, pictures))
     assert "values are" in kept[f"{OUT}|conv2d"]
     found, _ = run(rounded(to_half(faint, kept)), pictures[0])
     assert np.abs(found - run(faint, pictures[0])[0]).max() < 1e-2
 
 
-def test_weights_that_half_cannot_hold_are_kept(graph):
-    kept = islands(scaled_head(graph, 1e-8, slice(None)), None)
+def test_weights_that_half_cannot_hold_are_kept(model):
+    kept = islands(scaled_head(model, 1e-8, slice(None)), None)
     assert "weights are" in kept[f"{HEAD}|conv2d"]
     assert "weights reach" in kept[f"{OUT}|conv2d"]
 
 
-def test_reason_for_a_layer_survives_a_transpose(graph, pictures):
+def test_reason_for_a_layer_survives_a_transpose(model, pictures):
     """What is moved is as large where it arrives as where it came from."""
-    ranges = measure_ranges(graph, pictures)
-    for node in graph.graph.node:
+    ranges = measure_ranges(model, pictures)
+    for node in model.graph.node:
         if node.op_type in ("Transpose", "Reshape") and node.input[0] in ranges:
             assert ranges[node.output[0]] == ranges[node.input[0]]
 
 
-def test_pixels_with_fractions_keep_the_first_convolution_in_float32(graph):
+def test_pixels_with_fractions_keep_the_first_convolution_in_float32(model):
     fractions = onnx.ModelProto()
-    fractions.CopyFrom(graph)
+    fractions.CopyFrom(model)
     (whole,) = [tensor for tensor in fractions.graph.initializer if tensor.name == "pixels.whole"]
     whole.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(whole) + np.float32(0.3), whole.name))
-    kept = set(islands(fractions, None)) - set(islands(graph, None))
+    kept = set(islands(fractions, None)) - set(islands(model, None))
     assert kept == {f"{stream}.backbone.patch_embed.conv1.conv|conv2d" for stream in ("plain", "denoising")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "max_batch", "shape"),
-    [({"streams": "stacked", "full_map": True}, 1, (1, *SIZE, 3)), ({"frame_size": (70, 130)}, 3, (2, 70, 130, 3))],
+    [({"streams": "stacked", "full_map": True}, 1, (1, 64, 96, 3)), ({"frame_size": (70, 130)}, 3, (2, 70, 130, 3))],
 )
-def test_other_forms_of_the_graph_convert(inspector, run, options, max_batch, shape):
-    model = to_onnx(DeploymentGraph(inspector, **options), max_batch=max_batch)
+def test_other_forms_of_the_graph_convert(inference, run, options, max_batch, shape):
+    model = to_onnx(DeploymentGraph(inference, **options), max_batch=max_batch).model
     half = to_half(model, islands(model, None))
     frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     assert np.abs(run(rounded(half), frames)[0] - run(model, frames)[0]).max() < 1e-2
 
 
-def test_tensorrt_fuses_every_window_attention_in_half(graph, kernels):
-    softmaxes = sum(node.name.endswith(".attn|softmax") for node in graph.graph.node)
-    built = kernels(to_half(graph, islands(graph, None)))
-    assert sum("_gemm_mha" in line for line in built) == softmaxes
-    assert not [line for line in kernels(graph) if "_gemm_mha" in line]
+def test_tensorrt_fuses_every_window_attention_in_half(model, half_plan, float_plan):
+    softmaxes = sum(node.name.endswith(".attn|softmax") for node in model.graph.node)
+    assert sum("_gemm_mha" in line for line in kernel_lines(half_plan.log)) == softmaxes
+    assert not [line for line in kernel_lines(float_plan.log) if "_gemm_mha" in line]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import subprocess
 import sys
 
@@ -9,78 +11,104 @@ import numpy as np
 import onnx
 import pytest
 
-from export.graph.onnx_model import PRECISION_KEY, SPEC_KEY, metadata, set_metadata
-from export.precision.apply import precision_of, with_precision
+from export.graph.graph import PRECISION_KEY, SPEC_KEY, Graph, PrecisionRecord, read_graph, set_metadata
+from export.precision.apply import in_precision
 from export.precision.rounded import rounded
 from stlm_edge.errors import ConfigError, DataError, EngineError
 
 
-def test_fp16_says_what_was_kept_and_why(graph, good, pictures, run):
-    model, record = with_precision(graph, "fp16", calibration_pictures=good)
-    assert precision_of(model) == record
-    assert metadata(model)[SPEC_KEY] == metadata(graph)[SPEC_KEY]
+def metadata(model: onnx.ModelProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def test_fp16_says_what_was_kept_and_why(graph, half, pictures, run):
+    record = half.record
+    assert (record.precision, half.spec, half.made_by) == ("fp16", graph.spec, graph.made_by)
     assert record.calibration is not None
     assert record.calibration.images == 6
     assert record.by_class["MLP"] == "fp16+fp32"  # its layer norms
     assert record.by_class["score"] == "fp32"
-    names = {node.name for node in graph.graph.node}
+    names = {node.name for node in graph.model.graph.node}
     for kept in record.kept:
         assert kept.reason
         assert set(kept.nodes) <= names
-    assert np.abs(run(rounded(model), pictures[0])[0] - run(graph, pictures[0])[0]).max() < 1e-2
+    assert np.abs(run(rounded(half.model), pictures[0])[0] - run(graph.model, pictures[0])[0]).max() < 1e-2
 
 
-def test_graph_that_was_given_is_not_changed(graph, good):
-    before = graph.SerializeToString(deterministic=True)
-    with_precision(graph, "fp16", calibration_pictures=good)
-    assert graph.SerializeToString(deterministic=True) == before
+def test_graph_that_was_given_is_not_changed(graph):
+    before = graph.model.SerializeToString(deterministic=True)
+    in_precision(graph, "fp16")
+    assert graph.model.SerializeToString(deterministic=True) == before
 
 
-def test_fp32_is_the_graph_with_a_record(graph):
-    model, record = with_precision(graph, "fp32")
-    assert set(record.by_class.values()) == {"fp32"}
-    assert list(model.graph.node) == list(graph.graph.node)
+def test_graph_that_has_its_precision_stays_as_it_is(graph, half):
+    assert in_precision(graph, "fp32") is graph
+    assert in_precision(half, "fp16") is half
+
+
+def test_file_tells_all_that_is_known_of_a_graph(graph, half, tmp_path):
+    for made, path in ((graph, tmp_path / "float.onnx"), (half, tmp_path / "half.onnx")):
+        made.save(path)
+        read = read_graph(path)
+        assert (read.spec, read.record) == (made.spec, made.record)
+        assert read.to_bytes() == made.to_bytes() == path.read_bytes()
+    assert metadata(onnx.load(tmp_path / "float.onnx")) == {SPEC_KEY: graph.spec.to_json()}
+    record = json.dumps(dataclasses.asdict(half.record))
+    assert metadata(onnx.load(tmp_path / "half.onnx")) == {SPEC_KEY: graph.spec.to_json(), PRECISION_KEY: record}
 
 
 def test_int8_is_recorded_by_class(graph, good):
-    model, record = with_precision(graph, "int8", calibration_pictures=good, count=2, seed=1, classes=["neck"])
-    assert precision_of(model) == record
+    record = in_precision(graph, "int8", good=good, count=2, seed=1, classes=["neck"]).record
+    assert record.precision == "int8"
     assert "int8" in record.by_class["neck"]
     assert "int8" not in record.by_class["MLP"]
     assert (record.calibration.images, record.calibration.seed) == (2, 1)
 
 
 def test_fp16_without_pictures_is_announced(graph, caplog):
-    _, record = with_precision(graph, "fp16")
-    assert record.calibration is None
+    assert in_precision(graph, "fp16").record.calibration is None
     assert "RANGES NOT MEASURED" in caplog.text
 
 
 def test_int8_without_pictures_is_refused(graph):
     with pytest.raises(ConfigError, match="give --calibration"):
-        with_precision(graph, "int8")
+        in_precision(graph, "int8")
 
 
 def test_empty_folder_is_refused(graph, tmp_path):
     with pytest.raises(DataError):
-        with_precision(graph, "int8", calibration_pictures=tmp_path)
+        in_precision(graph, "int8", good=tmp_path)
 
 
-def test_precision_is_not_written_twice(graph):
-    half, _ = with_precision(graph, "fp16")
+def test_precision_is_not_written_twice(half):
     with pytest.raises(ConfigError, match="is in fp16 already"):
-        with_precision(half, "int8")
+        in_precision(half, "int8")
 
 
 @pytest.mark.parametrize("text", ["{", '{"precision": "fp64"}', '{"precision": "fp16", "colour": 1}'])
-def test_damaged_record_is_refused(graph, text):
+def test_damaged_record_is_refused(graph, tmp_path, text):
     damaged = onnx.ModelProto()
-    damaged.CopyFrom(graph)
+    damaged.CopyFrom(graph.model)
     set_metadata(damaged, PRECISION_KEY, text)
-    with pytest.raises(EngineError, match=r"stlm_edge\.precision|its precision is 'fp64'"):
-        precision_of(damaged)
+    onnx.save(damaged, tmp_path / "damaged.onnx")
+    with pytest.raises(EngineError, match=r"damaged\.onnx: .*(stlm_edge\.precision|its precision is 'fp64')"):
+        read_graph(tmp_path / "damaged.onnx")
 
 
+def test_record_written_before_is_read(graph, tmp_path):
+    """Its words as they stood in files of version 0.1."""
+    text = """{"precision": "fp16", "by_class": {"MLP": "fp16+fp32"}, "kept": [{"layer_class": "score",
+        "reason": "the answer itself", "nodes": ["graph|sigmoid"]}]}"""
+    old = onnx.ModelProto()
+    old.CopyFrom(graph.model)
+    set_metadata(old, PRECISION_KEY, text)
+    onnx.save(old, tmp_path / "old.onnx")
+    read: Graph = read_graph(tmp_path / "old.onnx")
+    assert isinstance(read.record, PrecisionRecord)
+    assert (read.precision, read.record.kept[0].nodes, read.record.calibration) == ("fp16", ("graph|sigmoid",), None)
+
+
+@pytest.mark.heavy
 def test_reading_needs_neither_torch_nor_model_opt():
     code = "import sys, export.precision.apply; print({'torch', 'modelopt', 'onnxruntime'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

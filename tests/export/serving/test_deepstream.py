@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ import onnxruntime
 import pytest
 
 from export.__main__ import main
+from export.graph.graph import Graph
 from export.serving.deepstream import CONFIG, MODEL, PLAN, with_float_input, write_deepstream
 from stlm_edge.errors import EngineError
 from stlm_edge.plate.part import render_part
 from stlm_edge.sidecar import Sidecar
 
-from ..tiny import SIZE, graph, model
+from ..tiny import SIZE, write_engine
 
 # Of the group [property] in the documentation of Gst-nvinfer; `strongly-typed` in the sources of its version 9.
 TEXT = str
@@ -54,8 +56,8 @@ def properties(path: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return graph(tmp_path_factory.mktemp("engine") / "plate.onnx")
+def engine(graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_engine(graph, tmp_path_factory.mktemp("engine") / "plate.onnx")
 
 
 def test_configuration_says_what_the_graph_takes(engine: Path, tmp_path: Path) -> None:
@@ -79,9 +81,8 @@ def test_comments_say_the_threshold_and_what_has_not_been_tried(engine: Path, tm
     assert "--minShapes" not in text
 
 
-def test_several_pictures_at_once(tmp_path: Path) -> None:
-    batched = graph(tmp_path / "plate.onnx", full_map=True, max_batch=4)
-    path = write_deepstream(batched, tmp_path / "deepstream")
+def test_several_pictures_at_once(batched: Graph, tmp_path: Path) -> None:
+    path = write_deepstream(write_engine(batched, tmp_path / "plate.onnx"), tmp_path / "deepstream")
     assert properties(path)["batch-size"] == "4"
     text = path.read_text()
     assert f"--maxShapes=image:4x{SIZE[0]}x{SIZE[1]}x3" in text
@@ -101,10 +102,10 @@ def test_floats_get_the_answers_of_bytes(engine: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(found, wanted)
 
 
-def test_graph_itself_is_left_alone(engine: Path) -> None:
-    before = model().SerializeToString(deterministic=True)
-    changed = with_float_input(model())
-    assert model().SerializeToString(deterministic=True) == before
+def test_graph_itself_is_left_alone(graph: Graph) -> None:
+    before = graph.model.SerializeToString(deterministic=True)
+    changed = with_float_input(graph).model
+    assert graph.model.SerializeToString(deterministic=True) == before
     assert changed.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
 
 
@@ -118,12 +119,10 @@ def test_tensorrt_reads_the_graph(engine: Path, tmp_path: Path) -> None:
     assert tuple(network.get_input(0).shape) == (1, *SIZE, 3)
 
 
-def test_category_cannot_break_out_of_its_comment(tmp_path: Path) -> None:
-    import dataclasses
-
-    hostile = graph(
-        tmp_path / "plate.onnx", change=lambda spec: dataclasses.replace(spec, category="a\n[property]\nbatch-size=9")
-    )
+def test_category_cannot_break_out_of_its_comment(graph: Graph, tmp_path: Path) -> None:
+    category = "a\n[property]\nbatch-size=9"
+    spec = dataclasses.replace(graph.spec, category=category)
+    hostile = write_engine(dataclasses.replace(graph, spec=spec, content=None), tmp_path / "plate.onnx")
     assert properties(write_deepstream(hostile, tmp_path / "deepstream"))["batch-size"] == "1"
 
 
@@ -132,8 +131,8 @@ def test_plan_is_refused(tmp_path: Path) -> None:
         write_deepstream(tmp_path / "plate.plan", tmp_path / "deepstream")
 
 
-def test_altered_engine_is_refused(tmp_path: Path) -> None:
-    engine = graph(tmp_path / "plate.onnx")
+def test_altered_engine_is_refused(graph: Graph, tmp_path: Path) -> None:
+    engine = write_engine(graph, tmp_path / "plate.onnx")
     engine.write_bytes(engine.read_bytes() + b"\0")
     with pytest.raises(EngineError, match="another SHA-256"):
         write_deepstream(engine, tmp_path / "deepstream")
@@ -149,8 +148,10 @@ def test_command_warns_that_nothing_has_been_tried(
     assert "NOT TESTED" in printed.err
 
 
-def test_unverified_engine_has_to_be_insisted_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    engine = graph(tmp_path / "plate.onnx", verified=None)
+def test_unverified_engine_has_to_be_insisted_on(
+    graph: Graph, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = write_engine(graph, tmp_path / "plate.onnx", verified=None)
     assert main(["deepstream", str(engine), "-o", str(tmp_path / "deepstream")]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "--allow-unverified" in line

@@ -12,12 +12,13 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory, text_format
 
 from export.__main__ import main
+from export.graph.graph import Graph
 from export.serving.triton import TritonOptions, config, write_repository
 from stlm_edge.errors import ConfigError, EngineError
 from stlm_edge.sidecar import Sidecar
 from stlm_edge.spec import ModelSpec
 
-from ..tiny import GRID, SIZE, graph
+from ..tiny import GRID, SIZE, write_engine
 
 SCHEMA = Path(__file__).parent / "schema" / "triton_model_config.txtpb"
 
@@ -39,13 +40,14 @@ def parse():
 
 
 @pytest.fixture(scope="module")
-def fixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return graph(tmp_path_factory.mktemp("fixed") / "plate.onnx")
+def fixed(graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_engine(graph, tmp_path_factory.mktemp("fixed") / "plate.onnx")
 
 
 @pytest.fixture(scope="module")
-def batched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return graph(tmp_path_factory.mktemp("batched") / "plate.onnx", full_map=True, max_batch=4)
+def several(batched: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For several pictures at once."""
+    return write_engine(batched, tmp_path_factory.mktemp("several") / "plate.onnx")
 
 
 def dims(*sizes: int) -> list[str]:
@@ -79,9 +81,9 @@ def test_graph_of_fixed_shapes_says_all_of_them(parse, fixed: Path, tmp_path: Pa
     assert ModelSpec.from_json(parameter) == Sidecar.read(fixed).spec
 
 
-def test_graph_of_several_pictures_leaves_the_batch_out(parse, batched: Path, tmp_path: Path) -> None:
+def test_graph_of_several_pictures_leaves_the_batch_out(parse, several: Path, tmp_path: Path) -> None:
     options = TritonOptions(name="tile-7", instances=2, device="gpu", max_queue_delay_us=500)
-    folder = write_repository(batched, tmp_path, options=options)
+    folder = write_repository(several, tmp_path, options=options)
     assert folder == tmp_path / "tile-7"
     found = parse((folder / "config.pbtxt").read_text())
     del found["parameters"]
@@ -102,7 +104,7 @@ def test_graph_of_several_pictures_leaves_the_batch_out(parse, batched: Path, tm
     }
 
 
-@pytest.mark.parametrize("name", ["fixed", "batched"])
+@pytest.mark.parametrize("name", ["fixed", "several"])
 def test_configuration_has_the_graphs_own_inputs_and_outputs(
     parse, request: pytest.FixtureRequest, tmp_path: Path, name: str
 ) -> None:
@@ -142,8 +144,8 @@ def test_text_in_the_specification_cannot_break_out(parse, fixed: Path) -> None:
     assert json.loads(found["parameters"]["stlm_edge.spec"]["string_value"])["category"] == category
 
 
-def test_engine_is_copied_as_it_is_and_an_older_one_replaced(fixed: Path, batched: Path, tmp_path: Path) -> None:
-    write_repository(batched, tmp_path)
+def test_engine_is_copied_as_it_is_and_an_older_one_replaced(fixed: Path, several: Path, tmp_path: Path) -> None:
+    write_repository(several, tmp_path)
     folder = write_repository(fixed, tmp_path)
     assert (folder / "1" / "model.onnx").read_bytes() == fixed.read_bytes()
     assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == ["config.pbtxt", "model.onnx"]
@@ -151,9 +153,9 @@ def test_engine_is_copied_as_it_is_and_an_older_one_replaced(fixed: Path, batche
 
 @pytest.mark.parametrize(("verified", "words"), [(None, "has not been compared"), (False, "drifts too far")])
 def test_unverified_engine_has_to_be_insisted_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], verified: bool | None, words: str
+    graph: Graph, tmp_path: Path, capsys: pytest.CaptureFixture[str], verified: bool | None, words: str
 ) -> None:
-    engine = graph(tmp_path / "plate.onnx", verified=verified)
+    engine = write_engine(graph, tmp_path / "plate.onnx", verified=verified)
     assert main(["triton", str(engine), "-o", str(tmp_path / "repository")]) == 1
     assert words in capsys.readouterr().err
     assert not (tmp_path / "repository").exists()
@@ -161,8 +163,8 @@ def test_unverified_engine_has_to_be_insisted_on(
     assert capsys.readouterr().out.strip() == str(tmp_path / "repository" / "stlm")
 
 
-def test_plan_of_tensorrt_rtx_is_refused(tmp_path: Path) -> None:
-    engine = graph(tmp_path / "plate.onnx", product="tensorrt-rtx")
+def test_plan_of_tensorrt_rtx_is_refused(graph: Graph, tmp_path: Path) -> None:
+    engine = write_engine(graph, tmp_path / "plate.onnx", product="tensorrt-rtx")
     plan = tmp_path / "plate.plan"
     engine.rename(plan)
     Sidecar.path_for(engine).rename(Sidecar.path_for(plan))
@@ -170,8 +172,8 @@ def test_plan_of_tensorrt_rtx_is_refused(tmp_path: Path) -> None:
         write_repository(plan, tmp_path / "repository")
 
 
-def test_altered_engine_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
-    engine = graph(tmp_path / "plate.onnx")
+def test_altered_engine_is_refused_and_nothing_is_left(graph: Graph, tmp_path: Path) -> None:
+    engine = write_engine(graph, tmp_path / "plate.onnx")
     engine.write_bytes(engine.read_bytes() + b"\0")
     with pytest.raises(EngineError, match="another SHA-256"):
         write_repository(engine, tmp_path / "repository")

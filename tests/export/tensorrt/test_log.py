@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
 
 from export.graph.deployment import DeploymentGraph
-from export.graph.onnx_model import write_spec
+from export.graph.graph import Graph, PrecisionRecord
+from export.graph.parts import node_flops
 from export.graph.to_onnx import to_onnx
-from export.tensorrt.flops import node_flops
 from export.tensorrt.kernels import Kernel
 from export.tensorrt.log import kernel_table, parse_kernels
 from stlm_edge.errors import EngineError
@@ -34,22 +33,13 @@ def recorded() -> dict[str, Kernel]:
 SPEC = ModelSpec("plate", "stlm-tiny", input_size=(64, 96), map_size=(64, 96), weights_sha256="0")
 
 
-def inspector() -> InferencePath:
-    torch.manual_seed(0)
-    return InferencePath(Stlm(ARCHITECTURES["stlm-tiny"]).eval(), SPEC).eval()
-
-
 @pytest.fixture(scope="module")
-def model() -> onnx.ModelProto:
-    return to_onnx(DeploymentGraph(inspector()))
+def log(float_plan) -> list[str]:
+    """Of a real build of `graph`."""
+    return float_plan.log
 
 
-@pytest.fixture(scope="module")
-def log(model, build_plan) -> list[str]:
-    return build_plan(model)[1]
-
-
-def attention(batch: int | str = 1) -> onnx.ModelProto:
+def attention(batch: int | str = 1) -> Graph:
     """Softmax of a product, times a third tensor, in FP16; 8 heads of 64 tokens of 32."""
     shape = [batch, 8, 64, 32]
     nodes = [
@@ -60,10 +50,9 @@ def attention(batch: int | str = 1) -> onnx.ModelProto:
     ]
     inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT16, shape) for name in "qkv"]
     outputs = [helper.make_tensor_value_info("attended", TensorProto.FLOAT16, shape)]
-    graph = helper.make_graph(nodes, "attention", inputs, outputs)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    write_spec(model, SPEC)  # the builder wants one
-    return model
+    made = helper.make_graph(nodes, "attention", inputs, outputs)
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return Graph(model, SPEC, PrecisionRecord("fp16"), "a test")
 
 
 def test_recorded_kernels_are_read_and_synchronisation_is_none(recorded):
@@ -101,20 +90,20 @@ def test_messages_may_come_with_their_severity_before_them(recorded):
     assert {kernel.name: kernel for kernel in parse_kernels(lines)} == recorded
 
 
-def test_no_product_is_lost_or_counted_twice(log, model):
-    table = kernel_table(log, model)
-    products = {node.name for node in model.graph.node if node.op_type in ("Conv", "MatMul", "Gemm")}
-    assert set(node_flops(model)) == products  # the exporter has folded those of constants
+def test_no_product_is_lost_or_counted_twice(log, graph):
+    table = kernel_table(log, graph)
+    products = {node.name for node in graph.model.graph.node if node.op_type in ("Conv", "MatMul", "Gemm")}
+    assert set(node_flops(graph.model)) == products  # the exporter has folded those of constants
     assert table.unplaced == ()
-    assert sum(kernel.flops for kernel in table.kernels) == table.graph_flops == sum(node_flops(model).values())
+    assert sum(kernel.flops for kernel in table.kernels) == table.graph_flops == sum(node_flops(graph.model).values())
 
 
-def test_stages_hold_what_the_graph_computes_in_them(log, model):
-    table = kernel_table(log, model)
+def test_stages_hold_what_the_graph_computes_in_them(log, graph):
+    table = kernel_table(log, graph)
     found, wanted = Counter[str](), Counter[str]()
     for kernel in table.kernels:
         found[kernel.stage] += kernel.flops
-    for name, flops in node_flops(model).items():
+    for name, flops in node_flops(graph.model).items():
         path = name.split("|")[0].removeprefix("plain.").removeprefix("denoising.").removeprefix("backbone.")
         stage = path.replace("stages.", "stage ").replace("_", " ").split(".")[0]
         wanted[stage] += flops
@@ -123,44 +112,47 @@ def test_stages_hold_what_the_graph_computes_in_them(log, model):
     assert "other" not in found and "encoders" not in found
 
 
-def test_both_streams_compute_the_same_amount(log, model):
+def test_both_streams_compute_the_same_amount(log, graph):
     flops = Counter[str | None]()
-    for kernel in kernel_table(log, model).kernels:
+    for kernel in kernel_table(log, graph).kernels:
         flops[kernel.stream] += kernel.flops
     assert flops["plain"] == flops["denoising"] > 0
     assert flops[None] > 0
 
 
-def test_stacked_streams_are_told_as_encoders(build_plan):
-    model = to_onnx(DeploymentGraph(inspector(), streams="stacked"))
-    table = kernel_table(build_plan(model)[1], model)
+@pytest.mark.slow
+def test_stacked_streams_are_told_as_encoders(build_log):
+    torch.manual_seed(0)
+    network = InferencePath(Stlm(ARCHITECTURES["stlm-tiny"]).eval(), SPEC).eval()
+    stacked = to_onnx(DeploymentGraph(network, streams="stacked"))
+    table = kernel_table(build_log(stacked.model, stacked.spec), stacked)
     assert table.unplaced == ()
     encoders = [kernel for kernel in table.kernels if kernel.stage == "encoders"]
     assert {kernel.stream for kernel in encoders} == {"both"}
     assert sum(kernel.flops for kernel in encoders) > table.graph_flops / 2
 
 
-def test_attention_in_fp16_is_one_fused_kernel_and_in_fp32_none(build_plan, log, model):
+def test_attention_in_fp16_is_one_fused_kernel_and_in_fp32_none(build_log, log, graph):
     half = attention()
-    kernels = kernel_table(build_plan(half)[1], half).kernels
+    kernels = kernel_table(build_log(half.model, half.spec), half).kernels
     assert sum(kernel.is_attention for kernel in kernels) == 1
     assert sum(kernel.flops for kernel in kernels) == 2 * 2 * 8 * 64 * 64 * 32
-    assert not any(kernel.is_attention for kernel in kernel_table(log, model).kernels)
+    assert not any(kernel.is_attention for kernel in kernel_table(log, graph).kernels)
 
 
 @pytest.mark.parametrize("text", ["", "Engine generation completed in 3.6 seconds.\n"])
-def test_log_without_kernels_is_refused(text, model):
+def test_log_without_kernels_is_refused(text, graph):
     with pytest.raises(EngineError, match=r"lists no kernels.*DETAILED"):
-        kernel_table([text], model)
+        kernel_table([text], graph)
 
 
-def test_log_in_another_form_is_refused(model):
+def test_log_in_another_form_is_refused(graph):
     with pytest.raises(EngineError, match="unknown form"):
-        kernel_table(["Name: conv, LayerType: CaskConvolution, Inputs: none"], model)
+        kernel_table(["Name: conv, LayerType: CaskConvolution, Inputs: none"], graph)
     with pytest.raises(EngineError, match="tensor in an unknown form"):
-        kernel_table([LOG.read_text().replace("Datatype: Half, ", "")], model)
+        kernel_table([LOG.read_text().replace("Datatype: Half, ", "")], graph)
     with pytest.raises(EngineError, match=r"type 'Quarter'"):
-        kernel_table([LOG.read_text().replace("Datatype: Half", "Datatype: Quarter")], model)
+        kernel_table([LOG.read_text().replace("Datatype: Half", "Datatype: Quarter")], graph)
 
 
 def test_log_of_another_graph_is_refused(log):

@@ -9,8 +9,7 @@ import sys
 
 import pytest
 
-from export.tensorrt.callbacks import BuildProgress
-from export.tensorrt.product import Product, find_product
+from export.tensorrt.product import BuildProgress, Product, find_product
 from stlm_edge.errors import EngineError
 from stlm_edge.spec import ModelSpec
 from stlm_edge.tensorrt import Gpu
@@ -56,6 +55,7 @@ def test_product_asked_for_is_not_replaced_by_the_other(monkeypatch):
         find_product("tensorrt")
 
 
+@pytest.mark.heavy
 def test_none_installed_says_how_to_get_each():
     code = (
         "import sys\n"

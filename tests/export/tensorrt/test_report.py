@@ -11,8 +11,8 @@ import pytest
 from export.__main__ import main
 from export.tensorrt.kernels import Kernel, KernelTable, KernelTensor, kernels_path, read_kernels, write_kernels
 from export.tensorrt.report import make_report
-from export.tensorrt.roofline import GPUS, Gpu, gpus_named
 from stlm_edge.errors import ConfigError, EngineError
+from stlm_edge.tensorrt import GPU_PEAKS, GpuPeaks, peaks_of
 
 # 1 TFLOP a second in FP16, 2 in INT8, half of one in FP32; 1 GB a second.
 SLOW = "slow=1:2:0.5:1"
@@ -52,7 +52,7 @@ def plan(table, tmp_path) -> Path:
 
 
 def test_floor_is_the_larger_of_arithmetic_and_memory(table):
-    report = make_report(table, gpus_named([SLOW]), plan="p", launch_us=4)
+    report = make_report(table, peaks_of([SLOW]), plan="p", launch_us=4)
     floors = {row.name: row.floor_ms["slow"] for row in report.stages}
     assert floors == pytest.approx({"input": 3, "stage 1": 5 + 4, "decoder": 2, "score": 2})
     assert report.total.floor_ms["slow"] == pytest.approx(16)
@@ -67,7 +67,7 @@ def test_floor_is_the_larger_of_arithmetic_and_memory(table):
 
 
 def test_sums_and_shares_of_types(table):
-    report = make_report(table, gpus_named([SLOW]), plan="p")
+    report = make_report(table, peaks_of([SLOW]), plan="p")
     assert (report.total.kernels, report.total.fused_attentions) == (5, 1)
     assert report.total.moved_mb == pytest.approx(9, abs=1e-4)
     assert report.dtype_mb == pytest.approx({"fp16": 6, "uint8": 3, "fp32": 0, "int8": 0}, abs=1e-4)
@@ -77,13 +77,13 @@ def test_sums_and_shares_of_types(table):
 
 def test_half_precision_on_geforce_accumulates_in_single():
     # A GA102's tensor cores do 142 TFLOP/s only where they accumulate in FP16.
-    assert GPUS["rtx3090"].peak_flops_s("fp16") == 71e12
-    assert GPUS["rtx3090"].peak_flops_s("int8") == 284e12
+    assert GPU_PEAKS["rtx3090"].peak_flops_s("fp16") == 71e12
+    assert GPU_PEAKS["rtx3090"].peak_flops_s("int8") == 284e12
 
 
 def test_gpus_by_name_and_of_ones_own():
-    assert gpus_named([]) == tuple(GPUS.values())
-    assert gpus_named(["h100", SLOW]) == (GPUS["h100"], Gpu("slow", 1, 2, 0.5, 1))
+    assert peaks_of([]) == tuple(GPU_PEAKS.values())
+    assert peaks_of(["h100", SLOW]) == (GPU_PEAKS["h100"], GpuPeaks("slow", 1, 2, 0.5, 1))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_unknown_or_malformed_gpu_is_refused(text, plan, capsys):
 
 def test_gpu_given_twice_is_refused():
     with pytest.raises(ConfigError, match="each name once"):
-        gpus_named(["h100", "h100"])
+        peaks_of(["h100", "h100"])
 
 
 def test_command_prints_a_table_and_writes_json_and_picture(plan, tmp_path, capsys):

@@ -19,7 +19,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from runtime.batch.table import Row, RunSettings, ScoreTable
+from runtime.batch.table import PictureRow, RunSettings, ScoreTable
 from runtime.detector import Detector
 from runtime.inspect import main
 from stlm_edge.imaging import read_image, write_image
@@ -199,7 +199,7 @@ def test_killed_run_goes_on_to_the_table_of_a_whole_one(engine: Path, many: Path
 def test_row_is_in_the_file_as_soon_as_it_is_added(tmp_path: Path) -> None:
     settings = RunSettings(engine_sha256="0", threshold=0.5, root="/parts", area=None, tile=None, overlays="all")
     with ScoreTable(tmp_path, settings, restart=False) as table:
-        table.add(Row("a.png", 0.25, 0.5, False, 0, None, 0.01))
+        table.add(PictureRow("a.png", 0.25, 0.5, False, 0, None, 0.01))
         assert [row["path"] for row in rows(tmp_path)] == ["a.png"]
 
 

@@ -6,11 +6,10 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 
-from export.graph.onnx_model import OPSET, write_spec
-from export.tensorrt.build import EngineSettings, build_engine
+from export.graph.graph import OPSET, Graph, PrecisionRecord
+from export.tensorrt.build import PlanBuilder
 from export.tensorrt.product import find_product
 from runtime.backends import open_backend, open_engine
 from runtime.backends.plan import Plan
@@ -37,12 +36,10 @@ def on_gpu(test: object) -> object:
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """For this machine's GPU; where there is none, for one that TensorRT-RTX builds for without it."""
-    folder = tmp_path_factory.mktemp("plan")
-    graph, output = folder / "plate.onnx", folder / "plate.plan"
+    output = tmp_path_factory.mktemp("plan") / "plate.plan"
     model = brightness_graph()
     model.opset_import[0].version = OPSET
-    write_spec(model, SPEC)
-    onnx.save(model, graph)
+    graph = Graph(model, SPEC, PrecisionRecord("fp32"), "a test")
     gpu, product = find_gpu(), find_product("auto")
     target = "sm86" if gpu is None else gpu.compute_capability
     if product.known_targets and target not in product.known_targets:
@@ -50,7 +47,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if gpu is None and not product.known_targets:
         pytest.skip(f"{product} builds only where there is a GPU")
     targets = (target,) if product.known_targets else ()
-    build_engine(graph, output, settings=EngineSettings(product=product.name, targets=targets))
+    PlanBuilder(product=product.name, targets=targets).build(graph, output)
     return output
 
 

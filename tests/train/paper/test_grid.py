@@ -18,8 +18,7 @@ from stlm_edge.network.checkpoint import load, save
 from stlm_edge.plate.part import write_dataset
 from train.__main__ import main
 from train.paper.grid import Run, plan, state
-from train.paper.grid_results import Obtained, Record, average, read_records
-from train.paper.tables import sheets, text, write_report
+from train.paper.results import FinishedRun, Obtained, average, read_records, text, text_tables, write_report
 
 SMALL = ["--image-size", "64", "--epochs", "1", "--batch-size", "2"]
 
@@ -158,9 +157,9 @@ def test_bad_usage_is_one_line(tmp_path, capsys, arguments, code, words):
     assert words in capsys.readouterr().err
 
 
-def record(preset: str, category: str, seed: int, value: float) -> Record:
+def record(preset: str, category: str, seed: int, value: float) -> FinishedRun:
     names = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro", "pixel_fnr")
-    return Record(preset, category, seed, dict.fromkeys(names, value), dict.fromkeys(names, value / 2))
+    return FinishedRun(preset, category, seed, dict.fromkeys(names, value), dict.fromkeys(names, value / 2))
 
 
 def test_average_is_over_categories_and_its_spread_over_seeds():
@@ -188,7 +187,7 @@ def test_undefined_metrics_are_left_out():
 
 def test_tables_have_the_papers_number_beside_ours_and_a_dash_where_nothing_was_run(tmp_path):
     records = [record("table5-two-stage", "carpet", seed, 0.9 + seed / 100) for seed in (0, 1)]
-    [table, overview] = sheets(records)
+    [table, overview] = text_tables(records)
     assert table.title == "table 5: training in one or two stages"
     assert table.rows == (
         ("one-stage", "99.05", "–", "98.26", "–", "94.92", "–", "–", "–"),
@@ -207,9 +206,9 @@ def test_tables_have_the_papers_number_beside_ours_and_a_dash_where_nothing_was_
 
 
 def test_papers_own_setting_belongs_to_the_main_tables_alone():
-    titles = [sheet.title.split(":")[0] for sheet in sheets([record("paper", "bottle", 0, 0.9)])]
+    titles = [table.title.split(":")[0] for table in text_tables([record("paper", "bottle", 0, 0.9)])]
     assert titles == ["table 1", "table 2", "table 3", "all runs"]
-    titles = [sheet.title.split(":")[0] for sheet in sheets([record("cpu", "plate", 0, 0.9)])]
+    titles = [table.title.split(":")[0] for table in text_tables([record("cpu", "plate", 0, 0.9)])]
     assert titles == ["all runs"]
 
 

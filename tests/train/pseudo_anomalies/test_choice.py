@@ -13,9 +13,10 @@ from stlm_edge.errors import ConfigError
 from stlm_edge.imaging import read_image
 from stlm_edge.plate.part import render_part
 from train.__main__ import main
-from train.losses import any_in_cell, shrink_mask
+from train.objective import any_in_cell, shrink_mask
 from train.pseudo_anomalies.choice import CUT, PAIRED, PseudoAnomalies
-from train.pseudo_anomalies.patches import scar, seamless_patches
+from train.pseudo_anomalies.nsa import seamless_patches
+from train.pseudo_anomalies.perlin import scar
 from train.pseudo_anomalies.preview import preview
 from train.pseudo_anomalies.textures import ProceduralTextures
 

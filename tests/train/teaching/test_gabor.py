@@ -6,9 +6,9 @@ import torch
 from stlm_edge.errors import WeightsError
 from stlm_edge.network.inference import prepare
 from stlm_edge.spec import ModelSpec
-from train.losses import distillation_loss
+from train.objective import distillation_loss
 from train.teaching.gabor import GaborTeacher
-from train.teaching.teacher import build_teacher, settle
+from train.teaching.teacher import build_teacher
 
 SPEC = ModelSpec("ground", "stlm-tiny", (128, 128), (128, 128), "")
 
@@ -25,7 +25,7 @@ def teacher() -> GaborTeacher:
     teacher = build_teacher("gabor", weights="random", image_size=(128, 128))
     assert isinstance(teacher, GaborTeacher)
     pictures = [stripes(period=period, across=across) for period in (4, 9, 20) for across in (False, True)]
-    settle(teacher, prepare(torch.cat(pictures), SPEC))
+    teacher.settle(prepare(torch.cat(pictures), SPEC))
     return teacher
 
 

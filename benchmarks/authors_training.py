@@ -1,0 +1,111 @@
+"""A training step and its pictures in the manner of published loops, written down to be measured against.
+
+The step: all in float32; the teacher is asked about both versions of each picture; decoders take one picture at a time.
+What it computes is the same. The pictures: each one and each texture is decoded and resized anew whenever it is drawn,
+the noise is evaluated pixel by pixel in double precision, and the blend is computed over the whole picture.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image as PilImage
+from torch import Tensor
+
+from benchmarks.authors_way import decode_each
+from stlm_edge.network.comparison import StreamFeatures
+from stlm_edge.network.decoder import Features
+from stlm_edge.network.inference import prepare
+from stlm_edge.network.teacher import SamTeacher, Teacher
+from stlm_edge.spec import Size
+from train.config import TrainConfig
+from train.data import Batch
+from train.objective import distillation_loss
+from train.training import Training
+
+Mark = Callable[[str], None]
+"""Called with a phase's name when the phase has ended."""
+
+
+def step(training: Training, teacher: Teacher, batch: Batch, *, mark: Mark) -> float:
+    """One step; returns the total loss."""
+    objective = training.objective
+    batch = batch.to(training.device)
+    pseudo, clean = prepare(batch.pseudo, objective.spec), prepare(batch.clean, objective.spec)
+    taught = [_ask(teacher, pixels) for pixels in (pseudo, clean)]
+    mark("teacher")
+    network = objective.network
+    assert network.decoder is not None
+    streams = [decode_each(network.decoder, stream(pseudo)) for stream in (network.plain, network.denoising)]
+    total = objective.segmentation(network.aggregate(StreamFeatures(*streams)), batch.mask)
+    for features, wanted in zip(streams, taught, strict=True):
+        total = total + distillation_loss(objective.projections(features), wanted)
+    mark("forward")
+    total.backward()  # type: ignore[no-untyped-call]
+    mark("backward")
+    for optimiser in training.optimisers:
+        optimiser.step()
+        optimiser.zero_grad()
+    loss = float(total.detach())
+    mark("optimiser")
+    return loss
+
+
+@torch.no_grad()
+def _ask(teacher: Teacher, pixels: Tensor) -> Features:
+    return decode_each(teacher.decoder, teacher.encoder(pixels)) if isinstance(teacher, SamTeacher) else teacher(pixels)
+
+
+def batches(pictures: Sequence[Path], textures: Sequence[Path], config: TrainConfig) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pictures with Perlin pseudo anomalies, (N, H, W, 3) uint8, and their masks (N, H, W), without end."""
+    for epoch in count(1):
+        rng = np.random.default_rng((config.seed, epoch))
+        order = rng.permutation(len(pictures)).tolist()
+        for start in range(0, len(order) - config.batch_size + 1, config.batch_size):
+            made = []
+            for index in order[start : start + config.batch_size]:
+                normal, mask = _read(pictures[index], config.image_size), np.zeros(config.image_size)
+                if rng.random() < config.anomaly_probability:
+                    mask = _blob(rng, config.image_size)
+                    texture = _read(textures[int(rng.integers(len(textures)))], config.image_size)
+                    beta, inside = rng.uniform(0, config.largest_beta), mask[:, :, None]
+                    normal = (1 - inside) * normal + (1 - beta) * inside * texture + beta * inside * normal
+                made.append((normal.astype(np.uint8), mask))
+            images, masks = (torch.from_numpy(np.stack(part)) for part in zip(*made, strict=True))
+            yield images, masks.float()
+
+
+def _read(path: Path, size: Size) -> Any:
+    with PilImage.open(path) as file:
+        return np.asarray(file.convert("RGB").resize(size[::-1], PilImage.Resampling.BILINEAR))
+
+
+def _blob(rng: np.random.Generator, size: Size) -> Any:
+    """0 or 1: where turned Perlin noise is above a half."""
+    noise = perlin(rng, size, (1 << int(rng.integers(6)), 1 << int(rng.integers(6))))
+    turn = cv2.getRotationMatrix2D(((size[1] - 1) / 2, (size[0] - 1) / 2), rng.uniform(-90, 90), 1.0)
+    return np.where(cv2.warpAffine(noise, turn, size[::-1]) > 0.5, 1.0, 0.0)
+
+
+def perlin(rng: np.random.Generator, size: Size, lattice: Size) -> Any:
+    """Perlin noise by its definition: at each pixel the fade between the gradients of four lattice points."""
+    angles = 2 * math.pi * rng.random((lattice[0] + 1, lattice[1] + 1))
+    position = np.mgrid[0 : size[0], 0 : size[1]] * (np.array(lattice) / size)[:, None, None]
+    cell = np.floor(position).astype(int)
+    y, x = position - cell
+
+    def corner(down: int, right: int) -> Any:
+        angle = angles[cell[0] + down, cell[1] + right]
+        return np.cos(angle) * (y - down) + np.sin(angle) * (x - right)
+
+    fade_y, fade_x = (t**3 * (t * (t * 6 - 15) + 10) for t in (y, x))
+    left = corner(0, 0) + fade_y * (corner(1, 0) - corner(0, 0))
+    right = corner(0, 1) + fade_y * (corner(1, 1) - corner(0, 1))
+    return math.sqrt(2) * (left + fade_x * (right - left))

@@ -1,0 +1,239 @@
+"""All that is to be measured on an NVIDIA GPU, in one call of under ten minutes.
+
+    python -m export onnx model.safetensors -o model.onnx --precision fp16         # beforehand; a processor is enough
+    python -m benchmarks.gpu --checkpoint model.safetensors --output try/ --device cpu --quick
+
+    pip install -e '.[train,export,nvml]' '.[tensorrt]'                             # there, or '.[tensorrt-rtx]'
+    pip install onnxruntime-gpu                                                     # in the place of onnxruntime
+    python -m benchmarks.gpu --checkpoint model.safetensors --graph model.onnx --output results/
+
+Parts are done in the order of their importance by `benchmarks.latency` and `export`, each in a process of its own under
+a limit of time, until the minutes are over. Each leaves its record and its log at once; one that fails, for want of a
+library or for another reason, is written down with what it said, and the next one begins. `gpu.json` says what became
+of all of them and holds their figures.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from benchmarks.record import Recorder, read, recording
+from stlm_edge.cli import run
+from stlm_edge.errors import ConfigError
+from stlm_edge.files import make_folder
+from stlm_edge.tensorrt import find_gpu
+
+Device = Literal["cpu", "cuda"]
+PATH = click.Path(path_type=Path)
+BATCH = 8
+
+_SHORTEST_S = 20.0
+"""No part is begun with less time left."""
+_GRACE_S = 10.0
+"""That a part has to end by itself when its time is over."""
+_UNHURRIED = 10
+"""On a processor, which is for trying, parts have so many times their limit."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the things to be measured.
+
+    Attributes:
+        name: of its record and its log.
+        command: module and arguments, without `--json`, which each module of benchmarks is given.
+        limit_s: it is stopped after so long; what it has written until then stays.
+        needs_gpu: it is left out on a processor.
+        after: name of a part that must have been done.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    limit_s: float
+    needs_gpu: bool = False
+    after: str | None = None
+
+
+def plan_parts(
+    checkpoint: Path, graphs: Sequence[Path], *, output: Path, device: Device, data: Path | None, quick: bool
+) -> Iterator[Part]:
+    """All parts in the order of their importance. Without a graph there is one more, which exports it in FP16."""
+    amount = ("--turns", "2", "--runs", "2") if quick else ("--turns", "6", "--runs", "30")
+    pictures = () if data is None else ("--data", str(data))
+    network = ("--checkpoint", str(checkpoint), "--device", device)
+    timing = (*amount, "--turn-seconds", "2", *pictures)
+
+    def ways(name: str, limit_s: float, *others: str, batch: int = 1, needs_gpu: bool = False) -> Part:
+        listed = [word for way in ("eager", *others) for word in ("--way", way)]
+        command = ("benchmarks.latency", *network, *listed, "--batch", str(batch), *timing)
+        return Part(name if batch == 1 else f"{name}-{batch}", command, limit_s, needs_gpu)
+
+    yield ways("ways", 90, "batched", "half")
+    yield ways("tf32", 60, "eager+tf32", "tf32", needs_gpu=True)
+    yield ways("cuda-graph", 75, "half+cuda-graph", "cuda-graph", needs_gpu=True)
+    after = None
+    if not graphs:
+        after, graphs = "export", [output / f"{checkpoint.stem}.fp16.onnx"]
+        command = ("export", "onnx", str(checkpoint), "-o", str(graphs[0]), "--precision", "fp16", *pictures)
+        yield Part(after, command, 150)
+    against = (*network, "--way", "eager", *timing)
+    for graph in graphs:
+        name, plan = graph.stem, output / f"{graph.stem}.plan"
+        yield Part(f"build-{name}", ("export", "engine", str(graph), "-o", str(plan)), 150, True, after)
+        yield Part(f"plan-{name}", ("benchmarks.latency", "--engine", str(plan), *against), 75, True, f"build-{name}")
+        cuda = ("benchmarks.latency", "--engine", str(graph), "--backend", "onnxruntime-cuda", *against)
+        yield Part(f"onnxruntime-{name}", cuda, 75, True, after)
+    yield ways("ways", 90, "batched", "half", batch=BATCH)
+    yield ways("cuda-graph", 75, "half+cuda-graph", batch=BATCH, needs_gpu=True)
+    yield ways("channels-last", 60, "half+channels-last")
+    yield ways("compile", 180, "half+compile")
+    yield ways("compile-cuda-graph", 180, "half+compile+cuda-graph", needs_gpu=True)
+
+
+@click.command()
+@click.option("--checkpoint", required=True, type=PATH, help="The network to measure.")
+@click.option("--graph", "graphs", multiple=True, type=PATH, help="Its ONNX file; repeatable.  [exported in FP16]")
+@click.option("--output", required=True, type=PATH, help="Folder for records and logs.")
+@click.option("--data", type=PATH, help="Pictures.  [drawn]")
+@click.option("--device", default="cuda", show_default=True, type=click.Choice(["cpu", "cuda"]))
+@click.option("--part", "wanted", multiple=True, help="Do only this one; repeatable.  [all]")
+@click.option("--minutes", default=9.0, show_default=True, type=click.FloatRange(0.1), help="For everything.")
+@click.option("--quick", is_flag=True, help="Few pictures: to see whether everything works.")
+def command(
+    checkpoint: Path,
+    graphs: tuple[Path, ...],
+    output: Path,
+    data: Path | None,
+    device: Device,
+    wanted: tuple[str, ...],
+    minutes: float,
+    quick: bool,
+) -> None:
+    """Measure a network in all ways on this GPU, one part after the other."""
+    for path in (checkpoint, *graphs):
+        if not path.is_file():
+            raise ConfigError(f"{path} is not a file, expected a checkpoint or an ONNX file; name one that is there")
+    if device == "cuda" and find_gpu() is None:
+        raise ConfigError("found no NVIDIA GPU or no driver; try the rest with --device cpu --quick")
+    parts = list(plan_parts(checkpoint, graphs, output=output, device=device, data=data, quick=quick))
+    names = [part.name for part in parts]
+    if not set(wanted) <= set(names):
+        raise ConfigError(f"found --part {', '.join(wanted)}, expected some of {', '.join(names)}; choose among those")
+    make_folder(output)
+    end_s = time.monotonic() + 60 * minutes
+    entries: list[dict[str, Any]] = []
+    with recording("gpu", output / "gpu.json") as recorder:
+        recorder.details |= {"device": device, "quick": quick, "parts": entries}
+        for part in parts:
+            if wanted and part.name not in wanted:
+                continue
+            reason = why_not(part, entries, device=device, left_s=end_s - time.monotonic())
+            if reason is None:
+                hurry = 1 if device == "cuda" else _UNHURRIED
+                entries.append(do(part, output, limit_s=min(hurry * part.limit_s, end_s - time.monotonic())))
+            else:
+                entries.append({"name": part.name, "status": "left out", "reason": reason, "seconds": 0.0})
+            _take_over(recorder, entries[-1])
+            recorder.save()
+            click.echo(_line(entries[-1]), err=True)
+    for line in summary(entries):
+        click.echo(line)
+
+
+def why_not(part: Part, done: Sequence[dict[str, Any]], *, device: Device, left_s: float) -> str | None:
+    """Why a part is left out; None if it is not."""
+    if part.needs_gpu and device == "cpu":
+        return "needs a GPU"
+    if part.after is not None and part.after not in [entry["name"] for entry in done if entry["status"] == "done"]:
+        return f"{part.after} was not done"
+    return "no time was left" if left_s < _SHORTEST_S else None
+
+
+def do(part: Part, output: Path, *, limit_s: float) -> dict[str, Any]:
+    """Do a part: its entry in the record, with `status` done, failed or stopped."""
+    record, log = output / f"{part.name}.json", output / f"{part.name}.log"
+    record.unlink(missing_ok=True)
+    writes_record = part.command[0].startswith("benchmarks.")
+    command = [sys.executable, "-m", *part.command, *(("--json", str(record)) if writes_record else ())]
+    start_s = time.monotonic()
+    with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT) as process:
+        try:
+            code: int | None = process.wait(timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            _end(process)
+    return {
+        "name": part.name,
+        "status": "stopped" if code is None else "failed" if code else "done",
+        "reason": f"its {limit_s:.0f} s were over" if code is None else _last_words(log) if code else None,
+        "seconds": round(time.monotonic() - start_s, 1),
+        "command": list(part.command),
+        "record": str(record) if record.exists() else None,
+    }
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """As Ctrl-C would, so that it writes what it has; if that does not help, at once."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout=_GRACE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _last_words(log: Path) -> str:
+    """The error in a log, or what else stands last in it."""
+    lines = log.read_text(errors="replace").splitlines()
+    errors = [line for line in lines if line.startswith("error: ")]
+    return (errors or [line for line in lines if line.strip()] or ["it said nothing"])[-1]
+
+
+def _take_over(recorder: Recorder, entry: dict[str, Any]) -> None:
+    """Put a part's measures and subjects into the record of all of them."""
+    if entry.get("record") is None:
+        return
+    found = read(Path(entry["record"]))
+    recorder.measures |= {f"{entry['name']}: {name}": measure for name, measure in found.measures.items()}
+    entry["subjects"] = [
+        {name: subject[name] for name in ("name", "speed_up", "first_ms", "gpu_mb")}
+        | {"p50_ms": subject["stages"]["total"]["p50_ms"], "infer_ms": subject["stages"]["infer"]["p50_ms"]}
+        for subject in found.details.get("subjects", [])
+    ]
+
+
+def _line(entry: dict[str, Any]) -> str:
+    reason = "" if entry["reason"] is None else f": {entry['reason']}"
+    return f"{entry['name']:<24}{entry['status']:<10}{entry['seconds']:>7.1f} s{reason}"
+
+
+def summary(entries: Sequence[dict[str, Any]]) -> list[str]:
+    """For people: what was measured, and what was not and why."""
+    lines = [f"{'part':<22}{'subject':<46}{'infer, ms':>11}{'total, ms':>11}{'speed-up':>10}  turn by turn"]
+    for entry in entries:
+        for subject in entry.get("subjects", []):
+            ratio = subject["speed_up"]
+            lines.append(
+                f"{entry['name']:<22}{subject['name']:<46}{subject['infer_ms']:>11.3f}{subject['p50_ms']:>11.3f}"
+                f"{ratio['median']:>10.2f}  {ratio['low']:.2f} to {ratio['high']:.2f}"
+            )
+    return [*lines, "", *map(_line, entries)]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return run(command, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""The ways in which PyTorch can run a checkpoint, as subjects of a measurement."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.authors_way import AuthorsWay
+from benchmarks.record import device as this_machine
+from benchmarks.subjects import STAGES, Device, Pictures, Way, batch_of
+from stlm_edge.imaging import Image, to_input
+from stlm_edge.measure import TOTAL, Subject
+from stlm_edge.network.checkpoint import Checkpoint, load
+from stlm_edge.network.inference import InferencePath, choose_device
+
+Inspect = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""(N, H, W, 3) uint8, BGR → the map (N, H, W) and the scores (N,), float32."""
+
+_WARM_UP = 3
+"""Runs before a CUDA graph is captured, since libraries choose their kernels in the first ones."""
+
+_BF16_FEATURES = ("avx512_bf16", "amx_bf16", "bf16")
+"""Of processors that multiply in bfloat16."""
+
+
+def network_subject(
+    checkpoint: Path, *, way: str = "eager", device: Device = "cpu", pictures: Pictures | None = None, batch: int = 1
+) -> Subject:
+    """A checkpoint run by PyTorch, named after the way.
+
+    Args:
+        way: see `Way.parse`.
+        batch: pictures at once; the times are those of the batch, divided by it.
+    Raises:
+        ConfigError: if the way is unknown or needs another device. What else is wrong is found when it is opened.
+    """
+    parsed = Way.parse(way)
+    parsed.require_device(device)
+    pictures = pictures or Pictures()
+    return Subject(
+        str(parsed),
+        partial(open_network_workload, checkpoint, way=parsed, device=device, pictures=pictures, batch=batch),
+    )
+
+
+@contextmanager
+def open_network_workload(
+    checkpoint: Path, *, way: Way, device: Device, pictures: Pictures, batch: int
+) -> Iterator[NetworkWorkload]:
+    """Raises `CheckpointError`, `ConfigError`, `DataError`, `ImageError`."""
+    images = pictures.load()
+    with tempfile.TemporaryDirectory() as cache:
+        # What an earlier run has compiled shall not make this one's first inference look fast.
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
+        yield NetworkWorkload(load(checkpoint), way, device=device, images=images, batch=batch)
+
+
+class NetworkWorkload:
+    """A network on its device with its pictures."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, way: Way, *, device: Device, images: tuple[Image, ...], batch: int
+    ) -> None:
+        self._device = choose_device(device)
+        self._spec = checkpoint.spec
+        self._threshold = None if checkpoint.spec.threshold is None else checkpoint.spec.threshold.value
+        self._images = images
+        self._batch = batch
+        self._inspect = inspection(checkpoint, way, self._device)
+        self._is_finite = True
+        self._facts: dict[str, Any] = {
+            "library": "pytorch",
+            "precision": way.precision(device),
+            "device": torch.cuda.get_device_name(self._device) if device == "cuda" else "CPU",
+            "architecture": checkpoint.spec.architecture,
+            "parameters": sum(parameter.numel() for parameter in checkpoint.network.parameters()),
+            "input_size": list(checkpoint.spec.input_size),
+        }
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The note says what is to be known of the figures; None if nothing is."""
+        notes = []
+        if self._facts["precision"] == "bf16" and not set(_BF16_FEATURES) & set(this_machine().features):
+            notes.append("bfloat16 is emulated: this processor does not multiply in it")
+        if not self._is_finite:
+            notes.append("its answers are not finite: this arithmetic is of no use for this network")
+        return self._facts | {"note": "; ".join(notes) or None}
+
+    def run(self, index: int) -> Mapping[str, float]:
+        """One batch; milliseconds per picture. Before and after the network a GPU is waited for."""
+        frames = batch_of(self._images, index, size=self._batch)
+        marks_s = [time.perf_counter()]
+        batch = np.concatenate([to_input(frame, spec=self._spec) for frame in frames])
+        marks_s.append(time.perf_counter())
+        images = torch.from_numpy(batch).to(self._device)
+        marks_s.append(self._now_s())
+        full, score = self._inspect(images)
+        marks_s.append(self._now_s())
+        full.cpu()
+        scores = score.cpu().numpy()
+        marks_s.append(time.perf_counter())
+        self._decide(scores)
+        marks_s.append(time.perf_counter())
+        self._is_finite &= bool(np.isfinite(scores).all())
+        seconds = dict(zip(STAGES[:-1], np.diff(marks_s), strict=True)) | {TOTAL: marks_s[-1] - marks_s[0]}
+        return {stage: 1e3 * float(value) / self._batch for stage, value in seconds.items()}
+
+    def _decide(self, scores: Any) -> list[bool]:
+        """Of a network without a threshold, nothing."""
+        return [] if self._threshold is None else [float(score) >= self._threshold for score in scores]
+
+    def _now_s(self) -> float:
+        """When the device has done what it was given."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+
+def inspection(checkpoint: Checkpoint, way: Way, device: torch.device) -> Inspect:
+    """What inspects pictures on `device`; with a CUDA graph, its answers are overwritten by the next call.
+
+    It sets how precise float32 is on a GPU, for the whole process.
+
+    Raises `ConfigError` if the authors' way does not know the network's design.
+    """
+    if device.type == "cuda":  # left alone, PyTorch convolves in TF32 and multiplies in FP32
+        torch.backends.cudnn.allow_tf32 = "tf32" in way.traits
+        torch.set_float32_matmul_precision("high" if "tf32" in way.traits else "highest")
+    path = InferencePath(checkpoint.network, checkpoint.spec).eval().to(device)
+    if "channels-last" in way.traits:
+        path.to(memory_format=torch.channels_last)
+    module: Any = AuthorsWay(path) if way.base == "eager" else BatchedWay(path)
+    module.to(device)
+    captures_itself = {"compile", "cuda-graph"} <= set(way.traits)
+    if "compile" in way.traits:
+        module = torch.compile(module, mode="reduce-overhead" if captures_itself else None)
+    graphed = "cuda-graph" in way.traits and not captures_itself
+    half, dtype = "half" in way.traits, torch.float16 if device.type == "cuda" else torch.bfloat16
+
+    @torch.no_grad()
+    def inspect(images: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(device.type, dtype, enabled=half, cache_enabled=not graphed):
+            full, score = module(images)
+        return full.float(), score.float()
+
+    return _Captured(inspect) if graphed else inspect
+
+
+class BatchedWay(nn.Module):
+    """`InferencePath` with the pixels' mean and deviation on the device already, so that a CUDA graph captures it."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, path: InferencePath) -> None:
+        super().__init__()
+        self.path = path
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(path.spec, f"pixel_{name}"))
+            self.register_buffer(name, values.reshape(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """See `InferencePath.forward`."""
+        pixels = (images.permute(0, 3, 1, 2).flip(1).float() - self.mean) / self.std
+        return self.path.finish(self.path.network(pixels))
+
+
+class _Captured:
+    """Launches all kernels of an inspection by one CUDA graph, captured at the first call."""
+
+    def __init__(self, inspect: Inspect) -> None:
+        self._inspect = inspect
+        self._graph: Any = None
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        if self._graph is None:
+            self._capture(images)
+        self._images.copy_(images)
+        self._graph.replay()
+        return self._answer
+
+    def _capture(self, images: Tensor) -> None:
+        self._images = images.clone()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UP):
+                self._inspect(self._images)
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._answer = self._inspect(self._images)

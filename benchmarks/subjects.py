@@ -1,0 +1,285 @@
+"""What is timed: engines as the runtime runs them, and pictures and stages that all subjects share.
+
+The ways in which PyTorch runs a checkpoint are in `benchmarks.network_subjects`, which needs torch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from export.gate.pictures import choose, find_samples
+from runtime.backends import (
+    BACKEND_CHOICES,
+    RUN_BY,
+    BackendChoice,
+    check_engine_file,
+    choose_backend,
+    open_engine,
+    vouched,
+)
+from runtime.backends.base import Backend
+from runtime.detector import Detector
+from stlm_edge.errors import ConfigError, EngineError
+from stlm_edge.imaging import Image, read_image
+from stlm_edge.measure import TOTAL, Subject
+from stlm_edge.plate.part import DEFECT_KINDS, render_part
+from stlm_edge.sidecar import Sidecar
+from stlm_edge.spec import Size
+
+STAGES = ("prepare", "upload", "infer", "download", "decide", TOTAL)
+"""Of all subjects, with or without a GPU, from a frame in memory to its verdict."""
+
+MOST = 32
+"""Pictures of a data set that are taken, by the gate's seeded choice."""
+
+MOST_BYTES = 200_000_000
+"""Of decoded pictures in each subject's process: of large ones fewer are taken."""
+
+DRAWN = 8
+
+FRAME_SIZE: Size = (1080, 1920)
+"""(height, width) of the parts that are drawn where there is no data."""
+
+EngineBackend = BackendChoice | Literal["onnxruntime-cuda"]
+ONNXRUNTIME_CUDA: Literal["onnxruntime-cuda"] = "onnxruntime-cuda"
+ENGINE_BACKENDS: tuple[EngineBackend, ...] = (*BACKEND_CHOICES, ONNXRUNTIME_CUDA)
+"""What the runtime has, and ONNX Runtime's CUDA provider, for comparison."""
+
+Device = Literal["cpu", "cuda"]
+Base = Literal["eager", "batched"]
+Trait = Literal["half", "tf32", "channels-last", "compile", "cuda-graph"]
+WORDS: tuple[str, ...] = (*get_args(Base), *get_args(Trait))
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Where a subject's pictures come from. It travels to the subject's process, the pixels do not.
+
+    Attributes:
+        folder: with pictures, or a data set in a known layout, whose test pictures are taken; None for drawn parts.
+        category: folder below it, where the data set has several.
+        frame_size: (height, width) of the drawn parts.
+    """
+
+    folder: Path | None = None
+    frame_size: Size = FRAME_SIZE
+    category: str | None = None
+
+    def load(self) -> tuple[Image, ...]:
+        """The pictures, (H, W, 3) uint8, BGR; read once in a process.
+
+        Raises:
+            DataError: if there is no picture.
+            ImageError: if one cannot be read.
+            ConfigError: if parts are to be drawn too small.
+        """
+        return _load(self)
+
+    def describe(self) -> str:
+        """What they are, in words."""
+        images = self.load()
+        sizes = sorted({image.shape[:2] for image in images})
+        size = "{} x {}".format(*sizes[0])
+        if len(sizes) > 1:
+            size += " to {} x {}".format(*sizes[-1])
+        source = "drawn parts" if self.folder is None else f"pictures of {self.folder.resolve().name}"
+        return f"{len(images)} {source}, {size}"
+
+    def common_size(self) -> Size | None:
+        """(height, width) of all of them; None if they differ."""
+        sizes = {(image.shape[0], image.shape[1]) for image in self.load()}
+        return sizes.pop() if len(sizes) == 1 else None
+
+
+@cache
+def _load(pictures: Pictures) -> tuple[Image, ...]:
+    if pictures.folder is None:
+        kinds = (None, *DEFECT_KINDS)
+        return tuple(
+            render_part(np.random.default_rng(index), size=pictures.frame_size, defect=kinds[index % len(kinds)]).image
+            for index in range(DRAWN)
+        )
+    samples = find_samples(pictures.folder, pictures.category)
+    first = read_image(samples[0].path)
+    chosen = choose(samples, max(1, min(MOST, MOST_BYTES // first.nbytes)))
+    return tuple(read_image(sample.path) for sample in chosen)
+
+
+def batch_of(images: Sequence[Image], index: int, *, size: int) -> list[Image]:
+    """Pictures of batch number `index`: `size` of them, in rotation."""
+    return [images[(index * size + place) % len(images)] for place in range(size)]
+
+
+@dataclass(frozen=True)
+class Way:
+    """How PyTorch is to run a network.
+
+    Attributes:
+        base: `eager`, the authors' straightforward way, or `batched`, this toolkit's network as it is trained: the
+            decoder is asked for all pictures of both streams at once.
+        traits: what is done besides: `half` (autocast: FP16 on a GPU, bfloat16 on a processor), `tf32`,
+            `channels-last`, `compile` (`torch.compile`), `cuda-graph` (with `compile`: its mode `reduce-overhead`).
+    """
+
+    base: Base
+    traits: tuple[Trait, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Way:
+        """A base, a trait, or several joined by +, such as `half+compile`; without a base it is `batched`.
+
+        Raises `ConfigError`.
+        """
+        words = text.split("+")
+        base: Base = "eager" if words[0] == "eager" else "batched"
+        rest = words[1:] if words[0] in get_args(Base) else words
+        if len(set(rest)) < len(rest) or not set(rest) <= set(get_args(Trait)):
+            raise ConfigError(
+                f"found the way {text!r}, expected one of {', '.join(WORDS)}, or several joined by + (eager or batched "
+                "in front only), such as half+compile"
+            )
+        if base == "eager" and "cuda-graph" in rest:
+            raise ConfigError(
+                f"found the way {text!r}, but the authors' way sends constants to the GPU each time, which no CUDA "
+                "graph can hold; measure the way 'cuda-graph'"
+            )
+        return cls(base, tuple(trait for trait in get_args(Trait) if trait in rest))
+
+    def __str__(self) -> str:
+        if self.base == "eager":
+            return " ".join(["authors' way", *self.traits])
+        return " ".join(["PyTorch", *(self.traits or ("batched",))])
+
+    def precision(self, device: Device) -> str:
+        """As engines' records have it, and `tf32`."""
+        if "half" in self.traits:
+            return "fp16" if device == "cuda" else "bf16"
+        return "tf32" if "tf32" in self.traits else "fp32"
+
+    def require_device(self, device: Device) -> None:
+        """Raises `ConfigError` if it needs another device."""
+        needs = [trait for trait in self.traits if trait in ("tf32", "cuda-graph")]
+        if needs and device == "cpu":
+            raise ConfigError(f"found the way {needs[0]} on the processor, expected a GPU; add --device cuda")
+
+
+def engine_subject(
+    engine: Path,
+    *,
+    backend: EngineBackend = "auto",
+    pictures: Pictures | None = None,
+    batch: int = 1,
+    name: str | None = None,
+) -> Subject:
+    """An engine of any kind that the runtime opens.
+
+    Args:
+        batch: pictures at once; the times are those of the batch, divided by it.
+        name: without one the file's and the library's.
+    Raises:
+        EngineError, SpecError: if the engine or its sidecar is missing, altered or of an unknown kind, `backend` cannot
+            run it, or it does not take so many pictures. What else is wrong is found when it is opened.
+    """
+    check_engine_file(engine)
+    most = vouched(engine).spec.max_batch
+    library = _library_for(engine, backend)
+    if batch > most:
+        raise EngineError(
+            f"{engine} takes {most} picture{'s' * (most > 1)} at once, found a batch of {batch}; export it again with "
+            f"--max-batch {batch}, or measure a smaller batch"
+        )
+    return Subject(
+        name or f"{engine.name} on {library}",
+        partial(open_engine_workload, engine, library=library, pictures=pictures or Pictures(), batch=batch),
+    )
+
+
+def pairs(engines: Sequence[Path], backends: Sequence[EngineBackend]) -> Iterator[tuple[Path, EngineBackend]]:
+    """Each engine with each backend that runs its kind; one that fits nothing stays in, to be refused with a reason."""
+    for engine in engines:
+        able = [backend for backend in backends if _can_run(engine, backend)]
+        idle = [backend for backend in backends if not any(_can_run(other, backend) for other in engines)]
+        yield from ((engine, backend) for backend in [*able, *idle] or backends)
+
+
+def _can_run(engine: Path, backend: EngineBackend) -> bool:
+    """Whether `backend` runs engines of this kind, installed or not; `auto` runs all that there are."""
+    if backend == ONNXRUNTIME_CUDA:
+        return engine.suffix == ".onnx"
+    return backend == "auto" or backend in RUN_BY[engine.suffix]
+
+
+def _library_for(engine: Path, backend: EngineBackend) -> EngineBackend:
+    """What runs an engine of a known kind. Raises `EngineError` if `backend` cannot, or is not there."""
+    if backend != ONNXRUNTIME_CUDA:
+        return choose_backend(engine, backend)
+    if engine.suffix != ".onnx":
+        raise EngineError(f"{backend} cannot run {engine}, expected an .onnx file; leave --backend out or give one")
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise EngineError(f"{engine} needs ONNX Runtime, which is not installed; pip install onnxruntime-gpu")
+    from benchmarks.onnxruntime_cuda import require_provider  # needs ONNX Runtime, which not every machine has
+
+    require_provider(engine)
+    return backend
+
+
+@contextmanager
+def open_engine_workload(
+    engine: Path, *, library: EngineBackend, pictures: Pictures, batch: int
+) -> Iterator[EngineWorkload]:
+    """Raises `EngineError`, `SpecError`, `DataError`, `ImageError`."""
+    images = pictures.load()
+    # The benchmark has told once what the engine's record says; a subject is opened twice.
+    logging.getLogger("runtime").setLevel(logging.ERROR)
+    backend, sidecar = _open(engine, library)
+    with Detector(backend, sidecar=sidecar, threshold=sidecar.spec.require_threshold()) as detector:
+        yield EngineWorkload(detector, backend, images, batch)
+
+
+def _open(engine: Path, library: EngineBackend) -> tuple[Backend, Sidecar]:
+    if library != ONNXRUNTIME_CUDA:
+        return open_engine(engine, backend=library)
+    from benchmarks.onnxruntime_cuda import OnnxRuntimeCudaBackend  # as above
+
+    sidecar = vouched(engine)
+    return OnnxRuntimeCudaBackend(engine, spec=sidecar.spec), sidecar
+
+
+class EngineWorkload:
+    """An opened engine with its pictures, run by the runtime's detector, as a user runs it."""
+
+    def __init__(self, detector: Detector, backend: Backend, images: tuple[Image, ...], batch: int) -> None:
+        self._detector = detector
+        self._images = images
+        self._batch = batch
+        record = detector.sidecar.engine
+        self.facts: dict[str, Any] = {
+            "library": record.product if backend.name == "tensorrt" else backend.name,
+            "precision": record.precision,
+            "device": backend.device,
+            "architecture": detector.spec.architecture,
+            "parameters": None,  # a compiler folds and drops some
+            "input_size": list(detector.spec.input_size),
+            "note": None,
+        }
+
+    def run(self, index: int) -> Mapping[str, float]:
+        """One batch; milliseconds per picture."""
+        frames = batch_of(self._images, index, size=self._batch)
+        start_s = time.perf_counter()
+        anomalies = self._detector.submit(frames).result()
+        total_ms = 1e3 * (time.perf_counter() - start_s)
+        whole = anomalies[0].latency  # of a batch, each picture has the times of all, but for its own verdict
+        stages = {stage: getattr(whole, f"{stage}_ms") for stage in STAGES if stage not in ("decide", TOTAL)}
+        stages["decide"] = sum(anomaly.latency.decide_ms for anomaly in anomalies)
+        return {stage: ms / self._batch for stage, ms in (stages | {TOTAL: total_ms}).items()}

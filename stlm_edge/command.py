@@ -1,0 +1,165 @@
+"""`stlm`: all programs under one name, each imported when it is called.
+
+It does what `python -m train`, `python -m export`, … do, with the same options, and in every folder: `python -m train`
+takes a `train.py` that happens to lie there.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+
+import click
+
+from stlm_edge.cli import add_shared_options, run
+
+Programs = Mapping[str, tuple[str, str]]
+"""Name → module and variable of the click command, and what the list of commands says of it."""
+
+TRAIN: Programs = {
+    "train": ("train.__main__:fit", "Train a model and choose its threshold."),
+    "resume": ("train.__main__:resume", "Go on with a training that was killed or interrupted."),
+    "evaluate": ("train.__main__:evaluate", "Measure a checkpoint on the test pictures."),
+    "threshold": ("stlm_edge.threshold_command:threshold", "Choose the threshold of a checkpoint or an engine again."),
+    "preview": ("train.__main__:preview", "Draw pseudo anomalies into your own pictures."),
+    "grid": ("train.__main__:grid", "Train and evaluate categories x presets x seeds."),
+    "presets": ("train.__main__:list_presets", "List the presets."),
+    "weights": ("train.__main__:weights", "Fetch published weights."),
+    "fetch": ("train.__main__:fetch", "Fetch a public data set."),
+}
+FORMATS: Programs = {
+    "onnx": ("export.commands:onnx", "Write an ONNX graph (.onnx)."),
+    "engine": ("export.commands:engine", "Build a TensorRT plan (.plan)."),
+    "openvino": ("export.commands:openvino", "Write an engine of OpenVINO (.xml)."),
+}
+EXPORT: Programs = {
+    "export": ("stlm_edge.command:export", "Turn a checkpoint into an engine: .onnx, .plan or .xml."),
+    "verify": ("export.commands:verify", "Compare an engine with its network."),
+    "calibrate": ("stlm_edge.threshold_command:threshold", "Choose the threshold of an engine."),
+    "report": ("export.commands:report", "Tell what a plan moves and computes, and how fast it can be."),
+    "sensitivity": ("export.commands:sensitivity", "Say what INT8 does to the answers."),
+    "triton": ("export.commands:triton", "Write a model repository of Triton Inference Server."),
+    "deepstream": ("export.commands:deepstream", "Write what DeepStream needs to run an engine."),
+}
+RUN: Programs = {
+    "camera": ("runtime.camera:command", "Inspect what a camera sees."),
+    "inspect": ("runtime.inspect:command", "Inspect files and folders of pictures."),
+    "doctor": ("runtime.doctor:command", "Say what this machine can run and what it lacks."),
+}
+MEASURE: Programs = {
+    "bench": ("stlm_edge.command:bench", "Measure latency, accuracy and more on your device."),
+}
+BENCHMARKS: Programs = {
+    "accuracy": ("benchmarks.accuracy:command", "Image and pixel AUROC, AP and AUPRO of engines."),
+    "alternatives": ("benchmarks.alternatives.__main__:command", "Other methods beside ours."),
+    "compare": ("benchmarks.compare:command", "Tell whether two records differ."),
+    "counts": ("benchmarks.counts:command", "What the plan moves and computes."),
+    "demo": ("benchmarks.demo:command", "The table of make demo."),
+    "gabor-knn": ("benchmarks.gabor_knn:command", "Gabor filters and nearest neighbours."),
+    "gpu": ("benchmarks.gpu.__main__:command", "All measurements of one GPU."),
+    "latency": ("benchmarks.latency:command", "Latency of engines and of PyTorch."),
+    "loader": ("benchmarks.loader:command", "Loading of training pictures, beside the authors' way."),
+    "loop": ("benchmarks.loop:command", "The camera program as a whole."),
+    "pareto": ("benchmarks.pareto:command", "Which size and precision to take."),
+    "report": ("benchmarks.report:command", "Tables and pictures of records."),
+    "resize": ("benchmarks.resize:command", "Rules of resizing."),
+    "stages": ("benchmarks.stages:command", "Where the time goes inside the network."),
+    "training": ("benchmarks.training:command", "A training step, beside the authors' way."),
+}
+
+SUFFIXES = {".onnx": "onnx", ".plan": "engine", ".xml": "openvino"}
+"""Of an engine → what makes it."""
+
+
+class Lazy(click.Group):
+    """A group whose commands are known by name and imported when they are called."""
+
+    def __init__(self, sections: Mapping[str, Programs], *, help: str) -> None:
+        super().__init__(help=help)
+        self.sections = sections
+        self._programs = {name: program for programs in sections.values() for name, program in programs.items()}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(self._programs)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in self._programs:
+            return None
+        command = load(self._programs[cmd_name][0])
+        add_shared_options(command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        resolved = super().resolve_command(ctx, args)
+        ctx.obj = tuple(resolved[2])  # the arguments of the program itself, as `python -m` would hand them to it
+        return resolved
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        for title, programs in self.sections.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, text) for name, (_, text) in programs.items()])
+
+
+class Export(Lazy):
+    """Makes the engine that `onnx`, `engine` or `openvino` asks for, or else the suffix of `--output`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        log_formats = ("text", "json")  # values of the one option that may stand before the name
+        first = next(
+            (argument for argument in args if not argument.startswith("-") and argument not in log_formats), ""
+        )
+        if first and first not in FORMATS:
+            output = _output(args)
+            made = SUFFIXES.get(Path(output).suffix)
+            if made is None:
+                expected = f"expected a file with {', '.join(SUFFIXES)}, or one of {', '.join(FORMATS)} before {first}"
+                raise click.UsageError(f"found {output or 'nothing'} as --output, {expected}", ctx)
+            args = [made, *args]
+        return super().parse_args(ctx, args)
+
+
+def load(place: str) -> click.Command:
+    """The click command at `module:variable`."""
+    module, _, variable = place.partition(":")
+    command: click.Command = getattr(import_module(module), variable)
+    return command
+
+
+def _output(args: Sequence[str]) -> str:
+    """The value of `--output` among arguments that nobody has parsed yet, empty without one."""
+    for argument, following in zip(args, [*args[1:], ""], strict=True):
+        if argument in ("-o", "--output"):
+            return following
+        if argument.startswith("--output="):
+            return argument.removeprefix("--output=")
+        if argument.startswith("-o"):
+            return argument.removeprefix("-o")
+    return ""
+
+
+export = Export(
+    {"Formats": FORMATS},
+    help="Turn a checkpoint or graph into an engine that gives the same answers, such as\n\n"
+    "\b\n  stlm export runs/bottle/model.safetensors -o bottle.plan\n\n"
+    "The suffix of --output says what is made. 'stlm export FORMAT --help' lists the options of each.",
+)
+bench = Lazy(
+    {"Benchmarks": BENCHMARKS}, help="Measure on your device. 'stlm bench NAME --help' lists the options of each."
+)
+stlm = Lazy(
+    {"Train": TRAIN, "Export": EXPORT, "Run": RUN, "Measure": MEASURE},
+    help="Find defects on pictures of parts: train on good ones, export an engine, run it beside a camera.",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return run(stlm, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""The command that chooses a threshold again: `stlm threshold`, `python -m train threshold`, `export calibrate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from stlm_edge.cli import METHOD
+from stlm_edge.spec import FALSE_ALARM_RATE
+
+if TYPE_CHECKING:
+    from stlm_edge.thresholds import Method
+
+ENGINES = (".onnx", ".xml", ".plan")
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("file", metavar="CHECKPOINT_OR_ENGINE", type=PATH)
+@click.option(
+    "--data",
+    required=True,
+    type=PATH,
+    help="For a checkpoint, the data set that it was trained on; for an engine, a folder of good pictures, or a data "
+    "set or folder with labels for f1.",
+)
+@click.option("--category", help="Folder below --data.")
+@click.option(
+    "--method",
+    type=METHOD,
+    default="quantile",
+    show_default=True,
+    help="quantile: from good pictures alone; for a checkpoint those that the training held out. f1: F1-optimal on "
+    "labelled pictures.",
+)
+@click.option(
+    "--false-alarm-rate",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="For quantile: wanted share of good pictures at or above it.  "
+    f"[default: for a checkpoint as trained, for an engine {FALSE_ALARM_RATE:g}]",
+)
+@click.option("--device", help="For a checkpoint: cpu, cuda or auto.  [default: auto]")
+def threshold(
+    file: Path,
+    data: Path,
+    category: str | None,
+    method: Method,
+    false_alarm_rate: float | None,
+    device: str | None,
+) -> None:
+    """Choose the threshold of a checkpoint or of an engine (.onnx, .xml or .plan) again, by its own scores.
+
+    It is written into the checkpoint, or into the sidecar of the engine.
+    """
+    if method == "f1" and false_alarm_rate is not None:
+        raise click.UsageError("--false-alarm-rate goes with --method quantile; --method f1 needs none")
+    if file.suffix in ENGINES:
+        if device is not None:
+            raise click.UsageError("--device goes with a checkpoint; an engine runs where it was made for")
+        # By name only, and no sooner: the ground floor knows the programs as `stlm_edge.command` does.
+        from export.gate.threshold import choose_on_engine
+
+        rate = FALSE_ALARM_RATE if false_alarm_rate is None else false_alarm_rate
+        change = choose_on_engine(file, data=data, category=category, method=method, false_alarm_rate=rate)
+    else:
+        from train.threshold import choose_on_checkpoint
+
+        change = choose_on_checkpoint(
+            file,
+            data=data,
+            category=category,
+            method=method,
+            false_alarm_rate=false_alarm_rate,
+            device=device or "auto",
+        )
+    for line in change.lines():
+        click.echo(line)

@@ -1,0 +1,92 @@
+"""The script for a GPU does what it can without one, and no part takes another one with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gpu import Part, do, main, plan_parts, summary, why_not
+from benchmarks.record import read
+
+
+@pytest.mark.slow
+def test_what_needs_no_gpu_is_measured_on_a_processor(
+    small_checkpoint: Path, plate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, data = tmp_path / "results", ["--data", str(plate / "plate")]
+    names = ("ways", "tf32", "export", "build-small.fp16", "onnxruntime-small.fp16")
+    chosen = [word for name in names for word in ("--part", name)]
+    arguments = ["--checkpoint", str(small_checkpoint), "--output", str(output), *data, "--device", "cpu"]
+    assert main([*arguments, "--minutes", "20", "--quick", *chosen]) == 0
+    record = read(output / "gpu.json")
+    assert record.is_complete
+    assert {entry["name"]: (entry["status"], entry["reason"]) for entry in record.details["parts"]} == {
+        "ways": ("done", None),
+        "tf32": ("left out", "needs a GPU"),
+        "export": ("done", None),
+        "build-small.fp16": ("left out", "needs a GPU"),
+        "onnxruntime-small.fp16": ("left out", "needs a GPU"),
+    }
+    assert "ways: authors' way total p50" in record.measures
+    assert (output / "small.fp16.onnx").exists()
+    assert "authors' way" in capsys.readouterr().out
+
+
+@pytest.mark.heavy
+def test_part_that_fails_is_written_down_with_its_error(tmp_path: Path) -> None:
+    arguments = ("benchmarks.latency", "--checkpoint", str(tmp_path / "none"), "--way", "no such way")
+    entry = do(Part("bad", arguments, 60), tmp_path, limit_s=60)
+    assert entry["status"] == "failed"
+    assert "error: found the way 'no such way'" in entry["reason"]
+    assert entry["record"] is None
+    assert (tmp_path / "bad.log").exists()
+    assert any("no such way" in line for line in summary([entry]))
+
+
+@pytest.mark.heavy
+def test_part_whose_time_is_over_is_stopped(tmp_path: Path) -> None:
+    part = Part("long", ("http.server", "0", "--bind", "127.0.0.1"), 0.5)
+    entry = do(part, tmp_path, limit_s=0.5)
+    assert entry["status"] == "stopped"
+    assert "were over" in entry["reason"]
+
+
+def test_part_is_left_out_without_time_a_gpu_or_what_it_builds_on() -> None:
+    part = Part("b", ("http.server",), 60, after="a")
+    assert why_not(part, [], device="cuda", left_s=600) == "a was not done"
+    ready = [{"name": "a", "status": "done"}]
+    assert why_not(part, ready, device="cuda", left_s=1) == "no time was left"
+    assert why_not(part, ready, device="cpu", left_s=600) is None
+    assert why_not(Part("c", (), 60, needs_gpu=True), [], device="cpu", left_s=600) == "needs a GPU"
+
+
+@pytest.mark.parametrize("graphs", [["a.onnx"], []])
+def test_most_important_parts_come_first_and_engines_are_built_before_they_run(
+    graphs: list[str], tmp_path: Path
+) -> None:
+    listed = plan_parts(
+        Path("a.safetensors"), [Path(name) for name in graphs], output=tmp_path, device="cuda", data=None, quick=False
+    )
+    parts = {part.name: part for part in listed}
+    names, stem = list(parts), "a" if graphs else "a.fp16"
+    assert names[0] == "ways"
+    assert names.index(f"build-{stem}") < names.index(f"plan-{stem}") < names.index("ways-8")
+    assert parts[f"plan-{stem}"].after == f"build-{stem}"
+    assert parts[f"build-{stem}"].after == (None if graphs else "export")
+    assert ("export" in names) == (not graphs)
+
+
+def test_bad_input_is_one_line(small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common, known = ["--output", str(tmp_path / "out"), "--device", "cpu"], ["--checkpoint", str(small_checkpoint)]
+    (tmp_path / "file").touch()
+    for arguments, said in (
+        (["--checkpoint", str(tmp_path / "none"), *common], "not a file"),
+        ([*known, *common, "--part", "nothing"], "expected some of ways"),
+        ([*known, "--device", "cpu", "--output", str(tmp_path / "file" / "x")], "cannot write"),
+        ([*known, *common, "--graph", str(tmp_path / "none.onnx")], "none.onnx is not a file"),
+    ):
+        assert main(arguments) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said in line
+    assert not (tmp_path / "out").exists()
