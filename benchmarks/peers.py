@@ -115,6 +115,8 @@ def command(
         bar: Figures = {}
 
         def add(facts: Mapping[str, Any], opener: Open) -> None:
+            if facts["name"] in openers:
+                raise ConfigError(f"{facts['name']} is given twice, expected each name once; rename a file")
             found = resample(list(judge(opener, loaded.test, parts)), resamples=resamples, seed=seed)
             rows.append(row_of(facts, found, bar))
             openers[facts["name"]] = opener
@@ -131,9 +133,12 @@ def command(
             start_s = time.perf_counter()
             memory = GaborMemory.of(pictures, seed=seed)
             facts = {"name": memory.name, "library": "OpenCV", "model_mb": memory.patches.nbytes / 1e6}
-            add(facts | {"train_minutes": (time.perf_counter() - start_s) / 60}, partial(open_memory, memory))
+            add(
+                facts | {"train_minutes": (time.perf_counter() - start_s) / 60},
+                partial(opened, GaborMemory, memory.mean, memory.deviation, memory.patches),
+            )
         for path in checkpoints:
-            add(about_network(path), partial(open_network, path))
+            add(about_network(path), partial(opened, NetworkInspector, path))
         for path in engines:
             add(about_engine(path), partial(open_inspector, path))
         failed = []
@@ -142,7 +147,7 @@ def command(
             output = kept_in(models or Path(scratch), recipe, pictures)
             try:
                 known = fitted(recipe, pictures, other, minutes=minutes, output=output)
-                add(known, partial(open_kept, output, known["name"]))
+                add(known, partial(opened, AnomalibInspector, output, known["name"]))
             except Exception as error:  # whatever a library raises: the other methods go on
                 failed.append(METHODS[name].title)
                 note = f"failed: {' '.join(f'{type(error).__name__}: {error}'.split())}"
@@ -274,21 +279,9 @@ class NetworkInspector:
 
 
 @contextmanager
-def open_memory(memory: GaborMemory) -> Iterator[GaborMemory]:
-    """The bar, which is at hand already."""
-    yield memory
-
-
-@contextmanager
-def open_network(path: Path) -> Iterator[NetworkInspector]:
-    """Raises `CheckpointError`."""
-    yield NetworkInspector(path)
-
-
-@contextmanager
-def open_kept(output: Path, name: str) -> Iterator[AnomalibInspector]:
-    """The model that `anomalib_methods.fitted` keeps."""
-    yield AnomalibInspector(output, name)
+def opened(make: Callable[..., Inspector], *arguments: Any) -> Iterator[Inspector]:
+    """What only has to be made. Raises what `make` raises."""
+    yield make(*arguments)
 
 
 def about_network(path: Path) -> dict[str, Any]:
