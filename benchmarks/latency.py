@@ -105,7 +105,7 @@ def command(
         for engine in engines:
             warn_unless_verified(engine, vouched(engine))
         with watching() as watch:
-            for warning in watch.warnings:
+            for warning in watch.to_dict()["warnings"]:
                 click.echo(warning, err=True)
             click.echo(f"opening {', '.join(subject.name for subject in subjects)}", err=True)
 
@@ -252,6 +252,7 @@ def entry(measured: Measured, *, first: Measured, batch: int) -> dict[str, Any]:
 def notes(subjects: Sequence[dict[str, Any]]) -> list[str]:
     """What is to be known of single subjects, and of all of them together."""
     found = [f"{subject['name']}: {subject['note']}" for subject in subjects if subject["note"]]
+    found += [f"{one['name']}: {one['gpu_mb']:.0f} MB of the GPU's memory" for one in subjects if one["gpu_mb"]]
     networks = {(subject["architecture"], *subject["input_size"]) for subject in subjects}
     if len(networks) > 1:
         listed = ", ".join(f"{name} at {height} x {width}" for name, height, width in sorted(networks))

@@ -4,9 +4,9 @@
 
 It is the loop of `runtime.camera`, with the checks of camera and drift. Without --engine there is no network: a backend
 answers at once, and a source always has the next frame, so all of the time is the loop's. With one, the backend alone
-and the loop take turns, in one process since the loop runs that very backend: read the ratios first. Memory is measured
-in processes of their own, and so is the start, from the command to the verdict on a picture; the opening of the engine
-is timed apart, once its library has been started, and taken off.
+and the loop take turns: read the ratios first. Memory is measured in processes of their own, and so is the start, from
+the command to the verdict on a picture; the opening of the engine is timed apart, once its library has been started,
+and taken off.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ from runtime.summary import RunRecorder
 from runtime.voting import PartVote, VotingRule
 from stlm_edge.errors import EngineError
 from stlm_edge.imaging import Image, Input, to_input, write_image
-from stlm_edge.measure import resident_mb
+from stlm_edge.measure import TOTAL, Schedule, Subject, measure, resident_mb
 from stlm_edge.plate.part import render_part
 from stlm_edge.sidecar import EngineRecord, Sidecar
 from stlm_edge.spec import ModelSpec, Size, Threshold
@@ -65,20 +66,50 @@ def throughputs(
 
     The backend alone is given prepared pictures, one after the other; the loop takes frames and prepares them.
     """
+    opened = {
+        name: partial(open_rate, engine, backend=backend, frame_size=frame_size, frames=frames, in_loop=name == "loop")
+        for name in ("backend", "loop")
+    }
+    alone, loop = measure(
+        [Subject(name, opener) for name, opener in opened.items()],
+        Schedule(turns=turns, runs=1, settle=0, loads_apart=False),
+    )
+    rates = ([1e3 * frames / ms for ms in one.pooled()] for one in (alone, loop))
+    return str(alone.facts["library"]), list(zip(*rates, strict=True))
+
+
+@contextmanager
+def open_rate(
+    engine: Path, *, backend: BackendChoice, frame_size: Size, frames: int, in_loop: bool
+) -> Iterator[Frames]:
+    """An engine that works on so many frames in a run, by itself or in the loop."""
     opened, sidecar = open_engine(engine, backend=backend)
     pictures = pictures_of(sidecar.spec.frame_size or frame_size)
     inputs = [to_input(picture, spec=sidecar.spec) for picture in pictures]
-    rates = []
     with Detector(opened, sidecar=sidecar, threshold=sidecar.spec.require_threshold()) as detector:
-        opened.infer(inputs[0])
-        for _ in range(turns):
-            start_s = time.perf_counter()
+
+        def infer() -> None:
             for index in range(frames):
                 opened.infer(inputs[index % len(inputs)])
-            middle_s = time.perf_counter()
+
+        def go_round() -> None:
             run_line(FreeSource(pictures, frames=frames), detector)
-            rates.append((frames / (middle_s - start_s), frames / (time.perf_counter() - middle_s)))
-    return opened.name, rates
+
+        yield Frames(go_round if in_loop else infer, library=opened.name)
+
+
+class Frames:
+    """Many frames as the work of one run."""
+
+    def __init__(self, work: Callable[[], None], *, library: str) -> None:
+        self._work = work
+        self.facts = {"library": library}
+
+    def run(self, index: int) -> dict[str, float]:  # noqa: ARG002
+        """Milliseconds for all of them."""
+        start_s = time.perf_counter()
+        self._work()
+        return {TOTAL: 1e3 * (time.perf_counter() - start_s)}
 
 
 def memory_of_line_mb(*, size: Size, frames: int) -> list[float]:

@@ -57,6 +57,7 @@ _PACKAGES = (
     "onnxruntime",
     "onnxruntime-gpu",
     "opencv-python",
+    "opencv-python-headless",
     "openvino",
     "pycuda",
     "stlm-edge",

@@ -134,8 +134,8 @@ def to_document(sources: Sequence[Origin], *, captions: Mapping[str, str]) -> st
     parts += [f"### {PAPER.title}", to_markdown(PAPER, [])]
     shown: list[Origin] = []
     for name, kind in KINDS.items():
-        of_kind = [source for source in sources if source.record.benchmark in kind.benchmarks]
-        if name == "summary" or not of_kind:
+        of_kind = [source for source in sources if name != "summary" and _has_rows(kind, source)]
+        if not of_kind:
             continue
         for group in [of_kind] if name in TOGETHER else [[source] for source in of_kind]:
             title = kind.title if group == of_kind else f"{kind.title} ({group[0].path.name})"
@@ -149,6 +149,17 @@ def to_document(sources: Sequence[Origin], *, captions: Mapping[str, str]) -> st
             title = f"{source.record.benchmark} ({source.path.name})"
             parts += [f"## {title}", to_markdown(KINDS["measures"], [source])]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def _has_rows(kind: TableKind, source: Origin) -> bool:
+    """Whether the table is of the record's benchmark and has something to show, or to say what it lacks."""
+    if source.record.benchmark not in kind.benchmarks:
+        return False
+    try:
+        with source.read_as_expected():
+            return any(True for _ in kind.entries(source.record))
+    except DataError:
+        return True
 
 
 def _picture(name: str, title: str, captions: Mapping[str, str]) -> Iterator[str]:

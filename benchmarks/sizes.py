@@ -31,7 +31,6 @@ from benchmarks.record import Recorder, device, recording, versions
 from benchmarks.subjects import Pictures, engine_subject
 from benchmarks.tables import SIZES, to_text
 from export.__main__ import main as export_main
-from export.publish import unverified_name
 from runtime.backends import vouched
 from stlm_edge.cli import run
 from stlm_edge.datasets import load_category
@@ -196,6 +195,8 @@ def _built(wanted: Sequence[Setting], work: Path, *, data: Path, category: str |
 
 def _judged(output: Path) -> Path | None:
     """Where an engine is that the gate has verified or refused; None if there is none, or it is harmed."""
+    from export.publish import unverified_name  # needs onnx, which a Jetson with its plans has not
+
     for path in (output, unverified_name(output)):
         with contextlib.suppress(EngineError, SpecError):  # what is harmed is built again
             if path.exists() and vouched(path).engine.gate is not None:

@@ -19,11 +19,12 @@ def _install(*extras: str) -> str:
 
 REMEDIES = {
     **dict.fromkeys(
-        ("torch", "torchvision", "timm", "segment_anything", "safetensors", "yaml", "tqdm", "matplotlib"),
+        ("torch", "torchvision", "timm", "segment_anything", "safetensors", "yaml", "matplotlib"),
         _install("train"),
     ),
     **dict.fromkeys(("onnxscript", "onnxruntime"), _install("export")),
     "onnx": f"{_install('export', 'engine')}, which only builds plans from graphs",
+    "tqdm": "pip install tqdm, which the extras train, export and engine bring",
     "modelopt": _install("int8"),
     "nncf": _install("openvino-int8"),
     "openvino": _install("openvino"),

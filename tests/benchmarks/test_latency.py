@@ -230,6 +230,7 @@ def test_speed_up_is_that_of_each_turns_medians():
 def test_notes_are_said_and_different_networks_are_named():
     same = [entry(measured("a", [1]), first=measured("a", [1]), batch=1)]
     assert notes(same) == []
+    assert notes([{**same[0], "gpu_mb": 312.4}]) == ["a: 312 MB of the GPU's memory"]
     small = entry(measured("b", [1], input_size=[256, 256], note="emulated"), first=measured("a", [1]), batch=1)
     first, second = notes([*same, small])
     assert first == "b: emulated"

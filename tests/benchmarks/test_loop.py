@@ -32,6 +32,7 @@ def test_host_times_are_one_for_each_frame() -> None:
     assert min(times_ms) > 0
 
 
+@pytest.mark.heavy
 def test_backend_alone_and_loop_take_turns(tmp_path: Path) -> None:
     name, rates = throughputs(
         write_engine(tmp_path / "plate.onnx"), backend="onnxruntime", frame_size=(96, 128), frames=4, turns=3
