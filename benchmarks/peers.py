@@ -32,7 +32,7 @@ from benchmarks.anomalib_methods import BACKBONES, METHODS, AnomalibInspector, B
 from benchmarks.gabor import GaborMemory
 from benchmarks.intervals import METRICS, Judged, Resampled, interval, parts_of, resample
 from benchmarks.record import Recorder, recording
-from benchmarks.tables import PEERS, to_text
+from benchmarks.tables import INTERVALS, PEERS, to_text
 from stlm_edge.cli import run
 from stlm_edge.datasets import GOOD, Sample, load_category, read_truth, texture_paths
 from stlm_edge.errors import ConfigError, DataError, TrainingError
@@ -154,7 +154,8 @@ def command(
                 click.echo(f"{METHODS[name].title} {note}", err=True)
                 rows.append(row_of(recipe.facts() | {"note": note}, {}, bar))
         time_all(openers, loaded.test, rows, recorder, Schedule(turns=turns, runs=runs))
-        for line in (*to_text(PEERS, recorder.record(is_complete=True)), *interval_lines(rows)):
+        record = recorder.record(is_complete=not failed)
+        for line in (*to_text(PEERS, record), "", *to_text(INTERVALS, record)):
             click.echo(line)
         if failed:
             raise TrainingError(f"{' and '.join(failed)} failed, for the reasons that stand in their rows")
@@ -226,18 +227,6 @@ def estimates(found: Resampled, *, minus: Resampled | None = None) -> dict[str, 
         figures = zip(("value", "low", "high"), (value, *interval(draws)), strict=True)
         entries[metric] = {name: None if math.isnan(figure) else round(figure, 4) for name, figure in figures}
     return entries
-
-
-def interval_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """For people: the figures of each kind of defect with their intervals in %, and the gain over the bar."""
-    for row in rows:
-        for title, sign, kinds in ((row["name"], "", row["kinds"]), (f"{row['name']}, gain", "+", row["gain"])):
-            for kind, entry in kinds.items():
-                bounds = {m: [100 * v for v in e.values()] for m, e in entry.items() if None not in e.values()}
-                cells = [
-                    f"{m} {v:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]" for m, (v, low, high) in bounds.items()
-                ]
-                yield f"{title}, {kind}: {', '.join(cells) or 'undefined'}"
 
 
 @dataclass(frozen=True)
