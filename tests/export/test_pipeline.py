@@ -30,6 +30,8 @@ pytest.importorskip("tensorrt_rtx")
 
 pytestmark = pytest.mark.heavy
 
+pytestmark = pytest.mark.heavy
+
 TARGET = ("--target", "sm86")
 
 
