@@ -90,7 +90,6 @@ def test_checkpoint_is_exported_in_one_go(source: Path, small_checkpoint: Path, 
     np.testing.assert_allclose(answers(path)[0], reference(source)[0], atol=1e-4)
 
 
-@pytest.mark.heavy
 def test_several_pictures_at_once(batched: Graph, tmp_path: Path) -> None:
     OpenVinoBuilder().build(batched, tmp_path / "batched.xml")
     with open_engine(tmp_path / "batched.xml")[0] as backend:

@@ -30,8 +30,6 @@ pytest.importorskip("tensorrt_rtx")
 
 pytestmark = pytest.mark.heavy
 
-pytestmark = pytest.mark.heavy
-
 TARGET = ("--target", "sm86")
 
 

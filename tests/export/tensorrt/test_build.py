@@ -132,7 +132,6 @@ def test_rebuild_command_rebuilds_from_what_lies_beside_the_plan(plan, tmp_path,
     assert again.onnx_sha256 == before.onnx_sha256 == sha256(tmp_path / "plate.plan.onnx")
 
 
-@pytest.mark.heavy
 def test_without_a_target_tensorrt_rtx_builds_a_portable_plan_with_a_dynamic_batch(tmp_path):
     messages: list[tuple[str, str]] = []
     PlanBuilder().build(
@@ -147,7 +146,6 @@ def test_without_a_target_tensorrt_rtx_builds_a_portable_plan_with_a_dynamic_bat
     assert any("ONNX Layer: " in text for text in kernels)
 
 
-@pytest.mark.heavy
 def test_failure_that_is_remembered_does_not_disturb_the_next_build(tmp_path):
     """TensorRT hangs when the garbage collector frees an object of it while it logs, so none may be left behind."""
     graph = write_brightness_graph(tmp_path / "plate.onnx", max_batch=1).read_bytes()
@@ -252,7 +250,6 @@ def test_graph_that_cannot_be_used_is_one_line_and_leaves_nothing(graph, tmp_pat
     assert files(folder) == {}
 
 
-@pytest.mark.heavy
 def test_precision_in_the_graph_is_the_plans(tmp_path):
     brightness = read_graph(write_brightness_graph(tmp_path / "plate.onnx", max_batch=1))
     half = brightness.with_model(brightness.model, PrecisionRecord("fp16", {"MLP": "fp16"}))
