@@ -33,8 +33,9 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/python -m benchmarks.demo $(DEMO)
 
 # A worker for each core, but no more than memory has room for; each computes on one core. Whoever is done takes tests
-# from another, so that those of one file mostly share a worker and what it has made.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+# from another, so that those of one file mostly share a worker and what it has made. WORKERS=0: all in one process.
+WORKERS ?= auto
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist worksteal
 
 quick: $(VENV)/dev.stamp
 	$(PYTEST) -m "not heavy and not slow and not gpu"

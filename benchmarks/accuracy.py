@@ -24,6 +24,7 @@ from typing import Any
 import click
 
 from benchmarks.record import Recorder, recording
+from benchmarks.tables import ACCURACY, to_text
 from export.gate.examine import DriftMeter
 from export.gate.pictures import choose, read_with_progress
 from runtime.backends import BACKEND_CHOICES, BackendChoice, open_engine, vouched
@@ -48,6 +49,9 @@ TITLES = {
     "aupro": "AUPRO",
 }
 """The figures of a record, in 0 … 1."""
+
+DRIFTING = ("image_auroc", "pixel_auroc", "aupro")
+"""Those whose distance from the reference's is told."""
 
 
 @dataclass(frozen=True)
@@ -175,10 +179,7 @@ def drift_between(reference: Judged, found: Judged, *, name: str) -> dict[str, A
     for wanted, answer in zip(reference.answers, found.answers, strict=True):
         meter.add(wanted, answer)
     drift = meter.drift(name)
-    moved = {
-        metric: 100 * (getattr(found.quality, metric) - getattr(reference.quality, metric))
-        for metric in ("image_auroc", "pixel_auroc", "aupro")
-    }
+    moved = {metric: 100 * (getattr(found.quality, metric) - getattr(reference.quality, metric)) for metric in DRIFTING}
     return {
         "reference": name,
         "map_max": drift.max_map_error,
@@ -233,9 +234,25 @@ def command(
     with recording("accuracy", json_path) as recorder:
         _check(given, reference)
         _judge_all(given, reference, pictures, recorder)
-    click.echo(f"{pictures}; figures in % at the pictures' own resolution")
-    for line in accuracy_lines(recorder.details["engines"]):
+    for line in (
+        *to_text(ACCURACY, recorder.record(is_complete=True)),
+        *_verdicts(recorder.details["engines"], pictures),
+    ):
         click.echo(line)
+
+
+def _verdicts(rows: Sequence[dict[str, Any]], pictures: LabelledSet) -> Iterator[str]:
+    """What the thresholds do, and by how much the areas differ from the reference's."""
+    for row in rows:
+        if row["threshold"] is not None:
+            yield (
+                f"{row['name']}: {row['missed']} of {pictures.defective} defective pictures missed and "
+                f"{row['false_alarms']} of {pictures.good} good ones called anomalous at {row['threshold']:.4g}"
+            )
+        if row["drift"] is not None:
+            moved = {TITLES[name]: row["drift"][name] for name in DRIFTING if row["drift"][name] is not None}
+            said = ", ".join(f"{title} {points:+.3f}" for title, points in moved.items())
+            yield f"{row['name']}: {said} points from {row['drift']['reference']}"
 
 
 def _engines(engines: Sequence[Path], backends: Sequence[BackendChoice]) -> list[EngineOn]:
@@ -339,41 +356,6 @@ def _same_network(first: ModelSpec, other: ModelSpec) -> bool:
     """Whether drift between two engines would tell of them and not of two networks."""
     keys = ("weights_sha256", "input_size", "map_size", "frame_size", "top_k")
     return all(getattr(first, key) == getattr(other, key) for key in keys)
-
-
-def accuracy_lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Figures in %, and drift below them."""
-    width = max(len(row["name"]) for row in rows) + 2
-    yield (
-        f"{'':<{width}}{'library':<13}{'precision':<11}{'input':<12}"
-        + "".join(f"{title:>13}" for title in TITLES.values())
-        + f"{'missed':>8}{'alarms':>8}"
-    )
-    for row in rows:
-        size = "{} x {}".format(*row["input_size"])
-        yield (
-            f"{row['name']:<{width}}{row['library']:<13}{row['precision']:<11}{size:<12}"
-            + "".join(f"{_cell(row[metric], '.2f', 100):>13}" for metric in TITLES)
-            + "".join(f"{_cell(row[key], 'd'):>8}" for key in ("missed", "false_alarms"))
-        )
-    drifting = [row for row in rows if row["drift"] is not None]
-    if not drifting:
-        return
-    columns = {
-        "map max": ("map_max", ".1e"),
-        "map p99": ("map_p99", ".1e"),
-        "score max": ("score_max", ".1e"),
-        "rank corr.": ("rank", ".6f"),
-        **{TITLES[metric]: (metric, "+.3f") for metric in ("image_auroc", "pixel_auroc", "aupro")},
-    }
-    yield f"{'drift':<{width}}" + "".join(f"{title:>13}" for title in columns) + "  from (metrics in points)"
-    for row in drifting:
-        cells = "".join(f"{_cell(row['drift'][key], style):>13}" for key, style in columns.values())
-        yield f"{row['name']:<{width}}{cells}  {row['drift']['reference']}"
-
-
-def _cell(value: float | None, style: str, factor: int = 1) -> str:
-    return "-" if value is None else format(factor * value, style)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

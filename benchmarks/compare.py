@@ -2,9 +2,9 @@
 
     python -m benchmarks.compare OLD.json NEW.json
 
-The ratio is NEW / OLD, with a 95 % interval over turns; `benchmarks.verdicts` says what counts as more than noise. On a
-shared machine measure each side several times, one after the other in turn, and give the further runs with --old and
---new: the interval is over runs too then.
+The ratio is NEW / OLD, with a 95 % interval over turns; `benchmarks.significance` says what counts as more than noise.
+On a shared machine measure each side several times, one after the other in turn, and give the further runs with --old
+and --new: the interval is over runs too then.
 
 Exit code 0: nothing is slower or worse. 1: something is, or has vanished, or the records are of different things. What
 has vanished and what differs can be allowed with --force, a slowdown cannot.
@@ -12,18 +12,20 @@ has vanished and what differs can be allowed with --force, a slowdown cannot.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from benchmarks.record import Record, read
+from benchmarks.significance import FEWEST_TURNS, Change, changes
+from benchmarks.tables import aligned
 from stlm_edge.cli import run
-
-if TYPE_CHECKING:
-    from benchmarks.record import Record
-    from benchmarks.verdicts import Change
+from stlm_edge.errors import DataError
+from stlm_edge.files import require_place, write_text
 
 JSON = click.Path(path_type=Path)
 
@@ -49,14 +51,6 @@ def command(
     json_path: Path | None,
 ) -> int:
     """Compare the records OLD and NEW of one benchmark; exit code 1 if something became slower or worse."""
-    import dataclasses
-    import json
-
-    from benchmarks.record import read
-    from benchmarks.verdicts import changes
-    from stlm_edge.errors import DataError
-    from stlm_edge.files import require_place, write_text
-
     if json_path is not None:
         require_place(json_path)
     before, after = ({path: read(path) for path in paths} for paths in ((old, *more_old), (new, *more_new)))
@@ -108,7 +102,6 @@ def _is_exact(*records: Record) -> bool:
 
 def lines(found: Sequence[Change], *, old: Sequence[Record], new: Sequence[Record]) -> list[str]:
     """For people: from where, and one line for each measure."""
-    width = max(len(change.name) for change in found)
     runs = [f"commit {', '.join(dict.fromkeys(record.commit for record in side))}" for side in (old, new)]
     devices = " and ".join(dict.fromkeys(str(record.device) for record in (*old, *new)))
     result = [f"{new[0].benchmark}: old {runs[0]}, new {runs[1]}, on {devices}"]
@@ -118,34 +111,26 @@ def lines(found: Sequence[Change], *, old: Sequence[Record], new: Sequence[Recor
         for package in sorted(ours.keys() | theirs.keys())
         if ours.get(package) != theirs.get(package)
     ]
-    result.append(
-        f"{'':<{width}}{'old':>11}{'new':>11} {'unit':<10}{'new / old':>9}  {'95 % interval':<18}{'turns':>9}  verdict"
-    )
-    return result + [_line(change, width) for change in found]
+    heads = ["", "old", "new", "unit", "new / old", "95 % interval", "turns", "verdict"]
+    return result + aligned([heads, *map(_cells, found)])
 
 
-def _line(change: Change, width: int) -> str:
-    values = "".join(f"{'-' if value is None else f'{value:.5g}':>11}" for value in (change.old, change.new))
-    ratio = "-" if change.ratio is None else f"{change.ratio:.3f}"
-    if change.is_exact:
-        interval = "exact"
-    elif change.low is None or change.high is None:
-        interval = "-"
-    else:
+def _cells(change: Change) -> list[str]:
+    interval = "exact" if change.is_exact else "-"
+    if change.low is not None and change.high is not None:
         interval = f"[{change.low:.3f}, {change.high:.3f}]"
-    turns = f"{change.turns[0]}, {change.turns[1]}"
-    said = {"same": "the same" if change.is_exact else "same within noise"}.get(change.verdict, change.verdict)
-    return (
-        f"{change.name:<{width}}{values} {change.unit:<10}{ratio:>9}  {interval:<18}{turns:>9}  {said}{_doubt(change)}"
-    )
-
-
-def _doubt(change: Change) -> str:
-    from benchmarks.verdicts import FEWEST_TURNS
-
-    if change.is_exact or change.ratio is None or min(change.turns) >= FEWEST_TURNS:
-        return ""
-    return " (one turn: no interval)" if max(change.turns) == 1 else " (few turns: interval of all pairs)"
+    said = {"same": "the same" if change.is_exact else "same within noise"}.get(change.verdict, str(change.verdict))
+    if not change.is_exact and change.ratio is not None and min(change.turns) < FEWEST_TURNS:
+        said += " (one turn: no interval)" if max(change.turns) == 1 else " (few turns: interval of all pairs)"
+    return [
+        change.name,
+        *("-" if value is None else f"{value:.5g}" for value in (change.old, change.new)),
+        change.unit,
+        "-" if change.ratio is None else f"{change.ratio:.3f}",
+        interval,
+        f"{change.turns[0]}, {change.turns[1]}",
+        said,
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -43,15 +43,10 @@ _Reader = Callable[[], dict[str, Any]]
 
 
 class Watch:
-    """Reads the conditions at the beginning and at the end, and meanwhile whether the GPU is slowed down.
-
-    Attributes:
-        before, after: what could be read; `after` is empty until the block of `watching` is over.
-    """
+    """Reads the conditions at the beginning and at the end, and meanwhile whether the GPU is slowed down."""
 
     def __init__(self, read: _Reader, slowed_by: Callable[[], tuple[str, ...]]) -> None:
-        self.before = read()
-        self.after: dict[str, Any] = {}
+        self._conditions: dict[str, dict[str, Any]] = {"before": read(), "after": {}}
         self._read = read
         self._slowed_by = slowed_by
         self._reasons: set[str] = set(slowed_by())
@@ -63,28 +58,22 @@ class Watch:
         """Stop looking and read a last time."""
         self._is_over.set()
         self._thread.join()
-        self._reasons |= set(self._slowed_by())
-        self.after = self._read()
+        self._conditions["after"] = self._read()
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values: `before`, `after` and `warnings`."""
-        return {"before": self.before, "after": self.after, "warnings": self.warnings}
-
-    @property
-    def warnings(self) -> list[str]:
-        """What makes figures doubtful, one sentence each."""
-        found, cores = [], os.cpu_count() or 1
-        if self.before.get("load", 0) > BUSY * cores:
-            found.append(
-                f"THE MACHINE WAS BUSY: load {self.before['load']:.2f} on {cores} cores at the start; read the ratios "
-                "only, or measure again when nothing else runs"
+        """JSON values: `before`, `after` (empty until the end) and `warnings`: what makes figures doubtful."""
+        warnings, cores, load = [], os.cpu_count() or 1, self._conditions["before"].get("load", 0)
+        if load > BUSY * cores:
+            warnings.append(
+                f"THE MACHINE WAS BUSY: load {load:.2f} on {cores} cores at the start; read the ratios only, or "
+                "measure again when nothing else runs"
             )
         if self._reasons:
-            found.append(
+            warnings.append(
                 f"THE GPU WAS SLOWED DOWN by its {', '.join(sorted(self._reasons))}; cool it, raise its power limit or "
                 "fix its clocks, and measure again"
             )
-        return found
+        return {**self._conditions, "warnings": warnings}
 
     def _look(self) -> None:
         while not self._is_over.wait(INTERVAL_S):
@@ -103,13 +92,13 @@ def watching() -> Iterator[Watch]:
 
 
 def lines_of(conditions: Mapping[str, Any]) -> list[str]:
-    """What `Watch.to_dict` gives, for people."""
-    lines = [
-        f"{moment}: " + ", ".join(f"{name} {_short(value)}" for name, value in conditions[moment].items())
+    """What `Watch.to_dict` gives, for people, without its warnings."""
+    return [
+        f"{moment}: "
+        + ", ".join(f"{name} {f'{value:.4g}' if isinstance(value, float) else value}" for name, value in found.items())
         for moment in ("before", "after")
-        if conditions[moment]
+        if (found := conditions[moment])
     ]
-    return [*lines, *conditions["warnings"]]
 
 
 def read_processor(root: Path = Path("/")) -> dict[str, Any]:
@@ -118,19 +107,18 @@ def read_processor(root: Path = Path("/")) -> dict[str, Any]:
     Args:
         root: what /proc and /sys lie in.
     """
-    load = _text(root / "proc/loadavg")
-    khz = [_text(path) for path in (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq")]
-    mhz = [float(value) / 1e3 for value in khz if value]
-    if not mhz:
-        mhz = [float(value) for value in re.findall(r"^cpu MHz\s*: (.*)$", _text(root / "proc/cpuinfo"), re.MULTILINE)]
-    zones = [_text(path) for path in (root / "sys/class/thermal").glob("thermal_zone*/temp")]
-    heat = [float(value) / 1e3 for value in zones if value and float(value) > 0]
-    found = {
-        "load": float(load.split()[0]) if load else None,
-        "cpu_mhz": fmean(mhz) if mhz else None,
-        "temperature_c": max(heat, default=None),
-    }
-    return {name: value for name, value in found.items() if value is not None}
+    found: dict[str, Any] = {}
+    if load := _text(root / "proc/loadavg"):
+        found["load"] = float(load.split()[0])
+    clocks = map(_text, (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
+    mhz = [float(khz) / 1e3 for khz in clocks if khz]
+    mhz = mhz or [float(value) for value in re.findall(r"(?m)^cpu MHz\s*: (.*)$", _text(root / "proc/cpuinfo"))]
+    if mhz:
+        found["cpu_mhz"] = fmean(mhz)
+    zones = map(_text, (root / "sys/class/thermal").glob("thermal_zone*/temp"))
+    if heat := [float(value) / 1e3 for value in zones if value and float(value) > 0]:
+        found["temperature_c"] = max(heat)
+    return found
 
 
 def read_jetson() -> dict[str, Any]:
@@ -198,10 +186,6 @@ def _nvml() -> Iterator[tuple[_Reader, Callable[[], tuple[str, ...]]]]:
         yield read, slowed_by
     finally:
         pynvml.nvmlShutdown()
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _text(path: Path) -> str:

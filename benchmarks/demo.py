@@ -13,12 +13,14 @@ from typing import Any
 
 import click
 
-from benchmarks.record import Recorder, recording
+from benchmarks.record import recording
+from benchmarks.tables import DEMO, to_text
 from stlm_edge.cli import run
 from stlm_edge.errors import DataError
 
 WANTED_IMAGE_AUROC = 0.95
 METRICS = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro")
+KEPT = ("category", "threshold", "overall", "kinds", "tlm_only", "good", "defective", "missed", "false_alarms")
 
 
 @click.command()
@@ -29,40 +31,25 @@ def command(folder: Path, json_path: Path | None) -> None:
     evaluation = _read(folder / "run" / "evaluation.json")
     summary = _read(folder / "summary.json")
     with recording("demo", json_path) as recorder:
-        _record(recorder, evaluation, summary)
-    scores, truth = evaluation["overall"], summary["truth"]
-    network, total = summary["latency"]["infer"], summary["latency"]["total"]
-    rows = [
-        ("image AUROC", f"{100 * scores['image_auroc']:.1f} %"),
-        *((f"  on {kind}", f"{100 * own['image_auroc']:.1f} %") for kind, own in evaluation["kinds"].items()),
-        ("pixel AUROC", f"{100 * scores['pixel_auroc']:.1f} %"),
-        ("AUPRO", f"{100 * scores['aupro']:.1f} %"),
-        ("threshold", f"{evaluation['threshold']:.4f}"),
-        ("frames inspected", f"{summary['frames']}"),
-        ("defects found", f"{truth['defects_found']}"),
-        ("defects missed", f"{truth['defects_missed']}"),
-        ("false alarms", f"{truth['false_alarms']} on {truth['false_alarms'] + truth['good_passed']} good frames"),
-        ("network p50 / p95", f"{network['p50_ms']:.1f} / {network['p95_ms']:.1f} ms"),
-        ("frame to verdict", f"{total['p50_ms']:.1f} / {total['p95_ms']:.1f} ms, two frames in hand"),
-    ]
-    for name, value in rows:
-        click.echo(f"  {name:<20}{value}")
+        for metric in METRICS:
+            recorder.measure(f"all {metric}", [100 * evaluation["overall"][metric]], unit="%", better="higher")
+        recorder.measure("infer p50", [summary["latency"]["infer"]["p50_ms"]], unit="ms", better="lower")
+        recorder.details["evaluation"] = {name: evaluation[name] for name in KEPT if name in evaluation}
+        recorder.details["inspection"] = summary
+    for line in to_text(DEMO, recorder.record(is_complete=True)):
+        click.echo(line)
+    truth, total = summary["truth"], summary["latency"]["total"]
+    good = truth["false_alarms"] + truth["good_passed"]
+    click.echo(
+        f"At the threshold {evaluation['threshold']:.4f}: {truth['false_alarms']} false alarms on {good} good frames. "
+        f"From frame to verdict, two frames in hand: {total['p50_ms']:.1f} ms (p50), {total['p95_ms']:.1f} ms (p95)."
+    )
     click.echo("\nLook at:")
     for name in ("run/evaluation.png", "inspection.mp4", "events.jsonl"):
         click.echo(f"  {folder / name}")
-    if scores["image_auroc"] < WANTED_IMAGE_AUROC:
-        click.echo(
-            f"\nNot as good as it should be: image AUROC {scores['image_auroc']:.3f}, wanted {WANTED_IMAGE_AUROC}."
-        )
-
-
-def _record(recorder: Recorder, evaluation: dict[str, Any], summary: dict[str, Any]) -> None:
-    for metric in METRICS:
-        recorder.measure(f"all {metric}", [100 * evaluation["overall"][metric]], unit="%", better="higher")
-    recorder.measure("infer p50", [summary["latency"]["infer"]["p50_ms"]], unit="ms", better="lower")
-    kept = ("category", "threshold", "overall", "kinds", "tlm_only", "good", "defective", "missed", "false_alarms")
-    recorder.details["evaluation"] = {name: evaluation[name] for name in kept if name in evaluation}
-    recorder.details["inspection"] = summary
+    found = evaluation["overall"]["image_auroc"]
+    if found < WANTED_IMAGE_AUROC:
+        click.echo(f"\nNot as good as it should be: image AUROC {found:.3f}, wanted {WANTED_IMAGE_AUROC}.")
 
 
 def _read(path: Path) -> dict[str, Any]:

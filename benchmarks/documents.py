@@ -9,7 +9,6 @@ What stands between the two lines is replaced. Paths are relative to the documen
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.tables import KINDS, origins, to_markdown
@@ -18,25 +17,6 @@ from stlm_edge.errors import DataError
 _START = re.compile(r"<!--\s*table:\s*(?P<name>\S+)\s+from\s+(?P<paths>\S+(?:\s+\S+)*?)\s*-->")
 _END = "<!-- end -->"
 _EXAMPLE = f"'<!-- table: loop from benchmarks/results/loop-1024.json -->' and below it '{_END}'"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a table stands.
-
-    Attributes:
-        name: a key of `KINDS`.
-        paths: of the records, as the marker has them.
-        start, stop: lines between the markers, from 0.
-    """
-
-    name: str
-    paths: tuple[str, ...]
-    start: int
-    stop: int
-
-    def __str__(self) -> str:
-        return f"the table {self.name} from {' '.join(self.paths)}"
 
 
 def renewed(document: Path) -> tuple[str, list[str]]:
@@ -51,38 +31,33 @@ def renewed(document: Path) -> tuple[str, list[str]]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{document} cannot be read ({error}); name a Markdown document") from None
     stale: list[str] = []
-    for place in reversed(_places(document, lines)):  # from the end, so that line numbers stay true
-        sources = origins(document.parent / path for path in place.paths)
-        made = ["", *to_markdown(KINDS[place.name], sources).split("\n")]
-        if lines[place.start : place.stop] != made:
-            stale.insert(0, str(place))
-        lines[place.start : place.stop] = made
-    return "\n".join(lines), stale
-
-
-def _places(document: Path, lines: list[str]) -> list[Place]:
-    places = []
-    opened: tuple[int, str, tuple[str, ...]] | None = None
-    for number, line in enumerate(lines):
-        where = f"{document}, line {number + 1}"
+    kept: list[str] = []  # the new text, as far as it goes
+    opened: re.Match[str] | None = None
+    start = 0  # line of the marker that opened a table, from 1
+    for number, line in enumerate(lines, 1):
+        where = f"{document}, line {number}"
         if line.startswith("<!--") and "table:" in line:
-            match = _START.fullmatch(line.strip())
-            if match is None:
-                raise DataError(f"{where} has {line.strip()!r}, expected a marker such as {_EXAMPLE}")
-            if match["name"] not in KINDS:
-                raise DataError(f"{where} asks for the table {match['name']!r}, expected one of {', '.join(KINDS)}")
             if opened is not None:
-                raise DataError(f"{where} begins a table within the one of line {opened[0]}; put '{_END}' before it")
-            opened = (number + 1, match["name"], tuple(match["paths"].split()))
+                raise DataError(f"{where} begins a table within the one of line {start}; put '{_END}' before it")
+            opened, start = _START.fullmatch(line.strip()), number
+            if opened is None:
+                raise DataError(f"{where} has {line.strip()!r}, expected a marker such as {_EXAMPLE}")
+            if opened["name"] not in KINDS:
+                raise DataError(f"{where} asks for the table {opened['name']!r}, expected one of {', '.join(KINDS)}")
+            kept.append(line)
         elif line.rstrip() == _END:
             if opened is None:
                 raise DataError(f"{where} ends a table that no marker begins; expected {_EXAMPLE}")
-            places.append(Place(opened[1], opened[2], opened[0], number))
+            sources = origins(document.parent / path for path in opened["paths"].split())
+            made = ["", *to_markdown(KINDS[opened["name"]], sources).split("\n")]
+            if lines[start : number - 1] != made:
+                stale.append(f"the table {opened['name']} from {opened['paths']}")
+            kept += [*made, line]
             opened = None
+        elif opened is None:
+            kept.append(line)
     if opened is not None:
-        raise DataError(
-            f"{document} has no '{_END}' for the table that line {opened[0]} begins; add it below the table"
-        )
-    if not places:
+        raise DataError(f"{document} has no '{_END}' for the table that line {start} begins; add it below the table")
+    if start == 0:
         raise DataError(f"{document} has no place for a table, expected a line such as {_EXAMPLE}")
-    return places
+    return "\n".join(kept), stale

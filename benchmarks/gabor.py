@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stlm_edge.imaging import Image, Map, read_image, resize, resize_map
+from stlm_edge.imaging import Image, read_image, resize, resize_map
+from stlm_edge.inspection import Answer
 
 Field = NDArray[np.float32]
 """(H, W)."""
@@ -68,6 +69,8 @@ class GaborMemory:
         patches: (P, F), standardised.
     """
 
+    name = "Gabor filters"
+
     mean: Field
     deviation: Field
     patches: Field
@@ -80,20 +83,16 @@ class GaborMemory:
         chosen = np.random.default_rng(seed).choice(len(patches), min(size, len(patches)), replace=False)
         return cls(mean, deviation, (patches[chosen] - mean) / deviation)
 
-    def inspect(self, image: Image) -> tuple[Map, float]:
-        """
-        Args:
-            image: (H, W, 3) uint8.
-        Returns:
-            (H, W) float32, the smoothed distance to the nearest good patch, and the mean of its highest fifth.
-        """
+    def inspect(self, image: Image) -> Answer:
+        """The smoothed distance to the nearest good patch at the picture's resolution, and its highest fifth's mean."""
         described = features(image)
         wanted = (_rows(described) - self.mean) / self.deviation
         distances = np.concatenate([self._nearest(wanted[i : i + BLOCK]) for i in range(0, len(wanted), BLOCK)])
         coarse = _blur(distances.reshape(described.shape[:2]), POOLING_SIGMA / STRIDE)
         count = max(1, round(TOP_SHARE * coarse.size))
         highest = np.partition(coarse.ravel(), coarse.size - count)[coarse.size - count :]
-        return resize_map(coarse, (image.shape[0], image.shape[1])), float(highest.mean(dtype=np.float64))
+        full = resize_map(coarse, (image.shape[0], image.shape[1]))
+        return Answer(full, float(highest.mean(dtype=np.float64)))
 
     def _nearest(self, wanted: Field) -> Field:
         """(N, F) → (N,), Euclidean; |a - b|² is multiplied out, so that the work is one matrix product."""

@@ -1,22 +1,19 @@
 """Metrics with 95 % intervals over parts, for any maps, masks and scores.
 
 A test set of a hundred pictures leaves much to chance, and pictures of one part are not independent. So parts are drawn
-again with replacement, all pictures of a part together, and the metrics are computed anew each time (a bootstrap over
-groups). Draws are made within each kind of defect and within the good ones: how many of each there are was the choice
-of whoever made the set. With a handful of parts of a kind, the bootstrap's interval is too narrow rather than too wide.
-
-Sorting all pixels a thousand times would take hours. Each picture is summed up once in histograms over `BINS` bins
-that all pictures share; a draw is then a weighted sum of histograms. Pixels of one bin count as tied, so values and
-intervals of the pixel metrics are off by a little (`python -m benchmarks.gabor_knn` prints how much); the bins' edges
-are quantiles of the scores of defective and of normal pixels, so that no stretch of the curves is left coarse. Figures
-themselves come from `stlm_edge.metrics` and are exact, and so are the intervals of the image metrics.
+again with replacement, all pictures of a part together, as many of each kind as there are (a bootstrap over groups);
+with a handful of parts of a kind, its interval is too narrow rather than too wide. Sorting all pixels a thousand times
+would take hours, so each picture is summed up once in histograms that all pictures share, and a draw is a weighted sum
+of those. Pixels of one bin count as tied, so intervals of pixel metrics are off by some thousandths. The figures
+themselves are the quality meter's and exact.
 """
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -24,103 +21,91 @@ from numpy.typing import NDArray
 
 from stlm_edge.datasets import GOOD
 from stlm_edge.errors import DataError
-from stlm_edge.imaging import Map, Mask
-from stlm_edge.metrics import FPR_LIMIT, pixel_metrics, roc_auc
+from stlm_edge.imaging import Mask
+from stlm_edge.inspection import Answer
+from stlm_edge.metrics import ALL, FPR_LIMIT, QualityMeter
 
 Values = NDArray[np.float64]
 
-ALL = "all"
+METRICS = ("image_auroc", "pixel_auroc", "aupro", "pixel_ap")
 BINS = 4096
-RESAMPLES = 1000
-COVERAGE = 0.95
 EDGE_SAMPLE = 1_000_000
 """Scores of either kind that the bins' edges are chosen from."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """One picture and what a method says about it.
+    """What a method answers to one picture of a part, on a scale that all pictures share.
 
     Attributes:
         kind: `good`, or the kind of defect.
-        group: of the part that it shows.
-        anomaly_map, mask: (H, W); scores on any scale that all pictures share, and 0 or 1.
-        score: of the picture, on any scale that all pictures share.
+        answer, mask: (H, W) of the picture; the mask is not 0 on defects.
     """
 
     kind: str
-    group: str
-    anomaly_map: Map
+    part: str
+    answer: Answer
     mask: Mask
-    score: float
-
-
-@dataclass(frozen=True)
-class Figures:
-    """The metrics of `stlm_edge.metrics`: single numbers, or one for each draw, (R,). NaN where undefined."""
-
-    image_auroc: Any
-    pixel_auroc: Any
-    aupro: Any
-    pixel_ap: Any
-
-
-METRICS = tuple(entry.name for entry in fields(Figures))
 
 
 @dataclass(frozen=True)
 class Resampled:
-    """Figures over some pictures.
-
-    Attributes:
-        images, groups: how many pictures and parts, good ones among them.
-        exact: from all pictures.
-        binned: from all pictures' histograms, to see what the bins cost.
-        draws: from the histograms, for each draw.
-    """
+    """Figures over some pictures by the names of `METRICS`, and the same for each draw, (R,); NaN where undefined."""
 
     images: int
-    groups: int
-    exact: Figures
-    binned: Figures
-    draws: Figures
+    parts: int
+    exact: dict[str, float]
+    draws: dict[str, Values]
+
+
+def parts_of(paths: Sequence[Path], *, root: Path, tiles: Path | None) -> list[str]:
+    """The part of each picture; without a file each picture is a part of its own.
+
+    Args:
+        tiles: CSV with a head line that has the columns file (below `root`, with /) and tile.
+    Raises:
+        DataError: if the file cannot be read, lacks a column or a picture.
+    """
+    names = [path.relative_to(root).as_posix() for path in paths]
+    if tiles is None:
+        return names
+    try:
+        with tiles.open(newline="", encoding="utf-8") as file:
+            tile_of = {row["file"]: row["tile"] for row in csv.DictReader(file)}
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
+        raise DataError(f"{tiles} cannot be used ({error!r}); give a CSV file with the columns file and tile") from None
+    if missing := [name for name in names if not tile_of.get(name)]:
+        raise DataError(
+            f"{tiles} has no tile for {len(missing)} of {len(names)} test pictures (first: {missing[0]}); add them"
+        )
+    return [tile_of[name] for name in names]
 
 
 def interval(draws: Values) -> tuple[float, float]:
     """The middle 95 % of the draws; NaN where a draw is undefined."""
-    tail = (1 - COVERAGE) / 2
-    low, high = np.quantile(draws, (tail, 1 - tail))
+    low, high = np.quantile(draws, (0.025, 0.975))
     return float(low), float(high)
 
 
-def resample(
-    pictures: Sequence[Judged], *, resamples: int = RESAMPLES, seed: int = 0, bins: int = BINS
-) -> dict[str, Resampled]:
+def resample(pictures: Sequence[Judged], *, resamples: int = 1000, seed: int = 0) -> dict[str, Resampled]:
     """All figures for the good pictures with each kind of defect, and with all of them (`all`).
 
-    The draws depend on seed, kinds and groups alone: those of two methods on the same pictures belong together, and
-    their difference has an interval of its own.
-
-    Raises:
-        DataError: if there is no good or no defective picture.
-        StlmError: as `stlm_edge.metrics`.
+    The draws depend on seed, kinds and parts alone: those of two methods on the same pictures belong together, and
+    their difference has an interval of its own. Raises `StlmError` as `QualityMeter` does.
     """
-    kinds = sorted({picture.kind for picture in pictures} - {GOOD})
-    good = sum(picture.kind == GOOD for picture in pictures)
-    if not kinds or not good:
-        raise DataError(f"found {good} good and {len(pictures) - good} defective pictures, expected some of both")
-    weights = draw_weights(pictures, resamples=resamples, seed=seed)
-    histograms = _histograms(pictures, bins=bins)
+    meter = QualityMeter()
+    for picture in pictures:
+        size = (picture.mask.shape[0], picture.mask.shape[1])
+        meter.add(picture.answer, label=picture.kind, size=size, mask=picture.mask)
+    weights, histograms = draw_weights(pictures, resamples=resamples, seed=seed), Histograms(pictures)
     results = {}
-    for name in (*kinds, ALL):
+    for name, curves in meter.by_kind():
+        quality = curves.quality()
         chosen = np.array([name == ALL or picture.kind in (GOOD, name) for picture in pictures])
-        subset = [picture for picture, wanted in zip(pictures, chosen, strict=True) if wanted]
-        everything = histograms.figures(chosen[None].astype(np.float64))
         results[name] = Resampled(
-            images=len(subset),
-            groups=len({picture.group for picture in subset}),
-            exact=exact_figures(subset),
-            binned=Figures(*(float(getattr(everything, metric)[0]) for metric in METRICS)),
+            images=quality.images,
+            parts=len({picture.part for picture, wanted in zip(pictures, chosen, strict=True) if wanted}),
+            exact={metric: getattr(quality, metric) for metric in METRICS},
             draws=histograms.figures(weights * chosen),
         )
     return results
@@ -132,109 +117,71 @@ def draw_weights(pictures: Sequence[Judged], *, resamples: int, seed: int) -> Va
     weights = np.zeros((resamples, len(pictures)))
     for kind in sorted({picture.kind for picture in pictures}):
         members = [index for index, picture in enumerate(pictures) if picture.kind == kind]
-        groups = sorted({pictures[index].group for index in members})
-        counts = rng.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=resamples)
+        parts = sorted({pictures[index].part for index in members})
+        counts = rng.multinomial(len(parts), np.full(len(parts), 1 / len(parts)), size=resamples)
         for index in members:
-            weights[:, index] = counts[:, groups.index(pictures[index].group)]
+            weights[:, index] = counts[:, parts.index(pictures[index].part)]
     return weights
 
 
-@dataclass(frozen=True)
-class _Histograms:
-    """Of each picture, highest score first: (N, bins) each, but (N,) the last.
+class Histograms:
+    """Of each picture over bins of falling scores, (N, bins): its pixels, shares of its regions, and its own score."""
 
-    Attributes:
-        positives, negatives: pixels; image_positives, image_negatives: 1 where the picture's own score is.
-        shares: of each bin in the overlap of the picture's regions, summed over them.
-        regions: how many there are.
-    """
+    def __init__(self, pictures: Sequence[Judged]) -> None:
+        edges, levels = _edges(pictures), np.unique([picture.answer.score for picture in pictures])
+        self._positives, self._negatives, self._overlap = np.zeros((3, len(pictures), edges.size + 1))
+        self._image_positives, self._image_negatives = np.zeros((2, len(pictures), levels.size))
+        self._regions = np.zeros((len(pictures), 1))
+        for index, picture in enumerate(pictures):
+            bin_of = edges.size - np.searchsorted(edges, picture.answer.anomaly_map.ravel(), side="right")
+            count, labels = cv2.connectedComponents((picture.mask != 0).astype(np.uint8), connectivity=8)
+            region, bins = labels.ravel(), edges.size + 1
+            share = np.where(region > 0, 1 / np.maximum(np.bincount(region, minlength=count), 1)[region], 0)
+            self._positives[index] = np.bincount(bin_of[region > 0], minlength=bins)
+            self._negatives[index] = np.bincount(bin_of[region == 0], minlength=bins)
+            self._overlap[index] = np.bincount(bin_of, weights=share, minlength=bins)
+            self._regions[index] = count - 1
+            own = self._image_negatives if picture.kind == GOOD else self._image_positives
+            own[index, levels.size - 1 - np.searchsorted(levels, picture.answer.score)] = 1
 
-    positives: Values
-    negatives: Values
-    image_positives: Values
-    image_negatives: Values
-    shares: Values
-    regions: Values
-
-    def figures(self, weights: Values) -> Figures:
-        """Args: weights: (R, N), how often each picture counts."""
-        positives, negatives = weights @ self.positives, weights @ self.negatives
+    def figures(self, weights: Values) -> dict[str, Values]:
+        """(R,) of each metric. Args: weights: (R, N), how often each picture counts."""
+        positives, negatives = weights @ self._positives, weights @ self._negatives
         with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 is the NaN of an undefined metric
-            overlap = (weights @ self.shares) / (weights @ self.regions)[:, None]
-            return Figures(
-                image_auroc=_auroc(weights @ self.image_positives, weights @ self.image_negatives),
-                pixel_auroc=_auroc(positives, negatives),
-                aupro=_aupro(overlap, negatives),
-                pixel_ap=_average_precision(positives, negatives),
-            )
+            return {
+                "image_auroc": _auroc(weights @ self._image_positives, weights @ self._image_negatives),
+                "pixel_auroc": _auroc(positives, negatives),
+                "aupro": _aupro((weights @ self._overlap) / (weights @ self._regions), negatives),
+                "pixel_ap": _average_precision(positives, negatives),
+            }
 
 
-def _histograms(pictures: Sequence[Judged], *, bins: int) -> _Histograms:
-    edges = _edges(pictures, bins)
-    levels = np.unique([picture.score for picture in pictures])
-    positives, negatives, shares, regions = [], [], [], []
-    image_levels = np.zeros((len(pictures), levels.size))
-    for index, picture in enumerate(pictures):
-        bin_of = np.searchsorted(edges, picture.anomaly_map.ravel(), side="right")
-        count, labels = cv2.connectedComponents((picture.mask != 0).astype(np.uint8), connectivity=8)
-        sizes = np.bincount(labels.ravel(), minlength=count)
-        share = np.where(labels.ravel() > 0, 1 / np.maximum(sizes, 1)[labels.ravel()], 0)
-        defect = picture.mask.ravel() != 0
-        positives.append(np.bincount(bin_of[defect], minlength=edges.size + 1))
-        negatives.append(np.bincount(bin_of[~defect], minlength=edges.size + 1))
-        shares.append(np.bincount(bin_of, weights=share, minlength=edges.size + 1))
-        regions.append(count - 1)
-        image_levels[index, np.searchsorted(levels, picture.score)] = 1
-    defective = np.array([picture.kind != GOOD for picture in pictures])[:, None]
-    descending = slice(None, None, -1)
-    return _Histograms(
-        positives=np.array(positives, np.float64)[:, descending],
-        negatives=np.array(negatives, np.float64)[:, descending],
-        image_positives=(image_levels * defective)[:, descending],
-        image_negatives=(image_levels * ~defective)[:, descending],
-        shares=np.array(shares, np.float64)[:, descending],
-        regions=np.array(regions, np.float64),
-    )
-
-
-def _edges(pictures: Sequence[Judged], bins: int) -> Values:
-    """At most `bins` - 1 ascending edges: quantiles of the scores of defective pixels and of normal ones, in turn."""
-    quantiles = np.linspace(0, 1, bins // 2 + 1)[1:-1]
-    edges = []
+def _edges(pictures: Sequence[Judged]) -> Values:
+    """Ascending: quantiles of the scores of defective pixels and of normal ones, so that no stretch is left coarse."""
+    quantiles, edges = np.linspace(0, 1, BINS // 2 + 1)[1:-1], []
     for wanted in (True, False):
-        scores = np.concatenate([picture.anomaly_map[(picture.mask != 0) == wanted] for picture in pictures])
+        scores = np.concatenate([picture.answer.anomaly_map[(picture.mask != 0) == wanted] for picture in pictures])
         if scores.size:
             edges.append(np.quantile(scores[:: max(1, scores.size // EDGE_SAMPLE)], quantiles))
     return np.unique(np.concatenate(edges)).astype(np.float64)
 
 
-def exact_figures(pictures: Sequence[Judged]) -> Figures:
-    """The metrics over all pictures, NaN where undefined. Raises `StlmError` if a map or a score has a NaN."""
-    pixels = pixel_metrics([picture.anomaly_map for picture in pictures], [picture.mask for picture in pictures])
-    scores = np.array([picture.score for picture in pictures])
-    labels = np.array([picture.kind != GOOD for picture in pictures])
-    return Figures(roc_auc(scores, labels), pixels.auroc, pixels.aupro, pixels.ap)
-
-
 def _auroc(positives: Values, negatives: Values) -> Values:
     """Of each row of histograms, highest bin first: (R,)."""
-    recall = np.cumsum(positives, axis=1)
-    area = np.sum(negatives * (recall - positives / 2), axis=1)
+    area = np.sum(negatives * (np.cumsum(positives, axis=1) - positives / 2), axis=1)
     return np.asarray(area / (positives.sum(axis=1) * negatives.sum(axis=1)))
 
 
 def _average_precision(positives: Values, negatives: Values) -> Values:
     found = np.cumsum(positives, axis=1)
-    flagged = found + np.cumsum(negatives, axis=1)
-    precision = np.divide(found, flagged, out=np.zeros_like(found), where=flagged > 0)
+    precision = found / np.maximum(found + np.cumsum(negatives, axis=1), 1)  # they are whole numbers
     return np.asarray(np.sum(positives * precision, axis=1) / positives.sum(axis=1))
 
 
 def _aupro(overlap: Values, negatives: Values) -> Values:
     """The trapezoid area under each row's curve up to `FPR_LIMIT`; the bin that crosses it counts in part."""
-    fpr_after = np.cumsum(negatives, axis=1) / negatives.sum(axis=1, keepdims=True)
-    fpr_step = np.diff(fpr_after, prepend=0, axis=1)
+    steps = negatives / negatives.sum(axis=1, keepdims=True)
+    left = FPR_LIMIT - (np.cumsum(steps, axis=1) - steps)
+    part = np.where(steps > 0, np.clip(left / np.maximum(steps, np.finfo(float).tiny), 0, 1), 0)
     before = np.cumsum(overlap, axis=1) - overlap
-    part = np.divide(FPR_LIMIT - (fpr_after - fpr_step), fpr_step, out=np.zeros_like(fpr_step), where=fpr_step > 0)
-    part = np.clip(part, 0, 1)
-    return np.asarray(np.sum(fpr_step * part * (before + part * overlap / 2), axis=1) / FPR_LIMIT)
+    return np.asarray(np.sum(steps * part * (before + part * overlap / 2), axis=1) / FPR_LIMIT)

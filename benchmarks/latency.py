@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 from benchmarks.conditions import lines_of, watching
-from benchmarks.estimate import PAPER, comparison, estimate_ms
+from benchmarks.estimate import ASSUMPTION, PAPER, comparison, estimate_ms
 from benchmarks.record import Recorder, recording
 from benchmarks.record import device as this_machine
 from benchmarks.subjects import (
@@ -36,22 +35,17 @@ from benchmarks.subjects import (
     engine_subject,
     pairs,
 )
+from benchmarks.tables import LATENCY, LATENCY_STAGES, to_text
 from runtime.backends import check_engine_file, vouched
 from runtime.verification import warn_unless_verified
 from stlm_edge.cli import run
 from stlm_edge.errors import ConfigError
-from stlm_edge.measure import TOTAL, Measured, Schedule, Subject, measure
+from stlm_edge.measure import Measured, Schedule, Subject, measure
 from stlm_edge.tensorrt import find_gpu
 
 PATH = click.Path(path_type=Path)
 _DEFAULT = Schedule()
 _QUANTILES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99, "max_ms": 1.0}
-
-CONTENTS = (
-    "milliseconds for one picture. infer is the network with normalisation, up-sampling and score, copies left out; "
-    "total is the clock on the wall from a frame in memory to its verdict: besides infer it has prepare (resize on the "
-    "host), upload and download (to a GPU and back), decide, and what a library waits between them."
-)
 
 
 @click.command()
@@ -111,7 +105,7 @@ def command(
         for engine in engines:
             warn_unless_verified(engine, vouched(engine))
         with watching() as watch:
-            for warning in watch.warnings:
+            for warning in watch.to_dict()["warnings"]:
                 click.echo(warning, err=True)
             click.echo(f"opening {', '.join(subject.name for subject in subjects)}", err=True)
 
@@ -124,17 +118,17 @@ def command(
             measured = measure(subjects, Schedule(turns=turns, runs=runs, turn_s=turn_seconds), after_turn=tell)
         fill(recorder, measured, pictures=pictures, batch=batch)
         recorder.details["conditions"] = watch.to_dict()
-    details = recorder.details
-    click.echo(f"{words}; batch {batch}, {turns} turns of up to {runs} batches, taking turns, on {this_machine()}")
-    click.echo(CONTENTS + (f" A batch's times are divided by {batch}." if batch > 1 else "") + "\n")
-    entries = details["subjects"]
-    for line in (*latency_lines(entries), "", *notes(entries), *lines_of(details["conditions"]), details["comparison"]):
+    record = recorder.record(is_complete=True)
+    click.echo(f"{turns} turns of up to {runs} batches, on {this_machine()}")
+    for line in (*to_text(LATENCY, record), "", *to_text(LATENCY_STAGES, record)):
         click.echo(line)
-    for found in details["estimates"]:
-        low, high = found["scaled_ms"]
+    for line in (*notes(recorder.details["subjects"]), *lines_of(recorder.details["conditions"])):
+        click.echo(line)
+    for found in recorder.details["estimates"]:
         click.echo(
-            f"{found['name']}: infer takes {found['infer_ms']:.2f} ms here, ESTIMATE by data sheets: {low:.2f} to "
-            f"{high:.2f} ms on the paper's GPU"
+            "{name}: infer takes {infer_ms:.2f} ms here, ESTIMATE {0:.2f} to {1:.2f} ms there; {assumption}".format(
+                *found["scaled_ms"], **found
+            )
         )
 
 
@@ -182,10 +176,10 @@ def _subjects(
         from benchmarks.network_subjects import network_subject  # needs torch, which a device for engines may lack
         from stlm_edge.network.checkpoint import load
 
-        load(checkpoint)
         subjects += [
             network_subject(checkpoint, way=way, device=device, pictures=pictures, batch=batch) for way in ways
         ]
+        load(checkpoint)  # one that cannot be read is told before minutes of work
     subjects += [
         engine_subject(engine, backend=backend, pictures=pictures, batch=batch)
         for engine, backend in pairs(engines, backends)
@@ -213,7 +207,9 @@ def fill(recorder: Recorder, measured: Sequence[Measured], *, pictures: Pictures
         infer_ms = found["stages"]["infer"]["p50_ms"]
         span = estimate_ms(infer_ms, precision=found["precision"], device=here)
         if span is not None:
-            estimates.append({"name": found["name"], "infer_ms": infer_ms, "scaled_ms": list(span)})
+            estimates.append(
+                {"name": found["name"], "infer_ms": infer_ms, "scaled_ms": list(span), "assumption": ASSUMPTION}
+            )
     recorder.details |= {
         "input_size": None if size is None else list(size),
         "frame_size": None if frames is None else list(frames),
@@ -246,48 +242,17 @@ def entry(measured: Measured, *, first: Measured, batch: int) -> dict[str, Any]:
         "runs": len(totals) * batch,
         "frames_per_s": 1e3 * len(totals) / sum(totals),
         "stages": {
-            stage: {name: float(np.quantile(measured.pooled(stage), level)) for name, level in _QUANTILES.items()}
-            for stage in STAGES
+            stage: {name: measured.quantile(level, stage) for name, level in _QUANTILES.items()} for stage in STAGES
         },
         "samples_ms": [round(total, 2) for total in totals],
         "speed_up": asdict(first.ratio(measured)),
     }
 
 
-def latency_lines(subjects: Sequence[dict[str, Any]]) -> list[str]:
-    """The lines of both tables: times, and what stands behind them."""
-    width = max(len(subject["name"]) for subject in subjects) + 2
-    lines = [
-        f"{'':<{width}}{'':<6}{'infer p50':>10}{'total p50':>11}{'p95':>9}{'p99':>9}{'max':>9}{'frames/s':>10}"
-        f"{'speed-up':>10}  turn by turn"
-    ]
-    for subject in subjects:
-        total, ratio = subject["stages"][TOTAL], subject["speed_up"]
-        lines.append(
-            f"{subject['name']:<{width}}{subject['precision']:<6}{subject['stages']['infer']['p50_ms']:>10.2f}"
-            + f"{total['p50_ms']:>11.2f}"
-            + "".join(f"{total[name]:>9.2f}" for name in ("p95_ms", "p99_ms", "max_ms"))
-            + f"{subject['frames_per_s']:>10.3g}{ratio['median']:>10.2f}  {ratio['low']:.2f} to {ratio['high']:.2f}"
-        )
-    copies = [stage for stage in STAGES if stage not in ("infer", TOTAL)]
-    lines += ["", f"{'':<{width}}" + "".join(f"{stage + ' p50':>14}" for stage in copies)]
-    lines[-1] += f"{'load s':>9}{'first ms':>10}{'MB opened':>11}{'running':>9}{'peak':>9}{'GPU':>9}"
-    for subject in subjects:
-        memory = (
-            "-" if subject[name] is None else f"{subject[name]:.0f}" for name in ("running_mb", "peak_mb", "gpu_mb")
-        )
-        lines.append(
-            f"{subject['name']:<{width}}"
-            + "".join(f"{subject['stages'][stage]['p50_ms']:>14.2f}" for stage in copies)
-            + f"{subject['load_s']:>9.2f}{subject['first_ms']:>10.1f}{subject['opened_mb']:>11.0f}"
-            + "".join(f"{value:>9}" for value in memory)
-        )
-    return lines
-
-
 def notes(subjects: Sequence[dict[str, Any]]) -> list[str]:
     """What is to be known of single subjects, and of all of them together."""
     found = [f"{subject['name']}: {subject['note']}" for subject in subjects if subject["note"]]
+    found += [f"{one['name']}: {one['gpu_mb']:.0f} MB of the GPU's memory" for one in subjects if one["gpu_mb"]]
     networks = {(subject["architecture"], *subject["input_size"]) for subject in subjects}
     if len(networks) > 1:
         listed = ", ".join(f"{name} at {height} x {width}" for name, height, width in sorted(networks))

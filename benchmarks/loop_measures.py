@@ -1,4 +1,7 @@
-"""What `benchmarks.loop` measures, one function each; the figures are made of what they return."""
+"""What `benchmarks.loop` measures, one function each, by parts of a camera line that cost nothing of their own.
+
+It runs in processes whose memory is measured, so it imports no more than a camera line does.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +11,44 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
-from benchmarks.loop_parts import FreeSource, pictures_of, run_line, timeless_detector
-from benchmarks.memory import resident_mb
 from runtime.backends import BackendChoice, open_engine
+from runtime.backends.base import Backend, BatchAnswer
 from runtime.detector import Detector
+from runtime.drift_monitor import open_drift_monitor
+from runtime.faults import FaultDetector
+from runtime.line import Line
+from runtime.signals import StopSignals
+from runtime.sinks import FrameSink, Outputs, SinkContext, open_sink
+from runtime.sources.base import Frame, FrameSource
+from runtime.summary import RunRecorder
+from runtime.voting import PartVote, VotingRule
 from stlm_edge.errors import EngineError
-from stlm_edge.imaging import to_input, write_image
-from stlm_edge.sidecar import Sidecar
-from stlm_edge.spec import Size
+from stlm_edge.imaging import Image, Input, to_input, write_image
+from stlm_edge.measure import TOTAL, Schedule, Subject, measure, resident_mb
+from stlm_edge.plate.part import render_part
+from stlm_edge.sidecar import EngineRecord, Sidecar
+from stlm_edge.spec import ModelSpec, Size, Threshold
 
 SETTLING = 30
 """Frames at the beginning of a run that do not count."""
 
 _POINTS = 20
 """How often the resident set is looked at."""
+
+PICTURES = 4
+"""Different ones: a camera that repeats itself is taken for frozen."""
+
+_ANOMALOUS = 16
+"""One frame in so many is called anomalous."""
 
 
 def host_times_ms(*, frame_size: Size, input_size: Size, frames: int) -> list[float]:
@@ -45,20 +66,50 @@ def throughputs(
 
     The backend alone is given prepared pictures, one after the other; the loop takes frames and prepares them.
     """
+    opened = {
+        name: partial(open_rate, engine, backend=backend, frame_size=frame_size, frames=frames, in_loop=name == "loop")
+        for name in ("backend", "loop")
+    }
+    alone, loop = measure(
+        [Subject(name, opener) for name, opener in opened.items()],
+        Schedule(turns=turns, runs=1, settle=0, loads_apart=False),
+    )
+    rates = ([1e3 * frames / ms for ms in one.pooled()] for one in (alone, loop))
+    return str(alone.facts["library"]), list(zip(*rates, strict=True))
+
+
+@contextmanager
+def open_rate(
+    engine: Path, *, backend: BackendChoice, frame_size: Size, frames: int, in_loop: bool
+) -> Iterator[Frames]:
+    """An engine that works on so many frames in a run, by itself or in the loop."""
     opened, sidecar = open_engine(engine, backend=backend)
     pictures = pictures_of(sidecar.spec.frame_size or frame_size)
     inputs = [to_input(picture, spec=sidecar.spec) for picture in pictures]
-    rates = []
     with Detector(opened, sidecar=sidecar, threshold=sidecar.spec.require_threshold()) as detector:
-        opened.infer(inputs[0])
-        for _ in range(turns):
-            start_s = time.perf_counter()
+
+        def infer() -> None:
             for index in range(frames):
                 opened.infer(inputs[index % len(inputs)])
-            middle_s = time.perf_counter()
+
+        def go_round() -> None:
             run_line(FreeSource(pictures, frames=frames), detector)
-            rates.append((frames / (middle_s - start_s), frames / (time.perf_counter() - middle_s)))
-    return opened.name, rates
+
+        yield Frames(go_round if in_loop else infer, library=opened.name)
+
+
+class Frames:
+    """Many frames as the work of one run."""
+
+    def __init__(self, work: Callable[[], None], *, library: str) -> None:
+        self._work = work
+        self.facts = {"library": library}
+
+    def run(self, index: int) -> dict[str, float]:  # noqa: ARG002
+        """Milliseconds for all of them."""
+        start_s = time.perf_counter()
+        self._work()
+        return {TOTAL: 1e3 * (time.perf_counter() - start_s)}
 
 
 def memory_of_line_mb(*, size: Size, frames: int) -> list[float]:
@@ -66,8 +117,6 @@ def memory_of_line_mb(*, size: Size, frames: int) -> list[float]:
 
     To be called in a process of its own. The log is rotated many times.
     """
-    from runtime.sinks import SinkContext, open_sink
-
     # The queue before the log must be full, and the heap must have found its size.
     settled, seen = max(2000, frames // 20), []
     marks = {settled + round(point * frames / _POINTS) for point in range(_POINTS + 1)}
@@ -134,3 +183,102 @@ def first_verdict_s(engine: Path, *, backend: str, frame_size: Size) -> tuple[fl
     captured_s = datetime.fromisoformat(event["time"]).timestamp()
     latency_ms = event["latency_ms"]
     return captured_s + latency_ms["total"] / 1e3 - start_s, latency_ms["infer"] / 1e3
+
+
+class TimelessBackend(Backend):
+    """Answers at once."""
+
+    name = "timeless"
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__(Path("timeless"), spec=spec)
+        self._good = np.zeros((1, *spec.map_size), np.float32)
+        self._bad = self._good.copy()
+        self._bad[0, :2, :2] = 1
+        self._count = 0
+
+    def _start(self, batch: Input) -> Callable[[], BatchAnswer]:
+        self._count += 1
+        is_bad = self._count % _ANOMALOUS == 0
+        maps = np.repeat(self._bad if is_bad else self._good, len(batch), axis=0)
+        answer = BatchAnswer(maps, np.full(len(batch), is_bad, np.float32), infer_ms=0.0)
+        return lambda: answer
+
+    def _release(self) -> None:
+        pass
+
+
+class FreeSource(FrameSource):
+    """A camera that has always just delivered the next of a few pictures.
+
+    Attributes:
+        taken_s: when each frame was taken, on the clock of `time.perf_counter`, unless `on_frame` is given.
+    """
+
+    is_live = True
+
+    def __init__(
+        self, pictures: Sequence[Image], *, frames: int, on_frame: Callable[[int], None] | None = None
+    ) -> None:
+        """
+        Args:
+            on_frame: is told the number of each frame before that is delivered.
+        """
+        self.taken_s: list[float] = []
+        self._pictures = pictures
+        self._frames = frames
+        self._next = 0
+        self._on_frame = on_frame or (lambda _: self.taken_s.append(time.perf_counter()))
+
+    def read(self) -> Frame | None:
+        if self._next == self._frames:
+            return None
+        index, self._next = self._next, self._next + 1
+        self._on_frame(index)
+        return Frame(self._pictures[index % len(self._pictures)], index, time.monotonic(), "memory", "good")
+
+    def poll(self) -> Frame | None:
+        return self.read()
+
+
+def pictures_of(size: Size) -> list[Image]:
+    """Pictures of the synthetic part."""
+    return [render_part(np.random.default_rng(seed), size=size, defect=None).image for seed in range(PICTURES)]
+
+
+def timeless_detector(size: Size) -> Detector:
+    """A detector for an input of `size` whose network takes no time; the caller closes it."""
+    spec = ModelSpec(
+        category="none",
+        architecture="none",
+        input_size=size,
+        map_size=(size[0] // 16, size[1] // 16),
+        weights_sha256="0" * 64,
+        threshold=Threshold(value=0.5, method="quantile", images=100, false_alarm_rate=0.01),
+        normal_score_range=(0.0, 0.4),
+    )
+    record = EngineRecord(product="onnx", version="0", device="any", precision="fp32", engine_sha256="0" * 64)
+    return Detector(
+        TimelessBackend(spec), sidecar=Sidecar(spec=spec, engine=record), threshold=spec.require_threshold()
+    )
+
+
+def run_line(source: FrameSource, detector: Detector, *, sinks: Mapping[str, FrameSink] | None = None) -> RunRecorder:
+    """Run the camera program's own loop, with its checks of camera and drift, until the source ends."""
+    recorder = RunRecorder()
+    with (
+        StopSignals() as stop,
+        # Nothing is dropped: every frame shall leave its trace in the outputs.
+        Outputs(sinks or {}, drops=False, on_publish=partial(recorder.add_stage, "publish")) as outputs,
+    ):
+        line = Line(
+            source,
+            detector,
+            outputs=outputs,
+            recorder=recorder,
+            vote=PartVote(VotingRule(), threshold=detector.threshold.value),
+            faults=FaultDetector(),
+            drift=open_drift_monitor(detector.spec, threshold=detector.threshold.value),
+        )
+        line.run(stop)
+    return recorder

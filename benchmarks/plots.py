@@ -206,7 +206,7 @@ def _panels(panels: Sequence[Panel]) -> bytes:
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
         keys = [_key("STLM", "o", BLUE), _key("other methods", "o", ORANGE)]
-        keys += [_key(f"{count} M parameters", "o", GREY, side=math.sqrt(AREA * count)) for count in (1, 10, 100)]
+        keys += [_key(f"{count} M parameters", "o", GREY, side=math.sqrt(AREA * count)) for count in (1, 10, 50)]
         if any(method.parameters_m is None for panel in panels for method in panel.methods):
             keys.append(_key("parameters not recorded", "o", GREY, fill="none"))
         _add_legend(drawn, keys)
@@ -356,7 +356,7 @@ def _key(name: str, marker: str, colour: str, *, side: float = 8.0, fill: str | 
 
 def _add_legend(drawn: Figure, keys: Sequence[Line2D]) -> None:
     """Below everything; afterwards all axes have their final size."""
-    drawn.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False)
+    drawn.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, borderpad=0.8)
     drawn.draw_without_rendering()
 
 

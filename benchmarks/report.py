@@ -27,14 +27,8 @@ WORDS = (
     "the commit. Milliseconds of different devices are not comparable, and those of different runs hardly: read the "
     "ratios within one run first."
 )
-ALONE = ("summary", "measures")
-"""Kinds that are not one benchmark's, and so not a section of the report."""
-
 TOGETHER = ("training", "loader")
 """Kinds whose rows are ratios within a run, so that several runs make one table; times of different runs do not."""
-
-BESIDE = {"latency": ("latency-stages", "latency-estimates")}
-"""Tables that stand below another one of the same record."""
 
 PATH = click.Path(path_type=Path)
 
@@ -140,20 +134,32 @@ def to_document(sources: Sequence[Origin], *, captions: Mapping[str, str]) -> st
     parts += [f"### {PAPER.title}", to_markdown(PAPER, [])]
     shown: list[Origin] = []
     for name, kind in KINDS.items():
-        if name in ALONE or any(name in beside for beside in BESIDE.values()):
+        of_kind = [source for source in sources if name != "summary" and _has_rows(kind, source)]
+        if not of_kind:
             continue
-        of_kind = [source for source in sources if source.record.benchmark in kind.benchmarks]
-        shown += of_kind
-        for group in [of_kind] * bool(of_kind) if name in TOGETHER else [[source] for source in of_kind]:
+        for group in [of_kind] if name in TOGETHER else [[source] for source in of_kind]:
             title = kind.title if group == of_kind else f"{kind.title} ({group[0].path.name})"
-            parts += [f"## {title}", *_picture(_name(group[0], sources), title, captions), _table(kind, group)]
-            for other in BESIDE.get(name, ()):
-                parts += [f"### {KINDS[other].title}", _table(KINDS[other], group)]
+            parts.append(f"## {title}")
+            if group[0] not in shown:
+                parts += _picture(_name(group[0], sources), title, captions)
+            parts.append(_table(kind, group))
+        shown += of_kind
     for source in sources:
         if source not in shown:
             title = f"{source.record.benchmark} ({source.path.name})"
             parts += [f"## {title}", to_markdown(KINDS["measures"], [source])]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def _has_rows(kind: TableKind, source: Origin) -> bool:
+    """Whether the table is of the record's benchmark and has something to show, or to say what it lacks."""
+    if source.record.benchmark not in kind.benchmarks:
+        return False
+    try:
+        with source.read_as_expected():
+            return any(True for _ in kind.entries(source.record))
+    except DataError:
+        return True
 
 
 def _picture(name: str, title: str, captions: Mapping[str, str]) -> Iterator[str]:

@@ -3,7 +3,7 @@
     python -m benchmarks.sizes --checkpoint runs/bottle/model.safetensors --size 256 --size 512 --size 1024 \
         --precision fp32 --precision int8 --data mvtec --category bottle --work engines --plot sizes.png
 
-Engines of OpenVINO are built and judged as by `python -m export openvino`; those of TensorRT are built before, on their
+Engines of OpenVINO are built and judged by `python -m export openvino`; those of TensorRT are built before, on their
 GPU, and given as --engine. They take turns, so that a busy machine slows all of them alike, and each is judged by
 labelled pictures as `benchmarks.accuracy` does. A network that runs at another size than it was trained at is worth a
 look and no more: train it at the size that looks best. A hundred test pictures leave much to chance, so points of
@@ -15,10 +15,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import importlib.util
 import json
 import logging
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -27,27 +25,25 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
-import stlm_edge
 from benchmarks.accuracy import TITLES, LabelledSet, judge, labelled_set, open_inspector
 from benchmarks.record import Recorder, device, recording, versions
 from benchmarks.subjects import Pictures, engine_subject
+from benchmarks.tables import SIZES, to_text
 from export.__main__ import main as export_main
-from export.publish import unverified_name
 from runtime.backends import vouched
-from runtime.backends.openvino import require_bf16
 from stlm_edge.cli import run
 from stlm_edge.datasets import load_category
 from stlm_edge.errors import ConfigError, EngineError, OutputError, SpecError
 from stlm_edge.files import make_folder, require_place, sha256, write_bytes
 from stlm_edge.measure import Measured, Schedule, measure
+from stlm_edge.revision import git_state
 from stlm_edge.spec import Size, check_input_size
+from train.options import SizeType
 
 logger = logging.getLogger(__name__)
 
 PATH = click.Path(path_type=Path)
-METRICS = ("image_auroc", "pixel_auroc", "aupro", "pixel_ap")
 
 DECISIVE = ("aupro", "image_auroc")
 """Where the defects are, and whether a part has one."""
@@ -58,17 +54,8 @@ SAME = 0.001
 CLOSE = 0.01
 """So far below the best a figure still counts as about as good: one point of 100."""
 
-
-class InputSize(click.ParamType["Size"]):
-    """`256` or `256x384` → (height, width)."""
-
-    name = "SIDE|HxW"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Size:
-        match = re.fullmatch(r"(\d+)(?:x(\d+))?", str(value))
-        if match is None:
-            self.fail(f"{value!r} is no size; give a side such as 256, or height x width such as 256x384", param, ctx)
-        return int(match[1]), int(match[2] or match[1])
+Point = dict[str, Any]
+"""What was measured of an engine, as the record has it; `turns_ms` are the medians of its turns, frame to verdict."""
 
 
 @dataclass(frozen=True)
@@ -77,53 +64,21 @@ class Setting:
 
     Attributes:
         path: of the engine; of the checkpoint while it is not built.
-        size, precision: that it is to be built for; None of a ready one.
+        size, precision: that it is to be built for; nothing for a ready one.
         trained_at: (height, width) that its weights were trained at; None where that is not known.
     """
 
     name: str
     path: Path
-    size: Size | None = None
-    precision: str | None = None
+    size: Size = (0, 0)
+    precision: str = ""
     trained_at: Size | None = None
-
-
-@dataclass(frozen=True)
-class Point:
-    """What was measured of an engine.
-
-    Attributes:
-        trained_at: see `Setting`.
-        verified: by the gate; None if nobody has compared it with its network.
-        objections: of the gate.
-        runs: frames that count.
-        turns_ms: median time from frame to verdict of each turn; all points took turns with each other.
-        figures: accuracy by name, in 0 … 1, those of `DECISIVE` among them; None where undefined.
-    """
-
-    name: str
-    architecture: str
-    input_size: Size
-    precision: str
-    trained_at: Size | None
-    verified: bool | None
-    objections: tuple[str, ...]
-    runs: int
-    turns_ms: tuple[float, ...]
-    p50_ms: float
-    p95_ms: float
-    figures: dict[str, float | None]
-
-    def figure(self, metric: str) -> float:
-        """An undefined one counts as worse than all others."""
-        value = self.figures[metric]
-        return -1.0 if value is None else value
 
 
 @click.command()
 @click.option("--checkpoint", "checkpoints", multiple=True, type=PATH, help="To build engines of; repeatable.")
 @click.option(
-    "--size", "sizes", multiple=True, type=InputSize(), help="Of the input; repeatable.  [default: as trained]"
+    "--size", "sizes", multiple=True, type=SizeType(), help="Of the input; repeatable.  [default: as trained]"
 )
 @click.option(
     "--precision",
@@ -171,120 +126,86 @@ def command(
         if plot.suffix not in (".png", ".svg"):
             raise OutputError(f"{plot} has the suffix {plot.suffix!r}, expected .png or .svg; rename the plot")
     with recording("sizes", json_path) as recorder:
-        ready = [Setting(path.name, path) for path in engines]
-        wanted = _wanted(checkpoints, sizes or (None,), precisions)
-        twice = [name for name, count in Counter(one.name for one in (*wanted, *ready)).items() if count > 1]
-        if twice:
-            raise ConfigError(f"two settings have the name {twice[0]!r}, expected different ones; rename a file")
-        for setting in ready:
+        settings = [Setting(path.name, path) for path in engines]
+        for setting in settings:
             with open_inspector(setting.path):
                 pass  # whatever is wrong with it is told before the first engine is built
-        settings = [*_built(wanted, work, data=data, category=category), *ready] if work else ready
+        wanted = [one for path in checkpoints for one in _wanted(path, sizes, precisions)]
+        names = Counter(setting.name for setting in (*wanted, *settings))
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise ConfigError(f"two settings have the name {twice[0]!r}, expected different ones; rename a file")
+        if work is not None:
+            settings = [*_built(wanted, work, data=data, category=category), *settings]
         recorder.details |= {"data": str(pictures), "device": str(device())}
-        frames = Pictures(data, category=category)
-        points = _measure(settings, pictures, frames, Schedule(turns=turns, runs=runs), recorder)
-        advice = advise(points, budget_ms=budget_ms)
-        recorder.details["advice"] = advice
-    click.echo(f"{pictures}; accuracy in %, * on the frontier, on {device()}")
-    for line in (*size_lines(recorder.details["points"]), *advice):
+        points = _measure(settings, pictures, Pictures(data, category=category), turns, runs, recorder)
+        recorder.details["advice"] = advise(points, budget_ms=budget_ms)
+    for line in to_text(SIZES, recorder.record(is_complete=True)):
         click.echo(line)
     if plot is not None:
         from benchmarks.plots import sizes as picture_of  # needs matplotlib, which a Jetson with its plans has not
 
-        write_bytes(plot, picture_of(recorder.details["points"], title=f"{pictures}; {device()}", suffix=plot.suffix))
+        write_bytes(plot, picture_of(points, title=f"{pictures}; {device()}", suffix=plot.suffix))
         click.echo(f"plot: {plot}")
 
 
-def _wanted(checkpoints: Sequence[Path], sizes: Sequence[Size | None], precisions: Sequence[str]) -> list[Setting]:
-    """All combinations, in this order. Raises `StlmError` if one cannot be built."""
-    if not checkpoints:
-        return []
+def _wanted(checkpoint: Path, sizes: Sequence[Size], precisions: Sequence[str]) -> Iterator[Setting]:
+    """All combinations. Raises `StlmError` if the checkpoint or a size cannot be used."""
     from stlm_edge.network.checkpoint import load  # needs torch, which a Jetson with its plans has not
 
-    for size in sizes:
-        if size is not None:
-            check_input_size(size)
-    if "bf16" in precisions:
-        require_bf16(checkpoints[0])
-    if "int8" in precisions and importlib.util.find_spec("nncf") is None:
-        raise EngineError("found no nncf, expected it for --precision int8; pip install 'stlm-edge[openvino-int8]'")
-    wanted = []
-    for path in checkpoints:
-        spec = load(path).spec
-        spec.require_threshold()
-        label = path.resolve().parent.name if path.stem == "model" else path.stem
-        for height, width in (size or spec.input_size for size in sizes):
-            side = str(height) if height == width else f"{height}x{width}"
-            wanted += [
-                Setting(f"{label} {side} {precision}", path, (height, width), precision, spec.input_size)
-                for precision in precisions
-            ]
-    return wanted
+    spec = load(checkpoint).spec
+    spec.require_threshold()
+    label = checkpoint.resolve().parent.name if checkpoint.stem == "model" else checkpoint.stem
+    for size in sizes or (spec.input_size,):
+        check_input_size(size)
+        side = size[0] if size[0] == size[1] else "{}x{}".format(*size)
+        for precision in precisions:
+            yield Setting(f"{label} {side} {precision}", checkpoint, size, precision, spec.input_size)
 
 
 def _built(wanted: Sequence[Setting], work: Path, *, data: Path, category: str | None) -> Iterator[Setting]:
-    """Engines in `work`, also those that the gate refuses; one that is there is used again.
-
-    A file's name ends in a digest of all that it and its verdict hang on: weights, pictures, versions and code.
+    """Engines in `work`, also those that the gate refuses; one of the same weights, pictures and code is used again.
 
     Raises:
         EngineError: if one cannot be built or judged; the export has said why.
     """
+    from stlm_edge.network.checkpoint import load, resized, save  # as above
+
     make_folder(work)
     loaded = load_category(data, category)
-    files = [path for sample in (*loaded.train, *loaded.test) for path in (sample.path, sample.mask) if path]
-    packages = Path(stlm_edge.__file__).parent, Path(stlm_edge.__file__).parents[1] / "export"
-    files += sorted(path for package in packages for path in package.rglob("*.py"))
-    common = [versions(), *map(sha256, files)]
+    pictures = [sha256(path) for sample in (*loaded.train, *loaded.test) for path in (sample.path, sample.mask) if path]
     for setting in wanted:
-        key = json.dumps([sha256(setting.path), setting.size, setting.precision, common])
-        stem = f"{setting.name.replace(' ', '-')}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-        places = work / f"{stem}.xml", unverified_name(work / f"{stem}.xml")
-        found = [path for path in places if _is_whole(path)]
-        if not found:
-            logger.info("building %s", places[0])
-            for path in places:
-                path.unlink(missing_ok=True)
-            arguments = ["openvino", str(_checkpoint(setting, work / f"{stem}.safetensors")), "-o", str(places[0])]
-            arguments += ["--precision", str(setting.precision), "--data", str(data)]
+        made_of = [sha256(setting.path), setting.size, setting.precision, pictures, versions(), git_state()]
+        digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]
+        output = work / f"{setting.name.replace(' ', '-')}-{digest}.xml"
+        if (built := _judged(output)) is None:
+            source = setting.path
+            if setting.size != setting.trained_at:
+                source = output.with_suffix(".safetensors")
+                save(source, resized(load(setting.path), setting.size))
+            arguments = ["openvino", str(source), "-o", str(output), "--precision", setting.precision]
+            arguments += ["--data", str(data), *(() if category is None else ("--category", category))]
+            logger.info("building %s", output)
             with contextlib.redirect_stdout(sys.stderr):  # ours alone is the result
-                export_main(arguments + ([] if category is None else ["--category", category]))
-            found = [path for path in places if path.is_file()]
-        if not found:
+                export_main(arguments)
+            built = _judged(output)
+        if built is None:
             raise EngineError(f"{setting.name} was neither built nor refused; see what the export said above")
-        yield dataclasses.replace(setting, path=found[0])
+        yield dataclasses.replace(setting, path=built)
 
 
-def _is_whole(engine: Path) -> bool:
-    """Whether it is there, unharmed and judged."""
-    try:
-        return engine.exists() and vouched(engine).engine.gate is not None
-    except (EngineError, SpecError) as error:
-        logger.warning("%s is built again (%s)", engine, error)
-        return False
+def _judged(output: Path) -> Path | None:
+    """Where an engine is that the gate has verified or refused; None if there is none, or it is harmed."""
+    from export.publish import unverified_name  # needs onnx, which a Jetson with its plans has not
 
-
-def _checkpoint(setting: Setting, place: Path) -> Path:
-    """The setting's own, or at `place` the same weights for pictures of another size.
-
-    The threshold stays: it was found at the old size and has to be chosen again before such an engine is used.
-    """
-    if setting.size == setting.trained_at:
-        return setting.path
-    from stlm_edge.network.checkpoint import Checkpoint, load, save  # as above
-    from stlm_edge.network.encoder import architecture_named
-    from stlm_edge.network.stlm import Stlm
-
-    trained = load(setting.path)
-    spec = dataclasses.replace(trained.spec, input_size=setting.size, map_size=setting.size)
-    network = Stlm(architecture_named(spec.architecture), trained.network.design, image_size=spec.input_size)
-    network.load_state_dict(trained.network.state_dict())
-    save(place, Checkpoint(network.eval(), spec, trained.config))
-    return place
+    for path in (output, unverified_name(output)):
+        with contextlib.suppress(EngineError, SpecError):  # what is harmed is built again
+            if path.exists() and vouched(path).engine.gate is not None:
+                return path
+    return None
 
 
 def _measure(
-    settings: Sequence[Setting], pictures: LabelledSet, frames: Pictures, schedule: Schedule, recorder: Recorder
+    settings: Sequence[Setting], pictures: LabelledSet, frames: Pictures, turns: int, runs: int, recorder: Recorder
 ) -> list[Point]:
     """Latency of all, then accuracy of each; the record is saved after each turn and each engine."""
 
@@ -292,47 +213,40 @@ def _measure(
         for entry in so_far:
             recorder.measure(f"{entry.name} total p50", entry.quantiles(0.5), unit="ms", better="lower")
         recorder.save()
-        logger.info("latency: %d of %d turns", len(so_far[0].turns), schedule.turns)
+        logger.info("latency: %d of %d turns", len(so_far[0].turns), turns)
 
     subjects = [engine_subject(setting.path, pictures=frames, name=setting.name) for setting in settings]
-    measured = measure(subjects, schedule, after_turn=tell)
+    measured = measure(subjects, Schedule(turns=turns, runs=runs), after_turn=tell)
     points: list[Point] = []
     for setting, entry in zip(settings, measured, strict=True):
         logger.info("accuracy: %s", setting.name)
         with open_inspector(setting.path) as inspector:
-            sidecar = inspector.detector.sidecar
+            spec, record = inspector.detector.spec, inspector.detector.sidecar.engine
             figures = judge(inspector, pictures, threshold=inspector.detector.threshold).figures()
-        gate = sidecar.engine.gate
-        point = Point(
-            name=setting.name,
-            architecture=sidecar.spec.architecture,
-            input_size=sidecar.spec.input_size,
-            precision=sidecar.engine.precision,
-            trained_at=setting.trained_at,
-            verified=None if gate is None else gate.verified,
-            objections=() if gate is None else gate.objections,
-            runs=len(entry.pooled()),
-            turns_ms=tuple(entry.quantiles(0.5)),
-            p50_ms=float(np.quantile(entry.pooled(), 0.5)),
-            p95_ms=float(np.quantile(entry.pooled(), 0.95)),
-            figures={name: figures[name] for name in METRICS},
+        for name in TITLES:
+            if (value := figures[name]) is not None:
+                recorder.measure(f"{setting.name} {name}", [100 * value], unit="%", better="higher")
+        points.append(
+            {
+                "name": setting.name,
+                "architecture": spec.architecture,
+                "input_size": list(spec.input_size),
+                "precision": record.precision,
+                "trained_at": None if setting.trained_at is None else list(setting.trained_at),
+                "runs": len(entry.pooled()),
+                "turns_ms": entry.quantiles(0.5),
+                "p50_ms": round(entry.quantile(0.5), 3),
+                "p95_ms": round(entry.quantile(0.95), 3),
+                **figures,
+                "verified": None if record.gate is None else record.gate.verified,
+                "objections": [] if record.gate is None else list(record.gate.objections),
+            }
         )
-        points.append(point)
-        for name, value in point.figures.items():
-            if value is not None:
-                recorder.measure(f"{point.name} {name}", [100 * value], unit="%", better="higher")
-        recorder.details["points"] = [_entry(one, points) for one in points]
+        for point in points:
+            point["on_frontier"] = bool(point["verified"]) and not any(dominates(other, point) for other in points)
+        recorder.details["points"] = points
         recorder.save()
     return points
-
-
-def _entry(point: Point, points: Sequence[Point]) -> dict[str, Any]:
-    """A point for the record."""
-    values = dataclasses.asdict(point)
-    del values["turns_ms"]  # they stand among the measures
-    figures = values.pop("figures")
-    times = {name: round(values[name], 3) for name in ("p50_ms", "p95_ms")}
-    return values | times | figures | {"on_frontier": on_frontier(point, points)}
 
 
 def dominates(one: Point, other: Point) -> bool:
@@ -341,14 +255,14 @@ def dominates(one: Point, other: Point) -> bool:
     Turns share whatever else the machine did, so that one was always faster is more than that its median is. With ten
     turns, two equally fast ones look so once in a thousand times. An engine that is not verified dominates nothing.
     """
-    is_faster = all(ours < theirs for ours, theirs in zip(one.turns_ms, other.turns_ms, strict=True))
-    is_as_good = all(one.figure(metric) >= other.figure(metric) - SAME for metric in DECISIVE)
-    return bool(one.verified) and is_faster and is_as_good
+    is_faster = all(ours < theirs for ours, theirs in zip(one["turns_ms"], other["turns_ms"], strict=True))
+    is_as_good = all(_figure(one, metric) >= _figure(other, metric) - SAME for metric in DECISIVE)
+    return bool(one["verified"]) and is_faster and is_as_good
 
 
-def on_frontier(point: Point, points: Sequence[Point]) -> bool:
-    """Whether a point is verified and nothing dominates it."""
-    return bool(point.verified) and not any(dominates(other, point) for other in points)
+def _figure(point: Point, metric: str) -> float:
+    """An undefined one counts as worse than all others."""
+    return -1.0 if point[metric] is None else float(point[metric])
 
 
 def advise(points: Sequence[Point], *, budget_ms: float | None = None) -> list[str]:
@@ -357,77 +271,53 @@ def advise(points: Sequence[Point], *, budget_ms: float | None = None) -> list[s
     Args:
         budget_ms: for 95 % of the frames, from frame to verdict.
     """
-    verified = [point for point in points if point.verified]
-    sentences = [] if verified else ["No engine is verified, so none is advised."]
-    advised: list[Point] = []
-    for metric in DECISIVE if verified else ():
-        best = max(verified, key=lambda point: (point.figure(metric), -point.p50_ms))
-        close = [point for point in verified if point.figure(metric) >= best.figure(metric) - CLOSE]
-        chosen = min(close, key=lambda point: point.p50_ms)
+    verified = [point for point in points if point["verified"]]
+    if not verified:
+        return ["No engine is verified, so none is advised.", *_warnings(points, [])]
+    sentences, advised = [], []
+    for metric in DECISIVE:
+        best = max(verified, key=lambda point: (_figure(point, metric), -point["p50_ms"]))
+        close = [point for point in verified if _figure(point, metric) >= _figure(best, metric) - CLOSE]
+        chosen = min(close, key=lambda point: point["p50_ms"])
         advised.append(chosen)
-        why = (
-            "the best"
-            if chosen is best
-            else f"the fastest within {100 * CLOSE:g} point of the best ({best.name}, {100 * best.figure(metric):.1f} "
-            f"in {best.p50_ms:.1f} ms)"
-        )
-        taken = f"{100 * chosen.figure(metric):.1f} in {chosen.p50_ms:.1f} ms (p50)"
-        sentences.append(f"For {TITLES[metric]} take {chosen.name}: {taken}, {why}.")
-    if budget_ms is not None and verified:
-        within = [point for point in verified if point.p95_ms <= budget_ms]
-        fastest = min(verified, key=lambda point: point.p95_ms)
-        said = [
-            f"None keeps within {budget_ms:g} ms (p95); the fastest, {fastest.name}, takes {fastest.p95_ms:.1f} ms."
-        ]
-        if within:
-            bests = {metric: max(within, key=lambda point: point.figure(metric)) for metric in DECISIVE}
-            advised += bests.values()
-            parts = (
-                f"{best.name} has the best {TITLES[metric]} ({100 * best.figure(metric):.1f}, {best.p95_ms:.1f} ms)"
-                for metric, best in bests.items()
+        why = "the best"
+        if chosen is not best:
+            why = (
+                f"the fastest within {100 * CLOSE:g} point of the best ({best['name']}, {_value(best, metric, 'p50')})"
             )
-            said = [f"Within {budget_ms:g} ms (p95), {' and '.join(parts)}."]
-        sentences += said
+        sentences.append(f"For {TITLES[metric]} take {chosen['name']}: {_value(chosen, metric, 'p50')}, {why}.")
+    if budget_ms is not None:
+        within = [point for point in verified if point["p95_ms"] <= budget_ms]
+        for metric in DECISIVE if within else ():
+            advised.append(max(within, key=lambda point: _figure(point, metric)))
+            said = f"{advised[-1]['name']} has the best {TITLES[metric]}: {_value(advised[-1], metric, 'p95')}"
+            sentences.append(f"Within {budget_ms:g} ms {said}.")
+        if not within:
+            fastest = min(verified, key=lambda point: point["p95_ms"])
+            said = f"the fastest, {fastest['name']}, takes {fastest['p95_ms']:.1f} ms"
+            sentences.append(f"None keeps within {budget_ms:g} ms (p95); {said}.")
     return [*sentences, *_warnings(points, advised)]
+
+
+def _value(point: Point, metric: str, time: str) -> str:
+    return f"{100 * _figure(point, metric):.1f} in {point[f'{time}_ms']:.1f} ms ({time})"
 
 
 def _warnings(points: Sequence[Point], advised: Sequence[Point]) -> Iterator[str]:
     for point in points:
-        better = min((one for one in points if dominates(one, point)), key=lambda one: one.p50_ms, default=None)
-        if point.verified is None:
-            yield f"{point.name} is not advised: nobody has compared it with its network (python -m export verify)."
-        elif not point.verified:
-            yield f"{point.name} is not advised: the gate refuses it ({'; '.join(point.objections[:2])})."
-        elif better is not None:
-            yield f"{point.name} is dominated: {better.name} is faster and as good."
-        elif point in advised and point.trained_at is not None and point.trained_at != point.input_size:
+        better = [one for one in points if dominates(one, point)]
+        if point["verified"] is None:
+            yield f"{point['name']} is not advised: nobody has compared it with its network (python -m export verify)."
+        elif not point["verified"]:
+            yield f"{point['name']} is not advised: the gate refuses it ({'; '.join(point['objections'][:2])})."
+        elif better:
+            fastest = min(better, key=lambda one: one["p50_ms"])
+            yield f"{point['name']} is dominated: {fastest['name']} is faster and as good."
+        elif point in advised and point["trained_at"] not in (None, point["input_size"]):
             yield (
                 "{} was trained at {} x {}: choose its threshold again before it is used (python -m export calibrate), "
-                "or train it at this size.".format(point.name, *point.trained_at)
+                "or train it at this size.".format(point["name"], *point["trained_at"])
             )
-
-
-def size_lines(points: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """The entries of a record, one line each."""
-    width = max(len(point["name"]) for point in points) + 4
-    yield (
-        f"{'':<{width}}{'input':<13}{'trained at':<13}{'p50 ms':>9}{'p95 ms':>9}"
-        + "".join(f"{TITLES[metric]:>13}" for metric in METRICS)
-        + "  gate"
-    )
-    for point in points:
-        mark = "* " if point["on_frontier"] else "  "
-        said = {True: "verified", False: "REFUSED", None: "not compared"}[point["verified"]]
-        sizes = (
-            "-" if size is None else "{} x {}".format(*size) for size in (point["input_size"], point["trained_at"])
-        )
-        yield (
-            f"{mark + point['name']:<{width}}"
-            + "".join(f"{size:<13}" for size in sizes)
-            + f"{point['p50_ms']:>9.2f}{point['p95_ms']:>9.2f}"
-            + "".join(f"{'-' if point[key] is None else format(100 * point[key], '.2f'):>13}" for key in METRICS)
-            + f"  {said}"
-        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

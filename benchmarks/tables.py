@@ -122,6 +122,21 @@ def to_markdown(kind: TableKind, sources: Sequence[Origin]) -> str:
     return "\n".join([*lines, *(f"- {source}" for source in sources)]) + "\n"
 
 
+def to_text(kind: TableKind, record: Record) -> list[str]:
+    """The table of one record and its notes as lines for a terminal."""
+    rows = [[head for head, _ in kind.columns], *([cell(e) for _, cell in kind.columns] for e in kind.entries(record))]
+    return [*aligned(rows), "", *kind.notes(record)]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Cells in columns, the first one to the left and the others to the right."""
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return [
+        "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], others, strict=True))])
+        for row in rows
+    ]
+
+
 def _line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
@@ -202,7 +217,17 @@ def _latency_notes(record: Record) -> list[str]:
         "and the highest."
     ]
     said = [details["comparison"], *details["conditions"]["warnings"]]
+    said += [
+        f"{entry['name']}: ESTIMATE by data sheets, not measured: the network would take "
+        f"{' to '.join(map(figure, entry['scaled_ms']))} ms on the paper's RTX 3090"
+        for entry in details["estimates"]
+        if entry["scaled_ms"] is not None
+    ]
     return [*notes, *(f"{sentence[0].upper()}{sentence[1:].rstrip('.')}." for sentence in said)]
+
+
+def _speed_up(ratio: dict[str, float] | None) -> str:
+    return NOTHING if ratio is None else spread(ratio["median"], ratio["low"], ratio["high"])
 
 
 def _stage(times: dict[str, float] | None) -> str:
@@ -218,7 +243,7 @@ LATENCY = TableKind(
         ("by", _by),
         *((f"{name}, ms", _of("stages", "total", f"{name}_ms")) for name in ("p50", "p95", "p99", "max")),
         ("pictures/s", _of("frames_per_s")),
-        ("speed-up", _of("speed_up", to=lambda r: NOTHING if r is None else spread(r["median"], r["low"], r["high"]))),
+        ("speed-up", _of("speed_up", to=_speed_up)),
         *_all(load_s="load, s", first_ms="first, ms", running_mb="memory, MB"),
         ("pictures", _of("runs", to=str)),
     ),
@@ -230,18 +255,6 @@ LATENCY_STAGES = TableKind(
     lambda record: [{"name": s["name"], **dict.fromkeys(_STAGES), **s["stages"]} for s in record.details["subjects"]],
     (_NAME, *((stage, _of(stage, to=_stage)) for stage in _STAGES)),
     lambda _: ["Infer is the network alone; the others are the host's work and the copies, which total has too."],
-)
-ESTIMATES = TableKind(
-    "Estimates for the paper's GPU, an RTX 3090: computed, not measured",
-    ("latency",),
-    lambda record: record.details["estimates"],
-    (
-        _NAME,
-        *_all(infer_ms="network here, measured, ms", gflop="GFLOP", moved_mb="MB moved"),
-        *_all(device_floor_ms="floor here, ms", floor_ms="floor there, ms"),
-        ("estimated there, ms", _of("scaled_ms", to=lambda s: " – ".join(map(figure, dict.fromkeys(s or [None]))))),
-        ("assumption", _of("assumption", to=str)),
-    ),
 )
 
 
@@ -293,8 +306,8 @@ SIZES = TableKind(
 
 
 def is_peer(entry: Entry) -> bool:
-    """Whether a method of a peers record is not one of ours."""
-    return str(entry["library"]).startswith("anomalib")
+    """Whether a method of a peers record is not ours."""
+    return not str(entry["name"]).startswith("STLM")
 
 
 def _backbone(entry: Entry) -> str:
@@ -333,17 +346,20 @@ PEERS = TableKind(
 )
 
 
-def _bar_entries(record: Record) -> list[Entry]:
-    """The models by kind of defect, with the bar and the gain over all kinds below; without models the bar by kind."""
-    rows, names = record.details["rows"], {"model": "all", "bar": "Gabor filters, all", "gain": "gain"}
-    main = "model" if any(row["method"] == "model" for row in rows) else "bar"
-    shown = [row for row in rows if row["method"] == main]
-    shown += [row for row in rows if row["kind"] == "all" and row["method"] != main]
-    return [
-        {"name": names[row["method"]] if row["kind"] == "all" else row["kind"]}
-        | {metric: _interval(row["estimates"][metric], sign="+" * (row["method"] == "gain")) for metric in AREAS}
-        for row in shown
-    ]
+def _interval_entries(record: Record) -> Iterator[Entry]:
+    if record.benchmark == "gabor_knn":
+        names = {"model": "STLM (PyTorch)", "bar": "Gabor filters", "gain": "STLM (PyTorch), gain over the bar"}
+        found = [(names[row["method"]], row["kind"], row["estimates"]) for row in record.details["rows"]]
+    else:
+        found = [
+            (method["name"] + words, kind, estimates)
+            for method in record.details["methods"]
+            for key, words in (("kinds", ""), ("gain", ", gain over the bar"))
+            for kind, estimates in method.get(key, {}).items()
+        ]
+    for name, kind, estimates in found:
+        sign = "+" * name.endswith("gain over the bar")
+        yield (name, kind, *(_interval(estimates[metric], sign=sign) for metric in AREAS))
 
 
 def _interval(estimate: dict[str, float | None], *, sign: str) -> str:
@@ -351,26 +367,14 @@ def _interval(estimate: dict[str, float | None], *, sign: str) -> str:
         return NOTHING
     bounds = (estimate["low"], estimate["high"])
     low, high = (NOTHING if bound is None else rounded(100 * bound, digits=0, sign=sign) for bound in bounds)
-    text = f"{rounded(100 * estimate['value'], digits=1, sign=sign)} [{low}, {high}]"
-    return text if estimate["spread"] is None or sign else f"{text} ± {100 * estimate['spread']:.1f}"
+    return f"{rounded(100 * estimate['value'], digits=1, sign=sign)} [{low}, {high}]"
 
 
-def _bar_notes(record: Record) -> list[str]:
-    details, models = record.details, len(record.details["models"])
-    everything = next(row for row in details["rows"] if row["kind"] == "all")
-    return [
-        f"In %, with 95 % intervals over {everything['groups']} parts in {everything['images']} pictures of "
-        f"{details['category']}; {models} trained model{'s' * (models != 1)} "
-        f"beside Gabor filters and nearest neighbours, which took {details['bar_cpu_s']:.0f} CPU seconds."
-    ]
-
-
-GABOR = TableKind(
-    "The bar for a trained model",
-    ("gabor_knn",),
-    _bar_entries,
-    _all(str, name="defect", **AREAS),
-    _bar_notes,
+INTERVALS = TableKind(
+    "Beside other methods, by kind of defect: %, with 95 % intervals over parts",
+    ("peers", "gabor_knn"),
+    _interval_entries,
+    _cells("method", "defect", *AREAS.values()),
 )
 
 
@@ -428,6 +432,8 @@ def _turns(found: dict[str, Any]) -> tuple[str, str]:
 def _training_entries(record: Record) -> list[Entry]:
     details, settings = record.details, record.details["settings"]
     names = ("straightforward", "stlm-edge")
+    if not any(f"{name} step" in record.measures for name in names):  # the loader alone
+        return []
     theirs, ours = (details["ways"][name] for name in names)
     what = (
         f"{settings['architecture']} at {size(settings['image_size'])}, batch {settings['batch_size']}, teacher "
@@ -449,14 +455,21 @@ _TRAINING_HEADS = ("training", "authors' way, s a step", "here", "ratio", "of th
 
 
 def _loader_entries(record: Record) -> list[Entry]:
-    rates = record.details["pictures_per_s"]
-    first = next(iter(rates.values()))
-    return [(name, figure(rate), figure(rate / first)) for name, rate in rates.items()]
+    rates = {name: measure.median for name, measure in record.measures.items() if measure.unit == "pictures/s"}
+    first = next(iter(rates.values()), 1)
+    return [(name.removeprefix("loader, "), figure(rate), figure(rate / first)) for name, rate in rates.items()]
 
 
-_LOADER_NOTE = (
-    "Pseudo anomalies ({pseudo_anomalies}) into {pictures} pictures at {size} x {size}, batches of {batch_size}."
-)
+def _loader_notes(record: Record) -> list[str]:
+    details, settings = record.details, record.details.get("settings", record.details)
+    side = size(settings["image_size"]) if settings is not details else "{size} x {size}".format_map(details)
+    count = f"{details['pictures']} pictures" if "pictures" in details else "pictures"
+    return [
+        f"Pseudo anomalies ({settings['pseudo_anomalies']}) into {count} at {side}, batches of "
+        f"{settings['batch_size']}."
+    ]
+
+
 LOOP = TableKind("The camera line's loop", ("loop",), _loop_entries, _cells("", "median", "turns"))
 TRAINING = TableKind(
     "A training step",
@@ -466,10 +479,32 @@ TRAINING = TableKind(
 )
 LOADER = TableKind(
     "The loader",
-    ("loader",),
+    ("loader", "training"),
     _loader_entries,
     _cells("loader", "pictures/s", "ratio"),
-    lambda record: [_LOADER_NOTE.format_map(record.details)],
+    _loader_notes,
+)
+
+
+def _gpu_entries(record: Record) -> Iterator[Entry]:
+    for part in record.details["parts"]:
+        for subject in part.get("subjects", []):
+            times = (figure(subject["infer_ms"]), figure(subject["p50_ms"]))
+            yield (part["name"], subject["name"], *times, _speed_up(subject["speed_up"]))
+        if not part.get("subjects"):
+            yield (part["name"], part["status"], NOTHING, NOTHING, NOTHING)
+
+
+GPU_PARTS = TableKind(
+    "All in one call on a GPU",
+    ("gpu",),
+    _gpu_entries,
+    _cells("part", "", "infer p50, ms", "total p50, ms", "speed-up"),
+    lambda record: [
+        f"{part['name']} {part['status']}: {part['reason'].rstrip('.')}."
+        for part in record.details["parts"]
+        if part["reason"]
+    ],
 )
 
 
@@ -577,14 +612,14 @@ PAPER = TableKind(
 KINDS: dict[str, TableKind] = {
     "latency": LATENCY,
     "latency-stages": LATENCY_STAGES,
-    "latency-estimates": ESTIMATES,
     "accuracy": ACCURACY,
     "sizes": SIZES,
     "peers": PEERS,
-    "gabor_knn": GABOR,
+    "intervals": INTERVALS,
     "loop": LOOP,
     "training": TRAINING,
     "loader": LOADER,
+    "gpu": GPU_PARTS,
     "demo": DEMO,
     "measures": MEASURES,
     "summary": SUMMARY,

@@ -15,8 +15,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, count, pairwise
 from pathlib import Path
@@ -42,7 +42,8 @@ from train.fit import build
 from train.options import training_options
 from train.pseudo_anomalies.choice import pseudo_anomalies_of
 from train.pseudo_anomalies.textures import texture_source
-from train.training import begin
+from train.teaching.guidance import Guidance
+from train.training import Training, begin
 from train.workers import PREFETCHED
 
 PATH = click.Path(path_type=Path)
@@ -101,9 +102,12 @@ def command(
                 )
             click.echo(f"ratio {median(ratios):.2f} (turn by turn {min(ratios):.2f} to {max(ratios):.2f})")
         if "loader" in parts:
-            subjects = [loader(task, workers) for workers in sorted({0, config.workers})]
+            ways: dict[str, int | None] = {
+                f"loader, {n} worker{'s' * (n != 1)}": n for n in sorted({0, config.workers})
+            }
             if textures is not None and config.pseudo_anomalies == "perlin":
-                subjects.insert(0, Subject(f"{STRAIGHTFORWARD} loader", partial(open_loader, task, None)))
+                ways[f"{STRAIGHTFORWARD} loader"] = None
+            subjects = [Subject(name, partial(open_loader, task, workers)) for name, workers in ways.items()]
             settle = 1 + 2 * PREFETCHED * config.workers  # what workers made ahead in others' turns does not count
             for one in measure(subjects, replace(schedule, runs=made, settle=settle)):
                 rates = [1e3 * config.batch_size / fmean(turn) for turn in _turns(one)]
@@ -142,100 +146,92 @@ class Task:
         )
 
 
+@dataclass(frozen=True)
+class Work:
+    """As `stlm_edge.measure` takes it."""
+
+    run: Callable[[int], Mapping[str, float]]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
 @contextmanager
-def open_steps(task: Task, way: str) -> Iterator[Steps]:
-    """A training at its second pass. Raises `StlmError` as 'train fit' does."""
+def open_steps(task: Task, way: str) -> Iterator[Work]:
+    """A training at its second pass over its batches. Raises `StlmError` as 'train fit' does."""
     os.environ["XDG_CACHE_HOME"] = task.cache
-    yield Steps(task, way)
+    config, device = task.config, choose_device(task.config.device)
+    if way == STRAIGHTFORWARD:
+        config = replace(config, teacher_precision="fp32", compile_teacher="off", teacher_cache_gb=0.0)
+    name, made = task.pictures(most=task.batches * config.batch_size)
+    batches, losses = list(made.epoch(1)), list[float]()
+    spec = ModelSpec(name, config.architecture, config.image_size, config.image_size, "")
+    objective, guidance = build(config, spec, made, device=device, processes=Processes())
+    assert guidance is not None
+    training = begin(objective.train(), config, steps_per_epoch=len(batches))
+    step = partial(our_step, training, guidance)
+    if way == STRAIGHTFORWARD:
+        for module in (objective, guidance.teacher):
+            module.to(memory_format=torch.contiguous_format)
+        step = partial(authors_training.step, training, guidance.teacher)
 
-
-class Steps:
-    """A training that goes on batch by batch."""
-
-    def __init__(self, task: Task, way: str) -> None:
-        config = task.config
-        if way == STRAIGHTFORWARD:
-            config = replace(config, teacher_precision="fp32", compile_teacher="off", teacher_cache_gb=0.0)
-        self._device = choose_device(config.device)
-        name, made = task.pictures(most=task.batches * config.batch_size)
-        self._batches = list(made.epoch(1))
-        spec = ModelSpec(name, config.architecture, config.image_size, config.image_size, "")
-        objective, guidance = build(config, spec, made, device=self._device, processes=Processes())
-        assert guidance is not None
-        self._guidance, self._training = guidance, begin(objective.train(), config, steps_per_epoch=len(made))
-        self._step: Callable[..., float] = self._ours
-        if way == STRAIGHTFORWARD:
-            for module in (objective, guidance.teacher):
-                module.to(memory_format=torch.contiguous_format)
-            self._step = partial(authors_training.step, self._training, guidance.teacher)
-        self._losses: list[float] = []
-        first = [self.run(index)[TOTAL] for index in range(len(self._batches))]
-        self.facts: dict[str, Any] = {
-            "first_pass_s": fmean(first) / 1e3,
-            "loss": fmean(self._losses),
-            "anomalous_share": fmean(changed for batch in self._batches for changed in batch.changed),
-            "device": "cpu",
-            "memory_gb": peak_mb() / 1e3,
-        }
-        if self._device.type == "cuda":
-            self.facts["device"] = torch.cuda.get_device_name(self._device)
-            self.facts["memory_gb"] = torch.cuda.max_memory_allocated(self._device) / 1e9
-
-    def run(self, index: int) -> Mapping[str, float]:
-        """One step; a GPU is waited for after each phase."""
+    def run(index: int) -> Mapping[str, float]:
         marks = [("", time.perf_counter())]
 
         def mark(phase: str) -> None:
-            if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
             marks.append((phase, time.perf_counter()))
 
-        self._losses.append(self._step(self._batches[index % len(self._batches)], mark=mark))
+        losses.append(step(batches[index % len(batches)], mark=mark))
         phases = {phase: 1e3 * (ended - begun) for (_, begun), (phase, ended) in pairwise(marks)}
         return phases | {TOTAL: sum(phases.values())}
 
-    def _ours(self, batch: Batch, *, mark: authors_training.Mark) -> float:
-        batch = batch.to(self._device)
-        taught = self._guidance(batch)
-        mark("teacher")
-        terms = self._training.objective(batch, taught)
-        mark("forward")
-        self._training.scaler.scale(terms.total).backward()  # type: ignore[no-untyped-call]
-        mark("backward")
-        self._training.move()
-        loss = float(terms.values().sum())
-        mark("optimiser")
-        return loss
+    first = [run(index)[TOTAL] for index in range(len(batches))]
+    on_gpu = device.type == "cuda"
+    yield Work(
+        run,
+        {
+            "first_pass_s": fmean(first) / 1e3,
+            "loss": fmean(losses),
+            "anomalous_share": fmean(changed for batch in batches for changed in batch.changed),
+            "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
+            "memory_gb": torch.cuda.max_memory_allocated(device) / 1e9 if on_gpu else peak_mb() / 1e3,
+        },
+    )
 
 
-def loader(task: Task, workers: int) -> Subject:
-    """This toolkit's loader; 0 workers: in the process itself."""
-    return Subject(f"loader, {workers} worker{'s' * (workers != 1)}", partial(open_loader, task, workers))
+def our_step(training: Training, guidance: Guidance, batch: Batch, *, mark: authors_training.Mark) -> float:
+    """One step as 'train fit' does it; returns the total loss."""
+    batch = batch.to(training.device)
+    taught = guidance(batch)
+    mark("teacher")
+    terms = training.objective(batch, taught)
+    mark("forward")
+    training.scaler.scale(terms.total).backward()
+    mark("backward")
+    training.move()
+    loss = float(terms.values().sum())
+    mark("optimiser")
+    return loss
 
 
 @contextmanager
-def open_loader(task: Task, workers: int | None) -> Iterator[Making]:
-    """Batches without end; without workers, None, in the straightforward way. Raises `StlmError`."""
-    if workers is None:
-        assert task.textures is not None
-        paths = [sample.path for sample in load_category(task.data, task.category).train]
-        yield Making(authors_training.batches(paths, texture_paths(task.textures), task.config))
-        return
-    with task.pictures(workers=workers)[1] as made:
-        yield Making(chain.from_iterable(map(made.epoch, count(1))))
+def open_loader(task: Task, workers: int | None) -> Iterator[Work]:
+    """Batches without end, by so many workers; None: in the straightforward way. Raises `StlmError`."""
+    with ExitStack() as stack:
+        if workers is None:
+            assert task.textures is not None
+            paths = [sample.path for sample in load_category(task.data, task.category).train]
+            batches: Iterator[Any] = authors_training.batches(paths, texture_paths(task.textures), task.config)
+        else:
+            made = stack.enter_context(task.pictures(workers=workers)[1])
+            batches = chain.from_iterable(map(made.epoch, count(1)))
 
+        def run(_index: int) -> Mapping[str, float]:
+            start_s = time.perf_counter()
+            next(batches)
+            return {TOTAL: 1e3 * (time.perf_counter() - start_s)}
 
-class Making:
-    """Batches that are made one after the other."""
-
-    def __init__(self, batches: Iterator[Any]) -> None:
-        self.facts: dict[str, Any] = {}
-        self._batches = batches
-
-    def run(self, index: int) -> Mapping[str, float]:  # noqa: ARG002  # whichever comes next
-        start_s = time.perf_counter()
-        next(self._batches)
-        return {TOTAL: 1e3 * (time.perf_counter() - start_s)}
+        yield Work(run)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

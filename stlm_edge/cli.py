@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
+from types import TracebackType
 from typing import Any
 
 import click
@@ -77,6 +78,15 @@ def _failed(message: str) -> int:
 
 def _logs_json() -> bool:
     return any(isinstance(handler.formatter, JsonLine) for handler in logging.getLogger().handlers)
+
+
+def say_what_is_missing(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """For `sys.excepthook`: one line for a library that is not installed, where a program's imports stand on top."""
+    line = explained(error) if isinstance(error, ImportError) else None
+    if line is None:
+        sys.__excepthook__(kind, error, traceback)
+    else:
+        click.echo(f"error: {line}", err=True)
 
 
 def set_up_logging(*, verbose: bool = False, as_json: bool = False) -> None:

@@ -52,21 +52,17 @@ MEASURE: Programs = {
     "bench": ("stlm_edge.command:bench", "Measure latency, accuracy and more on your device."),
 }
 BENCHMARKS: Programs = {
-    "accuracy": ("benchmarks.accuracy:command", "Image and pixel AUROC, AP and AUPRO of engines."),
-    "alternatives": ("benchmarks.alternatives.__main__:command", "Other methods beside ours."),
-    "compare": ("benchmarks.compare:command", "Tell whether two records differ."),
-    "counts": ("benchmarks.counts:command", "What the plan moves and computes."),
-    "demo": ("benchmarks.demo:command", "The table of make demo."),
-    "gabor-knn": ("benchmarks.gabor_knn:command", "Gabor filters and nearest neighbours."),
-    "gpu": ("benchmarks.gpu.__main__:command", "All measurements of one GPU."),
-    "latency": ("benchmarks.latency:command", "Latency of engines and of PyTorch."),
-    "loader": ("benchmarks.loader:command", "Loading of training pictures, beside the authors' way."),
-    "loop": ("benchmarks.loop:command", "The camera program as a whole."),
-    "pareto": ("benchmarks.pareto:command", "Which size and precision to take."),
+    "accuracy": ("benchmarks.accuracy:command", "How good engines are, and how far each is from its network."),
+    "compare": ("benchmarks.compare:command", "Whether it became slower: two records side by side."),
+    "demo": ("benchmarks.demo:command", "What came of 'make demo'."),
+    "gpu": ("benchmarks.gpu:command", "All that is to be measured on an NVIDIA GPU."),
+    "latency": ("benchmarks.latency:command", "How long engines and PyTorch take from frame to verdict."),
+    "loop": ("benchmarks.loop:command", "What the camera program itself costs."),
+    "peers": ("benchmarks.peers:command", "Other methods beside ours, and the bar of Gabor filters."),
+    "plan_counts": ("benchmarks.plan_counts:command", "What can be counted of a plan instead of timed."),
     "report": ("benchmarks.report:command", "Tables and pictures of records."),
-    "resize": ("benchmarks.resize:command", "Rules of resizing."),
-    "stages": ("benchmarks.stages:command", "Where the time goes inside the network."),
-    "training": ("benchmarks.training:command", "A training step, beside the authors' way."),
+    "sizes": ("benchmarks.sizes:command", "Which input size and precision to take on this device."),
+    "training": ("benchmarks.training:command", "A training step and its pictures, beside the authors' way."),
 }
 
 SUFFIXES = {".onnx": "onnx", ".plan": "engine", ".xml": "openvino"}

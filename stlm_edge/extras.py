@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 OPENCV_HERE = "pip install 'stlm-edge[opencv]', or 'stlm-edge[headless]' on a machine without a screen"
+_OPENCV_COMES = "a desktop gets it with the extras train, export, openvino and onnxruntime as well"
 OPENCV_ON_JETSON = (
     "use JetPack's OpenCV, not pip's, which has no GStreamer: a virtual environment made with --system-site-packages, "
     "and for JetPack 6 pip install 'numpy==1.26.*' in it"
@@ -18,15 +19,16 @@ def _install(*extras: str) -> str:
 
 REMEDIES = {
     **dict.fromkeys(
-        ("torch", "torchvision", "timm", "segment_anything", "safetensors", "yaml", "tqdm", "matplotlib"),
+        ("torch", "torchvision", "timm", "segment_anything", "safetensors", "yaml", "matplotlib"),
         _install("train"),
     ),
     **dict.fromkeys(("onnxscript", "onnxruntime"), _install("export")),
     "onnx": f"{_install('export', 'engine')}, which only builds plans from graphs",
+    "tqdm": "pip install tqdm, which the extras train, export and engine bring",
     "modelopt": _install("int8"),
     "nncf": _install("openvino-int8"),
     "openvino": _install("openvino"),
-    "cv2": f"{OPENCV_HERE}; on a Jetson {OPENCV_ON_JETSON}",
+    "cv2": f"{OPENCV_HERE} ({_OPENCV_COMES}); on a Jetson {OPENCV_ON_JETSON}",
 }
 """Name of a module → how to get it."""
 

@@ -4,7 +4,7 @@
 the two it covers); what remains is done by bilinear interpolation. The authors resize with PIL's anti-aliased
 bilinear filter, OpenCV's `INTER_LINEAR` alone skips pixels when it shrinks and so invents texture. On the pictures
 this was tried on, halving first stays about as near to PIL as OpenCV's `INTER_AREA` and is 6 to 10 times as fast at
-1920 x 1080 → 1024 x 1024, which is what decides on a camera line (`python -m benchmarks.resize` measures both).
+1920 x 1080 → 1024 x 1024, which is what decides on a camera line (`benchmarks.resize` of commit 9c83b53 measures both).
 The aspect ratio is not kept, as in the paper.
 """
 

@@ -105,6 +105,10 @@ class Measured:
     peak_mb: float = 0.0
     turns: list[list[dict[str, float]]] = field(default_factory=list)
 
+    def quantile(self, quantile: float, stage: str = TOTAL) -> float:
+        """Of all pictures' milliseconds, e.g. 0.95."""
+        return float(np.quantile(self.pooled(stage), quantile))
+
     def quantiles(self, quantile: float, stage: str = TOTAL) -> list[float]:
         """Of each turn's milliseconds, e.g. 0.5."""
         return [float(np.quantile([run[stage] for run in turn], quantile)) for turn in self.turns]

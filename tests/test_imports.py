@@ -47,6 +47,9 @@ HEAVY = (
     "cuda",
 )
 
+ABOUT_TORCH = ("benchmarks.peers", "benchmarks.plan_counts", "benchmarks.training", "benchmarks.sizes")
+"""These train, trace or export, which nobody does without torch and onnx, so their imports stand on top."""
+
 START_LIMIT_S = 0.5
 
 
@@ -116,7 +119,7 @@ def test_help_of_every_program_loads_nothing_heavy():
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
         for package in ("runtime", "train", "export", "stlm_edge", "benchmarks")
         for path in sorted((ROOT / package).rglob("*.py"))
-        if '__name__ == "__main__"' in path.read_text()
+        if "\ndef main(argv" in path.read_text()
     ]
     assert {"runtime.camera", "runtime.inspect", "runtime.doctor", "train", "export", "stlm_edge.plate"} <= set(found)
     code = f"""
@@ -135,6 +138,9 @@ for program in {found}:
     lines = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("HELP ")]
     assert [line[0] for line in lines] == found
     for program, exit_code, *packages in lines:
+        if program in ABOUT_TORCH:
+            assert exit_code == "0"
+            continue
         forbidden = {*HEAVY, "numpy", "cv2"} if program.startswith("runtime.") else set(HEAVY)
         assert (program, exit_code, forbidden & set(packages)) == (program, "0", set())
 

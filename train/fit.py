@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -132,16 +133,15 @@ def _run(config: TrainConfig, sources: Sources, folder: Path, *, state: Path | N
             device,
             f" and {processes.count - 1} more" if processes.count > 1 else "",
         )
-        keeper = _Keeper(folder, config, spec, training, guidance, processes=processes)
+        watched, board = None, None
         if config.patience or config.tensorboard:
             shown = held_out[:HELD_OUT_WATCHED]
             drawn = pseudo_anomalies_of(config, images=shown, textures=textures)
             watched = Batches(shown, pseudo_anomalies=drawn, batch_size=config.batch_size, seed=config.seed + 1)
-            keeper.watch(watched)
             if config.tensorboard and processes.is_main:
-                keeper.board = stack.enter_context(
-                    closing(Board(folder / "tensorboard", first=next(iter(watched.epoch(0)))))
-                )
+                board = Board(folder / "tensorboard", first=next(iter(watched.epoch(0))))
+                stack.callback(board.close)
+        keeper = _Keeper(folder, config, spec, training, guidance, watched, board, writes=processes.is_main)
         ending = train(
             training,
             guidance,
@@ -156,43 +156,37 @@ def _run(config: TrainConfig, sources: Sources, folder: Path, *, state: Path | N
     return folder / CHECKPOINT_NAME
 
 
+@dataclass
 class _Keeper:
-    """Writes the run's folder after each epoch and at the end, and says when the held-out loss falls no more."""
+    """Writes the run's folder after each epoch and at the end, and says when the held-out loss falls no more.
 
-    def __init__(
-        self,
-        folder: Path,
-        config: TrainConfig,
-        spec: ModelSpec,
-        training: Training,
-        guidance: Guidance | None,
-        *,
-        processes: Processes,
-    ) -> None:
-        self.folder = folder
-        self.config = config
-        self.spec = spec
-        self.training = training
-        self.guidance = guidance
-        self.processes = processes
-        self.network = training.objective.network
-        self.board: Board | None = None
-        self._watched: Batches | None = None
-        self._patience = Patience(config.patience, training.history)
+    Attributes:
+        watched: whose loss is measured after each epoch.
+        writes: only one of several processes does.
+    """
 
-    def watch(self, batches: Batches) -> None:
-        """Measure the loss on these pictures after each epoch."""
-        self._watched = batches
+    folder: Path
+    config: TrainConfig
+    spec: ModelSpec
+    training: Training
+    guidance: Guidance | None
+    watched: Batches | None
+    board: Board | None
+    writes: bool
+
+    def __post_init__(self) -> None:
+        self.network = self.training.objective.network
+        self._patience = Patience(self.config.patience, self.training.history)
 
     def __call__(self, record: EpochRecord) -> bool:
         """Keep what the epoch gave; True if the training shall end."""
         better = True
-        if self._watched is not None:
-            loss = held_out_loss(self.training.objective, self.guidance, self._watched)
+        if self.watched is not None:
+            loss = held_out_loss(self.training.objective, self.guidance, self.watched)
             record = dataclasses.replace(record, held_out=loss)
             better = self._patience.improves(loss) or not self.config.patience
         self.training.history.append(record)
-        if self.processes.is_main:
+        if self.writes:
             lines = [json.dumps(dataclasses.asdict(entry)) for entry in self.training.history]
             write_text(self.folder / "history.jsonl", "\n".join(lines) + "\n")
             if better:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from export.gate.pictures import find_samples, read_with_progress
 from runtime.backends import open_engine
-from runtime.detector import Detector
 from runtime.verification import warn_unless_verified
 from stlm_edge.datasets import GOOD, Sample
 from stlm_edge.errors import DataError
+from stlm_edge.imaging import to_input
 from stlm_edge.sidecar import Sidecar, rewrite
 from stlm_edge.spec import Threshold
 from stlm_edge.thresholds import (
@@ -47,8 +47,9 @@ def choose_on_engine(
         _require_good(samples, data)
     backend, sidecar = open_engine(engine)
     warn_unless_verified(engine, sidecar)
-    with Detector(backend, sidecar=sidecar, threshold=sidecar.spec.require_threshold()) as detector:
-        scores = [detector.inspect(picture.image).score for picture in read_with_progress(samples)]
+    with backend:
+        inputs = (to_input(picture.image, spec=sidecar.spec) for picture in read_with_progress(samples))
+        scores = [float(backend.infer(each)[1][0]) for each in inputs]
     defective = [sample.label != GOOD for sample in samples]
     good = [score for score, is_defective in zip(scores, defective, strict=True) if not is_defective]
     if method == "quantile":

@@ -23,7 +23,7 @@ class OnnxRuntimeBackend(Backend):
 
     name = "onnxruntime"
 
-    def __init__(self, path: Path, *, spec: ModelSpec) -> None:
+    def __init__(self, path: Path, *, spec: ModelSpec, provider: str = "CPUExecutionProvider") -> None:
         """Raises `EngineError` if the file cannot be loaded or does not match `spec`."""
         super().__init__(path, spec=spec)
         options = onnxruntime.SessionOptions()
@@ -32,7 +32,7 @@ class OnnxRuntimeBackend(Backend):
         # them. So what is quantised is rounded as it says, and multiplied in float32.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
-            self._session: Any = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            self._session: Any = onnxruntime.InferenceSession(path, options, providers=[provider])
         except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
             raise self._failed("open", error) from error
         self._check_ports(

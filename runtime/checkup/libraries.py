@@ -111,7 +111,7 @@ def find_opencv(*, is_jetson: bool = False) -> list[Finding]:
     if answer.failure is not None:
         return [_unusable(OPENCV, answer, OLDER_NUMPY if is_for_older_numpy(answer.failure) else own)]
     build, owner = answer.value["build"], " and ".join(answer.value["packages"]) or "the system's"
-    windows = f"pip uninstall opencv-python-headless, then {OPENCV_HERE.partition(',')[0]}"
+    windows = "pip uninstall opencv-python-headless, then pip install 'stlm-edge[opencv]'"
     return [
         Finding(OPENCV, "ok", f"{answer.value['version']}, {owner}, in {Path(answer.value['file']).parent}"),
         _built_with(build, "GStreamer", f"csi:// and gst: cameras need it: {own if is_jetson else _DISTRIBUTION}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from stlm_edge.network.design import Design
 from stlm_edge.network.encoder import architecture_named
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.weights import fingerprint
-from stlm_edge.spec import ModelSpec
+from stlm_edge.spec import ModelSpec, Size
 
 
 @dataclass(frozen=True)
@@ -74,3 +75,19 @@ def load(path: Path) -> Checkpoint:
     if fingerprint(tensors) != spec.weights_sha256:
         raise CheckpointError(f"{path} has other weights than its specification says; it was altered, train again")
     return Checkpoint(network=network.eval(), spec=spec, config=config)
+
+
+def resized(trained: Checkpoint, size: Size) -> Checkpoint:
+    """The same weights for pictures of another size; windows and positions of the network follow the input.
+
+    The threshold stays: it was found at the old size and has to be chosen again before such a network is used.
+
+    Args:
+        size: (height, width).
+    Raises:
+        SpecError: if `size` is not a multiple of 32.
+    """
+    spec = dataclasses.replace(trained.spec, input_size=size, map_size=size)
+    network = Stlm(architecture_named(spec.architecture), trained.network.design, image_size=size)
+    network.load_state_dict(trained.network.state_dict())
+    return Checkpoint(network.eval(), spec, trained.config)

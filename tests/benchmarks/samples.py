@@ -57,18 +57,7 @@ def latency() -> dict[str, Any]:
         "conditions": {"before": {}, "after": {}, "absent": [], "warnings": []},
         "comparison": "the paper has 20 ms on an RTX 3090; here it is another device, so the two cannot be compared",
         "paper": {"ms": 20, "gpu": "rtx3090", "input_size": [1024, 1024]},
-        "estimates": [
-            {
-                "name": "tiny fp32",
-                "gflop": 4.0,
-                "moved_mb": None,
-                "floor_ms": 0.11,
-                "device_floor_ms": None,
-                "infer_ms": 15.0,
-                "scaled_ms": None,
-                "assumption": "products alone",
-            }
-        ],
+        "estimates": [{"name": "tiny fp32", "infer_ms": 15.0, "scaled_ms": [11.0, 13.5]}],
     }
 
 
@@ -149,9 +138,10 @@ def demo() -> dict[str, Any]:
     }
 
 
-def loader() -> dict[str, Any]:
-    settings = {"pseudo_anomalies": "perlin", "pictures": 200, "size": 1024, "batch_size": 2}
-    return {"pictures_per_s": {"straightforward": 9.74, "2 workers": 85.8}, **settings}
+def gpu() -> dict[str, Any]:
+    entry = {"name": "half", "p50_ms": 4.0, "infer_ms": 3.5, "speed_up": {"median": 6.0, "low": 5.9, "high": 6.1}}
+    done = {"name": "ways", "status": "done", "reason": None, "subjects": [entry]}
+    return {"parts": [done, {"name": "engine", "status": "left out", "reason": "no time was left"}]}
 
 
 DETAILS: dict[str, Callable[[], dict[str, Any]]] = {
@@ -160,7 +150,7 @@ DETAILS: dict[str, Callable[[], dict[str, Any]]] = {
     "sizes": sizes,
     "peers": peers,
     "demo": demo,
-    "loader": loader,
+    "gpu": gpu,
 }
 """By benchmark."""
 
@@ -172,6 +162,7 @@ def record(
     device: Device = PROCESSOR,
     is_complete: bool = True,
     changed: bool = False,
+    measures: dict[str, Measure] | None = None,
 ) -> Record:
     return Record(
         benchmark=benchmark,
@@ -181,7 +172,7 @@ def record(
         versions={"python": "3.11"},
         git={"commit": "0123456789abcdef", "changed": changed},
         is_complete=is_complete,
-        measures={"something total p50": Measure("ms", "lower", (1.0, 2.0, 4.0))},
+        measures={"something total p50": Measure("ms", "lower", (1.0, 2.0, 4.0))} if measures is None else measures,
         details=DETAILS[benchmark]() if details is None else details,
     )
 

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.environment import Device
 
 from benchmarks.compare import main
-from benchmarks.record import Measure, Record, read, write
+from benchmarks.record import Device, Measure, Record, read, write
 
 Make = Callable[..., Path]
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from benchmarks.plots import _label, figure_1, measured_panels, sizes
+from benchmarks.plots import _label, figure_1, measured_panels, of_record, sizes
+from benchmarks.record import Measure
 from benchmarks.report import main, to_document
 from benchmarks.tables import KINDS, figure, origins, percent, rounded, to_markdown
 
@@ -50,7 +51,7 @@ def test_records_of_one_file_name_have_pictures_of_their_own(tmp_path: Path) -> 
         (tmp_path / folder).mkdir()
     sources = origins(write_record(tmp_path / folder, "sizes") for folder in ("here", "there"))
     document = to_document(sources, captions={"sizes-1": "of the first", "sizes-2": "of the second"})
-    assert re.findall(r"\((sizes\S*\.png)\)\n\n(.+)", document) == [
+    assert re.findall(r"\]\((.+\.png)\)\n\n(.+)", document) == [
         ("sizes-1.png", "of the first"),
         ("sizes-2.png", "of the second"),
     ]
@@ -145,17 +146,61 @@ def test_incomplete_record_is_shown_with_a_loud_mark(tmp_path: Path) -> None:
 @pytest.mark.parametrize("benchmark", ["latency", "sizes", "peers"])
 def test_incomplete_record_without_details_shows_what_it_has_measured(tmp_path: Path, benchmark: str) -> None:
     path = write_record(tmp_path, benchmark, {"pictures": "4 drawn parts"}, is_complete=False)
-    assert main([str(path), "-o", str(tmp_path / "report")]) == 0
-    document = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    document = written(tmp_path, path)
     assert "| something total p50 | 2.00 | 1.00 – 4.00 | ms | lower |" in document
     assert "INCOMPLETE" in document
-    assert [found.name for found in (tmp_path / "report").glob("*.png")] == ["figure-1.png"]
+    (source,) = origins([path])
+    assert of_record(source) is None
+    assert list(measured_panels([source])) == []
 
 
 def test_records_of_other_benchmarks_are_shown_by_their_measures(tmp_path: Path) -> None:
     document = written(tmp_path, write_record(tmp_path, "counts", {}))
     assert "## counts (counts.json)" in document
     assert "| something total p50 | 2.00 | 1.00 – 4.00 | ms | lower |" in document
+
+
+def test_training_record_shows_its_steps_its_loader_or_both(tmp_path: Path) -> None:
+    settings = {"image_size": [64, 96], "batch_size": 2, "pseudo_anomalies": "perlin", "architecture": "stlm-tiny"}
+    settings |= {"teacher": "gabor", "teacher_weights": "random"}
+    way = {"phases_s": {"teacher": 0.5}, "anomalous_share": 0.5, "memory_gb": 1.0}
+    steps = {"ratio": 2.0, "ratios": [1.9, 2.1], "ways": {"straightforward": way, "stlm-edge": way}}
+    times = {
+        f"{name} step": Measure("s", "lower", (seconds,))
+        for name, seconds in (("straightforward", 4.0), ("stlm-edge", 2.0))
+    }
+    rates = {
+        "straightforward loader": Measure("pictures/s", "higher", (10.0,)),
+        "loader, 0 workers": Measure("pictures/s", "higher", (25.0,)),
+    }
+    loader = written(tmp_path, write_record(tmp_path, "training", {"settings": settings}, measures=rates))
+    assert "| straightforward loader | 10.0 | 1.00 |\n| 0 workers | 25.0 | 2.50 |" in loader
+    assert "Pseudo anomalies (perlin) into pictures at 64 x 96, batches of 2." in loader
+    assert "## A training step" not in loader
+    both = written(
+        tmp_path, write_record(tmp_path, "training", {"settings": settings, **steps}, measures=times | rates)
+    )
+    assert "| 4.00 | 2.00 | 2.00 [1.90, 2.10] | 0.500, 0.500 | 50 % | 1.00, 1.00 |" in both
+    assert "## A training step" in both
+    assert "## The loader" in both
+
+
+def test_peers_with_intervals_show_them_by_kind_of_defect(tmp_path: Path) -> None:
+    details = samples.peers()
+    assert "95 % intervals" not in written(tmp_path, write_record(tmp_path, "peers", details))
+    known, unknown = {"value": 0.755, "low": 0.61, "high": 0.9}, dict.fromkeys(("value", "low", "high"))
+    areas = {"image_auroc": known, "pixel_auroc": known, "aupro": unknown, "pixel_ap": known | {"low": None}}
+    details["methods"][0] |= {"kinds": {"crack": areas, "all": areas}, "gain": {"all": areas}}
+    document = written(tmp_path, write_record(tmp_path, "peers", details))
+    assert "| PatchCore | crack | 75.5 [61, 90] | 75.5 [61, 90] | – | 75.5 [–, 90] |" in document
+    assert (
+        "| PatchCore, gain over the bar | all | +75.5 [+61, +90] | +75.5 [+61, +90] | – | +75.5 [–, +90] |" in document
+    )
+
+
+def test_estimate_for_the_papers_gpu_is_called_one(tmp_path: Path) -> None:
+    document = written(tmp_path, write_record(tmp_path, "latency")).replace("\n", " ")
+    assert "Tiny fp32: ESTIMATE by data sheets, not measured: the network would take 11.0 to 13.5 ms" in document
 
 
 def test_text_of_a_record_stays_in_its_cell(tmp_path: Path) -> None:

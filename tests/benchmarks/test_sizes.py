@@ -8,20 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from benchmarks.candidates import build, resized, settings
-from benchmarks.frontier import Candidate, Point, advise, dominates, on_frontier
-from benchmarks.frontier_plot import write_plot
-from benchmarks.pareto import main
 
 import export.gate.limits
 from benchmarks.accuracy import main as judge_accuracy
 from benchmarks.record import read
-from export.gate.pictures import Pictures
+from benchmarks.sizes import Point, _wanted, advise, dominates, main
 from export.publish import unverified_name
 from runtime.backends.openvino import has_bf16
 from stlm_edge.errors import SpecError
 from stlm_edge.imaging import read_image
-from stlm_edge.network.checkpoint import load
+from stlm_edge.network.checkpoint import load, resized
 from stlm_edge.sidecar import Gate, Limits, Sidecar
 
 from ..export.tiny import checkpoint
@@ -42,18 +38,20 @@ def point(
     trained_at: tuple[int, int] | None = (256, 256),
     precision: str = "fp32",
 ) -> Point:
-    candidate = Candidate(
-        name,
-        Path(name),
-        "stlm-tiny",
-        (size, size),
-        precision,
-        trained_at,
-        verified,
-        ("map is off",) * (verified is False),
-    )
-    figures = {"aupro": aupro, "image_auroc": image_auroc}
-    return Point(candidate, 40, turns_ms, turns_ms[0], 2 * turns_ms[0], figures)
+    return {
+        "name": name,
+        "architecture": "stlm-tiny",
+        "input_size": [size, size],
+        "precision": precision,
+        "trained_at": None if trained_at is None else list(trained_at),
+        "verified": verified,
+        "objections": ["map is off"] * (verified is False),
+        "turns_ms": list(turns_ms),
+        "p50_ms": turns_ms[0],
+        "p95_ms": 2 * turns_ms[0],
+        "aupro": aupro,
+        "image_auroc": image_auroc,
+    }
 
 
 def test_point_is_dominated_by_one_that_is_faster_in_every_turn_and_as_good() -> None:
@@ -65,17 +63,6 @@ def test_point_is_dominated_by_one_that_is_faster_in_every_turn_and_as_good() ->
     assert not dominates(point("misses parts", 9, 11, image_auroc=0.79), slow)
     assert not dominates(point("refused", 9, 11, verified=False), slow)
     assert not dominates(point("blank", 9, 11, aupro=None), slow)
-
-
-def test_frontier_has_verified_points_only() -> None:
-    points = [
-        point("fast", 5, 5, aupro=0.5),
-        point("good", 20, 20, aupro=0.7),
-        point("pointless", 30, 30, aupro=0.6),
-        point("refused", 1, 1, aupro=0.9, verified=False),
-        point("not compared", 1, 1, aupro=0.9, verified=None),
-    ]
-    assert [entry.name for entry in points if on_frontier(entry, points)] == ["fast", "good"]
 
 
 def test_advice_names_the_fastest_that_is_nearly_the_best() -> None:
@@ -101,10 +88,11 @@ def test_advice_names_the_fastest_that_is_nearly_the_best() -> None:
 
 def test_advice_keeps_to_a_budget_of_the_slowest_frames() -> None:
     points = [point("fast", 5, 5, aupro=0.5), point("good", 20, 20, aupro=0.7, image_auroc=0.9)]
-    assert (
-        "Within 40 ms (p95), good has the best AUPRO (70.0, 40.0 ms) and good has the best image AUROC (90.0, 40.0 ms)."
-        in advise(points, budget_ms=40)
-    )
+    within = [sentence for sentence in advise(points, budget_ms=40) if sentence.startswith("Within 40 ms")]
+    assert within == [
+        "Within 40 ms good has the best AUPRO: 70.0 in 40.0 ms (p95).",
+        "Within 40 ms good has the best image AUROC: 90.0 in 40.0 ms (p95).",
+    ]
     assert any("fast has the best AUPRO" in sentence for sentence in advise(points, budget_ms=39))
     assert "None keeps within 9 ms (p95); the fastest, fast, takes 10.0 ms." in advise(points, budget_ms=9)
 
@@ -123,27 +111,6 @@ def test_nothing_is_advised_where_nothing_is_verified() -> None:
     ]
 
 
-def test_plot_labels_sizes_and_precisions(tmp_path: Path) -> None:
-    points = [
-        point("a", 5, 5, aupro=0.5),
-        point("b", 9, 9, precision="int8", size=512),
-        point("c", 7, 7, verified=False, size=128),
-        point("d", 8, 8, aupro=None),
-    ]
-    write_plot(tmp_path / "plot.svg", points, title="tiles")
-    text = (tmp_path / "plot.svg").read_text()
-    for label in (
-        "256 fp32",
-        "512 int8",
-        "128 fp32",
-        "AUPRO",
-        "image AUROC",
-        "not verified",
-        "trained at another size",
-    ):
-        assert label in text
-
-
 def test_resized_network_has_the_same_weights_and_another_map(tmp_path: Path) -> None:
     trained = load(checkpoint(tmp_path / "tiny.safetensors"))
     other = resized(trained, (96, 128))
@@ -159,12 +126,12 @@ def test_resized_network_has_the_same_weights_and_another_map(tmp_path: Path) ->
 def test_engines_are_built_judged_kept_and_taken_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, work, path = draw_set(tmp_path / "spots"), tmp_path / "work", tmp_path / "pareto.json"
+    data, work, path = draw_set(tmp_path / "spots"), tmp_path / "work", tmp_path / "sizes.json"
     source = checkpoint(tmp_path / "tiny.safetensors")
     arguments = ["--checkpoint", str(source), "--size", "64", "--work", str(work), "--data", str(data), *QUICK]
     assert main([*arguments, "--images", "4", "--json", str(path)]) == 0
     said = capsys.readouterr().out
-    assert "* tiny 64 fp32" in said
+    assert next(line for line in said.splitlines() if line.startswith("tiny 64 fp32")).endswith("yes")
     assert "map p99" not in said  # the gate's table goes with the progress
     record = read(path)
     (entry,) = record.details["points"]
@@ -175,7 +142,7 @@ def test_engines_are_built_judged_kept_and_taken_again(
     assert (entry["verified"], entry["on_frontier"], entry["runs"]) == (True, True, 4)
     assert 0 < entry["p50_ms"] <= entry["p95_ms"]
     assert set(record.measures) == {
-        f"tiny 64 fp32 {name}" for name in ("total p50", "image_auroc", "pixel_auroc", "aupro", "pixel_ap")
+        f"tiny 64 fp32 {name}" for name in ("total p50", "image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro")
     }
     assert len(record.measures["tiny 64 fp32 total p50"].values) == 2
     assert any("trained at 64 x 96" in sentence for sentence in record.details["advice"])
@@ -191,32 +158,33 @@ def test_engines_are_built_judged_kept_and_taken_again(
     assert found["image_auroc"] == network["image_auroc"]
 
     # What is there is taken as it is.
-    (setting,) = settings([source], [SIZE], ["fp32"])
-    pictures = Pictures(data=data)
     written = engine.stat().st_mtime_ns
-    assert build(setting, work=work, pictures=pictures).path == engine
+    assert main([*arguments, "--json", str(path)]) == 0
     assert engine.stat().st_mtime_ns == written
 
     # A damaged one is built again. If the gate refuses it then, it is kept, said to be refused, and not built again.
     engine.write_bytes(engine.read_bytes() + b"\n")
     strict = dataclasses.replace(export.gate.limits.LIMITS["fp32"], p99_map_error=-1.0)
     monkeypatch.setitem(export.gate.limits.LIMITS, "fp32", strict)
-    refused = build(setting, work=work, pictures=pictures)
-    assert refused.path == unverified_name(engine)
-    assert refused.verified is False
-    assert "99th percentile" in refused.objections[0]
-    written = refused.path.stat().st_mtime_ns
-    assert build(setting, work=work, pictures=pictures) == refused
-    assert refused.path.stat().st_mtime_ns == written
+    assert main([*arguments, "--json", str(path)]) == 0
+    refused = unverified_name(engine)
+    (entry,) = read(path).details["points"]
+    assert entry["verified"] is False
+    assert "99th percentile" in entry["objections"][0]
+    written = refused.stat().st_mtime_ns
+    assert main([*arguments, "--json", str(path)]) == 0
+    assert refused.stat().st_mtime_ns == written
 
 
 def test_each_checkpoint_gets_each_size_and_precision(tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "run" / "model.safetensors")
-    made = settings([source], [(64, 64), (64, 128)], ["fp32", "int8"])
-    assert [setting.name for setting in made] == ["run 64 fp32", "run 64 int8", "run 64x128 fp32", "run 64x128 int8"]
-    assert [setting.size for setting in settings([source], [], ["fp32"])] == [(64, 96)]
+    sizes, precisions = [(64, 64), (64, 128)], ["fp32", "int8"]
+    names = [setting.name for setting in _wanted(source, sizes, precisions)]
+    assert names == ["run 64 fp32", "run 64 int8", "run 64x128 fp32", "run 64x128 int8"]
+    assert [setting.size for setting in _wanted(source, [], ["fp32"])] == [(64, 96)]
 
 
+@pytest.mark.heavy
 def test_refused_engine_is_shown_and_not_advised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = draw_set(tmp_path / "spots")
     engines = []
@@ -226,7 +194,7 @@ def test_refused_engine_is_shown_and_not_advised(tmp_path: Path, capsys: pytest.
         gate = None if verified is None else Gate(verified, True, "pytorch", Limits(1, 1, 0, 1, 0, 1), (), ("off",))
         dataclasses.replace(sidecar, engine=dataclasses.replace(sidecar.engine, gate=gate)).write(engine)
         engines += ["--engine", str(engine)]
-    path, plot = tmp_path / "pareto.json", tmp_path / "plot.png"
+    path, plot = tmp_path / "sizes.json", tmp_path / "plot.png"
     arguments = [*engines, "--data", str(data.parent), "--category", data.name, "--budget-ms", "1e6", *QUICK]
     assert main([*arguments, "--plot", str(plot), "--json", str(path)]) == 0
     assert read_image(plot).std() > 10
@@ -238,7 +206,7 @@ def test_refused_engine_is_shown_and_not_advised(tmp_path: Path, capsys: pytest.
     advice = "\n".join(details["advice"])
     assert "take good.onnx" in advice
     assert "bad.onnx is not advised: the gate refuses it (off)." in advice
-    assert "Within 1e+06 ms (p95), good.onnx has the best AUPRO" in advice
+    assert "Within 1e+06 ms good.onnx has the best AUPRO" in advice
     assert "take bad.onnx" not in advice
     assert "REFUSED" in capsys.readouterr().out
 
@@ -265,9 +233,9 @@ def test_bad_settings_are_one_line_before_any_work(tmp_path: Path, capsys: pytes
         assert not work.exists()
 
 
+@pytest.mark.heavy
 def test_ready_engines_need_neither_torch_nor_onnx() -> None:
-    modules = "accuracy, benchmarks.engines, benchmarks.frontier, benchmarks.frontier_plot, benchmarks.pareto"
-    code = f"import sys, benchmarks.{modules}; print({{'torch', 'onnx', 'matplotlib'}} & set(sys.modules))"
+    code = "import sys, benchmarks.latency, benchmarks.sizes; print({'torch', 'onnx', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -175,7 +175,7 @@ def test_onnx_runtime_with_bound_memory_answers_as_without(tmp_path):
     batch = np.random.default_rng(0).integers(0, 256, (1, *INPUT_SIZE, 3), np.uint8)
     with (
         OnnxRuntimeBackend(engine, spec=SPEC) as wanted,
-        OnnxRuntimeCudaBackend(engine, spec=SPEC, device="cpu") as bound,
+        OnnxRuntimeCudaBackend(engine, spec=SPEC, on="cpu") as bound,
     ):
         answer = bound.submit(batch).result()
         maps, scores = wanted.infer(batch)

@@ -4,9 +4,11 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
+from runtime.anomaly import Anomaly, Latency
 from runtime.backends.base import Backend
 from runtime.detector import Detector
 from stlm_edge.errors import ConfigError, EngineError, ImageError, SpecError
@@ -46,9 +48,7 @@ def test_detector_knows_its_specification_and_threshold(engine: Path) -> None:
         assert detector.threshold.value == THRESHOLD
 
 
-def test_threshold_by_hand_is_logged_with_the_one_of_the_sidecar(
-    engine: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_threshold_by_hand_is_logged_with_that_of_the_sidecar(engine: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO), Detector.open(engine, threshold=0.25) as detector:
         assert detector.threshold.value == 0.25
         assert detector.threshold.method == "manual"
@@ -123,3 +123,24 @@ def test_setting_that_cannot_work_leaves_no_backend_open(engine: Path, monkeypat
     with pytest.raises(ConfigError):
         Detector.open(engine, tile=(1, 1))
     assert closed == ["openvino"]
+
+
+def test_anomaly_shows_itself_in_a_line_and_in_a_notebook(engine: Path) -> None:
+    with Detector.open(engine) as detector:
+        bad, good = detector.inspect(picture(60, spot=250)), detector.inspect(picture(60))
+    assert repr(bad) == "<Anomaly anomalous: score 0.980, threshold 0.500, frame 96 x 192>"
+    assert repr(good) == "<Anomaly good: score 0.235, threshold 0.500, frame 96 x 192>"
+    shown = [cv2.imdecode(np.frombuffer(each._repr_png_(), np.uint8), cv2.IMREAD_COLOR) for each in (bad, good)]
+    for image in shown:
+        assert image.shape[1] == 192
+        assert image.shape[0] > 96, "the verdict stands above the map"
+    ground = np.abs(shown[0][-96:].astype(int) - 96).max(axis=2)
+    assert ground[24:48, 48:72].mean() > 50
+    assert ground[60:, 120:].max() == 0
+    assert (shown[1][-96:] == 96).all()
+
+
+def test_picture_of_a_large_frame_is_small_in_a_notebook() -> None:
+    latency = Latency(0, 0, 0, 0, 0)
+    anomaly = Anomaly(0.4, False, np.zeros((32, 64), np.float32), (3000, 6000), latency, 0.5)
+    assert cv2.imdecode(np.frombuffer(anomaly._repr_png_(), np.uint8), cv2.IMREAD_COLOR).shape[1] == 512

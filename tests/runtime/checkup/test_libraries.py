@@ -6,6 +6,7 @@ import importlib.metadata
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import pytest
 
 from runtime.checkup.finding import Finding
@@ -151,17 +152,19 @@ def test_pycuda_without_its_libraries_is_not_built_again(
     assert str(finding.remedy).startswith(remedy)
 
 
-def test_opencv_is_taken_apart(install: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_opencv_is_taken_apart(install: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     real = {finding.subject: finding for finding in find_opencv()}
     assert list(real) == ["OpenCV", "GStreamer", "FFmpeg", "V4L2", "screen"]
     assert real["screen"].found.startswith("neither DISPLAY nor WAYLAND_DISPLAY is set")
+    assert real["OpenCV"].found == f"{cv2.__version__}, opencv-python, in {Path(cv2.__file__).parent}"
     build = "  GUI: NONE\n  Video I/O:\n    FFMPEG: NO\n    GStreamer: YES (1.20.3)\n    v4l/v4l2: NO\n"
     install("cv2", f"__version__ = '4.8.0'\ndef getBuildInformation(): return {build!r}\n")
     states = {finding.subject: (finding.state, finding.found) for finding in find_opencv()}
+    folder = tmp_path / "packages/cv2"
     assert states == {
-        "OpenCV": ("ok", "4.8.0"),
+        "OpenCV": ("ok", f"4.8.0, opencv-python, in {folder}"),
         "GStreamer": ("ok", "1.20.3"),
         "FFmpeg": ("missing", "OpenCV was built without it"),
         "V4L2": ("missing", "OpenCV was built without it"),
@@ -180,3 +183,32 @@ def test_broken_opencv_is_one_finding(install: Package) -> None:
     install("cv2", "raise ImportError('libGL.so.1: cannot open shared object file')")
     finding = only(find_opencv())
     assert (finding.state, finding.subject) == ("broken", "OpenCV")
+
+
+@pytest.mark.heavy
+def test_jetson_is_told_to_keep_its_own_opencv(install: Package) -> None:
+    install("cv2", "__version__ = '4.11.0'\ndef getBuildInformation(): return '  GUI: NONE\\n  GStreamer: NO\\n'\n")
+    for finding in find_opencv(is_jetson=True)[1:]:
+        assert finding.state == "missing"
+        assert "use JetPack's OpenCV, not pip's, which has no GStreamer" in str(finding.remedy)
+        assert "numpy==1.26.*" in str(finding.remedy)
+    for finding in find_opencv(is_jetson=False)[1:]:
+        assert "JetPack" not in str(finding.remedy)
+
+
+@pytest.mark.heavy
+def test_missing_opencv_has_another_remedy_on_a_jetson(hide: Callable[..., None]) -> None:
+    hide("cv2")
+    desktop, jetson = only(find_opencv()), only(find_opencv(is_jetson=True))
+    assert desktop.state == jetson.state == "missing"
+    assert str(desktop.remedy).startswith("pip install 'stlm-edge[opencv]', or 'stlm-edge[headless]'")
+    assert "pip install 'stlm-edge" not in str(jetson.remedy)
+    assert "--system-site-packages" in str(jetson.remedy)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("is_jetson", [True, False])
+def test_opencv_built_for_numpy_1_asks_for_it(install: Package, is_jetson: bool) -> None:
+    install("cv2", "raise ImportError('numpy.core.multiarray failed to import')")
+    finding = only(find_opencv(is_jetson=is_jetson))
+    assert (finding.state, finding.remedy) == ("broken", "pip install 'numpy==1.26.*'")

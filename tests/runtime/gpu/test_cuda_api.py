@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import tensorrt_rtx
+from cuda.bindings import driver
 
 from runtime.backends.plan import Plan
 from stlm_edge.errors import EngineError
@@ -89,12 +90,11 @@ def test_source_of_pycuda_declares_what_is_used():
 
 
 def test_installed_cuda_bindings_have_what_is_used():
-    assert missing(pytest.importorskip("cuda.bindings.driver"), dotted(NAMES, "cuda-bindings")) == []
+    assert missing(driver, dotted(NAMES, "cuda-bindings")) == []
 
 
 def test_cuda_bindings_take_handles_as_integers_and_answer_with_a_status_first():
     """Which also holds where there is no driver: then it is that which is missed."""
-    driver = pytest.importorskip("cuda.bindings.driver")
     calls = (
         lambda: driver.cuStreamBeginCapture(0, driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL),
         lambda: driver.cuGraphInstantiate(0, 0),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.record import Better, Measure
-from benchmarks.verdicts import Change, changes
+from benchmarks.significance import Change, changes
 from stlm_edge.errors import DataError
 
 

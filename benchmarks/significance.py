@@ -17,15 +17,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from benchmarks.intervals import Values, interval
 from benchmarks.record import Better, Measure
 from stlm_edge.errors import DataError
+
+Values = NDArray[np.float64]
 
 FLOOR = 0.02
 """A change of less is not told from none: where a process's memory lies, which differs from run to run and not from
@@ -94,22 +96,17 @@ def changes(old: Sequence[Mapping[str, Measure]], new: Sequence[Mapping[str, Mea
     Raises:
         DataError: if no measure is in both, or one has another unit or direction there.
     """
-    before, after = _names(old), _names(new)
+    before, after = (list(dict.fromkeys(name for run in runs for name in run)) for runs in (old, new))
     if not set(before) & set(after):
         raise DataError(
             f"found the measures {', '.join(before) or 'none'} and {', '.join(after) or 'none'}, expected some in "
             "both; compare two runs of one benchmark"
         )
-    found = [_change(name, _of(name, old), _of(name, new)) for name in dict.fromkeys([*before, *after])]
+    found = [
+        _change(name, *([run[name] for run in runs if name in run] for runs in (old, new)))
+        for name in dict.fromkeys([*before, *after])
+    ]
     return sorted(found, key=lambda change: -change.loss)
-
-
-def _names(runs: Iterable[Mapping[str, Measure]]) -> list[str]:
-    return list(dict.fromkeys(name for run in runs for name in run))
-
-
-def _of(name: str, runs: Iterable[Mapping[str, Measure]]) -> list[Measure]:
-    return [run[name] for run in runs if name in run]
 
 
 def _change(name: str, old: Sequence[Measure], new: Sequence[Measure]) -> Change:
@@ -121,7 +118,7 @@ def _change(name: str, old: Sequence[Measure], new: Sequence[Measure]) -> Change
                 "expected one unit and direction; compare runs of the same version of the benchmark"
             )
     before, after = ([np.array(measure.values) for measure in side] for side in (old, new))
-    median_old, median_new = _median(before), _median(after)
+    median_old, median_new = (float(np.median(np.concatenate(runs))) if runs else None for runs in (before, after))
     ratio: float | None = None
     span: tuple[float, float] | None = None
     verdict: Verdict = "vanished" if median_new is None else "new"
@@ -151,10 +148,6 @@ def _change(name: str, old: Sequence[Measure], new: Sequence[Measure]) -> Change
     )
 
 
-def _median(runs: Sequence[Values]) -> float | None:
-    return float(np.median(np.concatenate(runs))) if runs else None
-
-
 def _sign(better: Better) -> int:
     """Of the logarithm of a ratio that is worse."""
     return 1 if better == "lower" else -1
@@ -169,7 +162,8 @@ def _interval(old: Sequence[Values], new: Sequence[Values]) -> tuple[float, floa
         ratios = np.divide.outer(np.concatenate(new), np.concatenate(old))
         return float(ratios.min()), float(ratios.max())
     rng = np.random.default_rng(0)
-    return interval(_medians(new, rng) / _medians(old, rng))
+    low, high = np.quantile(_medians(new, rng) / _medians(old, rng), (0.025, 0.975))
+    return float(low), float(high)
 
 
 def _medians(runs: Sequence[Values], rng: np.random.Generator) -> Values:

@@ -1,0 +1,138 @@
+"""`stlm`: every program under one name, chosen by what is given, quick to start, whatever lies in the folder."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+import benchmarks
+import export.__main__
+import train.__main__
+from stlm_edge.command import BENCHMARKS, EXPORT, FORMATS, MEASURE, RUN, TRAIN, Lazy, load, main, stlm
+
+START_LIMIT_S = 0.5
+
+
+@pytest.mark.heavy  # some of them import what starts processes
+@pytest.mark.parametrize("programs", [TRAIN, FORMATS, EXPORT, RUN, MEASURE, BENCHMARKS])
+def test_every_name_leads_to_a_command(programs):
+    for name, (place, text) in programs.items():
+        assert isinstance(load(place), click.Command), name
+        assert text.endswith(".")
+        assert len(text) < 70
+
+
+def test_nothing_of_train_and_export_is_left_out():
+    offered = [load(place) for programs in (TRAIN, EXPORT, FORMATS) for place, _ in programs.values()]
+    for group in (train.__main__.command, export.__main__.command):
+        assert [name for name, each in group.commands.items() if each not in offered] == []
+
+
+def test_every_benchmark_has_a_name():
+    folder = Path(benchmarks.__file__).parent
+    programs = {
+        path.parent.name if path.stem == "__main__" else path.stem
+        for path in [*folder.glob("*.py"), *folder.glob("*/__main__.py")]
+        if "\ndef main(argv" in path.read_text()
+    }
+    assert set(BENCHMARKS) == programs
+
+
+def helped(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The first line of what a command says of itself, `--help` appended."""
+    assert main([*arguments, "--help"]) == 0
+    return capsys.readouterr().out.partition("\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "made"),
+    [
+        (["model.safetensors", "-o", "a.onnx"], "onnx"),
+        (["model.safetensors", "--output", "a.plan", "--target", "sm86"], "engine"),
+        (["--data", "pictures", "--output=a.xml", "model.safetensors"], "openvino"),
+        (["-oa.plan", "graph.onnx"], "engine"),
+        (["-v", "graph.onnx", "-o", "a.plan"], "engine"),
+        (["--log-format", "json", "graph.onnx", "-o", "a.plan"], "engine"),
+        (["openvino", "model.safetensors", "-o", "a.onnx"], "openvino"),
+        (["-v", "engine", "model.safetensors", "-o", "a.onnx"], "engine"),
+    ],
+)
+def test_export_makes_what_is_named_or_what_the_output_is_called(capsys, arguments, made):
+    assert f" export {made} [OPTIONS]" in helped(capsys, "export", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (["model.safetensors"], "nothing"),
+        (["model.safetensors", "-o"], "nothing"),
+        (["model.safetensors", "-o", "a.engine"], "a.engine"),
+    ],
+)
+def test_export_says_which_outputs_there_are(capsys, arguments, found):
+    assert main(["export", *arguments]) == 2
+    expected = "expected a file with .onnx, .plan, .xml, or one of onnx, engine, openvino before model.safetensors"
+    assert capsys.readouterr().err.endswith(f"Error: found {found} as --output, {expected}\n")
+
+
+def test_export_alone_lists_the_formats(capsys):
+    assert main(["export", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"  {name} " in said for name in FORMATS)
+
+
+def test_options_reach_the_program(capsys, tmp_path):
+    assert main(["export", "graph.onnx", "-o", "a.plan", "--precision", "fp17"]) == 2
+    assert "'fp17' is not one of 'fp32', 'fp16', 'int8'" in capsys.readouterr().err
+    assert main(["inspect", str(tmp_path / "gone.onnx"), str(tmp_path), "-o", str(tmp_path / "results")]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize("name", ["threshold", "calibrate"])
+def test_threshold_takes_a_checkpoint_or_an_engine(capsys, name):
+    assert f" {name} [OPTIONS] CHECKPOINT_OR_ENGINE" in helped(capsys, name)
+
+
+def test_unknown_name_is_wrong_usage(capsys):
+    assert main(["trian"]) == 2
+    assert "No such command 'trian'" in capsys.readouterr().err
+
+
+def test_program_is_told_its_own_arguments(capsys, monkeypatch):
+    @click.command(context_settings={"ignore_unknown_options": True})
+    @click.argument("others", nargs=-1)
+    @click.pass_context
+    def told(context: click.Context, others: tuple[str, ...]) -> None:
+        click.echo(context.find_object(tuple))
+
+    monkeypatch.setattr("stlm_edge.command.load", lambda place: told)
+    group = Lazy({"Benchmarks": {"told": ("a.module:told", "Tells.")}}, help="A group.")
+    group.main(["told", "--data", "pictures"], standalone_mode=False, obj=("told", "--data", "pictures"))
+    assert capsys.readouterr().out == "('--data', 'pictures')\n"
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("arguments", [["--help"], ["camera", "--help"], ["export", "--help"], ["bench", "--help"]])
+def test_start_up_time(arguments):
+    """The fastest of five, in seconds of the processor, which other programs do not lengthen."""
+    code = "import sys; from stlm_edge.command import main; sys.exit(main())"
+    times = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(times) < START_LIMIT_S
+
+
+def test_help_is_in_sections(capsys):
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    positions = [said.index(f"\n{title}:\n") for title in stlm.sections]
+    assert positions == sorted(positions)
+    assert list(stlm.sections) == ["Train", "Export", "Run", "Measure"]
