@@ -230,6 +230,13 @@ def _speed_up(ratio: dict[str, float] | None) -> str:
     return NOTHING if ratio is None else spread(ratio["median"], ratio["low"], ratio["high"])
 
 
+def _stages_entries(record: Record) -> Iterator[Entry]:
+    for subject in record.details["subjects"]:
+        if unknown := set(subject["stages"]) - set(_STAGES):
+            raise ValueError(f"stages {sorted(unknown)}, expected some of {_STAGES}")
+        yield {"name": subject["name"], **dict.fromkeys(_STAGES), **subject["stages"]}
+
+
 def _stage(times: dict[str, float] | None) -> str:
     return NOTHING if times is None else f"{figure(times['p50_ms'])}, {figure(times['p95_ms'])}"
 
@@ -252,7 +259,7 @@ LATENCY = TableKind(
 LATENCY_STAGES = TableKind(
     "Latency by stage: p50, p95, ms",
     ("latency",),
-    lambda record: [{"name": s["name"], **dict.fromkeys(_STAGES), **s["stages"]} for s in record.details["subjects"]],
+    _stages_entries,
     (_NAME, *((stage, _of(stage, to=_stage)) for stage in _STAGES)),
     lambda _: ["Infer is the network alone; the others are the host's work and the copies, which total has too."],
 )
@@ -461,11 +468,13 @@ def _loader_entries(record: Record) -> list[Entry]:
 
 
 def _loader_notes(record: Record) -> list[str]:
-    details, settings = record.details, record.details.get("settings", record.details)
-    side = size(settings["image_size"]) if settings is not details else "{size} x {size}".format_map(details)
+    details = record.details
+    settings = details.get("settings") or details | {
+        "image_size": [details["size"]] * 2
+    }  # older ones: the loader alone
     count = f"{details['pictures']} pictures" if "pictures" in details else "pictures"
     return [
-        f"Pseudo anomalies ({settings['pseudo_anomalies']}) into {count} at {side}, batches of "
+        f"Pseudo anomalies ({settings['pseudo_anomalies']}) into {count} at {size(settings['image_size'])}, batches of "
         f"{settings['batch_size']}."
     ]
 

@@ -160,6 +160,15 @@ def test_records_of_other_benchmarks_are_shown_by_their_measures(tmp_path: Path)
     assert "| something total p50 | 2.00 | 1.00 – 4.00 | ms | lower |" in document
 
 
+def test_stage_that_has_no_column_is_not_left_out_in_silence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    details = samples.latency()
+    details["subjects"][0]["stages"]["dream"] = details["subjects"][0]["stages"]["total"]
+    assert main([str(write_record(tmp_path, "latency", details)), "--markdown", str(tmp_path / "report.md")]) == 1
+    assert "stages ['dream'], expected some of" in capsys.readouterr().err
+
+
 def test_training_record_shows_its_steps_its_loader_or_both(tmp_path: Path) -> None:
     settings = {"image_size": [64, 96], "batch_size": 2, "pseudo_anomalies": "perlin", "architecture": "stlm-tiny"}
     settings |= {"teacher": "gabor", "teacher_weights": "random"}
