@@ -574,8 +574,7 @@ def _summary_entries(record: Record) -> list[Entry]:
 def _summary_notes(record: Record) -> list[str]:
     notes = [
         "Areas in %. The first row is the paper's own, taught by SAM, on other pictures and another device; nothing of "
-        "it was measured here. Rows of one record below were timed in turns, those of different records were not, so "
-        "their milliseconds hardly compare."
+        "it was measured here. Only rows of one record were timed in turns."
     ]
     return notes + (_remarks(_summed_methods(record)) if record.benchmark == "peers" else [])
 
