@@ -25,7 +25,7 @@ import click
 
 from benchmarks.record import Recorder, recording
 from benchmarks.tables import ACCURACY, to_text
-from export.gate.drift import DriftMeter
+from export.gate.examine import DriftMeter
 from export.gate.pictures import choose, read_with_progress
 from runtime.backends import BACKEND_CHOICES, BackendChoice, open_engine, vouched
 from runtime.detector import Detector
@@ -288,8 +288,8 @@ def _check(engines: Sequence[EngineOn], reference: Path | None) -> None:
 
 @contextmanager
 def _open_reference(reference: Path, spec: ModelSpec) -> Iterator[Inspector]:
-    """Raises as `export.gate.reference.open_reference`."""
-    from export.gate.reference import open_reference  # needs onnx, which a Jetson that runs engines has not
+    """Raises as `export.gate.inspectors.open_reference`."""
+    from export.gate.inspectors import open_reference  # needs onnx, which a Jetson that runs engines has not
 
     with open_reference(reference, spec=spec) as opened:
         yield opened.inspector

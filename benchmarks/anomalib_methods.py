@@ -6,11 +6,13 @@ Each is trained in a process of its own, `python -m benchmarks.anomalib_methods`
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -144,8 +146,11 @@ class AnomalibInspector:
     """A kept model, asked as anomalib's users ask it."""
 
     def __init__(self, output: Path, name: str) -> None:
-        from anomalib.deploy import TorchInferencer  # not in every environment
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # it imports what is deprecated
+            from anomalib.deploy import TorchInferencer  # not in every environment
 
+        logging.getLogger("anomalib").setLevel(logging.ERROR)  # it warns of its own inferencer
         os.environ["TRUST_REMOTE_CODE"] = "1"  # it is a pickle, which `fit` wrote
         self.name = name
         self._inferencer = TorchInferencer(path=output / "weights/torch/model.pt")

@@ -32,7 +32,7 @@ from benchmarks.anomalib_methods import BACKBONES, METHODS, AnomalibInspector, B
 from benchmarks.gabor import GaborMemory
 from benchmarks.intervals import METRICS, Judged, Resampled, interval, parts_of, resample
 from benchmarks.record import Recorder, recording
-from benchmarks.tables import PEERS, to_text
+from benchmarks.tables import INTERVALS, PEERS, to_text
 from stlm_edge.cli import run
 from stlm_edge.datasets import GOOD, Sample, load_category, read_truth, texture_paths
 from stlm_edge.errors import ConfigError, DataError, TrainingError
@@ -115,6 +115,8 @@ def command(
         bar: Figures = {}
 
         def add(facts: Mapping[str, Any], opener: Open) -> None:
+            if facts["name"] in openers:
+                raise ConfigError(f"{facts['name']} is given twice, expected each name once; rename a file")
             found = resample(list(judge(opener, loaded.test, parts)), resamples=resamples, seed=seed)
             rows.append(row_of(facts, found, bar))
             openers[facts["name"]] = opener
@@ -131,9 +133,12 @@ def command(
             start_s = time.perf_counter()
             memory = GaborMemory.of(pictures, seed=seed)
             facts = {"name": memory.name, "library": "OpenCV", "model_mb": memory.patches.nbytes / 1e6}
-            add(facts | {"train_minutes": (time.perf_counter() - start_s) / 60}, partial(open_memory, memory))
+            add(
+                facts | {"train_minutes": (time.perf_counter() - start_s) / 60},
+                partial(opened, GaborMemory, memory.mean, memory.deviation, memory.patches),
+            )
         for path in checkpoints:
-            add(about_network(path), partial(open_network, path))
+            add(about_network(path), partial(opened, NetworkInspector, path))
         for path in engines:
             add(about_engine(path), partial(open_inspector, path))
         failed = []
@@ -142,14 +147,15 @@ def command(
             output = kept_in(models or Path(scratch), recipe, pictures)
             try:
                 known = fitted(recipe, pictures, other, minutes=minutes, output=output)
-                add(known, partial(open_kept, output, known["name"]))
+                add(known, partial(opened, AnomalibInspector, output, known["name"]))
             except Exception as error:  # whatever a library raises: the other methods go on
                 failed.append(METHODS[name].title)
                 note = f"failed: {' '.join(f'{type(error).__name__}: {error}'.split())}"
                 click.echo(f"{METHODS[name].title} {note}", err=True)
                 rows.append(row_of(recipe.facts() | {"note": note}, {}, bar))
         time_all(openers, loaded.test, rows, recorder, Schedule(turns=turns, runs=runs))
-        for line in (*to_text(PEERS, recorder.record(is_complete=True)), *interval_lines(rows)):
+        record = recorder.record(is_complete=not failed)
+        for line in (*to_text(PEERS, record), "", *to_text(INTERVALS, record)):
             click.echo(line)
         if failed:
             raise TrainingError(f"{' and '.join(failed)} failed, for the reasons that stand in their rows")
@@ -223,18 +229,6 @@ def estimates(found: Resampled, *, minus: Resampled | None = None) -> dict[str, 
     return entries
 
 
-def interval_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """For people: the figures of each kind of defect with their intervals in %, and the gain over the bar."""
-    for row in rows:
-        for title, sign, kinds in ((row["name"], "", row["kinds"]), (f"{row['name']}, gain", "+", row["gain"])):
-            for kind, entry in kinds.items():
-                bounds = {m: [100 * v for v in e.values()] for m, e in entry.items() if None not in e.values()}
-                cells = [
-                    f"{m} {v:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]" for m, (v, low, high) in bounds.items()
-                ]
-                yield f"{title}, {kind}: {', '.join(cells) or 'undefined'}"
-
-
 @dataclass(frozen=True)
 class Timing:
     """An opened method with its pictures."""
@@ -274,21 +268,9 @@ class NetworkInspector:
 
 
 @contextmanager
-def open_memory(memory: GaborMemory) -> Iterator[GaborMemory]:
-    """The bar, which is at hand already."""
-    yield memory
-
-
-@contextmanager
-def open_network(path: Path) -> Iterator[NetworkInspector]:
-    """Raises `CheckpointError`."""
-    yield NetworkInspector(path)
-
-
-@contextmanager
-def open_kept(output: Path, name: str) -> Iterator[AnomalibInspector]:
-    """The model that `anomalib_methods.fitted` keeps."""
-    yield AnomalibInspector(output, name)
+def opened(make: Callable[..., Inspector], *arguments: Any) -> Iterator[Inspector]:
+    """What only has to be made. Raises what `make` raises."""
+    yield make(*arguments)
 
 
 def about_network(path: Path) -> dict[str, Any]:

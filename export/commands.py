@@ -18,9 +18,10 @@ from stlm_edge.spec import Size
 from stlm_edge.tensorrt import TITLES
 
 if TYPE_CHECKING:
+    from export.gate.pictures import Pictures
     from export.graph.graph import GraphOptions, Precision
     from export.openvino import CpuPrecision
-    from export.pipeline import Builder, Classes, Exported, Pictures
+    from export.pipeline import Builder, Classes, Exported
     from export.serving.triton import Device
     from export.tensorrt.product import ProductChoice
     from stlm_edge.sidecar import Gate
@@ -342,8 +343,8 @@ def deepstream(engine: Path, output: Path, allow_unverified: bool) -> None:
 
 def _settings(others: dict[str, Any]) -> tuple[Pictures, GraphOptions]:
     """What `picture_options` and `graph_options` have collected."""
+    from export.gate.pictures import Pictures
     from export.graph.graph import GraphOptions
-    from export.pipeline import Pictures
 
     others["worst"] = others.pop("picture")
     graph = {name: others.pop(name) for name in ("frame_size", "streams", "full_map", "max_batch")}

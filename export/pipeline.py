@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
-from export.gate.pictures import choose, find_samples, read
-from export.gate.verify import Verification, record_gate, verify
+from export.gate.pictures import Pictures, choose, find_samples, read
+from export.gate.verify import judge
 from export.graph.graph import Graph, GraphOptions, Precision, load_graph
 from export.graph.parts import LayerClass
 from export.precision.apply import INT8_CLASSES, in_precision
-from export.precision.calibration import COUNT, has_good_pictures
 from export.precision.sensitivity import quantise_automatically
 from export.publish import publish
-from stlm_edge.datasets.listing import require_folder
 from stlm_edge.errors import ConfigError, OutputError, SpecError
 from stlm_edge.files import require_place, sha256
 from stlm_edge.sidecar import EngineRecord, Gate, Sidecar
@@ -25,47 +22,6 @@ logger = logging.getLogger(__name__)
 
 Classes = Literal["auto"] | tuple[LayerClass, ...]
 """The layer classes to quantise; `auto` takes as many as the gate accepts."""
-
-EXPORT_IMAGES = 16
-"""Pictures that an export is compared on unless asked otherwise; `verify` takes all."""
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """What an export is measured and judged on.
-
-    Attributes:
-        data: the gate's pictures, with labels where their layout has some; None for drawn parts.
-        category: a folder below `data`.
-        images: of the gate, at most.
-        calibration: a folder of good pictures that ranges are measured on; None takes those for training of `data`.
-        calibration_images, seed: how many of them at most, and of their choice.
-        worst: a contact sheet of the gate's worst cases is written here.
-        reference: what the gate compares with; None for the source itself.
-    """
-
-    data: Path | None = None
-    category: str | None = None
-    images: int = EXPORT_IMAGES
-    calibration: Path | None = None
-    calibration_images: int = COUNT
-    seed: int = 0
-    worst: Path | None = None
-    reference: Path | None = None
-
-    def require_usable(self) -> None:
-        """Before minutes of work: raises `DataError` if there are no pictures where they were said to be."""
-        if self.data is not None:
-            find_samples(self.data, self.category)
-        if self.calibration is not None:
-            require_folder(self.calibration)
-
-    def good(self) -> Path | None:
-        """Where good pictures are that ranges can be measured on."""
-        if self.calibration is not None or self.data is None:
-            return self.calibration
-        folder = self.data if self.category is None else self.data / self.category
-        return folder if has_good_pictures(folder) else None
 
 
 class Builder(Protocol):
@@ -159,12 +115,14 @@ def export(
     found = publish(
         output,
         write=lambda path: builder.build(ready, path),
-        judge=lambda path: _judge(path, source=source, graph=graph, pictures=pictures),
+        judge=lambda path: judge(path, source=source, graph=graph, pictures=pictures),
     )
     return Exported(graph, *((None, ()) if found is None else (found.gate, found.lines)))
 
 
 def _in_precision(graph: Graph, precision: Precision, *, source: Path, pictures: Pictures, classes: Classes) -> Graph:
+    if precision == graph.precision:
+        return graph
     good, count, seed = pictures.good(), pictures.calibration_images, pictures.seed
     if classes != "auto" or (graph.precision, precision) != ("fp32", "int8"):
         chosen = INT8_CLASSES if classes == "auto" else classes
@@ -177,49 +135,6 @@ def _in_precision(graph: Graph, precision: Precision, *, source: Path, pictures:
     judged = list(read(choose(find_samples(pictures.data, pictures.category), pictures.images)))
     reference = pictures.reference or source
     return quantise_automatically(graph, good, count=count, seed=seed, reference=reference, pictures=judged)
-
-
-def _judge(engine: Path, *, source: Path, graph: Graph, pictures: Pictures) -> Verification | None:
-    """The verdict on an engine that is not in its place yet, also in its sidecar; None if there is nothing to say."""
-    reference = pictures.reference
-    if reference is None:
-        record = Sidecar.read(engine).engine
-        # A plan in the precision of a given graph is compared with nothing: the graph would vouch for itself.
-        differs = record.precision != graph.precision or record.product == "openvino"
-        reference = source if graph.content is None or differs else None
-    if reference is not None:
-        return verify(
-            engine,
-            reference=reference,
-            data=pictures.data,
-            category=pictures.category,
-            images=pictures.images,
-            picture=pictures.worst,
-        )
-    gate = _gate_of_graph(source)
-    if gate is None:
-        logger.warning(
-            "NOT COMPARED: %s carries no verdict and nothing to compare with; give --reference, a checkpoint or its "
-            "graph in fp32",
-            source,
-        )
-        return None
-    logger.info("the verdict on the graph is taken over: %s has not been executed", engine.name)
-    record_gate(engine, gate)
-    return Verification(gate, ())
-
-
-def _gate_of_graph(graph: Path) -> Gate | None:
-    """What was found of a graph when it was exported, or when a plan was built of it elsewhere."""
-    engine = graph.with_suffix("") if graph.name.endswith(".plan.onnx") else graph
-    try:
-        record = Sidecar.read(engine).engine
-    except SpecError:
-        return None
-    known = record.onnx_sha256 if engine != graph else record.engine_sha256
-    if record.gate is None or known != sha256(graph):
-        return None
-    return dataclasses.replace(record.gate, executed=False)
 
 
 def _tell_of_chosen_threshold(output: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from export.precision.calibration import COUNT, has_good_pictures
 from stlm_edge.datasets import GOOD, Sample, load_category, read_truth, texture_paths
 from stlm_edge.datasets.dagm import is_dagm
 from stlm_edge.datasets.listing import require_folder
@@ -22,6 +23,9 @@ SEED = 0
 """Of the choice where not all pictures are taken: the same ones each time, so that two engines can be compared."""
 
 SYNTHETIC = 8
+
+EXPORT_IMAGES = 16
+"""Pictures that an export is compared on unless asked otherwise; `verify` takes all."""
 
 _TRUTH = "ground_truth"
 
@@ -41,6 +45,44 @@ class Picture:
     image: Image
     label: str
     mask: Mask | None
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What an export is measured and judged on.
+
+    Attributes:
+        data: the gate's pictures, with labels where their layout has some; None for drawn parts.
+        category: a folder below `data`.
+        images: of the gate, at most.
+        calibration: a folder of good pictures that ranges are measured on; None takes those for training of `data`.
+        calibration_images, seed: how many of them at most, and of their choice.
+        worst: a contact sheet of the gate's worst cases is written here.
+        reference: what the gate compares with; None for the source itself.
+    """
+
+    data: Path | None = None
+    category: str | None = None
+    images: int = EXPORT_IMAGES
+    calibration: Path | None = None
+    calibration_images: int = COUNT
+    seed: int = 0
+    worst: Path | None = None
+    reference: Path | None = None
+
+    def require_usable(self) -> None:
+        """Before minutes of work: raises `DataError` if there are no pictures where they were said to be."""
+        if self.data is not None:
+            find_samples(self.data, self.category)
+        if self.calibration is not None:
+            require_folder(self.calibration)
+
+    def good(self) -> Path | None:
+        """Where good pictures are that ranges can be measured on."""
+        if self.calibration is not None or self.data is None:
+            return self.calibration
+        folder = self.data if self.category is None else self.data / self.category
+        return folder if has_good_pictures(folder) else None
 
 
 def find_samples(data: Path, category: str | None) -> tuple[Sample, ...]:

@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export.gate.examine import Examination, examine
-from export.gate.inspectors import exact_inspector, open_subjects
+from export.gate.inspectors import exact_inspector, open_reference, open_subjects
 from export.gate.limits import limits_of
-from export.gate.pictures import Picture, choose, find_samples, read_with_progress, synthetic
-from export.gate.reference import open_reference
+from export.gate.pictures import Picture, Pictures, choose, find_samples, read_with_progress, synthetic
 from export.gate.report import table, to_json, worst_sheet
 from export.graph.graph import Graph
 from runtime.backends import vouched
-from stlm_edge.errors import OutputError, VerificationError
-from stlm_edge.files import make_folder, write_text
+from stlm_edge.errors import OutputError, SpecError, VerificationError
+from stlm_edge.files import make_folder, sha256, write_text
 from stlm_edge.imaging import write_image
 from stlm_edge.inspection import Inspector
 from stlm_edge.sidecar import Gate, Sidecar, rewrite
@@ -89,6 +88,55 @@ def verify(
         write_text(json_file, text)
     record_gate(engine, gate, known=sidecar)
     return Verification(gate, tuple(lines))
+
+
+def judge(engine: Path, *, source: Path, graph: Graph, pictures: Pictures) -> Verification | None:
+    """The verdict on an engine that was just made, also in its sidecar; None if there is nothing to judge it by.
+
+    Args:
+        source, graph: what it was made from, before its precision was chosen.
+    Raises:
+        StlmError: see `verify`.
+    """
+    reference = pictures.reference
+    if reference is None:
+        record = Sidecar.read(engine).engine
+        # A plan in the precision of a given graph is compared with nothing: the graph would vouch for itself.
+        differs = record.precision != graph.precision or record.product == "openvino"
+        reference = source if graph.content is None or differs else None
+    if reference is not None:
+        return verify(
+            engine,
+            reference=reference,
+            data=pictures.data,
+            category=pictures.category,
+            images=pictures.images,
+            picture=pictures.worst,
+        )
+    gate = _gate_of_graph(source)
+    if gate is None:
+        logger.warning(
+            "NOT COMPARED: %s carries no verdict and nothing to compare with; give --reference, a checkpoint or its "
+            "graph in fp32",
+            source,
+        )
+        return None
+    logger.info("the verdict on the graph is taken over: %s has not been executed", engine.name)
+    record_gate(engine, gate)
+    return Verification(gate, ())
+
+
+def _gate_of_graph(graph: Path) -> Gate | None:
+    """What was found of a graph when it was exported, or when a plan was built of it elsewhere."""
+    engine = graph.with_suffix("") if graph.name.endswith(".plan.onnx") else graph
+    try:
+        record = Sidecar.read(engine).engine
+    except SpecError:
+        return None
+    known = record.onnx_sha256 if engine != graph else record.engine_sha256
+    if record.gate is None or known != sha256(graph):
+        return None
+    return dataclasses.replace(record.gate, executed=False)
 
 
 def record_gate(engine: Path, gate: Gate, *, known: Sidecar | None = None) -> None:

@@ -122,7 +122,14 @@ def load_graph(source: Path, options: GraphOptions | None = None) -> Graph:
         EngineError: if a graph cannot be used, or PyTorch is missing.
     """
     if source.suffix != ".onnx":
-        return _trace(source, options or GraphOptions())
+        try:  # a Jetson builds its plans again from graphs, without PyTorch
+            from export.graph.to_onnx import trace
+        except ImportError as error:
+            raise EngineError(
+                f"{source} is no .onnx file, and reading a checkpoint needs PyTorch, which cannot be imported "
+                f"({error}); export it to ONNX on another machine, or pip install 'stlm-edge[export]'"
+            ) from error
+        return trace(source, options or GraphOptions())
     if options not in (None, GraphOptions()):
         raise ConfigError(f"{source} is a graph already, its form is settled; give its checkpoint to shape it anew")
     return read_graph(source)
@@ -198,25 +205,3 @@ def _record(text: str | None, path: Path) -> PrecisionRecord:
             "export it again with this version"
         )
     return record
-
-
-def _trace(checkpoint: Path, options: GraphOptions) -> Graph:
-    try:  # a Jetson builds its plans again from graphs, without PyTorch
-        from export.graph.deployment import DeploymentGraph
-        from export.graph.to_onnx import to_onnx
-        from stlm_edge.network.checkpoint import load
-        from stlm_edge.network.inference import InferencePath
-    except ImportError as error:
-        raise EngineError(
-            f"{checkpoint} is no .onnx file, and reading a checkpoint needs PyTorch, which cannot be imported "
-            f"({error}); export it to ONNX on another machine, or pip install 'stlm-edge[export]'"
-        ) from error
-    loaded = load(checkpoint)
-    loaded.spec.require_threshold()
-    deployed = DeploymentGraph(
-        InferencePath(loaded.network, loaded.spec).eval(),
-        frame_size=options.frame_size,
-        streams=options.streams,
-        full_map=options.full_map,
-    )
-    return to_onnx(deployed, max_batch=options.max_batch)

@@ -1,11 +1,14 @@
-"""Which part of the network a node of a deployment graph belongs to, by the module that it is named after."""
+"""Which part of the network a node of a graph belongs to, by the module it is named after, and how much it computes."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
+
+from stlm_edge.errors import EngineError
 
 if TYPE_CHECKING:
     import onnx
@@ -59,6 +62,11 @@ STAGES = (
 )
 """What kernels are told by, in the network's order. `encoders` is what cannot be told apart in a graph of stacked
 streams, `other` what comes from no node and touches nothing that does."""
+
+PRODUCTS = ("Conv", "Gemm", "MatMul")
+"""Operations whose FLOPs count; the rest of this network is bound by memory."""
+
+Shape = tuple[int, ...]
 
 _BACKBONE = r"(plain|denoising)\.backbone\."
 
@@ -116,6 +124,35 @@ def is_weighted(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]) -
     return node.op_type in ("Conv", "MatMul", "Gemm") and node.input[1] in weights
 
 
+def node_flops(model: onnx.ModelProto, *, batch: int = 0) -> dict[str, int]:
+    """FLOPs of each product that depends on the picture, by its node's name; two for each multiply-add.
+
+    What depends on constants alone is left out: a compiler computes it once.
+
+    Args:
+        batch: pictures at once, where the graph takes a number of them that it does not say.
+    Raises:
+        EngineError: if a shape is not known, or a product's node has no name.
+    """
+    import onnx  # the names of stages are read with a plan's kernels, where there may be none
+
+    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    shapes = {
+        value.name: tuple(axis.dim_value or batch for axis in value.type.tensor_type.shape.dim)
+        for value in (*graph.input, *graph.value_info, *graph.output)
+    } | {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    constants = {tensor.name for tensor in graph.initializer} | {""}
+    flops: dict[str, int] = {}
+    for node in graph.node:
+        if all(name in constants for name in node.input):
+            constants.update(node.output)
+        elif node.op_type in PRODUCTS:
+            if not node.name or node.name in flops:
+                raise EngineError(f"a {node.op_type} of the graph is named {node.name!r}, expected a name of its own")
+            flops[node.name] = _flops(node, shapes)
+    return flops
+
+
 def _part(name: str) -> tuple[LayerClass, str]:
     return next(
         ((layer_class, stage) for pattern, layer_class, stage in _FIND if pattern.match(name)), ("other", "other")
@@ -126,3 +163,16 @@ def _groups(node: onnx.NodeProto) -> int:
     if node.op_type != "Conv":
         return 1
     return next((int(attribute.i) for attribute in node.attribute if attribute.name == "group"), 1)
+
+
+def _flops(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
+    left, right, out = (shapes.get(name, (0,)) for name in (node.input[0], node.input[1], node.output[0]))
+    if not (math.prod(left) and math.prod(right) and math.prod(out)):
+        raise EngineError(
+            f"the graph does not say in which shapes {node.name} computes; expected one for a fixed number of "
+            "pictures, export it without --max-batch"
+        )
+    if node.op_type == "Conv":  # the weights are (channels out, channels in / groups, height, width)
+        return 2 * math.prod(out) * math.prod(right[1:])
+    transposed = any(entry.name == "transA" and entry.i for entry in node.attribute)
+    return 2 * math.prod(out) * (left[0] if transposed else left[-1])

@@ -1,4 +1,4 @@
-"""Write a deployment graph as one ONNX model: camera pixels in, map and score out."""
+"""From a checkpoint to its graph, one ONNX model: camera pixels in, map and score out."""
 
 from __future__ import annotations
 
@@ -6,17 +6,33 @@ import ast
 import dataclasses
 import warnings
 from collections import Counter
+from pathlib import Path
 
 import onnx
 import torch
 
 from export.graph.deployment import DeploymentGraph
-from export.graph.graph import INPUT, OPSET, OUTPUTS, Graph, PrecisionRecord
+from export.graph.graph import INPUT, OPSET, OUTPUTS, Graph, GraphOptions, PrecisionRecord
 from stlm_edge.errors import ConfigError, EngineError
+from stlm_edge.network.checkpoint import load
+from stlm_edge.network.inference import InferencePath
 from stlm_edge.spec import ModelSpec
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _PREFIX = "node_"
+
+
+def trace(checkpoint: Path, options: GraphOptions) -> Graph:
+    """The graph of a checkpoint. Raises `CheckpointError`, or `SpecError` if it has no threshold; see `to_onnx`."""
+    loaded = load(checkpoint)
+    loaded.spec.require_threshold()
+    deployed = DeploymentGraph(
+        InferencePath(loaded.network, loaded.spec).eval(),
+        frame_size=options.frame_size,
+        streams=options.streams,
+        full_map=options.full_map,
+    )
+    return to_onnx(deployed, max_batch=options.max_batch)
 
 
 def to_onnx(graph: DeploymentGraph, *, max_batch: int = 1) -> Graph:

@@ -11,12 +11,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from export.gate.inspectors import open_reference
 from export.gate.pictures import Picture
-from export.gate.reference import open_reference
 from export.gate.verify import would_verify
-from export.graph.flops import node_flops
 from export.graph.graph import INPUT, OUTPUTS, Graph, load_graph
-from export.graph.parts import LayerClass
+from export.graph.parts import LayerClass, node_flops
 from export.precision.apply import Calibrated, calibrated, load_pictures
 from export.precision.int8 import quantised_nodes, quantised_only
 from export.precision.rounded import rounded

@@ -13,9 +13,8 @@ import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 
-from export.graph.flops import node_flops
 from export.graph.graph import Graph
-from export.graph.parts import place
+from export.graph.parts import node_flops, place
 from export.tensorrt.kernels import Kernel, KernelTable, KernelTensor
 from stlm_edge.errors import EngineError
 

@@ -24,6 +24,8 @@ from stlm_edge.sidecar import Sidecar, engine_sha256
 
 from .conftest import SIZE, copied
 
+pytestmark = pytest.mark.heavy
+
 needs_bf16 = pytest.mark.skipif(not has_bf16(), reason="this processor has no bfloat16")
 
 

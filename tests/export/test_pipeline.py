@@ -28,6 +28,8 @@ from .tiny import PLATE
 
 pytest.importorskip("tensorrt_rtx")
 
+pytestmark = pytest.mark.heavy
+
 TARGET = ("--target", "sm86")
 
 

@@ -23,7 +23,7 @@ from stlm_edge.spec import ModelSpec
 from train.config import from_dict, load_preset, presets
 from train.data import Batches, load_images
 from train.distributed import Processes
-from train.fit import _build, fit
+from train.fit import build, fit
 from train.pseudo_anomalies.choice import pseudo_anomalies_of
 from train.pseudo_anomalies.textures import ProceduralTextures
 from train.teaching.teacher import MaskHead
@@ -76,7 +76,7 @@ def test_every_ablation_learns_in_one_step(name, images):
     spec = ModelSpec("three", config.architecture, config.image_size, config.image_size, "")
     pseudo = pseudo_anomalies_of(config, images=images, textures=ProceduralTextures())
     batches = Batches(images, pseudo_anomalies=pseudo, batch_size=2, seed=config.seed)
-    objective, guidance = _build(config, spec, batches, device=torch.device("cpu"), processes=Processes())
+    objective, guidance = build(config, spec, batches, device=torch.device("cpu"), processes=Processes())
     network = objective.network
     assert network.design == config.design
     training = begin(objective, config, steps_per_epoch=1)

@@ -9,8 +9,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from export.gate.drift import DriftMeter, rank_correlation
-from export.gate.examine import GateMetrics, examine
+from export.gate.examine import DriftMeter, GateMetrics, examine, rank_correlation
 from export.gate.limits import LIMITS, objections
 from export.gate.pictures import Picture
 from stlm_edge.errors import DataError, EngineError, VerificationError

@@ -104,7 +104,7 @@ def test_altered_graph_is_refused_named_and_recorded(engine, plate_data, capsys,
     assert "plate.onnx is NOT VERIFIED (onnxruntime: largest map error is 0.0" in error
     gate = Sidecar.read(engine).engine.gate
     assert not gate.verified
-    assert any(line.startswith("openvino: largest score error") for line in gate.objections)
+    assert any(line.startswith("openvino: largest map error") for line in gate.objections)
 
 
 def test_what_fp32_may_not_do_int8_may(engine, plate_data, small_checkpoint):
@@ -213,6 +213,7 @@ def test_another_network_is_no_reference(engine, plate_data, tmp_path, small_che
         verify(engine, reference=tmp_path / "other.safetensors", data=plate_data)
 
 
+@pytest.mark.heavy
 def test_resize_in_the_graph_is_measured_on_its_own(tmp_path, plate_data, capsys, small_checkpoint):
     engine = tmp_path / "frames.onnx"
     frames = ["--frame-size", "120x140"]

@@ -70,6 +70,7 @@ def assert_same_answers(inspector: InferencePath, graph: DeploymentGraph, images
     assert (found_score - score).abs().max() < TOLERANCE
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("streams", STREAMS)
 @pytest.mark.parametrize(("size", "batch"), [((256, 256), 1), ((256, 256), 3), ((160, 224), 2), ((512, 320), 1)])
 def test_trained_network_and_graph_agree(plate, streams, size, batch):
@@ -78,8 +79,9 @@ def test_trained_network_and_graph_agree(plate, streams, size, batch):
     assert_same_answers(inspector, graph, pictures(inspector.spec, batch))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("streams", STREAMS)
-@pytest.mark.parametrize("size", [(64, 64), (96, 224)])
+@pytest.mark.parametrize("size", [(64, 64), pytest.param((96, 224), marks=pytest.mark.slow)])
 def test_papers_architecture_with_its_padded_windows_agrees(plate, streams, size):
     torch.manual_seed(0)
     spec = dataclasses.replace(plate.spec, architecture="stlm", input_size=size)
@@ -87,6 +89,7 @@ def test_papers_architecture_with_its_padded_windows_agrees(plate, streams, size
     assert_same_answers(inspector, DeploymentGraph(inspector, streams=streams, full_map=True), pictures(spec, 2))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "design",
     DESIGNS,

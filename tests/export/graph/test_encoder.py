@@ -9,7 +9,7 @@ import torch
 from timm.models.tiny_vit import TinyVitBlock
 from torch import nn
 
-from export.graph.encoder import FoldedBlock, WidePointwise
+from export.graph.folding import FoldedBlock, WidePointwise
 
 
 @torch.no_grad()

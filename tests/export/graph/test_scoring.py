@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from export.graph.scoring import Scoring
+from export.graph.deployment import Scoring
 from stlm_edge.spec import ModelSpec
 
 

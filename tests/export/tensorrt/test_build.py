@@ -36,6 +36,8 @@ from ..conftest import SM86, copied, error_line, files
 from .fake_tensorrt import CACHE, fake_tensorrt
 
 SIZE = (64, 96)
+pytestmark = pytest.mark.heavy
+
 SPEC = ModelSpec(
     category="plate",
     architecture="stlm-tiny",
@@ -347,7 +349,6 @@ write_engine(folder / "out" / "plate.plan", plan=plan, graph=graph, sidecar=Side
 """
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("fatal", range(1, 8))
 def test_killed_while_writing_leaves_the_old_engine_or_one_that_is_refused(plan, tmp_path, fatal):
     """Killed before each step that reaches the disk; with the seventh there is none left to be killed at."""

@@ -10,8 +10,8 @@ import torch
 from onnx import TensorProto, helper
 
 from export.graph.deployment import DeploymentGraph
-from export.graph.flops import node_flops
 from export.graph.graph import Graph, PrecisionRecord
+from export.graph.parts import node_flops
 from export.graph.to_onnx import to_onnx
 from export.tensorrt.kernels import Kernel
 from export.tensorrt.log import kernel_table, parse_kernels

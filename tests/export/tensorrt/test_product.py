@@ -55,6 +55,7 @@ def test_product_asked_for_is_not_replaced_by_the_other(monkeypatch):
         find_product("tensorrt")
 
 
+@pytest.mark.heavy
 def test_none_installed_says_how_to_get_each():
     code = (
         "import sys\n"
