@@ -99,13 +99,13 @@ class Judged:
 
     def mistakes(self, pictures: LabelledSet, threshold: Threshold) -> dict[str, int]:
         """How many defective pictures score below the threshold, and how many good ones from it on."""
-        called = [is_anomalous(answer.score, threshold) for answer in self.answers]
-        wrong = Counter(
-            sample.label != GOOD
-            for sample, is_called in zip(pictures.samples, called, strict=True)
-            if is_called != (sample.label != GOOD)
-        )
-        return {"missed": wrong[True], "false_alarms": wrong[False]}
+        wrong = [
+            sample.label
+            for sample, answer in zip(pictures.samples, self.answers, strict=True)
+            if is_anomalous(answer.score, threshold) != (sample.label != GOOD)
+        ]
+        false_alarms = wrong.count(GOOD)
+        return {"missed": len(wrong) - false_alarms, "false_alarms": false_alarms}
 
     def record_as(self, name: str, recorder: Recorder) -> dict[str, float | None]:
         """Make measures of the quality, and return it by `TITLES` for a record's table: None where undefined."""

@@ -54,6 +54,8 @@ ONNXRUNTIME_CUDA: Literal["onnxruntime-cuda"] = "onnxruntime-cuda"
 ENGINE_BACKENDS: tuple[EngineBackend, ...] = (*BACKEND_CHOICES, ONNXRUNTIME_CUDA)
 """What the runtime has, and ONNX Runtime's CUDA provider, for comparison."""
 
+_RUN_BY: dict[str, tuple[EngineBackend, ...]] = {**RUN_BY, ".onnx": (*RUN_BY[".onnx"], ONNXRUNTIME_CUDA)}
+
 Device = Literal["cpu", "cuda"]
 Base = Literal["eager", "batched"]
 Trait = Literal["half", "tf32", "channels-last", "compile", "cuda-graph"]
@@ -208,12 +210,9 @@ def engine_subject(
 
 def pairs(engines: Sequence[Path], backends: Sequence[EngineBackend]) -> Iterator[tuple[Path, EngineBackend]]:
     """Each engine with each backend that runs its kind; one that fits nothing stays in, to be refused with a reason."""
-    run_by = {
-        engine: (*RUN_BY[engine.suffix], *((ONNXRUNTIME_CUDA,) * (engine.suffix == ".onnx"))) for engine in engines
-    }
-    idle = [backend for backend in backends if not any(backend in ("auto", *able) for able in run_by.values())]
-    for engine in engines:
-        able = [backend for backend in backends if backend in ("auto", *run_by[engine])]
+    fitting = [[backend for backend in backends if backend in ("auto", *_RUN_BY[one.suffix])] for one in engines]
+    idle = [backend for backend in backends if not any(backend in able for able in fitting)]
+    for engine, able in zip(engines, fitting, strict=True):
         yield from ((engine, backend) for backend in [*able, *idle] or backends)
 
 
