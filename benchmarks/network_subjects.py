@@ -15,13 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.authors_way import AuthorsWay
 from benchmarks.record import device as this_machine
 from benchmarks.subjects import STAGES, Device, Pictures, Way, batch_of
+from stlm_edge.errors import ConfigError
 from stlm_edge.imaging import Image, to_input
 from stlm_edge.measure import TOTAL, Subject
 from stlm_edge.network.checkpoint import Checkpoint, load
-from stlm_edge.network.inference import InferencePath, choose_device
+from stlm_edge.network.comparison import StreamFeatures
+from stlm_edge.network.decoder import Features, TwoWayDecoder
+from stlm_edge.network.inference import InferencePath, choose_device, prepare
 from stlm_edge.scoring import is_anomalous
 
 Inspect = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -146,6 +148,41 @@ def inspection(checkpoint: Checkpoint, way: Way, device: torch.device) -> Inspec
         return full.float(), score.float()
 
     return _Captured(inspect) if graphed else inspect
+
+
+class AuthorsWay(nn.Module):
+    """The network in the manner of the authors' published code. What it computes is the same.
+
+    One stream after the other, and the decoder is asked for each picture by itself.
+    """
+
+    def __init__(self, inspector: InferencePath) -> None:
+        """Raises `ConfigError` for a network that is not the paper's design: the authors published no other."""
+        super().__init__()
+        self.inspector = inspector
+        differences = inspector.network.design.differences
+        if differences:
+            raise ConfigError(
+                f"found a network with{differences[1:]}, expected the paper's design, which is all that the authors' "
+                "way is known for; measure the way 'batched' instead"
+            )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """See `InferencePath.forward`."""
+        network = self.inspector.network
+        assert network.decoder is not None
+        pixels = prepare(images, self.inspector.spec).contiguous()  # theirs come so from the loader
+        features = StreamFeatures(
+            plain=decode_each(network.decoder, network.plain(pixels)),
+            denoising=decode_each(network.decoder, network.denoising(pixels)),
+        )
+        return self.inspector.finish(torch.sigmoid(network.aggregate(features)))
+
+
+def decode_each(decoder: TwoWayDecoder, embeddings: Tensor) -> Features:
+    """L1 and L2, the decoder called picture by picture."""
+    pictures = [decoder(embedding.unsqueeze(0)) for embedding in embeddings]
+    return tuple(torch.cat(layer) for layer in zip(*pictures, strict=True))
 
 
 class BatchedWay(nn.Module):
