@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -49,7 +48,12 @@ def figure_1(sources: Sequence[Origin]) -> tuple[bytes, str]:
 
     Each has scales of its own, since they cannot be compared. Raises `DataError` if a record lacks what is needed.
     """
-    panels = [(f"The paper: MVTec AD, {paper.GPU}", _printed())]
+    printed: list[Entry] = [
+        {"name": m.name, "p50_ms": m.inference_ms, "pixel_auroc": area / 100, "parameters": 1e6 * m.parameters_m}
+        for m in paper.METHODS
+        if m.inference_ms is not None and (area := m.mvtec.pixel_auroc) is not None
+    ]
+    panels = [(f"The paper: MVTec AD, {paper.GPU}", printed)]
     caption = [
         "Areas are the numbers of parameters, hollow ones were not recorded, and each panel has scales of its own. The "
         f"first is as printed in table 1 of {paper.SOURCE}: nothing of it was measured here. The others are of these "
@@ -88,15 +92,6 @@ def placed_methods(source: Origin) -> list[Entry]:
         return [m for m in methods if m["p50_ms"] is not None and m["pixel_auroc"] is not None]
 
 
-def _printed() -> list[Entry]:
-    """The paper's methods as records have them."""
-    return [
-        {"name": m.name, "p50_ms": m.inference_ms, "pixel_auroc": area / 100, "parameters": 1e6 * m.parameters_m}
-        for m in paper.METHODS
-        if m.inference_ms is not None and (area := m.mvtec.pixel_auroc) is not None
-    ]
-
-
 def _area(parameters: float | None) -> float:
     """Of a method's mark, in square points."""
     return 60.0 if parameters is None else 10e-6 * parameters
@@ -111,20 +106,16 @@ def of_record(source: Origin) -> tuple[bytes, str] | None:
     with source.read_as_expected():
         if record.benchmark == "latency":
             if subjects := [entry for entry in record.details["subjects"] if entry["samples_ms"]]:
-                return latency(subjects, title=title), _LATENCY_CAPTION
+                return latency(subjects, title=title), (
+                    "How often a picture took how long, with its p50, p95 and p99, and how many times as fast as the "
+                    "first each was: the median of the turns' ratios."
+                )
         elif record.benchmark == "sizes" and record.details["points"]:
-            return sizes(record.details["points"], title=f"{record.details['data']}; {title}"), _SIZES_CAPTION
+            return sizes(record.details["points"], title=f"{record.details['data']}; {title}"), (
+                "Hollow marks run at another size than their weights were trained at, crosses are not verified by the "
+                "gate; the line is the best that can be had in a time."
+            )
     return None
-
-
-_LATENCY_CAPTION = (
-    "How often a picture took how long, with its p50, p95 and p99, and how many times as fast as the first each was: "
-    "the median of the turns' ratios."
-)
-_SIZES_CAPTION = (
-    "Hollow marks run at another size than their weights were trained at, crosses are not verified by the gate; the "
-    "line is the best that can be had in a time."
-)
 
 
 def latency(subjects: Sequence[Entry], *, title: str) -> bytes:
@@ -153,11 +144,7 @@ def latency(subjects: Sequence[Entry], *, title: str) -> bytes:
 
 
 def sizes(points: Sequence[Entry], *, title: str, suffix: str = ".png") -> bytes:
-    """Accuracy over latency of a sizes record's points, a panel for each of `METRICS`.
-
-    Colour is precision. Hollow points run at another size than their weights were trained at, crosses are not verified;
-    the line is the best that can be had in a time. `suffix` is `.png` or `.svg`.
-    """
+    """Accuracy over latency of a sizes record's points, a panel for each of `METRICS`; `.png` or `.svg`."""
     keys = [_key(p, colour) for p, colour in PRECISIONS.items() if any(point["precision"] == p for point in points)]
     if any(_is_resized(point) for point in points):
         keys.append(_key("trained at another size", GREY, fill="white"))
@@ -257,7 +244,6 @@ def _drawing(width: float, height: float, keys: Sequence[Line2D] = ()) -> Iterat
     """A figure of so many inches that no window shows, with a legend below it."""
     with rc_context(_STYLE):
         drawn = Figure(figsize=(width, height), dpi=110, layout="constrained")
-        FigureCanvasAgg(drawn)
         if keys:
             drawn.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, borderpad=0.8)
         yield drawn

@@ -21,7 +21,7 @@ import click
 
 from benchmarks.tables import KINDS, MEASURES, SUMMARY, Origin, origins, to_markdown
 from stlm_edge.cli import run
-from stlm_edge.errors import DataError, OutputError
+from stlm_edge.errors import DataError
 from stlm_edge.files import make_folder, require_place, write_bytes, write_text
 
 WORDS = """# stlm-edge: figures and where they are from
@@ -87,9 +87,7 @@ def _renew(documents: Sequence[Path], *, check: bool) -> None:
 def renewed(document: Path) -> tuple[str, list[str]]:
     """The document's text with all its tables made anew, and those that were not so before, in words.
 
-    Raises:
-        DataError: if it cannot be read or has no place for a table, or a marker or a record of it is not as it should
-            be.
+    Raises `DataError` if it cannot be read, has no place for a table, or a marker or record that is not as expected.
     """
     try:
         text = document.read_text(encoding="utf-8")
@@ -131,20 +129,13 @@ def _write(path: Path, records: Sequence[Path], *, has_pictures: bool) -> None:
 def to_report(sources: Sequence[Origin], *, has_pictures: bool) -> tuple[str, dict[str, bytes]]:
     """Markdown with figure 1, then each record's picture and tables; and the pictures as PNG by name.
 
-    Raises:
-        DataError: if a complete record lacks what is to be shown.
-        OutputError: if there is no matplotlib to draw with.
+    Raises `DataError` if a complete record lacks what is to be shown.
     """
     parts, pictures = [WORDS], dict[str, bytes]()
     tables = [_tables(source) for source in sources]
     if has_pictures:
-        try:
-            from benchmarks.plots import figure_1, of_record  # a machine that only runs engines has no matplotlib
-        except ModuleNotFoundError as error:
-            raise OutputError(
-                f"pictures cannot be drawn, found no {error.name} and expected matplotlib; pip install matplotlib, or "
-                "write the tables alone: --markdown FILE"
-            ) from None
+        from benchmarks.plots import figure_1, of_record  # a machine that only runs engines has no matplotlib
+
         shown = [source for source, its in zip(sources, tables, strict=True) if its]
         pictures["figure-1.png"], caption = figure_1(shown)
         parts += ["## Accuracy over time", "![Figure 1](figure-1.png)", caption]
