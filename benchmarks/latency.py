@@ -176,10 +176,10 @@ def _subjects(
         from benchmarks.network_subjects import network_subject  # needs torch, which a device for engines may lack
         from stlm_edge.network.checkpoint import load
 
-        load(checkpoint)
         subjects += [
             network_subject(checkpoint, way=way, device=device, pictures=pictures, batch=batch) for way in ways
         ]
+        load(checkpoint)  # one that cannot be read is told before minutes of work
     subjects += [
         engine_subject(engine, backend=backend, pictures=pictures, batch=batch)
         for engine, backend in pairs(engines, backends)
