@@ -146,14 +146,14 @@ class AnomalibInspector:
     """A kept model, asked as anomalib's users ask it."""
 
     def __init__(self, output: Path, name: str) -> None:
+        os.environ["TRUST_REMOTE_CODE"] = "1"  # it is a pickle, which `fit` wrote
+        logging.getLogger("anomalib").setLevel(logging.ERROR)  # it warns of its own inferencer
+        self.name = name
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # it imports what is deprecated
             from anomalib.deploy import TorchInferencer  # not in every environment
 
-        logging.getLogger("anomalib").setLevel(logging.ERROR)  # it warns of its own inferencer
-        os.environ["TRUST_REMOTE_CODE"] = "1"  # it is a pickle, which `fit` wrote
-        self.name = name
-        self._inferencer = TorchInferencer(path=output / "weights/torch/model.pt")
+            self._inferencer = TorchInferencer(path=output / "weights/torch/model.pt")
 
     def inspect(self, image: Image) -> Answer:
         import torch  # as above

@@ -105,9 +105,9 @@ def command(
     """Train, judge and time the methods on one category, and our network beside them. --coreset is the share of all
     patches that patchcore remembers; choosing them takes hours on a slow machine."""
     loaded, chosen = load_category(data, category), [name for name in METHODS if name in names]
+    other = texture_paths(textures) if textures is not None else []
     require_possible(loaded.test, chosen, textures)
     parts = parts_of([sample.path for sample in loaded.test], root=data / (category or ""), tiles=tiles)
-    other = texture_paths(textures) if textures is not None else []
     pictures = [sample.path for sample in loaded.train]
     with tempfile.TemporaryDirectory() as scratch, recording("peers", json_path) as recorder:
         rows: list[dict[str, Any]] = []

@@ -7,6 +7,6 @@ from stlm_edge.errors import StlmError
 from stlm_edge.sidecar import EngineRecord, Sidecar
 from stlm_edge.spec import ModelSpec, Threshold
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["EngineRecord", "ModelSpec", "Sidecar", "StlmError", "Threshold", "__version__"]

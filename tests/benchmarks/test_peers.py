@@ -52,7 +52,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().err.strip().splitlines()[-1]
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_network_and_engine_stand_beside_the_bar(
     ground: Path, small_checkpoint: Path, traced_engine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -90,6 +90,7 @@ def test_sidecar_has_spec_and_record(engine, inspector):
     assert json.loads(Sidecar.path_for(engine).read_text())["spec"]["category"] == "plate"
 
 
+@pytest.mark.heavy
 def test_pictures_of_the_user_are_compared_on(checkpoint, tmp_path, capsys):
     from stlm_edge.imaging import write_image
 

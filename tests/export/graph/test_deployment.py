@@ -146,6 +146,7 @@ def test_frame_that_would_be_halved_by_fractions_of_pixels_is_refused(plate):
         DeploymentGraph(InferencePath(plate.network, plate.spec), frame_size=(601, 700))
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 def test_one_file_takes_batches_up_to_its_limit(plate, batched):
     spec = dataclasses.replace(plate.spec, input_size=(64, 96))

@@ -81,6 +81,7 @@ def test_comments_say_the_threshold_and_what_has_not_been_tried(engine: Path, tm
     assert "--minShapes" not in text
 
 
+@pytest.mark.heavy
 def test_several_pictures_at_once(batched: Graph, tmp_path: Path) -> None:
     path = write_deepstream(write_engine(batched, tmp_path / "plate.onnx"), tmp_path / "deepstream")
     assert properties(path)["batch-size"] == "4"

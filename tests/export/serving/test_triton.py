@@ -81,6 +81,7 @@ def test_graph_of_fixed_shapes_says_all_of_them(parse, fixed: Path, tmp_path: Pa
     assert ModelSpec.from_json(parameter) == Sidecar.read(fixed).spec
 
 
+@pytest.mark.heavy
 def test_graph_of_several_pictures_leaves_the_batch_out(parse, several: Path, tmp_path: Path) -> None:
     options = TritonOptions(name="tile-7", instances=2, device="gpu", max_queue_delay_us=500)
     folder = write_repository(several, tmp_path, options=options)
@@ -104,6 +105,7 @@ def test_graph_of_several_pictures_leaves_the_batch_out(parse, several: Path, tm
     }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["fixed", "several"])
 def test_configuration_has_the_graphs_own_inputs_and_outputs(
     parse, request: pytest.FixtureRequest, tmp_path: Path, name: str

@@ -49,8 +49,8 @@ SPEC = ModelSpec(
 
 
 @pytest.fixture(scope="module")
-def graph(traced_engine) -> Path:
-    """A graph on disk, with no sidecar beside it."""
+def source(traced_engine) -> Path:
+    """A graph on disk, with the sidecar of its export."""
     return traced_engine
 
 
@@ -95,14 +95,14 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_plan_is_raw_and_its_sidecar_and_graph_lie_beside_it(plan, graph):
+def test_plan_is_raw_and_its_sidecar_and_graph_lie_beside_it(plan, source):
     suffixes = ["", ".json", ".kernels.json", ".onnx"]
     assert sorted(path.name for path in plan.parent.iterdir()) == [f"plate.plan{suffix}" for suffix in suffixes]
     assert plan.read_bytes()[1:4] == b"trt", "TensorRT's own header comes first"
-    assert kept_graph(plan).read_bytes() == graph.read_bytes()
+    assert kept_graph(plan).read_bytes() == source.read_bytes()
     record = Sidecar.read(plan).engine
     assert (record.product, record.device, record.precision, record.gate) == ("tensorrt-rtx", "sm86", "fp32", None)
-    assert (record.engine_sha256, record.onnx_sha256) == (sha256(plan), sha256(graph))
+    assert (record.engine_sha256, record.onnx_sha256) == (sha256(plan), sha256(source))
     assert Sidecar.read(plan).spec.category == "plate"
 
 
@@ -114,9 +114,9 @@ def test_plan_is_for_its_target_in_full_float32(plan):
     assert b"tf32=1" not in text
 
 
-def test_one_plan_for_several_targets(graph, tmp_path, capsys):
+def test_one_plan_for_several_targets(source, tmp_path, capsys):
     output = tmp_path / "plate.plan"
-    assert main(["engine", str(graph), "-o", str(output), "--target", "SM86, sm89,sm86"]) == 0
+    assert main(["engine", str(source), "-o", str(output), "--target", "SM86, sm89,sm86"]) == 0
     assert "fp32 for sm86,sm89, TensorRT-RTX" in capsys.readouterr().out
     assert Sidecar.read(output).engine.device == "sm86,sm89"
 
@@ -168,13 +168,13 @@ def test_failure_that_is_remembered_does_not_disturb_the_next_build(tmp_path):
     del alive
 
 
-def test_building_needs_neither_torch_nor_timm_nor_modelopt(graph, tmp_path):
+def test_building_needs_neither_torch_nor_timm_nor_modelopt(source, tmp_path):
     code = (
         "import sys\n"
         "for name in ('torch', 'timm', 'modelopt', 'segment_anything', 'onnxscript', 'onnxruntime', 'openvino'):\n"
         "    sys.modules[name] = None\n"
         "from export.__main__ import main\n"
-        f"sys.exit(main(['engine', {str(graph)!r}, '-o', 'plate.plan', '--target', 'sm86']))"
+        f"sys.exit(main(['engine', {str(source)!r}, '-o', 'plate.plan', '--target', 'sm86']))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=False)
@@ -182,9 +182,9 @@ def test_building_needs_neither_torch_nor_timm_nor_modelopt(graph, tmp_path):
     assert (tmp_path / "plate.plan").exists()
 
 
-def test_workspace_that_is_too_small_says_so_and_leaves_nothing(graph, tmp_path, capsys):
+def test_workspace_that_is_too_small_says_so_and_leaves_nothing(source, tmp_path, capsys):
     output = tmp_path / "plate.plan"
-    assert main(["engine", str(graph), "-o", str(output), "--target", "sm86", "--workspace", "1"]) == 1
+    assert main(["engine", str(source), "-o", str(output), "--target", "sm86", "--workspace", "1"]) == 1
     line = error_line(capsys)
     assert "workspace limit" in line
     assert "give more than --workspace 1" in line
@@ -204,11 +204,11 @@ def test_workspace_that_is_too_small_says_so_and_leaves_nothing(graph, tmp_path,
     ],
 )
 def test_settings_that_cannot_be_used_are_one_line_and_leave_nothing(
-    graph, tmp_path, monkeypatch, capsys, arguments, words
+    source, tmp_path, monkeypatch, capsys, arguments, words
 ):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     monkeypatch.chdir(tmp_path)
-    assert main(["engine", str(graph), "-o", *arguments]) == 1
+    assert main(["engine", str(source), "-o", *arguments]) == 1
     assert words in error_line(capsys)
     assert files(tmp_path) == {}
 
@@ -239,9 +239,9 @@ def altered(model: onnx.ModelProto, case: str) -> bytes:
         ("unknown operation", "cannot read the graph"),
     ],
 )
-def test_graph_that_cannot_be_used_is_one_line_and_leaves_nothing(graph, tmp_path, capsys, case, words):
+def test_graph_that_cannot_be_used_is_one_line_and_leaves_nothing(source, tmp_path, capsys, case, words):
     path, folder = tmp_path / "altered.onnx", tmp_path / "out"
-    path.write_bytes(altered(onnx.load(graph), case))
+    path.write_bytes(altered(onnx.load(source), case))
     folder.mkdir()
     assert main(["engine", str(path), "-o", str(folder / "plate.plan"), "--target", "sm86"]) == 1
     line = error_line(capsys)
@@ -258,7 +258,7 @@ def test_precision_in_the_graph_is_the_plans(tmp_path):
     assert (record.precision, record.precision_by_class) == ("fp16", {"MLP": "fp16"})
 
 
-def test_ctrl_c_during_the_build_cancels_it_and_leaves_the_old_engine(graph, plan, tmp_path, caplog):
+def test_ctrl_c_during_the_build_cancels_it_and_leaves_the_old_engine(source, plan, tmp_path, caplog):
     copied(plan, tmp_path)
     before, interrupted = files(tmp_path), []
 
@@ -271,7 +271,7 @@ def test_ctrl_c_during_the_build_cancels_it_and_leaves_the_old_engine(graph, pla
     before_it = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        SM86.build(read_graph(graph), tmp_path / "plate.plan", on_log=interrupt)
+        SM86.build(read_graph(source), tmp_path / "plate.plan", on_log=interrupt)
     assert interrupted
     assert "cancelling" in caplog.text
     assert files(tmp_path) == before
@@ -299,9 +299,9 @@ sys.exit(__main__.main(["engine", sys.argv[1], "-o", sys.argv[3], "--target", "s
 
 
 @pytest.mark.parametrize(("signals", "code", "pause_s"), [(1, 130, "0.5"), (2, -signal.SIGINT, "100")])
-def test_ctrl_c_ends_the_program_and_leaves_nothing(graph, tmp_path, signals, code, pause_s):
+def test_ctrl_c_ends_the_program_and_leaves_nothing(source, tmp_path, signals, code, pause_s):
     """The first one waits for TensorRT's next step, the second does not wait, however long that may take."""
-    command = [sys.executable, "-c", PAUSED, str(graph), pause_s, str(tmp_path / "plate.plan")]
+    command = [sys.executable, "-c", PAUSED, str(source), pause_s, str(tmp_path / "plate.plan")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as program:
         assert program.stderr is not None
         for words in ("TensorRT is at work", "Ctrl-C again")[:signals]:
@@ -313,12 +313,12 @@ def test_ctrl_c_ends_the_program_and_leaves_nothing(graph, tmp_path, signals, co
     assert files(tmp_path) == {}
 
 
-def test_no_space_left_keeps_the_old_engine(graph, plan, tmp_path, capsys):
+def test_no_space_left_keeps_the_old_engine(source, plan, tmp_path, capsys):
     copied(plan, tmp_path)
     before = files(tmp_path)
     assert len(before["plate.plan"]) > len(before["plate.plan.onnx"])
     with largest_file(len(before["plate.plan.onnx"])):
-        assert main(["engine", str(graph), "-o", str(tmp_path / "plate.plan"), "--target", "sm89"]) == 1
+        assert main(["engine", str(source), "-o", str(tmp_path / "plate.plan"), "--target", "sm89"]) == 1
     line = error_line(capsys)
     assert "cannot write" in line
     assert "free space" in line
@@ -385,10 +385,10 @@ def on_orin(monkeypatch):
     monkeypatch.setattr(export.tensorrt.build, "find_gpu", lambda: Gpu("Orin", "sm87"))
 
 
-def test_tensorrt_with_a_gpu_records_it_and_keeps_its_timings(graph, tmp_path, on_orin):
+def test_tensorrt_with_a_gpu_records_it_and_keeps_its_timings(source, tmp_path, on_orin):
     output, cache = tmp_path / "plate.plan", tmp_path / "timings"
     for _ in range(2):
-        assert main(["engine", str(graph), "-o", str(output), "--timing-cache", str(cache)]) == 0
+        assert main(["engine", str(source), "-o", str(output), "--timing-cache", str(cache)]) == 0
         assert cache.read_bytes() == CACHE + b"10.3.0"
     record = Sidecar.read(output).engine
     assert (record.product, record.version, record.device) == ("tensorrt", "10.3.0", "sm87")

@@ -102,6 +102,7 @@ def test_gpu_given_twice_is_refused():
         peaks_of(["h100", "h100"])
 
 
+@pytest.mark.heavy  # matplotlib asks the system for its fonts
 def test_command_prints_a_table_and_writes_json_and_picture(plan, tmp_path, capsys):
     out, picture = tmp_path / "report.json", tmp_path / "report.png"
     arguments = ["--gpu", SLOW, "--gpu", "agx-orin", "--launch-us", "4", "--json", str(out), "-o", str(picture)]
