@@ -79,9 +79,7 @@ def figure_1(sources: Sequence[Origin]) -> tuple[bytes, str]:
                 colour, parameters = ORANGE if is_peer(method) else BLUE, method["parameters"]
                 face = "none" if parameters is None else colour + "A0"
                 place = (method["p50_ms"], 100 * method["pixel_auroc"])
-                axes.scatter(
-                    *place, s=_area(parameters), color=colour, facecolors=face, linewidths=1.5, label=method["name"]
-                )
+                axes.scatter(*place, s=_area(parameters), color=colour, facecolors=face, label=method["name"])
         return _encoded(drawn), "\n".join(caption)
 
 

@@ -26,15 +26,11 @@ from stlm_edge.files import make_folder, require_place, write_bytes, write_text
 
 WORDS = """# stlm-edge: figures and where they are from
 
-Each table and picture is of one run of a benchmark; below it stand the command, the device, the day and the commit.
 Milliseconds of different devices are not comparable, and those of different runs hardly: read the ratios within one run
-first."""
+first. Below each table stand the command, the device, the day and the commit."""
 
-_MARKER = re.compile(r"^<!-- (?:table:.*|end -->)$", re.MULTILINE)
-_TABLE = re.compile(
-    r"^<!-- table: (?P<name>\S+) from (?P<paths>.+) -->\n(?P<table>(?:(?!<!-- table:|<!-- end -->).*\n)*)<!-- end -->$",
-    re.MULTILINE,
-)
+_MARKER = re.compile(r"^(<!-- (?:table:.*|end) -->)$", re.MULTILINE)
+_TABLE = re.compile(r"<!-- table: (\S+) from (.+) -->")
 _EXAMPLE = "'<!-- table: loop from benchmarks/results/loop-1024.json -->' and below it '<!-- end -->'"
 
 PATH = click.Path(path_type=Path)
@@ -93,26 +89,24 @@ def renewed(document: Path) -> tuple[str, list[str]]:
         text = document.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{document} cannot be read ({error}); name a Markdown document") from None
-    markers, tables = list(_MARKER.finditer(text)), list(_TABLE.finditer(text))
-    if not markers:
+    parts = _MARKER.split(text)  # text, marker, table, marker, text, …
+    if len(parts) == 1:
         raise DataError(f"{document} has no place for a table, expected a line such as {_EXAMPLE}")
-    paired = {place for table in tables for place in (table.start(), table.end() - len("<!-- end -->"))}
-    for marker in markers:
-        if marker.start() not in paired:
-            line = text.count("\n", 0, marker.start()) + 1
-            raise DataError(f"{document}, line {line} has {marker[0]!r} alone, expected a pair such as {_EXAMPLE}")
     stale: list[str] = []
-    for table in reversed(tables):  # so that places before it stay what they are
-        name, paths, old = table.groups()
+    for start in range(1, len(parts), 4):
+        marker, line = _TABLE.fullmatch(parts[start]), "".join(parts[:start]).count("\n") + 1
+        if marker is None or parts[start + 2 : start + 3] != ["<!-- end -->"]:
+            raise DataError(f"{document}, line {line} has {parts[start]!r} alone, expected a pair such as {_EXAMPLE}")
+        name, paths = marker.groups()
         if name not in KINDS:
-            raise DataError(f"{document} asks for the table {name!r}, expected one of {', '.join(KINDS)}")
+            raise DataError(f"{document}, line {line} asks for the table {name!r}, expected one of {', '.join(KINDS)}")
         made = to_markdown(KINDS[name], origins(document.parent / path for path in paths.split()))
         if not made:
-            raise DataError(f"{document} asks for the table {name} from {paths}, which has nothing for it; take it out")
-        if old != f"\n{made}\n":
-            stale.insert(0, f"the table {name} from {paths}")
-            text = f"{text[: table.start('table')]}\n{made}\n{text[table.end('table') :]}"
-    return text, stale
+            raise DataError(f"{document}, line {line}: {paths} has nothing for the table {name}; take the table out")
+        if parts[start + 1] != f"\n\n{made}\n":
+            stale.append(f"the table {name} from {paths}")
+            parts[start + 1] = f"\n\n{made}\n"
+    return "".join(parts), stale
 
 
 def _write(path: Path, records: Sequence[Path], *, has_pictures: bool) -> None:

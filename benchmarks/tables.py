@@ -124,9 +124,7 @@ def to_markdown(kind: TableKind, sources: Sequence[Origin]) -> str:
     lines = [_line(heads), "|" + "---|" * len(heads), *map(_line, rows), ""]
     if notes := dict.fromkeys(sentence for _, table in found for sentence in table.notes):
         lines += [*wrap(" ".join(notes), width=120, break_on_hyphens=False), ""]
-    for source, _ in found:
-        if not source.record.is_complete:
-            lines += [f"**{source.path.name} is {INCOMPLETE}.**", ""]
+    lines += [f"**{source.path.name} is {INCOMPLETE}.**\n" for source, _ in found if not source.record.is_complete]
     return "\n".join([*lines, *(f"- {source}" for source, _ in found)]) + "\n"
 
 
@@ -230,10 +228,8 @@ def _stages(record: Record) -> Table:
         stages = subject["stages"]
         if unknown := set(stages) - set(_STAGES):
             raise ValueError(f"stages {sorted(unknown)}, expected some of {_STAGES}")
-        times = (stages.get(stage) for stage in _STAGES)
-        rows.append(
-            [subject["name"], *(NOTHING if t is None else ", ".join(_figures(t, "p50_ms", "p95_ms")) for t in times)]
-        )
+        times = [", ".join(_figures(stages[key], "p50_ms", "p95_ms")) if key in stages else NOTHING for key in _STAGES]
+        rows.append([subject["name"], *times])
     notes = ["Infer is the network alone; the others are the host's work and the copies, which total has too."]
     return Table(["", *_STAGES], rows, notes)
 
@@ -365,15 +361,14 @@ def _training(record: Record) -> Table:
     heads = ["training", "authors' way, s a step", "here", "ratio", "of that the teacher, there and here"]
     heads += ["pictures with a pseudo anomaly", "GB, there and here"]
     details, names = record.details, ("straightforward", "stlm-edge")
-    steps = [record.measures[f"{name} step"].median for name in names if f"{name} step" in record.measures]
-    if not steps:  # the loader alone
+    if not any(f"{name} step" in record.measures for name in names):  # the loader alone
         return Table(heads, [])
     settings, ways = details["settings"], [details["ways"][name] for name in names]
     ratio = {"median": details["ratio"], "low": min(details["ratios"]), "high": max(details["ratios"])}
     row = [
         f"{settings['architecture']} at {size(settings['image_size'])}, batch {settings['batch_size']}, teacher "
         f"{settings['teacher']} ({settings['teacher_weights']})",
-        *map(figure, steps),
+        *(figure(record.measures[f"{name} step"].median) for name in names),
         _ratio(ratio),
         ", ".join(figure(way["phases_s"]["teacher"]) for way in ways),
         f"{100 * ways[1]['anomalous_share']:.0f} %",
@@ -392,21 +387,17 @@ def _loader(record: Record) -> Table:
     # older records, of the loader alone, have no settings
     settings = details.get("settings") or details | {"image_size": [details["size"]] * 2}
     count = f"{details['pictures']} pictures" if "pictures" in details else "pictures"
-    side, batch = size(settings["image_size"]), settings["batch_size"]
-    return Table(
-        heads, rows, [f"Pseudo anomalies ({settings['pseudo_anomalies']}) into {count} at {side}, batches of {batch}."]
-    )
+    note = f"Pseudo anomalies ({settings['pseudo_anomalies']}) into {count} at {size(settings['image_size'])}"
+    return Table(heads, rows, [f"{note}, batches of {settings['batch_size']}."])
 
 
 def _gpu(record: Record) -> Table:
     rows, notes = [], []
     for part in record.details["parts"]:
-        subjects = part.get("subjects", [])
-        rows += [
-            [part["name"], each["name"], *_figures(each, "infer_ms", "p50_ms"), _ratio(each["speed_up"])]
-            for each in subjects
-        ]
-        if not subjects:
+        for subject in part.get("subjects", []):
+            times = _figures(subject, "infer_ms", "p50_ms")
+            rows.append([part["name"], subject["name"], *times, _ratio(subject["speed_up"])])
+        if not part.get("subjects"):
             rows.append([part["name"], part["status"], NOTHING, NOTHING, NOTHING])
         if part["reason"]:
             notes.append(f"{part['name']} {part['status']}: {part['reason'].rstrip('.')}.")
@@ -459,9 +450,7 @@ def _summary(record: Record) -> Table:
             for s in (subjects[0], fastest)
         ]
     heads = ["", "on", *(AREAS[metric] for metric in _SUMMED), "p50, ms", "p95, ms"]
-    rows = [
-        [name, on, *_areas(areas, _SUMMED), *_figures(times, "p50_ms", "p95_ms")] for name, on, areas, times in found
-    ]
+    rows = [[name, on, *_areas(a, _SUMMED), *_figures(times, "p50_ms", "p95_ms")] for name, on, a, times in found]
     return Table(heads, rows, notes, above=[_PRINTED])
 
 
