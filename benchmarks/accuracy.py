@@ -214,7 +214,11 @@ def command(
     pictures = labelled_set(data, category, images=images)
     files = Counter(path.name for path in engines)
     given = [
-        ((path.name if files[path.name] == 1 else str(path)) + (f" on {backend}" if backends[1:] else ""), path, backend)
+        (
+            (path.name if files[path.name] == 1 else str(path)) + (f" on {backend}" if backends[1:] else ""),
+            path,
+            backend,
+        )
         for path in engines
         for backend in backends
     ]
