@@ -21,14 +21,11 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from matplotlib.transforms import Bbox
 
-from benchmarks.tables import INCOMPLETE, NOTHING, Entry, Origin, figure, is_peer, size
+from benchmarks.tables import AREAS, INCOMPLETE, NOTHING, Entry, Origin, figure, is_peer, size
 from train.paper import figures as paper
 
 BLUE, ORANGE, GREEN, PINK, BLACK, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#262A30", "#6B7480"
 PRECISIONS = {"fp32": BLUE, "fp16": ORANGE, "bf16": GREEN, "int8": PINK}
-
-METRICS = {"image_auroc": "image AUROC", "aupro": "AUPRO"}
-"""Whether a part has a defect, and where it is: what the choice of a size is judged by."""
 
 _STYLE: dict[Any, Any] = {
     "font.size": 11,
@@ -39,6 +36,7 @@ _STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": "#E3E6EA",
+    "lines.linewidth": 1.7,
     "svg.fonttype": "none",  # text stays text
 }
 
@@ -76,10 +74,10 @@ def figure_1(sources: Sequence[Origin]) -> tuple[bytes, str]:
             axes.set(title=title, ylabel="pixel AUROC, %")
             _over_time(axes, methods, "pixel_auroc")
             for method in methods:
-                colour, parameters = ORANGE if is_peer(method) else BLUE, method["parameters"]
-                face = "none" if parameters is None else colour + "A0"
+                colour, area = ORANGE if is_peer(method) else BLUE, _area(method["parameters"])
+                face = "none" if method["parameters"] is None else colour + "A0"
                 place = (method["p50_ms"], 100 * method["pixel_auroc"])
-                axes.scatter(*place, s=_area(parameters), color=colour, facecolors=face, label=method["name"])
+                axes.scatter(*place, s=area, color=colour, facecolors=face, label=method["name"])
         return _encoded(drawn), "\n".join(caption)
 
 
@@ -142,7 +140,7 @@ def latency(subjects: Sequence[Entry], *, title: str) -> bytes:
 
 
 def sizes(points: Sequence[Entry], *, title: str, suffix: str = ".png") -> bytes:
-    """Accuracy over latency of a sizes record's points, a panel for each of `METRICS`; `.png` or `.svg`."""
+    """Accuracy over latency of a sizes record's points: whether a part has a defect, and where. `.png` or `.svg`."""
     keys = [_key(p, colour) for p, colour in PRECISIONS.items() if any(point["precision"] == p for point in points)]
     if any(_is_resized(point) for point in points):
         keys.append(_key("trained at another size", GREY, fill="white"))
@@ -151,8 +149,8 @@ def sizes(points: Sequence[Entry], *, title: str, suffix: str = ".png") -> bytes
     keys.append(Line2D([], [], color=GREY, linewidth=1, label="the best within a time"))
     with _drawing(13, 5.6, keys) as drawn:
         drawn.suptitle(title, fontsize=11)
-        for axes, (metric, name) in zip(drawn.subplots(1, 2), METRICS.items(), strict=True):
-            axes.set_title(f"{name}, %")
+        for axes, metric in zip(drawn.subplots(1, 2), ("image_auroc", "aupro"), strict=True):
+            axes.set_title(f"{AREAS[metric]}, %")
             shown = [point for point in points if point[metric] is not None]
             _over_time(axes, shown, metric)
             best = sorted((point["p50_ms"], 100 * point[metric]) for point in shown if point["on_frontier"])
@@ -163,11 +161,10 @@ def sizes(points: Sequence[Entry], *, title: str, suffix: str = ".png") -> bytes
                 axes.step([*times, end], [*highest, highest[-1]], where="post", color=GREY, linewidth=1, zorder=1)
             for point in shown:
                 colour, said = PRECISIONS[point["precision"]], f"{size(point['input_size'])} {point['precision']}"
-                look: dict[str, Any] = {"color": colour, "linewidths": 1.7, "s": 55, "label": said}
-                look |= (
-                    {"facecolors": "white" if _is_resized(point) else colour} if point["verified"] else {"marker": "x"}
-                )
-                axes.scatter(point["p50_ms"], 100 * point[metric], **look)
+                look: dict[str, Any] = {"facecolors": "white" if _is_resized(point) else colour}
+                if not point["verified"]:
+                    look = {"marker": "x"}
+                axes.scatter(point["p50_ms"], 100 * point[metric], s=55, color=colour, label=said, **look)
         return _encoded(drawn, suffix)
 
 
