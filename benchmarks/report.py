@@ -52,10 +52,10 @@ def command(
     check: bool,
 ) -> None:
     """Show the figures of PATHS, JSON files that benchmarks wrote, or renew documents that show them."""
-    if renew:
-        documents, paths = (*documents, *paths), ()
     is_written = output is not None or markdown is not None
-    if is_written == bool(documents) or (documents and paths) or (check and not documents):
+    if renew and not is_written:
+        documents, paths = (*documents, *paths), ()
+    if (renew and is_written) or (paths and not is_written) or not (documents or (is_written and not check)):
         raise click.UsageError("give records with --output or --markdown, or documents with --renew (and --check)")
     if documents:
         _renew(documents, check=check)
