@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -22,14 +21,11 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from matplotlib.transforms import Bbox
 
-from benchmarks.tables import INCOMPLETE, NOTHING, Entry, Origin, figure, is_peer, size
+from benchmarks.tables import AREAS, INCOMPLETE, NOTHING, Entry, Origin, figure, is_peer, size
 from train.paper import figures as paper
 
 BLUE, ORANGE, GREEN, PINK, BLACK, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#262A30", "#6B7480"
 PRECISIONS = {"fp32": BLUE, "fp16": ORANGE, "bf16": GREEN, "int8": PINK}
-
-METRICS = {"image_auroc": "image AUROC", "aupro": "AUPRO"}
-"""Whether a part has a defect, and where it is: what the choice of a size is judged by."""
 
 _STYLE: dict[Any, Any] = {
     "font.size": 11,
@@ -40,6 +36,7 @@ _STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": "#E3E6EA",
+    "lines.linewidth": 1.7,
     "svg.fonttype": "none",  # text stays text
 }
 
@@ -49,7 +46,12 @@ def figure_1(sources: Sequence[Origin]) -> tuple[bytes, str]:
 
     Each has scales of its own, since they cannot be compared. Raises `DataError` if a record lacks what is needed.
     """
-    panels = [(f"The paper: MVTec AD, {paper.GPU}", _printed())]
+    printed: list[Entry] = [
+        {"name": m.name, "p50_ms": m.inference_ms, "pixel_auroc": area / 100, "parameters": 1e6 * m.parameters_m}
+        for m in paper.METHODS
+        if m.inference_ms is not None and (area := m.mvtec.pixel_auroc) is not None
+    ]
+    panels = [(f"The paper: MVTec AD, {paper.GPU}", printed)]
     caption = [
         "Areas are the numbers of parameters, hollow ones were not recorded, and each panel has scales of its own. The "
         f"first is as printed in table 1 of {paper.SOURCE}: nothing of it was measured here. The others are of these "
@@ -72,12 +74,10 @@ def figure_1(sources: Sequence[Origin]) -> tuple[bytes, str]:
             axes.set(title=title, ylabel="pixel AUROC, %")
             _over_time(axes, methods, "pixel_auroc")
             for method in methods:
-                colour, parameters = ORANGE if is_peer(method) else BLUE, method["parameters"]
-                face = "none" if parameters is None else colour + "A0"
+                colour, area = ORANGE if is_peer(method) else BLUE, _area(method["parameters"])
+                face = "none" if method["parameters"] is None else colour + "A0"
                 place = (method["p50_ms"], 100 * method["pixel_auroc"])
-                axes.scatter(
-                    *place, s=_area(parameters), color=colour, facecolors=face, linewidths=1.5, label=method["name"]
-                )
+                axes.scatter(*place, s=area, color=colour, facecolors=face, label=method["name"])
         return _encoded(drawn), "\n".join(caption)
 
 
@@ -86,15 +86,6 @@ def placed_methods(source: Origin) -> list[Entry]:
     with source.read_as_expected():
         methods = source.record.details["methods"] if source.record.benchmark == "peers" else []
         return [m for m in methods if m["p50_ms"] is not None and m["pixel_auroc"] is not None]
-
-
-def _printed() -> list[Entry]:
-    """The paper's methods as records have them."""
-    return [
-        {"name": m.name, "p50_ms": m.inference_ms, "pixel_auroc": area / 100, "parameters": 1e6 * m.parameters_m}
-        for m in paper.METHODS
-        if m.inference_ms is not None and (area := m.mvtec.pixel_auroc) is not None
-    ]
 
 
 def _area(parameters: float | None) -> float:
@@ -111,20 +102,16 @@ def of_record(source: Origin) -> tuple[bytes, str] | None:
     with source.read_as_expected():
         if record.benchmark == "latency":
             if subjects := [entry for entry in record.details["subjects"] if entry["samples_ms"]]:
-                return latency(subjects, title=title), _LATENCY_CAPTION
+                return latency(subjects, title=title), (
+                    "How often a picture took how long, with its p50, p95 and p99, and how many times as fast as the "
+                    "first each was: the median of the turns' ratios."
+                )
         elif record.benchmark == "sizes" and record.details["points"]:
-            return sizes(record.details["points"], title=f"{record.details['data']}; {title}"), _SIZES_CAPTION
+            return sizes(record.details["points"], title=f"{record.details['data']}; {title}"), (
+                "Hollow marks run at another size than their weights were trained at, crosses are not verified by the "
+                "gate; the line is the best that can be had in a time."
+            )
     return None
-
-
-_LATENCY_CAPTION = (
-    "How often a picture took how long, with its p50, p95 and p99, and how many times as fast as the first each was: "
-    "the median of the turns' ratios."
-)
-_SIZES_CAPTION = (
-    "Hollow marks run at another size than their weights were trained at, crosses are not verified by the gate; the "
-    "line is the best that can be had in a time."
-)
 
 
 def latency(subjects: Sequence[Entry], *, title: str) -> bytes:
@@ -153,11 +140,7 @@ def latency(subjects: Sequence[Entry], *, title: str) -> bytes:
 
 
 def sizes(points: Sequence[Entry], *, title: str, suffix: str = ".png") -> bytes:
-    """Accuracy over latency of a sizes record's points, a panel for each of `METRICS`.
-
-    Colour is precision. Hollow points run at another size than their weights were trained at, crosses are not verified;
-    the line is the best that can be had in a time. `suffix` is `.png` or `.svg`.
-    """
+    """Accuracy over latency of a sizes record's points: whether a part has a defect, and where. `.png` or `.svg`."""
     keys = [_key(p, colour) for p, colour in PRECISIONS.items() if any(point["precision"] == p for point in points)]
     if any(_is_resized(point) for point in points):
         keys.append(_key("trained at another size", GREY, fill="white"))
@@ -166,8 +149,8 @@ def sizes(points: Sequence[Entry], *, title: str, suffix: str = ".png") -> bytes
     keys.append(Line2D([], [], color=GREY, linewidth=1, label="the best within a time"))
     with _drawing(13, 5.6, keys) as drawn:
         drawn.suptitle(title, fontsize=11)
-        for axes, (metric, name) in zip(drawn.subplots(1, 2), METRICS.items(), strict=True):
-            axes.set_title(f"{name}, %")
+        for axes, metric in zip(drawn.subplots(1, 2), ("image_auroc", "aupro"), strict=True):
+            axes.set_title(f"{AREAS[metric]}, %")
             shown = [point for point in points if point[metric] is not None]
             _over_time(axes, shown, metric)
             best = sorted((point["p50_ms"], 100 * point[metric]) for point in shown if point["on_frontier"])
@@ -178,11 +161,10 @@ def sizes(points: Sequence[Entry], *, title: str, suffix: str = ".png") -> bytes
                 axes.step([*times, end], [*highest, highest[-1]], where="post", color=GREY, linewidth=1, zorder=1)
             for point in shown:
                 colour, said = PRECISIONS[point["precision"]], f"{size(point['input_size'])} {point['precision']}"
-                look: dict[str, Any] = {"color": colour, "linewidths": 1.7, "s": 55, "label": said}
-                look |= (
-                    {"facecolors": "white" if _is_resized(point) else colour} if point["verified"] else {"marker": "x"}
-                )
-                axes.scatter(point["p50_ms"], 100 * point[metric], **look)
+                look: dict[str, Any] = {"facecolors": "white" if _is_resized(point) else colour}
+                if not point["verified"]:
+                    look = {"marker": "x"}
+                axes.scatter(point["p50_ms"], 100 * point[metric], s=55, color=colour, label=said, **look)
         return _encoded(drawn, suffix)
 
 
@@ -257,7 +239,6 @@ def _drawing(width: float, height: float, keys: Sequence[Line2D] = ()) -> Iterat
     """A figure of so many inches that no window shows, with a legend below it."""
     with rc_context(_STYLE):
         drawn = Figure(figsize=(width, height), dpi=110, layout="constrained")
-        FigureCanvasAgg(drawn)
         if keys:
             drawn.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, borderpad=0.8)
         yield drawn

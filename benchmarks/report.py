@@ -21,20 +21,16 @@ import click
 
 from benchmarks.tables import KINDS, MEASURES, SUMMARY, Origin, origins, to_markdown
 from stlm_edge.cli import run
-from stlm_edge.errors import DataError, OutputError
+from stlm_edge.errors import DataError
 from stlm_edge.files import make_folder, require_place, write_bytes, write_text
 
 WORDS = """# stlm-edge: figures and where they are from
 
-Each table and picture is of one run of a benchmark; below it stand the command, the device, the day and the commit.
 Milliseconds of different devices are not comparable, and those of different runs hardly: read the ratios within one run
-first."""
+first. Below each table stand the command, the device, the day and the commit."""
 
-_MARKER = re.compile(r"^<!-- (?:table:.*|end -->)$", re.MULTILINE)
-_TABLE = re.compile(
-    r"^<!-- table: (?P<name>\S+) from (?P<paths>.+) -->\n(?P<table>(?:(?!<!-- table:|<!-- end -->).*\n)*)<!-- end -->$",
-    re.MULTILINE,
-)
+_MARKER = re.compile(r"^(<!-- (?:table:.*|end) -->)$", re.MULTILINE)
+_TABLE = re.compile(r"<!-- table: (\S+) from (.+) -->")
 _EXAMPLE = "'<!-- table: loop from benchmarks/results/loop-1024.json -->' and below it '<!-- end -->'"
 
 PATH = click.Path(path_type=Path)
@@ -56,10 +52,10 @@ def command(
     check: bool,
 ) -> None:
     """Show the figures of PATHS, JSON files that benchmarks wrote, or renew documents that show them."""
-    if renew:
-        documents, paths = (*documents, *paths), ()
     is_written = output is not None or markdown is not None
-    if is_written == bool(documents) or (documents and paths) or (check and not documents):
+    if renew and not is_written:
+        documents, paths = (*documents, *paths), ()
+    if (renew and is_written) or (paths and not is_written) or not (documents or (is_written and not check)):
         raise click.UsageError("give records with --output or --markdown, or documents with --renew (and --check)")
     if documents:
         _renew(documents, check=check)
@@ -87,34 +83,30 @@ def _renew(documents: Sequence[Path], *, check: bool) -> None:
 def renewed(document: Path) -> tuple[str, list[str]]:
     """The document's text with all its tables made anew, and those that were not so before, in words.
 
-    Raises:
-        DataError: if it cannot be read or has no place for a table, or a marker or a record of it is not as it should
-            be.
+    Raises `DataError` if it cannot be read, has no place for a table, or a marker or record that is not as expected.
     """
     try:
         text = document.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{document} cannot be read ({error}); name a Markdown document") from None
-    markers, tables = list(_MARKER.finditer(text)), list(_TABLE.finditer(text))
-    if not markers:
+    parts = _MARKER.split(text)  # text, marker, table, marker, text, …
+    if len(parts) == 1:
         raise DataError(f"{document} has no place for a table, expected a line such as {_EXAMPLE}")
-    paired = {place for table in tables for place in (table.start(), table.end() - len("<!-- end -->"))}
-    for marker in markers:
-        if marker.start() not in paired:
-            line = text.count("\n", 0, marker.start()) + 1
-            raise DataError(f"{document}, line {line} has {marker[0]!r} alone, expected a pair such as {_EXAMPLE}")
     stale: list[str] = []
-    for table in reversed(tables):  # so that places before it stay what they are
-        name, paths, old = table.groups()
+    for start in range(1, len(parts), 4):
+        marker, line = _TABLE.fullmatch(parts[start]), "".join(parts[:start]).count("\n") + 1
+        if marker is None or parts[start + 2 : start + 3] != ["<!-- end -->"]:
+            raise DataError(f"{document}, line {line} has {parts[start]!r} alone, expected a pair such as {_EXAMPLE}")
+        name, paths = marker.groups()
         if name not in KINDS:
-            raise DataError(f"{document} asks for the table {name!r}, expected one of {', '.join(KINDS)}")
+            raise DataError(f"{document}, line {line} asks for the table {name!r}, expected one of {', '.join(KINDS)}")
         made = to_markdown(KINDS[name], origins(document.parent / path for path in paths.split()))
         if not made:
-            raise DataError(f"{document} asks for the table {name} from {paths}, which has nothing for it; take it out")
-        if old != f"\n{made}\n":
-            stale.insert(0, f"the table {name} from {paths}")
-            text = f"{text[: table.start('table')]}\n{made}\n{text[table.end('table') :]}"
-    return text, stale
+            raise DataError(f"{document}, line {line}: {paths} has nothing for the table {name}; take the table out")
+        if parts[start + 1] != f"\n\n{made}\n":
+            stale.append(f"the table {name} from {paths}")
+            parts[start + 1] = f"\n\n{made}\n"
+    return "".join(parts), stale
 
 
 def _write(path: Path, records: Sequence[Path], *, has_pictures: bool) -> None:
@@ -131,20 +123,13 @@ def _write(path: Path, records: Sequence[Path], *, has_pictures: bool) -> None:
 def to_report(sources: Sequence[Origin], *, has_pictures: bool) -> tuple[str, dict[str, bytes]]:
     """Markdown with figure 1, then each record's picture and tables; and the pictures as PNG by name.
 
-    Raises:
-        DataError: if a complete record lacks what is to be shown.
-        OutputError: if there is no matplotlib to draw with.
+    Raises `DataError` if a complete record lacks what is to be shown.
     """
     parts, pictures = [WORDS], dict[str, bytes]()
     tables = [_tables(source) for source in sources]
     if has_pictures:
-        try:
-            from benchmarks.plots import figure_1, of_record  # a machine that only runs engines has no matplotlib
-        except ModuleNotFoundError as error:
-            raise OutputError(
-                f"pictures cannot be drawn, found no {error.name} and expected matplotlib; pip install matplotlib, or "
-                "write the tables alone: --markdown FILE"
-            ) from None
+        from benchmarks.plots import figure_1, of_record  # a machine that only runs engines has no matplotlib
+
         shown = [source for source, its in zip(sources, tables, strict=True) if its]
         pictures["figure-1.png"], caption = figure_1(shown)
         parts += ["## Accuracy over time", "![Figure 1](figure-1.png)", caption]

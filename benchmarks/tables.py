@@ -124,9 +124,7 @@ def to_markdown(kind: TableKind, sources: Sequence[Origin]) -> str:
     lines = [_line(heads), "|" + "---|" * len(heads), *map(_line, rows), ""]
     if notes := dict.fromkeys(sentence for _, table in found for sentence in table.notes):
         lines += [*wrap(" ".join(notes), width=120, break_on_hyphens=False), ""]
-    for source, _ in found:
-        if not source.record.is_complete:
-            lines += [f"**{source.path.name} is {INCOMPLETE}.**", ""]
+    lines += [f"**{source.path.name} is {INCOMPLETE}.**\n" for source, _ in found if not source.record.is_complete]
     return "\n".join([*lines, *(f"- {source}" for source, _ in found)]) + "\n"
 
 
@@ -147,9 +145,6 @@ def aligned(rows: Sequence[Cells]) -> list[str]:
 
 def _line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-
-
-# How figures are written
 
 
 def figure(value: float | None) -> str:
@@ -175,10 +170,6 @@ def size(height_width: Sequence[int] | None) -> str:
     return NOTHING if height_width is None else " x ".join(map(str, height_width))
 
 
-def _words(text: object) -> str:
-    return str(text) if text else NOTHING
-
-
 def _figures(entry: Entry, *keys: str) -> list[str]:
     return [figure(entry[key]) for key in keys]
 
@@ -187,19 +178,14 @@ def _areas(entry: Entry, keys: Iterable[str] = AREAS) -> list[str]:
     return [percent(entry[key]) for key in keys]
 
 
-def _spread(value: float, low: float, high: float) -> str:
-    return f"{figure(value)} [{figure(low)}, {figure(high)}]"
-
-
-def _speed_up(ratio: Mapping[str, float] | None) -> str:
-    return NOTHING if ratio is None else _spread(ratio["median"], ratio["low"], ratio["high"])
+def _ratio(turns: Mapping[str, float] | None) -> str:
+    if turns is None:
+        return NOTHING
+    return f"{figure(turns['median'])} [{figure(turns['low'])}, {figure(turns['high'])}]"
 
 
 def _by(entry: Entry) -> str:
-    return f"{_words(entry['library'])}, {_words(entry['precision'])}"
-
-
-# Latency
+    return f"{entry['library'] or NOTHING}, {entry['precision'] or NOTHING}"
 
 
 def _latency(record: Record) -> Table:
@@ -210,7 +196,7 @@ def _latency(record: Record) -> Table:
         [
             *(subject["name"], _by(subject)),
             *_figures(subject["stages"]["total"], "p50_ms", "p95_ms", "p99_ms", "max_ms"),
-            *(figure(subject["frames_per_s"]), _speed_up(subject["speed_up"])),
+            *(figure(subject["frames_per_s"]), _ratio(subject["speed_up"])),
             *_figures(subject, "load_s", "first_ms", "running_mb"),
             str(subject["runs"]),
         ]
@@ -242,25 +228,18 @@ def _stages(record: Record) -> Table:
         stages = subject["stages"]
         if unknown := set(stages) - set(_STAGES):
             raise ValueError(f"stages {sorted(unknown)}, expected some of {_STAGES}")
-        times = (stages.get(stage) for stage in _STAGES)
-        rows.append(
-            [subject["name"], *(NOTHING if t is None else ", ".join(_figures(t, "p50_ms", "p95_ms")) for t in times)]
-        )
+        times = [", ".join(_figures(stages[key], "p50_ms", "p95_ms")) if key in stages else NOTHING for key in _STAGES]
+        rows.append([subject["name"], *times])
     notes = ["Infer is the network alone; the others are the host's work and the copies, which total has too."]
     return Table(["", *_STAGES], rows, notes)
-
-
-# How good something is, with what it costs beside it
-
-_DRIFTS = {"map_max": ".2g", "map_p99": ".2g", "score_max": ".2g", "rank": ".4f"}
-"""From a network to its engine, and how each is written."""
 
 
 def _accuracy(record: Record) -> Table:
     rows, notes = [], [f"On {record.details['data']}; areas in %, at the pictures' own resolution."]
     for engine in record.details["engines"]:
         drift = engine["drift"] or {}
-        moved = [NOTHING if drift.get(key) is None else f"{drift[key]:{form}}" for key, form in _DRIFTS.items()]
+        forms = {"map_max": ".2g", "map_p99": ".2g", "score_max": ".2g", "rank": ".4f"}
+        moved = [NOTHING if drift.get(key) is None else f"{drift[key]:{form}}" for key, form in forms.items()]
         areas = _areas(engine, (*AREAS, "image_ap"))
         rows.append([engine["name"], _by(engine), size(engine["input_size"]), *areas, *moved])
     if references := dict.fromkeys(e["drift"]["reference"] for e in record.details["engines"] if e["drift"]):
@@ -270,16 +249,14 @@ def _accuracy(record: Record) -> Table:
 
 
 def _sizes(record: Record) -> Table:
+    rows, gates = [], {True: "passed", False: "REFUSED", None: "not asked"}
+    for point in record.details["points"]:
+        times, is_best = _figures(point, "p50_ms", "p95_ms"), "yes" if point["on_frontier"] else "no"
+        sides = [size(point["input_size"]), size(point["trained_at"])]
+        rows.append(
+            [point["name"], point["precision"], *sides, *times, *_areas(point), gates[point["verified"]], is_best]
+        )
     heads = ["setting", "precision", "input", "trained at", "p50, ms", "p95, ms", *AREAS.values()]
-    rows = [
-        [
-            *(point["name"], point["precision"], size(point["input_size"]), size(point["trained_at"])),
-            *(*_figures(point, "p50_ms", "p95_ms"), *_areas(point)),
-            {True: "passed", False: "REFUSED", None: "not asked"}[point["verified"]],
-            "yes" if point["on_frontier"] else "no",
-        ]
-        for point in record.details["points"]
-    ]
     notes = [f"On {record.details['data']}; areas in %.", *record.details["advice"]]
     return Table([*heads, "gate", "on the frontier"], rows, notes)
 
@@ -292,7 +269,7 @@ def is_peer(method: Entry) -> bool:
 def _peers(record: Record) -> Table:
     methods, rows = record.details["methods"], []
     for method in methods:
-        backbone, count = _words(method["backbone"]), method["parameters"]
+        backbone, count = method["backbone"] or NOTHING, method["parameters"]
         # an engine of ours does not know which weights its training began with
         if method["backbone"] is not None and (method["pretrained"] is not None or is_peer(method)):
             backbone += f", {method['pretrained'] or 'random weights'}"
@@ -352,9 +329,6 @@ def _demo(record: Record) -> Table:
     return Table(["defect", *AREAS.values()], [[kind, *_areas(scores)] for kind, scores in kinds.items()], [note])
 
 
-# What goes round: the camera line's loop, a training's steps, its loader
-
-
 def _loop(record: Record) -> Table:
     details = record.details
     host, memory, side = details["host"], details["memory"], size(details["input_size"])
@@ -387,18 +361,18 @@ def _training(record: Record) -> Table:
     heads = ["training", "authors' way, s a step", "here", "ratio", "of that the teacher, there and here"]
     heads += ["pictures with a pseudo anomaly", "GB, there and here"]
     details, names = record.details, ("straightforward", "stlm-edge")
-    steps = [record.measures[f"{name} step"].median for name in names if f"{name} step" in record.measures]
-    if not steps:  # the loader alone
+    if not any(f"{name} step" in record.measures for name in names):  # the loader alone
         return Table(heads, [])
-    settings, (theirs, ours) = details["settings"], (details["ways"][name] for name in names)
+    settings, ways = details["settings"], [details["ways"][name] for name in names]
+    ratio = {"median": details["ratio"], "low": min(details["ratios"]), "high": max(details["ratios"])}
     row = [
         f"{settings['architecture']} at {size(settings['image_size'])}, batch {settings['batch_size']}, teacher "
         f"{settings['teacher']} ({settings['teacher_weights']})",
-        *map(figure, steps),
-        _spread(details["ratio"], min(details["ratios"]), max(details["ratios"])),
-        f"{figure(theirs['phases_s']['teacher'])}, {figure(ours['phases_s']['teacher'])}",
-        f"{100 * ours['anomalous_share']:.0f} %",
-        f"{figure(theirs['memory_gb'])}, {figure(ours['memory_gb'])}",
+        *(figure(record.measures[f"{name} step"].median) for name in names),
+        _ratio(ratio),
+        ", ".join(figure(way["phases_s"]["teacher"]) for way in ways),
+        f"{100 * ways[1]['anomalous_share']:.0f} %",
+        ", ".join(figure(way["memory_gb"]) for way in ways),
     ]
     return Table(heads, [row])
 
@@ -413,28 +387,21 @@ def _loader(record: Record) -> Table:
     # older records, of the loader alone, have no settings
     settings = details.get("settings") or details | {"image_size": [details["size"]] * 2}
     count = f"{details['pictures']} pictures" if "pictures" in details else "pictures"
-    side, batch = size(settings["image_size"]), settings["batch_size"]
-    return Table(
-        heads, rows, [f"Pseudo anomalies ({settings['pseudo_anomalies']}) into {count} at {side}, batches of {batch}."]
-    )
+    note = f"Pseudo anomalies ({settings['pseudo_anomalies']}) into {count} at {size(settings['image_size'])}"
+    return Table(heads, rows, [f"{note}, batches of {settings['batch_size']}."])
 
 
 def _gpu(record: Record) -> Table:
     rows, notes = [], []
     for part in record.details["parts"]:
-        subjects = part.get("subjects", [])
-        rows += [
-            [part["name"], each["name"], *_figures(each, "infer_ms", "p50_ms"), _speed_up(each["speed_up"])]
-            for each in subjects
-        ]
-        if not subjects:
+        for subject in part.get("subjects", []):
+            times = _figures(subject, "infer_ms", "p50_ms")
+            rows.append([part["name"], subject["name"], *times, _ratio(subject["speed_up"])])
+        if not part.get("subjects"):
             rows.append([part["name"], part["status"], NOTHING, NOTHING, NOTHING])
         if part["reason"]:
             notes.append(f"{part['name']} {part['status']}: {part['reason'].rstrip('.')}.")
     return Table(["part", "", "infer p50, ms", "total p50, ms", "speed-up"], rows, notes)
-
-
-# Of any benchmark, and of several together
 
 
 def _measures(record: Record) -> Table:
@@ -443,7 +410,7 @@ def _measures(record: Record) -> Table:
         values = measure.values
         turns = f"{figure(min(values))} – {figure(max(values))}" if len(values) > 1 else NOTHING
         better = f"{measure.better}{', exact' * measure.is_exact}"
-        rows.append([name, figure(measure.median), turns, _words(measure.unit), better])
+        rows.append([name, figure(measure.median), turns, measure.unit or NOTHING, better])
     return Table(["measure", "median", "turns", "unit", "better"], rows)
 
 
@@ -483,9 +450,7 @@ def _summary(record: Record) -> Table:
             for s in (subjects[0], fastest)
         ]
     heads = ["", "on", *(AREAS[metric] for metric in _SUMMED), "p50, ms", "p95, ms"]
-    rows = [
-        [name, on, *_areas(areas, _SUMMED), *_figures(times, "p50_ms", "p95_ms")] for name, on, areas, times in found
-    ]
+    rows = [[name, on, *_areas(a, _SUMMED), *_figures(times, "p50_ms", "p95_ms")] for name, on, a, times in found]
     return Table(heads, rows, notes, above=[_PRINTED])
 
 

@@ -108,12 +108,12 @@ def test_incomplete_record_is_marked_in_the_document(tmp_path: Path) -> None:
     [
         ("no marker at all", "no place for a table"),
         ("    <!-- table: demo from demo.json -->\n    <!-- end -->", "no place for a table"),
-        ("<!-- table: weather from demo.json -->\n<!-- end -->", "asks for the table 'weather'"),
+        ("<!-- table: weather from demo.json -->\n<!-- end -->", "line 1 asks for the table 'weather'"),
         ("<!-- table: demo -->\n<!-- end -->", "line 1 has '<!-- table: demo -->' alone"),
         ("<!-- table: demo from none.json -->\n<!-- end -->", "none.json does not exist"),
         ("<!-- table: sizes from demo.json -->\n<!-- end -->", "expected one of benchmarks.sizes"),
         ("<!-- table: demo from demo.json -->\n| a |", "line 1 has '<!-- table: demo from demo.json -->' alone"),
-        ("<!-- table: intervals from peers.json -->\n<!-- end -->", "has nothing for it"),
+        ("<!-- table: intervals from peers.json -->\n<!-- end -->", "has nothing for the table intervals"),
         ("text\n<!-- end -->", "line 2 has '<!-- end -->' alone"),
         (
             "<!-- table: demo from demo.json -->\n<!-- table: demo from demo.json -->\n<!-- end -->",

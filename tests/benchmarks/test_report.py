@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import builtins
 import re
 import subprocess
 import sys
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
@@ -284,21 +284,26 @@ def test_no_records_and_no_place_are_one_line(tmp_path: Path, capsys: pytest.Cap
     assert "cannot write" in capsys.readouterr().err
 
 
-def test_without_matplotlib_one_line_says_how_to_get_the_tables(
+def test_without_matplotlib_one_line_says_so_and_the_tables_can_be_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *arguments: Any, **options: Any) -> Any:
-        if name == "benchmarks.plots":
-            raise ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib")
-        return real(name, *arguments, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.delitem(sys.modules, "benchmarks.plots")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [_NoMatplotlib(), *sys.meta_path])
     record = write_record(tmp_path, "demo")
     assert main([str(record), "-o", str(tmp_path / "report")]) == 1
     assert "found no matplotlib" in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()
     assert "| chip |" in written(tmp_path, record)
+
+
+class _NoMatplotlib(MetaPathFinder):
+    """Of a machine that has none."""
+
+    def find_spec(self, fullname: str, *_: Any) -> None:
+        if fullname.partition(".")[0] == "matplotlib":
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
 
 
 @pytest.mark.parametrize(
