@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -65,21 +64,18 @@ def _ask(teacher: Teacher, pixels: Tensor) -> Features:
 
 def batches(pictures: Sequence[Path], textures: Sequence[Path], config: TrainConfig) -> Iterator[tuple[Tensor, Tensor]]:
     """Pictures with Perlin pseudo anomalies, (N, H, W, 3) uint8, and their masks (N, H, W), without end."""
-    for epoch in count(1):
-        rng = np.random.default_rng((config.seed, epoch))
-        order = rng.permutation(len(pictures)).tolist()
-        for start in range(0, len(order) - config.batch_size + 1, config.batch_size):
-            made = []
-            for index in order[start : start + config.batch_size]:
-                normal, mask = _read(pictures[index], config.image_size), np.zeros(config.image_size)
-                if rng.random() < config.anomaly_probability:
-                    mask = _blob(rng, config.image_size)
-                    texture = _read(textures[int(rng.integers(len(textures)))], config.image_size)
-                    beta, inside = rng.uniform(0, config.largest_beta), mask[:, :, None]
-                    normal = (1 - inside) * normal + (1 - beta) * inside * texture + beta * inside * normal
-                made.append((normal.astype(np.uint8), mask))
-            images, masks = (torch.from_numpy(np.stack(part)) for part in zip(*made, strict=True))
-            yield images, masks.float()
+    rng, size = np.random.default_rng(config.seed), config.image_size
+    while True:
+        images, masks = [], []
+        for index in rng.permutation(len(pictures))[: config.batch_size]:
+            image, mask = _read(pictures[index], size), np.zeros(size)
+            if rng.random() < config.anomaly_probability:
+                mask, texture = _blob(rng, size), _read(textures[rng.integers(len(textures))], size)
+                beta, inside = rng.uniform(0, config.largest_beta), mask[:, :, None]
+                image = (1 - inside) * image + (1 - beta) * inside * texture + beta * inside * image
+            images.append(image.astype(np.uint8))
+            masks.append(mask)
+        yield torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(masks)).float()
 
 
 def _read(path: Path, size: Size) -> Any:

@@ -27,7 +27,7 @@ import click
 import torch
 
 from benchmarks import authors_training
-from benchmarks.record import recording
+from benchmarks.record import Recorder, recording
 from stlm_edge.cli import run
 from stlm_edge.datasets import load_category, texture_paths
 from stlm_edge.errors import ConfigError
@@ -49,6 +49,8 @@ from train.workers import PREFETCHED
 PATH = click.Path(path_type=Path)
 STRAIGHTFORWARD, OURS = WAYS = ("straightforward", "stlm-edge")
 PHASES = ("teacher", "forward", "backward", "optimiser")
+MADE = 30
+"""Batches of a loader in a turn."""
 
 
 @click.command()
@@ -60,7 +62,6 @@ PHASES = ("teacher", "forward", "backward", "optimiser")
 @click.option("--batches", default=4, show_default=True, type=click.IntRange(1), help="Different ones for the steps.")
 @click.option("--turns", default=3, show_default=True, type=click.IntRange(1), help="Turns of each.")
 @click.option("--steps", default=4, show_default=True, type=click.IntRange(1), help="Steps in a turn.")
-@click.option("--made", default=30, show_default=True, type=click.IntRange(1), help="Batches made in a turn.")
 @click.option("--json", "json_path", type=PATH, help="Write the figures there as JSON.")
 @training_options
 def command(
@@ -72,7 +73,6 @@ def command(
     batches: int,
     turns: int,
     steps: int,
-    made: int,
     json_path: Path | None,
     **settings: Any,
 ) -> None:
@@ -85,22 +85,7 @@ def command(
         recorder.details |= {"settings": config.to_dict(), "turns": turns, "steps": steps, "batches": batches}
         task = Task(config, data, category, textures, batches, cache)
         if "step" in parts:
-            found = measure([Subject(way, partial(open_steps, task, way)) for way in WAYS], schedule)
-            ratios = [fmean(slow) / fmean(fast) for slow, fast in zip(*map(_turns, found), strict=True)]
-            recorder.details |= {"ratio": median(ratios), "ratios": ratios, "ways": {}}
-            for one in found:
-                means = [fmean(turn) / 1e3 for turn in _turns(one)]
-                recorder.measure(f"{one.name} step", means, unit="s", better="lower")
-                recorder.measure(f"{one.name} memory", [one.facts["memory_gb"]], unit="GB", better="lower")
-                phases = {phase: fmean(one.pooled(phase)) / 1e3 for phase in PHASES}
-                turns_s = [[ms / 1e3 for ms in turn] for turn in _turns(one)]
-                recorder.details["ways"][one.name] = one.facts | {"phases_s": phases, "turns": turns_s}
-                words = ", ".join(f"{phase} {seconds:.3f}" for phase, seconds in phases.items())
-                click.echo(
-                    f"{one.name}: {median(means):.3f} s a step ({words}; {one.facts['first_pass_s']:.3f} in the first "
-                    f"pass, with a loss of {one.facts['loss']:.5f}), {one.facts['memory_gb']:.2f} GB"
-                )
-            click.echo(f"ratio {median(ratios):.2f} (turn by turn {min(ratios):.2f} to {max(ratios):.2f})")
+            _compare_steps(task, schedule, recorder)
         if "loader" in parts:
             ways: dict[str, int | None] = {
                 f"loader, {n} worker{'s' * (n != 1)}": n for n in sorted({0, config.workers})
@@ -109,15 +94,29 @@ def command(
                 ways[f"{STRAIGHTFORWARD} loader"] = None
             subjects = [Subject(name, partial(open_loader, task, workers)) for name, workers in ways.items()]
             settle = 1 + 2 * PREFETCHED * config.workers  # what workers made ahead in others' turns does not count
-            for one in measure(subjects, replace(schedule, runs=made, settle=settle)):
-                rates = [1e3 * config.batch_size / fmean(turn) for turn in _turns(one)]
+            for one in measure(subjects, replace(schedule, runs=MADE, settle=settle)):
+                rates = [1e3 * config.batch_size / mean_ms for mean_ms in _means(one)]
                 recorder.measure(one.name, rates, unit="pictures/s", better="higher")
                 click.echo(f"{one.name}: {median(rates):.1f} pictures a second")
 
 
-def _turns(one: Measured) -> list[list[float]]:
-    """The milliseconds of each turn."""
-    return [[run[TOTAL] for run in turn] for turn in one.turns]
+def _compare_steps(task: Task, schedule: Schedule, recorder: Recorder) -> None:
+    found = measure([Subject(way, partial(open_steps, task, way)) for way in WAYS], schedule)
+    ratios = [slow / fast for slow, fast in zip(*map(_means, found), strict=True)]
+    ways = {one.name: one.facts | {"phases_s": {p: fmean(one.pooled(p)) / 1e3 for p in PHASES}} for one in found}
+    recorder.details |= {"ratio": median(ratios), "ratios": ratios, "ways": ways}
+    for one in found:
+        means_s = [mean_ms / 1e3 for mean_ms in _means(one)]
+        recorder.measure(f"{one.name} step", means_s, unit="s", better="lower")
+        recorder.measure(f"{one.name} memory", [one.facts["memory_gb"]], unit="GB", better="lower")
+        words = ", ".join(f"{phase} {seconds:.3f}" for phase, seconds in ways[one.name]["phases_s"].items())
+        click.echo(f"{one.name}: {median(means_s):.3f} s a step ({words}), {one.facts['memory_gb']:.2f} GB")
+    click.echo(f"ratio {median(ratios):.2f} (turn by turn {min(ratios):.2f} to {max(ratios):.2f})")
+
+
+def _means(one: Measured) -> list[float]:
+    """Milliseconds, of each turn."""
+    return [fmean(run[TOTAL] for run in turn) for turn in one.turns]
 
 
 @dataclass(frozen=True)
@@ -135,9 +134,10 @@ class Task:
         """The category's name, and batches of its pictures, of the first `most` of them."""
         config, category = self.config, load_category(self.data, self.category)
         images = load_images(category.train[:most], size=config.image_size, skip_corrupt=config.skip_corrupt)
+        made = pseudo_anomalies_of(config, images=images, textures=texture_source(self.textures))
         return category.name, Batches(
             images,
-            pseudo_anomalies=pseudo_anomalies_of(config, images=images, textures=texture_source(self.textures)),
+            pseudo_anomalies=made,
             batch_size=config.batch_size,
             seed=config.seed,
             rotation=rotation_for(config.rotation, category.name),
@@ -185,18 +185,15 @@ def open_steps(task: Task, way: str) -> Iterator[Work]:
         phases = {phase: 1e3 * (ended - begun) for (_, begun), (phase, ended) in pairwise(marks)}
         return phases | {TOTAL: sum(phases.values())}
 
-    first = [run(index)[TOTAL] for index in range(len(batches))]
+    for index in range(len(batches)):
+        run(index)
     on_gpu = device.type == "cuda"
-    yield Work(
-        run,
-        {
-            "first_pass_s": fmean(first) / 1e3,
-            "loss": fmean(losses),
-            "anomalous_share": fmean(changed for batch in batches for changed in batch.changed),
-            "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
-            "memory_gb": torch.cuda.max_memory_allocated(device) / 1e9 if on_gpu else peak_mb() / 1e3,
-        },
-    )
+    facts = {
+        "loss": fmean(losses),
+        "anomalous_share": fmean(changed for batch in batches for changed in batch.changed),
+        "memory_gb": torch.cuda.max_memory_allocated(device) / 1e9 if on_gpu else peak_mb() / 1e3,
+    }
+    yield Work(run, facts)
 
 
 def our_step(training: Training, guidance: Guidance, batch: Batch, *, mark: authors_training.Mark) -> float:
