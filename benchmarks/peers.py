@@ -106,13 +106,12 @@ def command(
     chosen = [name for name in METHODS if name in names]
     if needing := [name for name in chosen if METHODS[name].needs_textures and textures is None]:
         raise ConfigError(f"{' and '.join(needing)} train with pictures of other things; give --textures, such as DTD")
-    test = labelled_set(data, category).samples
+    test, other = labelled_set(data, category).samples, [] if textures is None else texture_paths(textures)
     if chosen and importlib.util.find_spec("anomalib") is None:
         raise ConfigError("anomalib is not installed here; benchmarks/requirements-peers.txt says how to make a place")
     parts = parts_of([sample.path for sample in test], root=data / (category or ""), tiles=tiles)
     loaded, timed = load_category(data, category), [sample.path for sample in test[:: -(-len(test) // TIMED)]]
     pictures = [sample.path for sample in loaded.train]
-    other = [] if textures is None else texture_paths(textures)
     peers: list[tuple[str, Callable[[], Facts], Open]] = []
     if BAR in names:
         start_s, memory = time.perf_counter(), GaborMemory.of(pictures, seed=seed)

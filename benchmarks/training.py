@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain, count, pairwise
+from itertools import chain, count
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -27,7 +27,7 @@ import click
 import torch
 
 from benchmarks import authors_training
-from benchmarks.record import Recorder, recording
+from benchmarks.record import recording
 from stlm_edge.cli import run
 from stlm_edge.datasets import load_category, texture_paths
 from stlm_edge.errors import ConfigError
@@ -42,13 +42,15 @@ from train.fit import build
 from train.options import training_options
 from train.pseudo_anomalies.choice import pseudo_anomalies_of
 from train.pseudo_anomalies.textures import texture_source
-from train.teaching.guidance import Guidance
+from train.teaching.teacher import Taught
 from train.training import Training, begin
 from train.workers import PREFETCHED
 
 PATH = click.Path(path_type=Path)
 STRAIGHTFORWARD, OURS = WAYS = ("straightforward", "stlm-edge")
-PHASES = ("teacher", "forward", "backward", "optimiser")
+TEACHER = "teacher"
+BATCHES = 4
+"""Different ones, that steps pass through."""
 MADE = 30
 """Batches of a loader in a turn."""
 
@@ -59,7 +61,6 @@ MADE = 30
 @click.option("--textures", type=PATH, help="As for 'train fit'; needed for the straightforward loader.")
 @click.option("--preset", default="paper", show_default=True, help="As for 'train fit'.")
 @click.option("--part", "parts", multiple=True, default=("step", "loader"), type=click.Choice(["step", "loader"]))
-@click.option("--batches", default=4, show_default=True, type=click.IntRange(1), help="Different ones for the steps.")
 @click.option("--turns", default=3, show_default=True, type=click.IntRange(1), help="Turns of each.")
 @click.option("--steps", default=4, show_default=True, type=click.IntRange(1), help="Steps in a turn.")
 @click.option("--json", "json_path", type=PATH, help="Write the figures there as JSON.")
@@ -70,22 +71,31 @@ def command(
     textures: Path | None,
     preset: str,
     parts: tuple[str, ...],
-    batches: int,
     turns: int,
     steps: int,
     json_path: Path | None,
     **settings: Any,
 ) -> None:
-    """Measure seconds per step, where they go, peak memory, and pictures made per second; read the ratios first."""
+    """Measure seconds per step, peak memory, and pictures made per second; read the ratios first."""
     config = from_dict(load_preset(preset) | {name: value for name, value in settings.items() if value is not None})
     if config.teacher == "none":
         raise ConfigError("found no teacher, expected one, as the authors' way has; add --teacher, such as stlm-tiny")
     schedule = Schedule(turns=turns, runs=steps, settle=0, turn_s=math.inf, loads_apart=False)
     with recording("training", json_path) as recorder, tempfile.TemporaryDirectory() as cache:
-        recorder.details |= {"settings": config.to_dict(), "turns": turns, "steps": steps, "batches": batches}
-        task = Task(config, data, category, textures, batches, cache)
+        recorder.details |= {"settings": config.to_dict(), "turns": turns, "steps": steps}
+        task = Task(config, data, category, textures, cache)
         if "step" in parts:
-            _compare_steps(task, schedule, recorder)
+            found = measure([Subject(way, partial(open_steps, task, way)) for way in WAYS], schedule)
+            ratios = [slow / fast for slow, fast in zip(*map(_means, found), strict=True)]
+            recorder.details |= {"ratio": median(ratios), "ratios": ratios, "ways": {}}
+            for one in found:
+                means_s, taught_s = [mean_ms / 1e3 for mean_ms in _means(one)], fmean(one.pooled(TEACHER)) / 1e3
+                recorder.measure(f"{one.name} step", means_s, unit="s", better="lower")
+                recorder.measure(f"{one.name} memory", [one.facts["memory_gb"]], unit="GB", better="lower")
+                recorder.details["ways"][one.name] = one.facts | {"phases_s": {TEACHER: taught_s}}
+                words = f"of that the teacher {taught_s:.3f}, {one.facts['memory_gb']:.2f} GB"
+                click.echo(f"{one.name}: {median(means_s):.3f} s a step, {words}")
+            click.echo(f"ratio {median(ratios):.2f} (turn by turn {min(ratios):.2f} to {max(ratios):.2f})")
         if "loader" in parts:
             ways: dict[str, int | None] = {
                 f"loader, {n} worker{'s' * (n != 1)}": n for n in sorted({0, config.workers})
@@ -98,20 +108,6 @@ def command(
                 rates = [1e3 * config.batch_size / mean_ms for mean_ms in _means(one)]
                 recorder.measure(one.name, rates, unit="pictures/s", better="higher")
                 click.echo(f"{one.name}: {median(rates):.1f} pictures a second")
-
-
-def _compare_steps(task: Task, schedule: Schedule, recorder: Recorder) -> None:
-    found = measure([Subject(way, partial(open_steps, task, way)) for way in WAYS], schedule)
-    ratios = [slow / fast for slow, fast in zip(*map(_means, found), strict=True)]
-    ways = {one.name: one.facts | {"phases_s": {p: fmean(one.pooled(p)) / 1e3 for p in PHASES}} for one in found}
-    recorder.details |= {"ratio": median(ratios), "ratios": ratios, "ways": ways}
-    for one in found:
-        means_s = [mean_ms / 1e3 for mean_ms in _means(one)]
-        recorder.measure(f"{one.name} step", means_s, unit="s", better="lower")
-        recorder.measure(f"{one.name} memory", [one.facts["memory_gb"]], unit="GB", better="lower")
-        words = ", ".join(f"{phase} {seconds:.3f}" for phase, seconds in ways[one.name]["phases_s"].items())
-        click.echo(f"{one.name}: {median(means_s):.3f} s a step ({words}), {one.facts['memory_gb']:.2f} GB")
-    click.echo(f"ratio {median(ratios):.2f} (turn by turn {min(ratios):.2f} to {max(ratios):.2f})")
 
 
 def _means(one: Measured) -> list[float]:
@@ -127,7 +123,6 @@ class Task:
     data: Path
     category: str | None
     textures: Path | None
-    batches: int
     cache: str
 
     def pictures(self, *, most: int | None = None, workers: int = 0) -> tuple[str, Batches]:
@@ -161,33 +156,32 @@ def open_steps(task: Task, way: str) -> Iterator[Work]:
     config, device = task.config, choose_device(task.config.device)
     if way == STRAIGHTFORWARD:
         config = replace(config, teacher_precision="fp32", compile_teacher="off", teacher_cache_gb=0.0)
-    name, made = task.pictures(most=task.batches * config.batch_size)
+    name, made = task.pictures(most=BATCHES * config.batch_size)
     batches, losses = list(made.epoch(1)), list[float]()
     spec = ModelSpec(name, config.architecture, config.image_size, config.image_size, "")
     objective, guidance = build(config, spec, made, device=device, processes=Processes())
     assert guidance is not None
     training = begin(objective.train(), config, steps_per_epoch=len(batches))
-    step = partial(our_step, training, guidance)
+    teach: Callable[[Batch], Any] = guidance
+    learn: Callable[[Batch, Any], float] = partial(our_step, training)
     if way == STRAIGHTFORWARD:
         for module in (objective, guidance.teacher):
             module.to(memory_format=torch.contiguous_format)
-        step = partial(authors_training.step, training, guidance.teacher)
+        teach = partial(authors_training.ask, guidance.teacher, spec)
+        learn = partial(authors_training.step, training)
+    on_gpu = device.type == "cuda"
 
     def run(index: int) -> Mapping[str, float]:
-        marks = [("", time.perf_counter())]
-
-        def mark(phase: str) -> None:
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            marks.append((phase, time.perf_counter()))
-
-        losses.append(step(batches[index % len(batches)], mark=mark))
-        phases = {phase: 1e3 * (ended - begun) for (_, begun), (phase, ended) in pairwise(marks)}
-        return phases | {TOTAL: sum(phases.values())}
+        start_s, batch = time.perf_counter(), batches[index % len(batches)].to(device)
+        taught = teach(batch)
+        if on_gpu:
+            torch.cuda.synchronize(device)
+        taught_s = time.perf_counter()
+        losses.append(learn(batch, taught))  # which waits for the GPU
+        return {TEACHER: 1e3 * (taught_s - start_s), TOTAL: 1e3 * (time.perf_counter() - start_s)}
 
     for index in range(len(batches)):
         run(index)
-    on_gpu = device.type == "cuda"
     facts = {
         "loss": fmean(losses),
         "anomalous_share": fmean(changed for batch in batches for changed in batch.changed),
@@ -196,19 +190,12 @@ def open_steps(task: Task, way: str) -> Iterator[Work]:
     yield Work(run, facts)
 
 
-def our_step(training: Training, guidance: Guidance, batch: Batch, *, mark: authors_training.Mark) -> float:
+def our_step(training: Training, batch: Batch, taught: Taught) -> float:
     """One step as 'train fit' does it; returns the total loss."""
-    batch = batch.to(training.device)
-    taught = guidance(batch)
-    mark("teacher")
     terms = training.objective(batch, taught)
-    mark("forward")
     training.scaler.scale(terms.total).backward()
-    mark("backward")
     training.move()
-    loss = float(terms.values().sum())
-    mark("optimiser")
-    return loss
+    return float(terms.values().sum())
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from benchmarks.plan_counts import HELD, count_plan, departures, main, network
+from benchmarks.plan_counts import HELD, count_plan, departures
 from benchmarks.record import Measure, read
 
 RENEW = "if that is meant, renew it: python -m benchmarks.plan_counts --json benchmarks/results/plan-counts.json"
@@ -36,7 +36,7 @@ def test_held_figures_are_whole_and_of_the_papers_network() -> None:
 def test_plan_of_the_papers_network_has_the_counts_that_are_held() -> None:
     """No GPU is needed: they stand in the log of the build. Weights do not matter."""
     pytest.importorskip("tensorrt_rtx")
-    found, _ = count_plan(network(None))
+    found, _ = count_plan()
     assert departures(held(), found) == [], RENEW
     assert found["plan unplaced products"].median == 0
     assert found["plan floor rtx3090"].median < 20 / 5, "the paper's 20 ms leave room for a factor of five"
@@ -59,8 +59,3 @@ def test_what_vanished_or_is_new_is_told() -> None:
     less = {name: measure for name, measure in old.items() if name != "plan kernels"}
     assert departures(old, less) == ["plan kernels: found None, held is 286.0"]
     assert departures(less, old) == ["plan kernels: found 286.0, held is None"]
-
-
-def test_checkpoint_that_is_none_is_one_line(tmp_path, capsys) -> None:
-    assert main(["--checkpoint", str(tmp_path / "none.safetensors")]) == 1
-    assert capsys.readouterr().err.startswith("error: ")
