@@ -12,9 +12,8 @@ and also when it has got better: then renew the file, since an old one would let
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from math import isclose
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,6 @@ from stlm_edge.network.stlm import Stlm
 from stlm_edge.spec import ModelSpec
 from stlm_edge.tensorrt import GPU_PEAKS
 
-HELD = Path(__file__).parent / "results" / "plan-counts.json"
 FLOORS = ("rtx3090", "agx-orin", "h100")
 """GPUs whose floor is held."""
 
@@ -88,19 +86,6 @@ def count_plan() -> tuple[dict[str, Measure], dict[str, Any]]:
         "library": str(product),
         "stages": [asdict(stage) for stage in report.stages],
     }
-
-
-def departures(held: Mapping[str, Measure], found: Mapping[str, Measure]) -> list[str]:
-    """What differs from the held figures by more than rounding, one line each; empty if nothing does."""
-    lines = []
-    for name in sorted(held.keys() | found.keys()):
-        old, new = (measures[name].median if name in measures else None for measures in (held, found))
-        if old is None or new is None:
-            lines.append(f"{name}: found {new}, held is {old}")
-        elif not isclose(new, old, rel_tol=1e-3):  # sums of the same floats
-            word = "better" if (new < old) == (held[name].better == "lower") else "worse"
-            lines.append(f"{name}: found {new:.6g}, held is {old:.6g} {held[name].unit} ({word})")
-    return lines
 
 
 def _exact(value: float, unit: str, *, better: Better = "lower") -> Measure:
