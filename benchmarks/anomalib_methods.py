@@ -153,6 +153,7 @@ def fit(recipe: Recipe, folder: Path, *, minutes: float, output: Path) -> dict[s
         max_time=None if method.epochs == 1 else {"seconds": max(1, round(60 * minutes))},
         limit_val_batches=0,
         enable_progress_bar=False,
+        enable_model_summary=False,
         devices=1,
     )
     start_s = time.perf_counter()

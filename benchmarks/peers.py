@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,9 +43,9 @@ from export.gate.network import NetworkInspector
 from stlm_edge.cli import run
 from stlm_edge.datasets import Sample, load_category, read_truth, texture_paths
 from stlm_edge.errors import ConfigError, TrainingError
-from stlm_edge.imaging import Image, read_image, resize_map
+from stlm_edge.imaging import read_image, resize_map
 from stlm_edge.inspection import Answer, Inspector
-from stlm_edge.measure import TOTAL, Schedule, Subject, measure
+from stlm_edge.measure import TOTAL, Schedule, Subject, Work, measure
 from stlm_edge.network.checkpoint import load
 from stlm_edge.network.inference import InferencePath, choose_device
 from stlm_edge.sidecar import Sidecar, weights_of
@@ -194,26 +193,18 @@ def estimates(found: Resampled, *, minus: Resampled | None = None) -> dict[str, 
     return entries
 
 
-@dataclass(frozen=True)
-class Timing:
-    """An opened method with its pictures, as `stlm_edge.measure` takes it."""
-
-    inspector: Inspector
-    pictures: Sequence[Image]
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    def run(self, index: int) -> Mapping[str, float]:
-        """From its pixels to map and score."""
-        image, start_s = self.pictures[index % len(self.pictures)], time.perf_counter()
-        self.inspector.inspect(image)
-        return {TOTAL: 1e3 * (time.perf_counter() - start_s)}
-
-
 @contextmanager
-def open_timing(opener: Open, paths: Sequence[Path]) -> Iterator[Timing]:
-    """Raises what `opener` raises."""
+def open_timing(opener: Open, paths: Sequence[Path]) -> Iterator[Work]:
+    """From pixels in memory to map and score. Raises what `opener` raises."""
     with opener() as inspector:
-        yield Timing(inspector, [read_image(path) for path in paths])
+        pictures = [read_image(path) for path in paths]
+
+        def run(index: int) -> Mapping[str, float]:
+            start_s = time.perf_counter()
+            inspector.inspect(pictures[index % len(pictures)])
+            return {TOTAL: 1e3 * (time.perf_counter() - start_s)}
+
+        yield Work(run)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, count
 from pathlib import Path
@@ -31,7 +31,7 @@ from benchmarks.record import recording
 from stlm_edge.cli import run
 from stlm_edge.datasets import load_category, texture_paths
 from stlm_edge.errors import ConfigError
-from stlm_edge.measure import TOTAL, Measured, Schedule, Subject, measure, peak_mb
+from stlm_edge.measure import TOTAL, Measured, Schedule, Subject, Work, measure, peak_mb
 from stlm_edge.network.inference import choose_device
 from stlm_edge.spec import ModelSpec
 from train.augment import rotation_for, variation_of
@@ -139,14 +139,6 @@ class Task:
             variation=variation_of(config),
             workers=workers,
         )
-
-
-@dataclass(frozen=True)
-class Work:
-    """As `stlm_edge.measure` takes it."""
-
-    run: Callable[[int], Mapping[str, float]]
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @contextmanager
