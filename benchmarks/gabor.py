@@ -8,9 +8,11 @@ good pictures is anomalous. The aspect ratio is kept, as letterboxing does, but 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,9 +22,6 @@ from stlm_edge.imaging import Image, read_image, resize, resize_map
 from stlm_edge.inspection import Answer
 
 Field = NDArray[np.float32]
-"""(H, W)."""
-Features = NDArray[np.float32]
-"""(rows, columns, F): log energies of the filters at each patch."""
 
 LONGER_SIDE = 256
 NORMALISATION_SIGMA = 16.0
@@ -42,12 +41,13 @@ MEMORY = 10_000
 """Patches of good pictures to compare with."""
 TOP_SHARE = 0.2
 """Of a map: the mean of its highest patches is the score; defects here are large or change much around them."""
-BLOCK = 4096
-"""Patches compared at once, to bound the table of distances at 160 MB."""
 
 
-def features(image: Image) -> Features:
-    """Describe a picture, (H, W, 3) uint8; one row and column for each `STRIDE` pixels of the resized picture."""
+def features(image: Image) -> Field:
+    """Describe a picture, (H, W, 3) uint8, by the logarithms of its energies under F filters.
+
+    Returns: (rows, columns, F), one row and column for each `STRIDE` pixels of the resized picture.
+    """
     height, width = image.shape[:2]
     scale = LONGER_SIDE / max(height, width)
     size = (max(STRIDE, round(height * scale)), max(STRIDE, round(width * scale)))
@@ -87,17 +87,14 @@ class GaborMemory:
         """The smoothed distance to the nearest good patch at the picture's resolution, and its highest fifth's mean."""
         described = features(image)
         wanted = (_rows(described) - self.mean) / self.deviation
-        distances = np.concatenate([self._nearest(wanted[i : i + BLOCK]) for i in range(0, len(wanted), BLOCK)])
-        coarse = _blur(distances.reshape(described.shape[:2]), POOLING_SIGMA / STRIDE)
+        # |a - b|² is multiplied out, so that the work is one matrix product.
+        squares = np.sum(self.patches**2, axis=1) - 2 * wanted @ self.patches.T
+        nearest = np.sqrt(np.maximum(squares.min(axis=1) + np.sum(wanted**2, axis=1), 0))
+        coarse = _blur(nearest.reshape(described.shape[:2]).astype(np.float32), POOLING_SIGMA / STRIDE)
         count = max(1, round(TOP_SHARE * coarse.size))
         highest = np.partition(coarse.ravel(), coarse.size - count)[coarse.size - count :]
         full = resize_map(coarse, (image.shape[0], image.shape[1]))
         return Answer(full, float(highest.mean(dtype=np.float64)))
-
-    def _nearest(self, wanted: Field) -> Field:
-        """(N, F) → (N,), Euclidean; |a - b|² is multiplied out, so that the work is one matrix product."""
-        squares = np.sum(self.patches**2, axis=1) - 2 * wanted @ self.patches.T
-        return np.asarray(np.sqrt(np.maximum(squares.min(axis=1) + np.sum(wanted**2, axis=1), 0)), np.float32)
 
 
 def _even_out(grey: Field) -> Field:
@@ -105,20 +102,18 @@ def _even_out(grey: Field) -> Field:
     return np.asarray(detail / np.sqrt(_blur(detail**2, NORMALISATION_SIGMA) + NOISE_VARIANCE), np.float32)
 
 
-def _bank() -> list[tuple[Field, Field]]:
+def _bank() -> Iterator[tuple[Field, Field]]:
     """Even and odd filter of each wavelength and orientation, without response to brightness."""
-    pairs = []
-    for wavelength in WAVELENGTHS:
-        sigma = SIGMA_PER_WAVELENGTH * wavelength
+    for wavelength, index in product(WAVELENGTHS, range(ORIENTATIONS)):
+        sigma, angle = SIGMA_PER_WAVELENGTH * wavelength, math.pi * index / ORIENTATIONS
         side = 2 * math.ceil(3 * sigma / ASPECT) + 1
-        for index in range(ORIENTATIONS):
-            angle = math.pi * index / ORIENTATIONS
-            pairs.append((_kernel(side, sigma, angle, wavelength, 0), _kernel(side, sigma, angle, wavelength, 1)))
-    return pairs
+        even, odd = (
+            cv2.getGaborKernel((side, side), sigma, angle, wavelength, ASPECT, phase) for phase in (0, math.pi / 2)
+        )
+        yield _balanced(even), _balanced(odd)
 
 
-def _kernel(side: int, sigma: float, angle: float, wavelength: float, quarter_turns: int) -> Field:
-    kernel = cv2.getGaborKernel((side, side), sigma, angle, wavelength, ASPECT, quarter_turns * math.pi / 2)
+def _balanced(kernel: NDArray[Any]) -> Field:
     kernel = kernel - kernel.mean()
     return np.asarray(kernel / np.abs(kernel).sum(), np.float32)
 
@@ -127,5 +122,5 @@ def _blur(field: Field, sigma: float) -> Field:
     return np.asarray(cv2.GaussianBlur(field, (0, 0), sigma, borderType=cv2.BORDER_REFLECT), np.float32)
 
 
-def _rows(described: Features) -> Field:
+def _rows(described: Field) -> Field:
     return described.reshape(-1, described.shape[2])

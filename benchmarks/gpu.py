@@ -27,6 +27,7 @@ from typing import Any, Literal
 import click
 
 from benchmarks.record import Recorder, read, recording
+from benchmarks.tables import GPU_PARTS, to_text
 from stlm_edge.cli import run
 from stlm_edge.errors import ConfigError
 from stlm_edge.files import make_folder
@@ -144,9 +145,8 @@ def command(
                 entries.append({"name": part.name, "status": "left out", "reason": reason, "seconds": 0.0})
             _take_over(recorder, entries[-1])
             recorder.save()
-            click.echo(_line(entries[-1]), err=True)
-    for line in summary(entries):
-        click.echo(line)
+            click.echo("{name}: {status} after {seconds} s".format_map(entries[-1]), err=True)
+        click.echo("\n".join(to_text(GPU_PARTS, recorder.record(is_complete=True))))
 
 
 def why_not(part: Part, done: Sequence[dict[str, Any]], *, device: Device, left_s: float) -> str | None:
@@ -210,24 +210,6 @@ def _take_over(recorder: Recorder, entry: dict[str, Any]) -> None:
         | {"p50_ms": subject["stages"]["total"]["p50_ms"], "infer_ms": subject["stages"]["infer"]["p50_ms"]}
         for subject in found.details.get("subjects", [])
     ]
-
-
-def _line(entry: dict[str, Any]) -> str:
-    reason = "" if entry["reason"] is None else f": {entry['reason']}"
-    return f"{entry['name']:<24}{entry['status']:<10}{entry['seconds']:>7.1f} s{reason}"
-
-
-def summary(entries: Sequence[dict[str, Any]]) -> list[str]:
-    """For people: what was measured, and what was not and why."""
-    lines = [f"{'part':<22}{'subject':<46}{'infer, ms':>11}{'total, ms':>11}{'speed-up':>10}  turn by turn"]
-    for entry in entries:
-        for subject in entry.get("subjects", []):
-            ratio = subject["speed_up"]
-            lines.append(
-                f"{entry['name']:<22}{subject['name']:<46}{subject['infer_ms']:>11.3f}{subject['p50_ms']:>11.3f}"
-                f"{ratio['median']:>10.2f}  {ratio['low']:.2f} to {ratio['high']:.2f}"
-            )
-    return [*lines, "", *map(_line, entries)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -52,8 +52,6 @@ class Judged:
 class Resampled:
     """Figures over some pictures by the names of `METRICS`, and the same for each draw, (R,); NaN where undefined."""
 
-    images: int
-    parts: int
     exact: dict[str, float]
     draws: dict[str, Values]
 
@@ -71,20 +69,11 @@ def parts_of(paths: Sequence[Path], *, root: Path, tiles: Path | None) -> list[s
         return names
     try:
         with tiles.open(newline="", encoding="utf-8") as file:
-            tile_of = {row["file"]: row["tile"] for row in csv.DictReader(file)}
+            tile_of = {row["file"]: row["tile"] for row in csv.DictReader(file) if row["tile"]}
+        return [tile_of[name] for name in names]
     except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
-        raise DataError(f"{tiles} cannot be used ({error!r}); give a CSV file with the columns file and tile") from None
-    if missing := [name for name in names if not tile_of.get(name)]:
-        raise DataError(
-            f"{tiles} has no tile for {len(missing)} of {len(names)} test pictures (first: {missing[0]}); add them"
-        )
-    return [tile_of[name] for name in names]
-
-
-def interval(draws: Values) -> tuple[float, float]:
-    """The middle 95 % of the draws; NaN where a draw is undefined."""
-    low, high = np.quantile(draws, (0.025, 0.975))
-    return float(low), float(high)
+        wanted = "give a CSV file with the columns file and tile, and a line for each test picture"
+        raise DataError(f"{tiles} cannot be used ({error!r}); {wanted}") from None
 
 
 def resample(pictures: Sequence[Judged], *, resamples: int = 1000, seed: int = 0) -> dict[str, Resampled]:
@@ -97,18 +86,12 @@ def resample(pictures: Sequence[Judged], *, resamples: int = 1000, seed: int = 0
     for picture in pictures:
         size = (picture.mask.shape[0], picture.mask.shape[1])
         meter.add(picture.answer, label=picture.kind, size=size, mask=picture.mask)
-    weights, histograms = draw_weights(pictures, resamples=resamples, seed=seed), Histograms(pictures)
-    results = {}
+    weights, histograms, found = draw_weights(pictures, resamples=resamples, seed=seed), Histograms(pictures), {}
     for name, curves in meter.by_kind():
-        quality = curves.quality()
-        chosen = np.array([name == ALL or picture.kind in (GOOD, name) for picture in pictures])
-        results[name] = Resampled(
-            images=quality.images,
-            parts=len({picture.part for picture, wanted in zip(pictures, chosen, strict=True) if wanted}),
-            exact={metric: getattr(quality, metric) for metric in METRICS},
-            draws=histograms.figures(weights * chosen),
-        )
-    return results
+        quality, chosen = curves.quality(), [name == ALL or picture.kind in (GOOD, name) for picture in pictures]
+        exact = {metric: float(getattr(quality, metric)) for metric in METRICS}
+        found[name] = Resampled(exact, histograms.figures(weights * np.array(chosen)))
+    return found
 
 
 def draw_weights(pictures: Sequence[Judged], *, resamples: int, seed: int) -> Values:
@@ -129,14 +112,15 @@ class Histograms:
 
     def __init__(self, pictures: Sequence[Judged]) -> None:
         edges, levels = _edges(pictures), np.unique([picture.answer.score for picture in pictures])
-        self._positives, self._negatives, self._overlap = np.zeros((3, len(pictures), edges.size + 1))
+        bins = edges.size + 1
+        self._positives, self._negatives, self._overlap = np.zeros((3, len(pictures), bins))
         self._image_positives, self._image_negatives = np.zeros((2, len(pictures), levels.size))
         self._regions = np.zeros((len(pictures), 1))
         for index, picture in enumerate(pictures):
             bin_of = edges.size - np.searchsorted(edges, picture.answer.anomaly_map.ravel(), side="right")
             count, labels = cv2.connectedComponents((picture.mask != 0).astype(np.uint8), connectivity=8)
-            region, bins = labels.ravel(), edges.size + 1
-            share = np.where(region > 0, 1 / np.maximum(np.bincount(region, minlength=count), 1)[region], 0)
+            region = labels.ravel()
+            share = (region > 0) / np.bincount(region, minlength=count)[region]
             self._positives[index] = np.bincount(bin_of[region > 0], minlength=bins)
             self._negatives[index] = np.bincount(bin_of[region == 0], minlength=bins)
             self._overlap[index] = np.bincount(bin_of, weights=share, minlength=bins)

@@ -18,27 +18,34 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-import torch
 
-from benchmarks.accuracy import open_inspector
-from benchmarks.anomalib_methods import BACKBONES, METHODS, AnomalibInspector, Backbone, Recipe, fitted, kept_in
+from benchmarks.accuracy import labelled_set, open_inspector
+from benchmarks.anomalib_methods import (
+    BACKBONES,
+    METHODS,
+    AnomalibInspector,
+    Backbone,
+    Recipe,
+    fitted,
+    kept_in,
+)
 from benchmarks.gabor import GaborMemory
-from benchmarks.intervals import METRICS, Judged, Resampled, interval, parts_of, resample
-from benchmarks.record import Recorder, recording
+from benchmarks.intervals import METRICS, Judged, Resampled, parts_of, resample
+from benchmarks.record import recording
 from benchmarks.tables import INTERVALS, PEERS, to_text
+from export.gate.network import NetworkInspector
 from stlm_edge.cli import run
-from stlm_edge.datasets import GOOD, Sample, load_category, read_truth, texture_paths
-from stlm_edge.errors import ConfigError, DataError, TrainingError
-from stlm_edge.imaging import Image, read_image, resize_map, to_input
+from stlm_edge.datasets import Sample, load_category, read_truth, texture_paths
+from stlm_edge.errors import ConfigError, TrainingError
+from stlm_edge.imaging import read_image, resize_map
 from stlm_edge.inspection import Answer, Inspector
-from stlm_edge.measure import TOTAL, Schedule, Subject, measure
+from stlm_edge.measure import TOTAL, Schedule, Subject, Work, measure
 from stlm_edge.network.checkpoint import load
 from stlm_edge.network.inference import InferencePath, choose_device
 from stlm_edge.sidecar import Sidecar, weights_of
@@ -48,12 +55,8 @@ BAR = "gabor"
 TIMED = 16
 """Test pictures that are timed, in turn; each process holds them in memory."""
 
-INSTALL = (
-    "python -m venv .peers && .peers/bin/pip install -c constraints.txt -e '.[train,export,openvino]' "
-    "-r benchmarks/requirements-peers.txt && .peers/bin/pip install --force-reinstall --no-deps opencv-python"
-)
-"""The last step, since anomalib brings another OpenCV that overwrites ours."""
-
+Facts = dict[str, Any]
+"""Of a row of `benchmarks.tables.PEERS`."""
 Open = Callable[[], AbstractContextManager[Inspector]]
 """Picklable, to be opened in another process too."""
 
@@ -66,12 +69,7 @@ Open = Callable[[], AbstractContextManager[Inspector]]
 @click.option("--checkpoint", "checkpoints", multiple=True, type=PATH, help="Our network, as trained; repeatable.")
 @click.option("--engine", "engines", multiple=True, type=PATH, help="Our network, as deployed; repeatable.")
 @click.option(
-    "--backbone",
-    default="published",
-    show_default=True,
-    type=click.Choice(BACKBONES),
-    help="What methods start from: the weights that timm and the authors publish; EfficientNet-Lite0 with ImageNet "
-    "weights from a package, where a method can take it; or random weights.",
+    "--backbone", default="published", show_default=True, type=click.Choice(BACKBONES), help="Of the methods."
 )
 @click.option("--textures", type=PATH, help="Pictures of other things, such as DTD, for efficientad and draem.")
 @click.option("--minutes", default=30.0, show_default=True, type=click.FloatRange(0, min_open=True), help="Per method.")
@@ -79,7 +77,6 @@ Open = Callable[[], AbstractContextManager[Inspector]]
 @click.option("--image-size", default=256, show_default=True, type=click.IntRange(64), help="Side of their input.")
 @click.option("--seed", default=0, show_default=True, help="Of the trainings, and of the intervals' draws.")
 @click.option("--models", type=PATH, help="Keep trained models there, and take those that are there.")
-@click.option("--resamples", default=1000, show_default=True, type=click.IntRange(100), help="Draws of the intervals.")
 @click.option("--turns", default=5, show_default=True, type=click.IntRange(1), help="Turns of each.")
 @click.option("--runs", default=10, show_default=True, type=click.IntRange(1), help="Pictures that count in a turn.")
 @click.option("--json", "json_path", type=PATH, help="Write the figures there as JSON.")
@@ -97,83 +94,65 @@ def command(
     image_size: int,
     seed: int,
     models: Path | None,
-    resamples: int,
     turns: int,
     runs: int,
     json_path: Path | None,
 ) -> None:
-    """Train, judge and time the methods on one category, and our network beside them. --coreset is the share of all
-    patches that patchcore remembers; choosing them takes hours on a slow machine."""
-    loaded, chosen = load_category(data, category), [name for name in METHODS if name in names]
-    other = texture_paths(textures) if textures is not None else []
-    require_possible(loaded.test, chosen, textures)
-    parts = parts_of([sample.path for sample in loaded.test], root=data / (category or ""), tiles=tiles)
+    """Train, judge and time the methods on one category, and our network beside them. --backbone published is
+    anomalib's own, with weights that timm downloads; efficientnet-lite0 has ImageNet weights from a package, where a
+    method can take it. --coreset is the share of all patches that patchcore remembers; choosing them takes hours on a
+    slow machine."""
+    chosen = [name for name in METHODS if name in names]
+    if needing := [name for name in chosen if METHODS[name].needs_textures and textures is None]:
+        raise ConfigError(f"{' and '.join(needing)} train with pictures of other things; give --textures, such as DTD")
+    test, other = labelled_set(data, category).samples, [] if textures is None else texture_paths(textures)
+    if chosen and importlib.util.find_spec("anomalib") is None:
+        raise ConfigError("anomalib is not installed here; benchmarks/requirements-peers.txt says how to make a place")
+    parts = parts_of([sample.path for sample in test], root=data / (category or ""), tiles=tiles)
+    loaded, timed = load_category(data, category), [sample.path for sample in test[:: -(-len(test) // TIMED)]]
     pictures = [sample.path for sample in loaded.train]
+    peers: list[tuple[str, Callable[[], Facts], Open]] = []
+    if BAR in names:
+        start_s, memory = time.perf_counter(), GaborMemory.of(pictures, seed=seed)
+        known = {"train_minutes": (time.perf_counter() - start_s) / 60, "model_mb": memory.patches.nbytes / 1e6}
+        peers.append(
+            (memory.name, lambda: known, partial(opened, GaborMemory, memory.mean, memory.deviation, memory.patches))
+        )
+    peers += [(_ours(path), partial(about_network, path), partial(opened, network, path)) for path in checkpoints]
+    peers += [(_ours(path), partial(about_engine, path), partial(open_inspector, path)) for path in engines]
     with tempfile.TemporaryDirectory() as scratch, recording("peers", json_path) as recorder:
-        rows: list[dict[str, Any]] = []
-        openers: dict[str, Open] = {}
-        bar: Figures = {}
-
-        def add(facts: Mapping[str, Any], opener: Open) -> None:
-            if facts["name"] in openers:
-                raise ConfigError(f"{facts['name']} is given twice, expected each name once; rename a file")
-            found = resample(list(judge(opener, loaded.test, parts)), resamples=resamples, seed=seed)
-            rows.append(row_of(facts, found, bar))
-            openers[facts["name"]] = opener
-            for metric in METRICS:
-                if (value := rows[-1][metric]) is not None:
-                    recorder.measure(f"{facts['name']} {metric}", [100 * value], unit="%", better="higher")
-            recorder.save()
-            if facts["name"] == GaborMemory.name:
-                bar.update(found)
-
-        data_words = f"{loaded.name}: {len(pictures)} good pictures to train, {len(loaded.test)} to test"
-        recorder.details |= {"data": data_words, "methods": rows}
-        if BAR in names:
-            start_s = time.perf_counter()
-            memory = GaborMemory.of(pictures, seed=seed)
-            facts = {"name": memory.name, "library": "OpenCV", "model_mb": memory.patches.nbytes / 1e6}
-            add(
-                facts | {"train_minutes": (time.perf_counter() - start_s) / 60},
-                partial(opened, GaborMemory, memory.mean, memory.deviation, memory.patches),
-            )
-        for path in checkpoints:
-            add(about_network(path), partial(opened, NetworkInspector, path))
-        for path in engines:
-            add(about_engine(path), partial(open_inspector, path))
-        failed = []
         for name in chosen:
             recipe = Recipe(name, backbone, image_size, seed, coreset if name == "patchcore" else None)
             output = kept_in(models or Path(scratch), recipe, pictures)
+            train = partial(fitted, recipe, pictures, other, minutes=minutes, output=output)
+            peers.append((METHODS[name].title, train, partial(opened, AnomalibInspector, output)))
+        if len({name for name, *_ in peers}) < len(peers):
+            raise ConfigError("found two files of one name in folders of one name, expected others; rename one")
+        words = f"{loaded.name}: {len(pictures)} good pictures to train, {len(test)} to test"
+        rows: dict[str, Facts] = {}
+        subjects, bar = [], dict[str, Resampled]()
+        for name, about, opener in peers:
             try:
-                known = fitted(recipe, pictures, other, minutes=minutes, output=output)
-                add(known, partial(opened, AnomalibInspector, output, known["name"]))
-            except Exception as error:  # whatever a library raises: the other methods go on
-                failed.append(METHODS[name].title)
-                note = f"failed: {' '.join(f'{type(error).__name__}: {error}'.split())}"
-                click.echo(f"{METHODS[name].title} {note}", err=True)
-                rows.append(row_of(recipe.facts() | {"note": note}, {}, bar))
-        time_all(openers, loaded.test, rows, recorder, Schedule(turns=turns, runs=runs))
+                facts, found = about(), resample(list(judge(opener, test, parts)), seed=seed)
+            except Exception as error:  # whatever a library raises: the others go on
+                rows[name] = row_of(name, {"note": "failed: " + " ".join(f"{type(error).__name__}: {error}".split())})
+            else:
+                rows[name] = row_of(name, facts, found, bar)
+                subjects.append(Subject(name, partial(open_timing, opener, timed)))
+                bar |= found if name == GaborMemory.name else {}
+            recorder.details |= {"data": words, "methods": list(rows.values())}
+            recorder.save()
+        for one in measure(subjects, Schedule(turns=turns, runs=runs)):
+            rows[one.name] |= {"p50_ms": one.quantile(0.5), "p95_ms": one.quantile(0.95), "running_mb": one.running_mb}
+            recorder.measure(f"{one.name} total p50", one.quantiles(0.5), unit="ms", better="lower")
+            for metric in METRICS:
+                if (value := rows[one.name][metric]) is not None:
+                    recorder.measure(f"{one.name} {metric}", [100 * value], unit="%", better="higher")
+        failed = rows.keys() - {subject.name for subject in subjects}
         record = recorder.record(is_complete=not failed)
-        for line in (*to_text(PEERS, record), "", *to_text(INTERVALS, record)):
-            click.echo(line)
+        click.echo("\n".join((*to_text(PEERS, record), "", *to_text(INTERVALS, record))))
         if failed:
-            raise TrainingError(f"{' and '.join(failed)} failed, for the reasons that stand in their rows")
-
-
-Figures = dict[str, Resampled]
-"""By kind of defect."""
-
-
-def require_possible(samples: Sequence[Sample], chosen: Sequence[str], textures: Path | None) -> None:
-    """Raises `StlmError`, where minutes of work would come to nothing."""
-    good = sum(sample.label == GOOD for sample in samples)
-    if good in (0, len(samples)):
-        raise DataError(f"found {good} good and {len(samples) - good} defective pictures, expected some of both")
-    if needing := [name for name in chosen if METHODS[name].needs_textures and textures is None]:
-        raise ConfigError(f"{' and '.join(needing)} train with pictures of other things; give --textures, such as DTD")
-    if chosen and importlib.util.find_spec("anomalib") is None:
-        raise ConfigError(f"anomalib is not installed here; it wants an environment of its own: {INSTALL}")
+            raise TrainingError(f"{' and '.join(sorted(failed))} failed, for the reasons that stand in their rows")
 
 
 def judge(opener: Open, samples: Sequence[Sample], parts: Sequence[str]) -> Iterator[Judged]:
@@ -186,35 +165,20 @@ def judge(opener: Open, samples: Sequence[Sample], parts: Sequence[str]) -> Iter
             yield Judged(sample.label, part, full, read_truth(sample, size=size))
 
 
-def time_all(
-    openers: Mapping[str, Open],
-    samples: Sequence[Sample],
-    rows: Sequence[dict[str, Any]],
-    recorder: Recorder,
-    schedule: Schedule,
-) -> None:
-    """Time everything in turns and complete its rows. Raises `EngineError` if one fails."""
-    by_name, paths = {row["name"]: row for row in rows}, [sample.path for sample in samples]
-    timed = paths[:: -(-len(paths) // TIMED)]
-    subjects = [Subject(name, partial(open_timing, opener, timed)) for name, opener in openers.items()]
-    for one in measure(subjects, schedule):
-        p50, p95 = np.quantile(one.pooled(), (0.5, 0.95))
-        by_name[one.name] |= {"p50_ms": float(p50), "p95_ms": float(p95), "running_mb": one.running_mb}
-        recorder.measure(f"{one.name} total p50", one.quantiles(0.5), unit="ms", better="lower")
-
-
-def row_of(facts: Mapping[str, Any], found: Figures, bar: Figures) -> dict[str, Any]:
-    """As `benchmarks.tables.PEERS` takes it, with intervals by kind of defect, and of the gain over the bar."""
-    names = ("backbone", "pretrained", "input_size", "parameters", "train_minutes", "model_mb", *METRICS)
-    row = {**dict.fromkeys((*names, "p50_ms", "p95_ms", "running_mb")), "note": "", **facts}
-    row["kinds"] = {kind: estimates(one) for kind, one in found.items()}
-    row |= {metric: entry["value"] for metric, entry in row["kinds"].get("all", {}).items()}
-    row["gain"] = {kind: estimates(found[kind], minus=one) for kind, one in bar.items() if kind in found}
-    return row
+def row_of(
+    name: str, facts: Facts, found: Mapping[str, Resampled] | None = None, bar: Mapping[str, Resampled] | None = None
+) -> Facts:
+    """With figures by kind of defect, and those of the gain over the bar; both empty where there are none."""
+    columns = ("backbone", "pretrained", "input_size", "parameters", "train_minutes", "model_mb", *METRICS)
+    kinds = {kind: estimates(one) for kind, one in (found or {}).items()}
+    gain = {kind: estimates(one, minus=bar[kind]) for kind, one in (found or {}).items() if bar}
+    overall = {metric: entry["value"] for metric, entry in kinds.get("all", {}).items()}
+    blank = dict.fromkeys((*columns, "p50_ms", "p95_ms", "running_mb"))
+    return {**blank, "name": name, "note": "", **facts, **overall, "kinds": kinds, "gain": gain}
 
 
 def estimates(found: Resampled, *, minus: Resampled | None = None) -> dict[str, dict[str, float | None]]:
-    """Each metric with its interval over parts; None where undefined.
+    """Each metric with its 95 % interval over parts; None where undefined.
 
     Args:
         minus: of the same pictures; then it is of the difference, which is known better than either figure.
@@ -224,47 +188,23 @@ def estimates(found: Resampled, *, minus: Resampled | None = None) -> dict[str, 
         value, draws = found.exact[metric], found.draws[metric]
         if minus is not None:
             value, draws = value - minus.exact[metric], draws - minus.draws[metric]
-        figures = zip(("value", "low", "high"), (value, *interval(draws)), strict=True)
-        entries[metric] = {name: None if math.isnan(figure) else round(figure, 4) for name, figure in figures}
+        figures = {"value": value, "low": np.quantile(draws, 0.025), "high": np.quantile(draws, 0.975)}
+        entries[metric] = {key: None if math.isnan(one) else round(float(one), 4) for key, one in figures.items()}
     return entries
 
 
-@dataclass(frozen=True)
-class Timing:
-    """An opened method with its pictures."""
-
-    inspector: Inspector
-    pictures: Sequence[Image]
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    def run(self, index: int) -> Mapping[str, float]:
-        """From its pixels to map and score."""
-        image, start_s = self.pictures[index % len(self.pictures)], time.perf_counter()
-        self.inspector.inspect(image)
-        return {TOTAL: 1e3 * (time.perf_counter() - start_s)}
-
-
 @contextmanager
-def open_timing(opener: Open, paths: Sequence[Path]) -> Iterator[Timing]:
-    """Raises what `opener` raises."""
+def open_timing(opener: Open, paths: Sequence[Path]) -> Iterator[Work]:
+    """From pixels in memory to map and score. Raises what `opener` raises."""
     with opener() as inspector:
-        yield Timing(inspector, [read_image(path) for path in paths])
+        pictures = [read_image(path) for path in paths]
 
+        def run(index: int) -> Mapping[str, float]:
+            start_s = time.perf_counter()
+            inspector.inspect(pictures[index % len(pictures)])
+            return {TOTAL: 1e3 * (time.perf_counter() - start_s)}
 
-class NetworkInspector:
-    """Our network in eager PyTorch."""
-
-    name = "STLM (PyTorch)"
-
-    def __init__(self, path: Path) -> None:
-        loaded, self._device = load(path), choose_device("auto")
-        self._path = InferencePath(loaded.network, loaded.spec).eval().to(self._device)
-
-    def inspect(self, image: Image) -> Answer:
-        pixels = torch.from_numpy(to_input(image, spec=self._path.spec))
-        with torch.inference_mode():
-            anomaly_map, score = self._path(pixels.to(self._device))
-        return Answer(np.asarray(anomaly_map[0].cpu().numpy(), np.float32), float(score))
+        yield Work(run)
 
 
 @contextmanager
@@ -273,32 +213,36 @@ def opened(make: Callable[..., Inspector], *arguments: Any) -> Iterator[Inspecto
     yield make(*arguments)
 
 
-def about_network(path: Path) -> dict[str, Any]:
-    """Facts of a checkpoint's row. Raises `CheckpointError`."""
+def network(path: Path) -> Inspector:
+    """Ours in eager PyTorch. Raises `CheckpointError`."""
     loaded = load(path)
-    initial = loaded.config.get("initial_weights")
+    return NetworkInspector(InferencePath(loaded.network, loaded.spec).to(choose_device("auto")))
+
+
+def about_network(path: Path) -> Facts:
+    """Raises `CheckpointError`."""
+    loaded = load(path)
     return {
-        "name": f"STLM ({path.parent.name}/{path.name})",
-        "library": "PyTorch",
         "backbone": loaded.spec.architecture,
-        "pretrained": None if initial in (None, "random") else str(initial),
+        "pretrained": loaded.config.get("initial_weights"),
         "input_size": list(loaded.spec.input_size),
         "parameters": sum(parameter.numel() for parameter in loaded.network.parameters()),
         "model_mb": path.stat().st_size / 1e6,
     }
 
 
-def about_engine(path: Path) -> dict[str, Any]:
-    """Facts of an engine's row. Raises `SpecError`."""
+def about_engine(path: Path) -> Facts:
+    """Raises `SpecError`."""
     sidecar = Sidecar.read(path)
-    record = sidecar.engine
     return {
-        "name": f"STLM ({path.name}, {record.precision})",
-        "library": f"{record.product} {record.version.split('-')[0]}",
-        "backbone": sidecar.spec.architecture,
+        "backbone": f"{sidecar.spec.architecture} in {sidecar.engine.precision}",
         "input_size": list(sidecar.spec.input_size),
         "model_mb": sum(file.stat().st_size for file in (path, weights_of(path)) if file is not None) / 1e6,
     }
+
+
+def _ours(path: Path) -> str:
+    return f"STLM ({path.parent.name}/{path.name})"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,17 +2,18 @@
 
     python -m benchmarks.plan_counts --json benchmarks/results/plan-counts.json
 
-Of the paper's network at 1024 x 1024, or a checkpoint's: parameters, nodes of its ONNX graph in FP16, and of the plan
-that TensorRT-RTX builds from it for SM 8.6 without a GPU: kernels, fused attentions, bytes moved, FLOPs and floors.
+Of the paper's network at 1024 x 1024 with random weights, which do not matter: parameters, nodes of its ONNX graph in
+FP16, and of the plan that TensorRT-RTX builds from it for SM 8.6 without a GPU: kernels, fused attentions, bytes moved,
+FLOPs and floors. For a network of your own see `python -m export report`.
 `benchmarks/results/plan-counts.json` is what is held; a test in CI counts again and fails when something has got worse,
 and also when it has got better: then renew the file, since an old one would let the gain be lost again.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,12 @@ from export.tensorrt.log import kernel_table
 from export.tensorrt.product import find_product
 from export.tensorrt.report import make_report
 from stlm_edge.cli import run
-from stlm_edge.network.checkpoint import load
 from stlm_edge.network.encoder import ARCHITECTURES
 from stlm_edge.network.inference import InferencePath
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.spec import ModelSpec
 from stlm_edge.tensorrt import GPU_PEAKS
 
-HELD = Path(__file__).parent / "results" / "plan-counts.json"
 FLOORS = ("rtx3090", "agx-orin", "h100")
 """GPUs whose floor is held."""
 
@@ -42,88 +41,51 @@ ARCHITECTURE = "stlm"
 INPUT_SIZE = (1024, 1024)
 TARGET = "sm86"
 
-_TOLERANCE = 1e-3
-"""Sums of the same floats."""
-
 
 @click.command()
-@click.option(
-    "--checkpoint",
-    type=click.Path(path_type=Path),
-    help="Count this network at its own size instead of the paper's with random weights, which do not matter.",
-)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures there as JSON.")
-def command(checkpoint: Path | None, json_path: Path | None) -> None:
-    """Count kernels, bytes, FLOPs and parameters."""
+def command(json_path: Path | None) -> None:
+    """Count kernels, bytes, FLOPs and parameters of the paper's network."""
     with recording("plan_counts", json_path) as recorder:
-        measures, details = count_plan(network(checkpoint))
+        measures, details = count_plan()
         recorder.measures |= measures
         recorder.details |= details
     for name, measure in measures.items():
         click.echo(f"{name:<24} {measure.median:>14.6g} {measure.unit}")
 
 
-def network(checkpoint: Path | None) -> InferencePath:
-    """A checkpoint's network, or the paper's with random weights. Raises `CheckpointError`."""
-    if checkpoint is not None:
-        loaded = load(checkpoint)
-        return InferencePath(loaded.network, loaded.spec).eval()
-    torch.manual_seed(0)
-    spec = ModelSpec("none", ARCHITECTURE, INPUT_SIZE, INPUT_SIZE, weights_sha256="")
-    return InferencePath(Stlm(ARCHITECTURES[ARCHITECTURE]), spec).eval()
-
-
-def count_plan(path: InferencePath) -> tuple[dict[str, Measure], dict[str, Any]]:
+def count_plan() -> tuple[dict[str, Measure], dict[str, Any]]:
     """Build a plan in FP16 for `TARGET`; returns its measures, and details with the floors of its stages on all GPUs.
 
     Raises `EngineError` if TensorRT-RTX is not installed or cannot build it.
     """
-    product = find_product("tensorrt-rtx")
-    graph = in_precision(to_onnx(DeploymentGraph(path)), "fp16")
-    messages: list[str] = []
-    product.compile(
-        graph.to_bytes(),
-        spec=graph.spec,
-        targets=(TARGET,),
-        on_log=lambda _, message: messages.append(message),
-    )
+    torch.manual_seed(0)
+    network = Stlm(ARCHITECTURES[ARCHITECTURE])
+    spec = ModelSpec("none", ARCHITECTURE, INPUT_SIZE, INPUT_SIZE, weights_sha256="")
+    graph = in_precision(to_onnx(DeploymentGraph(InferencePath(network, spec).eval())), "fp16")
+    product, messages = find_product("tensorrt-rtx"), list[str]()
+    product.compile(graph.to_bytes(), spec=spec, targets=(TARGET,), on_log=lambda _, message: messages.append(message))
     table = kernel_table(messages, graph)
     report = make_report(table, list(GPU_PEAKS.values()), plan="")
     total = report.total
-    parameters = sum(parameter.numel() for parameter in path.network.parameters())
     measures = {
-        "network parameters": _exact(parameters, "parameters"),
+        "network parameters": _exact(sum(tensor.numel() for tensor in network.parameters()), "parameters"),
         "graph nodes": _exact(len(graph.model.graph.node), "nodes"),
         "plan kernels": _exact(total.kernels, "kernels"),
         "plan fused attentions": _exact(total.fused_attentions, "kernels", better="higher"),
         "plan unplaced products": _exact(len(table.unplaced), "products"),
         "plan moved": _exact(total.moved_mb, "MB"),
         "plan products": _exact(total.gflop, "GFLOP"),
+        **{f"plan floor {name}": _exact(total.floor_ms[name], "ms") for name in FLOORS},
     }
-    measures |= {f"plan floor {name}": _exact(total.floor_ms[name], "ms") for name in FLOORS}
     return measures, {
-        "architecture": path.spec.architecture,
-        "input_size": list(path.spec.input_size),
-        "batch": 1,
+        "architecture": ARCHITECTURE,
+        "input_size": list(INPUT_SIZE),
         "precision": "fp16",
         "target": TARGET,
         "library": str(product),
-        "stages": [dataclasses.asdict(stage) for stage in report.stages],
+        "stages": [asdict(stage) for stage in report.stages],
     }
-
-
-def departures(held: Mapping[str, Measure], found: Mapping[str, Measure]) -> list[str]:
-    """What differs from the held figures by more than rounding, one line each; empty if nothing does."""
-    lines = []
-    for name in sorted(held.keys() | found.keys()):
-        old, new = (measures[name].median if name in measures else None for measures in (held, found))
-        if old is None or new is None:
-            lines.append(f"{name}: found {new}, held is {old}")
-        elif abs(new - old) > _TOLERANCE * abs(old):
-            progress = (new < old) == (held[name].better == "lower")
-            word = "better" if progress else "worse"
-            lines.append(f"{name}: found {new:.6g}, held is {old:.6g} {held[name].unit} ({word})")
-    return lines
 
 
 def _exact(value: float, unit: str, *, better: Better = "lower") -> Measure:

@@ -16,9 +16,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, count, pairwise
+from itertools import chain, count
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -31,7 +31,7 @@ from benchmarks.record import recording
 from stlm_edge.cli import run
 from stlm_edge.datasets import load_category, texture_paths
 from stlm_edge.errors import ConfigError
-from stlm_edge.measure import TOTAL, Measured, Schedule, Subject, measure, peak_mb
+from stlm_edge.measure import TOTAL, Measured, Schedule, Subject, Work, measure, peak_mb
 from stlm_edge.network.inference import choose_device
 from stlm_edge.spec import ModelSpec
 from train.augment import rotation_for, variation_of
@@ -42,13 +42,17 @@ from train.fit import build
 from train.options import training_options
 from train.pseudo_anomalies.choice import pseudo_anomalies_of
 from train.pseudo_anomalies.textures import texture_source
-from train.teaching.guidance import Guidance
+from train.teaching.teacher import Taught
 from train.training import Training, begin
 from train.workers import PREFETCHED
 
 PATH = click.Path(path_type=Path)
 STRAIGHTFORWARD, OURS = WAYS = ("straightforward", "stlm-edge")
-PHASES = ("teacher", "forward", "backward", "optimiser")
+TEACHER = "teacher"
+BATCHES = 4
+"""Different ones, that steps pass through."""
+MADE = 30
+"""Batches of a loader in a turn."""
 
 
 @click.command()
@@ -57,10 +61,8 @@ PHASES = ("teacher", "forward", "backward", "optimiser")
 @click.option("--textures", type=PATH, help="As for 'train fit'; needed for the straightforward loader.")
 @click.option("--preset", default="paper", show_default=True, help="As for 'train fit'.")
 @click.option("--part", "parts", multiple=True, default=("step", "loader"), type=click.Choice(["step", "loader"]))
-@click.option("--batches", default=4, show_default=True, type=click.IntRange(1), help="Different ones for the steps.")
 @click.option("--turns", default=3, show_default=True, type=click.IntRange(1), help="Turns of each.")
 @click.option("--steps", default=4, show_default=True, type=click.IntRange(1), help="Steps in a turn.")
-@click.option("--made", default=30, show_default=True, type=click.IntRange(1), help="Batches made in a turn.")
 @click.option("--json", "json_path", type=PATH, help="Write the figures there as JSON.")
 @training_options
 def command(
@@ -69,37 +71,30 @@ def command(
     textures: Path | None,
     preset: str,
     parts: tuple[str, ...],
-    batches: int,
     turns: int,
     steps: int,
-    made: int,
     json_path: Path | None,
     **settings: Any,
 ) -> None:
-    """Measure seconds per step, where they go, peak memory, and pictures made per second; read the ratios first."""
+    """Measure seconds per step, peak memory, and pictures made per second; read the ratios first."""
     config = from_dict(load_preset(preset) | {name: value for name, value in settings.items() if value is not None})
     if config.teacher == "none":
         raise ConfigError("found no teacher, expected one, as the authors' way has; add --teacher, such as stlm-tiny")
     schedule = Schedule(turns=turns, runs=steps, settle=0, turn_s=math.inf, loads_apart=False)
     with recording("training", json_path) as recorder, tempfile.TemporaryDirectory() as cache:
-        recorder.details |= {"settings": config.to_dict(), "turns": turns, "steps": steps, "batches": batches}
-        task = Task(config, data, category, textures, batches, cache)
+        recorder.details |= {"settings": config.to_dict(), "turns": turns, "steps": steps}
+        task = Task(config, data, category, textures, cache)
         if "step" in parts:
             found = measure([Subject(way, partial(open_steps, task, way)) for way in WAYS], schedule)
-            ratios = [fmean(slow) / fmean(fast) for slow, fast in zip(*map(_turns, found), strict=True)]
+            ratios = [slow / fast for slow, fast in zip(*map(_means, found), strict=True)]
             recorder.details |= {"ratio": median(ratios), "ratios": ratios, "ways": {}}
             for one in found:
-                means = [fmean(turn) / 1e3 for turn in _turns(one)]
-                recorder.measure(f"{one.name} step", means, unit="s", better="lower")
+                means_s, taught_s = [mean_ms / 1e3 for mean_ms in _means(one)], fmean(one.pooled(TEACHER)) / 1e3
+                recorder.measure(f"{one.name} step", means_s, unit="s", better="lower")
                 recorder.measure(f"{one.name} memory", [one.facts["memory_gb"]], unit="GB", better="lower")
-                phases = {phase: fmean(one.pooled(phase)) / 1e3 for phase in PHASES}
-                turns_s = [[ms / 1e3 for ms in turn] for turn in _turns(one)]
-                recorder.details["ways"][one.name] = one.facts | {"phases_s": phases, "turns": turns_s}
-                words = ", ".join(f"{phase} {seconds:.3f}" for phase, seconds in phases.items())
-                click.echo(
-                    f"{one.name}: {median(means):.3f} s a step ({words}; {one.facts['first_pass_s']:.3f} in the first "
-                    f"pass, with a loss of {one.facts['loss']:.5f}), {one.facts['memory_gb']:.2f} GB"
-                )
+                recorder.details["ways"][one.name] = one.facts | {"phases_s": {TEACHER: taught_s}}
+                words = f"of that the teacher {taught_s:.3f}, {one.facts['memory_gb']:.2f} GB"
+                click.echo(f"{one.name}: {median(means_s):.3f} s a step, {words}")
             click.echo(f"ratio {median(ratios):.2f} (turn by turn {min(ratios):.2f} to {max(ratios):.2f})")
         if "loader" in parts:
             ways: dict[str, int | None] = {
@@ -109,15 +104,15 @@ def command(
                 ways[f"{STRAIGHTFORWARD} loader"] = None
             subjects = [Subject(name, partial(open_loader, task, workers)) for name, workers in ways.items()]
             settle = 1 + 2 * PREFETCHED * config.workers  # what workers made ahead in others' turns does not count
-            for one in measure(subjects, replace(schedule, runs=made, settle=settle)):
-                rates = [1e3 * config.batch_size / fmean(turn) for turn in _turns(one)]
+            for one in measure(subjects, replace(schedule, runs=MADE, settle=settle)):
+                rates = [1e3 * config.batch_size / mean_ms for mean_ms in _means(one)]
                 recorder.measure(one.name, rates, unit="pictures/s", better="higher")
                 click.echo(f"{one.name}: {median(rates):.1f} pictures a second")
 
 
-def _turns(one: Measured) -> list[list[float]]:
-    """The milliseconds of each turn."""
-    return [[run[TOTAL] for run in turn] for turn in one.turns]
+def _means(one: Measured) -> list[float]:
+    """Milliseconds, of each turn."""
+    return [fmean(run[TOTAL] for run in turn) for turn in one.turns]
 
 
 @dataclass(frozen=True)
@@ -128,30 +123,22 @@ class Task:
     data: Path
     category: str | None
     textures: Path | None
-    batches: int
     cache: str
 
     def pictures(self, *, most: int | None = None, workers: int = 0) -> tuple[str, Batches]:
         """The category's name, and batches of its pictures, of the first `most` of them."""
         config, category = self.config, load_category(self.data, self.category)
         images = load_images(category.train[:most], size=config.image_size, skip_corrupt=config.skip_corrupt)
+        made = pseudo_anomalies_of(config, images=images, textures=texture_source(self.textures))
         return category.name, Batches(
             images,
-            pseudo_anomalies=pseudo_anomalies_of(config, images=images, textures=texture_source(self.textures)),
+            pseudo_anomalies=made,
             batch_size=config.batch_size,
             seed=config.seed,
             rotation=rotation_for(config.rotation, category.name),
             variation=variation_of(config),
             workers=workers,
         )
-
-
-@dataclass(frozen=True)
-class Work:
-    """As `stlm_edge.measure` takes it."""
-
-    run: Callable[[int], Mapping[str, float]]
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @contextmanager
@@ -161,57 +148,46 @@ def open_steps(task: Task, way: str) -> Iterator[Work]:
     config, device = task.config, choose_device(task.config.device)
     if way == STRAIGHTFORWARD:
         config = replace(config, teacher_precision="fp32", compile_teacher="off", teacher_cache_gb=0.0)
-    name, made = task.pictures(most=task.batches * config.batch_size)
+    name, made = task.pictures(most=BATCHES * config.batch_size)
     batches, losses = list(made.epoch(1)), list[float]()
     spec = ModelSpec(name, config.architecture, config.image_size, config.image_size, "")
     objective, guidance = build(config, spec, made, device=device, processes=Processes())
     assert guidance is not None
     training = begin(objective.train(), config, steps_per_epoch=len(batches))
-    step = partial(our_step, training, guidance)
+    teach: Callable[[Batch], Any] = guidance
+    learn: Callable[[Batch, Any], float] = partial(our_step, training)
     if way == STRAIGHTFORWARD:
         for module in (objective, guidance.teacher):
             module.to(memory_format=torch.contiguous_format)
-        step = partial(authors_training.step, training, guidance.teacher)
+        teach = partial(authors_training.ask, guidance.teacher, spec)
+        learn = partial(authors_training.step, training)
+    on_gpu = device.type == "cuda"
 
     def run(index: int) -> Mapping[str, float]:
-        marks = [("", time.perf_counter())]
+        start_s, batch = time.perf_counter(), batches[index % len(batches)].to(device)
+        taught = teach(batch)
+        if on_gpu:
+            torch.cuda.synchronize(device)
+        taught_s = time.perf_counter()
+        losses.append(learn(batch, taught))  # which waits for the GPU
+        return {TEACHER: 1e3 * (taught_s - start_s), TOTAL: 1e3 * (time.perf_counter() - start_s)}
 
-        def mark(phase: str) -> None:
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            marks.append((phase, time.perf_counter()))
-
-        losses.append(step(batches[index % len(batches)], mark=mark))
-        phases = {phase: 1e3 * (ended - begun) for (_, begun), (phase, ended) in pairwise(marks)}
-        return phases | {TOTAL: sum(phases.values())}
-
-    first = [run(index)[TOTAL] for index in range(len(batches))]
-    on_gpu = device.type == "cuda"
-    yield Work(
-        run,
-        {
-            "first_pass_s": fmean(first) / 1e3,
-            "loss": fmean(losses),
-            "anomalous_share": fmean(changed for batch in batches for changed in batch.changed),
-            "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
-            "memory_gb": torch.cuda.max_memory_allocated(device) / 1e9 if on_gpu else peak_mb() / 1e3,
-        },
-    )
+    for index in range(len(batches)):
+        run(index)
+    facts = {
+        "loss": fmean(losses),
+        "anomalous_share": fmean(changed for batch in batches for changed in batch.changed),
+        "memory_gb": torch.cuda.max_memory_allocated(device) / 1e9 if on_gpu else peak_mb() / 1e3,
+    }
+    yield Work(run, facts)
 
 
-def our_step(training: Training, guidance: Guidance, batch: Batch, *, mark: authors_training.Mark) -> float:
+def our_step(training: Training, batch: Batch, taught: Taught) -> float:
     """One step as 'train fit' does it; returns the total loss."""
-    batch = batch.to(training.device)
-    taught = guidance(batch)
-    mark("teacher")
     terms = training.objective(batch, taught)
-    mark("forward")
     training.scaler.scale(terms.total).backward()
-    mark("backward")
     training.move()
-    loss = float(terms.values().sum())
-    mark("optimiser")
-    return loss
+    return float(terms.values().sum())
 
 
 @contextmanager

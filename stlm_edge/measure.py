@@ -42,6 +42,14 @@ class Workload(Protocol):
 
 
 @dataclass(frozen=True)
+class Work:
+    """A workload that is a function."""
+
+    run: Callable[[int], Mapping[str, float]]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Subject:
     """What is to be measured.
 

@@ -20,6 +20,7 @@ class NetworkInspector:
 
     def __init__(self, path: InferencePath) -> None:
         self._path = path.eval()
+        self._device = next(path.parameters()).device
 
     def inspect(self, image: Image) -> Answer:
         return self._inspect(torch.from_numpy(to_input(image, spec=self._path.spec)))
@@ -27,9 +28,9 @@ class NetworkInspector:
     @torch.no_grad()
     def _inspect(self, pixels: torch.Tensor) -> Answer:
         """(1, H, W, 3), BGR."""
-        coarse = self._path.network(prepare(pixels, self._path.spec))
+        coarse = self._path.network(prepare(pixels.to(self._device), self._path.spec))
         _, score = self._path.finish(coarse)
-        return Answer(coarse[0, 0].numpy(), float(score[0]))
+        return Answer(coarse[0, 0].cpu().numpy(), float(score[0]))
 
 
 class ResizingNetworkInspector(NetworkInspector):

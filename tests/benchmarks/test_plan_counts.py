@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
+from pathlib import Path
 
 import pytest
 
-from benchmarks.plan_counts import HELD, count_plan, departures, main, network
-from benchmarks.record import Measure, read
+from benchmarks.plan_counts import count_plan
+from benchmarks.record import read
 
+HELD = Path(__file__).parents[2] / "benchmarks" / "results" / "plan-counts.json"
 RENEW = "if that is meant, renew it: python -m benchmarks.plan_counts --json benchmarks/results/plan-counts.json"
-
-
-def held() -> dict[str, Measure]:
-    return read(HELD).measures
-
-
-def changed(measures: dict[str, Measure], name: str, factor: float) -> dict[str, Measure]:
-    """The same, but one of them times a factor."""
-    old = measures[name]
-    return measures | {name: dataclasses.replace(old, values=(factor * old.median,))}
 
 
 def test_held_figures_are_whole_and_of_the_papers_network() -> None:
@@ -34,33 +25,11 @@ def test_held_figures_are_whole_and_of_the_papers_network() -> None:
 
 @pytest.mark.slow
 def test_plan_of_the_papers_network_has_the_counts_that_are_held() -> None:
-    """No GPU is needed: they stand in the log of the build. Weights do not matter."""
+    """No GPU is needed: they stand in the log of the build. What got better fails too, or the gain could be lost."""
     pytest.importorskip("tensorrt_rtx")
-    found, _ = count_plan(network(None))
-    assert departures(held(), found) == [], RENEW
-    assert found["plan unplaced products"].median == 0
-    assert found["plan floor rtx3090"].median < 20 / 5, "the paper's 20 ms leave room for a factor of five"
-
-
-def test_what_got_worse_or_better_is_told_with_its_figures() -> None:
-    old = held()
-    assert departures(old, old) == []
-    (worse,) = departures(old, changed(old, "plan kernels", 287 / 286))
-    assert worse == "plan kernels: found 287, held is 286 kernels (worse)"
-    (better,) = departures(old, changed(old, "plan moved", 0.9))
-    assert better.endswith("MB (better)")
-    (fewer,) = departures(old, changed(old, "plan fused attentions", 24 / 25))
-    assert fewer == "plan fused attentions: found 24, held is 25 kernels (worse)"
-    assert departures(old, changed(old, "plan floor h100", 1 + 1e-6)) == []
-
-
-def test_what_vanished_or_is_new_is_told() -> None:
-    old = held()
-    less = {name: measure for name, measure in old.items() if name != "plan kernels"}
-    assert departures(old, less) == ["plan kernels: found None, held is 286.0"]
-    assert departures(less, old) == ["plan kernels: found 286.0, held is None"]
-
-
-def test_checkpoint_that_is_none_is_one_line(tmp_path, capsys) -> None:
-    assert main(["--checkpoint", str(tmp_path / "none.safetensors")]) == 1
-    assert capsys.readouterr().err.startswith("error: ")
+    measures, _ = count_plan()
+    found = {name: measure.median for name, measure in measures.items()}
+    held = {name: measure.median for name, measure in read(HELD).measures.items()}
+    assert found == pytest.approx(held, rel=1e-3), RENEW  # sums of the same floats
+    assert found["plan unplaced products"] == 0
+    assert found["plan floor rtx3090"] < 20 / 5, "the paper's 20 ms leave room for a factor of five"

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.authors_training import perlin
 from benchmarks.record import read
-from benchmarks.training import PHASES, WAYS, main
+from benchmarks.training import WAYS, main
 from train.pseudo_anomalies.perlin import perlin_gradients, perlin_noise
 
 SMALL = ["--preset", "cpu", "--image-size", "64", "--batch-size", "2", "--device", "cpu"]
@@ -17,7 +17,7 @@ SMALL = ["--preset", "cpu", "--image-size", "64", "--batch-size", "2", "--device
 
 @pytest.mark.slow
 def test_both_ways_are_measured_and_have_the_same_losses(plate: Path, tmp_path: Path, capsys) -> None:
-    steps = ["--batches", "2", "--turns", "2", "--steps", "1", "--part", "step", "--json", str(tmp_path / "found.json")]
+    steps = ["--turns", "2", "--steps", "1", "--part", "step", "--json", str(tmp_path / "found.json")]
     assert main(["--data", str(plate), "--category", "plate", *SMALL, *steps]) == 0
     assert "ratio" in capsys.readouterr().out
     record = read(tmp_path / "found.json")
@@ -26,18 +26,18 @@ def test_both_ways_are_measured_and_have_the_same_losses(plate: Path, tmp_path: 
     straightforward, ours = (found["ways"][way] for way in WAYS)
     assert ours["loss"] == pytest.approx(straightforward["loss"], rel=1e-3)
     for way in (straightforward, ours):
-        assert set(way["phases_s"]) == set(PHASES)
-        assert all(seconds > 0 for seconds in way["phases_s"].values())
-        assert [len(turn) for turn in way["turns"]] == [1, 1]
+        assert way["phases_s"]["teacher"] > 0
         assert way["memory_gb"] > 0
     assert len(found["ratios"]) == 2
     for way in WAYS:
-        assert len(record.measures[f"{way} step"].values) == 2
+        steps_s = record.measures[f"{way} step"].values
+        assert len(steps_s) == 2
+        assert found["ways"][way]["phases_s"]["teacher"] < max(steps_s)
 
 
 @pytest.mark.slow
 def test_every_loader_has_its_turns(plate: Path, tmp_path: Path, capsys) -> None:
-    arguments = ["--data", str(plate), "--category", "plate", *SMALL, "--part", "loader", "--turns", "2", "--made", "3"]
+    arguments = ["--data", str(plate), "--category", "plate", *SMALL, "--part", "loader", "--turns", "2"]
     record, textures = tmp_path / "loader.json", ["--textures", str(plate / "plate" / "train")]
     perlin_only = [*textures, "--workers", "1", "--pseudo-anomalies", "perlin"]
     assert main([*arguments, *perlin_only, "--json", str(record)]) == 0
