@@ -479,6 +479,7 @@ PEERS = TableKind("Beside other methods", ("peers",), _peers)
 INTERVALS = TableKind("By kind of defect: %, with 95 % intervals over parts", ("peers", "gabor_knn"), _intervals)
 DEMO = TableKind("The demo", ("demo",), _demo)
 LOOP = TableKind("The camera line's loop", ("loop",), _loop)
+GPU_PARTS = TableKind("All in one call on a GPU", ("gpu",), _gpu)
 MEASURES = TableKind("Measures", (), _measures)
 SUMMARY = TableKind("What it reaches", ("demo", "sizes", "peers", "latency"), _summary)
 KINDS = {
@@ -491,7 +492,7 @@ KINDS = {
     "loop": LOOP,
     "training": TableKind("A training step", ("training",), _training),
     "loader": TableKind("The loader", ("loader", "training"), _loader),
-    "gpu": TableKind("All in one call on a GPU", ("gpu",), _gpu),
+    "gpu": GPU_PARTS,
     "demo": DEMO,
     "measures": MEASURES,
     "summary": SUMMARY,
