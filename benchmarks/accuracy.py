@@ -37,7 +37,7 @@ from stlm_edge.imaging import Image
 from stlm_edge.inspection import Answer, Inspector
 from stlm_edge.metrics import Quality, QualityMeter
 from stlm_edge.scoring import is_anomalous
-from stlm_edge.spec import ModelSpec, Size, Threshold
+from stlm_edge.spec import ModelSpec, Threshold
 
 PATH = click.Path(path_type=Path)
 
@@ -53,32 +53,18 @@ TITLES = {
 DRIFTING = ("image_auroc", "pixel_auroc", "aupro")
 """Those whose distance from the reference's is told."""
 
+NETWORK = ("weights_sha256", "input_size", "map_size", "frame_size", "top_k")
+"""What two engines must share for drift to tell of them and not of two networks."""
+
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """Test pictures, good and defective ones.
+    """Test pictures, good and defective ones. Attributes: words: which and how many, for people."""
 
-    Attributes:
-        name: of the category.
-        samples: those that are judged.
-        available: how many the data set has.
-    """
-
-    name: str
     samples: tuple[Sample, ...]
-    available: int
-
-    @property
-    def defective(self) -> int:
-        return sum(sample.label != GOOD for sample in self.samples)
-
-    @property
-    def good(self) -> int:
-        return len(self.samples) - self.defective
-
-    def __str__(self) -> str:
-        share = "" if self.available == len(self.samples) else f" of {self.available}"
-        return f"{self.name}, {len(self.samples)}{share} test pictures, {self.good} good and {self.defective} defective"
+    good: int
+    defective: int
+    words: str
 
 
 def labelled_set(data: Path, category: str | None, *, images: int | None = None) -> LabelledSet:
@@ -90,63 +76,67 @@ def labelled_set(data: Path, category: str | None, *, images: int | None = None)
         DataError: if there are none, or not both good and defective ones: without either, AUROC is undefined.
     """
     loaded = load_category(data, category)
-    chosen = LabelledSet(loaded.name, choose(loaded.test, images), len(loaded.test))
-    if not chosen.good or not chosen.defective:
+    samples = choose(loaded.test, images)
+    good = sum(sample.label == GOOD for sample in samples)
+    defective = len(samples) - good
+    if not good or not defective:
         raise DataError(
-            f"{data} has {chosen.good} good and {chosen.defective} defective pictures to judge by, expected some of "
-            "both: without either, AUROC is undefined; give a data set with labels (test/good and test/<defect> with "
-            "masks), or more --images"
+            f"{data} has {good} good and {defective} defective pictures to judge by, expected some of both: without "
+            "either, AUROC is undefined; give a data set with labels (test/good and test/<defect> with masks), or more "
+            "--images"
         )
-    return chosen
+    count = str(len(samples)) if len(samples) == len(loaded.test) else f"{len(samples)} of {len(loaded.test)}"
+    words = f"{loaded.name}, {count} test pictures, {good} good and {defective} defective"
+    return LabelledSet(samples, good, defective, words)
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """What an inspector answers, and how good that is.
-
-    Attributes:
-        missed, false_alarms: defective pictures below the threshold and good ones from it on; None without one.
-    """
+    """What an inspector answers to each picture, and how good that is."""
 
     answers: tuple[Answer, ...]
     quality: Quality
-    missed: int | None
-    false_alarms: int | None
 
-    def figures(self) -> dict[str, float | None]:
-        """Those of `TITLES`, rounded for a record; undefined ones are None."""
-        values = {name: getattr(self.quality, name) for name in TITLES}
-        return {name: None if math.isnan(value) else round(value, 6) for name, value in values.items()}
+    def mistakes(self, pictures: LabelledSet, threshold: Threshold) -> dict[str, int]:
+        """How many defective pictures score below the threshold, and how many good ones from it on."""
+        wrong = [
+            sample.label
+            for sample, answer in zip(pictures.samples, self.answers, strict=True)
+            if is_anomalous(answer.score, threshold) != (sample.label != GOOD)
+        ]
+        false_alarms = wrong.count(GOOD)
+        return {"missed": len(wrong) - false_alarms, "false_alarms": false_alarms}
+
+    def record_as(self, name: str, recorder: Recorder) -> dict[str, float | None]:
+        """Make measures of the quality, and return it by `TITLES` for a record's table: None where undefined."""
+        values = {metric: getattr(self.quality, metric) for metric in TITLES}
+        figures = {metric: None if math.isnan(value) else round(value, 6) for metric, value in values.items()}
+        for metric, value in figures.items():
+            if value is not None:
+                recorder.measure(f"{name} {metric}", [100 * value], unit="%", better="higher")
+        return figures
 
 
-def judge(inspector: Inspector, pictures: LabelledSet, *, threshold: Threshold | None) -> Judged:
+def judge(inspector: Inspector, pictures: LabelledSet) -> Judged:
     """Have all pictures inspected; of each the map as it is answered is kept.
 
     Raises:
         ImageError: if a picture or a mask cannot be used.
         EngineError: if the inspector fails.
     """
-    meter, answers, wrong = QualityMeter(), [], {True: 0, False: 0}
+    meter, answers = QualityMeter(), []
     for picture in read_with_progress(pictures.samples):
         answer = inspector.inspect(picture.image)
         size = (picture.image.shape[0], picture.image.shape[1])
         meter.add(answer, label=picture.label, size=size, mask=picture.mask)
         answers.append(answer)
-        if threshold is not None:
-            is_defective = picture.label != GOOD
-            wrong[is_defective] += is_anomalous(answer.score, threshold) != is_defective
     quality = meter.quality()
     assert quality is not None  # all were answered
-    missed, false_alarms = (None, None) if threshold is None else (wrong[True], wrong[False])
-    return Judged(tuple(answers), quality, missed, false_alarms)
+    return Judged(tuple(answers), quality)
 
 
 class EngineInspector:
-    """An engine as the camera program runs it.
-
-    Attributes:
-        name: the library's: `openvino`, `onnxruntime` or `tensorrt`.
-    """
+    """An engine as the camera program runs it. Attributes: name: the library's, such as `openvino`."""
 
     def __init__(self, detector: Detector, *, name: str) -> None:
         self.name = name
@@ -190,16 +180,6 @@ def drift_between(reference: Judged, found: Judged, *, name: str) -> dict[str, A
     }
 
 
-@dataclass(frozen=True)
-class EngineOn:
-    """An engine and what runs it. Attributes: name: for the table and the record; spec: of its sidecar."""
-
-    name: str
-    path: Path
-    backend: BackendChoice
-    spec: ModelSpec
-
-
 @click.command()
 @click.option("--engine", "engines", multiple=True, required=True, type=PATH, help="To be judged; repeatable.")
 @click.option(
@@ -212,7 +192,9 @@ class EngineOn:
     help="What runs the engines; repeatable, then each engine runs on each.",
 )
 @click.option(
-    "--reference", type=PATH, help="Checkpoint or fp32 graph that drift is from.  [default: the first engine]"
+    "--reference",
+    type=PATH,
+    help="Checkpoint or fp32 graph that drift is from.  [default: the first engine of a network]",
 )
 @click.option("--data", required=True, type=PATH, help="Data set in the layout of MVTec AD, VisA or DAGM.")
 @click.option("--category", help="Folder below --data; without it --data is the category itself.")
@@ -230,132 +212,100 @@ def command(
     """Judge engines by labelled pictures, and by the network that they were made from."""
     logging.getLogger("runtime").setLevel(logging.WARNING)  # it would tell of each engine twice what runs it
     pictures = labelled_set(data, category, images=images)
-    given = _engines(engines, backends)
+    files = Counter(path.name for path in engines)
+    given = [
+        (
+            (path.name if files[path.name] == 1 else str(path)) + (f" on {backend}" if backends[1:] else ""),
+            path,
+            backend,
+        )
+        for path in engines
+        for backend in backends
+    ]
+    if twice := [name for name, count in Counter(name for name, _, _ in given).items() if count > 1]:
+        raise ConfigError(f"{twice[0]} is given twice, expected each engine and backend once; leave one out")
     with recording("accuracy", json_path) as recorder:
-        _check(given, reference)
+        for _, path, backend in given:  # all that can go wrong does so before minutes of work
+            with open_inspector(path, backend=backend) as opened:
+                warn_unless_verified(path, opened.detector.sidecar)
+            if reference is not None:
+                with _open_reference(reference, path, opened.detector.spec):
+                    pass
         _judge_all(given, reference, pictures, recorder)
-    for line in (
-        *to_text(ACCURACY, recorder.record(is_complete=True)),
-        *_verdicts(recorder.details["engines"], pictures),
-    ):
+    for line in to_text(ACCURACY, recorder.record(is_complete=True)):
         click.echo(line)
-
-
-def _verdicts(rows: Sequence[dict[str, Any]], pictures: LabelledSet) -> Iterator[str]:
-    """What the thresholds do, and by how much the areas differ from the reference's."""
-    for row in rows:
+    for row in recorder.details["engines"]:
         if row["threshold"] is not None:
-            yield (
+            click.echo(
                 f"{row['name']}: {row['missed']} of {pictures.defective} defective pictures missed and "
                 f"{row['false_alarms']} of {pictures.good} good ones called anomalous at {row['threshold']:.4g}"
             )
         if row["drift"] is not None:
             moved = {TITLES[name]: row["drift"][name] for name in DRIFTING if row["drift"][name] is not None}
             said = ", ".join(f"{title} {points:+.3f}" for title, points in moved.items())
-            yield f"{row['name']}: {said} points from {row['drift']['reference']}"
-
-
-def _engines(engines: Sequence[Path], backends: Sequence[BackendChoice]) -> list[EngineOn]:
-    """Raises `StlmError` if an engine is missing or not the one that its sidecar was written for, or given twice."""
-    for given in (Counter(map(str, engines)), Counter(backends)):
-        if twice := [name for name, count in given.items() if count > 1]:
-            raise ConfigError(f"{twice[0]} is given twice, expected each engine and backend once; leave one out")
-    files = Counter(path.name for path in engines)
-    return [
-        EngineOn(
-            name=(path.name if files[path.name] == 1 else str(path)) + (f" on {backend}" if backends[1:] else ""),
-            path=path,
-            backend=backend,
-            spec=vouched(path).spec,
-        )
-        for path in engines
-        for backend in backends
-    ]
-
-
-def _check(engines: Sequence[EngineOn], reference: Path | None) -> None:
-    """Open everything once before minutes of work. Raises `StlmError`, of another network's engine with both names."""
-    for engine in engines:
-        with open_inspector(engine.path, backend=engine.backend) as opened:
-            warn_unless_verified(engine.path, opened.detector.sidecar)
-        if reference is not None:
-            try:
-                with _open_reference(reference, engine.spec):
-                    pass
-            except VerificationError as error:
-                raise VerificationError(f"{engine.path}: {error}") from None
+            click.echo(f"{row['name']}: {said} points from {row['drift']['reference']}")
 
 
 @contextmanager
-def _open_reference(reference: Path, spec: ModelSpec) -> Iterator[Inspector]:
-    """Raises as `export.gate.inspectors.open_reference`."""
+def _open_reference(reference: Path, engine: Path, spec: ModelSpec) -> Iterator[Inspector]:
+    """Raises as `export.gate.inspectors.open_reference`; of another network's engine with both names."""
     from export.gate.inspectors import open_reference  # needs onnx, which a Jetson that runs engines has not
 
-    with open_reference(reference, spec=spec) as opened:
-        yield opened.inspector
+    try:
+        with open_reference(reference, spec=spec) as opened:
+            yield opened.inspector
+    except VerificationError as error:
+        raise VerificationError(f"{engine}: {error}") from None
 
 
-def _judge_all(engines: Sequence[EngineOn], reference: Path | None, pictures: LabelledSet, recorder: Recorder) -> None:
-    """Fill the record, which is saved after each."""
+def _judge_all(
+    engines: Sequence[tuple[str, Path, BackendChoice]],
+    reference: Path | None,
+    pictures: LabelledSet,
+    recorder: Recorder,
+) -> None:
+    """Fill the record, which is saved after each. A reference is judged for each network, and size of its frames."""
     rows: list[dict[str, Any]] = []
-    recorder.details |= {
-        "data": str(pictures),
-        "images": len(pictures.samples),
-        "good": pictures.good,
-        "defective": pictures.defective,
-        "engines": rows,
-    }
-
-    def add(row: dict[str, Any], judged: Judged) -> None:
-        figures = judged.figures()
-        rows.append(row | figures | {"missed": judged.missed, "false_alarms": judged.false_alarms})
-        for metric, value in figures.items():
-            if value is not None:
-                recorder.measure(f"{row['name']} {metric}", [100 * value], unit="%", better="higher")
-        recorder.save()
-
-    origins: dict[Size | None, tuple[str, Judged]] = {}
-    if reference is not None:
-        # An entry of the reference for each size of frames that an engine's graph resizes itself.
-        for spec in {engine.spec.frame_size: engine.spec for engine in engines}.values():
-            with _open_reference(reference, spec) as inspector:
-                judged = judge(inspector, pictures, threshold=None)
+    recorder.details |= {"data": pictures.words, "images": len(pictures.samples)}
+    recorder.details |= {"good": pictures.good, "defective": pictures.defective, "engines": rows}
+    origins: dict[tuple[Any, ...], tuple[str, Judged]] = {}
+    for name, path, backend in engines:
+        sidecar = vouched(path)
+        spec, record, threshold = sidecar.spec, sidecar.engine, sidecar.spec.require_threshold()
+        network = tuple(getattr(spec, key) for key in NETWORK)
+        if reference is not None and network not in origins:
+            with _open_reference(reference, path, spec) as inspector:
+                judged = judge(inspector, pictures)
             resizing = "" if spec.frame_size is None else " with frames of {} x {}".format(*spec.frame_size)
-            name, library = f"{reference.name}{resizing}", "onnxruntime" if reference.suffix == ".onnx" else "pytorch"
-            origins[spec.frame_size] = name, judged
-            row: dict[str, Any] = {
+            origins[network] = f"{reference.name}{resizing}", judged
+            rows.append(
+                {
+                    "name": origins[network][0],
+                    "library": "onnxruntime" if reference.suffix == ".onnx" else "pytorch",
+                    "precision": "fp32",
+                    "input_size": list(spec.input_size),
+                    **dict.fromkeys(("verified", "threshold", "drift", "missed", "false_alarms")),
+                    **judged.record_as(origins[network][0], recorder),
+                }
+            )
+            recorder.save()
+        with open_inspector(path, backend=backend) as opened:
+            judged = judge(opened, pictures)
+        origin, wanted = origins.setdefault(network, (name, judged))
+        rows.append(
+            {
                 "name": name,
-                "library": library,
-                "precision": "fp32",
+                "library": opened.name,
+                "precision": record.precision,
                 "input_size": list(spec.input_size),
+                "verified": None if record.gate is None else record.gate.verified,
+                "threshold": threshold.value,
+                "drift": None if wanted is judged else drift_between(wanted, judged, name=origin),
+                **judged.mistakes(pictures, threshold),
+                **judged.record_as(name, recorder),
             }
-            add(row | {"verified": None, "threshold": None, "drift": None}, judged)
-    first: tuple[EngineOn, Judged] | None = None
-    for engine in engines:
-        with open_inspector(engine.path, backend=engine.backend) as inspector:
-            threshold, record = inspector.detector.threshold, inspector.detector.sidecar.engine
-            judged = judge(inspector, pictures, threshold=threshold)
-        origin = origins.get(engine.spec.frame_size)
-        if first is None:
-            first = engine, judged
-        elif reference is None and _same_network(first[0].spec, engine.spec):
-            origin = first[0].name, first[1]
-        row = {
-            "name": engine.name,
-            "library": inspector.name,
-            "precision": record.precision,
-            "input_size": list(engine.spec.input_size),
-            "verified": None if record.gate is None else record.gate.verified,
-            "threshold": threshold.value,
-            "drift": None if origin is None else drift_between(origin[1], judged, name=origin[0]),
-        }
-        add(row, judged)
-
-
-def _same_network(first: ModelSpec, other: ModelSpec) -> bool:
-    """Whether drift between two engines would tell of them and not of two networks."""
-    keys = ("weights_sha256", "input_size", "map_size", "frame_size", "top_k")
-    return all(getattr(first, key) == getattr(other, key) for key in keys)
+        )
+        recorder.save()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,7 +18,7 @@ import torch
 from PIL import Image as PilImage
 from torch import Tensor
 
-from benchmarks.authors_way import decode_each
+from benchmarks.network_subjects import decode_each
 from stlm_edge.network.comparison import StreamFeatures
 from stlm_edge.network.decoder import Features
 from stlm_edge.network.inference import prepare

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -46,7 +46,8 @@ class Watch:
     """Reads the conditions at the beginning and at the end, and meanwhile whether the GPU is slowed down."""
 
     def __init__(self, read: _Reader, slowed_by: Callable[[], tuple[str, ...]]) -> None:
-        self._conditions: dict[str, dict[str, Any]] = {"before": read(), "after": {}}
+        self._before: dict[str, Any] = read()
+        self._after: dict[str, Any] = {}
         self._read = read
         self._slowed_by = slowed_by
         self._reasons: set[str] = set(slowed_by())
@@ -58,11 +59,11 @@ class Watch:
         """Stop looking and read a last time."""
         self._is_over.set()
         self._thread.join()
-        self._conditions["after"] = self._read()
+        self._after = self._read()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values: `before`, `after` (empty until the end) and `warnings`: what makes figures doubtful."""
-        warnings, cores, load = [], os.cpu_count() or 1, self._conditions["before"].get("load", 0)
+        warnings, cores, load = [], os.cpu_count() or 1, self._before.get("load", 0)
         if load > BUSY * cores:
             warnings.append(
                 f"THE MACHINE WAS BUSY: load {load:.2f} on {cores} cores at the start; read the ratios only, or "
@@ -73,7 +74,7 @@ class Watch:
                 f"THE GPU WAS SLOWED DOWN by its {', '.join(sorted(self._reasons))}; cool it, raise its power limit or "
                 "fix its clocks, and measure again"
             )
-        return {**self._conditions, "warnings": warnings}
+        return {"before": self._before, "after": self._after, "warnings": warnings}
 
     def _look(self) -> None:
         while not self._is_over.wait(INTERVAL_S):
@@ -83,12 +84,11 @@ class Watch:
 @contextmanager
 def watching() -> Iterator[Watch]:
     """Watch the conditions as long as the block runs."""
-    with _nvml() as (gpu, slowed_by):
-        watch = Watch(lambda: read_processor() | gpu() | read_jetson(), slowed_by)
-        try:
-            yield watch
-        finally:
-            watch.close()
+    with (
+        _nvml() as (gpu, slowed_by),
+        closing(Watch(lambda: read_processor() | gpu() | read_jetson(), slowed_by)) as watch,
+    ):
+        yield watch
 
 
 def lines_of(conditions: Mapping[str, Any]) -> list[str]:

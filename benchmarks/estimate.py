@@ -19,9 +19,6 @@ _OURS = next(method for method in METHODS if method.name == "STLM")
 PAPER: dict[str, Any] = {"ms": _OURS.inference_ms, "gpu": SOLD_AS[PAPER_SOLD_AS], "input_size": [1024, 1024]}
 """STLM, table 1 and section 4.1.3: inference time of the authors' PyTorch code."""
 
-ASSUMPTION = "scaled by data sheets, as if it is bound by memory, or by arithmetic, on both GPUs alike"
-"""Of `estimate_ms`: nobody knows which of the two bounds it."""
-
 
 def comparison(device: Device, *, input_size: Size | None, on_gpu: bool) -> str:
     """Whether the paper's figure and those measured can be compared, in one sentence."""
@@ -37,6 +34,8 @@ def comparison(device: Device, *, input_size: Size | None, on_gpu: bool) -> str:
 
 def estimate_ms(infer_ms: float, *, precision: str, device: Device) -> tuple[float, float] | None:
     """What the network would take on the paper's GPU, from its time on this device's, lowest and highest.
+
+    It is scaled as if it was bound by memory, or by arithmetic, on both GPUs alike: nobody knows by which.
 
     Returns:
         None where peaks of this device, or in this precision, are not known.

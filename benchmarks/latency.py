@@ -21,7 +21,7 @@ from typing import Any
 import click
 
 from benchmarks.conditions import lines_of, watching
-from benchmarks.estimate import ASSUMPTION, PAPER, comparison, estimate_ms
+from benchmarks.estimate import comparison, estimate_ms
 from benchmarks.record import Recorder, recording
 from benchmarks.record import device as this_machine
 from benchmarks.subjects import (
@@ -124,12 +124,6 @@ def command(
         click.echo(line)
     for line in (*notes(recorder.details["subjects"]), *lines_of(recorder.details["conditions"])):
         click.echo(line)
-    for found in recorder.details["estimates"]:
-        click.echo(
-            "{name}: infer takes {infer_ms:.2f} ms here, ESTIMATE {0:.2f} to {1:.2f} ms there; {assumption}".format(
-                *found["scaled_ms"], **found
-            )
-        )
 
 
 def _check(engines: Sequence[Path], checkpoint: Path | None, ways: Sequence[str], *, device: Device) -> None:
@@ -197,25 +191,20 @@ def fill(recorder: Recorder, measured: Sequence[Measured], *, pictures: Pictures
         recorder.measure(f"{one.name} total p50", one.quantiles(0.5), unit="ms", better="lower")
         if one is not first:  # within one run both suffer alike from a busy machine
             recorder.measure(f"{one.name} speed-up", first.ratios(one), unit="times", better="higher")
-    entries = [entry(one, first=first, batch=batch) for one in measured]
-    sizes = {tuple(found["input_size"]) for found in entries}
+    on_gpu = [one for one in measured if not one.facts["device"].startswith("CPU")]
+    estimates = [
+        {"name": one.name, "infer_ms": one.quantile(0.5, "infer"), "scaled_ms": list(span)}
+        for one in on_gpu
+        if (span := estimate_ms(one.quantile(0.5, "infer"), precision=one.facts["precision"], device=here))
+    ]
+    sizes = {tuple(one.facts["input_size"]) for one in measured}
     size = sizes.pop() if len(sizes) == 1 else None
-    on_gpu = [found for found in entries if not found["device"].startswith("CPU")]
     frames = pictures.common_size()
-    estimates = []
-    for found in on_gpu:
-        infer_ms = found["stages"]["infer"]["p50_ms"]
-        span = estimate_ms(infer_ms, precision=found["precision"], device=here)
-        if span is not None:
-            estimates.append(
-                {"name": found["name"], "infer_ms": infer_ms, "scaled_ms": list(span), "assumption": ASSUMPTION}
-            )
     recorder.details |= {
         "input_size": None if size is None else list(size),
         "frame_size": None if frames is None else list(frames),
         "batch": batch,
-        "subjects": entries,
-        "paper": PAPER,
+        "subjects": [entry(one, first=first, batch=batch) for one in measured],
         "comparison": comparison(here, input_size=size, on_gpu=bool(on_gpu)),
         "estimates": estimates,
     }

@@ -29,7 +29,7 @@ from benchmarks.loop_measures import (
     opening_s,
     throughputs,
 )
-from benchmarks.record import Better, Recorder, recording
+from benchmarks.record import Recorder, recording
 from benchmarks.tables import LOOP, to_text
 from runtime.backends import BACKEND_CHOICES, BackendChoice, vouched
 from stlm_edge.cli import run
@@ -78,66 +78,56 @@ def command(
         vouched(engine)  # before minutes are spent on what needs none
     with recording("loop", json_path) as recorder:
         times = [host_times_ms(frame_size=input_size, input_size=input_size, frames=frames) for _ in range(turns)]
-        _keep(recorder, {"loop": {"frames_per_s": _spread([1e3 * len(turn) / sum(turn) for turn in times])}})
+        rates = [1e3 * len(turn) / sum(turn) for turn in times]
+        recorder.measure("loop throughput", rates, unit="frames/s", better="higher")
         recorder.details |= {"frame_size": list(frame_size), "input_size": list(input_size)}
-        recorder.details |= {"frames": frames, "turns": turns}
+        recorder.details |= {"frames": frames, "turns": turns, "loop": {"frames_per_s": _spread(rates)}}
+        recorder.save()
         times = [host_times_ms(frame_size=frame_size, input_size=input_size, frames=frames) for _ in range(turns)]
         hundredths = [statistics.quantiles(turn, n=100) for turn in times]
         p50, p95 = ([turn[place] for turn in hundredths] for place in (49, 94))
-        _keep(recorder, {"host": {"p50_ms": _spread(p50), "p95_ms": _spread(p95)}})
+        recorder.measure("host p50", p50, unit="ms", better="lower")
+        recorder.measure("host p95", p95, unit="ms", better="lower")
+        recorder.details["host"] = {"p50_ms": _spread(p50), "p95_ms": _spread(p95)}
+        recorder.save()
         resident = _apart(memory_of_line_mb, size=_MEMORY_SIZE, frames=memory_frames)
+        recorder.measure("memory", resident[-1:], unit="MB", better="lower")
         growth = resident[-1] - resident[0]
-        _keep(recorder, {"memory": {"frames": memory_frames, "resident_mb": resident, "growth_mb": growth}})
+        recorder.details["memory"] = {"frames": memory_frames, "resident_mb": resident, "growth_mb": growth}
+        recorder.save()
         if engine is not None:
-            _keep(recorder, _around(engine, backend, frame_size=frame_size, frames=engine_frames, turns=turns))
+            _around(engine, backend, recorder, frame_size=frame_size, frames=engine_frames, turns=turns)
     for line in (*to_text(LOOP, recorder.record(is_complete=True)), WANTED):
         click.echo(line)
 
 
-_MEASURES: tuple[tuple[str, tuple[Any, ...], str, Better], ...] = (
-    ("loop throughput", ("loop", "frames_per_s", "turns"), "frames/s", "higher"),
-    ("host p50", ("host", "p50_ms", "turns"), "ms", "lower"),
-    ("host p95", ("host", "p95_ms", "turns"), "ms", "lower"),
-    ("memory", ("memory", "resident_mb", -1), "MB", "lower"),
-    ("loop's share of the engine's throughput", ("engine", "ratio", "turns"), "×", "higher"),
-    ("memory besides the engine", ("engine_memory", "besides_engine_mb"), "MB", "lower"),
-    ("start besides the engine", ("start", "besides_s", "turns"), "s", "lower"),
-)
-"""What two commits are compared by: name, where it stands among the figures, unit, and which way is progress."""
-
-
-def _keep(recorder: Recorder, figures: dict[str, Any]) -> None:
-    """Record what has been measured, so that an interruption does not lose it."""
-    recorder.details |= figures
-    for name, (part, *keys), unit, better in _MEASURES:
-        if part in figures:
-            found = figures[part]
-            for key in keys:
-                found = found[key]
-            recorder.measure(name, found if isinstance(found, list) else [found], unit=unit, better=better)
-    recorder.save()
-
-
-def _around(engine: Path, backend: BackendChoice, *, frame_size: Size, frames: int, turns: int) -> dict[str, Any]:
-    """What is measured of an engine."""
+def _around(
+    engine: Path, backend: BackendChoice, recorder: Recorder, *, frame_size: Size, frames: int, turns: int
+) -> None:
+    """Record what is measured of an engine."""
     name, rates = throughputs(engine, backend=backend, frame_size=frame_size, frames=frames, turns=turns)
+    ratios = [loop / alone for alone, loop in rates]
     memory = _apart(memory_of_engine_mb, engine=engine, backend=name, frame_size=frame_size)
+    besides_mb = memory["running_mb"] - (memory["opened_mb"] - memory["before_mb"])
     starts = []
     for _ in range(turns):
         opening = _apart(opening_s, engine=engine, backend=name)
         verdict, infer = first_verdict_s(engine, backend=name, frame_size=frame_size)
         starts.append({"verdict_s": verdict, "opening_s": opening, "infer_s": infer, "besides_s": verdict - opening})
-    return {
+    start = {key: [turn[key] for turn in starts] for key in starts[0]}
+    recorder.measure("loop's share of the engine's throughput", ratios, unit="×", better="higher")
+    recorder.measure("memory besides the engine", [besides_mb], unit="MB", better="lower")
+    recorder.measure("start besides the engine", start["besides_s"], unit="s", better="lower")
+    recorder.details |= {
         "engine": {
             "backend": name,
             "frames": frames,
             "backend_frames_per_s": _spread([alone for alone, _ in rates]),
             "loop_frames_per_s": _spread([loop for _, loop in rates]),
-            "ratio": _spread([loop / alone for alone, loop in rates]),
+            "ratio": _spread(ratios),
         },
-        "engine_memory": memory
-        | {"besides_engine_mb": memory["running_mb"] - (memory["opened_mb"] - memory["before_mb"])},
-        "start": {key: _spread([start[key] for start in starts]) for key in starts[0]},
+        "engine_memory": memory | {"besides_engine_mb": besides_mb},
+        "start": {key: _spread(values) for key, values in start.items()},
     }
 
 

@@ -13,10 +13,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -54,9 +55,14 @@ _ANOMALOUS = 16
 def host_times_ms(*, frame_size: Size, input_size: Size, frames: int) -> list[float]:
     """From one frame to the next, with a network that takes no time: what the host needs for a frame, all in all."""
     with timeless_detector(input_size) as detector:
-        source = FreeSource(pictures_of(frame_size), frames=frames + SETTLING + 1)
+        taken_s: list[float] = []
+        source = FreeSource(
+            pictures_of(frame_size),
+            frames=frames + SETTLING + 1,
+            on_frame=lambda _: taken_s.append(time.perf_counter()),
+        )
         run_line(source, detector)
-    return [1e3 * float(step) for step in np.diff(source.taken_s[SETTLING:])]
+    return [1e3 * float(step) for step in np.diff(taken_s[SETTLING:])]
 
 
 def throughputs(
@@ -95,20 +101,20 @@ def open_rate(
         def go_round() -> None:
             run_line(FreeSource(pictures, frames=frames), detector)
 
-        yield Frames(go_round if in_loop else infer, library=opened.name)
+        yield Frames(go_round if in_loop else infer, {"library": opened.name})
 
 
+@dataclass(frozen=True)
 class Frames:
     """Many frames as the work of one run."""
 
-    def __init__(self, work: Callable[[], None], *, library: str) -> None:
-        self._work = work
-        self.facts = {"library": library}
+    work: Callable[[], None]
+    facts: dict[str, Any]
 
     def run(self, index: int) -> dict[str, float]:  # noqa: ARG002
         """Milliseconds for all of them."""
         start_s = time.perf_counter()
-        self._work()
+        self.work()
         return {TOTAL: 1e3 * (time.perf_counter() - start_s)}
 
 
@@ -192,16 +198,16 @@ class TimelessBackend(Backend):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(Path("timeless"), spec=spec)
-        self._good = np.zeros((1, *spec.map_size), np.float32)
-        self._bad = self._good.copy()
-        self._bad[0, :2, :2] = 1
+        maps = np.zeros((2, 1, *spec.map_size), np.float32)
+        maps[1, 0, :2, :2] = 1
+        self._good, self._bad = (
+            BatchAnswer(one, np.array([score], np.float32), infer_ms=0.0) for score, one in enumerate(maps)
+        )
         self._count = 0
 
-    def _start(self, batch: Input) -> Callable[[], BatchAnswer]:
+    def _start(self, batch: Input) -> Callable[[], BatchAnswer]:  # noqa: ARG002
         self._count += 1
-        is_bad = self._count % _ANOMALOUS == 0
-        maps = np.repeat(self._bad if is_bad else self._good, len(batch), axis=0)
-        answer = BatchAnswer(maps, np.full(len(batch), is_bad, np.float32), infer_ms=0.0)
+        answer = self._good if self._count % _ANOMALOUS else self._bad
         return lambda: answer
 
     def _release(self) -> None:
@@ -209,31 +215,24 @@ class TimelessBackend(Backend):
 
 
 class FreeSource(FrameSource):
-    """A camera that has always just delivered the next of a few pictures.
-
-    Attributes:
-        taken_s: when each frame was taken, on the clock of `time.perf_counter`, unless `on_frame` is given.
-    """
+    """A camera that has always just delivered the next of a few pictures."""
 
     is_live = True
 
     def __init__(
-        self, pictures: Sequence[Image], *, frames: int, on_frame: Callable[[int], None] | None = None
+        self, pictures: Sequence[Image], *, frames: int, on_frame: Callable[[int], None] = lambda _: None
     ) -> None:
         """
         Args:
             on_frame: is told the number of each frame before that is delivered.
         """
-        self.taken_s: list[float] = []
         self._pictures = pictures
-        self._frames = frames
-        self._next = 0
-        self._on_frame = on_frame or (lambda _: self.taken_s.append(time.perf_counter()))
+        self._indices = iter(range(frames))
+        self._on_frame = on_frame
 
     def read(self) -> Frame | None:
-        if self._next == self._frames:
+        if (index := next(self._indices, None)) is None:
             return None
-        index, self._next = self._next, self._next + 1
         self._on_frame(index)
         return Frame(self._pictures[index % len(self._pictures)], index, time.monotonic(), "memory", "good")
 

@@ -15,13 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.authors_way import AuthorsWay
 from benchmarks.record import device as this_machine
 from benchmarks.subjects import STAGES, Device, Pictures, Way, batch_of
+from stlm_edge.errors import ConfigError
 from stlm_edge.imaging import Image, to_input
 from stlm_edge.measure import TOTAL, Subject
 from stlm_edge.network.checkpoint import Checkpoint, load
-from stlm_edge.network.inference import InferencePath, choose_device
+from stlm_edge.network.comparison import StreamFeatures
+from stlm_edge.network.decoder import Features, TwoWayDecoder
+from stlm_edge.network.inference import InferencePath, choose_device, prepare
+from stlm_edge.scoring import is_anomalous
 
 Inspect = Callable[[Tensor], tuple[Tensor, Tensor]]
 """(N, H, W, 3) uint8, BGR → the map (N, H, W) and the scores (N,), float32."""
@@ -73,29 +76,20 @@ class NetworkWorkload:
     ) -> None:
         self._device = choose_device(device)
         self._spec = checkpoint.spec
-        self._threshold = None if checkpoint.spec.threshold is None else checkpoint.spec.threshold.value
         self._images = images
         self._batch = batch
         self._inspect = inspection(checkpoint, way, self._device)
-        self._is_finite = True
-        self._facts: dict[str, Any] = {
+        self.facts: dict[str, Any] = {
             "library": "pytorch",
             "precision": way.precision(device),
             "device": torch.cuda.get_device_name(self._device) if device == "cuda" else "CPU",
             "architecture": checkpoint.spec.architecture,
             "parameters": sum(parameter.numel() for parameter in checkpoint.network.parameters()),
             "input_size": list(checkpoint.spec.input_size),
+            "note": None,
         }
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """The note says what is to be known of the figures; None if nothing is."""
-        notes = []
-        if self._facts["precision"] == "bf16" and not set(_BF16_FEATURES) & set(this_machine().features):
-            notes.append("bfloat16 is emulated: this processor does not multiply in it")
-        if not self._is_finite:
-            notes.append("its answers are not finite: this arithmetic is of no use for this network")
-        return self._facts | {"note": "; ".join(notes) or None}
+        if way.precision(device) == "bf16" and not set(_BF16_FEATURES) & set(this_machine().features):
+            self.facts["note"] = "bfloat16 is emulated: this processor does not multiply in it"
 
     def run(self, index: int) -> Mapping[str, float]:
         """One batch; milliseconds per picture. Before and after the network a GPU is waited for."""
@@ -110,15 +104,14 @@ class NetworkWorkload:
         full.cpu()
         scores = score.cpu().numpy()
         marks_s.append(time.perf_counter())
-        self._decide(scores)
+        if self._spec.threshold is not None:
+            for one in scores:
+                is_anomalous(float(one), self._spec.threshold)
         marks_s.append(time.perf_counter())
-        self._is_finite &= bool(np.isfinite(scores).all())
+        if not np.isfinite(scores).all():
+            self.facts["note"] = "its answers are not finite: this arithmetic is of no use for this network"
         seconds = dict(zip(STAGES[:-1], np.diff(marks_s), strict=True)) | {TOTAL: marks_s[-1] - marks_s[0]}
         return {stage: 1e3 * float(value) / self._batch for stage, value in seconds.items()}
-
-    def _decide(self, scores: Any) -> list[bool]:
-        """Of a network without a threshold, nothing."""
-        return [] if self._threshold is None else [float(score) >= self._threshold for score in scores]
 
     def _now_s(self) -> float:
         """When the device has done what it was given."""
@@ -155,6 +148,41 @@ def inspection(checkpoint: Checkpoint, way: Way, device: torch.device) -> Inspec
         return full.float(), score.float()
 
     return _Captured(inspect) if graphed else inspect
+
+
+class AuthorsWay(nn.Module):
+    """The network in the manner of the authors' published code. What it computes is the same.
+
+    One stream after the other, and the decoder is asked for each picture by itself.
+    """
+
+    def __init__(self, inspector: InferencePath) -> None:
+        """Raises `ConfigError` for a network that is not the paper's design: the authors published no other."""
+        super().__init__()
+        self.inspector = inspector
+        differences = inspector.network.design.differences
+        if differences:
+            raise ConfigError(
+                f"found a network with{differences[1:]}, expected the paper's design, which is all that the authors' "
+                "way is known for; measure the way 'batched' instead"
+            )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """See `InferencePath.forward`."""
+        network = self.inspector.network
+        assert network.decoder is not None
+        pixels = prepare(images, self.inspector.spec).contiguous()  # theirs come so from the loader
+        features = StreamFeatures(
+            plain=decode_each(network.decoder, network.plain(pixels)),
+            denoising=decode_each(network.decoder, network.denoising(pixels)),
+        )
+        return self.inspector.finish(torch.sigmoid(network.aggregate(features)))
+
+
+def decode_each(decoder: TwoWayDecoder, embeddings: Tensor) -> Features:
+    """L1 and L2, the decoder called picture by picture."""
+    pictures = [decoder(embedding.unsqueeze(0)) for embedding in embeddings]
+    return tuple(torch.cat(layer) for layer in zip(*pictures, strict=True))
 
 
 class BatchedWay(nn.Module):

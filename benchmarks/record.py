@@ -34,38 +34,17 @@ SCHEMA_VERSION = 2
 Better = Literal["lower", "higher"]
 
 _CPU_FEATURES = (
-    "avx2",
-    "avx512f",
-    "avx_vnni",
-    "avx512_vnni",
-    "avx512_bf16",
-    "amx_bf16",
-    "amx_int8",
-    "asimd",
-    "bf16",
-    "i8mm",
+    *("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8"),
+    *("asimd", "bf16", "i8mm"),
 )
 """Those that decide which kernels a library picks, as Linux names them."""
 
 _PACKAGES = (
-    "anomalib",
-    "cuda-bindings",
-    "nncf",
-    "numpy",
-    "nvidia-modelopt",
-    "onnx",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "opencv-python",
-    "opencv-python-headless",
-    "openvino",
-    "pycuda",
-    "stlm-edge",
-    "tensorrt",
-    "tensorrt-rtx-cu13",
-    "timm",
-    "torch",
+    *("numpy", "onnx", "opencv-python", "opencv-python-headless", "stlm-edge", "timm", "torch", "anomalib"),
+    *("openvino", "nncf", "onnxruntime", "onnxruntime-gpu"),
+    *("tensorrt", "tensorrt-rtx-cu13", "nvidia-modelopt", "cuda-bindings", "pycuda"),
 )
+"""Those that speed and accuracy depend on."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +178,10 @@ def recording(benchmark: str, path: Path | None) -> Iterator[Recorder]:
     """
     if path is not None:
         require_place(path)
-    recorder = Recorder(benchmark, command_line(benchmark), path)
+    context = click.get_current_context(silent=True)
+    arguments = context.find_object(tuple) if context is not None else None
+    typed = shlex.join(["python", "-m", f"benchmarks.{benchmark}", *(arguments or ())])
+    recorder = Recorder(benchmark, typed, path)
     try:
         yield recorder
     except BaseException:
@@ -209,13 +191,6 @@ def recording(benchmark: str, path: Path | None) -> Iterator[Recorder]:
                 click.echo(f"{path} holds a part of the figures, marked as incomplete", err=True)
         raise
     recorder.save(is_complete=True)
-
-
-def command_line(benchmark: str) -> str:
-    """The running benchmark's command, as it was typed."""
-    context = click.get_current_context(silent=True)
-    arguments = context.find_object(tuple) if context is not None else None
-    return shlex.join(["python", "-m", f"benchmarks.{benchmark}", *(arguments or ())])
 
 
 def write(path: Path, record: Record) -> None:
@@ -252,20 +227,18 @@ def read(path: Path) -> Record:
         raise DataError(f"{path} is damaged ({str(error).split(';')[0]}); {again}") from None
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 def device() -> Device:
     """The machine that this process runs on."""
-    entries = _cpuinfo()
-    flags = (entries.get("flags") or entries.get("Features") or "").split()
+    core = _first_core()
+    flags = (core.get("flags") or core.get("Features") or "").split()
+    processor = core.get("model name") or core.get("Model") or platform.machine()
+    if "cpu family" in core:
+        processor = f"{processor} (family {core['cpu family']}, model {core.get('model', '?')})"
     gpu = find_gpu()
     return Device(
-        processor=_processor(entries),
+        processor=processor,
         features=tuple(name for name in _CPU_FEATURES if name in flags),
-        cores=cores(),
+        cores=len(os.sched_getaffinity(0)),
         gpu=None if gpu is None else gpu.name,
         compute_capability=None if gpu is None else gpu.compute_capability,
     )
@@ -282,15 +255,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _processor(entries: dict[str, str]) -> str:
-    name = entries.get("model name") or entries.get("Model") or platform.machine()
-    if "cpu family" in entries:
-        return f"{name} (family {entries['cpu family']}, model {entries.get('model', '?')})"
-    return name
-
-
-def _cpuinfo() -> dict[str, str]:
-    """What Linux says of the first core."""
+def _first_core() -> dict[str, str]:
+    """What Linux says of it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
     except OSError:

@@ -3,32 +3,35 @@
     python -m benchmarks.report benchmarks/results/*.json -o report/
     python -m benchmarks.report --renew README.md docs/results.md
 
-In documents, the tables between markers such as `<!-- table: loop from benchmarks/results/loop-1024.json -->` and
-`<!-- end -->` are made anew.
+In documents, what stands between two lines such as these is made anew. Paths are relative to the document; lines that
+are indented are examples.
+
+    <!-- table: training from benchmarks/results/training-stlm-512.json benchmarks/results/training-cpu-preset.json -->
+    <!-- end -->
 """
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from benchmarks.documents import renewed
-from benchmarks.tables import KINDS, PAPER, Origin, TableKind, origins, to_markdown
+from benchmarks.tables import KINDS, MEASURES, SUMMARY, Origin, origins, to_markdown
 from stlm_edge.cli import run
-from stlm_edge.errors import DataError, OutputError
+from stlm_edge.errors import DataError
 from stlm_edge.files import make_folder, require_place, write_bytes, write_text
 
-TITLE = "stlm-edge: figures and where they are from"
-WORDS = (
-    "Each table and picture is of one or more runs of a benchmark; below it stand the command, the device, the day and "
-    "the commit. Milliseconds of different devices are not comparable, and those of different runs hardly: read the "
-    "ratios within one run first."
-)
-TOGETHER = ("training", "loader")
-"""Kinds whose rows are ratios within a run, so that several runs make one table; times of different runs do not."""
+WORDS = """# stlm-edge: figures and where they are from
+
+Milliseconds of different devices are not comparable, and those of different runs hardly: read the ratios within one run
+first. Below each table stand the command, the device, the day and the commit."""
+
+_MARKER = re.compile(r"^(<!-- (?:table:.*|end) -->)$", re.MULTILINE)
+_TABLE = re.compile(r"<!-- table: (\S+) from (.+) -->")
+_EXAMPLE = "'<!-- table: loop from benchmarks/results/loop-1024.json -->' and below it '<!-- end -->'"
 
 PATH = click.Path(path_type=Path)
 
@@ -50,20 +53,16 @@ def command(
 ) -> None:
     """Show the figures of PATHS, JSON files that benchmarks wrote, or renew documents that show them."""
     is_written = output is not None or markdown is not None
-    if renew:
-        if is_written or not paths:
-            raise click.UsageError("--renew takes documents, and neither --output nor --markdown.")
+    if renew and not is_written:
         documents, paths = (*documents, *paths), ()
-    if not is_written and not documents:
-        raise click.UsageError("Nothing to write: give --output, --markdown or --renew.")
-    if check and not documents:
-        raise click.UsageError("--check is about documents: give --renew and their names too.")
-    if paths and not is_written:
-        raise click.UsageError("Records are for --output and --markdown; documents name their own.")
-    if is_written:
-        _write(paths, folder=output, markdown=markdown)
+    if (renew and is_written) or (paths and not is_written) or not (documents or (is_written and not check)):
+        raise click.UsageError("give records with --output or --markdown, or documents with --renew (and --check)")
     if documents:
         _renew(documents, check=check)
+    if output is not None:
+        _write(output / "report.md", paths, has_pictures=True)
+    if markdown is not None:
+        _write(markdown, paths, has_pictures=False)
 
 
 def _renew(documents: Sequence[Path], *, check: bool) -> None:
@@ -81,101 +80,84 @@ def _renew(documents: Sequence[Path], *, check: bool) -> None:
         click.echo(f"{document}: {'made anew: ' + ', '.join(tables) if tables else 'all tables are as records say'}")
 
 
-def _write(records: Sequence[Path], *, folder: Path | None, markdown: Path | None) -> None:
-    for path in (markdown, folder and folder / "report.md"):
-        if path is not None:
-            require_place(path)
-    sources = origins(records)
-    plain = to_document(sources, captions={})
-    if folder is not None:
-        pictures = _draw(sources)
-        text = to_document(sources, captions={name: caption for name, (_, caption) in pictures.items()})
-        make_folder(folder)
-        for name, (data, _) in pictures.items():
-            write_bytes(folder / f"{name}.png", data)
-        write_text(folder / "report.md", text)
-        click.echo(f"{folder / 'report.md'}: {len(sources)} records, {len(pictures)} pictures")
-    if markdown is not None:
-        write_text(markdown, plain)
-        click.echo(f"{markdown}: {len(sources)} records")
+def renewed(document: Path) -> tuple[str, list[str]]:
+    """The document's text with all its tables made anew, and those that were not so before, in words.
 
-
-def _draw(sources: Sequence[Origin]) -> dict[str, tuple[bytes, str]]:
-    """PNG and caption of each picture by its name: `figure-1`, and the record's file for those of one record."""
-    try:
-        from benchmarks.plots import figure_1, of_record  # a machine that only runs engines has no matplotlib
-    except ModuleNotFoundError as error:
-        raise OutputError(
-            f"pictures cannot be drawn, found no {error.name} and expected matplotlib; pip install matplotlib, or "
-            "write the tables alone: --markdown FILE"
-        ) from None
-    pictures = {"figure-1": figure_1(sources)}
-    for source in sources:
-        if (picture := of_record(source)) is not None:
-            pictures[_name(source, sources)] = picture
-    return pictures
-
-
-def _name(source: Origin, sources: Sequence[Origin]) -> str:
-    """Of a record's picture: its file's, with a number where several have that."""
-    same = [other for other in sources if other.path.stem == source.path.stem]
-    return source.path.stem + (f"-{same.index(source) + 1}" if len(same) > 1 else "")
-
-
-def to_document(sources: Sequence[Origin], *, captions: Mapping[str, str]) -> str:
-    """The report in Markdown: figure 1, each kind of benchmark, then records without a table of their own.
-
-    Args:
-        captions: of the pictures there are.
-    Raises:
-        DataError: if a complete record lacks what is to be shown.
+    Raises `DataError` if it cannot be read, has no place for a table, or a marker or record that is not as expected.
     """
-    parts = [f"# {TITLE}", WORDS, "## Accuracy over time", *_picture("figure-1", "Figure 1", captions)]
-    parts += [f"### {PAPER.title}", to_markdown(PAPER, [])]
-    shown: list[Origin] = []
-    for name, kind in KINDS.items():
-        of_kind = [source for source in sources if name != "summary" and _has_rows(kind, source)]
-        if not of_kind:
-            continue
-        for group in [of_kind] if name in TOGETHER else [[source] for source in of_kind]:
-            title = kind.title if group == of_kind else f"{kind.title} ({group[0].path.name})"
-            parts.append(f"## {title}")
-            if group[0] not in shown:
-                parts += _picture(_name(group[0], sources), title, captions)
-            parts.append(_table(kind, group))
-        shown += of_kind
-    for source in sources:
-        if source not in shown:
-            title = f"{source.record.benchmark} ({source.path.name})"
-            parts += [f"## {title}", to_markdown(KINDS["measures"], [source])]
-    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
-
-
-def _has_rows(kind: TableKind, source: Origin) -> bool:
-    """Whether the table is of the record's benchmark and has something to show, or to say what it lacks."""
-    if source.record.benchmark not in kind.benchmarks:
-        return False
     try:
-        with source.read_as_expected():
-            return any(True for _ in kind.entries(source.record))
-    except DataError:
-        return True
+        text = document.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{document} cannot be read ({error}); name a Markdown document") from None
+    parts = _MARKER.split(text)  # text, marker, table, marker, text, …
+    if len(parts) == 1:
+        raise DataError(f"{document} has no place for a table, expected a line such as {_EXAMPLE}")
+    stale: list[str] = []
+    for start in range(1, len(parts), 4):
+        marker, line = _TABLE.fullmatch(parts[start]), "".join(parts[:start]).count("\n") + 1
+        if marker is None or parts[start + 2 : start + 3] != ["<!-- end -->"]:
+            raise DataError(f"{document}, line {line} has {parts[start]!r} alone, expected a pair such as {_EXAMPLE}")
+        name, paths = marker.groups()
+        if name not in KINDS:
+            raise DataError(f"{document}, line {line} asks for the table {name!r}, expected one of {', '.join(KINDS)}")
+        made = to_markdown(KINDS[name], origins(document.parent / path for path in paths.split()))
+        if not made:
+            raise DataError(f"{document}, line {line}: {paths} has nothing for the table {name}; take the table out")
+        if parts[start + 1] != f"\n\n{made}\n":
+            stale.append(f"the table {name} from {paths}")
+            parts[start + 1] = f"\n\n{made}\n"
+    return "".join(parts), stale
 
 
-def _picture(name: str, title: str, captions: Mapping[str, str]) -> Iterator[str]:
-    if name in captions:
-        yield f"![{title}]({name}.png)"
-        yield captions[name]
+def _write(path: Path, records: Sequence[Path], *, has_pictures: bool) -> None:
+    sources = origins(records)
+    require_place(path)
+    text, pictures = to_report(sources, has_pictures=has_pictures)
+    make_folder(path.parent)
+    for name, data in pictures.items():
+        write_bytes(path.with_name(name), data)
+    write_text(path, text)
+    click.echo(f"{path}: {len(sources)} records, {len(pictures)} pictures")
 
 
-def _table(kind: TableKind, sources: Sequence[Origin]) -> str:
-    """Of an incomplete record that has not all the table shows, what it has measured instead."""
+def to_report(sources: Sequence[Origin], *, has_pictures: bool) -> tuple[str, dict[str, bytes]]:
+    """Markdown with figure 1, then each record's picture and tables; and the pictures as PNG by name.
+
+    Raises `DataError` if a complete record lacks what is to be shown.
+    """
+    parts, pictures = [WORDS], dict[str, bytes]()
+    tables = [_tables(source) for source in sources]
+    if has_pictures:
+        from benchmarks.plots import figure_1, of_record  # a machine that only runs engines has no matplotlib
+
+        shown = [source for source, its in zip(sources, tables, strict=True) if its]
+        pictures["figure-1.png"], caption = figure_1(shown)
+        parts += ["## Accuracy over time", "![Figure 1](figure-1.png)", caption]
+    for number, (source, its) in enumerate(zip(sources, tables, strict=True), 1):
+        title = f"{source.record.benchmark} ({source.path.name})"
+        parts.append(f"## {title}")
+        if has_pictures and its and (picture := of_record(source)) is not None:
+            name = f"{source.path.stem}.png"
+            name = f"{number}-{name}" if name in pictures else name
+            pictures[name], caption = picture
+            parts += [f"![{title}]({name})", caption]
+        parts += its or [to_markdown(MEASURES, [source]) or f"Nothing was measured: {source}"]
+    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n", pictures
+
+
+def _tables(source: Origin) -> list[str]:
+    """Of a record, each with its title; none if it has no kind of its own, or broke off before what those show."""
     try:
-        return to_markdown(kind, sources)
+        return [
+            f"### {kind.title}\n\n{table}"
+            for kind in KINDS.values()
+            if kind is not SUMMARY and source.record.benchmark in kind.benchmarks
+            if (table := to_markdown(kind, [source]))
+        ]
     except DataError:
-        if all(source.record.is_complete for source in sources):
+        if source.record.is_complete:
             raise
-        return to_markdown(KINDS["measures"], sources)
+        return []
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,7 +3,7 @@
     python -m benchmarks.sizes --checkpoint runs/bottle/model.safetensors --size 256 --size 512 --size 1024 \
         --precision fp32 --precision int8 --data mvtec --category bottle --work engines --plot sizes.png
 
-Engines of OpenVINO are built and judged by `python -m export openvino`; those of TensorRT are built before, on their
+Engines of OpenVINO are built and judged as by `python -m export openvino`; those of TensorRT are built before, on their
 GPU, and given as --engine. They take turns, so that a busy machine slows all of them alike, and each is judged by
 labelled pictures as `benchmarks.accuracy` does. A network that runs at another size than it was trained at is worth a
 look and no more: train it at the size that looks best. A hundred test pictures leave much to chance, so points of
@@ -22,19 +22,20 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal, get_args
 
 import click
 
-from benchmarks.accuracy import TITLES, LabelledSet, judge, labelled_set, open_inspector
+from benchmarks.accuracy import LabelledSet, judge, labelled_set, open_inspector
+from benchmarks.advice import Point, advise, dominates
 from benchmarks.record import Recorder, device, recording, versions
 from benchmarks.subjects import Pictures, engine_subject
 from benchmarks.tables import SIZES, to_text
-from export.__main__ import main as export_main
+from export.gate.pictures import Pictures as GatePictures
 from runtime.backends import vouched
 from stlm_edge.cli import run
 from stlm_edge.datasets import load_category
-from stlm_edge.errors import ConfigError, EngineError, OutputError, SpecError
+from stlm_edge.errors import ConfigError, EngineError, OutputError, SpecError, VerificationError
 from stlm_edge.files import make_folder, require_place, sha256, write_bytes
 from stlm_edge.measure import Measured, Schedule, measure
 from stlm_edge.revision import git_state
@@ -43,19 +44,9 @@ from train.options import SizeType
 
 logger = logging.getLogger(__name__)
 
+Precision = Literal["fp32", "bf16", "int8"]
+
 PATH = click.Path(path_type=Path)
-
-DECISIVE = ("aupro", "image_auroc")
-"""Where the defects are, and whether a part has one."""
-
-SAME = 0.001
-"""By a tenth of a point figures differ for nothing but the order in which a library adds, or 8 bits in place of 32."""
-
-CLOSE = 0.01
-"""So far below the best a figure still counts as about as good: one point of 100."""
-
-Point = dict[str, Any]
-"""What was measured of an engine, as the record has it; `turns_ms` are the medians of its turns, frame to verdict."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +62,7 @@ class Setting:
     name: str
     path: Path
     size: Size = (0, 0)
-    precision: str = ""
+    precision: Precision = "fp32"
     trained_at: Size | None = None
 
 
@@ -86,7 +77,7 @@ class Setting:
     multiple=True,
     default=("fp32",),
     show_default=True,
-    type=click.Choice(["fp32", "bf16", "int8"]),
+    type=click.Choice(get_args(Precision)),
     help="Of the engines built; repeatable. fp16 is calculated as fp32 on processors, so it is not offered.",
 )
 @click.option("--work", type=PATH, help="Folder for the engines, which are kept and used again.")
@@ -102,7 +93,7 @@ class Setting:
 def command(
     checkpoints: tuple[Path, ...],
     sizes: tuple[Size, ...],
-    precisions: tuple[str, ...],
+    precisions: tuple[Precision, ...],
     work: Path | None,
     engines: tuple[Path, ...],
     data: Path,
@@ -126,29 +117,29 @@ def command(
         if plot.suffix not in (".png", ".svg"):
             raise OutputError(f"{plot} has the suffix {plot.suffix!r}, expected .png or .svg; rename the plot")
     with recording("sizes", json_path) as recorder:
-        settings = [Setting(path.name, path) for path in engines]
-        for setting in settings:
+        ready = [Setting(path.name, path) for path in engines]
+        for setting in ready:
             with open_inspector(setting.path):
                 pass  # whatever is wrong with it is told before the first engine is built
         wanted = [one for path in checkpoints for one in _wanted(path, sizes, precisions)]
-        names = Counter(setting.name for setting in (*wanted, *settings))
+        names = Counter(setting.name for setting in (*wanted, *ready))
         if twice := [name for name, count in names.items() if count > 1]:
             raise ConfigError(f"two settings have the name {twice[0]!r}, expected different ones; rename a file")
-        if work is not None:
-            settings = [*_built(wanted, work, data=data, category=category), *settings]
-        recorder.details |= {"data": str(pictures), "device": str(device())}
-        points = _measure(settings, pictures, Pictures(data, category=category), turns, runs, recorder)
+        built = [] if work is None else list(_built(wanted, work, data=data, category=category))
+        recorder.details |= {"data": pictures.words, "device": str(device())}
+        frames, schedule = Pictures(data, category=category), Schedule(turns=turns, runs=runs)
+        points = _measure([*built, *ready], pictures, frames=frames, schedule=schedule, recorder=recorder)
         recorder.details["advice"] = advise(points, budget_ms=budget_ms)
     for line in to_text(SIZES, recorder.record(is_complete=True)):
         click.echo(line)
     if plot is not None:
         from benchmarks.plots import sizes as picture_of  # needs matplotlib, which a Jetson with its plans has not
 
-        write_bytes(plot, picture_of(points, title=f"{pictures}; {device()}", suffix=plot.suffix))
+        write_bytes(plot, picture_of(points, title=f"{pictures.words}; {device()}", suffix=plot.suffix))
         click.echo(f"plot: {plot}")
 
 
-def _wanted(checkpoint: Path, sizes: Sequence[Size], precisions: Sequence[str]) -> Iterator[Setting]:
+def _wanted(checkpoint: Path, sizes: Sequence[Size], precisions: Sequence[Precision]) -> Iterator[Setting]:
     """All combinations. Raises `StlmError` if the checkpoint or a size cannot be used."""
     from stlm_edge.network.checkpoint import load  # needs torch, which a Jetson with its plans has not
 
@@ -165,32 +156,32 @@ def _wanted(checkpoint: Path, sizes: Sequence[Size], precisions: Sequence[str]) 
 def _built(wanted: Sequence[Setting], work: Path, *, data: Path, category: str | None) -> Iterator[Setting]:
     """Engines in `work`, also those that the gate refuses; one of the same weights, pictures and code is used again.
 
-    Raises:
-        EngineError: if one cannot be built or judged; the export has said why.
+    Raises `StlmError` if one cannot be built or judged.
     """
-    from stlm_edge.network.checkpoint import load, resized, save  # as above
+    from export.openvino import OpenVinoBuilder  # needs onnx, and the network torch: see above
+    from export.pipeline import export
+    from stlm_edge.network.checkpoint import load, resized, save
 
+    judged_by = GatePictures(data, category)
+    builders = [OpenVinoBuilder(setting.precision, judged_by.good()) for setting in wanted]
     make_folder(work)
     loaded = load_category(data, category)
     pictures = [sha256(path) for sample in (*loaded.train, *loaded.test) for path in (sample.path, sample.mask) if path]
-    for setting in wanted:
+    for setting, builder in zip(wanted, builders, strict=True):
         made_of = [sha256(setting.path), setting.size, setting.precision, pictures, versions(), git_state()]
         digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]
         output = work / f"{setting.name.replace(' ', '-')}-{digest}.xml"
-        if (built := _judged(output)) is None:
+        if (engine := _judged(output)) is None:
             source = setting.path
             if setting.size != setting.trained_at:
                 source = output.with_suffix(".safetensors")
                 save(source, resized(load(setting.path), setting.size))
-            arguments = ["openvino", str(source), "-o", str(output), "--precision", setting.precision]
-            arguments += ["--data", str(data), *(() if category is None else ("--category", category))]
             logger.info("building %s", output)
-            with contextlib.redirect_stdout(sys.stderr):  # ours alone is the result
-                export_main(arguments)
-            built = _judged(output)
-        if built is None:
-            raise EngineError(f"{setting.name} was neither built nor refused; see what the export said above")
-        yield dataclasses.replace(setting, path=built)
+            with contextlib.suppress(VerificationError):  # a refused one is shown as such
+                export(source, output, builder=builder, pictures=judged_by)
+            engine = _judged(output)
+        assert engine is not None  # it is published or refused
+        yield dataclasses.replace(setting, path=engine)
 
 
 def _judged(output: Path) -> Path | None:
@@ -205,7 +196,7 @@ def _judged(output: Path) -> Path | None:
 
 
 def _measure(
-    settings: Sequence[Setting], pictures: LabelledSet, frames: Pictures, turns: int, runs: int, recorder: Recorder
+    settings: Sequence[Setting], pictures: LabelledSet, *, frames: Pictures, schedule: Schedule, recorder: Recorder
 ) -> list[Point]:
     """Latency of all, then accuracy of each; the record is saved after each turn and each engine."""
 
@@ -213,111 +204,34 @@ def _measure(
         for entry in so_far:
             recorder.measure(f"{entry.name} total p50", entry.quantiles(0.5), unit="ms", better="lower")
         recorder.save()
-        logger.info("latency: %d of %d turns", len(so_far[0].turns), turns)
+        logger.info("latency: %d of %d turns", len(so_far[0].turns), schedule.turns)
 
     subjects = [engine_subject(setting.path, pictures=frames, name=setting.name) for setting in settings]
-    measured = measure(subjects, Schedule(turns=turns, runs=runs), after_turn=tell)
+    measured = measure(subjects, schedule, after_turn=tell)
     points: list[Point] = []
+    recorder.details["points"] = points
     for setting, entry in zip(settings, measured, strict=True):
         logger.info("accuracy: %s", setting.name)
         with open_inspector(setting.path) as inspector:
-            spec, record = inspector.detector.spec, inspector.detector.sidecar.engine
-            figures = judge(inspector, pictures, threshold=inspector.detector.threshold).figures()
-        for name in TITLES:
-            if (value := figures[name]) is not None:
-                recorder.measure(f"{setting.name} {name}", [100 * value], unit="%", better="higher")
+            judged, gate = judge(inspector, pictures), inspector.detector.sidecar.engine.gate
         points.append(
             {
                 "name": setting.name,
-                "architecture": spec.architecture,
-                "input_size": list(spec.input_size),
-                "precision": record.precision,
+                **{key: entry.facts[key] for key in ("architecture", "input_size", "precision")},
                 "trained_at": None if setting.trained_at is None else list(setting.trained_at),
                 "runs": len(entry.pooled()),
                 "turns_ms": entry.quantiles(0.5),
                 "p50_ms": round(entry.quantile(0.5), 3),
                 "p95_ms": round(entry.quantile(0.95), 3),
-                **figures,
-                "verified": None if record.gate is None else record.gate.verified,
-                "objections": [] if record.gate is None else list(record.gate.objections),
+                **judged.record_as(setting.name, recorder),
+                "verified": None if gate is None else gate.verified,
+                "objections": [] if gate is None else list(gate.objections),
             }
         )
         for point in points:
             point["on_frontier"] = bool(point["verified"]) and not any(dominates(other, point) for other in points)
-        recorder.details["points"] = points
         recorder.save()
     return points
-
-
-def dominates(one: Point, other: Point) -> bool:
-    """Whether one point makes another one pointless: faster in each turn, and as good in each decisive figure.
-
-    Turns share whatever else the machine did, so that one was always faster is more than that its median is. With ten
-    turns, two equally fast ones look so once in a thousand times. An engine that is not verified dominates nothing.
-    """
-    is_faster = all(ours < theirs for ours, theirs in zip(one["turns_ms"], other["turns_ms"], strict=True))
-    is_as_good = all(_figure(one, metric) >= _figure(other, metric) - SAME for metric in DECISIVE)
-    return bool(one["verified"]) and is_faster and is_as_good
-
-
-def _figure(point: Point, metric: str) -> float:
-    """An undefined one counts as worse than all others."""
-    return -1.0 if point[metric] is None else float(point[metric])
-
-
-def advise(points: Sequence[Point], *, budget_ms: float | None = None) -> list[str]:
-    """What to take on this device, and what to leave, one sentence each.
-
-    Args:
-        budget_ms: for 95 % of the frames, from frame to verdict.
-    """
-    verified = [point for point in points if point["verified"]]
-    if not verified:
-        return ["No engine is verified, so none is advised.", *_warnings(points, [])]
-    sentences, advised = [], []
-    for metric in DECISIVE:
-        best = max(verified, key=lambda point: (_figure(point, metric), -point["p50_ms"]))
-        close = [point for point in verified if _figure(point, metric) >= _figure(best, metric) - CLOSE]
-        chosen = min(close, key=lambda point: point["p50_ms"])
-        advised.append(chosen)
-        why = "the best"
-        if chosen is not best:
-            why = (
-                f"the fastest within {100 * CLOSE:g} point of the best ({best['name']}, {_value(best, metric, 'p50')})"
-            )
-        sentences.append(f"For {TITLES[metric]} take {chosen['name']}: {_value(chosen, metric, 'p50')}, {why}.")
-    if budget_ms is not None:
-        within = [point for point in verified if point["p95_ms"] <= budget_ms]
-        for metric in DECISIVE if within else ():
-            advised.append(max(within, key=lambda point: _figure(point, metric)))
-            said = f"{advised[-1]['name']} has the best {TITLES[metric]}: {_value(advised[-1], metric, 'p95')}"
-            sentences.append(f"Within {budget_ms:g} ms {said}.")
-        if not within:
-            fastest = min(verified, key=lambda point: point["p95_ms"])
-            said = f"the fastest, {fastest['name']}, takes {fastest['p95_ms']:.1f} ms"
-            sentences.append(f"None keeps within {budget_ms:g} ms (p95); {said}.")
-    return [*sentences, *_warnings(points, advised)]
-
-
-def _value(point: Point, metric: str, time: str) -> str:
-    return f"{100 * _figure(point, metric):.1f} in {point[f'{time}_ms']:.1f} ms ({time})"
-
-
-def _warnings(points: Sequence[Point], advised: Sequence[Point]) -> Iterator[str]:
-    for point in points:
-        better = [one for one in points if dominates(one, point)]
-        if point["verified"] is None:
-            yield f"{point['name']} is not advised: nobody has compared it with its network (python -m export verify)."
-        elif not point["verified"]:
-            yield f"{point['name']} is not advised: the gate refuses it ({'; '.join(point['objections'][:2])})."
-        elif better:
-            fastest = min(better, key=lambda one: one["p50_ms"])
-            yield f"{point['name']} is dominated: {fastest['name']} is faster and as good."
-        elif point in advised and point["trained_at"] not in (None, point["input_size"]):
-            yield (
-                "{} was trained at {} x {}: choose its threshold again before it is used (python -m export calibrate), "
-                "or train it at this size.".format(point["name"], *point["trained_at"])
-            )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

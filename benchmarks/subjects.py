@@ -33,7 +33,6 @@ from stlm_edge.errors import ConfigError, EngineError
 from stlm_edge.imaging import Image, read_image
 from stlm_edge.measure import TOTAL, Subject
 from stlm_edge.plate.part import DEFECT_KINDS, render_part
-from stlm_edge.sidecar import Sidecar
 from stlm_edge.spec import Size
 
 STAGES = ("prepare", "upload", "infer", "download", "decide", TOTAL)
@@ -54,6 +53,8 @@ EngineBackend = BackendChoice | Literal["onnxruntime-cuda"]
 ONNXRUNTIME_CUDA: Literal["onnxruntime-cuda"] = "onnxruntime-cuda"
 ENGINE_BACKENDS: tuple[EngineBackend, ...] = (*BACKEND_CHOICES, ONNXRUNTIME_CUDA)
 """What the runtime has, and ONNX Runtime's CUDA provider, for comparison."""
+
+_RUN_BY: dict[str, tuple[EngineBackend, ...]] = {**RUN_BY, ".onnx": (*RUN_BY[".onnx"], ONNXRUNTIME_CUDA)}
 
 Device = Literal["cpu", "cuda"]
 Base = Literal["eager", "batched"]
@@ -192,45 +193,40 @@ def engine_subject(
     """
     check_engine_file(engine)
     most = vouched(engine).spec.max_batch
-    library = _library_for(engine, backend)
+    if backend != ONNXRUNTIME_CUDA:
+        backend = choose_backend(engine, backend)
+    else:
+        _require_onnxruntime_cuda(engine)
     if batch > most:
         raise EngineError(
             f"{engine} takes {most} picture{'s' * (most > 1)} at once, found a batch of {batch}; export it again with "
             f"--max-batch {batch}, or measure a smaller batch"
         )
     return Subject(
-        name or f"{engine.name} on {library}",
-        partial(open_engine_workload, engine, library=library, pictures=pictures or Pictures(), batch=batch),
+        name or f"{engine.name} on {backend}",
+        partial(open_engine_workload, engine, library=backend, pictures=pictures or Pictures(), batch=batch),
     )
 
 
 def pairs(engines: Sequence[Path], backends: Sequence[EngineBackend]) -> Iterator[tuple[Path, EngineBackend]]:
     """Each engine with each backend that runs its kind; one that fits nothing stays in, to be refused with a reason."""
-    for engine in engines:
-        able = [backend for backend in backends if _can_run(engine, backend)]
-        idle = [backend for backend in backends if not any(_can_run(other, backend) for other in engines)]
+    fitting = [[backend for backend in backends if backend in ("auto", *_RUN_BY[one.suffix])] for one in engines]
+    idle = [backend for backend in backends if not any(backend in able for able in fitting)]
+    for engine, able in zip(engines, fitting, strict=True):
         yield from ((engine, backend) for backend in [*able, *idle] or backends)
 
 
-def _can_run(engine: Path, backend: EngineBackend) -> bool:
-    """Whether `backend` runs engines of this kind, installed or not; `auto` runs all that there are."""
-    if backend == ONNXRUNTIME_CUDA:
-        return engine.suffix == ".onnx"
-    return backend == "auto" or backend in RUN_BY[engine.suffix]
-
-
-def _library_for(engine: Path, backend: EngineBackend) -> EngineBackend:
-    """What runs an engine of a known kind. Raises `EngineError` if `backend` cannot, or is not there."""
-    if backend != ONNXRUNTIME_CUDA:
-        return choose_backend(engine, backend)
+def _require_onnxruntime_cuda(engine: Path) -> None:
+    """Raises `EngineError` if it cannot run an engine of this kind, or is not there."""
     if engine.suffix != ".onnx":
-        raise EngineError(f"{backend} cannot run {engine}, expected an .onnx file; leave --backend out or give one")
+        raise EngineError(
+            f"{ONNXRUNTIME_CUDA} cannot run {engine}, expected an .onnx file; leave --backend out or give one"
+        )
     if importlib.util.find_spec("onnxruntime") is None:
         raise EngineError(f"{engine} needs ONNX Runtime, which is not installed; pip install onnxruntime-gpu")
     from benchmarks.onnxruntime_cuda import require_provider  # needs ONNX Runtime, which not every machine has
 
     require_provider(engine)
-    return backend
 
 
 @contextmanager
@@ -241,18 +237,16 @@ def open_engine_workload(
     images = pictures.load()
     # The benchmark has told once what the engine's record says; a subject is opened twice.
     logging.getLogger("runtime").setLevel(logging.ERROR)
-    backend, sidecar = _open(engine, library)
+    backend: Backend
+    if library == ONNXRUNTIME_CUDA:
+        from benchmarks.onnxruntime_cuda import OnnxRuntimeCudaBackend  # as above
+
+        sidecar = vouched(engine)
+        backend = OnnxRuntimeCudaBackend(engine, spec=sidecar.spec)
+    else:
+        backend, sidecar = open_engine(engine, backend=library)
     with Detector(backend, sidecar=sidecar, threshold=sidecar.spec.require_threshold()) as detector:
         yield EngineWorkload(detector, backend, images, batch)
-
-
-def _open(engine: Path, library: EngineBackend) -> tuple[Backend, Sidecar]:
-    if library != ONNXRUNTIME_CUDA:
-        return open_engine(engine, backend=library)
-    from benchmarks.onnxruntime_cuda import OnnxRuntimeCudaBackend  # as above
-
-    sidecar = vouched(engine)
-    return OnnxRuntimeCudaBackend(engine, spec=sidecar.spec), sidecar
 
 
 class EngineWorkload:

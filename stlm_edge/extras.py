@@ -24,7 +24,7 @@ REMEDIES = {
     ),
     **dict.fromkeys(("onnxscript", "onnxruntime"), _install("export")),
     "onnx": f"{_install('export', 'engine')}, which only builds plans from graphs",
-    "tqdm": "pip install tqdm, which the extras train, export and engine bring",
+    "tqdm": _install("train", "export", "engine"),
     "modelopt": _install("int8"),
     "nncf": _install("openvino-int8"),
     "openvino": _install("openvino"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from export.precision.calibration import COUNT, has_good_pictures
 from stlm_edge.datasets import GOOD, Sample, load_category, read_truth, texture_paths
@@ -131,8 +132,6 @@ def read(samples: Sequence[Sample]) -> Iterator[Picture]:
 
 def read_with_progress(samples: Sequence[Sample]) -> Iterator[Picture]:
     """The same with a bar on a terminal."""
-    from tqdm import tqdm
-
     yield from tqdm(read(samples), total=len(samples), unit="picture", disable=None, leave=False)
 
 

@@ -56,7 +56,6 @@ def latency() -> dict[str, Any]:
         ],
         "conditions": {"before": {}, "after": {}, "absent": [], "warnings": []},
         "comparison": "the paper has 20 ms on an RTX 3090; here it is another device, so the two cannot be compared",
-        "paper": {"ms": 20, "gpu": "rtx3090", "input_size": [1024, 1024]},
         "estimates": [{"name": "tiny fp32", "infer_ms": 15.0, "scaled_ms": [11.0, 13.5]}],
     }
 

@@ -91,7 +91,7 @@ def test_records_of_several_devices_make_one_table_with_their_devices(tmp_path: 
     path = document(tmp_path, marker_of("demo", "a.json", "b.json"))
     assert main(["--readme", str(path)]) == 0
     lines = path.read_text().splitlines()
-    assert next(line for line in lines if line.startswith("| defect |")).endswith("| device |")
+    assert next(line for line in lines if line.startswith("| defect |")).endswith("| measured on |")
     assert sum("| Made-up GPU (sm86) on" in line for line in lines) == 2
     assert sum(line.startswith("- `python -m benchmarks.demo") for line in lines) == 2
 
@@ -109,14 +109,15 @@ def test_incomplete_record_is_marked_in_the_document(tmp_path: Path) -> None:
         ("no marker at all", "no place for a table"),
         ("    <!-- table: demo from demo.json -->\n    <!-- end -->", "no place for a table"),
         ("<!-- table: weather from demo.json -->\n<!-- end -->", "line 1 asks for the table 'weather'"),
-        ("<!-- table: demo -->\n<!-- end -->", "line 1 has '<!-- table: demo -->'"),
+        ("<!-- table: demo -->\n<!-- end -->", "line 1 has '<!-- table: demo -->' alone"),
         ("<!-- table: demo from none.json -->\n<!-- end -->", "none.json does not exist"),
         ("<!-- table: sizes from demo.json -->\n<!-- end -->", "expected one of benchmarks.sizes"),
-        ("<!-- table: demo from demo.json -->\n| a |", "has no '<!-- end -->' for the table that line 1 begins"),
-        ("text\n<!-- end -->", "line 2 ends a table that no marker begins"),
+        ("<!-- table: demo from demo.json -->\n| a |", "line 1 has '<!-- table: demo from demo.json -->' alone"),
+        ("<!-- table: intervals from peers.json -->\n<!-- end -->", "has nothing for the table intervals"),
+        ("text\n<!-- end -->", "line 2 has '<!-- end -->' alone"),
         (
             "<!-- table: demo from demo.json -->\n<!-- table: demo from demo.json -->\n<!-- end -->",
-            "line 2 begins a table within the one of line 1",
+            "line 1 has '<!-- table: demo from demo.json -->' alone",
         ),
     ],
 )
@@ -124,6 +125,7 @@ def test_document_that_cannot_be_renewed_stays_as_it_is(
     tmp_path: Path, lines: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_record(tmp_path, "demo")
+    write_record(tmp_path, "peers")
     path = tmp_path / "README.md"
     path.write_text(lines)
     assert main(["--readme", str(path)]) == 1

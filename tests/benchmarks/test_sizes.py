@@ -11,8 +11,9 @@ import pytest
 
 import export.gate.limits
 from benchmarks.accuracy import main as judge_accuracy
+from benchmarks.advice import Point, advise, dominates
 from benchmarks.record import read
-from benchmarks.sizes import Point, _wanted, advise, dominates, main
+from benchmarks.sizes import _wanted, main
 from export.publish import unverified_name
 from runtime.backends.openvino import has_bf16
 from stlm_edge.errors import SpecError

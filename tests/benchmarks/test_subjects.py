@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from benchmarks import network_subjects, subjects
-from benchmarks.authors_way import AuthorsWay
-from benchmarks.network_subjects import NetworkWorkload, inspection, network_subject
+from benchmarks.network_subjects import AuthorsWay, NetworkWorkload, inspection, network_subject
 from benchmarks.onnxruntime_cuda import OnnxRuntimeCudaBackend, require_provider
 from benchmarks.record import Device
 from benchmarks.subjects import STAGES, Pictures, Way, batch_of, engine_subject, open_engine_workload

@@ -75,6 +75,8 @@ def test_graph_says_what_it_is_and_nothing_about_this_machine(engine, inspector)
     assert properties == {SPEC_KEY: dataclasses.replace(inspector.spec, map_size=GRID).to_json()}
     assert [entry.version for entry in model.opset_import if entry.domain == ""] == [OPSET]
     assert not model.functions
+    for tensor in model.graph.initializer:
+        tensor.ClearField("raw_data")  # numbers, in which any letters may stand
     text = str(model).lower()
     assert ".py" not in text
     assert "stack_trace" not in text

@@ -106,13 +106,15 @@ def test_graph_of_which_nothing_is_known_makes_a_plan_that_is_not_verified(plan,
     assert "NOT COMPARED" in capsys.readouterr().err
 
 
-def test_refused_engine_stands_beside_its_place_and_the_old_one_stays(graph, data, plan, tmp_path, monkeypatch, capsys):
+def test_refused_engine_stands_beside_its_place_and_the_old_one_stays(
+    traced_engine, data, plan, tmp_path, monkeypatch, capsys
+):
     path = copied(plan, tmp_path)
     before = files(tmp_path)
     strict = dataclasses.replace(LIMITS["fp16"], max_map_error=1e-9)
     monkeypatch.setitem(LIMITS, "fp16", strict)
     arguments = ["--precision", "fp16", *TARGET, "--data", str(data)]
-    assert main(["engine", str(graph), "-o", str(path), *arguments]) == 1
+    assert main(["engine", str(traced_engine), "-o", str(path), *arguments]) == 1
     printed = capsys.readouterr()
     (error,) = [line for line in printed.err.splitlines() if line.startswith("error: ")]
     assert "is NOT VERIFIED" in error
@@ -125,13 +127,16 @@ def test_refused_engine_stands_beside_its_place_and_the_old_one_stays(graph, dat
     assert not refused.gate.verified
 
 
-def test_what_cannot_be_judged_leaves_nothing(graph, plan, tmp_path, capsys):
+def test_what_cannot_be_judged_leaves_nothing(traced_engine, plan, tmp_path, capsys):
     path = copied(plan, tmp_path)
     before = files(tmp_path)
     broken = tmp_path.parent / f"{tmp_path.name}-broken"
     broken.mkdir()
     (broken / "a.png").write_bytes(b"no picture")
-    assert main(["engine", str(graph), "-o", str(path), "--precision", "fp16", *TARGET, "--data", str(broken)]) == 1
+    assert (
+        main(["engine", str(traced_engine), "-o", str(path), "--precision", "fp16", *TARGET, "--data", str(broken)])
+        == 1
+    )
     assert "a.png" in capsys.readouterr().err
     assert files(tmp_path) == before
 

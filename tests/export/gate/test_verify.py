@@ -227,7 +227,7 @@ def test_resize_in_the_graph_is_measured_on_its_own(tmp_path, plate_data, capsys
     write_image(tmp_path / "other" / "a.png", np.zeros((50, 60, 3), np.uint8))
     before = Sidecar.path_for(engine).read_bytes()
     assert main(["verify", str(engine), "--reference", str(small_checkpoint), "--data", str(tmp_path / "other")]) == 1
-    assert "traced_engine for frames of 120 x 140" in capsys.readouterr().err
+    assert "exported for frames of 120 x 140" in capsys.readouterr().err
     assert Sidecar.path_for(engine).read_bytes() == before
 
 

@@ -34,7 +34,7 @@ STREAMS = ("branched", "stacked")
 
 
 @pytest.fixture(scope="module")
-def plate():
+def trained():
     """The trained checkpoint that the demo starts from."""
     return load(PLATE)
 
@@ -73,8 +73,8 @@ def assert_same_answers(inspector: InferencePath, graph: DeploymentGraph, images
 @pytest.mark.heavy
 @pytest.mark.parametrize("streams", STREAMS)
 @pytest.mark.parametrize(("size", "batch"), [((256, 256), 1), ((256, 256), 3), ((160, 224), 2), ((512, 320), 1)])
-def test_trained_network_and_graph_agree(plate, streams, size, batch):
-    inspector = InferencePath(plate.network, dataclasses.replace(plate.spec, input_size=size)).eval()
+def test_trained_network_and_graph_agree(trained, streams, size, batch):
+    inspector = InferencePath(trained.network, dataclasses.replace(trained.spec, input_size=size)).eval()
     graph = DeploymentGraph(inspector, streams=streams, full_map=True)
     assert_same_answers(inspector, graph, pictures(inspector.spec, batch))
 
@@ -82,9 +82,9 @@ def test_trained_network_and_graph_agree(plate, streams, size, batch):
 @pytest.mark.heavy
 @pytest.mark.parametrize("streams", STREAMS)
 @pytest.mark.parametrize("size", [(64, 64), pytest.param((96, 224), marks=pytest.mark.slow)])
-def test_papers_architecture_with_its_padded_windows_agrees(plate, streams, size):
+def test_papers_architecture_with_its_padded_windows_agrees(trained, streams, size):
     torch.manual_seed(0)
-    spec = dataclasses.replace(plate.spec, architecture="stlm", input_size=size)
+    spec = dataclasses.replace(trained.spec, architecture="stlm", input_size=size)
     inspector = settled(Stlm(ARCHITECTURES["stlm"]), spec)
     assert_same_answers(inspector, DeploymentGraph(inspector, streams=streams, full_map=True), pictures(spec, 2))
 
@@ -95,29 +95,29 @@ def test_papers_architecture_with_its_padded_windows_agrees(plate, streams, size
     DESIGNS,
     ids=lambda design: design.differences.strip(", "),
 )
-def test_every_ablation_agrees(plate, design):
+def test_every_ablation_agrees(trained, design):
     torch.manual_seed(0)
-    spec = dataclasses.replace(plate.spec, input_size=(64, 96))
+    spec = dataclasses.replace(trained.spec, input_size=(64, 96))
     inspector = settled(Stlm(ARCHITECTURES["stlm-tiny"], design, image_size=(64, 96)), spec)
     assert_same_answers(inspector, DeploymentGraph(inspector, full_map=True), pictures(spec, 2))
 
 
-def test_other_network_in_the_plain_streams_place_cannot_be_stacked(plate):
+def test_other_network_in_the_plain_streams_place_cannot_be_stacked(trained):
     network = Stlm(ARCHITECTURES["stlm-tiny"], Design(plain_stream="stlm-tiny"))
     with pytest.raises(ConfigError, match="--streams branched"):
-        DeploymentGraph(InferencePath(network, plate.spec), streams="stacked")
+        DeploymentGraph(InferencePath(network, trained.spec), streams="stacked")
 
 
-def test_network_itself_is_left_alone(plate):
-    before = fingerprint(plate.network.state_dict())
+def test_network_itself_is_left_alone(trained):
+    before = fingerprint(trained.network.state_dict())
     for streams in STREAMS:
-        DeploymentGraph(InferencePath(plate.network, plate.spec), streams=streams)
-    assert fingerprint(plate.network.state_dict()) == before
+        DeploymentGraph(InferencePath(trained.network, trained.spec), streams=streams)
+    assert fingerprint(trained.network.state_dict()) == before
 
 
-def test_nothing_is_left_to_fold(plate, model):
+def test_nothing_is_left_to_fold(trained, model):
     """No batch normalisation, one decoder call for both streams, and no attention that only tokens depend on."""
-    graph = DeploymentGraph(InferencePath(plate.network, plate.spec))
+    graph = DeploymentGraph(InferencePath(trained.network, trained.spec))
     assert not [module for module in graph.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     operations = [node.op_type for node in model.graph.node]
     blocks = sum(ARCHITECTURES["stlm-tiny"].depths[1:])
@@ -127,12 +127,12 @@ def test_nothing_is_left_to_fold(plate, model):
 
 @torch.no_grad()
 @pytest.mark.parametrize("frame", [(300, 280), (512, 512), (600, 1032), (256, 256), (100, 90)])
-def test_frames_are_resized_in_the_graph_as_on_the_host(plate, frame):
-    inspector = InferencePath(plate.network, plate.spec).eval()
+def test_frames_are_resized_in_the_graph_as_on_the_host(trained, frame):
+    inspector = InferencePath(trained.network, trained.spec).eval()
     graph = DeploymentGraph(inspector, frame_size=frame)
     picture = render_part(np.random.default_rng(3), size=frame, defect="stain").image
-    pixels = halve_linear(torch.from_numpy(picture)[None].permute(0, 3, 1, 2).float(), plate.spec.input_size)
-    on_host = resize(picture, plate.spec.input_size)
+    pixels = halve_linear(torch.from_numpy(picture)[None].permute(0, 3, 1, 2).float(), trained.spec.input_size)
+    on_host = resize(picture, trained.spec.input_size)
     # The host rounds to whole grey levels at each step.
     assert np.abs(pixels[0].permute(1, 2, 0).numpy() - on_host.astype(np.float32)).mean() < 0.5
     coarse, score = graph(torch.from_numpy(picture)[None])
@@ -141,16 +141,16 @@ def test_frames_are_resized_in_the_graph_as_on_the_host(plate, frame):
     assert (coarse - wanted).abs().mean() < 0.02
 
 
-def test_frame_that_would_be_halved_by_fractions_of_pixels_is_refused(plate):
+def test_frame_that_would_be_halved_by_fractions_of_pixels_is_refused(trained):
     with pytest.raises(ConfigError, match="601 x 700"):
-        DeploymentGraph(InferencePath(plate.network, plate.spec), frame_size=(601, 700))
+        DeploymentGraph(InferencePath(trained.network, trained.spec), frame_size=(601, 700))
 
 
 @pytest.mark.heavy
 @torch.no_grad()
-def test_one_file_takes_batches_up_to_its_limit(plate, batched):
-    spec = dataclasses.replace(plate.spec, input_size=(64, 96))
-    inspector = InferencePath(plate.network, spec).eval()
+def test_one_file_takes_batches_up_to_its_limit(trained, batched):
+    spec = dataclasses.replace(trained.spec, input_size=(64, 96))
+    inspector = InferencePath(trained.network, spec).eval()
     session = onnxruntime.InferenceSession(batched.to_bytes(), providers=["CPUExecutionProvider"])
     images = pictures(spec, 4)
     for batch in (1, 2, 4):
@@ -168,11 +168,11 @@ def assert_named_after_modules(graph: DeploymentGraph, model: onnx.ModelProto) -
     assert sum(name.startswith("graph|") for name in names) < 10
 
 
-def test_nodes_are_named_after_modules(plate, model):
-    assert_named_after_modules(DeploymentGraph(InferencePath(plate.network, plate.spec)), model)
+def test_nodes_are_named_after_modules(trained, model):
+    assert_named_after_modules(DeploymentGraph(InferencePath(trained.network, trained.spec)), model)
 
 
 @pytest.mark.slow
-def test_nodes_of_stacked_streams_are_named_after_modules(plate):
-    graph = DeploymentGraph(InferencePath(plate.network, plate.spec), streams="stacked")
+def test_nodes_of_stacked_streams_are_named_after_modules(trained):
+    graph = DeploymentGraph(InferencePath(trained.network, trained.spec), streams="stacked")
     assert_named_after_modules(graph, to_onnx(graph).model)

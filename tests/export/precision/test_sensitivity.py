@@ -47,6 +47,7 @@ def test_what_is_never_accepted_stays_in_fp16(given, rows):
     assert not quantised_nodes(half.model)
 
 
+@pytest.mark.slow
 def test_command_prints_the_table(traced_engine, good, capsys):
     assert main(["sensitivity", str(traced_engine), "--data", str(good), "--count", "2", "--images", "2"]) == 0
     out = capsys.readouterr().out

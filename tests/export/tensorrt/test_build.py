@@ -168,6 +168,7 @@ def test_failure_that_is_remembered_does_not_disturb_the_next_build(tmp_path):
     del alive
 
 
+@pytest.mark.slow
 def test_building_needs_neither_torch_nor_timm_nor_modelopt(source, tmp_path):
     code = (
         "import sys\n"
@@ -251,7 +252,7 @@ def test_graph_that_cannot_be_used_is_one_line_and_leaves_nothing(source, tmp_pa
 
 
 def test_precision_in_the_graph_is_the_plans(tmp_path):
-    brightness = read_graph(write_brightness_graph(tmp_path / "plate.onnx", max_batch=1))
+    brightness = read_graph(write_brightness_graph(tmp_path / "plate.onnx", max_batch=2))
     half = brightness.with_model(brightness.model, PrecisionRecord("fp16", {"MLP": "fp16"}))
     SM86.build(half, tmp_path / "plate.plan")
     record = Sidecar.read(tmp_path / "plate.plan").engine
