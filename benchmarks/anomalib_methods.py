@@ -225,6 +225,9 @@ class AnomalibInspector:
         self._inferencer = TorchInferencer(path=output / "weights/torch/model.pt")
 
     def inspect(self, image: Image) -> Answer:
-        found = self._inferencer.predict(np.ascontiguousarray(image[:, :, ::-1]))
-        anomaly_map = np.asarray(found.anomaly_map.detach().float().cpu().numpy(), np.float32)
+        import torch
+
+        with torch.inference_mode():  # which the inferencer leaves to its users
+            found = self._inferencer.predict(np.ascontiguousarray(image[:, :, ::-1]))
+        anomaly_map = np.asarray(found.anomaly_map.float().cpu().numpy(), np.float32)
         return Answer(anomaly_map.reshape(anomaly_map.shape[-2:]), float(found.pred_score))
