@@ -27,7 +27,7 @@ from stlm_edge.files import make_folder
 from stlm_edge.imaging import Image
 from stlm_edge.inspection import Answer
 
-Backbone = Literal["published", "efficientnet-lite0"]
+Backbone = Literal["published", "efficientnet-lite0", "random"]
 BACKBONES: tuple[Backbone, ...] = get_args(Backbone)
 LITE0 = "tf_efficientnet_lite0"
 
@@ -167,10 +167,11 @@ def fit(recipe: Recipe, folder: Path, *, minutes: float, output: Path) -> dict[s
         "padim": "",
         "efficientad": f"{trainer.global_step} of {method.steps} steps; textures in place of ImageNette",
     }
+    weights = "TensorFlow's weights" if recipe.is_lite0 else "timm's published weights"
     return {
         "name": method.title,
         "backbone": LITE0 if recipe.is_lite0 else method.backbone,
-        "pretrained": "ImageNet, TensorFlow's weights" if recipe.is_lite0 else "ImageNet, timm's published weights",
+        "pretrained": None if recipe.backbone == "random" else f"ImageNet, {weights}",
         "input_size": [recipe.image_size] * 2,
         "parameters": sum(parameter.numel() for parameter in module.model.parameters()),
         "train_minutes": trained_s / 60,
@@ -196,8 +197,19 @@ def build(recipe: Recipe, *, textures: Path) -> Any:
         settings["pre_processor"] = PreProcessor(transform=pixels)
         if recipe.method != "fastflow":  # which takes the same layers by itself
             settings["layers"] = list(METHODS[recipe.method].layers)
-    with patch("timm.create_model", create_lite0) if recipe.is_lite0 else nullcontext():
-        return kind(**settings, post_processor=False, evaluator=False, visualizer=False)
+    create = create_lite0 if recipe.is_lite0 else create_random if recipe.backbone == "random" else None
+    with nullcontext() if create is None else patch("timm.create_model", create):
+        module = kind(**settings, post_processor=False, evaluator=False, visualizer=False)
+    if recipe.backbone == "random" and recipe.method == "efficientad":
+        module.prepare_pretrained_model = lambda: None  # it keeps its random teacher
+    return module
+
+
+def create_random(name: str, **settings: Any) -> Any:
+    """In the place of `timm.create_model`: the same network without weights, which is enough for its latency."""
+    from timm.models import create_model
+
+    return create_model(name, **settings | {"pretrained": False})
 
 
 def create_lite0(_name: str, **settings: Any) -> Any:
