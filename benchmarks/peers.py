@@ -98,10 +98,12 @@ def command(
     runs: int,
     json_path: Path | None,
 ) -> None:
-    """Train, judge and time the methods on one category, and our network beside them. --backbone published is
-    anomalib's own, with weights that timm downloads; efficientnet-lite0 has ImageNet weights from a package, where a
-    method can take it; random is enough for latency. --coreset is the share of all patches that patchcore remembers; choosing them takes hours on a
-    slow machine."""
+    """Train, judge and time the methods on one category, and our network beside them.
+
+    --backbone published is anomalib's own, with weights that timm downloads; efficientnet-lite0 has ImageNet weights
+    from a package, where a method can take it; random is enough for latency. --coreset is the share of all patches
+    that patchcore remembers; choosing them takes hours on a slow machine.
+    """
     chosen = [name for name in METHODS if name in names]
     if needing := [name for name in chosen if METHODS[name].needs_textures and textures is None]:
         raise ConfigError(f"{' and '.join(needing)} train with pictures of other things; give --textures, such as DTD")
