@@ -213,7 +213,7 @@ def test_another_network_is_no_reference(engine, plate_data, tmp_path, small_che
         verify(engine, reference=tmp_path / "other.safetensors", data=plate_data)
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_resize_in_the_graph_is_measured_on_its_own(tmp_path, plate_data, capsys, small_checkpoint):
     engine = tmp_path / "frames.onnx"
     frames = ["--frame-size", "120x140"]
