@@ -28,7 +28,7 @@ import click
 
 from benchmarks.record import Recorder, read, recording
 from benchmarks.tables import GPU_PARTS, to_text
-from stlm_edge.cli import run
+from stlm_edge.cli import Number, run
 from stlm_edge.errors import ConfigError
 from stlm_edge.files import make_folder
 from stlm_edge.tensorrt import find_gpu
@@ -107,7 +107,7 @@ def plan_parts(
 @click.option("--data", type=PATH, help="Pictures.  [drawn]")
 @click.option("--device", default="cuda", show_default=True, type=click.Choice(["cpu", "cuda"]))
 @click.option("--part", "wanted", multiple=True, help="Do only this one; repeatable.  [all]")
-@click.option("--minutes", default=9.0, show_default=True, type=click.FloatRange(0.1), help="For everything.")
+@click.option("--minutes", default=9.0, show_default=True, type=Number(0.1), help="For everything.")
 @click.option("--quick", is_flag=True, help="Few pictures: to see whether everything works.")
 def command(
     checkpoint: Path,

@@ -38,7 +38,7 @@ from benchmarks.subjects import (
 from benchmarks.tables import LATENCY, LATENCY_STAGES, to_text
 from runtime.backends import check_engine_file, vouched
 from runtime.verification import warn_unless_verified
-from stlm_edge.cli import run
+from stlm_edge.cli import Number, run
 from stlm_edge.errors import ConfigError
 from stlm_edge.measure import Measured, Schedule, Subject, measure
 from stlm_edge.tensorrt import find_gpu
@@ -77,7 +77,7 @@ _QUANTILES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99, "max_ms": 1.0}
     "--turn-seconds",
     default=_DEFAULT.turn_s,
     show_default=True,
-    type=click.FloatRange(0.1),
+    type=Number(0.1),
     help="A turn ends after so many, with one batch at least.",
 )
 @click.option("--json", "json_path", type=PATH, help="Write the figures there as JSON.")

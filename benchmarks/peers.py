@@ -40,7 +40,7 @@ from benchmarks.intervals import METRICS, Judged, Resampled, parts_of, resample
 from benchmarks.record import recording
 from benchmarks.tables import INTERVALS, PEERS, to_text
 from export.gate.network import NetworkInspector
-from stlm_edge.cli import run
+from stlm_edge.cli import Number, run
 from stlm_edge.datasets import Sample, load_category, read_truth, texture_paths
 from stlm_edge.errors import ConfigError, TrainingError
 from stlm_edge.imaging import read_image, resize_map
@@ -72,8 +72,8 @@ Open = Callable[[], AbstractContextManager[Inspector]]
     "--backbone", default="published", show_default=True, type=click.Choice(BACKBONES), help="Of the methods."
 )
 @click.option("--textures", type=PATH, help="Pictures of other things, such as DTD, for efficientad and draem.")
-@click.option("--minutes", default=30.0, show_default=True, type=click.FloatRange(0, min_open=True), help="Per method.")
-@click.option("--coreset", default=0.1, show_default=True, type=click.FloatRange(0, 1, min_open=True))
+@click.option("--minutes", default=30.0, show_default=True, type=Number(0, min_open=True), help="Per method.")
+@click.option("--coreset", default=0.1, show_default=True, type=Number(0, 1, min_open=True))
 @click.option("--image-size", default=256, show_default=True, type=click.IntRange(64), help="Side of their input.")
 @click.option("--seed", default=0, show_default=True, help="Of the trainings, and of the intervals' draws.")
 @click.option("--models", type=PATH, help="Keep trained models there, and take those that are there.")

@@ -33,7 +33,7 @@ from benchmarks.subjects import Pictures, engine_subject
 from benchmarks.tables import SIZES, to_text
 from export.gate.pictures import Pictures as GatePictures
 from runtime.backends import vouched
-from stlm_edge.cli import run
+from stlm_edge.cli import Number, run
 from stlm_edge.datasets import load_category
 from stlm_edge.errors import ConfigError, EngineError, OutputError, SpecError, VerificationError
 from stlm_edge.files import make_folder, require_place, sha256, write_bytes
@@ -87,7 +87,7 @@ class Setting:
 @click.option("--images", type=click.IntRange(2), help="Judge by so many test pictures at most.  [default: all]")
 @click.option("--turns", default=10, show_default=True, type=click.IntRange(2), help="Turns of each engine.")
 @click.option("--runs", default=20, show_default=True, type=click.IntRange(1), help="Frames of a turn that count.")
-@click.option("--budget-ms", type=click.FloatRange(min=0, min_open=True), help="What 95 % of the frames may take.")
+@click.option("--budget-ms", type=Number(min=0, min_open=True), help="What 95 % of the frames may take.")
 @click.option("--plot", type=PATH, help="Draw it there, .png or .svg.")
 @click.option("--json", "json_path", type=PATH, help="Write the figures there as JSON.")
 def command(

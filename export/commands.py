@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stlm_edge.cli import Number
 from stlm_edge.errors import VerificationError
 from stlm_edge.spec import Size
 from stlm_edge.tensorrt import TITLES
@@ -274,7 +275,7 @@ def sensitivity(source: Path, data: Path, test: Path | None, count: int, seed: i
     multiple=True,
     help="Name, or your own as name=tflops16:tflops8:tflops32:gb_s; repeatable.  [default: all that have names]",
 )
-@click.option("--launch-us", default=0.0, type=click.FloatRange(min=0), help="Cost of a launch, told separately.")
+@click.option("--launch-us", default=0.0, type=Number(min=0), help="Cost of a launch, told separately.")
 @click.option("--json", "json_path", type=PATH, help="Also write the report here, for machines.")
 @click.option("--output", "-o", type=PATH, help="Also draw it, as .png.")
 def report(plan: Path, gpu: tuple[str, ...], launch_us: float, json_path: Path | None, output: Path | None) -> None:

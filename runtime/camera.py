@@ -17,7 +17,7 @@ import click
 
 from runtime.backends import BackendChoice
 from runtime.options import READS, detector_options, open_detector
-from stlm_edge.cli import run
+from stlm_edge.cli import Number, run
 from stlm_edge.files import require_place, write_text
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 )
 @click.option("--width", type=click.IntRange(min=1), help="Of the frames; with --height.")
 @click.option("--height", type=click.IntRange(min=1), help="Of the frames; with --width.")
-@click.option("--fps", type=click.FloatRange(min=0, min_open=True), help="Frames per second, at most.")
+@click.option("--fps", type=Number(min=0, min_open=True), help="Frames per second, at most.")
 @click.option(
     "--rotate", type=click.Choice(["0", "90", "180", "270"]), default="0", show_default=True, help="Clockwise, degrees."
 )
@@ -62,10 +62,8 @@ logger = logging.getLogger(__name__)
     metavar="N/M",
     help="The part is anomalous if N of its last M frames are.",
 )
-@click.option("--release", type=float, help="An alarm lasts until the scores fall below this.")
-@click.option(
-    "--part-gap", type=click.FloatRange(min=0, min_open=True), help="So many seconds without a frame end a part."
-)
+@click.option("--release", type=Number(), help="An alarm lasts until the scores fall below this.")
+@click.option("--part-gap", type=Number(min=0, min_open=True), help="So many seconds without a frame end a part.")
 @click.option(
     "--camera-faults/--no-camera-faults",
     default=True,

@@ -186,7 +186,7 @@ class Line:
         if event is not None:
             logger.log(logging.INFO if event.kind in GOOD_NEWS else logging.WARNING, "%s", event.text)
             self._recorder.add_event(event)
-            self._outputs.notice(event)
+            self._outputs.write_event(event)
 
 
 class _Pace:

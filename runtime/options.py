@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from runtime.backends import BACKEND_CHOICES, BackendChoice
+from stlm_edge.cli import Number
 
 if TYPE_CHECKING:
     from runtime.detector import Detector
@@ -21,7 +22,7 @@ _OPTIONS = (
     click.option(
         "--backend", type=click.Choice(BACKEND_CHOICES), default="auto", show_default=True, help="What runs the engine."
     ),
-    click.option("--threshold", type=float, help="Takes the place of the engine's own."),
+    click.option("--threshold", type=Number(), help="Takes the place of the engine's own."),
     click.option("--roi", type=READS, help="Inspect only this area: a file of LabelMe with polygons or rectangles."),
     click.option("--ignore", type=READS, help="Leave this area out: a picture that is white there."),
     click.option("--tile", metavar="HEIGHTxWIDTH", help="Cut larger frames into overlapping tiles of so many pixels."),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stlm_edge.cli import METHOD
+from stlm_edge.cli import METHOD, Number
 from stlm_edge.spec import FALSE_ALARM_RATE
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ PATH = click.Path(path_type=Path)
 )
 @click.option(
     "--false-alarm-rate",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=Number(0, 1, min_open=True, max_open=True),
     help="For quantile: wanted share of good pictures at or above it.  "
     f"[default: for a checkpoint as trained, for an engine {FALSE_ALARM_RATE:g}]",
 )

@@ -15,7 +15,7 @@ import click
 import pytest
 
 from stlm_edge import __version__
-from stlm_edge.cli import run
+from stlm_edge.cli import Number, run
 from stlm_edge.errors import DataError
 from stlm_edge.revision import version
 
@@ -169,3 +169,11 @@ def test_every_program_takes_them(program):
     done = subprocess.run([sys.executable, "-m", program, "--help"], capture_output=True, text=True, check=True)
     for option in ("-v, --verbose", "--log-format [text|json]", "--version"):
         assert option in done.stdout
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf"])
+def test_number_that_is_not_finite_is_wrong_usage(text):
+    number = Number(min=0)
+    with pytest.raises(click.BadParameter):
+        number.convert(text, None, None)
+    assert number.convert("0.5", None, None) == 0.5

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_args
 
 import click
 
+from stlm_edge.cli import Number
 from stlm_edge.spec import Size
 from train.config import HINTS, OLD_NAMES, TrainConfig
 
@@ -67,4 +68,4 @@ def _type(name: str) -> Any:
     choices = [choice for choice in get_args(hint) if isinstance(choice, str)]
     if choices:
         return click.Choice(choices)
-    return {int: int, float: float, bool: bool}.get(hint, str)
+    return {int: int, float: Number(), bool: bool}.get(hint, str)

@@ -52,7 +52,7 @@ class FrameSink(Closing):
     def write(self, inspection: Inspection) -> None:
         """Take one frame. Raises `OutputError`; the next frame is tried all the same."""
 
-    def notice(self, event: Event) -> None:
+    def write_event(self, event: Event) -> None:
         """Take word of something that happened to the line. Raises `OutputError`."""
 
     @abstractmethod

@@ -46,7 +46,7 @@ def verdict_event(inspection: Inspection, *, engine_sha256: str) -> dict[str, An
 
 
 def line_event(event: Event) -> dict[str, Any]:
-    """What is told of a event, ready for JSON: `time`, `notice` (its kind), `text`."""
+    """What is told of an event, ready for JSON: `time`, `event` (its kind), `text`."""
     return {
         "time": utc(event.timestamp_s).isoformat(timespec="milliseconds"),
         "event": event.kind,
@@ -77,7 +77,7 @@ class EventLog(FrameSink):
     def write(self, inspection: Inspection) -> None:
         self._file.write(json.dumps(verdict_event(inspection, engine_sha256=self._engine_sha256)))
 
-    def notice(self, event: Event) -> None:
+    def write_event(self, event: Event) -> None:
         self._file.write(json.dumps(line_event(event)))
 
     def close(self) -> None:

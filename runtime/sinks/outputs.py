@@ -69,7 +69,7 @@ class Outputs(Closing):
                 bare = bare or inspection.without_picture()
                 worker.put(bare)
 
-    def notice(self, event: Event) -> None:
+    def write_event(self, event: Event) -> None:
         """Hand a event to all outputs."""
         for worker in self._workers.values():
             worker.put_event(event)
@@ -204,7 +204,7 @@ class _Worker:
 
     def _publish(self, item: Inspection | Event) -> None:
         if isinstance(item, Event):
-            self.sink.notice(item)
+            self.sink.write_event(item)
             return
         start_s = time.perf_counter()
         self.sink.write(item)

@@ -103,7 +103,7 @@ class Everything:
     def write(self, inspection: Inspection) -> None:
         self.inspections.append(inspection)
 
-    def notice(self, event: Event) -> None:
+    def write_event(self, event: Event) -> None:
         self.events.append(event)
 
 

@@ -81,7 +81,7 @@ def test_notices_stand_between_the_verdicts(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     with sink_for(path) as sink:
         sink.write(inspection(0))
-        sink.notice(Event("camera-lost", "camera 0 is gone", time.monotonic() - 60))
+        sink.write_event(Event("camera-lost", "camera 0 is gone", time.monotonic() - 60))
         sink.write(inspection(1))
     event = events(path)[1]
     age_s = (datetime.now(timezone.utc) - datetime.fromisoformat(event.pop("time"))).total_seconds()

@@ -50,7 +50,7 @@ class Recording(FrameSink):
         self.frames.append(inspection.frame.index)
         self.seen.append(inspection)
 
-    def notice(self, event: Event) -> None:
+    def write_event(self, event: Event) -> None:
         self.threads.add(threading.current_thread().name)
         self.events.append(event)
 
@@ -113,7 +113,7 @@ def test_everything_is_called_on_the_output_s_own_thread() -> None:
     first, second = Recording(), Recording()
     with outputs(first=first, second=second) as running:
         running.write(inspection())
-        running.notice(LOST)
+        running.write_event(LOST)
     assert (first.threads, second.threads) == ({"output first"}, {"output second"})
     assert (first.closed, second.closed) == (1, 1)
 
@@ -124,7 +124,7 @@ def test_notices_are_not_dropped_and_keep_their_place() -> None:
     with outputs(slow=slow) as running:
         for index in range(200):
             running.write(inspection(index))
-            running.notice(Event("drift", str(index), 0.0))
+            running.write_event(Event("drift", str(index), 0.0))
         gate.set()
     assert [event.text for event in slow.events] == [str(index) for index in range(200)]
 
