@@ -31,6 +31,7 @@ from benchmarks.tables import GPU_PARTS, to_text
 from stlm_edge.cli import Number, run
 from stlm_edge.errors import ConfigError
 from stlm_edge.files import make_folder
+from stlm_edge.measure import program
 from stlm_edge.tensorrt import find_gpu
 
 Device = Literal["cpu", "cuda"]
@@ -118,8 +119,8 @@ def command(
     wanted: tuple[str, ...],
     minutes: float,
     quick: bool,
-) -> None:
-    """Measure a network in all ways on this GPU, one part after the other."""
+) -> int:
+    """Measure a network in all ways on this GPU, one part after the other; ends with 1 unless all that could be was."""
     for path in (checkpoint, *graphs):
         if not path.is_file():
             raise ConfigError(f"{path} is not a file, expected a checkpoint or an ONNX file; name one that is there")
@@ -147,6 +148,8 @@ def command(
             recorder.save()
             click.echo("{name}: {status} after {seconds} s".format_map(entries[-1]), err=True)
         click.echo("\n".join(to_text(GPU_PARTS, recorder.record(is_complete=True))))
+    statuses = [entry["status"] for entry in entries]
+    return 0 if "done" in statuses and not {"failed", "stopped"} & set(statuses) else 1
 
 
 def why_not(part: Part, done: Sequence[dict[str, Any]], *, device: Device, left_s: float) -> str | None:
@@ -163,7 +166,7 @@ def do(part: Part, output: Path, *, limit_s: float) -> dict[str, Any]:
     record, log = output / f"{part.name}.json", output / f"{part.name}.log"
     record.unlink(missing_ok=True)
     writes_record = part.command[0].startswith("benchmarks.")
-    command = [sys.executable, "-m", *part.command, *(("--json", str(record)) if writes_record else ())]
+    command = [*program(part.command[0]), *part.command[1:], *(("--json", str(record)) if writes_record else ())]
     start_s = time.monotonic()
     with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT) as process:
         try:

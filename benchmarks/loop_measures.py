@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import json
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,7 +33,7 @@ from runtime.summary import RunRecorder
 from runtime.voting import PartVote, VotingRule
 from stlm_edge.errors import EngineError
 from stlm_edge.imaging import Image, Input, to_input, write_image
-from stlm_edge.measure import TOTAL, Schedule, Subject, measure, resident_mb
+from stlm_edge.measure import TOTAL, Schedule, Subject, measure, program, resident_mb
 from stlm_edge.plate.part import render_part
 from stlm_edge.sidecar import EngineRecord, Sidecar
 from stlm_edge.spec import ModelSpec, Size, Threshold
@@ -173,7 +172,7 @@ def first_verdict_s(engine: Path, *, backend: str, frame_size: Size) -> tuple[fl
     with tempfile.TemporaryDirectory() as folder:
         picture, events = Path(folder) / "part.png", Path(folder) / "events.jsonl"
         write_image(picture, pictures_of(size)[0])
-        command = [sys.executable, "-m", "runtime.camera", "--engine", str(engine), "--backend", backend]
+        command = [*program("runtime.camera"), "--engine", str(engine), "--backend", backend]
         start_s = time.time()
         done = subprocess.run(
             [*command, "--source", str(picture), "--output", str(events)],

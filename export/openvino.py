@@ -91,7 +91,7 @@ class OpenVinoBuilder:
             if needed and importlib.util.find_spec(package) is None:
                 raise EngineError(
                     f"found no {package}, expected it to make an engine of OpenVINO in {self.precision}; "
-                    "pip install 'stlm-edge[openvino-int8]'"
+                    f"pip install 'stlm-edge[{'openvino-int8' if self.precision == 'int8' else 'openvino'}]'"
                 )
         from runtime.backends.openvino import has_bf16
 

@@ -18,6 +18,7 @@ import click
 from runtime.backends import BackendChoice
 from runtime.options import READS, detector_options, open_detector
 from stlm_edge.cli import Number, run
+from stlm_edge.errors import ImageError
 from stlm_edge.files import require_place, write_text
 
 if TYPE_CHECKING:
@@ -145,9 +146,12 @@ def command(
                     source.close()  # closing the outputs may take a while, in which it would go on dropping frames
         finally:
             # Also after an error: what was inspected until then has happened.
-            report(
-                recorder.summary(source, output_drops=outputs.drops, output_failures=outputs.failures),
-                file=summary_file,
+            summary = recorder.summary(source, output_drops=outputs.drops, output_failures=outputs.failures)
+            report(summary, file=summary_file)
+        if summary.skipped and not summary.frames:
+            raise ImageError(
+                f"found {summary.skipped} pictures and none that can be decoded, expected at least one; look at "
+                "what is in --source"
             )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -39,6 +40,12 @@ class Workload(Protocol):
     def run(self, index: int) -> Mapping[str, float]:
         """Work on picture number `index`, of as many as it likes in turn; stage → milliseconds, `total` among them."""
         ...
+
+
+def program(module: str) -> list[str]:
+    """The start of a command like `python -m MODULE` that finds our packages, whatever lies in the current folder."""
+    code = f"import runpy, sys; sys.path[0] = {sys.path[0]!r}; runpy.run_module({module!r}, run_name='__main__')"
+    return [sys.executable, "-c", code]
 
 
 @dataclass(frozen=True)

@@ -121,3 +121,13 @@ def test_peak_stays_when_memory_is_freed() -> None:
     held = resident_mb()
     del block
     assert peak_mb() > held - 1  # Linux counts by processor and sums now and then
+
+
+@pytest.mark.heavy
+def test_program_is_ours_whatever_lies_in_the_current_folder(tmp_path):
+    (tmp_path / "runtime.py").write_text("raise SystemExit('mine')")
+    root = str(Path(__file__).parents[1])
+    command = [sys.executable, "-c", f"import sys; sys.path[0] = {root!r}\nfrom stlm_edge.measure import program\n"
+               "import subprocess; sys.exit(subprocess.call([*program('runtime.camera'), '--version']))"]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout[:9]) == (0, "stlm-edge")

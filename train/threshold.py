@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 
 from stlm_edge.datasets import GOOD, load_category
@@ -21,6 +22,8 @@ from train.config import from_dict
 from train.data import load_images, split
 from train.evaluate import score_images
 
+logger = logging.getLogger(__name__)
+
 
 def choose_on_checkpoint(
     path: Path, *, data: Path, category: str | None, method: Method, false_alarm_rate: float | None, device: str
@@ -38,6 +41,14 @@ def choose_on_checkpoint(
     checkpoint = load(path)
     inference = InferencePath(checkpoint.network, checkpoint.spec).to(choose_device(device))
     loaded = load_category(data, category)
+    if loaded.name != checkpoint.spec.category:
+        logger.warning(
+            "OTHER PICTURES: %s was trained on %s, found %s; quantile takes the share of them that a training would "
+            "have held out, so give the data that it was trained on",
+            path,
+            checkpoint.spec.category,
+            loaded.name,
+        )
     if method == "f1":
         pictures = (resize(read_image(sample.path), checkpoint.spec.input_size) for sample in loaded.test)
         defective = [sample.label != GOOD for sample in loaded.test]

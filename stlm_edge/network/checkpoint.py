@@ -61,7 +61,9 @@ def load(path: Path) -> Checkpoint:
             metadata = file.metadata() or {}
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file ({error}); train again") from None
+        raise CheckpointError(
+            f"{path} is not a readable safetensors file ({error}); copy it again, or train again"
+        ) from None
     if not {"spec", "config"} <= set(metadata):
         raise CheckpointError(f"{path} holds tensors but no specification; expected what 'python -m train fit' writes")
     try:

@@ -262,3 +262,13 @@ def test_run_without_a_screen_imports_neither_torch_nor_onnx(engine: Path) -> No
         [sys.executable, "-c", program], check=True, capture_output=True, text=True, env=environment
     )
     assert for_backend.stdout.splitlines()[-1] == "0 []"
+
+
+def test_folder_of_which_nothing_can_be_decoded_is_an_error(engine, tmp_path, capsys):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "junk.png").write_bytes(b"no picture")
+    summary = tmp_path / "summary.json"
+    arguments = ["--engine", str(engine), "--source", str(tmp_path / "pictures"), "--summary", str(summary)]
+    assert main(arguments) == 1
+    assert "found 1 pictures and none that can be decoded" in capsys.readouterr().err
+    assert json.loads(summary.read_text())["skipped"] == 1

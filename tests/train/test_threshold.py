@@ -84,3 +84,8 @@ def test_programs_share_the_command():
 def test_device_is_for_checkpoints(tmp_path, capsys):
     assert main(["threshold", str(tmp_path / "plate.onnx"), "--data", str(tmp_path), "--device", "cpu"]) == 2
     assert "goes with a checkpoint" in capsys.readouterr().err
+
+
+def test_other_pictures_than_the_trainings_are_told(plate, checkpoint, caplog):
+    assert main(["threshold", str(checkpoint), "--data", str(plate / "plate" / "train" / "good")]) == 0
+    assert "OTHER PICTURES" in caplog.text
