@@ -86,6 +86,6 @@ def test_device_is_for_checkpoints(tmp_path, capsys):
     assert "goes with a checkpoint" in capsys.readouterr().err
 
 
-def test_other_pictures_than_the_trainings_are_told(plate, checkpoint, caplog):
+def test_other_pictures_than_the_trainings_are_told(plate, checkpoint, capsys):
     assert main(["threshold", str(checkpoint), "--data", str(plate / "plate" / "train" / "good")]) == 0
-    assert "OTHER PICTURES" in caplog.text
+    assert "OTHER PICTURES" in capsys.readouterr().err
