@@ -35,7 +35,7 @@ def test_what_needs_no_gpu_is_measured_on_a_processor(
     assert "tf32 left out: needs a GPU." in printed
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_part_that_fails_is_written_down_with_its_error(tmp_path: Path) -> None:
     missing = tmp_path / "none.safetensors"
     part = Part("bad", ("benchmarks.latency", "--checkpoint", str(missing), "--way", "eager"), 60)

@@ -127,6 +127,7 @@ def test_bf16_is_refused_by_a_processor_without(engine: Path, monkeypatch: pytes
         OpenVinoBuilder("bf16")
 
 
+@pytest.mark.slow
 def test_int8_is_calibrated_on_good_pictures(
     source: Path, engine: Path, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -170,6 +170,7 @@ def test_graph_in_half_precision_runs_on_processors_and_becomes_a_plan(graph, da
     assert gate.verified
 
 
+@pytest.mark.slow
 def test_quantises_as_much_as_the_gate_accepts(graph, data, tmp_path, capsys):
     path = tmp_path / "int8.plan"
     assert main(["engine", str(graph), "-o", str(path), "--precision", "int8", *TARGET, "--data", str(data)]) == 0
@@ -182,6 +183,7 @@ def test_quantises_as_much_as_the_gate_accepts(graph, data, tmp_path, capsys):
     assert "what INT8 does to each layer class" in printed.err
 
 
+@pytest.mark.slow
 def test_only_named_classes_are_quantised(graph, data, tmp_path):
     path = tmp_path / "decoder.onnx"
     arguments = ["--precision", "int8", "--int8-classes", "decoder", "--data", str(data)]
@@ -190,6 +192,7 @@ def test_only_named_classes_are_quantised(graph, data, tmp_path):
     assert {name for name, precision in by_class.items() if "int8" in precision} == {"decoder"}
 
 
+@pytest.mark.slow
 def test_checkpoint_becomes_a_plan_that_resizes_frames(small_checkpoint, tmp_path, capsys):
     path = tmp_path / "frames.plan"
     arguments = ["--frame-size", "512x384", *TARGET]

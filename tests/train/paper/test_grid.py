@@ -47,7 +47,7 @@ def stamps(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in folder.glob("*/*/*/model.safetensors")}
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_grid_killed_and_called_again_does_only_what_is_left(parts, presets, tmp_path, capsys):
     output = tmp_path / "grid"
     arguments = ["grid", "--data", str(parts), "--category", "bottle", *presets, *SMALL, "-o", str(output)]
