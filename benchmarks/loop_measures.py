@@ -12,11 +12,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
@@ -33,7 +32,7 @@ from runtime.summary import RunRecorder
 from runtime.voting import PartVote, VotingRule
 from stlm_edge.errors import EngineError
 from stlm_edge.imaging import Image, Input, to_input, write_image
-from stlm_edge.measure import TOTAL, Schedule, Subject, measure, program, resident_mb
+from stlm_edge.measure import Schedule, Subject, Work, measure, program, resident_mb
 from stlm_edge.plate.part import render_part
 from stlm_edge.sidecar import EngineRecord, Sidecar
 from stlm_edge.spec import ModelSpec, Size, Threshold
@@ -84,37 +83,21 @@ def throughputs(
 
 
 @contextmanager
-def open_rate(
-    engine: Path, *, backend: BackendChoice, frame_size: Size, frames: int, in_loop: bool
-) -> Iterator[Frames]:
+def open_rate(engine: Path, *, backend: BackendChoice, frame_size: Size, frames: int, in_loop: bool) -> Iterator[Work]:
     """An engine that works on so many frames in a run, by itself or in the loop."""
     opened, sidecar = open_engine(engine, backend=backend)
     pictures = pictures_of(sidecar.spec.frame_size or frame_size)
     inputs = [to_input(picture, spec=sidecar.spec) for picture in pictures]
     with Detector(opened, sidecar=sidecar, threshold=sidecar.spec.require_threshold()) as detector:
 
-        def infer() -> None:
+        def infer(_: int) -> None:
             for index in range(frames):
                 opened.infer(inputs[index % len(inputs)])
 
-        def go_round() -> None:
+        def go_round(_: int) -> None:
             run_line(FreeSource(pictures, frames=frames), detector)
 
-        yield Frames(go_round if in_loop else infer, {"library": opened.name})
-
-
-@dataclass(frozen=True)
-class Frames:
-    """Many frames as the work of one run."""
-
-    work: Callable[[], None]
-    facts: dict[str, Any]
-
-    def run(self, index: int) -> dict[str, float]:  # noqa: ARG002
-        """Milliseconds for all of them."""
-        start_s = time.perf_counter()
-        self.work()
-        return {TOTAL: 1e3 * (time.perf_counter() - start_s)}
+        yield Work.timed(go_round if in_loop else infer, {"library": opened.name})
 
 
 def memory_of_line_mb(*, size: Size, frames: int) -> list[float]:

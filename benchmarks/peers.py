@@ -45,7 +45,7 @@ from stlm_edge.datasets import Sample, load_category, read_truth, texture_paths
 from stlm_edge.errors import ConfigError, TrainingError
 from stlm_edge.imaging import read_image, resize_map
 from stlm_edge.inspection import Answer, Inspector
-from stlm_edge.measure import TOTAL, Schedule, Subject, Work, measure
+from stlm_edge.measure import Schedule, Subject, Work, measure
 from stlm_edge.network.checkpoint import load
 from stlm_edge.network.inference import InferencePath, choose_device
 from stlm_edge.sidecar import Sidecar, weights_of
@@ -200,13 +200,7 @@ def open_timing(opener: Open, paths: Sequence[Path]) -> Iterator[Work]:
     """From pixels in memory to map and score. Raises what `opener` raises."""
     with opener() as inspector:
         pictures = [read_image(path) for path in paths]
-
-        def run(index: int) -> Mapping[str, float]:
-            start_s = time.perf_counter()
-            inspector.inspect(pictures[index % len(pictures)])
-            return {TOTAL: 1e3 * (time.perf_counter() - start_s)}
-
-        yield Work(run)
+        yield Work.timed(lambda index: inspector.inspect(pictures[index % len(pictures)]))
 
 
 @contextmanager

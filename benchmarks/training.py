@@ -201,13 +201,7 @@ def open_loader(task: Task, workers: int | None) -> Iterator[Work]:
         else:
             made = stack.enter_context(task.pictures(workers=workers)[1])
             batches = chain.from_iterable(map(made.epoch, count(1)))
-
-        def run(_index: int) -> Mapping[str, float]:
-            start_s = time.perf_counter()
-            next(batches)
-            return {TOTAL: 1e3 * (time.perf_counter() - start_s)}
-
-        yield Work(run)
+        yield Work.timed(lambda _: next(batches))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from export import CALIBRATION_IMAGES, GATE_IMAGES
 from stlm_edge.cli import Number
 from stlm_edge.errors import VerificationError
 from stlm_edge.spec import Size
@@ -93,7 +94,11 @@ def picture_options(command: Command) -> Command:
         ),
         click.option("--category", help="Folder below --data."),
         click.option(
-            "--images", type=click.IntRange(1), default=16, show_default=True, help="Compare on so many at most."
+            "--images",
+            type=click.IntRange(1),
+            default=GATE_IMAGES,
+            show_default=True,
+            help="Compare on so many at most.",
         ),
         click.option(
             "--calibration",
@@ -101,7 +106,11 @@ def picture_options(command: Command) -> Command:
             help="Good pictures to measure ranges on.  [default: those for training of a data set]",
         ),
         click.option(
-            "--calibration-images", type=click.IntRange(1), default=64, show_default=True, help="So many at most."
+            "--calibration-images",
+            type=click.IntRange(1),
+            default=CALIBRATION_IMAGES,
+            show_default=True,
+            help="So many at most.",
         ),
         click.option("--seed", default=0, show_default=True, help="Of the choice of calibration pictures."),
         click.option("--picture", type=PATH, help="Write a contact sheet of the worst cases here, .png or .jpg."),
@@ -256,7 +265,13 @@ def verify(
 @click.argument("source", metavar="CHECKPOINT_OR_ONNX", type=PATH)
 @click.option("--data", required=True, type=PATH, help="Folder of good pictures to calibrate on.")
 @click.option("--test", type=PATH, help="Folder of pictures to measure the errors on.  [default: those of --data]")
-@click.option("--count", default=64, show_default=True, type=click.IntRange(1), help="Calibrate on so many at most.")
+@click.option(
+    "--count",
+    default=CALIBRATION_IMAGES,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Calibrate on so many at most.",
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of the choice of calibration pictures.")
 @click.option("--images", default=32, show_default=True, type=click.IntRange(2), help="Measure on so many at most.")
 def sensitivity(source: Path, data: Path, test: Path | None, count: int, seed: int, images: int) -> None:

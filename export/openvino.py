@@ -5,8 +5,6 @@ comparison looks for small differences between two streams that hardly differ, a
 convolutions to 8 bits is larger than those: on real pictures of magnetic tiles, maps of stlm-tiny keep a correlation of
 0.9997 with FP32's like this, of 0.91 with the very first convolution quantised alone, and of 0.71 with everything.
 Convolutions but the first would save more time and move scores by 0.15 and more.
-
-OpenVINO and NNCF are imported where they are needed: each is an extra, and whoever lacks one is told which.
 """
 
 from __future__ import annotations
@@ -18,31 +16,28 @@ import importlib.util
 import logging
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
+import openvino
 
+from export import CALIBRATION_IMAGES
 from export.graph.graph import Graph, Precision
-from export.precision.calibration import COUNT, choose_pictures
+from export.precision.calibration import choose_pictures
+from runtime.backends.openvino import OpenVinoBackend, has_bf16
 from stlm_edge.errors import ConfigError, EngineError, OutputError
 from stlm_edge.files import cannot_write, write_bytes
 from stlm_edge.imaging import Input, read_image, to_input
-from stlm_edge.measure import TOTAL, Schedule, Subject, measure
+from stlm_edge.measure import Schedule, Subject, Work, measure
 from stlm_edge.plate.part import render_part
 from stlm_edge.sidecar import EngineRecord, Sidecar, engine_sha256, weights_of
 from stlm_edge.signal_stack import kept_signal_stack
 from stlm_edge.spec import ModelSpec
-
-if TYPE_CHECKING:
-    import openvino
-
-    from runtime.backends.openvino import OpenVinoBackend
 
 CpuPrecision = Literal["fp32", "fp16", "bf16", "int8"]
 
@@ -76,25 +71,21 @@ class OpenVinoBuilder:
         good: a folder of good pictures, which `int8` measures ranges on.
         count, seed: of their choice, see `choose_pictures`.
     Raises:
-        EngineError: if a package is missing or the processor lacks the precision.
+        EngineError: if NNCF is missing or the processor lacks the precision.
     """
 
     suffix: ClassVar[str] = ".xml"
 
     precision: CpuPrecision = "fp32"
     good: Path | None = None
-    count: int = COUNT
+    count: int = CALIBRATION_IMAGES
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for package, needed in (("openvino", True), ("nncf", self.precision == "int8")):
-            if needed and importlib.util.find_spec(package) is None:
-                raise EngineError(
-                    f"found no {package}, expected it to make an engine of OpenVINO in {self.precision}; "
-                    f"pip install 'stlm-edge[{'openvino-int8' if self.precision == 'int8' else 'openvino'}]'"
-                )
-        from runtime.backends.openvino import has_bf16
-
+        if self.precision == "int8" and importlib.util.find_spec("nncf") is None:
+            raise EngineError(
+                "found no nncf, expected it to quantise for OpenVINO; pip install 'stlm-edge[openvino-int8]'"
+            )
         if self.precision == "bf16" and not has_bf16():
             raise EngineError(
                 "the engine is to run in bf16, which this processor does not have; export it here with --precision fp32"
@@ -116,8 +107,6 @@ class OpenVinoBuilder:
             StlmError: if pictures are missing or cannot be used, or the output cannot be written. Killed at any moment
                 it leaves the old engine, or files that the runtime refuses.
         """
-        import openvino
-
         content = graph.to_bytes()
         model, version, calibration = openvino.Core().read_model(content), openvino.__version__, None
         if self.precision == "int8":
@@ -152,7 +141,7 @@ def quantise(model: openvino.Model, pictures: Sequence[Path], *, spec: ModelSpec
     """
     # Importing NNCF has torch say that it found no GPU, which nothing here is about.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    import nncf
+    import nncf  # an extra that only INT8 needs, and seconds to import
 
     logging.getLogger("nncf").setLevel(logging.ERROR)  # its own function also quietens handlers that are not its own
     others = [
@@ -184,8 +173,6 @@ def _write(model: openvino.Model, output: Path, *, compress: bool) -> None:
     Between the two writes the new weights lie beside the old graph; the sidecar, which is written last and knows the
     hash of both, tells.
     """
-    import openvino
-
     try:
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
             staged = Path(folder) / output.name
@@ -230,8 +217,6 @@ def measure_speed(engine: Path, graph: Graph, *, precision: CpuPrecision) -> Spe
 
     Raises `EngineError` if one of them fails.
     """
-    from runtime.backends.openvino import has_bf16
-
     with tempfile.TemporaryDirectory() as folder:
         fp32 = Path(folder) / "fp32.onnx"
         graph.save(fp32)
@@ -248,30 +233,12 @@ def measure_speed(engine: Path, graph: Graph, *, precision: CpuPrecision) -> Spe
     return Speed(precision, {other.name: other.ratio(base).median for other in others})
 
 
-class _Inferences:
-    """A backend whose inferences are timed, on pictures that are prepared before."""
-
-    def __init__(self, backend: OpenVinoBackend, batches: Sequence[Input]) -> None:
-        self._backend = backend
-        self._batches = batches
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        return {}
-
-    def run(self, index: int) -> dict[str, float]:
-        start_s = time.perf_counter()
-        self._backend.infer(self._batches[index % len(self._batches)])
-        return {TOTAL: 1e3 * (time.perf_counter() - start_s)}
-
-
 @contextmanager
-def _opened(path: Path, *, spec: ModelSpec, precision: str) -> Iterator[_Inferences]:
-    from runtime.backends.openvino import OpenVinoBackend
-
+def _opened(path: Path, *, spec: ModelSpec, precision: str) -> Iterator[Work]:
+    """An engine's inferences alone, on pictures that are prepared before."""
     batches = [
         to_input(render_part(np.random.default_rng(seed), size=spec.picture_size, defect=None).image, spec=spec)
         for seed in range(PICTURES)
     ]
     with OpenVinoBackend(path, spec=spec, precision=precision) as backend:
-        yield _Inferences(backend, batches)
+        yield Work.timed(lambda index: backend.infer(batches[index % len(batches)]))

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from export.precision.calibration import COUNT, has_good_pictures
+from export import CALIBRATION_IMAGES, GATE_IMAGES
+from export.precision.calibration import has_good_pictures
 from stlm_edge.datasets import GOOD, Sample, load_category, read_truth, texture_paths
 from stlm_edge.datasets.dagm import is_dagm
 from stlm_edge.datasets.listing import require_folder
@@ -24,9 +25,6 @@ SEED = 0
 """Of the choice where not all pictures are taken: the same ones each time, so that two engines can be compared."""
 
 SYNTHETIC = 8
-
-EXPORT_IMAGES = 16
-"""Pictures that an export is compared on unless asked otherwise; `verify` takes all."""
 
 _TRUTH = "ground_truth"
 
@@ -64,9 +62,9 @@ class Pictures:
 
     data: Path | None = None
     category: str | None = None
-    images: int = EXPORT_IMAGES
+    images: int = GATE_IMAGES
     calibration: Path | None = None
-    calibration_images: int = COUNT
+    calibration_images: int = CALIBRATION_IMAGES
     seed: int = 0
     worst: Path | None = None
     reference: Path | None = None

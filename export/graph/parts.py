@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from stlm_edge.errors import EngineError
 
@@ -31,18 +31,9 @@ LayerClass = Literal[
 ]
 """What precision is chosen by."""
 
-QUANTISABLE: tuple[LayerClass, ...] = (
-    "patch embed",
-    "stage 0",
-    "downsample",
-    "depth-wise",
-    "window attention",
-    "MLP",
-    "neck",
-    "decoder",
-    "feature aggregation",
-    "encoders",
-)
+NEVER_QUANTISED: tuple[LayerClass, ...] = ("pixels", "comparison", "score", "other")
+
+QUANTISABLE: tuple[LayerClass, ...] = tuple(name for name in get_args(LayerClass) if name not in NEVER_QUANTISED)
 """Classes whose convolutions and products with weights can be in INT8."""
 
 STAGES = (

@@ -10,9 +10,10 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
+from export import CALIBRATION_IMAGES
 from export.graph.graph import Graph, Kept, Precision, PrecisionRecord
 from export.graph.parts import QUANTISABLE, LayerClass, layer_class
-from export.precision.calibration import COUNT, choose_pictures
+from export.precision.calibration import choose_pictures
 from export.precision.half import islands, measure_ranges, to_half
 from export.precision.int8 import calibrate, quantised_nodes, quantised_only
 from stlm_edge.errors import ConfigError
@@ -40,7 +41,7 @@ def in_precision(
     precision: Precision,
     *,
     good: Path | None = None,
-    count: int = COUNT,
+    count: int = CALIBRATION_IMAGES,
     seed: int = 0,
     classes: Collection[LayerClass] = INT8_CLASSES,
 ) -> Graph:
@@ -119,7 +120,7 @@ def calibrated(graph: Graph, good: Path, *, count: int, seed: int) -> Calibrated
 
 
 def load_pictures(
-    folder: Path, *, spec: ModelSpec, count: int = COUNT, seed: int = 0
+    folder: Path, *, spec: ModelSpec, count: int = CALIBRATION_IMAGES, seed: int = 0
 ) -> tuple[list[Input], Calibration]:
     """Good pictures of a folder as a graph takes them, (1, H, W, 3) each. Raises `DataError`."""
     paths, calibration = choose_pictures(folder, count=count, seed=seed)

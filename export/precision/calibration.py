@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from export import CALIBRATION_IMAGES
 from stlm_edge.datasets import GOOD, load_category, texture_paths
 from stlm_edge.datasets.dagm import is_dagm
 from stlm_edge.datasets.listing import require_folder
@@ -19,14 +20,11 @@ from stlm_edge.sidecar import Calibration
 
 logger = logging.getLogger(__name__)
 
-COUNT = 64
-"""Pictures to calibrate on unless asked otherwise."""
-
 _TRUTH = "ground_truth"
 _TEST = "test"
 
 
-def choose_pictures(folder: Path, *, count: int = COUNT, seed: int = 0) -> tuple[list[Path], Calibration]:
+def choose_pictures(folder: Path, *, count: int = CALIBRATION_IMAGES, seed: int = 0) -> tuple[list[Path], Calibration]:
     """Choose good pictures at random, the same ones for the same folder and seed.
 
     Of a part in the layout of MVTec AD, VisA or DAGM the good pictures to train on are taken; of any other folder all

@@ -119,7 +119,8 @@ def test_bf16_is_calculated_as_its_record_says(graph: Graph, engine: Path, tmp_p
 
 
 def test_bf16_is_refused_by_a_processor_without(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.backends.openvino.has_bf16", lambda: False)
+    for place in ("runtime.backends.openvino", "export.openvino"):
+        monkeypatch.setattr(f"{place}.has_bf16", lambda: False)
     spec = Sidecar.read(engine).spec
     with pytest.raises(EngineError, match="this processor does not have"):
         open_backend(engine, spec=spec, precision="bf16")
