@@ -83,6 +83,6 @@ def _warnings(points: Sequence[Point], advised: Sequence[Point]) -> Iterator[str
             yield f"{point['name']} is dominated: {fastest['name']} is faster and as good."
         elif point in advised and point["trained_at"] not in (None, point["input_size"]):
             yield (
-                "{} was trained at {} x {}: choose its threshold again before it is used (python -m export calibrate), "
+                "{} was trained at {} x {}: choose its threshold again before it is used (stlm threshold), "
                 "or train it at this size.".format(point["name"], *point["trained_at"])
             )

@@ -146,7 +146,7 @@ def _tell_of_chosen_threshold(output: Path) -> None:
     if threshold is not None and threshold.previous is not None:
         logger.warning(
             "%s had the threshold %.4g, chosen on that very engine; the new one starts with the network's, choose it "
-            "again: python -m export calibrate %s --data GOOD_PICTURES",
+            "again: stlm threshold %s --data GOOD_PICTURES",
             output,
             threshold.value,
             output,

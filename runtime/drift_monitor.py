@@ -40,7 +40,7 @@ _BACK = 1e-2
 
 Scores = NDArray[np.float64]
 
-_CHOOSE = "choose it again from good pictures: python -m export calibrate ENGINE --data DIR"
+_CHOOSE = "choose it again from good pictures: stlm threshold ENGINE --data DIR"
 
 
 class _Reference(Protocol):

@@ -176,7 +176,7 @@ class Sidecar:
             if seal != _seal(data):
                 raise SpecError(
                     "its content has another SHA-256 than it says, so it was edited or damaged; copy it again, "
-                    "change a threshold by 'python -m export calibrate' or --threshold"
+                    "change a threshold by 'stlm threshold' or --threshold"
                 )
             return sidecar
         except SpecError as error:

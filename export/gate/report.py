@@ -42,7 +42,7 @@ def table(examination: Examination, *, precision: str, widened: Sequence[str]) -
     if examination.resize is not None:
         yield (
             f"{examination.resize.name}: against the host's, measured and not judged; the threshold was chosen with "
-            "the host's, so choose it again on the engine: python -m export calibrate"
+            "the host's, so choose it again on the engine: stlm threshold"
         )
     for name in widened:
         yield f"{name}: it computes this graph's FP16 in float32, so its row does not test FP16"

@@ -43,7 +43,6 @@ def open_engine(path: Path, *, backend: BackendChoice = "auto") -> tuple[Backend
         EngineError: if the file is missing, of an unknown kind, altered, or cannot be opened.
         SpecError: if the sidecar is missing or damaged, or holds no threshold.
     """
-    check_engine_file(path)
     sidecar = vouched(path)
     sidecar.spec.require_threshold()
     if choose_backend(path, backend) == "tensorrt":
@@ -58,11 +57,10 @@ def vouched(path: Path) -> Sidecar:
     """The sidecar of an engine of any kind, if it was written for just this file.
 
     Raises:
-        EngineError: if the file is missing or has another hash than its sidecar says.
+        EngineError: if the file is missing, of an unknown kind, or has another hash than its sidecar says.
         SpecError: if the sidecar is missing or damaged.
     """
-    if not path.is_file():
-        raise _missing(path)
+    check_engine_file(path)
     sidecar = Sidecar.read(path)
     found, expected = _sha256(path), sidecar.engine.engine_sha256
     if found != expected:

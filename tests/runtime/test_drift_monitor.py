@@ -137,7 +137,7 @@ def test_notice_says_what_was_what_is_and_what_to_do() -> None:
         "the scores of passed frames have moved: median 0.3 over the last 200, median 0.2 on 99 held-out good "
         "pictures; check light, focus, dirt"
     )
-    assert drift.text.endswith("python -m export calibrate ENGINE --data DIR")
+    assert drift.text.endswith("stlm threshold ENGINE --data DIR")
     assert over.text.startswith("the scores of passed frames are back: median 0.2 over the last 200, median 0.2 on 99")
     assert "\n" not in drift.text + over.text
     assert 0 < drift.timestamp_s <= over.timestamp_s
