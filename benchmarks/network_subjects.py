@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.record import device as this_machine
-from benchmarks.subjects import STAGES, Device, Pictures, Way, batch_of
+from benchmarks.subjects import Device, Pictures, Way, batch_of
+from benchmarks.tables import STAGES
 from stlm_edge.errors import ConfigError
 from stlm_edge.imaging import Image, to_input
 from stlm_edge.measure import TOTAL, Subject
@@ -39,13 +40,9 @@ _BF16_FEATURES = ("avx512_bf16", "amx_bf16", "bf16")
 def network_subject(
     checkpoint: Path, *, way: str = "eager", device: Device = "cpu", pictures: Pictures | None = None, batch: int = 1
 ) -> Subject:
-    """A checkpoint run by PyTorch, named after the way.
+    """A checkpoint run by PyTorch, named after the way; the times are those of a batch, divided by it.
 
-    Args:
-        way: see `Way.parse`.
-        batch: pictures at once; the times are those of the batch, divided by it.
-    Raises:
-        ConfigError: if the way is unknown or needs another device. What else is wrong is found when it is opened.
+    Raises `ConfigError` if the way is unknown or needs another device.
     """
     parsed = Way.parse(way)
     parsed.require_device(device)

@@ -1,8 +1,7 @@
 """What a benchmark writes down: figures with the command, device, versions and commit that they came from.
 
-Every benchmark's JSON has the same frame, so that `benchmarks.compare` compares any two of a kind, and
-`benchmarks.report` and the README say where a figure is from. `measures` are what is compared, one number for each turn
-of the benchmark; `details` are whatever else its tables and plots need.
+Every benchmark's JSON has the same frame: `measures` are what `benchmarks.compare` compares, one number for each turn;
+`details` are whatever else its tables and plots need.
 """
 
 from __future__ import annotations
@@ -52,11 +51,10 @@ class Device:
     """What a benchmark ran on; no name of the machine.
 
     Attributes:
-        processor: the model's name, with family and model number, since clouds hide the rest.
-        features: of its instruction set, those that kernels are chosen by.
+        features: of the processor's instruction set, those that kernels are chosen by.
         cores: that this process may use.
         gpu: the product's name; None without one.
-        compute_capability: of the GPU, such as `sm86`.
+        compute_capability: such as `sm86`.
     """
 
     processor: str
@@ -103,8 +101,6 @@ class Record:
     """A benchmark's JSON.
 
     Attributes:
-        benchmark: the module's name, such as `latency`.
-        command: as it was typed.
         date: of its end, ISO 8601, UTC.
         git: commit, and whether files differed from it; None where it is not run from a repository.
         is_complete: False if it was interrupted or failed: then figures are missing.
@@ -170,11 +166,8 @@ class Recorder:
 def recording(benchmark: str, path: Path | None) -> Iterator[Recorder]:
     """Record a benchmark, to `path` if it is given.
 
-    When the block ends the record is complete. If it is left by an error or Ctrl-C, what there is is written and marked
-    as incomplete, unless there is nothing yet.
-
-    Raises:
-        OutputError: before the work, if nothing can be written at `path`.
+    If the block is left by an error or Ctrl-C, what there is is written and marked as incomplete, unless there is
+    nothing yet. Raises `OutputError` before the work if nothing can be written at `path`.
     """
     if path is not None:
         require_place(path)
@@ -199,27 +192,22 @@ def write(path: Path, record: Record) -> None:
 
 
 def read(path: Path) -> Record:
-    """A record that a benchmark wrote.
-
-    Raises:
-        DataError: if the file is missing, damaged, of another schema, or no record.
-    """
+    """A record that a benchmark wrote. Raises `DataError` if the file is missing, damaged, or of another schema."""
     again = "measure again with this version of stlm-edge, or name another file"
     try:
-        content = as_object(json.loads(path.read_text(encoding="utf-8")))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; expected the JSON of a benchmark (its --json)") from None
-    except (OSError, ValueError, SpecError) as error:  # a UnicodeDecodeError or JSONDecodeError is a ValueError
+    except (OSError, ValueError, RecursionError) as error:  # text that is not UTF-8 or not JSON is a ValueError
         raise DataError(f"{path} cannot be read as JSON ({' '.join(str(error).split())}); {again}") from None
-    if content.get("schema_version") != SCHEMA_VERSION or "benchmark" not in content:
-        found = (
-            f"schema version {content['schema_version']}" if "schema_version" in content else "no benchmark's record"
-        )
-        raise DataError(f"{path} holds {found}, expected schema version {SCHEMA_VERSION} of a benchmark; {again}")
+    if not isinstance(content, dict) or not {"benchmark", "schema_version"} <= content.keys():
+        raise DataError(f"{path} is no record, expected the JSON that a benchmark writes (its --json); name that file")
+    if content["schema_version"] != SCHEMA_VERSION:
+        found = f"{path} holds schema version {content['schema_version']}"
+        raise DataError(f"{found}, expected schema version {SCHEMA_VERSION} of a benchmark; {again}")
     try:
-        content["measures"] = {
-            name: build(Measure, as_object(entry)) for name, entry in as_object(content.get("measures")).items()
-        }
+        measures = {name: as_object(entry) for name, entry in as_object(content.get("measures")).items()}
+        content["measures"] = {name: build(Measure, entry) for name, entry in measures.items()}
         for name in ("details", "versions"):
             as_object(content.get(name))
         return build(Record, content)

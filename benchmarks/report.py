@@ -15,11 +15,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import click
 
-from benchmarks.tables import KINDS, MEASURES, SUMMARY, Origin, origins, to_markdown
+from benchmarks.tables import KINDS, Origin, origins, to_markdown
 from stlm_edge.cli import run
 from stlm_edge.errors import DataError
 from stlm_edge.files import make_folder, require_place, write_bytes, write_text
@@ -41,24 +42,14 @@ PATH = click.Path(path_type=Path)
 @click.option("--output", "-o", type=PATH, help="Write report.md and its pictures into that folder.")
 @click.option("--markdown", type=PATH, help="Write the tables alone there; this needs no matplotlib.")
 @click.option("--renew", is_flag=True, help="PATHS are documents: make their tables anew, from the records they name.")
-@click.option("--readme", "documents", type=PATH, multiple=True, help="The same for one document.")
 @click.option("--check", is_flag=True, help="Only say which of the documents' tables differ, with exit code 1.")
-def command(
-    paths: tuple[Path, ...],
-    output: Path | None,
-    markdown: Path | None,
-    renew: bool,
-    documents: tuple[Path, ...],
-    check: bool,
-) -> None:
+def command(paths: tuple[Path, ...], output: Path | None, markdown: Path | None, renew: bool, check: bool) -> None:
     """Show the figures of PATHS, JSON files that benchmarks wrote, or renew documents that show them."""
     is_written = output is not None or markdown is not None
-    if renew and not is_written:
-        documents, paths = (*documents, *paths), ()
-    if (renew and is_written) or (paths and not is_written) or not (documents or (is_written and not check)):
+    if renew == is_written or (check and not renew) or (renew and not paths):
         raise click.UsageError("give records with --output or --markdown, or documents with --renew (and --check)")
-    if documents:
-        _renew(documents, check=check)
+    if renew:
+        _renew(paths, check=check)
     if output is not None:
         _write(output / "report.md", paths, has_pictures=True)
     if markdown is not None:
@@ -141,7 +132,7 @@ def to_report(sources: Sequence[Origin], *, has_pictures: bool) -> tuple[str, di
             name = f"{number}-{name}" if name in pictures else name
             pictures[name], caption = picture
             parts += [f"![{title}]({name})", caption]
-        parts += its or [to_markdown(MEASURES, [source]) or f"Nothing was measured: {source}"]
+        parts += its or [to_markdown(KINDS["measures"], [source]) or f"Nothing was measured: {source}"]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n", pictures
 
 
@@ -150,8 +141,8 @@ def _tables(source: Origin) -> list[str]:
     try:
         return [
             f"### {kind.title}\n\n{table}"
-            for kind in KINDS.values()
-            if kind is not SUMMARY and source.record.benchmark in kind.benchmarks
+            for name, kind in KINDS.items()
+            if name != "summary" and source.record.benchmark in kind.benchmarks
             if (table := to_markdown(kind, [source]))
         ]
     except DataError:
@@ -160,9 +151,7 @@ def _tables(source: Origin) -> list[str]:
         return []
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
-    return run(command, argv)
+main = partial(run, command)
 
 
 if __name__ == "__main__":

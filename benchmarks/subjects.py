@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib.util
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -17,6 +18,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from benchmarks.tables import STAGES
 from export.gate.pictures import choose, find_samples
 from runtime.backends import (
     BACKEND_CHOICES,
@@ -34,9 +36,6 @@ from stlm_edge.imaging import Image, read_image
 from stlm_edge.measure import TOTAL, Subject
 from stlm_edge.plate.part import DEFECT_KINDS, render_part
 from stlm_edge.spec import Size
-
-STAGES = ("prepare", "upload", "infer", "download", "decide", TOTAL)
-"""Of all subjects, with or without a GPU, from a frame in memory to its verdict."""
 
 MOST = 32
 """Pictures of a data set that are taken, by the gate's seeded choice."""
@@ -67,9 +66,7 @@ class Pictures:
     """Where a subject's pictures come from. It travels to the subject's process, the pixels do not.
 
     Attributes:
-        folder: with pictures, or a data set in a known layout, whose test pictures are taken; None for drawn parts.
-        category: folder below it, where the data set has several.
-        frame_size: (height, width) of the drawn parts.
+        folder: with pictures, or a data set whose test pictures are taken; None for parts drawn in `frame_size`.
     """
 
     folder: Path | None = None
@@ -77,13 +74,7 @@ class Pictures:
     category: str | None = None
 
     def load(self) -> tuple[Image, ...]:
-        """The pictures, (H, W, 3) uint8, BGR; read once in a process.
-
-        Raises:
-            DataError: if there is no picture.
-            ImageError: if one cannot be read.
-            ConfigError: if parts are to be drawn too small.
-        """
+        """(H, W, 3) uint8, BGR; read once in a process. Raises `DataError`, `ImageError`, `ConfigError`."""
         return _load(self)
 
     def describe(self) -> str:
@@ -123,24 +114,14 @@ def batch_of(images: Sequence[Image], index: int, *, size: int) -> list[Image]:
 
 @dataclass(frozen=True)
 class Way:
-    """How PyTorch is to run a network.
-
-    Attributes:
-        base: `eager`, the authors' straightforward way, or `batched`, this toolkit's network as it is trained: the
-            decoder is asked for all pictures of both streams at once.
-        traits: what is done besides: `half` (autocast: FP16 on a GPU, bfloat16 on a processor), `tf32`,
-            `channels-last`, `compile` (`torch.compile`), `cuda-graph` (with `compile`: its mode `reduce-overhead`).
-    """
+    """How PyTorch is to run a network; docs/benchmarks.md says what the words mean."""
 
     base: Base
     traits: tuple[Trait, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Way:
-        """A base, a trait, or several joined by +, such as `half+compile`; without a base it is `batched`.
-
-        Raises `ConfigError`.
-        """
+        """Of words joined by +, such as `half+compile`; without a base it is `batched`. Raises `ConfigError`."""
         words = text.split("+")
         base: Base = "eager" if words[0] == "eager" else "batched"
         rest = words[1:] if words[0] in get_args(Base) else words
@@ -188,8 +169,7 @@ def engine_subject(
         batch: pictures at once; the times are those of the batch, divided by it.
         name: without one the file's and the library's.
     Raises:
-        EngineError, SpecError: if the engine or its sidecar is missing, altered or of an unknown kind, `backend` cannot
-            run it, or it does not take so many pictures. What else is wrong is found when it is opened.
+        EngineError, SpecError: for what can be told without opening it.
     """
     check_engine_file(engine)
     most = vouched(engine).spec.max_batch
@@ -208,6 +188,12 @@ def engine_subject(
     )
 
 
+def require_different(names: Iterable[str]) -> None:
+    """Raises `ConfigError` if two subjects share a name, by which a record tells them apart."""
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ConfigError(f"found two subjects of the name {twice[0]!r}, expected one; leave one out or rename a file")
+
+
 def pairs(engines: Sequence[Path], backends: Sequence[EngineBackend]) -> Iterator[tuple[Path, EngineBackend]]:
     """Each engine with each backend that runs its kind; one that fits nothing stays in, to be refused with a reason."""
     fitting = [[backend for backend in backends if backend in ("auto", *_RUN_BY[one.suffix])] for one in engines]
@@ -217,7 +203,6 @@ def pairs(engines: Sequence[Path], backends: Sequence[EngineBackend]) -> Iterato
 
 
 def _require_onnxruntime_cuda(engine: Path) -> None:
-    """Raises `EngineError` if it cannot run an engine of this kind, or is not there."""
     if engine.suffix != ".onnx":
         raise EngineError(
             f"{ONNXRUNTIME_CUDA} cannot run {engine}, expected an .onnx file; leave --backend out or give one"

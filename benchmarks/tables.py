@@ -24,6 +24,9 @@ INCOMPLETE = "INCOMPLETE: this run broke off, so figures are missing"
 AREAS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO", "pixel_ap": "pixel AP"}
 """Heads by what they are called in records."""
 
+STAGES = ("prepare", "upload", "infer", "download", "decide", "total")
+"""Of the way from a frame in memory to its verdict, with or without a GPU."""
+
 Entry = Mapping[str, Any]
 """A JSON object of a record's details."""
 
@@ -61,12 +64,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Table:
-    """What is shown of one record.
-
-    Attributes:
-        notes: sentences below it.
-        above: rows before those of all records, with the device that they are of as the last cell.
-    """
+    """What is shown of one record; `above` are rows before those of all records, with their device as the last cell."""
 
     heads: Cells
     rows: Sequence[Cells]
@@ -74,18 +72,29 @@ class Table:
     above: Sequence[Cells] = ()
 
 
+MakeTable = Callable[[Record], Table]
+"""May raise whatever comes of a record's details that are not as they should be."""
+
+
 @dataclass(frozen=True)
 class TableKind:
-    """One kind of table.
-
-    Attributes:
-        benchmarks: whose records it is made of; any if there are none.
-        of: of a record; may raise whatever comes of details that are not as they should be.
-    """
+    """One kind of table. Attributes: benchmarks: whose records it is made of; any if there are none."""
 
     title: str
     benchmarks: tuple[str, ...]
-    of: Callable[[Record], Table]
+    of: MakeTable
+
+
+KINDS: dict[str, TableKind] = {}
+"""By the names that programs and markers in documents give."""
+
+
+def _kind(name: str, title: str, benchmarks: Sequence[str]) -> Callable[[MakeTable], MakeTable]:
+    def add(of: MakeTable) -> MakeTable:
+        KINDS[name] = TableKind(title, tuple(benchmarks), of)
+        return of
+
+    return add
 
 
 def origins(paths: Iterable[Path]) -> list[Origin]:
@@ -128,10 +137,10 @@ def to_markdown(kind: TableKind, sources: Sequence[Origin]) -> str:
     return "\n".join([*lines, *(f"- {source}" for source, _ in found)]) + "\n"
 
 
-def to_text(kind: TableKind, record: Record) -> list[str]:
-    """The table of one record and its notes as lines for a terminal."""
-    table = kind.of(record)
-    return [*aligned([table.heads, *table.rows]), "", *table.notes]
+def to_text(record: Record, *names: str) -> str:
+    """Tables of one record with their notes, for a terminal; names are those of `KINDS`."""
+    tables = [KINDS[name].of(record) for name in names]
+    return "\n\n".join("\n".join([*aligned([one.heads, *one.rows]), "", *one.notes]).rstrip() for one in tables)
 
 
 def aligned(rows: Sequence[Cells]) -> list[str]:
@@ -188,6 +197,7 @@ def _by(entry: Entry) -> str:
     return f"{entry['library'] or NOTHING}, {entry['precision'] or NOTHING}"
 
 
+@_kind("latency", "Latency", ["latency"])
 def _latency(record: Record) -> Table:
     details, input_size = record.details, record.details["input_size"]
     heads = ["", "by", "p50, ms", "p95, ms", "p99, ms", "max, ms", "pictures/s", "speed-up"]
@@ -218,22 +228,20 @@ def _latency(record: Record) -> Table:
     return Table(heads, rows, [*notes, *(f"{sentence[0].upper()}{sentence[1:].rstrip('.')}." for sentence in said)])
 
 
-_STAGES = ("prepare", "upload", "infer", "download", "decide", "total")
-"""Of the way from a frame in memory to its verdict."""
-
-
+@_kind("latency-stages", "Latency by stage: p50, p95, ms", ["latency"])
 def _stages(record: Record) -> Table:
     rows = []
     for subject in record.details["subjects"]:
         stages = subject["stages"]
-        if unknown := set(stages) - set(_STAGES):
-            raise ValueError(f"stages {sorted(unknown)}, expected some of {_STAGES}")
-        times = [", ".join(_figures(stages[key], "p50_ms", "p95_ms")) if key in stages else NOTHING for key in _STAGES]
+        if unknown := set(stages) - set(STAGES):
+            raise ValueError(f"stages {sorted(unknown)}, expected some of {STAGES}")
+        times = [", ".join(_figures(stages[key], "p50_ms", "p95_ms")) if key in stages else NOTHING for key in STAGES]
         rows.append([subject["name"], *times])
     notes = ["Infer is the network alone; the others are the host's work and the copies, which total has too."]
-    return Table(["", *_STAGES], rows, notes)
+    return Table(["", *STAGES], rows, notes)
 
 
+@_kind("accuracy", "Accuracy of engines", ["accuracy"])
 def _accuracy(record: Record) -> Table:
     rows, notes = [], [f"On {record.details['data']}; areas in %, at the pictures' own resolution."]
     for engine in record.details["engines"]:
@@ -248,6 +256,7 @@ def _accuracy(record: Record) -> Table:
     return Table(["engine", "by", "input", *AREAS.values(), "image AP", *drifts], rows, notes)
 
 
+@_kind("sizes", "Which size and precision to take", ["sizes"])
 def _sizes(record: Record) -> Table:
     rows, gates = [], {True: "passed", False: "REFUSED", None: "not asked"}
     for point in record.details["points"]:
@@ -266,6 +275,7 @@ def is_peer(method: Entry) -> bool:
     return not str(method["name"]).startswith("STLM")
 
 
+@_kind("peers", "Beside other methods", ["peers"])
 def _peers(record: Record) -> Table:
     methods, rows = record.details["methods"], []
     for method in methods:
@@ -290,6 +300,7 @@ def _remarks(methods: Iterable[Entry]) -> list[str]:
     return [f"{', '.join(names)}: {note}." for note, names in notes.items()]
 
 
+@_kind("intervals", "By kind of defect: %, with 95 % intervals over parts", ["peers", "gabor_knn"])
 def _intervals(record: Record) -> Table:
     if record.benchmark == "gabor_knn":
         names = {"model": "STLM (PyTorch)", "bar": "Gabor filters", "gain": "STLM (PyTorch), gain over the bar"}
@@ -316,6 +327,7 @@ def _interval(estimate: Mapping[str, float | None], *, sign: str) -> str:
     return f"{rounded(100 * estimate['value'], digits=1, sign=sign)} [{low}, {high}]"
 
 
+@_kind("demo", "The demo", ["demo"])
 def _demo(record: Record) -> Table:
     evaluation, inspection = record.details["evaluation"], record.details["inspection"]
     truth, times = inspection["truth"], inspection["latency"]["infer"]
@@ -329,6 +341,7 @@ def _demo(record: Record) -> Table:
     return Table(["defect", *AREAS.values()], [[kind, *_areas(scores)] for kind, scores in kinds.items()], [note])
 
 
+@_kind("loop", "The camera line's loop", ["loop"])
 def _loop(record: Record) -> Table:
     details = record.details
     host, memory, side = details["host"], details["memory"], size(details["input_size"])
@@ -357,6 +370,7 @@ def _turns(name: str, found: Mapping[str, Any]) -> list[str]:
     return [name, figure(found["median"]), f"{figure(min(found['turns']))} – {figure(max(found['turns']))}"]
 
 
+@_kind("training", "A training step", ["training"])
 def _training(record: Record) -> Table:
     heads = ["training", "authors' way, s a step", "here", "ratio", "of that the teacher, there and here"]
     heads += ["pictures with a pseudo anomaly", "GB, there and here"]
@@ -377,6 +391,7 @@ def _training(record: Record) -> Table:
     return Table(heads, [row])
 
 
+@_kind("loader", "The loader", ["loader", "training"])
 def _loader(record: Record) -> Table:
     details, heads = record.details, ["loader", "pictures/s", "ratio"]
     rates = {name: measure.median for name, measure in record.measures.items() if measure.unit == "pictures/s"}
@@ -391,6 +406,7 @@ def _loader(record: Record) -> Table:
     return Table(heads, rows, [f"{note}, batches of {settings['batch_size']}."])
 
 
+@_kind("gpu", "All in one call on a GPU", ["gpu"])
 def _gpu(record: Record) -> Table:
     rows, notes = [], []
     for part in record.details["parts"]:
@@ -404,6 +420,7 @@ def _gpu(record: Record) -> Table:
     return Table(["part", "", "infer p50, ms", "total p50, ms", "speed-up"], rows, notes)
 
 
+@_kind("measures", "Measures", [])
 def _measures(record: Record) -> Table:
     rows = []
     for name, measure in record.measures.items():
@@ -424,6 +441,7 @@ _BACKBONES = {"tf_efficientnet_lite0": "EfficientNet-Lite0"}
 """What people call them, where timm's name is longer."""
 
 
+@_kind("summary", "What it reaches", ["demo", "sizes", "peers", "latency"])
 def _summary(record: Record) -> Table:
     """The demo as a whole, settings on the frontier, some of the peers, of latencies the first and the fastest."""
     details = record.details
@@ -469,32 +487,3 @@ def _short_name(method: Entry) -> str:
     if not is_peer(method):
         return name.replace("STLM", f"{backbone} at {size(method['input_size'])}", 1)
     return name if backbone is None else f"{name}, {_BACKBONES.get(backbone, backbone)}"
-
-
-LATENCY = TableKind("Latency", ("latency",), _latency)
-LATENCY_STAGES = TableKind("Latency by stage: p50, p95, ms", ("latency",), _stages)
-ACCURACY = TableKind("Accuracy of engines", ("accuracy",), _accuracy)
-SIZES = TableKind("Which size and precision to take", ("sizes",), _sizes)
-PEERS = TableKind("Beside other methods", ("peers",), _peers)
-INTERVALS = TableKind("By kind of defect: %, with 95 % intervals over parts", ("peers", "gabor_knn"), _intervals)
-DEMO = TableKind("The demo", ("demo",), _demo)
-LOOP = TableKind("The camera line's loop", ("loop",), _loop)
-GPU_PARTS = TableKind("All in one call on a GPU", ("gpu",), _gpu)
-MEASURES = TableKind("Measures", (), _measures)
-SUMMARY = TableKind("What it reaches", ("demo", "sizes", "peers", "latency"), _summary)
-KINDS = {
-    "latency": LATENCY,
-    "latency-stages": LATENCY_STAGES,
-    "accuracy": ACCURACY,
-    "sizes": SIZES,
-    "peers": PEERS,
-    "intervals": INTERVALS,
-    "loop": LOOP,
-    "training": TableKind("A training step", ("training",), _training),
-    "loader": TableKind("The loader", ("loader", "training"), _loader),
-    "gpu": GPU_PARTS,
-    "demo": DEMO,
-    "measures": MEASURES,
-    "summary": SUMMARY,
-}
-"""By the names that markers in documents give; `measures` takes the records of any benchmark."""

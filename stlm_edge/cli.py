@@ -49,7 +49,7 @@ METHOD = Choice(["quantile", "f1"], old={"good": "quantile", "good-quantile": "q
 """How a threshold is chosen: from good pictures alone, or F1-optimal on labelled ones."""
 
 
-def run(command: click.Command, argv: Sequence[str] | None) -> int:
+def run(command: click.Command, argv: Sequence[str] | None = None) -> int:
     """Run a click command as a program and return its exit code; the context's object is the arguments as given.
 
     The command, and each below it, is given `--version`, `--verbose` and `--log-format`.

@@ -171,7 +171,7 @@ def test_engines_are_refused_before_the_first_picture(
         (["--engine", str(tmp_path / "none.onnx")], "none.onnx is not a file"),
         (["--engine", str(bare)], "has no bare.onnx.json beside it"),
         (["--engine", str(strange)], "the sidecar is another one's"),
-        (["--engine", str(engine)], "given twice"),
+        (["--engine", str(engine)], "two subjects of the name"),
         (["--backend", "tensorrt"], "tensorrt cannot run it"),
         (["--reference", str(tmp_path / "none.safetensors")], "none.safetensors is no file"),
     ):

@@ -132,7 +132,7 @@ def test_turn_ends_after_its_seconds(engines, tmp_path):
         ("--engine plate.xml --backend onnxruntime-cuda", "onnxruntime-cuda cannot run"),
         ("--engine plate.onnx --batch 8", "takes 1 picture at once, found a batch of 8"),
         ("--engine batch.onnx --batch 8", "takes 4 pictures at once"),
-        ("--engine plate.onnx --engine plate.onnx", "is to be measured twice"),
+        ("--engine plate.onnx --engine plate.onnx", "two subjects of the name"),
         ("--engine plate.onnx --data empty", "has no pictures"),
         ("--engine plate.onnx --data nowhere", "nowhere does not exist"),
         ("--engine plate.onnx --data broken", "not a picture"),

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks import peers
+from benchmarks import gabor, peers
 from benchmarks.gabor import GaborMemory, features
 from benchmarks.intervals import Judged, resample
 from benchmarks.peers import estimates, main
@@ -137,9 +137,10 @@ def test_method_that_fails_says_so_in_its_row(
     assert row["image_auroc"] is None
 
 
-def test_seed_decides_which_patches_are_remembered(ground: Path) -> None:
+def test_seed_decides_which_patches_are_remembered(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gabor, "MEMORY", 50)
     paths = sorted((ground / "train/good").iterdir())
-    first, again, other = (GaborMemory.of(paths, seed=seed, size=50) for seed in (0, 0, 1))
+    first, again, other = (GaborMemory.of(paths, seed=seed) for seed in (0, 0, 1))
     assert np.array_equal(first.patches, again.patches)
     assert not np.array_equal(first.patches, other.patches)
     assert len(first.patches) == 50

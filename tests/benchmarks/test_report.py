@@ -249,7 +249,7 @@ def test_summary_has_the_paper_once_and_few_rows_of_each_record(tmp_path: Path) 
     ("content", "said"),
     [
         ("{", "cannot be read as JSON"),
-        ('{"a": 1}', "no benchmark's record"),
+        ('{"a": 1}', "is no record"),
         ('{"schema_version": 99, "benchmark": "latency"}', "schema version 99"),
     ],
 )
@@ -312,7 +312,7 @@ class _NoMatplotlib(MetaPathFinder):
         [],
         ["x.json"],
         ["--check", "-o", "report"],
-        ["x.json", "--readme", "README.md"],
+        ["--renew", "x.md", "--markdown", "x"],
         ["--renew"],
         ["--renew", "x.md", "-o", "report"],
     ],
