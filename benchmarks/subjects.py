@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from runtime.backends.base import Backend
 from runtime.detector import Detector
 from stlm_edge.errors import ConfigError, EngineError
 from stlm_edge.imaging import Image, read_image
-from stlm_edge.measure import TOTAL, Subject
+from stlm_edge.measure import TOTAL, Subject, Work
 from stlm_edge.plate.part import DEFECT_KINDS, render_part
 from stlm_edge.spec import Size
 
@@ -184,7 +184,7 @@ def engine_subject(
         )
     return Subject(
         name or f"{engine.name} on {backend}",
-        partial(open_engine_workload, engine, library=backend, pictures=pictures or Pictures(), batch=batch),
+        partial(open_engine_work, engine, library=backend, pictures=pictures or Pictures(), batch=batch),
     )
 
 
@@ -215,9 +215,7 @@ def _require_onnxruntime_cuda(engine: Path) -> None:
 
 
 @contextmanager
-def open_engine_workload(
-    engine: Path, *, library: EngineBackend, pictures: Pictures, batch: int
-) -> Iterator[EngineWorkload]:
+def open_engine_work(engine: Path, *, library: EngineBackend, pictures: Pictures, batch: int) -> Iterator[Work]:
     """Raises `EngineError`, `SpecError`, `DataError`, `ImageError`."""
     images = pictures.load()
     # The benchmark has told once what the engine's record says; a subject is opened twice.
@@ -230,35 +228,25 @@ def open_engine_workload(
         backend = OnnxRuntimeCudaBackend(engine, spec=sidecar.spec)
     else:
         backend, sidecar = open_engine(engine, backend=library)
+    facts = {
+        "library": sidecar.engine.product if backend.name == "tensorrt" else backend.name,
+        "precision": sidecar.engine.precision,
+        "device": backend.device,
+        "architecture": sidecar.spec.architecture,
+        "parameters": None,  # a compiler folds and drops some
+        "input_size": list(sidecar.spec.input_size),
+        "note": None,
+    }
     with Detector(backend, sidecar=sidecar, threshold=sidecar.spec.require_threshold()) as detector:
-        yield EngineWorkload(detector, backend, images, batch)
 
+        def run(index: int) -> Mapping[str, float]:
+            frames = batch_of(images, index, size=batch)
+            start_s = time.perf_counter()
+            anomalies = detector.submit(frames).result()
+            total_ms = 1e3 * (time.perf_counter() - start_s)
+            whole = anomalies[0].latency  # of a batch, each picture has the times of all, but for its own verdict
+            stages = {stage: getattr(whole, f"{stage}_ms") for stage in STAGES if stage not in ("decide", TOTAL)}
+            stages["decide"] = sum(anomaly.latency.decide_ms for anomaly in anomalies)
+            return {stage: ms / batch for stage, ms in (stages | {TOTAL: total_ms}).items()}
 
-class EngineWorkload:
-    """An opened engine with its pictures, run by the runtime's detector, as a user runs it."""
-
-    def __init__(self, detector: Detector, backend: Backend, images: tuple[Image, ...], batch: int) -> None:
-        self._detector = detector
-        self._images = images
-        self._batch = batch
-        record = detector.sidecar.engine
-        self.facts: dict[str, Any] = {
-            "library": record.product if backend.name == "tensorrt" else backend.name,
-            "precision": record.precision,
-            "device": backend.device,
-            "architecture": detector.spec.architecture,
-            "parameters": None,  # a compiler folds and drops some
-            "input_size": list(detector.spec.input_size),
-            "note": None,
-        }
-
-    def run(self, index: int) -> Mapping[str, float]:
-        """One batch; milliseconds per picture."""
-        frames = batch_of(self._images, index, size=self._batch)
-        start_s = time.perf_counter()
-        anomalies = self._detector.submit(frames).result()
-        total_ms = 1e3 * (time.perf_counter() - start_s)
-        whole = anomalies[0].latency  # of a batch, each picture has the times of all, but for its own verdict
-        stages = {stage: getattr(whole, f"{stage}_ms") for stage in STAGES if stage not in ("decide", TOTAL)}
-        stages["decide"] = sum(anomaly.latency.decide_ms for anomaly in anomalies)
-        return {stage: ms / self._batch for stage, ms in (stages | {TOTAL: total_ms}).items()}
+        yield Work(run, facts)
