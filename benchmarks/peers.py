@@ -25,15 +25,7 @@ import click
 import numpy as np
 
 from benchmarks.accuracy import labelled_set, open_inspector
-from benchmarks.anomalib_methods import (
-    BACKBONES,
-    METHODS,
-    AnomalibInspector,
-    Backbone,
-    Recipe,
-    fitted,
-    kept_in,
-)
+from benchmarks.anomalib_methods import BACKBONES, METHODS, AnomalibInspector, Backbone, Recipe, fitted, kept_in
 from benchmarks.gabor import GaborMemory
 from benchmarks.intervals import Judged, Resampled, parts_of, resample
 from benchmarks.record import recording
@@ -56,7 +48,7 @@ TIMED = 16
 """Test pictures that are timed, in turn; each process holds them in memory."""
 
 Facts = dict[str, Any]
-"""Of a row of `benchmarks.tables.PEERS`."""
+"""Of a row of the table."""
 Open = Callable[[], AbstractContextManager[Inspector]]
 """Picklable, to be opened in another process too."""
 
@@ -204,13 +196,12 @@ def opened(make: Callable[..., Inspector], *arguments: Any) -> Iterator[Inspecto
 
 
 def network(path: Path) -> Inspector:
-    """Ours in eager PyTorch. Raises `CheckpointError`."""
+    """Ours in eager PyTorch."""
     loaded = load(path)
     return NetworkInspector(InferencePath(loaded.network, loaded.spec).to(choose_device("auto")))
 
 
 def about_network(path: Path) -> Facts:
-    """Raises `CheckpointError`."""
     loaded = load(path)
     return {
         "backbone": loaded.spec.architecture,
@@ -222,7 +213,6 @@ def about_network(path: Path) -> Facts:
 
 
 def about_engine(path: Path) -> Facts:
-    """Raises `SpecError`."""
     sidecar = Sidecar.read(path)
     return {
         "backbone": f"{sidecar.spec.architecture} in {sidecar.engine.precision}",

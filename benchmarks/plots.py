@@ -21,7 +21,8 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from matplotlib.transforms import Bbox
 
-from benchmarks.tables import AREAS, INCOMPLETE, NOTHING, Entry, Origin, figure, is_peer, size
+from benchmarks.record import INCOMPLETE, Origin
+from benchmarks.tables import AREAS, NOTHING, Entry, figure, is_peer, size
 from train.paper import figures as paper
 
 BLUE, ORANGE, GREEN, PINK, BLACK, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#262A30", "#6B7480"

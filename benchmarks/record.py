@@ -11,7 +11,7 @@ import math
 import os
 import platform
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
@@ -29,6 +29,9 @@ from stlm_edge.revision import git_state
 from stlm_edge.tensorrt import find_gpu
 
 SCHEMA_VERSION = 2
+
+INCOMPLETE = "INCOMPLETE: this run broke off, so figures are missing"
+"""The mark of a record whose benchmark was interrupted or failed."""
 
 Better = Literal["lower", "higher"]
 
@@ -101,6 +104,8 @@ class Record:
     """A benchmark's JSON.
 
     Attributes:
+        benchmark: the module's name, such as `latency`.
+        command: as it was typed.
         date: of its end, ISO 8601, UTC.
         git: commit, and whether files differed from it; None where it is not run from a repository.
         is_complete: False if it was interrupted or failed: then figures are missing.
@@ -192,22 +197,27 @@ def write(path: Path, record: Record) -> None:
 
 
 def read(path: Path) -> Record:
-    """A record that a benchmark wrote. Raises `DataError` if the file is missing, damaged, or of another schema."""
+    """A record that a benchmark wrote.
+
+    Raises:
+        DataError: if the file is missing, damaged, of another schema, or no record.
+    """
     again = "measure again with this version of stlm-edge, or name another file"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = as_object(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; expected the JSON of a benchmark (its --json)") from None
-    except (OSError, ValueError, RecursionError) as error:  # text that is not UTF-8 or not JSON is a ValueError
+    except (OSError, ValueError, SpecError) as error:  # a UnicodeDecodeError or JSONDecodeError is a ValueError
         raise DataError(f"{path} cannot be read as JSON ({' '.join(str(error).split())}); {again}") from None
-    if not isinstance(content, dict) or not {"benchmark", "schema_version"} <= content.keys():
-        raise DataError(f"{path} is no record, expected the JSON that a benchmark writes (its --json); name that file")
-    if content["schema_version"] != SCHEMA_VERSION:
-        found = f"{path} holds schema version {content['schema_version']}"
-        raise DataError(f"{found}, expected schema version {SCHEMA_VERSION} of a benchmark; {again}")
+    if content.get("schema_version") != SCHEMA_VERSION or "benchmark" not in content:
+        found = (
+            f"schema version {content['schema_version']}" if "schema_version" in content else "no benchmark's record"
+        )
+        raise DataError(f"{path} holds {found}, expected schema version {SCHEMA_VERSION} of a benchmark; {again}")
     try:
-        measures = {name: as_object(entry) for name, entry in as_object(content.get("measures")).items()}
-        content["measures"] = {name: build(Measure, entry) for name, entry in measures.items()}
+        content["measures"] = {
+            name: build(Measure, as_object(entry)) for name, entry in as_object(content.get("measures")).items()
+        }
         for name in ("details", "versions"):
             as_object(content.get(name))
         return build(Record, content)
@@ -251,3 +261,39 @@ def _first_core() -> dict[str, str]:
         return {}
     pairs = (line.partition(":") for line in lines)
     return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A record and the file that it was read from."""
+
+    path: Path
+    record: Record
+
+    def __str__(self) -> str:
+        """Command, device, day and commit of the figures."""
+        record = self.record
+        commit = record.commit.removesuffix("+")
+        words = commit if record.git is None else f"commit {commit}"
+        changed = ", with changed files" if record.commit.endswith("+") else ""
+        last = "" if record.made_by_commit is None else f"; the last that could make it is {record.made_by_commit[:7]}"
+        return f"`{record.command}`: {record.device}; {record.date[:10]}, {words}{changed}{last} (`{self.path.name}`)"
+
+    @contextmanager
+    def read_as_expected(self) -> Iterator[None]:
+        """Around code that takes a record's details for granted. Raises `DataError` where something is amiss."""
+        try:
+            yield
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{self.path} lacks what is to be shown of benchmarks.{self.record.benchmark} "
+                f"({type(error).__name__}: {error}); measure again with this version of stlm-edge"
+            ) from None
+
+
+def origins(paths: Iterable[Path]) -> list[Origin]:
+    """Records in the order of their paths. Raises `DataError` if one cannot be read, or if there is none."""
+    found = [Origin(path, read(path)) for path in paths]
+    if not found:
+        raise DataError("no records were given, expected the JSON of benchmarks such as benchmarks/results/*.json")
+    return found

@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from textwrap import wrap
 
 import click
 
-from benchmarks.tables import KINDS, Origin, origins, to_markdown
+from benchmarks.record import INCOMPLETE, Origin, origins
+from benchmarks.tables import KINDS, Table, TableKind
 from stlm_edge.cli import run
 from stlm_edge.errors import DataError
 from stlm_edge.files import make_folder, require_place, write_bytes, write_text
@@ -134,6 +136,42 @@ def to_report(sources: Sequence[Origin], *, has_pictures: bool) -> tuple[str, di
             parts += [f"![{title}]({name})", caption]
         parts += its or [to_markdown(KINDS["measures"], [source]) or f"Nothing was measured: {source}"]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n", pictures
+
+
+def to_markdown(kind: TableKind, sources: Sequence[Origin]) -> str:
+    """One table of all records, its notes, and for each record a line on where it is from; empty if there is no row.
+
+    Rows of several devices get another column that says which.
+
+    Raises:
+        DataError: if a record is another benchmark's, or lacks what the table shows.
+    """
+    found: list[tuple[Origin, Table]] = []
+    for source in sources:
+        record = source.record
+        if kind.benchmarks and record.benchmark not in kind.benchmarks:
+            raise DataError(
+                f"{source.path} is a record of benchmarks.{record.benchmark}, expected one of "
+                f"benchmarks.{' or benchmarks.'.join(kind.benchmarks)}; name another file or another table"
+            )
+        with source.read_as_expected():
+            if (table := kind.of(record)).rows:
+                found.append((source, table))
+    if not found:
+        return ""
+    rows = [*found[0][1].above, *([*row, str(source.record.device)] for source, table in found for row in table.rows)]
+    heads = [*found[0][1].heads, "measured on"]
+    if len({row[-1] for row in rows}) == 1:
+        heads, rows = heads[:-1], [row[:-1] for row in rows]
+    lines = [_line(heads), "|" + "---|" * len(heads), *map(_line, rows), ""]
+    if notes := dict.fromkeys(sentence for _, table in found for sentence in table.notes):
+        lines += [*wrap(" ".join(notes), width=120, break_on_hyphens=False), ""]
+    lines += [f"**{source.path.name} is {INCOMPLETE}.**\n" for source, _ in found if not source.record.is_complete]
+    return "\n".join([*lines, *(f"- {source}" for source, _ in found)]) + "\n"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
 def _tables(source: Origin) -> list[str]:

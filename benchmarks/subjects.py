@@ -175,8 +175,14 @@ def engine_subject(
     most = vouched(engine).spec.max_batch
     if backend != ONNXRUNTIME_CUDA:
         backend = choose_backend(engine, backend)
+    elif engine.suffix != ".onnx":
+        raise EngineError(f"{backend} cannot run {engine}, expected an .onnx file; leave --backend out or give one")
+    elif importlib.util.find_spec("onnxruntime") is None:
+        raise EngineError(f"{engine} needs ONNX Runtime, which is not installed; pip install onnxruntime-gpu")
     else:
-        _require_onnxruntime_cuda(engine)
+        from benchmarks.onnxruntime_cuda import require_provider  # needs ONNX Runtime, which not every machine has
+
+        require_provider(engine)
     if batch > most:
         raise EngineError(
             f"{engine} takes {most} picture{'s' * (most > 1)} at once, found a batch of {batch}; export it again with "
@@ -200,18 +206,6 @@ def pairs(engines: Sequence[Path], backends: Sequence[EngineBackend]) -> Iterato
     idle = [backend for backend in backends if not any(backend in able for able in fitting)]
     for engine, able in zip(engines, fitting, strict=True):
         yield from ((engine, backend) for backend in [*able, *idle] or backends)
-
-
-def _require_onnxruntime_cuda(engine: Path) -> None:
-    if engine.suffix != ".onnx":
-        raise EngineError(
-            f"{ONNXRUNTIME_CUDA} cannot run {engine}, expected an .onnx file; leave --backend out or give one"
-        )
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise EngineError(f"{engine} needs ONNX Runtime, which is not installed; pip install onnxruntime-gpu")
-    from benchmarks.onnxruntime_cuda import require_provider  # needs ONNX Runtime, which not every machine has
-
-    require_provider(engine)
 
 
 @contextmanager

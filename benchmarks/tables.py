@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
-from pathlib import Path
-from textwrap import wrap
 from typing import Any
 
-from benchmarks.record import Record, read
-from stlm_edge.errors import DataError
+from benchmarks.record import Record
 from train.paper.figures import GPU, METHODS
 
 NOTHING = "–"
 """In place of a figure that was not or cannot be measured."""
-
-INCOMPLETE = "INCOMPLETE: this run broke off, so figures are missing"
-"""The mark of a record whose benchmark was interrupted or failed."""
 
 AREAS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO", "pixel_ap": "pixel AP"}
 """Heads by what they are called in records."""
@@ -30,46 +23,15 @@ STAGES = ("prepare", "upload", "infer", "download", "decide", "total")
 Entry = Mapping[str, Any]
 """A JSON object of a record's details."""
 
-Cells = Sequence[str]
-"""A row as it is shown."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """A record and the file that it was read from."""
-
-    path: Path
-    record: Record
-
-    def __str__(self) -> str:
-        """Command, device, day and commit of the figures."""
-        record = self.record
-        commit = record.commit.removesuffix("+")
-        words = commit if record.git is None else f"commit {commit}"
-        changed = ", with changed files" if record.commit.endswith("+") else ""
-        last = "" if record.made_by_commit is None else f"; the last that could make it is {record.made_by_commit[:7]}"
-        return f"`{record.command}`: {record.device}; {record.date[:10]}, {words}{changed}{last} (`{self.path.name}`)"
-
-    @contextmanager
-    def read_as_expected(self) -> Iterator[None]:
-        """Around code that takes a record's details for granted. Raises `DataError` where something is amiss."""
-        try:
-            yield
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{self.path} lacks what is to be shown of benchmarks.{self.record.benchmark} "
-                f"({type(error).__name__}: {error}); measure again with this version of stlm-edge"
-            ) from None
-
 
 @dataclass(frozen=True)
 class Table:
     """What is shown of one record; `above` are rows before those of all records, with their device as the last cell."""
 
-    heads: Cells
-    rows: Sequence[Cells]
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
-    above: Sequence[Cells] = ()
+    above: Sequence[Sequence[str]] = ()
 
 
 MakeTable = Callable[[Record], Table]
@@ -97,63 +59,19 @@ def _kind(name: str, title: str, benchmarks: Sequence[str]) -> Callable[[MakeTab
     return add
 
 
-def origins(paths: Iterable[Path]) -> list[Origin]:
-    """Records in the order of their paths. Raises `DataError` if one cannot be read, or if there is none."""
-    found = [Origin(path, read(path)) for path in paths]
-    if not found:
-        raise DataError("no records were given, expected the JSON of benchmarks such as benchmarks/results/*.json")
-    return found
-
-
-def to_markdown(kind: TableKind, sources: Sequence[Origin]) -> str:
-    """One table of all records, its notes, and for each record a line on where it is from; empty if there is no row.
-
-    Rows of several devices get another column that says which.
-
-    Raises:
-        DataError: if a record is another benchmark's, or lacks what the table shows.
-    """
-    found: list[tuple[Origin, Table]] = []
-    for source in sources:
-        record = source.record
-        if kind.benchmarks and record.benchmark not in kind.benchmarks:
-            raise DataError(
-                f"{source.path} is a record of benchmarks.{record.benchmark}, expected one of "
-                f"benchmarks.{' or benchmarks.'.join(kind.benchmarks)}; name another file or another table"
-            )
-        with source.read_as_expected():
-            if (table := kind.of(record)).rows:
-                found.append((source, table))
-    if not found:
-        return ""
-    rows = [*found[0][1].above, *([*row, str(source.record.device)] for source, table in found for row in table.rows)]
-    heads = [*found[0][1].heads, "measured on"]
-    if len({row[-1] for row in rows}) == 1:
-        heads, rows = heads[:-1], [row[:-1] for row in rows]
-    lines = [_line(heads), "|" + "---|" * len(heads), *map(_line, rows), ""]
-    if notes := dict.fromkeys(sentence for _, table in found for sentence in table.notes):
-        lines += [*wrap(" ".join(notes), width=120, break_on_hyphens=False), ""]
-    lines += [f"**{source.path.name} is {INCOMPLETE}.**\n" for source, _ in found if not source.record.is_complete]
-    return "\n".join([*lines, *(f"- {source}" for source, _ in found)]) + "\n"
-
-
 def to_text(record: Record, *names: str) -> str:
     """Tables of one record with their notes, for a terminal; names are those of `KINDS`."""
     tables = [KINDS[name].of(record) for name in names]
     return "\n\n".join("\n".join([*aligned([one.heads, *one.rows]), "", *one.notes]).rstrip() for one in tables)
 
 
-def aligned(rows: Sequence[Cells]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Cells in columns, the first one to the left and the others to the right."""
     first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
     return [
         "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], others, strict=True))])
         for row in rows
     ]
-
-
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
 def figure(value: float | None) -> str:

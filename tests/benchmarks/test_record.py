@@ -80,9 +80,10 @@ def test_measure_without_finite_values_is_refused(values: tuple[float, ...]) -> 
     ("content", "said"),
     [
         ("{", "cannot be read as JSON"),
-        ("[]", "is no record"),
-        ("{}", "is no record"),
+        ("[]", "cannot be read as JSON"),
+        ("{}", "no benchmark's record"),
         ('{"schema_version": 99, "benchmark": "latency"}', "schema version 99"),
+        ('{"schema_version": 1, "benchmark": "latency"}', "schema version 1"),
         ('{"schema_version": 2, "benchmark": "latency"}', "damaged"),
     ],
 )

@@ -15,9 +15,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from benchmarks.plots import figure_1, label, placed_methods, sizes
-from benchmarks.record import Measure
-from benchmarks.report import main, to_report
-from benchmarks.tables import KINDS, figure, origins, percent, rounded, to_markdown
+from benchmarks.record import Measure, origins
+from benchmarks.report import main, to_markdown, to_report
+from benchmarks.tables import KINDS, figure, percent, rounded
 
 from . import samples
 from .samples import write_record
@@ -249,7 +249,7 @@ def test_summary_has_the_paper_once_and_few_rows_of_each_record(tmp_path: Path) 
     ("content", "said"),
     [
         ("{", "cannot be read as JSON"),
-        ('{"a": 1}', "is no record"),
+        ('{"a": 1}', "no benchmark's record"),
         ('{"schema_version": 99, "benchmark": "latency"}', "schema version 99"),
     ],
 )
