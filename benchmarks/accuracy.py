@@ -72,9 +72,12 @@ def labelled_set(data: Path, category: str | None, *, images: int | None = None)
     good = sum(sample.label == GOOD for sample in samples)
     defective = len(samples) - good
     if not good or not defective:
+        found = f"{good} good and {defective} defective test pictures"
+        if not loaded.test:
+            found = f"{len(loaded.train)} pictures without labels"
         raise DataError(
-            f"{data} has {good} good and {defective} defective pictures to judge by, expected some of both, since "
-            "AUROC needs both; give a category's own folder (with test/good and test/<defect>), or more --images"
+            f"found {found} in {data}, expected good and defective ones, since AUROC needs both; give the folder of a "
+            "category, which has test/good and test/<defect>, or more --images"
         )
     count = str(len(samples)) if len(samples) == len(loaded.test) else f"{len(samples)} of {len(loaded.test)}"
     words = f"{loaded.name}, {count} test pictures, {good} good and {defective} defective"

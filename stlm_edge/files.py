@@ -65,10 +65,12 @@ def make_folder(path: Path) -> None:
 def require_place(path: Path) -> None:
     """Make sure, before long work, that a file can probably be written at `path`; nothing is made.
 
-    Raises `OutputError` if what there is of its folder is no folder or may not be written to.
+    Raises `OutputError` if it is a folder, or what there is of its folder is none or may not be written to.
     """
     folder = path.absolute().parent
     try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         while not folder.exists():
             folder = folder.parent
     except OSError as error:  # a folder above may not be looked into
@@ -80,9 +82,23 @@ def require_place(path: Path) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:
-    """The one line for a place that cannot be written to."""
+    """The one line for a place that cannot be written to, with the remedy for what the system says of it."""
     reason = error.strerror or str(error)
-    return OutputError(f"cannot write {path} ({reason}); free space there or choose another place")
+    return OutputError(f"cannot write {path} ({reason}); {_REMEDIES.get(error.errno, _UNKNOWN)}")
+
+
+_UNKNOWN = "see that there is space and permission to write there, or choose another place"
+_REMEDIES: dict[int | None, str] = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free space there or choose another place"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "get permission to write there or choose another place"),
+    errno.EFBIG: "files may not grow so large there (see ulimit -f); raise that or choose another place",
+    errno.EROFS: "mount it so that it can be written to, or choose another place",
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "a part of that path is a file and no folder; choose another path"),
+    errno.EISDIR: "that is a folder; name a file in it",
+    errno.ENOENT: "its folder is not there; make it or choose another path",
+    errno.ELOOP: "its links lead in a circle; choose another path",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
 
 
 def cache_folder() -> Path:

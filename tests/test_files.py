@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stlm_edge.errors import OutputError
-from stlm_edge.files import make_folder, replacing, require_place, sha256, write_bytes, write_text
+from stlm_edge.files import cannot_write, make_folder, replacing, require_place, sha256, write_bytes, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -68,6 +68,42 @@ def test_disk_that_fills_up_when_flushed_is_an_output_error(tmp_path: Path, monk
         with pytest.raises(OutputError, match="No space left"):
             write_text(tmp_path / "a.txt", "new")
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (errno.ENOSPC, "free space"),
+        (errno.EDQUOT, "free space"),
+        (errno.EFBIG, "ulimit -f"),
+        (errno.EACCES, "get permission"),
+        (errno.EROFS, "mount it"),
+        (errno.ENOENT, "its folder is not there"),
+        (errno.EIO, "see that there is space and permission"),
+        (None, "see that there is space and permission"),
+    ],
+)
+def test_remedy_is_for_what_the_system_says(code: int | None, remedy: str) -> None:
+    error = OSError("strange") if code is None else OSError(code, os.strerror(code))
+    line = str(cannot_write(Path("a.txt"), error))
+    assert line.startswith("cannot write a.txt (")
+    assert remedy in line.partition("); ")[2]
+    assert ("free space" in line) == (code in (errno.ENOSPC, errno.EDQUOT))
+
+
+def test_path_that_cannot_be_a_file_is_told_by_its_fault(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    for path, remedy in (
+        (tmp_path / "file" / "a.txt", "a part of that path is a file"),
+        (tmp_path / "folder", "name a file in it"),
+        (tmp_path / ("a" * 300), "choose a shorter name"),
+    ):
+        with pytest.raises(OutputError, match=remedy):
+            write_text(path, "new")
+    with pytest.raises(OutputError, match="name a file in it"):
+        require_place(tmp_path / "folder")
+    assert names(tmp_path) == ["file", "folder"]
 
 
 def test_file_in_the_way_of_a_folder_is_an_output_error(tmp_path: Path) -> None:
