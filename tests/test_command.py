@@ -41,6 +41,8 @@ def test_every_benchmark_has_a_name():
         if "\nmain = " in path.read_text()
     }
     assert set(BENCHMARKS) == programs
+    described = (folder.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert [name for name in BENCHMARKS if f"stlm bench {name}" not in described] == []
 
 
 def helped(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
