@@ -124,12 +124,12 @@ def judge(inspector: Inspector, pictures: LabelledSet) -> Judged:
     return Judged(tuple(answers), quality)
 
 
+@dataclass(frozen=True)
 class EngineInspector:
-    """An engine as the camera program runs it. Attributes: name: the library's, such as `openvino`."""
+    """An engine as the camera program runs it; the name is the library's, such as `openvino`."""
 
-    def __init__(self, detector: Detector, *, name: str) -> None:
-        self.name = name
-        self.detector = detector
+    name: str
+    detector: Detector
 
     def inspect(self, image: Image) -> Answer:
         anomaly = self.detector.inspect(image)
@@ -141,7 +141,7 @@ def open_inspector(path: Path, *, backend: BackendChoice = "auto") -> Iterator[E
     """Open an engine as the runtime does; see `runtime.backends.open_engine` for what is raised."""
     runner, sidecar = open_engine(path, backend=backend)
     with Detector(runner, sidecar=sidecar, threshold=sidecar.spec.require_threshold()) as detector:
-        yield EngineInspector(detector, name=runner.name)
+        yield EngineInspector(runner.name, detector)
 
 
 def drift_between(reference: Judged, found: Judged, *, name: str) -> dict[str, Any]:

@@ -131,7 +131,6 @@ def test_pictures_of_one_tile_are_one_part(tmp_path: Path) -> None:
         ("file,tile\ntest/good/b.png,7\n", "cannot be used (KeyError('test/good/a.png'))"),
         ("file,tile\ntest/good/a.png\n", "a line for each test picture"),
         ("picture,part\na,1\n", "give a CSV file with the columns file and tile"),
-        ("", "a line for each test picture"),
         (None, "give a CSV file with the columns file and tile"),
     ],
 )

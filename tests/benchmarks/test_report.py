@@ -148,9 +148,8 @@ def test_incomplete_record_is_shown_with_a_loud_mark(tmp_path: Path) -> None:
     assert "peers.json (**INCOMPLETE" in figure_1(origins([path]))[1]
 
 
-@pytest.mark.parametrize("benchmark", ["latency", "sizes", "peers"])
-def test_incomplete_record_without_details_shows_what_it_has_measured(tmp_path: Path, benchmark: str) -> None:
-    path = write_record(tmp_path, benchmark, {"pictures": "4 drawn parts"}, is_complete=False)
+def test_incomplete_record_without_details_shows_what_it_has_measured(tmp_path: Path) -> None:
+    path = write_record(tmp_path, "peers", {"pictures": "4 drawn parts"}, is_complete=False)
     document = written(tmp_path, path)
     assert "| something total p50 | 2.00 | 1.00 – 4.00 | ms | lower |" in document
     assert "INCOMPLETE" in document
@@ -245,21 +244,11 @@ def test_summary_has_the_paper_once_and_few_rows_of_each_record(tmp_path: Path) 
     assert "nothing of it was measured here" in " ".join(lines)
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ("{", "cannot be read as JSON"),
-        ('{"a": 1}', "no benchmark's record"),
-        ('{"schema_version": 99, "benchmark": "latency"}', "schema version 99"),
-    ],
-)
-def test_file_that_is_no_record_is_one_line(
-    tmp_path: Path, content: str, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "x.json").write_text(content)
+def test_file_that_is_no_record_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.json").write_text('{"a": 1}')
     assert main([str(tmp_path / "x.json"), "-o", str(tmp_path / "report")]) == 1
     error = capsys.readouterr().err
-    assert said in error
+    assert "no benchmark's record" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "report").exists()
 
