@@ -244,11 +244,21 @@ def test_summary_has_the_paper_once_and_few_rows_of_each_record(tmp_path: Path) 
     assert "nothing of it was measured here" in " ".join(lines)
 
 
-def test_file_that_is_no_record_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "x.json").write_text('{"a": 1}')
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "cannot be read as JSON"),
+        ('{"a": 1}', "no benchmark's record"),
+        ('{"schema_version": 99, "benchmark": "latency"}', "schema version 99"),
+    ],
+)
+def test_file_that_is_no_record_is_one_line(
+    tmp_path: Path, content: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.json").write_text(content)
     assert main([str(tmp_path / "x.json"), "-o", str(tmp_path / "report")]) == 1
     error = capsys.readouterr().err
-    assert "no benchmark's record" in error
+    assert said in error
     assert error.count("\n") == 1
     assert not (tmp_path / "report").exists()
 
