@@ -5,7 +5,6 @@ python -m benchmarks.demo demo --json benchmarks/results/demo.json
 
 from __future__ import annotations
 
-import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,9 @@ from benchmarks.record import recording
 from benchmarks.tables import AREAS, to_text
 from stlm_edge.cli import run
 from stlm_edge.errors import DataError
+from stlm_edge.records import read_object
 
+AGAIN = "run 'make demo' from the start"
 WANTED_IMAGE_AUROC = 0.95
 KEPT = ("category", "threshold", "overall", "kinds", "tlm_only", "good", "defective", "missed", "false_alarms")
 
@@ -52,10 +53,9 @@ def command(folder: Path, json_path: Path | None) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); run 'make demo' from the start") from None
-    return values
+        return read_object(path, error=DataError, remedy=AGAIN)
+    except FileNotFoundError:
+        raise DataError(f"{path} is not there, expected what the demo has written; {AGAIN}") from None
 
 
 main = partial(run, command)
