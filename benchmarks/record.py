@@ -12,7 +12,7 @@ import os
 import platform
 import shlex
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
@@ -231,7 +231,11 @@ def read(path: Path) -> Record:
 
 def device() -> Device:
     """The machine that this process runs on."""
-    core = _first_core()
+    core: dict[str, str] = {}
+    with suppress(OSError):
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
+        pairs = (line.partition(":") for line in first.splitlines())
+        core = {key.strip(): value.strip() for key, _, value in pairs}
     flags = (core.get("flags") or core.get("Features") or "").split()
     processor = core.get("model name") or core.get("Model") or platform.machine()
     if "cpu family" in core:
@@ -255,16 +259,6 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:  # it came another way, as TensorRT does with JetPack, or not at all
             continue
     return found
-
-
-def _first_core() -> dict[str, str]:
-    """What Linux says of it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in lines)
-    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 @dataclass(frozen=True)
