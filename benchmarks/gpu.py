@@ -38,29 +38,20 @@ Device = Literal["cpu", "cuda"]
 PATH = click.Path(path_type=Path)
 BATCH = 8
 
-_SHORTEST_S = 20.0
-"""No part is begun with less time left."""
-_GRACE_S = 10.0
-"""That a part has to end by itself when its time is over."""
-_UNHURRIED = 10
-"""On a processor, which is for trying, parts have so many times their limit."""
+_SHORTEST_S = 20.0  # no part is begun with less time left
+_GRACE_S = 10.0  # that a part has to end by itself when its time is over
+_UNHURRIED = 10  # on a processor, which is for trying, parts have so many times their limit
 
 
 @dataclass(frozen=True)
 class Part:
-    """One of the things to be measured.
-
-    Attributes:
-        command: module and arguments, without `--json`, which each module of benchmarks is given.
-        limit_s: it is stopped after so long; what it has written until then stays.
-        after: name of a part that must have been done.
-    """
+    """One of the things to be measured; it is stopped when its time is over, and what it has written then stays."""
 
     name: str
-    command: tuple[str, ...]
+    command: tuple[str, ...]  # module and arguments, without `--json`, which each module of benchmarks is given
     limit_s: float
     needs_gpu: bool = False
-    after: str | None = None
+    after: str | None = None  # a part that must have been done
 
 
 def plan_parts(
@@ -119,7 +110,12 @@ def command(
     quick: bool,
 ) -> int:
     """Measure a network in all ways on this GPU, one part after the other; ends with 1 unless all that could be was."""
-    require_sources(checkpoint, graphs)
+    from export.graph.graph import read_graph  # these need onnx and torch, which --help does not
+    from stlm_edge.network.checkpoint import load
+
+    load(checkpoint)  # or each part would find out for itself that it cannot be read
+    for graph in graphs:
+        read_graph(graph)
     if device == "cuda" and find_gpu() is None:
         raise ConfigError("found no NVIDIA GPU or no driver; try the rest with --device cpu --quick")
     parts = list(plan_parts(checkpoint, graphs, output=output, device=device, data=data, quick=quick))
@@ -146,16 +142,6 @@ def command(
         click.echo(to_text(recorder.record(is_complete=True), "gpu"))
     statuses = [entry["status"] for entry in entries]
     return 0 if "done" in statuses and not {"failed", "stopped"} & set(statuses) else 1
-
-
-def require_sources(checkpoint: Path, graphs: Sequence[Path]) -> None:
-    """Raises `StlmError` for one that cannot be read, which each part would find for itself otherwise."""
-    from export.graph.graph import read_graph  # these need onnx and torch, which --help does not
-    from stlm_edge.network.checkpoint import load
-
-    load(checkpoint)
-    for graph in graphs:
-        read_graph(graph)
 
 
 def why_not(part: Part, done: Sequence[dict[str, Any]], *, device: Device, left_s: float) -> str | None:

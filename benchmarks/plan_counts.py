@@ -32,8 +32,6 @@ from stlm_edge.spec import ModelSpec
 from stlm_edge.tensorrt import GPU_PEAKS
 
 FLOORS = ("rtx3090", "agx-orin", "h100")
-"""GPUs whose floor is held."""
-
 ARCHITECTURE = "stlm"
 INPUT_SIZE = (1024, 1024)
 TARGET = "sm86"
