@@ -81,15 +81,12 @@ def figure(value: float | None) -> str:
     return f"{value:.0f}" if abs(value) >= 99.95 else f"{value:#.3g}".removesuffix(".")
 
 
-def rounded(value: float, *, digits: int, sign: str = "") -> str:
-    """With so many digits behind the point; a five is rounded up, as one does by hand, whatever its bits are."""
-    exact = Decimal(repr(value)).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP)
+def percent(share: float | None, *, digits: int = 1, sign: str = "") -> str:
+    """A share of 1 as percent; a five behind the last digit is rounded up, as one does by hand, whatever its bits."""
+    if share is None:
+        return NOTHING
+    exact = Decimal(repr(100 * share)).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP)
     return f"{exact:{sign}}"
-
-
-def percent(share: float | None) -> str:
-    """A share of 1 as percent with one decimal."""
-    return NOTHING if share is None else rounded(100 * share, digits=1)
 
 
 def size(height_width: Sequence[int] | None) -> str:
@@ -106,9 +103,7 @@ def _areas(entry: Entry, keys: Iterable[str] = AREAS) -> list[str]:
 
 
 def _ratio(turns: Mapping[str, float] | None) -> str:
-    if turns is None:
-        return NOTHING
-    return f"{figure(turns['median'])} [{figure(turns['low'])}, {figure(turns['high'])}]"
+    return NOTHING if turns is None else "{} [{}, {}]".format(*_figures(turns, "median", "low", "high"))
 
 
 def _by(entry: Entry) -> str:
@@ -237,12 +232,10 @@ def _intervals(record: Record) -> Table:
     return Table(["method", "defect", *AREAS.values()], rows)
 
 
-def _interval(estimate: Mapping[str, float | None], *, sign: str) -> str:
-    if estimate["value"] is None:
-        return NOTHING
-    bounds = (estimate["low"], estimate["high"])
-    low, high = (NOTHING if bound is None else rounded(100 * bound, digits=0, sign=sign) for bound in bounds)
-    return f"{rounded(100 * estimate['value'], digits=1, sign=sign)} [{low}, {high}]"
+def _interval(estimate: Entry, *, sign: str) -> str:
+    value, *bounds = (estimate[key] for key in ("value", "low", "high"))
+    low, high = (percent(bound, digits=0, sign=sign) for bound in bounds)
+    return NOTHING if value is None else f"{percent(value, sign=sign)} [{low}, {high}]"
 
 
 @_kind("demo", "The demo", ["demo"])

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from benchmarks.plots import figure_1, label, placed_methods, sizes
 from benchmarks.record import Measure, origins
 from benchmarks.report import main, to_markdown, to_report
-from benchmarks.tables import KINDS, figure, percent, rounded
+from benchmarks.tables import KINDS, figure, percent
 
 from . import samples
 from .samples import write_record
@@ -323,7 +323,7 @@ def test_what_makes_no_sense_is_wrong_usage(arguments: list[str]) -> None:
 def test_figures_have_three_digits_and_no_exponent() -> None:
     assert [figure(value) for value in (None, 0.0123, 8.6, 99.96, 1234.5)] == ["–", "0.0123", "8.60", "100", "1234"]
     assert percent(0.7955) == "79.6"
-    assert rounded(0.5, digits=1, sign="+") == "+0.5"
+    assert percent(0.005, sign="+") == "+0.5"
 
 
 @pytest.mark.heavy
