@@ -1,8 +1,7 @@
 """What a benchmark writes down: figures with the command, device, versions and commit that they came from.
 
-Every benchmark's JSON has the same frame, so that `benchmarks.compare` compares any two of a kind, and
-`benchmarks.report` and the README say where a figure is from. `measures` are what is compared, one number for each turn
-of the benchmark; `details` are whatever else its tables and plots need.
+Every benchmark's JSON has the same frame: `measures` are what `benchmarks.compare` compares, one number for each turn;
+`details` are whatever else its tables and plots need.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ import math
 import os
 import platform
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
@@ -23,13 +22,16 @@ from typing import Any, Literal, get_args
 
 import click
 
-from stlm_edge.errors import DataError, SpecError
+from stlm_edge.errors import DataError, SpecError, shown
 from stlm_edge.files import require_place, write_text
-from stlm_edge.records import MAY_LACK, as_object, build
+from stlm_edge.records import MAY_LACK, build, read_object
 from stlm_edge.revision import git_state
 from stlm_edge.tensorrt import find_gpu
 
 SCHEMA_VERSION = 2
+
+INCOMPLETE = "INCOMPLETE: this run broke off, so figures are missing"
+"""The mark of a record whose benchmark was interrupted or failed."""
 
 Better = Literal["lower", "higher"]
 
@@ -52,11 +54,10 @@ class Device:
     """What a benchmark ran on; no name of the machine.
 
     Attributes:
-        processor: the model's name, with family and model number, since clouds hide the rest.
-        features: of its instruction set, those that kernels are chosen by.
+        features: of the processor's instruction set, those that kernels are chosen by.
         cores: that this process may use.
         gpu: the product's name; None without one.
-        compute_capability: of the GPU, such as `sm86`.
+        compute_capability: such as `sm86`.
     """
 
     processor: str
@@ -99,6 +100,14 @@ class Measure:
 
 
 @dataclass(frozen=True)
+class GitState:
+    """The toolkit's commit, and whether files differed from it; None where nobody knows."""
+
+    commit: str
+    changed: bool | None
+
+
+@dataclass(frozen=True)
 class Record:
     """A benchmark's JSON.
 
@@ -106,7 +115,7 @@ class Record:
         benchmark: the module's name, such as `latency`.
         command: as it was typed.
         date: of its end, ISO 8601, UTC.
-        git: commit, and whether files differed from it; None where it is not run from a repository.
+        git: None where it is not run from a repository.
         is_complete: False if it was interrupted or failed: then figures are missing.
         measures: by name; names within one benchmark are stable, so that two records can be compared.
         details: JSON values of the benchmark's own.
@@ -118,7 +127,7 @@ class Record:
     date: str
     device: Device
     versions: dict[str, str]
-    git: dict[str, Any] | None
+    git: GitState | None
     is_complete: bool
     measures: dict[str, Measure]
     details: dict[str, Any]
@@ -130,7 +139,7 @@ class Record:
         """Short, with a + if files differed from it."""
         if self.git is None:
             return "no commit"
-        return str(self.git["commit"])[:7] + ("+" if self.git["changed"] else "")
+        return self.git.commit[:7] + ("+" if self.git.changed else "")
 
 
 @dataclass
@@ -148,13 +157,14 @@ class Recorder:
         self.measures[name] = Measure(unit, better, tuple(values), is_exact)
 
     def record(self, *, is_complete: bool) -> Record:
+        git = git_state()
         return Record(
             benchmark=self.benchmark,
             command=self.command,
             date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             device=device(),
             versions=versions(),
-            git=git_state(),
+            git=None if git is None else GitState(**git),
             is_complete=is_complete,
             measures=dict(self.measures),
             details=dict(self.details),
@@ -170,11 +180,8 @@ class Recorder:
 def recording(benchmark: str, path: Path | None) -> Iterator[Recorder]:
     """Record a benchmark, to `path` if it is given.
 
-    When the block ends the record is complete. If it is left by an error or Ctrl-C, what there is is written and marked
-    as incomplete, unless there is nothing yet.
-
-    Raises:
-        OutputError: before the work, if nothing can be written at `path`.
+    If the block is left by an error or Ctrl-C, what there is is written and marked as incomplete, unless there is
+    nothing yet. Raises `OutputError` before the work if nothing can be written at `path`.
     """
     if path is not None:
         require_place(path)
@@ -206,30 +213,29 @@ def read(path: Path) -> Record:
     """
     again = "measure again with this version of stlm-edge, or name another file"
     try:
-        content = as_object(json.loads(path.read_text(encoding="utf-8")))
+        content = read_object(path, error=DataError, remedy=again)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; expected the JSON of a benchmark (its --json)") from None
-    except (OSError, ValueError, SpecError) as error:  # a UnicodeDecodeError or JSONDecodeError is a ValueError
-        raise DataError(f"{path} cannot be read as JSON ({' '.join(str(error).split())}); {again}") from None
     if content.get("schema_version") != SCHEMA_VERSION or "benchmark" not in content:
         found = (
-            f"schema version {content['schema_version']}" if "schema_version" in content else "no benchmark's record"
+            f"schema version {shown(content['schema_version'])}"
+            if "schema_version" in content
+            else "no benchmark's record"
         )
         raise DataError(f"{path} holds {found}, expected schema version {SCHEMA_VERSION} of a benchmark; {again}")
     try:
-        content["measures"] = {
-            name: build(Measure, as_object(entry)) for name, entry in as_object(content.get("measures")).items()
-        }
-        for name in ("details", "versions"):
-            as_object(content.get(name))
-        return build(Record, content)
+        return build(Record, content, remedy=again)
     except SpecError as error:
-        raise DataError(f"{path} is damaged ({str(error).split(';')[0]}); {again}") from None
+        raise DataError(f"{path} is damaged: {error}") from None
 
 
 def device() -> Device:
     """The machine that this process runs on."""
-    core = _first_core()
+    core: dict[str, str] = {}
+    with suppress(OSError):
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
+        pairs = (line.partition(":") for line in first.splitlines())
+        core = {key.strip(): value.strip() for key, _, value in pairs}
     flags = (core.get("flags") or core.get("Features") or "").split()
     processor = core.get("model name") or core.get("Model") or platform.machine()
     if "cpu family" in core:
@@ -255,11 +261,37 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _first_core() -> dict[str, str]:
-    """What Linux says of it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in lines)
-    return {key.strip(): value.strip() for key, _, value in pairs}
+@dataclass(frozen=True)
+class Origin:
+    """A record and the file that it was read from."""
+
+    path: Path
+    record: Record
+
+    def __str__(self) -> str:
+        """Command, device, day and commit of the figures."""
+        record = self.record
+        commit = record.commit.removesuffix("+")
+        words = commit if record.git is None else f"commit {commit}"
+        changed = ", with changed files" if record.commit.endswith("+") else ""
+        last = "" if record.made_by_commit is None else f"; the last that could make it is {record.made_by_commit[:7]}"
+        return f"`{record.command}`: {record.device}; {record.date[:10]}, {words}{changed}{last} (`{self.path.name}`)"
+
+    @contextmanager
+    def read_as_expected(self) -> Iterator[None]:
+        """Around code that takes a record's details for granted. Raises `DataError` where something is amiss."""
+        try:
+            yield
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{self.path} lacks what is to be shown of benchmarks.{self.record.benchmark} "
+                f"({type(error).__name__}: {error}); measure again with this version of stlm-edge"
+            ) from None
+
+
+def origins(paths: Iterable[Path]) -> list[Origin]:
+    """Records in the order of their paths. Raises `DataError` if one cannot be read, or if there is none."""
+    found = [Origin(path, read(path)) for path in paths]
+    if not found:
+        raise DataError("no records were given, expected the JSON of benchmarks such as benchmarks/results/*.json")
+    return found

@@ -30,7 +30,7 @@ from export import CALIBRATION_IMAGES
 from export.graph.graph import Graph, Precision
 from export.precision.calibration import choose_pictures
 from runtime.backends.openvino import OpenVinoBackend, has_bf16
-from stlm_edge.errors import ConfigError, EngineError, OutputError
+from stlm_edge.errors import ConfigError, EngineError
 from stlm_edge.files import cannot_write, write_bytes
 from stlm_edge.imaging import Input, read_image, to_input
 from stlm_edge.measure import Schedule, Subject, Work, measure
@@ -183,7 +183,7 @@ def _write(model: openvino.Model, output: Path, *, compress: bool) -> None:
     except OSError as error:
         raise cannot_write(output, error) from error
     except RuntimeError as error:  # OpenVINO says no more than that it could not
-        raise OutputError(f"cannot write {output} ({error}); free space there or choose another place") from error
+        raise cannot_write(output, OSError(str(error))) from error
 
 
 @dataclass(frozen=True)

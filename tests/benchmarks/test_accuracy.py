@@ -171,7 +171,7 @@ def test_engines_are_refused_before_the_first_picture(
         (["--engine", str(tmp_path / "none.onnx")], "none.onnx is not a file"),
         (["--engine", str(bare)], "has no bare.onnx.json beside it"),
         (["--engine", str(strange)], "the sidecar is another one's"),
-        (["--engine", str(engine)], "given twice"),
+        (["--engine", str(engine)], "two subjects of the name"),
         (["--backend", "tensorrt"], "tensorrt cannot run it"),
         (["--reference", str(tmp_path / "none.safetensors")], "none.safetensors is no file"),
     ):
@@ -181,9 +181,13 @@ def test_engines_are_refused_before_the_first_picture(
 
 
 def test_pictures_of_one_kind_only_are_refused(data: Path, engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*ORT, "--engine", str(engine), "--data", str(data / "test" / "good")]) == 1
+    assert "found 2 pictures without labels" in _one_error(capsys)
     shutil.rmtree(data / "test" / "spot")
     assert main([*ORT, "--engine", str(engine), "--data", str(data)]) == 1
-    assert "2 good and 0 defective" in _one_error(capsys)
+    line = _one_error(capsys)
+    assert "2 good and 0 defective" in line
+    assert "folder of a category, which has test/good and test/<defect>" in line
 
 
 def test_engine_that_fails_leaves_what_was_judged_before_it(data: Path, engine: Path, tmp_path: Path) -> None:
