@@ -189,7 +189,7 @@ def test_number_that_is_not_finite_is_wrong_usage(text):
     ("how", "said"), [("long", "picture.png cannot be read; check the path"), ("path", "too long")]
 )
 def test_long_path_is_cut_in_the_one_line(capsys: pytest.CaptureFixture[str], how: str, said: str) -> None:
-    code, out, (line,) = ran(capsys, "work", how)
+    code, _, (*_, line) = ran(capsys, "work", how)
     assert code == 1
     assert line.startswith("error: ") and said in line and len(line) < 500
 
