@@ -9,7 +9,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stlm_edge.errors import OutputError
@@ -42,7 +42,8 @@ def replacing(path: Path) -> Iterator[Path]:
         raise cannot_write(path, error) from error
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # of a folder that is gone, and what failed there is being told of
+                temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
