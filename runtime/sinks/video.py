@@ -124,8 +124,8 @@ class VideoFile(FrameSink):
         count, self._written = self._written, 0
         self.lost += count
         return OutputError(
-            f"{self._path} had {count} frames in {self._temporary.name} beside it, which was moved or deleted; they are "
-            "lost unless that file still is somewhere"
+            f"{self._path} had {count} frames in {self._temporary.name} beside it, which was moved or deleted; they "
+            "are lost unless that file still is somewhere"
         )
 
     def _check_complete(self) -> None:
