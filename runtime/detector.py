@@ -18,7 +18,7 @@ from runtime.closing import Closing
 from runtime.stitching import Canvas, infer_tiles
 from runtime.tiling import Tiling, check_tile
 from runtime.verification import warn_unless_verified
-from runtime.watchdog import OPENING_S, Watchdog
+from runtime.watchdog import OPENING, Watchdog
 from stlm_edge.errors import StlmError
 from stlm_edge.imaging import Image, check_frame, to_input
 from stlm_edge.scoring import is_anomalous
@@ -104,7 +104,7 @@ class Detector(Closing):
             ConfigError: if nothing is left of `area` on the network's scale, or `tile` is too small for the engine.
         """
         by_hand = None if threshold is None else Threshold(value=threshold, method="manual", images=0)
-        opening = nullcontext() if watchdog is None else watchdog.watching(f"opening {path}", limit_s=OPENING_S)
+        opening = nullcontext() if watchdog is None else watchdog.watching(f"opening {path}", pictures=OPENING)
         with opening:
             opened, sidecar = open_engine(Path(path), backend=backend)
         opened.watchdog = watchdog

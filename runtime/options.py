@@ -33,7 +33,8 @@ _OPTIONS = (
         default=INFERENCE_S,
         show_default=True,
         metavar="SECONDS",
-        help="An inference that takes longer for a picture ends the program with exit code 1.",
+        help="An inference that takes longer for a picture, or opening the engine five times as long, ends the program "
+        "with exit code 1.",
     ),
 )
 

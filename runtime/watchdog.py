@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from runtime.closing import Closing
 
-OPENING_S = 600.0
-"""How long an engine may take to be opened; TensorRT-RTX and OpenVINO compile it then."""
 INFERENCE_S = 60.0
 """How long an inference may take, by default, for each picture of its batch."""
+OPENING = 5
+"""Opening an engine may take as long as so many pictures; TensorRT-RTX and OpenVINO compile it then."""
 
 _LOOKS = 20
 """How often it is looked within the limit, and at least once a second."""
@@ -44,15 +44,14 @@ class Watchdog(Closing):
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
 
     @contextmanager
-    def watching(self, what: str, *, pictures: int = 1, limit_s: float | None = None) -> Iterator[None]:
+    def watching(self, what: str, *, pictures: int = 1) -> Iterator[None]:
         """Watch the block, on one thread at a time.
 
         Args:
             what: that is done in it, for people.
             pictures: each of them may take the limit.
-            limit_s: in place of the watchdog's own.
         """
-        self._watched = _Watched(what, pictures * self._limit_s if limit_s is None else limit_s)
+        self._watched = _Watched(what, pictures * self._limit_s)
         try:
             yield
         finally:
@@ -69,5 +68,8 @@ class Watchdog(Closing):
             lasts_s = lasts_s + every_s if watched is seen else 0.0
             seen = watched
             if watched is not None and lasts_s >= watched.limit_s:
-                self._on_hang(f"{watched.what} has not ended for {watched.limit_s:g} s")
+                self._on_hang(
+                    f"{watched.what} has not ended for {watched.limit_s:g} s; check the device, export the engine "
+                    "again, or allow more: --inference-timeout"
+                )
                 return
