@@ -7,31 +7,28 @@ kept in a hidden file, so that a run does not go on with rows that nobody wrote.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import io
 import json
 import logging
-import math
 import os
 import shutil
-import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.batch.rows import COLUMNS, encoded, read_rows
 from runtime.closing import Closing
-from stlm_edge.errors import OutputError
+from stlm_edge.errors import OutputError, shown
 from stlm_edge.files import cannot_write, lock, make_folder, write_bytes, write_text
+from stlm_edge.records import read_object
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = ("path", "score", "threshold", "anomalous", "regions", "label", "seconds", "error")
-
 TABLE, RECORD, OVERLAYS = "scores.csv", "run.json", "overlays"
 CHECKSUMS = f".{TABLE}.crc32"
-"""One line for each row of the table, in no order: of its text with its line feed, in hexadecimal digits."""
+"""See `runtime.batch.rows`."""
 
 _ELSEWHERE = "give another folder, or --restart to remove what is there"
 
@@ -113,7 +110,7 @@ class ScoreTable(Closing):
         self._settings = settings
         self._files: tuple[io.FileIO, ...] = ()
         make_folder(folder)
-        self._locked = self._lock()
+        self._locked: int | None = self._lock()
         try:
             if restart:
                 _remove(folder)
@@ -131,12 +128,15 @@ class ScoreTable(Closing):
         cells = row.cells()
         try:
             if self._is_in_place():
-                for file, data in zip(self._files, _encoded([cells]), strict=True):
+                for file, data in zip(self._files, encoded([cells]), strict=True):
                     _append(file, data)
                 self._rows[row.path] = cells
             else:
                 logger.warning("%s was moved or deleted while it was written; it is written anew, in whole", self._path)
                 self._rows[row.path] = cells
+                make_folder(self._folder)
+                self._unlock()
+                self._locked = self._lock()
                 self._write_all()
         except OSError as error:
             raise cannot_write(self._path, error) from error
@@ -154,11 +154,9 @@ class ScoreTable(Closing):
         for file in self._files:
             file.close()
         self._files = ()
-        if self._locked is not None:
-            os.close(self._locked)
-            self._locked = None
+        self._unlock()
 
-    def _lock(self) -> int | None:
+    def _lock(self) -> int:
         """Keep other runs out of the folder, whose descriptor has the lock since the files in it are replaced."""
         try:
             descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -170,6 +168,11 @@ class ScoreTable(Closing):
             os.close(descriptor)
             raise
         return descriptor
+
+    def _unlock(self) -> None:
+        locked, self._locked = self._locked, None
+        if locked is not None:
+            os.close(locked)
 
     def _is_in_place(self) -> bool:
         """Whether the table is where it should be. Raises `OutputError` if another one is."""
@@ -191,11 +194,11 @@ class ScoreTable(Closing):
             file.close()
         self._files = ()
         write_text(self._folder / RECORD, json.dumps(dataclasses.asdict(self._settings), indent=2) + "\n")
-        table, checksums = _encoded(self._rows.values())
+        table, checksums = encoded(self._rows.values())
         paths = (self._path, self._folder / CHECKSUMS)
         # The checksums first: a row without one is done again, one without its row is nothing.
         write_bytes(paths[1], checksums)
-        write_bytes(paths[0], _text([COLUMNS]).encode() + table)
+        write_bytes(paths[0], encoded([COLUMNS])[0] + table)
         try:
             self._files = tuple(io.FileIO(path, "a") for path in paths)
             for file in self._files:
@@ -207,95 +210,18 @@ class ScoreTable(Closing):
 def _earlier(folder: Path, settings: RunSettings) -> list[list[str]]:
     """The complete rows of an earlier run with the same settings; none without one."""
     table, record = folder / TABLE, folder / RECORD
+    if not table.exists():
+        return []
     try:
-        text = table.read_text(encoding="utf-8", errors="replace")
-        found = json.loads(record.read_text(encoding="utf-8"))
+        found = read_object(record, error=OutputError, remedy=_ELSEWHERE)
     except FileNotFoundError as error:
-        if table.exists():
-            raise OutputError(
-                f"{table} has no {RECORD} beside it that says of which engine it is; {_ELSEWHERE}"
-            ) from error
-        return []
-    except (OSError, ValueError, RecursionError) as error:
-        raise OutputError(f"{record} cannot be read ({error}); {_ELSEWHERE}") from error
-    expected = dataclasses.asdict(settings)
-    for name, value in expected.items():
-        if not isinstance(found, dict) or found.get(name) != value:
-            before = found.get(name) if isinstance(found, dict) else found
-            raise OutputError(f"{table} is of an earlier run with {name} {before}, this one has {value}; {_ELSEWHERE}")
-    rows = _complete_rows(text)
-    if rows is None:
-        raise OutputError(f"{table} is not as it was written, expected {', '.join(COLUMNS)}; {_ELSEWHERE}")
-    return _checked(rows, folder)
-
-
-def _checked(rows: list[list[str]], folder: Path) -> list[list[str]]:
-    """The rows up to the last one that is as it was written. Raises `OutputError` if one before it is not."""
-    try:
-        known = frozenset((folder / CHECKSUMS).read_bytes().split())
-    except FileNotFoundError:
-        # Of an older version, or copied without hidden files.
-        is_right = [_is_row(row) for row in rows]
-    except OSError as error:
-        raise OutputError(f"{folder / CHECKSUMS} cannot be read ({error.strerror}); {_ELSEWHERE}") from error
-    else:
-        is_right = [_is_row(row) and _checksum(row) in known for row in rows]
-    while rows and not is_right[-1]:
-        logger.warning(
-            "the last row of %s, of %.200r, is not as it was written; done again", folder / TABLE, rows[-1][0]
-        )
-        rows, is_right = rows[:-1], is_right[:-1]
-    if not all(is_right):
-        raise OutputError(
-            f"{folder / TABLE} has a row of {rows[is_right.index(False)][0][:200]!r} that is not as it was written; "
-            f"remove the row to have the picture inspected again, or {_ELSEWHERE}"
-        )
-    return rows
-
-
-def _is_row(row: Sequence[str]) -> bool:
-    """Whether the cells are what they should be; that is all that can be seen of them without a checksum."""
-    _, score, threshold, anomalous, regions, _, seconds, error = row
-    try:
-        numbers = [float(cell) for cell in (score, threshold, regions, seconds) if cell]
-    except ValueError:
-        return False
-    is_inspected = all((score, anomalous in ("True", "False"), regions, seconds))
-    return all(map(math.isfinite, numbers)) and bool(threshold) and (bool(error) or is_inspected)
-
-
-def _complete_rows(text: str) -> list[list[str]] | None:
-    """The rows below the header without a torn last one; None if the text is no such table."""
-    if not text.endswith("\n"):
-        text = text[: text.rfind("\n") + 1]
-    # A power cut may leave zeros where the last lines were to be.
-    try:
-        rows = list(csv.reader(io.StringIO(text.partition("\0")[0], newline="")))
-    except csv.Error:  # a cell of more than 128 KiB
-        return None
-    if not rows:
-        return []
-    while len(rows) > 1 and len(rows[-1]) != len(COLUMNS):
-        rows.pop()
-    if rows[0] != list(COLUMNS) or any(len(row) != len(COLUMNS) for row in rows):
-        return None
-    return rows[1:]
-
-
-def _text(rows: Iterable[Sequence[str]]) -> str:
-    lines = io.StringIO(newline="")
-    csv.writer(lines, lineterminator="\n").writerows(rows)
-    return lines.getvalue()
-
-
-def _encoded(rows: Iterable[Sequence[str]]) -> tuple[bytes, bytes]:
-    """The rows as they stand in the table, and their checksums as they stand in theirs."""
-    lines = [_text([row]).encode() for row in rows]
-    return b"".join(lines), b"".join(b"%08x\n" % zlib.crc32(line) for line in lines)
-
-
-def _checksum(row: Sequence[str]) -> bytes:
-    return _encoded([row])[1].strip()
+        raise OutputError(f"{table} has no {RECORD} beside it that says of which engine it is; {_ELSEWHERE}") from error
+    for name, value in dataclasses.asdict(settings).items():
+        before = found.get(name)
+        if before != value:
+            said = before if isinstance(before, str) else shown(before)
+            raise OutputError(f"{table} is of an earlier run with {name} {said}, this one has {value}; {_ELSEWHERE}")
+    return read_rows(table, folder / CHECKSUMS, remedy=_ELSEWHERE)
 
 
 def _append(file: io.FileIO, data: bytes) -> None:
@@ -312,7 +238,7 @@ def _append(file: io.FileIO, data: bytes) -> None:
 
 def _remove_torn_files(folder: Path) -> None:
     """Remove what `stlm_edge.files.replacing` leaves behind where it is killed."""
-    overlays = (folder / OVERLAYS).rglob(".*.jpg.????????.jpg")
+    overlays = [*(folder / OVERLAYS).rglob(".*.jpg.????????.jpg"), *(folder / OVERLAYS).rglob(".*.tmp.jpg")]
     try:
         own = [
             path for name in (TABLE, RECORD, CHECKSUMS) for path in folder.glob(f".{name}.????????{Path(name).suffix}")
