@@ -132,7 +132,7 @@ class LineFile(Closing):
             # Nobody can say where the path leads, as when its folder was closed to this user.
             found = own
         if found is None or not own.st_nlink or not os.path.samestat(found, own):
-            what = "was moved" if own.st_nlink else "was deleted with the lines in it"
+            what = "was moved" if own.st_nlink else "was deleted, or moved and compressed,"
             next_one = "a new one is begun" if found is None else "the lines go on in the one that is there now"
             logger.warning("%s %s while it was written; %s", self._path, what, next_one)
             with suppress(OSError):  # of a share that is gone

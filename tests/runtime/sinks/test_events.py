@@ -257,7 +257,7 @@ def test_log_that_was_moved_or_deleted_goes_on_at_its_place(
     assert kept is None or kept.read_text() == before
     assert frames_of(path) == ([9] if act == "other file" and name.endswith("jsonl") else []) + [2, 3]
     (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert f"{path} was {'moved' if kept else 'deleted with the lines in it'} while it was written; " in warning
+    assert f"{path} was {'moved' if kept else 'deleted, or moved and compressed,'} while it was written; " in warning
 
 
 def frames_of(path: Path) -> list[int]:
