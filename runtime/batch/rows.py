@@ -43,6 +43,8 @@ def read_rows(table: Path, checksums: Path, *, remedy: str) -> list[list[str]]:
         raise OutputError(f"{table} cannot be read ({error.strerror or error}); {remedy}") from error
     if rows is None:
         raise OutputError(f"{table} is not as it was written, expected {', '.join(COLUMNS)}; {remedy}")
+    if known is None and rows:
+        logger.info("%s has no checksums beside it, so that only its form is looked at", table)
     is_right = [_is_row(row) and (known is None or encoded([row])[1].strip() in known) for row in rows]
     while rows and not is_right[-1]:
         name = shown(rows[-1][0])

@@ -189,4 +189,4 @@ def test_avi_of_a_killed_program_can_be_played(tmp_path: Path) -> None:
     (left,) = tmp_path.iterdir()
     assert left.name.startswith(".line.avi.")
     capture = cv2.VideoCapture(str(left))
-    assert sum(1 for _ in iter(lambda: capture.read()[0], False)) >= 15
+    assert sum(1 for _ in iter(lambda: capture.read()[0], False)) >= 18
