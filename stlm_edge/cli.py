@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
@@ -135,7 +136,10 @@ def give_up(message: str, *, last: Callable[[], object] = lambda: None) -> NoRet
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Print results. Raises `OutputError` where nobody reads them, the disk that they go to is full, and the like."""
+    """Print results, unless the terminal is gone, as after SIGHUP.
+
+    Raises `OutputError` where nobody reads them, the disk that they go to is full, and the like.
+    """
     try:
         for line in lines:
             click.echo(line)
@@ -143,6 +147,9 @@ def print_lines(lines: Iterable[str]) -> None:
         # Python would try to print the rest at its end, and complain again.
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EIO:
+            logger.warning("the results are not printed, the terminal is gone")
+            return
         raise OutputError(
             f"cannot print the results ({error.strerror or error}); send standard output elsewhere, or to a file"
         ) from error
