@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 
 from stlm_edge.errors import ConfigError, ImageError
-from stlm_edge.imaging import Map, Mask, read_mask
+from stlm_edge.imaging import Map, Mask
+from stlm_edge.masks import read_mask
 from stlm_edge.scoring import image_score
 from stlm_edge.spec import Size
 

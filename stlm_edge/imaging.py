@@ -53,40 +53,12 @@ def read_image(path: Path) -> Image:
     Raises:
         ImageError: if the file is missing, empty, truncated, not a picture or of another depth.
     """
-    image = _decode(path)
+    image = decode(path)
     if image.dtype == np.uint8:
         return np.asarray(image, np.uint8)
     if image.max() < ALMOST_BLACK:
         _warn_of_low_bits(path, int(image.max()))
     return (image >> 8).astype(np.uint8)
-
-
-def read_mask(path: Path, *, size: Size | None, of_classes: bool = False) -> Mask:
-    """Read a ground-truth mask of 8 or 16 bits, grey, palette or colour (the brightest channel counts).
-
-    Args:
-        size: (height, width) of its picture; None where any size will do.
-        of_classes: any value but 0 is a defect; otherwise values above half of the range are.
-    Returns:
-        (H, W) uint8 of 0 and 1.
-    Raises:
-        ImageError: if the file is not a picture or not of `size`, or has values but none above half of the range.
-    """
-    mask = _decode(path).max(axis=2)
-    if size is not None and mask.shape != size:
-        raise ImageError(
-            f"{path} is {_format(mask.shape)}, its picture is {_format(size)}; a mask must have the size of its picture"
-        )
-    if of_classes:
-        return np.asarray(mask > 0, np.uint8)
-    whole = int(np.iinfo(mask.dtype).max)
-    defects = np.asarray(mask > whole // 2, np.uint8)
-    if mask.any() and not defects.any():
-        raise ImageError(
-            f"{path} has values up to {mask.max()} and none above half of {whole}, so it would show no defect; "
-            f"expected 0 for normal and {whole} for defective pixels: scale it"
-        )
-    return defects
 
 
 def write_image(path: Path, image: Image) -> None:
@@ -154,8 +126,8 @@ def to_input(image: Image, *, spec: ModelSpec) -> Input:
     return np.ascontiguousarray(image[None])
 
 
-def _decode(path: Path) -> NDArray[np.uint8 | np.uint16]:
-    """(H, W, 3) in the depth of the file, BGR."""
+def decode(path: Path) -> NDArray[np.uint8 | np.uint16]:
+    """(H, W, 3) in the depth of the file, BGR. Raises `ImageError` as `read_image` does."""
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:

@@ -11,7 +11,8 @@ import pytest
 
 from stlm_edge.datasets import categories, load_category, texture_paths
 from stlm_edge.errors import DataError, ImageError
-from stlm_edge.imaging import read_image, read_mask
+from stlm_edge.imaging import read_image
+from stlm_edge.masks import read_mask
 
 
 def write(path: Path, *, shape: tuple[int, ...] = (12, 16, 3), dtype: type = np.uint8) -> Path:

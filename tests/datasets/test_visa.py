@@ -6,7 +6,7 @@ import pytest
 
 from stlm_edge.datasets import categories, load_category, read_truth
 from stlm_edge.errors import DataError, ImageError
-from stlm_edge.imaging import read_mask
+from stlm_edge.masks import read_mask
 
 
 def split_file(visa):
