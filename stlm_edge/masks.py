@@ -18,9 +18,15 @@ from stlm_edge.spec import Size
 
 _LOSSLESS = frozenset({".png", ".bmp", ".tif", ".tiff"})
 
-_SOFT_EDGE, _NOISY_EDGE = 3, 16
-"""Pixels beside a defect that may be neither white nor black: where a mask was drawn smoothly or enlarged, and where it
-was blurred by a format with losses, whose blocks of colour take 16 pixels."""
+_MOST_LEVELS = 16
+"""Different values in a mask that was drawn in flat colours; there every value may mean something."""
+
+_EDGE, _SOFT_EDGE = 4, 16
+"""Pixels beside a defect that may be neither white nor black: of flat colours, and of a mask that was enlarged smoothly
+or blurred by a format with losses, whose blocks of colour take 16 pixels."""
+
+_NOISE = 16
+"""The part of the range, 1 / 16, that such a mask may be off black anywhere."""
 
 _REMEDY = "save it as PNG without transparency, defects white (255) on black (0)"
 
@@ -44,8 +50,7 @@ def read_mask(path: Path, *, size: Size | None, of_classes: bool = False) -> Mas
             f"{path} is {values.shape[0]} x {values.shape[1]} (height x width), its picture is {size[0]} x {size[1]} "
             "(height x width); a mask must have the size of its picture"
         )
-    is_lossless = path.suffix.lower() in _LOSSLESS
-    if of_classes and not is_lossless:
+    if of_classes and path.suffix.lower() not in _LOSSLESS:
         raise ImageError(
             f"{path} holds numbers of classes in a format that changes them, expected PNG; fetch the masks again"
         )
@@ -53,7 +58,7 @@ def read_mask(path: Path, *, size: Size | None, of_classes: bool = False) -> Mas
     marked = np.asarray(values > (0 if of_classes else whole // 2), np.uint8)
     _check_transparency(path, marked)
     if not of_classes:
-        _check_levels(path, values, marked, edge=_SOFT_EDGE if is_lossless else _NOISY_EDGE)
+        _check_levels(path, values, marked)
     return marked
 
 
@@ -70,15 +75,17 @@ def _check_transparency(path: Path, marked: Mask) -> None:
         )
 
 
-def _check_levels(path: Path, values: NDArray[np.uint8 | np.uint16], marked: Mask, *, edge: int) -> None:
+def _check_levels(path: Path, values: NDArray[np.uint8 | np.uint16], marked: Mask) -> None:
     whole = int(np.iinfo(values.dtype).max)
     if values.any() and not marked.any():
         raise ImageError(
             f"{path} has values up to {values.max()} and none above half of {whole}, so it would show no defect; "
             f"expected 0 for normal and {whole} for defective pixels: scale it"
         )
+    is_soft = path.suffix.lower() not in _LOSSLESS or np.count_nonzero(np.bincount(values.ravel())) > _MOST_LEVELS
+    edge = _SOFT_EDGE if is_soft else _EDGE
     near = cv2.dilate(marked, np.ones((2 * edge + 1, 2 * edge + 1), np.uint8))
-    doubtful = values[(values > 0) & (near == 0)]
+    doubtful = values[(values > (whole // _NOISE if is_soft else 0)) & (near == 0)]
     if doubtful.size:
         levels = np.unique(doubtful)
         named = ", ".join(map(str, levels[:4])) + (", …" if levels.size > 4 else "")
