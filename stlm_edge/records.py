@@ -149,24 +149,33 @@ def _object(text: str) -> dict[str, Any]:
 def _settings(text: str) -> dict[str, Any]:
     import yaml  # of the extra `train`: the ground floor reads no YAML
 
+    class Loader(yaml.SafeLoader):
+        """Takes a date for text: no setting is one, and `2001-13-45` is none at all."""
+
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
     try:
         # Events come one by one, so what is too deep is seen before anything is made of it.
         depth = aliases = 0
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        for event in yaml.parse(text, Loader=Loader):
+            if (tag := getattr(event, "tag", None)) not in (None, "!"):
+                raise _WrongError(f"has the tag {shown(tag)}, expected plain texts and numbers")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             aliases += isinstance(event, yaml.AliasEvent)
             if depth > MOST_DEPTH:
                 raise _too_deep()
             if aliases > MOST_ALIASES:
                 raise _WrongError(f"has more than {MOST_ALIASES} aliases (*name), expected settings written out")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=Loader)
         if isinstance(root, yaml.MappingNode):
             _distinct([(str(key.value), None) for key, _ in root.value])
-        value = yaml.safe_load(text)
+        value = yaml.load(text, Loader=Loader)
     except RecursionError:
         raise _too_deep() from None
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
-        # A tag over a text that is not of its kind (`!!int x`) fails in whichever way Python does.
+        # A number that is none (`0b__`) fails in whichever way Python does.
         raise _WrongError(f"cannot be read as YAML ({error}), expected settings by name") from None
     if not isinstance(value, dict):
         raise _WrongError(f"holds {_kind(value)}, expected settings by name")

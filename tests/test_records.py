@@ -172,16 +172,16 @@ def test_pipe_folder_and_endless_device_are_refused(tmp_path: Path) -> None:
         (b"", "holds nothing, expected settings by name"),
         (b"- a", "holds a list"),
         (b"a: [", "cannot be read as YAML"),
-        (b"a: 2001-13-45", "cannot be read as YAML"),
-        (b'a: !!timestamp "x"', "cannot be read as YAML"),
-        (b'a: !!float "x"', "cannot be read as YAML"),
-        (b'a: !!int "abc"', "cannot be read as YAML"),
-        (b"a: !!python/object/apply:os.getcwd []", "cannot be read as YAML"),
+        (b'a: !!timestamp "x"', "has the tag 'tag:yaml.org,2002:timestamp'"),
+        (b'a: !!int "abc"', "has the tag"),
+        (b"a: !!set {x}", "has the tag"),
+        (b"a: !!python/object/apply:os.getcwd []", "has the tag"),
+        (b"<<: 1", "cannot be read as YAML"),
         (b"a: 0b__", "cannot be read as YAML"),
         (b"a: 0x_", "cannot be read as YAML"),
         (b"1: 2", "has the key 1"),
         (b"true: 1", "has the key True"),
-        (b"2001-01-01: 1", "has the key datetime.date(2001, 1, 1)"),
+        (b"1.5: 1", "has the key 1.5"),
         (b"? [a]\n: 1", "cannot be read as YAML"),
         (b"a: 1\na: 2", "says 'a' twice"),
         (b"a: " + b"9" * 5000, "holds"),
@@ -211,9 +211,9 @@ def test_yaml_that_holds_no_settings_is_one_line(tmp_path: Path, content: bytes,
 
 def test_yaml_settings_come_as_they_were_written(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
-    path.write_bytes(b"\xef\xbb\xbfbase: &b [1, 2]\r\nother: *b\r\nname: caf\xc3\xa9\r\nday: 2001-01-01\r\n")
+    path.write_bytes(b"\xef\xbb\xbfbase: &b [1, 2]\r\nother: *b\r\nname: caf\xc3\xa9\r\nday: 2001-13-45\r\n")
     found = settings(path)
-    assert (found["base"], found["other"], found["name"]) == ([1, 2], [1, 2], "café")
+    assert found == {"base": [1, 2], "other": [1, 2], "name": "café", "day": "2001-13-45"}
 
 
 def test_old_and_new_name_of_one_setting_together_are_refused() -> None:
