@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stlm_edge.datasets import GOOD, load_category
+from stlm_edge.datasets import GOOD, check_masks, load_category
 from stlm_edge.datasets.listing import folders, found_folders
 from stlm_edge.drawing import contact_sheet, draw_regions, false_colour, heat_map
 from stlm_edge.errors import DataError
@@ -45,6 +45,7 @@ def evaluate_checkpoint(checkpoint: Path, *, data: Path, category: str | None, d
             f"{folder_of} has no test pictures, {found_folders(folders(folder_of))}, expected test/good and "
             "test/<defect> beside train/good; add them"
         )
+    check_masks(samples)
     inspector = InferencePath(loaded.network, loaded.spec).to(choose_device(device))
     make_folder(folder)
     results = evaluate(inspector, samples)

@@ -104,11 +104,13 @@ def read_json(path: Path) -> dict[str, Any]:
 def average(
     records: Iterable[FinishedRun], *, preset: str, categories: Sequence[str], metric: str, group: str = "overall"
 ) -> Obtained | None:
-    """Mean over those of `categories` that have been run; None if none has."""
+    """Mean over those of `categories` that have been run; None if none has, or one has no such figure."""
     by_category: dict[str, dict[int, float]] = {}
     for record in records:
-        value = record.value(group, metric)
-        if record.preset == preset and record.category in categories and value is not None:
+        if record.preset == preset and record.category in categories:
+            value = record.value(group, metric)
+            if value is None:  # a mean over the others would not be said to be one
+                return None
             by_category.setdefault(record.category, {})[record.seed] = 100 * value
     if not by_category:
         return None
