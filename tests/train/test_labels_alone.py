@@ -10,7 +10,6 @@ import pytest
 
 from stlm_edge.network.checkpoint import load
 from train.__main__ import main
-from train.paper.results import FinishedRun, average
 
 
 @pytest.fixture
@@ -84,15 +83,3 @@ def test_training_asks_for_no_test_picture(unmarked, tmp_path, spoil) -> None:
     small = ["--preset", "cpu", "--image-size", "64", "--epochs", "1", "--batch-size", "2"]
     assert main(["fit", "--data", str(unmarked), "-o", str(tmp_path / "run"), *small]) == 0
     assert load(tmp_path / "run" / "model.safetensors").spec.threshold is not None
-
-
-def test_mean_over_categories_is_left_out_where_one_has_no_figure() -> None:
-    """A mean over the others would stand beside the paper's as if it were one over all."""
-    runs = [
-        FinishedRun("paper", category, 0, {"image_auroc": 0.9, "pixel_auroc": pixel}, {})
-        for category, pixel in (("bottle", 0.8), ("cable", None))
-    ]
-    whole = {"preset": "paper", "categories": ["bottle", "cable"]}
-    assert average(runs, **whole, metric="image_auroc").mean == pytest.approx(90)
-    assert average(runs, **whole, metric="pixel_auroc") is None
-    assert average(runs, preset="paper", categories=["bottle"], metric="pixel_auroc").mean == pytest.approx(80)
