@@ -197,12 +197,12 @@ def _decode(data: bytes, *, name: str, folder: Path | None) -> NDArray[np.uint8 
             f"{name} announces {_format(file.size)}, expected at most {pixel_limit() / 1e6:g} megapixels; "
             f"if it is meant, allow more by {PIXEL_LIMIT_VARIABLE}"
         )
+    if file.misread is not None:
+        raise ImageError(f"{name} {file.misread}, which OpenCV reads wrongly; save it in another way, such as PNG")
     pixels = np.frombuffer(data, np.uint8)
-    if (
-        file.alpha is not None
-    ):  # say "is multiplied in already", so that libtiff does not make what is transparent black
+    if file.alpha is not None:  # "unspecified", so that libtiff does not make what is transparent black
         pixels = pixels.copy()
-        pixels[file.alpha] = 1
+        pixels[file.alpha] = 0
     ours = cv2.IMREAD_IGNORE_ORIENTATION if file.orientation != 1 else 0
     image = _attempt(pixels, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | ours)
     if image is None:
@@ -213,6 +213,8 @@ def _decode(data: bytes, *, name: str, folder: Path | None) -> NDArray[np.uint8 
         raise ImageError(f"{name} is damaged, or of a kind that this OpenCV does not read; replace or remove it")
     if file.is_white_zero and image.dtype == np.uint16:  # OpenCV turns 8 bits over, but not 16
         image = np.iinfo(np.uint16).max - image
+    if file.highest is not None:
+        image = _stretched(image, file.highest)
     if file.pages > 1 and folder is not None:
         _warn_once(
             "MORE PAGES", folder, f"{name} has {file.pages} pages and the first is read; save the others as files"
@@ -227,6 +229,12 @@ def _turned(image: NDArray[Any], orientation: int) -> NDArray[Any]:
     rows = -1 if orientation in (3, 4, 7, 8) else 1
     columns = -1 if orientation in (2, 3, 6, 7) else 1
     return np.ascontiguousarray(image[::rows, ::columns])
+
+
+def _stretched(image: NDArray[np.uint8 | np.uint16], highest: int) -> NDArray[np.uint8 | np.uint16]:
+    """Have `highest` of the file be the highest of the type."""
+    kind, whole = image.dtype, int(np.iinfo(image.dtype).max)
+    return (np.minimum(image, highest).astype(np.uint32) * whole // highest).astype(kind)
 
 
 def _attempt(data: NDArray[np.uint8], flags: int) -> NDArray[Any] | None:

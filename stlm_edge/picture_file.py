@@ -36,6 +36,8 @@ class PictureFile:
         orientation: EXIF's, 1 to 8, where OpenCV leaves it to us (it reads that of WebP from 4.12 on only); else 1.
         is_white_zero: that OpenCV hands its 16 bits over with white as zero.
         alpha: where the two bytes stand that say that transparency has to be multiplied in; None if there are none.
+        highest: the value that stands for white where OpenCV does not scale by it; None where it does.
+        misread: what OpenCV gives back wrongly without a word; None if there is nothing.
     """
 
     size: Size
@@ -44,6 +46,8 @@ class PictureFile:
     orientation: int = 1
     is_white_zero: bool = False
     alpha: slice | None = None
+    highest: int | None = None
+    misread: str | None = None
 
 
 def examine(data: bytes) -> PictureFile | None:
@@ -137,14 +141,17 @@ def _pnm(data: bytes) -> PictureFile:
         raise IndexError
     kind, width, height = (int(number) for number in header.groups()[:3])
     samples = height * width * (3 if kind in (3, 6) else 1)
+    highest = None
     if kind in (1, 4):
         start = header.end(3) + 1
         stored = (width + 7) // 8 * height if kind == 4 else samples
     else:
-        start = header.end()
-        depth = 2 if int(header[4]) > 255 else 1
+        start, top = header.end(), int(header[4])
+        depth = 2 if top > 255 else 1
+        if top not in (0, 255, 65535) and (kind > 3 or depth == 2):  # OpenCV scales 8 bits of text, and nothing else
+            highest = top
         stored = samples * depth if kind > 3 else 2 * samples - 1  # as text: at least a digit and a space for each
-    return PictureFile((height, width), is_whole=start + stored <= len(data))
+    return PictureFile((height, width), is_whole=start + stored <= len(data), highest=highest)
 
 
 def _jpeg_2000(data: bytes) -> PictureFile:
@@ -161,8 +168,9 @@ def _tiff(data: bytes) -> PictureFile:
         first.largest,
         is_whole=first.is_whole(data, jpeg_is_whole=lambda part: _jpeg(part).is_whole),
         pages=sum(not page.is_thumbnail for page in pages[1:]) + 1,
-        is_white_zero=first.is_white_zero and first.bits == 16,
+        is_white_zero=first.is_white_zero and first.bits > 8,
         alpha=first.unmultiplied_alpha,
+        misread="keeps each colour by itself in more than 8 bits" if first.has_deep_planes else None,
     )
 
 

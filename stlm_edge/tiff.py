@@ -94,6 +94,11 @@ class Directory:
         return self.number(_PHOTOMETRIC, 1) == 0
 
     @property
+    def has_deep_planes(self) -> bool:
+        """Whether its colours lie in planes of more than 8 bits."""
+        return self.number(_PLANAR, 1) == 2 and self.number(_SAMPLES, 1) > 1 and self.bits > 8
+
+    @property
     def unmultiplied_alpha(self) -> slice | None:
         """Where the two bytes of the field stand that make libtiff multiply transparency into 8 bits; None: nowhere."""
         extra = self.values.get(_EXTRA, ())
