@@ -52,6 +52,13 @@ def test_categories_are_those_of_the_split(visa):
     assert categories(visa) == ["candle", "pcb2", "pcb10"]
 
 
+def test_categories_with_numbers_of_any_length_are_in_their_order(visa):
+    names = ["pcb9", "pcb010", "pcb11", f"pcb{'9' * 5000}"]
+    lines = [f"{name},train,normal,{name}.png," for name in reversed(names)]
+    split_file(visa).write_text("\n".join(["object,split,label,image,mask", *lines]))
+    assert categories(visa) == names
+
+
 def test_category_that_is_not_there_is_refused_with_those_that_are(visa):
     with pytest.raises(DataError, match=r"no category 'bottle', found candle, pcb2, pcb10"):
         load_category(visa, "bottle")
