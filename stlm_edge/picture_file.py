@@ -56,7 +56,7 @@ def examine(data: bytes) -> PictureFile | None:
         if start.match(data):
             try:
                 return read(data)
-            except (struct.error, IndexError, zlib.error, tiff.TiffError):
+            except (struct.error, IndexError, OverflowError, zlib.error, tiff.TiffError):
                 return None
     return None
 
@@ -118,7 +118,7 @@ def _webp(data: bytes) -> PictureFile:
 def _orientation(exif: bytes) -> int:
     try:
         first, _ = tiff.directory(exif, tiff.Layout.of(exif).first)
-    except (tiff.TiffError, struct.error):
+    except (struct.error, OverflowError, tiff.TiffError):
         return 1
     value = first.number(tiff.ORIENTATION, 1)
     return value if 1 <= value <= 8 else 1
@@ -137,7 +137,7 @@ def _bmp(data: bytes) -> PictureFile:
 
 def _pnm(data: bytes) -> PictureFile:
     header = _PNM_HEADER.match(data, 0, 4096)
-    if header is None:
+    if header is None or (header[4] is None and header[1] not in (b"1", b"4")):
         raise IndexError
     kind, width, height = (int(number) for number in header.groups()[:3])
     samples = height * width * (3 if kind in (3, 6) else 1)
