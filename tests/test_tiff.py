@@ -209,6 +209,17 @@ def test_picture_of_one_column_announces_itself(order: Order) -> None:
     assert file.size == (len(GREY), 1)
 
 
+@pytest.mark.parametrize("tile", [None, (32, 32)])
+def test_picture_of_more_rows_than_it_has_strips_or_tiles_is_not_whole(tile: tuple[int, int] | None) -> None:
+    data = tiff(dataclasses.replace(Page(GREY, tile=tile), size=(100_000, W)))
+    if tile is None:
+        data = data.replace(struct.pack("<HHII", 278, 4, 1, 100_000), struct.pack("<HHII", 278, 4, 1, len(GREY)))
+    file = examine(data)
+    assert file is not None
+    assert file.size == (100_000, W)
+    assert not file.is_whole
+
+
 @pytest.mark.parametrize("big", [False, True])
 def test_damaged_directories_are_no_picture(big: bool) -> None:
     data = tiff(Page(GREY), big=big)
