@@ -32,7 +32,7 @@ from runtime.backends import BACKEND_CHOICES, BackendChoice, open_engine, vouche
 from runtime.detector import Detector
 from runtime.verification import warn_unless_verified
 from stlm_edge.cli import run
-from stlm_edge.datasets import GOOD, Sample, load_category
+from stlm_edge.datasets import GOOD, Sample, check_masks, load_category
 from stlm_edge.errors import DataError, VerificationError
 from stlm_edge.imaging import Image
 from stlm_edge.inspection import Answer, Inspector
@@ -80,6 +80,7 @@ def labelled_set(data: Path, category: str | None, *, images: int | None = None)
             "category, which has test/good and test/<defect>, or more --images"
         )
     count = str(len(samples)) if len(samples) == len(loaded.test) else f"{len(samples)} of {len(loaded.test)}"
+    check_masks(samples)
     words = f"{loaded.name}, {count} test pictures, {good} good and {defective} defective"
     return LabelledSet(samples, good, defective, words)
 
