@@ -11,6 +11,7 @@ The aspect ratio is not kept, as in the paper.
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ Input = NDArray[np.uint8]
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+
+MAX_PIXELS = 100_000_000
+"""Of a picture that is decoded; a few kilobytes may announce gigabytes."""
 
 ALMOST_BLACK = 1 << 12
 """A 16-bit picture below this is most likely one of 12 bits in the lower bits."""
@@ -59,6 +63,24 @@ def read_image(path: Path) -> Image:
     if image.max() < ALMOST_BLACK:
         _warn_of_low_bits(path, int(image.max()))
     return (image >> 8).astype(np.uint8)
+
+
+def decode(data: bytes, *, limit: int = MAX_PIXELS) -> Image:
+    """Decode a JPEG of a camera.
+
+    Returns:
+        (H, W, 3) uint8, BGR.
+    Raises:
+        ImageError: if it is damaged, cut off, or announces more than `limit` pixels.
+    """
+    pixels = np.frombuffer(data, np.uint8)
+    frame = re.search(rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf]\x00.\x08(..)(..)", data, re.DOTALL)
+    if frame is not None and (size := int.from_bytes(frame[1], "big") * int.from_bytes(frame[2], "big")) > limit:
+        raise ImageError(f"it announces {size} pixels, expected at most {limit}")
+    image = None if not data or _is_truncated(pixels) else _attempt(pixels, cv2.IMREAD_COLOR)
+    if image is None:
+        raise ImageError("it is a damaged JPEG")
+    return np.asarray(image, np.uint8)
 
 
 def read_mask(path: Path, *, size: Size | None, of_classes: bool = False) -> Mask:

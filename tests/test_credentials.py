@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.sources import without_credentials
+from stlm_edge.credentials import without_credentials
 
 
 @pytest.mark.parametrize(
