@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import math
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
+from traceback import format_exception
 from types import TracebackType
 from typing import Any
 
 import click
 
+from stlm_edge.credentials import safe_name, without_logins
 from stlm_edge.errors import StlmError
 from stlm_edge.extras import explained
 
@@ -54,18 +58,25 @@ def run(command: click.Command, argv: Sequence[str] | None) -> int:
 
     The command, and each below it, is given `--version`, `--verbose` and `--log-format`.
 
+    No secret of an address among the arguments is shown in the log, in an error or in a traceback.
+
     0 done, 1 a `StlmError` or a library that is not installed, printed as one line, 2 wrong usage, 130 interrupted.
     """
     set_up_logging()
     add_shared_options(command)
+    sys.excepthook = say_what_is_missing
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for argument in arguments:
+        safe_name(re.sub(r"^--[\w-]+=", "", argument))
     try:
-        arguments = list(sys.argv[1:] if argv is None else argv)
         result = command.main(args=arguments, standalone_mode=False, obj=tuple(arguments))
     except click.ClickException as error:
         if _logs_json():
             logger.error(error.format_message())
         else:
-            error.show()
+            shown = io.StringIO()
+            error.show(shown)
+            click.echo(without_logins(shown.getvalue()), nl=False, err=True)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         logger.warning("interrupted")
@@ -92,10 +103,11 @@ def _logs_json() -> bool:
 
 
 def say_what_is_missing(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """For `sys.excepthook`: one line for a library that is not installed, where a program's imports stand on top."""
+    """For `sys.excepthook`: one line for a library that is not installed, where a program's imports stand on top; for
+    all else the traceback, without secrets."""
     line = explained(error) if isinstance(error, ImportError) else None
     if line is None:
-        sys.__excepthook__(kind, error, traceback)
+        click.echo(without_logins("".join(format_exception(kind, error, traceback))), nl=False, err=True)
     else:
         click.echo(f"error: {line}", err=True)
 
@@ -111,9 +123,9 @@ def set_up_logging(*, verbose: bool = False, as_json: bool = False) -> None:
     if as_json:
         handler.setFormatter(JsonLine())
     elif verbose:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+        handler.setFormatter(TextLine("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     else:
-        handler.setFormatter(logging.Formatter("%(prefix)s%(message)s", defaults={"prefix": ""}))
+        handler.setFormatter(TextLine("%(prefix)s%(message)s", defaults={"prefix": ""}))
     logging.basicConfig(handlers=[handler], level=logging.INFO if verbose else logging.WARNING, force=True)
     logging.captureWarnings(as_json)
     for name in OUR_LOGGERS:  # libraries tell a user of these programs nothing below a warning
@@ -122,18 +134,25 @@ def set_up_logging(*, verbose: bool = False, as_json: bool = False) -> None:
     logging.getLogger("onnxscript").setLevel(logging.NOTSET if verbose else logging.ERROR)
 
 
+class TextLine(logging.Formatter):
+    """A record of the log for people, without secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_logins(super().format(record))
+
+
 class JsonLine(logging.Formatter):
-    """A record of the log as one JSON object: time (ISO 8601, UTC), level, logger, message."""
+    """A record of the log as one JSON object, without secrets: time (ISO 8601, UTC), level, logger, message."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": without_logins(record.getMessage()),
         }
         if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
+            entry["exception"] = without_logins(self.formatException(record.exc_info))
         return json.dumps(entry, ensure_ascii=False)
 
 

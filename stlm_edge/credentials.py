@@ -29,6 +29,8 @@ _FOUND = re.compile(
 """`NAME=VALUE` of a GStreamer element, as in `user-pw="a b"`, or an address. A password may hold slashes and question
 marks that nobody escaped, so an @ further on in a path hides too much."""
 
+_LOGIN = re.compile(r"(?<=://)\S*@")
+
 _PAIR = re.compile(rf"({_NAME}\s*=)([^&;]*)", re.IGNORECASE)
 """`NAME=VALUE` inside a path, as in `/user=admin&password=1`."""
 
@@ -49,7 +51,7 @@ _known: set[str] = set()
 def safe_name(address: str) -> str:
     """What may be shown of a camera's address, a GStreamer pipeline or whatever else was given as a source.
 
-    From then on its secrets are hidden wherever they stand, see `without_known`.
+    From then on its secrets are hidden wherever they stand, see `without_logins`.
     """
     secrets: list[str] = []
 
@@ -71,15 +73,17 @@ def safe_name(address: str) -> str:
 def without_credentials(text: str) -> str:
     """`text` with `***` in place of what is or could be a secret.
 
-    Hidden are what `without_known` hides; in any address `user:password@`, values of the query that are not plainly
-    harmless and what looks like a token; elsewhere the values whose names tell of users, passwords, keys or tokens.
+    Hidden are what `without_logins` hides; in any address values of the query that are not plainly harmless and what
+    looks like a token; elsewhere the values whose names tell of users, passwords, keys or tokens.
     """
-    return _searched(without_known(text), lambda _: _HIDDEN)
+    return _searched(without_logins(text), lambda _: _HIDDEN)
 
 
-def without_known(text: str) -> str:
-    """`text` with `***` in place of the secrets of the addresses that `safe_name` was asked for."""
-    return _pattern(frozenset(_known)).sub(_HIDDEN, text) if _known else text
+def without_logins(text: str) -> str:
+    """`text` with `***` in place of the secrets of the addresses that `safe_name` was asked for, and of what stands
+    before the @ of any other address."""
+    known = _pattern(frozenset(_known)).sub(_HIDDEN, text) if _known else text
+    return _LOGIN.sub(f"{_HIDDEN}@", known)
 
 
 def _searched(text: str, hide: Hide) -> str:

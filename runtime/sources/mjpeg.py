@@ -48,11 +48,11 @@ class MjpegCapture:
         self._picture = b""
         self._stream = open_stream(uri, answer_s=answer_s)
         headers = self._stream.headers
+        self._parts = Parts(self._stream.receive, boundary=headers.get_boundary(""))
         found = headers.get_content_type()
         if headers.get("Content-Encoding", "identity").lower() != "identity":
             found += f" packed by {headers['Content-Encoding'][:20]}"
         elif headers.get_content_maintype() == "multipart":
-            self._parts = Parts(self._stream.receive, boundary=headers.get_boundary(""))
             return
         self.release()
         raise SourceError(
@@ -88,8 +88,10 @@ class MjpegCapture:
         return 0.0
 
     def release(self) -> None:
-        """End the connection."""
+        """End the connection, and keep nothing of what came."""
         self._stream.close()
+        self._parts.clear()
+        self._picture = b""
 
 
 class Parts:
@@ -123,6 +125,10 @@ class Parts:
             return ""
         expected = f"the boundary {self._announced[:70]!r} that it announced" if self._announced else "a boundary --…"
         return f", and no line of it is {expected}"
+
+    def clear(self) -> None:
+        """Forget what has come."""
+        self._buffer.clear()
 
     def next_picture(self) -> bytes:
         """The next part that may be a picture.
