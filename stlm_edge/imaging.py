@@ -36,9 +36,6 @@ logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 
-MAX_PIXELS = 100_000_000
-"""Of a picture that is decoded; a few kilobytes may announce gigabytes."""
-
 ALMOST_BLACK = 1 << 12
 """A 16-bit picture below this is most likely one of 12 bits in the lower bits."""
 
@@ -65,21 +62,29 @@ def read_image(path: Path) -> Image:
     return (image >> 8).astype(np.uint8)
 
 
-def decode(data: bytes, *, limit: int = MAX_PIXELS) -> Image:
-    """Decode a JPEG of a camera.
+def pixel_limit() -> int:
+    """How many pixels a picture may have; a few kilobytes may announce gigabytes."""
+    return 100_000_000
+
+
+def decode(data: bytes) -> Image:
+    """Decode a picture that a camera sent.
 
     Returns:
         (H, W, 3) uint8, BGR.
     Raises:
-        ImageError: if it is damaged, cut off, or announces more than `limit` pixels.
+        ImageError: if it is damaged, cut off, or announces more than `pixel_limit`.
     """
     pixels = np.frombuffer(data, np.uint8)
     frame = re.search(rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf]\x00.\x08(..)(..)", data, re.DOTALL)
-    if frame is not None and (size := int.from_bytes(frame[1], "big") * int.from_bytes(frame[2], "big")) > limit:
-        raise ImageError(f"it announces {size} pixels, expected at most {limit}")
+    if (
+        frame is not None
+        and (size := int.from_bytes(frame[1], "big") * int.from_bytes(frame[2], "big")) > pixel_limit()
+    ):
+        raise ImageError(f"the picture announces {size} pixels, expected at most {pixel_limit()}")
     image = None if not data or _is_truncated(pixels) else _attempt(pixels, cv2.IMREAD_COLOR)
     if image is None:
-        raise ImageError("it is a damaged JPEG")
+        raise ImageError("the picture is damaged")
     return np.asarray(image, np.uint8)
 
 

@@ -92,6 +92,6 @@ def _parse_path(uri: str) -> tuple[Path, str | None]:
     if name != "watch" or value not in ("1", "new"):
         raise SourceError(
             f"{safe_name(uri)} has an option that is not known; a folder takes watch=1 or watch=new, as in "
-            f"{path}?watch=1"
+            "FOLDER?watch=1"
         )
     return Path(path), value

@@ -13,7 +13,7 @@ import numpy as np
 
 from runtime.sources.base import Frame, FrameSource
 from stlm_edge.errors import SourceError, SourceTimeout
-from stlm_edge.imaging import MAX_PIXELS, Image
+from stlm_edge.imaging import Image, pixel_limit
 
 _DAMAGED_S = 10.0
 
@@ -62,13 +62,7 @@ class Camera(FrameSource):
         Raises:
             SourceError: if its frames are larger than any picture may be.
         """
-        width, height = (int(capture.get(which)) for which in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-        if width * height > MAX_PIXELS:
-            capture.release()
-            raise SourceError(
-                f"{name} delivers {height} x {width} (height x width), expected at most {MAX_PIXELS} pixels; set the "
-                "camera to a smaller size"
-            )
+        require_size(capture, name=name)
         self._capture = capture
         self._name = name
         self._silent_s = silent_s
@@ -134,6 +128,17 @@ class Camera(FrameSource):
             f"nothing came for {waited_s:.1f} s" if waited_s >= 1 else "its stream ended or it was unplugged"
         )
         return SourceError(f"{self._name} has stopped delivering frames: {reason}; check the camera and its cable")
+
+
+def require_size(capture: Capture, *, name: str) -> None:
+    """Release `capture` and raise `SourceError` if its frames are larger than any picture may be."""
+    width, height = (int(capture.get(which)) for which in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    if width * height > pixel_limit():
+        capture.release()
+        raise SourceError(
+            f"{name} delivers {height} x {width} (height x width), expected at most {pixel_limit() / 1e6:g} "
+            "megapixels; have it deliver a smaller size"
+        )
 
 
 def silence_opencv() -> None:

@@ -64,27 +64,32 @@ def challenges(headers: Sequence[str]) -> list[Challenge]:
     return found
 
 
-def authorization(login: Login, offered: Sequence[Challenge], *, target: str) -> bytes | None:
+def authorization(
+    login: Login, offered: Sequence[Challenge], *, target: str, own_nonce: str | None = None
+) -> bytes | None:
     """The `Authorization` header for a GET of `target`; None where nothing that is offered can be answered.
 
     The password goes in the clear only where no digest is offered.
+
+    Args:
+        own_nonce: of a digest, drawn where none is given.
     """
     best = max(offered, key=lambda challenge: challenge.strength, default=None)
     if best is None or best.strength < 0:
         return None
     if best.strength == 0:
         return b"Basic " + base64.b64encode(f"{login.user}:{login.password}".encode())
-    return _digest(login, best, target=target).encode()
+    return _digest(login, best, target=target, own=own_nonce or os.urandom(8).hex()).encode()
 
 
-def _digest(login: Login, challenge: Challenge, *, target: str) -> str:
+def _digest(login: Login, challenge: Challenge, *, target: str, own: str) -> str:
     def hashed(*parts: str) -> str:
         name = _HASHES[challenge.algorithm]
         return hashlib.new(name, ":".join(parts).encode(), usedforsecurity=False).hexdigest()
 
     given = challenge.parameters
     realm, nonce = given.get("realm", ""), given.get("nonce", "")
-    count, own = "00000001", os.urandom(8).hex()
+    count = "00000001"
     secret = hashed(login.user, realm, login.password)
     if given.get("algorithm", "").upper().endswith("-SESS"):
         secret = hashed(secret, nonce, own)

@@ -187,7 +187,10 @@ class Parts:
             return body
 
     def _find_boundary(self, start: int) -> tuple[int, int] | None:
-        """Where the next line begins and ends that is the boundary, looked for from `start` on."""
+        """Where the next line begins and ends that is the boundary, looked for from `start` on.
+
+        It begins with the line break before it, which is no part of a picture.
+        """
         sought, at = self._boundary or b"--", start - 1
         while (at := self._buffer.find(sought, at + 1)) >= 0:
             earliest = max(0, at - _LONGEST_BOUNDARY)
@@ -199,7 +202,8 @@ class Parts:
             if self._boundary is None and line.startswith(b"--"):
                 self._boundary = _bare(line)
             if self._boundary is not None and _bare(line) == self._boundary and (self._boundary or b"--" in line):
-                return begin, end + 1
+                is_crlf = self._buffer[max(0, begin - 2) : begin] == b"\r\n"
+                return begin - (2 if is_crlf else min(1, begin)), end + 1
         return None
 
     def _more(self) -> None:
