@@ -31,7 +31,7 @@ from runtime.backends import BACKEND_CHOICES, BackendChoice, open_engine, vouche
 from runtime.detector import Detector
 from runtime.verification import warn_unless_verified
 from stlm_edge.cli import run
-from stlm_edge.datasets import GOOD, Sample, load_category
+from stlm_edge.datasets import GOOD, Sample, check_masks, load_category
 from stlm_edge.errors import ConfigError, DataError, VerificationError
 from stlm_edge.imaging import Image
 from stlm_edge.inspection import Answer, Inspector
@@ -73,7 +73,8 @@ def labelled_set(data: Path, category: str | None, *, images: int | None = None)
     Args:
         images: at most so many, each kind with its share.
     Raises:
-        DataError: if there are none, or not both good and defective ones: without either, AUROC is undefined.
+        DataError: if there are none, or not both good and defective ones: without either, AUROC is undefined; or if
+            nobody can say which mask is whose.
     """
     loaded = load_category(data, category)
     samples = choose(loaded.test, images)
@@ -82,10 +83,11 @@ def labelled_set(data: Path, category: str | None, *, images: int | None = None)
     if not good or not defective:
         raise DataError(
             f"{data} has {good} good and {defective} defective pictures to judge by, expected some of both: without "
-            "either, AUROC is undefined; give a data set with labels (test/good and test/<defect> with masks), or more "
+            "either, AUROC is undefined; give a data set with labels (test/good and test/<defect>), or more "
             "--images"
         )
     count = str(len(samples)) if len(samples) == len(loaded.test) else f"{len(samples)} of {len(loaded.test)}"
+    check_masks(samples)
     words = f"{loaded.name}, {count} test pictures, {good} good and {defective} defective"
     return LabelledSet(samples, good, defective, words)
 

@@ -41,8 +41,8 @@ from benchmarks.record import recording
 from benchmarks.tables import INTERVALS, PEERS, to_text
 from export.gate.network import NetworkInspector
 from stlm_edge.cli import Number, run
-from stlm_edge.datasets import Sample, load_category, read_truth, texture_paths
-from stlm_edge.errors import ConfigError, TrainingError
+from stlm_edge.datasets import GOOD, Sample, load_category, read_truth, texture_paths
+from stlm_edge.errors import ConfigError, DataError, TrainingError
 from stlm_edge.imaging import read_image, resize_map
 from stlm_edge.inspection import Answer, Inspector
 from stlm_edge.measure import Schedule, Subject, Work, measure
@@ -108,6 +108,7 @@ def command(
     if needing := [name for name in chosen if METHODS[name].needs_textures and textures is None]:
         raise ConfigError(f"{' and '.join(needing)} train with pictures of other things; give --textures, such as DTD")
     test, other = labelled_set(data, category).samples, [] if textures is None else texture_paths(textures)
+    _require_masks(test)
     if chosen and importlib.util.find_spec("anomalib") is None:
         raise ConfigError("anomalib is not installed here; benchmarks/requirements-peers.txt says how to make a place")
     parts = parts_of([sample.path for sample in test], root=data / (category or ""), tiles=tiles)
@@ -157,6 +158,12 @@ def command(
             raise TrainingError(f"{' and '.join(sorted(failed))} failed, for the reasons that stand in their rows")
 
 
+def _require_masks(samples: Sequence[Sample]) -> None:
+    for sample in samples:
+        if sample.label != GOOD and sample.mask is None:
+            raise DataError(f"{sample.path} has no mask, expected one of each defect: figures over pixels are compared")
+
+
 def judge(opener: Open, samples: Sequence[Sample], parts: Sequence[str]) -> Iterator[Judged]:
     """What an inspector says of each picture. Raises `StlmError`."""
     with opener() as inspector:
@@ -164,7 +171,9 @@ def judge(opener: Open, samples: Sequence[Sample], parts: Sequence[str]) -> Iter
             image = read_image(sample.path)
             size, answer = (image.shape[0], image.shape[1]), inspector.inspect(image)
             full = Answer(resize_map(answer.anomaly_map, size), answer.score)
-            yield Judged(sample.label, part, full, read_truth(sample, size=size))
+            mask = read_truth(sample, size=size)
+            assert mask is not None  # the command has looked
+            yield Judged(sample.label, part, full, mask)
 
 
 def row_of(

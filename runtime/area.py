@@ -6,7 +6,6 @@ of the whole frame. A pixel belongs to a shape if its centre does.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,13 +15,18 @@ from typing import Any
 import cv2
 import numpy as np
 
-from stlm_edge.errors import ConfigError, ImageError
-from stlm_edge.imaging import Map, Mask, read_mask
+from stlm_edge.errors import ConfigError, ImageError, shown
+from stlm_edge.imaging import Map, Mask
+from stlm_edge.masks import read_mask
+from stlm_edge.records import read_object
 from stlm_edge.scoring import image_score
-from stlm_edge.spec import Size
+from stlm_edge.spec import MOST_PIXELS, Size
 
 IGNORE = "ignore"
-"""Label of the shapes that are cut out."""
+"""Label of the shapes that are cut out, in any case."""
+
+MOST_WORK = 1 << 31
+"""Pixels that all shapes together may make us look at, some seconds' worth."""
 
 Polygon = list[tuple[float, float]]
 """x and y of each corner, in pixels from the picture's upper left corner."""
@@ -120,11 +124,17 @@ def read_area(*, roi: Path | None, ignore: Path | None) -> Area | None:
 
 def _read_shapes(path: Path) -> Mask:
     try:
-        drawing = json.loads(path.read_text(encoding="utf-8"))
+        drawing = read_object(path, error=ConfigError, remedy="give LabelMe's JSON of the area")
         size = _whole(drawing, "imageHeight"), _whole(drawing, "imageWidth")
-        shapes = [(shape["label"] == IGNORE, _polygon(shape, size)) for shape in drawing["shapes"]]
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror or error}); check the path") from None
+        if math.prod(size) > MOST_PIXELS:
+            raise ValueError(f"the picture is {_sides(size)}, expected at most {MOST_PIXELS} pixels")
+        if not isinstance(drawing["shapes"], list):
+            raise ValueError(f"shapes is {shown(drawing['shapes'])}")
+        shapes = [(_is_ignored(shape), _polygon(shape, size)) for shape in drawing["shapes"]]
+        if sum(_work(polygon) for _, polygon in shapes) > MOST_WORK:
+            raise ValueError(f"{len(shapes)} shapes cover the picture too many times over")
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist, expected LabelMe's JSON of the area; check the path") from None
     except (ValueError, TypeError, KeyError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise ConfigError(
@@ -139,39 +149,62 @@ def _read_shapes(path: Path) -> Mask:
 def _whole(drawing: Any, name: str) -> int:
     value = drawing[name]
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} is {value!r}")
+        raise ValueError(f"{name} is {shown(value)}")
     return value
 
 
-def _polygon(shape: Any, size: Size) -> Polygon:
+def _is_ignored(shape: Any) -> bool:
+    """By the label in any case. What only sounds like it is refused: the wrong way round nothing else is inspected."""
+    if not isinstance(shape, dict):
+        raise ValueError(f"found {shown(shape)} among the shapes")
+    word = str(shape["label"]).strip().casefold()
+    if word != IGNORE and IGNORE in word:
+        raise ValueError(
+            f"shape {shown(shape['label'])} may be meant to be ignored or not, expected {IGNORE!r} or another word"
+        )
+    return word == IGNORE
+
+
+def _polygon(shape: dict[str, Any], size: Size) -> Polygon:
     kind, label = shape["shape_type"], shape["label"]
-    points = [(float(x), float(y)) for x, y in shape["points"]]
+    points = []
+    for point in shape["points"]:
+        if not (isinstance(point, list) and len(point) == 2 and all(type(each) in (int, float) for each in point)):
+            raise ValueError(f"shape {shown(label)} has the point {shown(point)}, expected two numbers")
+        points.append((float(point[0]), float(point[1])))
     if kind == "rectangle" and len(points) == 2:
         (left, top), (right, bottom) = points
         points = [(left, top), (right, top), (right, bottom), (left, bottom)]
     elif not (kind == "polygon" or (kind == "rectangle" and len(points) == 4)):
-        raise ValueError(f"shape {label!r} is a {kind} of {len(points)} points")
+        raise ValueError(f"shape {shown(label)} is a {kind} of {len(points)} points")
     if len(points) < 3:
-        raise ValueError(f"shape {label!r} has {len(points)} points")
+        raise ValueError(f"shape {shown(label)} has {len(points)} points")
     for x, y in points:
         if not (math.isfinite(x) and math.isfinite(y) and 0 <= x <= size[1] and 0 <= y <= size[0]):
-            raise ValueError(f"shape {label!r} has the point ({x:g}, {y:g}) outside of the {_sides(size)} picture")
+            raise ValueError(f"shape {shown(label)} has the point ({x:g}, {y:g}) outside of the {_sides(size)} picture")
     return points
+
+
+def _work(polygon: Polygon) -> float:
+    """How many pixels have to be looked at: those around it, and those along its edges."""
+    x, y = np.array(polygon).T
+    return float(np.ptp(x) * np.ptp(y) + 8 * np.abs(np.diff(y, append=y[0])).sum())
 
 
 def _filled(polygons: list[Polygon], size: Size) -> Mask:
     """(H, W) of 0 and 1: the pixels whose centres lie in one of the polygons, by the even-odd rule."""
-    height, width = size
     filled = np.zeros(size, np.uint8)
     for polygon in polygons:
+        left, top = (math.floor(min(values)) for values in zip(*polygon, strict=True))
+        right, bottom = (math.ceil(max(values)) for values in zip(*polygon, strict=True))
         # Whoever walks along a row from the left is inside after each odd crossing of an edge.
-        crossings = np.zeros((height, width + 1), np.uint8)
+        crossings = np.zeros((bottom - top, right - left + 1), np.uint8)
         for (x, y), (to_x, to_y) in zip(polygon, [*polygon[1:], polygon[0]], strict=True):
             rows = np.arange(math.ceil(min(y, to_y) - 0.5), math.ceil(max(y, to_y) - 0.5))
             if rows.size:
                 at = x + (rows + 0.5 - y) * ((to_x - x) / (to_y - y))
-                crossings[rows, np.ceil(at - 0.5).astype(np.intp)] ^= 1
-        filled |= np.bitwise_xor.accumulate(crossings, axis=1)[:, :width]
+                crossings[rows - top, np.ceil(at - 0.5).astype(np.intp) - left] ^= 1
+        filled[top:bottom, left:right] |= np.bitwise_xor.accumulate(crossings, axis=1)[:, :-1]
     return filled
 
 

@@ -29,7 +29,10 @@ _FOUND = re.compile(
 """`NAME=VALUE` of a GStreamer element, as in `user-pw="a b"`, or an address. A password may hold slashes and question
 marks that nobody escaped, so an @ further on in a path hides too much."""
 
-_LOGIN = re.compile(r"(?<=://)\S*@")
+_EXAMPLE = "USER:PASSWORD"
+"""As messages have it, which say how an address is to be written."""
+
+_LOGIN = re.compile(rf"(?<=://)(?!{_EXAMPLE}@)\S*@")
 
 _PAIR = re.compile(rf"({_NAME}\s*=)([^&;]*)", re.IGNORECASE)
 """`NAME=VALUE` inside a path, as in `/user=admin&password=1`."""
@@ -101,7 +104,7 @@ def _shown(address: str, hide: Hide) -> str:
     if scheme.lower() in _NOT_OF_A_NETWORK:
         return address
     login, at, rest = rest.rpartition("@")
-    if at:
+    if at and login != _EXAMPLE:
         hide(login)
         login = hide(login.partition(":")[2])
     place, question, query = rest.partition("#")[0].partition("?")

@@ -79,7 +79,16 @@ def test_address_whose_scheme_was_forgotten() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["rtsp://camera:554/line?channel=1", "test://?fps=10&seed=1&size=64x64", "/data/parts", "0", "a@b", ""]
+    "text",
+    [
+        "as in http://USER:PASSWORD@camera/",
+        "rtsp://camera:554/line?channel=1",
+        "test://?fps=10&seed=1&size=64x64",
+        "/data/parts",
+        "0",
+        "a@b",
+        "",
+    ],
 )
 def test_nothing_else_is_changed(text: str) -> None:
     assert without_credentials(text) == text

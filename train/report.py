@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from stlm_edge.datasets import GOOD, load_category
+from stlm_edge.datasets.listing import folders, found_folders
 from stlm_edge.drawing import contact_sheet, draw_regions, false_colour, heat_map
+from stlm_edge.errors import DataError
 from stlm_edge.files import make_folder, write_text
 from stlm_edge.imaging import Image, read_image, write_image
 from stlm_edge.network.checkpoint import load
@@ -37,6 +39,12 @@ def evaluate_checkpoint(checkpoint: Path, *, data: Path, category: str | None, d
     """
     loaded = load(checkpoint)
     samples = load_category(data, category).test
+    if not samples:
+        folder_of = data if category is None else data / category
+        raise DataError(
+            f"{folder_of} has no test pictures, {found_folders(folders(folder_of))}, expected test/good and "
+            "test/<defect> beside train/good; add them"
+        )
     inspector = InferencePath(loaded.network, loaded.spec).to(choose_device(device))
     make_folder(folder)
     results = evaluate(inspector, samples)
@@ -128,16 +136,15 @@ def write_contact_sheet(path: Path, inspector: InferencePath, results: Results) 
         rows.append(
             [
                 image,
-                draw_regions(image, result.mask.astype(np.float32), threshold=0.5),
+                image if result.mask is None else draw_regions(image, result.mask.astype(np.float32), threshold=0.5),
                 false_colour(result.anomaly_map, threshold=threshold),
                 heat_map(image, result.anomaly_map, threshold=threshold),
                 false_colour(result.tlm_map, threshold=tlm_threshold),
             ]
         )
         said = verdict(picture, threshold=threshold)
-        captions.append(
-            "\n".join((f"{picture.sample.label}: {role}", picture.sample.path.stem, f"{picture.score:.3f}, {said}"))
-        )
+        lines = (f"{picture.sample.label}: {role}", picture.sample.path.stem, f"{picture.score:.3f}, {said}")
+        captions.append("\n".join(lines if result.mask is not None else (*lines, "no mask")))
     write_image(path, contact_sheet(rows, titles=TITLES, captions=captions, cell=CELL))
 
 

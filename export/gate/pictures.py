@@ -15,7 +15,7 @@ from export.precision.calibration import has_good_pictures
 from stlm_edge.datasets import GOOD, Sample, load_category, read_truth, texture_paths
 from stlm_edge.datasets.dagm import is_dagm
 from stlm_edge.datasets.listing import require_folder
-from stlm_edge.datasets.mvtec import is_mvtec, sample_at
+from stlm_edge.datasets.mvtec import is_mvtec, labelled_by_folder
 from stlm_edge.datasets.visa import is_visa, is_visa_category
 from stlm_edge.imaging import Image, Mask, read_image
 from stlm_edge.plate.part import DEFECT_KINDS, render_part
@@ -37,7 +37,7 @@ class Picture:
         name: of its file, for people.
         image: (H, W, 3) uint8, BGR.
         label: `good`, which includes what nobody has labelled, or the kind of defect.
-        mask: (H, W), 1 on defects; None for a good picture, and for a defect whose place nobody has marked.
+        mask: (H, W), 1 on defects; None for a defect whose place nobody has marked, and mostly for a good picture.
     """
 
     name: str
@@ -94,14 +94,15 @@ def find_samples(data: Path, category: str | None) -> tuple[Sample, ...]:
     Args:
         category: a folder below `data`, as for training.
     Raises:
-        DataError: if there is no picture, or a mask is missing.
+        DataError: if there is no picture.
     """
     require_folder(data)
     if category is not None or is_mvtec(data) or is_dagm(data) or is_visa(data) or is_visa_category(data):
         found = load_category(data, category)
         return found.test or found.train
     paths = [path for path in texture_paths(data) if _TRUTH not in path.relative_to(data).parts]
-    return tuple(sample_at(path) or Sample(path, GOOD, None) for path in paths)
+    labelled = zip(paths, labelled_by_folder(paths), strict=True)
+    return tuple(sample or Sample(path, GOOD, None) for path, sample in labelled)
 
 
 def choose(samples: Sequence[Sample], count: int | None) -> tuple[Sample, ...]:
