@@ -12,12 +12,18 @@ import click
 from runtime.backends import BACKEND_CHOICES, BackendChoice
 from runtime.watchdog import INFERENCE_S, Watchdog
 from stlm_edge.cli import Number
+from stlm_edge.errors import ConfigError
 from stlm_edge.spec import PIXEL_LIMIT_VARIABLE
 
 if TYPE_CHECKING:
     from runtime.detector import Detector
 
 READS = click.Path(path_type=Path)
+
+SOURCE_VARIABLE = "STLM_SOURCE"
+"""Of the environment: a source, where no option names one."""
+
+_LONGEST_SOURCE = 1 << 16
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -60,6 +66,40 @@ def detector_options(command: Command) -> Command:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def chosen_source(uri: str | None, file: str | None) -> str:
+    """The source that was given by an option, by the first line of a file (`-`: of stdin) or by the environment.
+
+    The list of processes shows the arguments of a program to everybody, so an address with a password is better off in
+    a file.
+
+    Raises:
+        click.UsageError: if there is none, or one by either option.
+        ConfigError: if the file cannot be read, or its first line is empty.
+    """
+    if uri is not None and file is not None:
+        raise click.UsageError("found --source and --source-file, expected one of them; leave the other out")
+    if file is not None:
+        return _first_line(file)
+    found = uri if uri is not None else os.environ.get(SOURCE_VARIABLE)
+    if not found:
+        raise click.UsageError(
+            f"found no source, expected --source, --source-file or {SOURCE_VARIABLE} in the environment; give one"
+        )
+    return found
+
+
+def _first_line(file: str) -> str:
+    try:
+        with click.open_file(file, encoding="utf-8-sig") as stream:
+            line: str = stream.readline(_LONGEST_SOURCE).strip()
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise ConfigError(f"{file} cannot be read ({reason}), expected a source in its first line") from None
+    if not line:
+        raise ConfigError(f"found nothing in the first line of {file}, expected a source, such as rtsp://camera/line")
+    return line
 
 
 def open_detector(

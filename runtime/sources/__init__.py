@@ -6,13 +6,13 @@ from pathlib import Path
 
 from runtime.sources.base import Frame, FrameSource
 from runtime.sources.cameras import find_camera
-from runtime.sources.credentials import without_credentials
 from runtime.sources.files import PictureFolder, VideoFile
 from runtime.sources.live import PlayedSource
 from runtime.sources.live_camera import LiveCamera
 from runtime.sources.shape import Shaped, Shaper, SourceOptions
 from runtime.sources.synthetic import SyntheticOptions, SyntheticParts
 from runtime.sources.watched import WatchedFolder
+from stlm_edge.credentials import safe_name, without_credentials
 from stlm_edge.errors import SourceError
 from stlm_edge.imaging import IMAGE_SUFFIXES
 
@@ -54,7 +54,7 @@ def open_source(uri: str, options: SourceOptions = _AS_IS) -> FrameSource:
     if uri.startswith("test://"):
         return _synthetic(uri, options)
     if "://" in uri or not uri:
-        raise SourceError(f"{without_credentials(uri)} has an unknown scheme; {_KNOWN}")
+        raise SourceError(f"{safe_name(uri)} has an unknown scheme; {_KNOWN}")
     return _recorded(uri, options)
 
 
@@ -67,7 +67,7 @@ def _synthetic(uri: str, options: SourceOptions) -> FrameSource:
 def _recorded(uri: str, options: SourceOptions) -> FrameSource:
     path, watch = _parse_path(uri)
     if not path.exists():
-        raise SourceError(f"{without_credentials(uri)} does not exist; {_KNOWN}")
+        raise SourceError(f"{safe_name(uri)} does not exist; {_KNOWN}")
     if watch is not None:
         if options.fps is not None:
             raise SourceError(f"{path} is watched at a rate, expected none since each new picture waits; leave it out")
@@ -91,7 +91,7 @@ def _parse_path(uri: str) -> tuple[Path, str | None]:
     name, _, value = query.partition("=")
     if name != "watch" or value not in ("1", "new"):
         raise SourceError(
-            f"{without_credentials(uri)} has an option that is not known; a folder takes watch=1 or watch=new, as in "
-            f"{path}?watch=1"
+            f"{safe_name(uri)} has an option that is not known; a folder takes watch=1 or watch=new, as in "
+            "FOLDER?watch=1"
         )
     return Path(path), value
