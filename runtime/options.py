@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,6 +11,7 @@ import click
 
 from runtime.backends import BACKEND_CHOICES, BackendChoice
 from stlm_edge.cli import Number
+from stlm_edge.spec import PIXEL_LIMIT_VARIABLE
 
 if TYPE_CHECKING:
     from runtime.detector import Detector
@@ -18,6 +20,13 @@ READS = click.Path(path_type=Path)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+
+def _limit_pixels(_: click.Context, __: click.Parameter, value: float | None) -> None:
+    """By the environment, where all programs look and which their own processes inherit."""
+    if value is not None:
+        os.environ[PIXEL_LIMIT_VARIABLE] = str(value)
+
+
 _OPTIONS = (
     click.option(
         "--backend", type=click.Choice(BACKEND_CHOICES), default="auto", show_default=True, help="What runs the engine."
@@ -25,6 +34,13 @@ _OPTIONS = (
     click.option("--threshold", type=Number(), help="Takes the place of the engine's own."),
     click.option("--roi", type=READS, help="Inspect only this area: a file of LabelMe with polygons or rectangles."),
     click.option("--ignore", type=READS, help="Leave this area out: a picture that is white there."),
+    click.option(
+        "--max-megapixels",
+        type=Number(min=0, min_open=True),
+        expose_value=False,
+        callback=_limit_pixels,
+        help="Refuse larger pictures before they are decoded; also the variable STLM_MAX_MEGAPIXELS.  [default: 100]",
+    ),
     click.option("--tile", metavar="HEIGHTxWIDTH", help="Cut larger frames into overlapping tiles of so many pixels."),
 )
 

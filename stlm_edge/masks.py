@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stlm_edge.errors import ImageError
-from stlm_edge.imaging import Mask, decode
+from stlm_edge.imaging import Mask, read_pixels
 from stlm_edge.spec import Size
 
 _LOSSLESS = frozenset({".png", ".bmp", ".tif", ".tiff"})
@@ -44,7 +44,7 @@ def read_mask(path: Path, *, size: Size | None, of_classes: bool = False) -> Mas
             values but none above half of the range, darker areas that are no edges, or another shape in its
             transparency than in its colours.
     """
-    values = decode(path).max(axis=2)
+    values = read_pixels(path).max(axis=2)
     if size is not None and values.shape != size:
         raise ImageError(
             f"{path} is {values.shape[0]} x {values.shape[1]} (height x width), its picture is {size[0]} x {size[1]} "

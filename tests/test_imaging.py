@@ -201,7 +201,7 @@ def test_truncated_picture_is_refused(tmp_path: Path, suffix: str, share: float)
     write_image(path, picture((64, 64)))
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(ImageError, match="empty, truncated or not a picture"):
+    with pytest.raises(ImageError, match="empty, truncated, damaged or not a picture"):
         read_image(path)
 
 
@@ -209,7 +209,7 @@ def test_truncated_picture_is_refused(tmp_path: Path, suffix: str, share: float)
 def test_file_that_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(content)
-    with pytest.raises(ImageError, match=r"a\.png is empty, truncated or not a picture"):
+    with pytest.raises(ImageError, match=r"a\.png is empty, truncated, damaged or not a picture"):
         read_image(path)
 
 

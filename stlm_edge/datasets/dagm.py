@@ -27,6 +27,7 @@ DAGM_SEED = 0
 GOOD_TEST_PICTURES = 30
 
 HALVES = ("Train", "Test")
+_LABELS = Path("Label") / "Labels.txt"
 
 
 def is_dagm(root: Path) -> bool:
@@ -44,6 +45,11 @@ def load_dagm(root: Path, name: str, *, seed: int) -> Category:
     defective: list[Sample] = []
     for sample in (sample for half in HALVES for sample in _labelled(root, half)):
         (good if sample.label == GOOD else defective).append(sample)
+    if not defective and not any((root / half / _LABELS).is_file() for half in HALVES):
+        raise DataError(
+            f"{root / HALVES[0] / 'Label'} and {root / HALVES[1] / 'Label'} hold neither masks nor Labels.txt, expected"
+            " either, which tell good from defective; unpack the data set again"
+        )
     if len(good) <= GOOD_TEST_PICTURES:
         raise DataError(
             f"{root} has {len(good)} good pictures, expected more than {GOOD_TEST_PICTURES}, which the paper's split "
@@ -75,14 +81,9 @@ def _labelled(root: Path, half: str) -> list[Sample]:
             f"a picture is defective if it has a mask, expected {found[0].stem}_label{found[0].suffix} for "
             f"{found[0].name}: rename or remove the masks, or unpack the data set again"
         )
-    text = label_folder / "Labels.txt"
+    text = folder / _LABELS
     named = _named(text) if text.is_file() else {}
     has_masks = any(matched.masks.values())
-    if not has_masks and not named:
-        raise DataError(
-            f"{label_folder} holds neither masks nor Labels.txt, expected either, which tell good from defective; "
-            "unpack the data set again"
-        )
     absent = sorted(name for name, is_defective in named.items() if is_defective and name not in matched.masks)
     if absent:
         raise DataError(f"{text} names {absent[0]} as defective, which is not in {folder}; unpack the data set again")
