@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from runtime.backends import BACKEND_CHOICES, BackendChoice
+from runtime.watchdog import INFERENCE_S, Watchdog
 from stlm_edge.cli import Number
 from stlm_edge.spec import PIXEL_LIMIT_VARIABLE
 
@@ -42,6 +43,15 @@ _OPTIONS = (
         help="Refuse larger pictures before they are decoded; also the variable STLM_MAX_MEGAPIXELS.  [default: 100]",
     ),
     click.option("--tile", metavar="HEIGHTxWIDTH", help="Cut larger frames into overlapping tiles of so many pixels."),
+    click.option(
+        "--inference-timeout",
+        type=Number(min=0, min_open=True),
+        default=INFERENCE_S,
+        show_default=True,
+        metavar="SECONDS",
+        help="An inference that takes longer for a picture, or opening the engine five times as long, ends the program "
+        "with exit code 1.",
+    ),
 )
 
 
@@ -60,6 +70,7 @@ def open_detector(
     roi: Path | None,
     ignore: Path | None,
     tile: str | None,
+    watchdog: Watchdog | None = None,
 ) -> Detector:
     """Open what the options name; the caller closes it.
 
@@ -71,4 +82,4 @@ def open_detector(
 
     area = read_area(roi=roi, ignore=ignore)
     size = None if tile is None else parse_tile(tile)
-    return Detector.open(engine, backend=backend, threshold=threshold, area=area, tile=size)
+    return Detector.open(engine, backend=backend, threshold=threshold, area=area, tile=size, watchdog=watchdog)

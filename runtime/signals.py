@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run between two frames, so that no frame is counted and not written, or the reverse."""
+"""Ctrl-C, SIGTERM and SIGHUP end a run between two frames: none is counted and not written, or the reverse."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
     from runtime.sources import Frame, FrameSource
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_NOHUP = (signal.SIGHUP, signal.SIG_IGN)
 
 
 class StopSignals:
@@ -39,8 +40,10 @@ class StopSignals:
         return frame
 
     def __enter__(self) -> Self:
-        # Set even where Python would have done so: a shell starts background programs with SIGINT ignored.
-        self._previous = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        # Set even where they are ignored, since a shell starts background programs with SIGINT ignored. It is `nohup`
+        # that has SIGHUP ignored, and that is meant.
+        heeded = [number for number in _SIGNALS if (number, signal.getsignal(number)) != _NOHUP]
+        self._previous = {number: signal.signal(number, self._handle) for number in heeded}
         return self
 
     def __exit__(

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
-from stlm_edge.errors import StlmError, one_line
+from stlm_edge.errors import OutputError, StlmError, one_line
 from stlm_edge.extras import explained
 
 INTERRUPTED = 130
@@ -22,6 +24,9 @@ INTERRUPTED = 130
 OUR_LOGGERS = ("__main__", "stlm_edge", "train", "export", "runtime", "benchmarks")
 
 logger = logging.getLogger(__name__)
+
+_NO_MEMORY = ("std::bad_alloc", "Insufficient memory", "Failed to allocate")
+"""What libraries say in exceptions of their own."""
 
 
 class Choice(click.Choice[str]):
@@ -54,7 +59,8 @@ def run(command: click.Command, argv: Sequence[str] | None) -> int:
 
     The command, and each below it, is given `--version`, `--verbose` and `--log-format`.
 
-    0 done, 1 a `StlmError` or a library that is not installed, printed as one line, 2 wrong usage, 130 interrupted.
+    0 done, 1 a `StlmError`, a library that is not installed or a machine that has no memory or threads left, printed as
+    one line, 2 wrong usage, 130 interrupted.
     """
     set_up_logging()
     add_shared_options(command)
@@ -78,6 +84,11 @@ def run(command: click.Command, argv: Sequence[str] | None) -> int:
         if line is None:
             raise
         return _failed(line)
+    except Exception as error:
+        line = _exhausted(error)
+        if line is None:
+            raise
+        return _failed(line)
     finally:
         logging.captureWarnings(False)
     return result if isinstance(result, int) else 0
@@ -86,6 +97,55 @@ def run(command: click.Command, argv: Sequence[str] | None) -> int:
 def _failed(message: str) -> int:
     logger.error("%s", one_line(message), extra={"prefix": "error: "})
     return 1
+
+
+def _exhausted(error: Exception) -> str | None:
+    """One line on what the machine has no more of; None for other errors."""
+    text = " ".join(str(error).split())
+    if "can't start new thread" in text:
+        return (
+            "found no room for another thread, expected a few; allow more (ulimit -u and -v, TasksMax= of the service, "
+            "the container's limit) or end other programs"
+        )
+    if isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
+        reason = f" ({text})" if text else ""
+        return (
+            f"found no memory left{reason}; allow more (ulimit -v, MemoryMax= of the service, the container's limit), "
+            "end other programs or give smaller pictures"
+        )
+    return None
+
+
+def give_up(message: str, *, last: Callable[[], object] = lambda: None) -> NoReturn:
+    """End the program with one line and exit code 1, from any thread, and wait for no other one.
+
+    Args:
+        last: is done before.
+    """
+    try:
+        last()
+    except StlmError as error:
+        logger.error("%s", error)
+    finally:
+        _failed(message)
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, AttributeError):  # of streams that nobody reads, or that were closed at the start
+                stream.flush()
+        os._exit(1)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print results. Raises `OutputError` where nobody reads them, the disk that they go to is full, and the like."""
+    try:
+        for line in lines:
+            click.echo(line)
+    except OSError as error:
+        # Python would try to print the rest at its end, and complain again.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputError(
+            f"cannot print the results ({error.strerror or error}); send standard output elsewhere, or to a file"
+        ) from error
 
 
 def _logs_json() -> bool:
