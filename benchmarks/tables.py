@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.record import Record, read
 from stlm_edge.errors import DataError
+from stlm_edge.names import printable
 from train.paper.figures import GPU, METHODS
 
 NOTHING = "–"
@@ -144,7 +145,7 @@ def aligned(rows: Sequence[Cells]) -> list[str]:
 
 
 def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+    return "| " + " | ".join(printable(cell.replace("|", "\\|").replace("\n", " ")) for cell in cells) + " |"
 
 
 def figure(value: float | None) -> str:

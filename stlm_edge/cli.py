@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import math
@@ -17,6 +18,7 @@ import click
 
 from stlm_edge.errors import OutputError, StlmError, one_line
 from stlm_edge.extras import explained
+from stlm_edge.names import printable
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -63,6 +65,8 @@ def run(command: click.Command, argv: Sequence[str] | None) -> int:
     one line, 2 wrong usage, 130 interrupted.
     """
     set_up_logging()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # of names that are no UTF-8, as standard error has it
     add_shared_options(command)
     try:
         arguments = list(sys.argv[1:] if argv is None else argv)
@@ -138,7 +142,7 @@ def print_lines(lines: Iterable[str]) -> None:
     """Print results. Raises `OutputError` where nobody reads them, the disk that they go to is full, and the like."""
     try:
         for line in lines:
-            click.echo(line)
+            click.echo(printable(line))
     except OSError as error:
         # Python would try to print the rest at its end, and complain again.
         with suppress(OSError):
@@ -172,15 +176,25 @@ def set_up_logging(*, verbose: bool = False, as_json: bool = False) -> None:
     if as_json:
         handler.setFormatter(JsonLine())
     elif verbose:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+        handler.setFormatter(TextLine("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     else:
-        handler.setFormatter(logging.Formatter("%(prefix)s%(message)s", defaults={"prefix": ""}))
+        handler.setFormatter(TextLine("%(prefix)s%(message)s", defaults={"prefix": ""}))
     logging.basicConfig(handlers=[handler], level=logging.INFO if verbose else logging.WARNING, force=True)
     logging.captureWarnings(as_json)
     for name in OUR_LOGGERS:  # libraries tell a user of these programs nothing below a warning
         logging.getLogger(name).setLevel(logging.INFO)
     # torch's exporter: its optimiser warns of each layer that it leaves alone, and nobody can do anything about it.
     logging.getLogger("onnxscript").setLevel(logging.NOTSET if verbose else logging.ERROR)
+
+
+class TextLine(logging.Formatter):
+    """A record of the log for people; names of files in it cannot command the terminal or begin lines of their own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - of the standard library
+        is_ours = record.name.partition(".")[0] in OUR_LOGGERS
+        lines = [record.message] if is_ours else record.message.split("\n")
+        record.message = "\n".join(map(printable, lines))
+        return super().formatMessage(record)
 
 
 class JsonLine(logging.Formatter):
@@ -191,7 +205,7 @@ class JsonLine(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": printable(record.getMessage()),
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)

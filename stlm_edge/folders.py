@@ -158,7 +158,7 @@ class _Listing:
 
     def look(self, folder: Path) -> tuple[list[Path], list[Path]]:
         """Take a folder's pictures; the folders in it, and the links to folders. Raises `DataError`."""
-        folders, links = [], []
+        folders, links = list[Path](), list[Path]()
         try:
             with os.scandir(folder) as found:
                 for entry in found:
@@ -179,7 +179,7 @@ class _Listing:
                 return True
             if not is_named:
                 if not self._left_out or _key(entry) not in self._left_out:
-                    self._others[_suffix(entry.name)] += 1
+                    self._others[suffix_of(entry.name)] += 1
             elif entry.is_file():
                 self.pictures.append(path)
             else:
@@ -209,7 +209,8 @@ class _Listing:
                 logger.warning("%s", line)
 
 
-def _suffix(name: str) -> str:
+def suffix_of(name: str) -> str:
+    """Of a file that is no picture, for messages."""
     suffix = Path(name).suffix.lower()
     return suffix if suffix[1:].isalnum() and len(suffix) <= 8 else "others"
 

@@ -1,8 +1,8 @@
 """How names of files stand in what people and other programs read: tables, JSON, logs, terminals and pictures.
 
-A name on Linux is bytes: it may hold line breaks, what a terminal takes for commands, and bytes that are no UTF-8 (which
-Python carries as surrogates). The one rule for all outputs, `escaped`: a byte that is no UTF-8 and a control character
-of ASCII become `\\xNN`, other control characters, line separators and changes of the writing direction `\\uNNNN`, with
+A name on Linux is bytes: it may hold line breaks, what a terminal takes for commands, and bytes that are no UTF-8,
+which Python carries as surrogates. The one rule for all outputs, `escaped`: bytes that are no UTF-8 and control
+characters of ASCII become `\\xNN`, other control characters, line separators and changes of the writing direction `\\uNNNN`, with
 lower-case digits. A backslash stays as it is, unless it would read as the beginning of such an escape; then it becomes
 `\\x5c`. So what comes out is UTF-8 in one line, two names never become one, and `unescaped` gives the name back.
 """
@@ -14,20 +14,25 @@ import os
 import re
 
 LONGEST_NAME = 255
-"""Bytes of a file's name on nearly all of Linux's file systems."""
+"""Bytes of a file's name, on all usual file systems."""
 
 _HASH = 16
-_UNSAFE = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|\\(?=x[0-9a-f]{2}|u[0-9a-f]{4})"
-)
+_UNSAFE = r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+_IN_NAMES = re.compile(_UNSAFE + r"|\\(?=x[0-9a-f]{2}|u[0-9a-f]{4})")
+_IN_LINES = re.compile(_UNSAFE)
 _ESCAPE = re.compile(r"\\x([0-9a-f]{2})|\\u([0-9a-f]{4})")
 _FORMULA = re.compile(r"'*[=+\-@]")
-_MARKDOWN = re.compile(r"[\\`*_{}\[\]<>()#!|&~$]")
+_MARKDOWN = re.compile(r"[\\`*\[\]<|&~$]|(?<![^\W_])_|_(?![^\W_])")
 
 
-def escaped(text: str) -> str:
-    """A name, or a line with names in it, as it may be written anywhere: see the module's text."""
-    return _UNSAFE.sub(_escape, text)
+def escaped(name: str) -> str:
+    """A name as it may be written anywhere: see the module's text."""
+    return _IN_NAMES.sub(_escape, name)
+
+
+def printable(line: str) -> str:
+    """A line for people with names in it, escaped or not. Backslashes stay, so doing it again changes nothing."""
+    return _IN_LINES.sub(_escape, line)
 
 
 def unescaped(text: str) -> str:
@@ -35,10 +40,14 @@ def unescaped(text: str) -> str:
     return _ESCAPE.sub(_unescape, text)
 
 
-def cell(text: str) -> str:
-    """A name as a cell of a table: escaped, and with an apostrophe before what a spreadsheet takes for a formula."""
-    safe = escaped(text)
-    return f"'{safe}" if _FORMULA.match(safe) else safe
+def defused(text: str) -> str:
+    """Text as a cell of a table: with an apostrophe before what a spreadsheet would take for a formula."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def cell(name: str) -> str:
+    """A name as a cell of a table, escaped and defused."""
+    return defused(escaped(name))
 
 
 def from_cell(text: str) -> str:
@@ -47,13 +56,13 @@ def from_cell(text: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """A name in a Markdown document, also within a table: escaped, and nothing in it is markup."""
-    return _MARKDOWN.sub(lambda found: f"&#{ord(found[0])};", escaped(text))
+    """Text with names in it as a cell of a table in a Markdown document: in one line, and nothing in it is markup."""
+    return _MARKDOWN.sub(r"\\\g<0>", printable(text))
 
 
-def drawn(text: str, *, most: int = 48) -> str:
-    """A name to be drawn into a picture, whose font has ASCII alone; the middle of a long one is left out."""
-    plain = escaped(text).encode("ascii", "backslashreplace").decode()
+def for_drawing(text: str, *, most: int = 80) -> str:
+    """Text with names in it to be drawn by OpenCV, whose font has ASCII alone; the middle of a long one is left out."""
+    plain = printable(text).encode("ascii", "backslashreplace").decode()
     return plain if len(plain) <= most else f"{plain[: most * 2 // 3 - 3]}...{plain[-(most // 3) :]}"
 
 

@@ -101,4 +101,4 @@ def _labelled(paths: Sequence[Path], kind: str, root: Path) -> Iterator[Sample]:
                 f"to no picture, such as {matched.strays[0].name}; rename the masks, or remove those and judge whole "
                 "pictures alone"
             )
-        yield Sample(path, kind, masks[0] if masks else None, mask_fault=fault)
+        yield Sample(path, escaped(kind), masks[0] if masks else None, mask_fault=fault)
