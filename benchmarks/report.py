@@ -26,6 +26,7 @@ from benchmarks.tables import KINDS, Table, TableKind
 from stlm_edge.cli import run
 from stlm_edge.errors import DataError
 from stlm_edge.files import make_folder, require_place, write_bytes, write_text
+from stlm_edge.names import printable
 
 WORDS = """# stlm-edge: figures and where they are from
 
@@ -172,7 +173,7 @@ def to_markdown(kind: TableKind, sources: Sequence[Origin]) -> str:
 
 
 def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+    return "| " + " | ".join(printable(cell.replace("|", "\\|").replace("\n", " ")) for cell in cells) + " |"
 
 
 def _tables(source: Origin) -> list[str]:

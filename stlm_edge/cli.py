@@ -22,6 +22,7 @@ import click
 from stlm_edge.credentials import safe_name, without_logins
 from stlm_edge.errors import OutputError, StlmError, one_line
 from stlm_edge.extras import explained
+from stlm_edge.names import printable
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -70,6 +71,8 @@ def run(command: click.Command, argv: Sequence[str] | None = None) -> int:
     one line, 2 wrong usage, 130 interrupted.
     """
     set_up_logging()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # of names that are no UTF-8, as standard error has it
     add_shared_options(command)
     sys.excepthook = say_what_is_missing
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -159,7 +162,7 @@ def print_lines(lines: Iterable[str]) -> None:
     """
     try:
         for line in lines:
-            click.echo(line)
+            click.echo(printable(line))
     except OSError as error:
         # Python would try to print the rest at its end, and complain again.
         with suppress(OSError):
@@ -209,10 +212,19 @@ def set_up_logging(*, verbose: bool = False, as_json: bool = False) -> None:
 
 
 class TextLine(logging.Formatter):
-    """A record of the log for people, without secrets."""
+    """A record of the log for people, without secrets.
+
+    Names of files in it cannot command the terminal or begin lines of their own.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         return without_logins(super().format(record))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - of the standard library
+        is_ours = record.name.partition(".")[0] in OUR_LOGGERS
+        lines = [record.message] if is_ours else record.message.split("\n")
+        record.message = "\n".join(map(printable, lines))
+        return super().formatMessage(record)
 
 
 class JsonLine(logging.Formatter):
@@ -223,7 +235,7 @@ class JsonLine(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": without_logins(record.getMessage()),
+            "message": printable(without_logins(record.getMessage())),
         }
         if record.exc_info:
             entry["exception"] = without_logins(self.formatException(record.exc_info))

@@ -15,11 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stlm_edge.errors import OutputError
+from stlm_edge.names import LONGEST_NAME
 
 logger = logging.getLogger(__name__)
-
-LONGEST_NAME = 255
-"""Bytes of a file's name, on all usual file systems."""
 
 
 @contextmanager

@@ -37,8 +37,6 @@ Input = NDArray[np.uint8]
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
-
 _MAX_MEGAPIXELS = 100
 _OPENCV_PIXELS = 1 << 30
 """More are read by no OpenCV."""

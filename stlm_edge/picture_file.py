@@ -166,6 +166,7 @@ def _jpeg_2000(data: bytes) -> PictureFile:
     start = data.find(_JPEG_2000_START)
     right, bottom, left, top = struct.unpack_from(">IIII", data, start + 8)
     components = struct.unpack_from(">H", data, start + 40)[0]
+    refused: str | None
     if cv2.__version__.startswith(_ENDED_BY_JPEG_2000):
         refused = (
             f"is JPEG 2000, a damaged one of which ends the whole program in OpenCV {cv2.__version__}, not in 4.12"

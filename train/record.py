@@ -16,6 +16,7 @@ import yaml
 from stlm_edge import __version__
 from stlm_edge.errors import CheckpointError, StlmError
 from stlm_edge.files import write_text
+from stlm_edge.names import escaped, printable, unescaped
 from stlm_edge.records import MAY_LACK, build, read_object, read_settings
 from stlm_edge.revision import git_state
 from train.config import TrainConfig, from_dict
@@ -51,11 +52,11 @@ def write_record(
     """Write `config.yaml` and `run.json`. Raises `OutputError`."""
     write_text(folder / CONFIG_NAME, yaml.safe_dump(config.to_dict(), sort_keys=False))
     record: dict[str, Any] = {
-        "data": str(sources.data.resolve()),
-        "category": sources.category,
-        "textures": None if sources.textures is None else str(sources.textures.resolve()),
+        "data": escaped(str(sources.data.resolve())),
+        "category": None if sources.category is None else escaped(sources.category),
+        "textures": None if sources.textures is None else escaped(str(sources.textures.resolve())),
         "id": run_id,
-        "command": " ".join(sys.argv[1:]),
+        "command": printable(" ".join(sys.argv[1:])),
         "seed": config.seed,
         "processes": processes,
         "device": _device_name(device),
@@ -78,8 +79,9 @@ def read_record(folder: Path) -> tuple[TrainConfig, Sources, str]:
         found = build(_Record, named, error=CheckpointError, remedy=remedy)
     except (FileNotFoundError, StlmError) as error:
         raise CheckpointError(f"{folder} is no run to resume ({error}); {remedy}") from None
-    textures = None if found.textures is None else Path(found.textures)
-    return config, Sources(Path(found.data), found.category, textures), found.id
+    textures = None if found.textures is None else Path(unescaped(found.textures))
+    category = None if found.category is None else unescaped(found.category)
+    return config, Sources(Path(unescaped(found.data)), category, textures), found.id
 
 
 def _version(package: str) -> str | None:

@@ -18,6 +18,7 @@ from stlm_edge.drawing import contact_sheet, draw_regions, false_colour, heat_ma
 from stlm_edge.errors import DataError
 from stlm_edge.files import make_folder, write_text
 from stlm_edge.imaging import Image, read_image, write_image
+from stlm_edge.names import cell, defused, escaped
 from stlm_edge.network.checkpoint import load
 from stlm_edge.network.inference import InferencePath, choose_device
 from stlm_edge.seal import sealed
@@ -93,7 +94,9 @@ def write_scores(path: Path, results: Results) -> None:
     for picture in results.pictures:
         anomalous = int(picture.score >= results.evaluation.threshold)
         name = f"{picture.sample.path.parent.name}/{picture.sample.path.name}"
-        writer.writerow((name, picture.sample.label, f"{picture.score:.7g}", anomalous, f"{picture.tlm_score:.7g}"))
+        writer.writerow(
+            (cell(name), defused(picture.sample.label), f"{picture.score:.7g}", anomalous, f"{picture.tlm_score:.7g}")
+        )
     write_text(path, text.getvalue())
 
 
@@ -146,7 +149,7 @@ def write_contact_sheet(path: Path, inspector: InferencePath, results: Results) 
             ]
         )
         said = verdict(picture, threshold=threshold)
-        lines = (f"{picture.sample.label}: {role}", picture.sample.path.stem, f"{picture.score:.3f}, {said}")
+        lines = (f"{picture.sample.label}: {role}", escaped(picture.sample.path.stem), f"{picture.score:.3f}, {said}")
         captions.append("\n".join(lines if result.mask is not None else (*lines, "no mask")))
     write_image(path, contact_sheet(rows, titles=TITLES, captions=captions, cell=CELL))
 

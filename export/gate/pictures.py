@@ -19,6 +19,7 @@ from stlm_edge.datasets.mvtec import is_mvtec, labelled_by_folder
 from stlm_edge.datasets.visa import is_visa, is_visa_category
 from stlm_edge.errors import DataError
 from stlm_edge.imaging import Image, Mask, read_image
+from stlm_edge.names import escaped
 from stlm_edge.plate.part import DEFECT_KINDS, render_part
 from stlm_edge.spec import Size
 
@@ -131,7 +132,7 @@ def read(samples: Sequence[Sample]) -> Iterator[Picture]:
     for sample in samples:
         image = read_image(sample.path)
         mask = read_truth(sample, size=(image.shape[0], image.shape[1]))
-        yield Picture("/".join(sample.path.parts[-2:]), image, sample.label, mask)
+        yield Picture(escaped("/".join(sample.path.parts[-2:])), image, sample.label, mask)
 
 
 def read_with_progress(samples: Sequence[Sample]) -> Iterator[Picture]:

@@ -12,7 +12,9 @@ import numpy as np
 from runtime.sources.base import Frame, FrameSource
 from runtime.sources.camera import require_size, silence_opencv
 from stlm_edge.errors import ImageError, SourceError
-from stlm_edge.imaging import IMAGE_SUFFIXES, read_image
+from stlm_edge.folders import PICTURE_SUFFIXES, SUFFIXES, is_file, is_folder, pictures_below
+from stlm_edge.imaging import read_image
+from stlm_edge.names import escaped, is_utf8
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +28,8 @@ class VideoFile(FrameSource):
 
     def __init__(self, path: Path) -> None:
         """Raises `SourceError` if the file cannot be opened as a video."""
+        if not is_utf8(path):
+            raise SourceError(f"{path} has a name that is not UTF-8, which OpenCV cannot open as a video; rename it")
         silence_opencv()
         self._path = path
         self._index = 0
@@ -91,17 +95,19 @@ class PictureFolder(FrameSource):
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises `SourceError` if there is no picture."""
+        """Raises `SourceError` if there is no picture, `DataError` if the folder cannot be read."""
         if (path / "test" / "good").is_dir():
             raise SourceError(
                 f"{path} is a whole MVTec AD category with training pictures and masks, expected its test folder; "
                 f"give {path / 'test'}"
             )
         self._root = path
-        found = sorted(path.rglob("*")) if path.is_dir() else [path]
-        self._pictures = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
+        if is_folder(path):
+            self._pictures = pictures_below(path)
+        else:
+            self._pictures = [path] if path.suffix.lower() in PICTURE_SUFFIXES and is_file(path) else []
         if not self._pictures:
-            raise SourceError(f"{path} holds no picture, expected one of {', '.join(sorted(IMAGE_SUFFIXES))}")
+            raise SourceError(f"{path} holds no picture, expected one of {SUFFIXES}")
         self._labelled = (path / "good").is_dir()
         self._next = 0
 
@@ -125,4 +131,4 @@ class PictureFolder(FrameSource):
 
     def _label(self, path: Path) -> str | None:
         inside = path.relative_to(self._root).parts
-        return inside[0] if self._labelled and len(inside) > 1 else None
+        return escaped(inside[0]) if self._labelled and len(inside) > 1 else None

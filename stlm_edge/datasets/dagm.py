@@ -15,10 +15,11 @@ import hashlib
 import re
 from pathlib import Path
 
-from stlm_edge.datasets.listing import folders, found_folders, pictures, read_text
+from stlm_edge.datasets.listing import folders, found_folders, read_text
 from stlm_edge.datasets.matching import match_masks
 from stlm_edge.datasets.samples import ANOMALY, GOOD, Category, Sample
 from stlm_edge.errors import DataError
+from stlm_edge.folders import pictures_in
 
 DAGM_SEED = 0
 """Which good pictures are tested; the same seed chooses the same ones, on any machine and with any library."""
@@ -70,7 +71,7 @@ def _labelled(root: Path, half: str) -> list[Sample]:
             "Train/Label, Test and Test/Label to tell good from defective, MVTec AD's is spelt train/good and test: "
             "unpack the data set again or rename"
         )
-    found = pictures(folder)
+    found = pictures_in(folder)
     if not found:
         raise DataError(f"{folder} has no pictures; unpack the data set again")
     matched = match_masks(found, label_folder)

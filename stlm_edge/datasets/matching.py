@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stlm_edge.datasets.listing import entries, is_picture
+from stlm_edge.folders import entries, is_folder, is_picture
 
 _ENDING = re.compile(r"_(mask|label|gt)$", re.IGNORECASE)
 """Of a mask's name without its suffix; a mask may also have its picture's own name."""
@@ -33,13 +33,11 @@ def match_masks(pictures: Sequence[Path], folder: Path) -> Matched:
     """Find the masks of all pictures of one folder; there may be none, nor a folder. Raises `DataError`."""
     masks: dict[str, list[Path]] = {picture.stem: [] for picture in pictures}
     strays = []
-    for path in sorted(entries(folder)) if folder.is_dir() else ():
-        if path.name.startswith("."):
-            continue
+    for path in entries(folder) if is_folder(folder) else ():
         short = _ENDING.sub("", path.stem)
         owner = path.stem if path.stem in masks else short if short in masks else None
         if is_picture(path) and owner is not None:
             masks[owner].append(path)
-        elif is_picture(path) or path.is_dir() or owner is not None:
+        elif is_picture(path) or is_folder(path) or owner is not None:
             strays.append(path)
     return Matched(masks, tuple(strays))

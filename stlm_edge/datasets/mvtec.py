@@ -10,10 +10,12 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from stlm_edge.datasets.listing import folders, found_folders, pictures
+from stlm_edge.datasets.listing import folders, found_folders
 from stlm_edge.datasets.matching import match_masks
 from stlm_edge.datasets.samples import GOOD, Category, Sample
 from stlm_edge.errors import DataError
+from stlm_edge.folders import pictures_in
+from stlm_edge.names import escaped
 
 _OTHER_WORDS = ("good", "ok", "normal")
 """Folders of `test` that hold good pictures under a name that this layout would take for a kind of defect."""
@@ -47,16 +49,16 @@ def _samples_in(folder: Path) -> Iterator[Sample]:
         kind, split = place.name, place.parent
         root = split.parent
         if split.name == "train" and kind == GOOD:
-            return (Sample(path, GOOD, None) for path in pictures(folder))
+            return (Sample(path, GOOD, None) for path in pictures_in(folder))
         beside = (root / "ground_truth", root / "train", split / GOOD)
         if split.name == "test" and any(each.is_dir() for each in beside):
-            return _labelled(pictures(folder), kind, root)
+            return _labelled(pictures_in(folder), kind, root)
     return iter(())
 
 
 def _train_samples(root: Path) -> tuple[Sample, ...]:
     folder = root / "train" / GOOD
-    good = pictures(folder) if folder.is_dir() else []
+    good = pictures_in(folder) if folder.is_dir() else []
     if not good:
         raise DataError(
             f"{folder} has no good pictures to train on, {found_folders(folders(root / 'train'))} in {root / 'train'}; "
@@ -68,7 +70,7 @@ def _train_samples(root: Path) -> tuple[Sample, ...]:
 def _test_samples(root: Path) -> tuple[Sample, ...]:
     test = root / "test"
     kinds = folders(test) if test.is_dir() else []
-    return tuple(sample for kind in kinds for sample in _labelled(pictures(test / kind), kind, root))
+    return tuple(sample for kind in kinds for sample in _labelled(pictures_in(test / kind), kind, root))
 
 
 def _labelled(paths: Sequence[Path], kind: str, root: Path) -> Iterator[Sample]:
@@ -102,7 +104,7 @@ def _labelled(paths: Sequence[Path], kind: str, root: Path) -> Iterator[Sample]:
                 f"to no picture, such as {matched.strays[0].name}; rename the masks, or remove those and judge whole "
                 "pictures alone"
             )
-        yield Sample(path, kind, masks[0] if masks else None, mask_fault=fault)
+        yield Sample(path, escaped(kind), masks[0] if masks else None, mask_fault=fault)
 
 
 def _misspelt(folder: Path) -> Path | None:

@@ -27,7 +27,7 @@ class Sample:
 
     Attributes:
         path: of the picture.
-        label: `good`, or the kind of defect.
+        label: `good`, or the kind of defect, escaped as `stlm_edge.names` has it; so is a category's name.
         mask: of the ground truth; None where there is none, as for good pictures and for defects nobody has marked.
         mask_of_classes: the mask holds class numbers, any but 0 is a defect (VisA); otherwise bright is a defect.
         mask_fault: why nobody can say which mask is this picture's, if so. Its label can be used all the same.

@@ -25,9 +25,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from stlm_edge.datasets.listing import by_number, is_there, read_text
+from stlm_edge.datasets.listing import by_number, read_text
 from stlm_edge.datasets.samples import ANOMALY, GOOD, Category, Sample
 from stlm_edge.errors import DataError
+from stlm_edge.folders import is_file
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def load_visa(folder: Path, category: str) -> Category:
     if not mine:
         known = sorted({row.category for row in rows}, key=by_number)
         raise DataError(f"{path} has no category {category!r}, found {', '.join(known)}; give one that is there")
-    missing = [folder / row.image for row in mine if not is_there(folder / row.image)]
+    missing = [folder / row.image for row in mine if not is_file(folder / row.image)]
     if missing:
         raise DataError(
             f"{len(missing)} of {len(mine)} pictures that {path} names for {category} are missing, the first is "
@@ -89,7 +90,7 @@ def _sample(folder: Path, row: SplitRow) -> Sample:
     if not row.mask:
         return Sample(path, label, None)
     fault = None
-    if not is_there(mask):
+    if not is_file(mask):
         fault = f"{path} has no mask, {folder / SPLIT} names {mask}, which is missing; unpack the data set again"
     return Sample(path, label, mask, mask_of_classes=True, mask_fault=fault)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from stlm_edge.errors import DataError
 from stlm_edge.files import write_text
+from stlm_edge.names import markdown
 from stlm_edge.records import build, read_object
 from stlm_edge.seal import unsealed
 from train.paper.figures import METRIC_NAMES, PAPER, SCOPES, TABLES, Metric, PaperRow, PaperTable
@@ -253,7 +254,7 @@ def _mean(found: Obtained | None, most: Obtained | None) -> str:
 
 def _markdown(table: TextTable) -> str:
     lines = ["| " + " | ".join(table.columns) + " |", "|---" + "|---:" * (len(table.columns) - 1) + "|"]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in table.rows)])
+    return "\n".join([*lines, *("| " + " | ".join((markdown(row[0]), *row[1:])) + " |" for row in table.rows)])
 
 
 def _aligned(table: TextTable) -> str:
