@@ -16,6 +16,9 @@ PRESETS = Path(__file__).parent / "presets"
 OLD_NAMES = {"exposure_jitter": "brightness"}
 """Settings that older runs, checkpoints and presets call otherwise, in the words of today."""
 
+SMALLEST_FILTERED = 64
+"""Pixels of a side that the teacher gabor needs: its widest filter sees the picture at an eighth of its size."""
+
 PseudoAnomalyName = Literal[
     "perlin", "scar", "nsa", "cutpaste-patch", "cutpaste-scar", "cutpaste-union", "finish", "pit", "crack"
 ]
@@ -157,6 +160,11 @@ class TrainConfig:
             (untaught and masks, "teacher none, distillation logits", "no masks"),
             (filtered and stand_in, "teacher gabor, plain_stream teacher", "filters are not deployed"),
             (filtered and masks, "teacher gabor, distillation logits", "no masks"),
+            (
+                filtered and min(self.image_size) < SMALLEST_FILTERED,
+                f"teacher gabor, image_size under {SMALLEST_FILTERED}",
+                "its widest filter is larger than the picture",
+            ),
             (unaggregated and staged, "aggregation none, streams_first", "no second stage"),
             (one_layer and masks, "layers, distillation logits", "masks need both"),
             (undecoded, "layers l1, decoder separate", "no decoder"),
