@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from stlm_edge import memory
 from stlm_edge.errors import StlmError
 from stlm_edge.extras import explained
 
@@ -54,7 +55,8 @@ def run(command: click.Command, argv: Sequence[str] | None) -> int:
 
     The command, and each below it, is given `--version`, `--verbose` and `--log-format`.
 
-    0 done, 1 a `StlmError` or a library that is not installed, printed as one line, 2 wrong usage, 130 interrupted.
+    0 done, 1 a `StlmError`, a library that is not installed or no memory, printed as one line, 2 wrong usage, 130
+    interrupted.
     """
     set_up_logging()
     add_shared_options(command)
@@ -72,8 +74,8 @@ def run(command: click.Command, argv: Sequence[str] | None) -> int:
         return INTERRUPTED
     except StlmError as error:
         return _failed(str(error))
-    except ImportError as error:
-        line = explained(error)
+    except Exception as error:
+        line = (explained(error) if isinstance(error, ImportError) else None) or memory.explained(error)
         if line is None:
             raise
         return _failed(line)

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from stlm_edge.errors import CheckpointError
 from stlm_edge.files import replacing
+from stlm_edge.memory import ran_out
 from train.config import TrainConfig
 from train.objective import Objective
 
@@ -104,6 +105,8 @@ class Training:
             try:
                 torch.save(state, temporary)
             except RuntimeError as error:  # what torch makes of a full disk
+                if ran_out(error):
+                    raise
                 raise OSError(str(error).splitlines()[0]) from error
 
     def restore(self, path: Path) -> None:
@@ -125,6 +128,8 @@ class Training:
             self.history = [EpochRecord(**record) for record in state["history"]]
             self.epoch = state["epoch"]
         except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+            if ran_out(error):
+                raise
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise CheckpointError(
                 f"{path} does not fit this training ({reason}); train again in another folder"

@@ -17,6 +17,7 @@ from torch import Tensor
 from stlm_edge.download import Published, fetch
 from stlm_edge.errors import WeightsError
 from stlm_edge.files import cache_folder, sha256
+from stlm_edge.memory import ran_out
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.teacher import Teacher
 
@@ -108,6 +109,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        if ran_out(error):
+            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WeightsError(
             f"{path} is not a file of tensors ({reason}); expected a PyTorch state dict or .safetensors"
