@@ -23,9 +23,9 @@ from typing import Any, Literal, get_args
 
 import click
 
-from stlm_edge.errors import DataError, SpecError
+from stlm_edge.errors import DataError, SpecError, shown
 from stlm_edge.files import require_place, write_text
-from stlm_edge.records import MAY_LACK, as_object, build
+from stlm_edge.records import MAY_LACK, build, read_object
 from stlm_edge.revision import git_state
 from stlm_edge.tensorrt import find_gpu
 
@@ -99,6 +99,14 @@ class Measure:
 
 
 @dataclass(frozen=True)
+class GitState:
+    """The toolkit's commit, and whether files differed from it; None where nobody knows."""
+
+    commit: str
+    changed: bool | None
+
+
+@dataclass(frozen=True)
 class Record:
     """A benchmark's JSON.
 
@@ -106,7 +114,7 @@ class Record:
         benchmark: the module's name, such as `latency`.
         command: as it was typed.
         date: of its end, ISO 8601, UTC.
-        git: commit, and whether files differed from it; None where it is not run from a repository.
+        git: None where it is not run from a repository.
         is_complete: False if it was interrupted or failed: then figures are missing.
         measures: by name; names within one benchmark are stable, so that two records can be compared.
         details: JSON values of the benchmark's own.
@@ -118,7 +126,7 @@ class Record:
     date: str
     device: Device
     versions: dict[str, str]
-    git: dict[str, Any] | None
+    git: GitState | None
     is_complete: bool
     measures: dict[str, Measure]
     details: dict[str, Any]
@@ -130,7 +138,7 @@ class Record:
         """Short, with a + if files differed from it."""
         if self.git is None:
             return "no commit"
-        return str(self.git["commit"])[:7] + ("+" if self.git["changed"] else "")
+        return self.git.commit[:7] + ("+" if self.git.changed else "")
 
 
 @dataclass
@@ -148,13 +156,14 @@ class Recorder:
         self.measures[name] = Measure(unit, better, tuple(values), is_exact)
 
     def record(self, *, is_complete: bool) -> Record:
+        git = git_state()
         return Record(
             benchmark=self.benchmark,
             command=self.command,
             date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             device=device(),
             versions=versions(),
-            git=git_state(),
+            git=None if git is None else GitState(**git),
             is_complete=is_complete,
             measures=dict(self.measures),
             details=dict(self.details),
@@ -206,25 +215,20 @@ def read(path: Path) -> Record:
     """
     again = "measure again with this version of stlm-edge, or name another file"
     try:
-        content = as_object(json.loads(path.read_text(encoding="utf-8")))
+        content = read_object(path, error=DataError, remedy=again)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; expected the JSON of a benchmark (its --json)") from None
-    except (OSError, ValueError, SpecError) as error:  # a UnicodeDecodeError or JSONDecodeError is a ValueError
-        raise DataError(f"{path} cannot be read as JSON ({' '.join(str(error).split())}); {again}") from None
     if content.get("schema_version") != SCHEMA_VERSION or "benchmark" not in content:
         found = (
-            f"schema version {content['schema_version']}" if "schema_version" in content else "no benchmark's record"
+            f"schema version {shown(content['schema_version'])}"
+            if "schema_version" in content
+            else "no benchmark's record"
         )
         raise DataError(f"{path} holds {found}, expected schema version {SCHEMA_VERSION} of a benchmark; {again}")
     try:
-        content["measures"] = {
-            name: build(Measure, as_object(entry)) for name, entry in as_object(content.get("measures")).items()
-        }
-        for name in ("details", "versions"):
-            as_object(content.get(name))
-        return build(Record, content)
+        return build(Record, content, remedy=again)
     except SpecError as error:
-        raise DataError(f"{path} is damaged ({str(error).split(';')[0]}); {again}") from None
+        raise DataError(f"{path} is damaged: {error}") from None
 
 
 def device() -> Device:

@@ -6,7 +6,6 @@ of the whole frame. A pixel belongs to a shape if its centre does.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,10 +15,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from stlm_edge.errors import ConfigError, ImageError
+from stlm_edge.errors import ConfigError, ImageError, shown
 from stlm_edge.imaging import Map, Mask, read_mask
+from stlm_edge.records import read_object
 from stlm_edge.scoring import image_score
-from stlm_edge.spec import Size
+from stlm_edge.spec import MOST_PIXELS, Size
 
 IGNORE = "ignore"
 """Label of the shapes that are cut out."""
@@ -120,11 +120,13 @@ def read_area(*, roi: Path | None, ignore: Path | None) -> Area | None:
 
 def _read_shapes(path: Path) -> Mask:
     try:
-        drawing = json.loads(path.read_text(encoding="utf-8"))
+        drawing = read_object(path, error=ConfigError, remedy="give LabelMe's JSON of the area")
         size = _whole(drawing, "imageHeight"), _whole(drawing, "imageWidth")
+        if math.prod(size) > MOST_PIXELS:
+            raise ValueError(f"the picture is {_sides(size)}, expected at most {MOST_PIXELS} pixels")
         shapes = [(shape["label"] == IGNORE, _polygon(shape, size)) for shape in drawing["shapes"]]
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror or error}); check the path") from None
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist, expected LabelMe's JSON of the area; check the path") from None
     except (ValueError, TypeError, KeyError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise ConfigError(
@@ -139,7 +141,7 @@ def _read_shapes(path: Path) -> Mask:
 def _whole(drawing: Any, name: str) -> int:
     value = drawing[name]
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} is {value!r}")
+        raise ValueError(f"{name} is {shown(value)}")
     return value
 
 
@@ -150,12 +152,12 @@ def _polygon(shape: Any, size: Size) -> Polygon:
         (left, top), (right, bottom) = points
         points = [(left, top), (right, top), (right, bottom), (left, bottom)]
     elif not (kind == "polygon" or (kind == "rectangle" and len(points) == 4)):
-        raise ValueError(f"shape {label!r} is a {kind} of {len(points)} points")
+        raise ValueError(f"shape {shown(label)} is a {kind} of {len(points)} points")
     if len(points) < 3:
-        raise ValueError(f"shape {label!r} has {len(points)} points")
+        raise ValueError(f"shape {shown(label)} has {len(points)} points")
     for x, y in points:
         if not (math.isfinite(x) and math.isfinite(y) and 0 <= x <= size[1] and 0 <= y <= size[0]):
-            raise ValueError(f"shape {label!r} has the point ({x:g}, {y:g}) outside of the {_sides(size)} picture")
+            raise ValueError(f"shape {shown(label)} has the point ({x:g}, {y:g}) outside of the {_sides(size)} picture")
     return points
 
 

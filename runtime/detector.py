@@ -65,6 +65,7 @@ class Detector(Closing):
         area: Area | None = None,
         tile: Size | None = None,
     ) -> None:
+        sidecar.spec.require_reachable(threshold.value)
         self._backend = backend
         self.sidecar = sidecar
         self.threshold = threshold
@@ -97,6 +98,7 @@ class Detector(Closing):
                 size; the score is that of the stitched map, at the scale at which the network sees the tiles.
         Raises:
             EngineError, SpecError: see `runtime.backends.open_engine`.
+            SpecError: also if no score can reach `threshold`, or every one does.
             ConfigError: if nothing is left of `area` on the network's scale, or `tile` is too small for the engine.
         """
         by_hand = None if threshold is None else Threshold(value=threshold, method="manual", images=0)

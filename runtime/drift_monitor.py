@@ -99,7 +99,9 @@ def open_drift_monitor(
         frames: in a window.
     Raises:
         ConfigError: if `frames` is below 2.
+        SpecError: if no score can reach `threshold`, or every one does.
     """
+    spec.require_reachable(threshold)
     if frames < 2:
         raise ConfigError(f"a window for drift has {frames} frames, expected at least 2; for example {FRAMES}")
     try:

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from stlm_edge import memory
-from stlm_edge.errors import StlmError
+from stlm_edge.errors import StlmError, one_line
 from stlm_edge.extras import explained
 
 INTERRUPTED = 130
@@ -64,6 +64,7 @@ def run(command: click.Command, argv: Sequence[str] | None) -> int:
         arguments = list(sys.argv[1:] if argv is None else argv)
         result = command.main(args=arguments, standalone_mode=False, obj=tuple(arguments))
     except click.ClickException as error:
+        error.message = one_line(error.message)  # type: ignore[misc]  # an option's value may be as long as a file
         if _logs_json():
             logger.error(error.format_message())
         else:
@@ -85,7 +86,7 @@ def run(command: click.Command, argv: Sequence[str] | None) -> int:
 
 
 def _failed(message: str) -> int:
-    logger.error(" ".join(message.split()), extra={"prefix": "error: "})
+    logger.error("%s", one_line(message), extra={"prefix": "error: "})
     return 1
 
 

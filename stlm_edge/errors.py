@@ -20,9 +20,47 @@ A message says what was found, what was expected and what to do about it, in one
 
 from __future__ import annotations
 
+import re
+import reprlib
+
+LONGEST_WORD, LONGEST_LINE = 240, 1200
+"""Characters of a path or a value in a message, and of the whole message; what is longer is cut in its middle."""
+
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxdict, _REPR.maxlist = 2, 120, 120, 4, 12
+
+
+def one_line(message: str) -> str:
+    """`message` for a terminal or a log: one line, no control characters, long paths and values cut."""
+    line = " ".join(message.split())
+    line = "".join(
+        character if character.isprintable() else character.encode("unicode_escape", "backslashreplace").decode()
+        for character in line
+    )
+    line = re.sub(rf"\S{{{LONGEST_WORD + 1},}}", lambda word: _cut(word[0], LONGEST_WORD), line)
+    return _cut(line, LONGEST_LINE)
+
+
+def shown(value: object) -> str:
+    """A value that someone gave, for a message: as Python writes it, but never more than some hundred characters."""
+    try:
+        return _cut(_REPR.repr(value), LONGEST_WORD)
+    except ValueError:  # Python writes out no number of thousands of digits
+        return "a number of thousands of digits"
+
+
+def _cut(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    head = most * 2 // 3
+    return f"{text[:head]}…{text[head + 1 - most :]}"
+
 
 class StlmError(Exception):
     """Base of all errors that a program prints as one line and answers with exit code 1."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class ConfigError(StlmError):

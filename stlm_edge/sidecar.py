@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stlm_edge.errors import EngineError, SpecError
+from stlm_edge.errors import EngineError, SpecError, shown
 from stlm_edge.files import sha256, write_text
-from stlm_edge.records import MAY_LACK, as_object, build, formerly, parse
+from stlm_edge.records import MAY_LACK, Count, build, formerly, read_object
 from stlm_edge.spec import ModelSpec
 from stlm_edge.tensorrt import rebuild_command
 
@@ -58,7 +58,7 @@ class Drift:
     """
 
     backend: str
-    images: int
+    images: Count
     max_map_error: float
     p99_map_error: float
     map_correlation: float | None
@@ -103,7 +103,7 @@ class Calibration:
         sha256: of the pictures' SHA-256 values, in order.
     """
 
-    images: int
+    images: Count
     seed: int
     sha256: str
 
@@ -156,31 +156,30 @@ class Sidecar:
     def read(cls, engine: Path) -> Sidecar:
         """Read the sidecar of `engine`; raises `SpecError` if it is missing, damaged or was edited by hand."""
         path = cls.path_for(engine)
+        again = f"export the engine again: {rebuild_command(engine)}"
         try:
-            text = path.read_text(encoding="utf-8")
+            data = read_object(path, remedy=again)
         except FileNotFoundError:
             raise SpecError(
                 f"{engine} has no {path.name} beside it, which holds its threshold and input size; copy it from "
                 f"where the engine was built, or make it again: {rebuild_command(engine)}"
             ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise SpecError(f"{path} cannot be read ({error}); export the engine again") from None
+        if set(data) != {"spec", "engine", _SEAL}:
+            raise SpecError(f"{path} has the keys {shown(sorted(data))}, expected engine, spec and {_SEAL}; {again}")
+        seal = data.pop(_SEAL)
         try:
-            data = parse(text)
-            if set(data) != {"spec", "engine", _SEAL}:
-                raise SpecError(f"found the keys {sorted(data)}, expected engine, spec and {_SEAL}; export it again")
-            seal = data.pop(_SEAL)
             sidecar = cls(
-                spec=build(ModelSpec, as_object(data["spec"])), engine=build(EngineRecord, as_object(data["engine"]))
+                spec=build(ModelSpec, data["spec"], remedy=again),
+                engine=build(EngineRecord, data["engine"], remedy=again),
             )
-            if seal != _seal(data):
-                raise SpecError(
-                    "its content has another SHA-256 than it says, so it was edited or damaged; copy it again, "
-                    "change a threshold by 'stlm threshold' or --threshold"
-                )
-            return sidecar
         except SpecError as error:
             raise SpecError(f"{path}: {error}") from None
+        if seal != _seal(data):
+            raise SpecError(
+                f"{path} has another SHA-256 than it says, so it was edited or damaged; copy it again, change a "
+                "threshold by 'stlm threshold' or --threshold"
+            )
+        return sidecar
 
 
 def rewrite(engine: Path, change: Callable[[Sidecar], Sidecar], *, known: Sidecar) -> None:

@@ -9,15 +9,21 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from stlm_edge.errors import SpecError
-from stlm_edge.records import MAY_LACK, build, formerly, parse
+from stlm_edge.records import MAY_LACK, Count, Share, Within, build, formerly, parse
 
 SCHEMA_VERSION = 1
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
+
+MOST_PIXELS = 1 << 27
+"""Of a network's input or a camera's frame: more is a damaged record, and would take all memory."""
+
+HIGHEST_SCORE = 4.0
+"""Of any network of this toolkit: a product of two cosine distances. With a feature aggregation it is 1."""
 
 ThresholdMethod = Literal["quantile", "f1", "manual"]
 
@@ -25,6 +31,10 @@ SIZE_MULTIPLE = 32
 
 FALSE_ALARM_RATE = 0.01
 """Wanted share of good pictures at or above a threshold, unless another one is asked for."""
+
+
+_Pixel = Annotated[float, Within(0, 255)]
+_Deviation = Annotated[float, Within(1e-3, 1e3)]
 
 
 @dataclass(frozen=True)
@@ -45,9 +55,9 @@ class Threshold:
 
     value: float
     method: ThresholdMethod = field(metadata=formerly(values={"good-quantile": "quantile", "f1-optimal": "f1"}))
-    images: int
-    false_alarm_rate: float | None = None
-    false_alarm_interval: tuple[float, float] | None = field(default=None, metadata=MAY_LACK)
+    images: Count
+    false_alarm_rate: Share | None = None
+    false_alarm_interval: tuple[Share, Share] | None = field(default=None, metadata=MAY_LACK)
     measured_on: str = field(default="pytorch", metadata=MAY_LACK)
     previous: float | None = field(default=None, metadata=MAY_LACK)
 
@@ -79,6 +89,7 @@ class ModelSpec:
             it takes pictures of `input_size`.
         max_batch: pictures that an exported graph takes at once, at most.
         full_map: an exported graph also puts out the map at `input_size`.
+        highest_score: that a picture can have: 1 with a feature aggregation. None in records from before it was said.
         schema_version: of this record.
     """
 
@@ -91,14 +102,15 @@ class ModelSpec:
     normal_score_range: tuple[float, float] | None = None
     resize: str = "halve-linear"
     channel_order: str = "BGR"
-    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    top_k: int = 100
+    pixel_mean: tuple[_Pixel, _Pixel, _Pixel] = (123.675, 116.28, 103.53)
+    pixel_std: tuple[_Deviation, _Deviation, _Deviation] = (58.395, 57.12, 57.375)
+    top_k: Annotated[int, Within(1, MOST_PIXELS)] = 100
     frame_size: Size | None = field(default=None, metadata=MAY_LACK)
     normal_score_deciles: tuple[float, ...] | None = field(default=None, metadata=MAY_LACK)
-    normal_score_images: int | None = field(default=None, metadata=MAY_LACK)
-    max_batch: int = field(default=1, metadata=MAY_LACK)
+    normal_score_images: Annotated[int, Within(1)] | None = field(default=None, metadata=MAY_LACK)
+    max_batch: Annotated[int, Within(1, 4096)] = field(default=1, metadata=MAY_LACK)
     full_map: bool = field(default=False, metadata=MAY_LACK)
+    highest_score: Annotated[float, Within(1, HIGHEST_SCORE)] | None = field(default=None, metadata=MAY_LACK)
     schema_version: int = field(default=SCHEMA_VERSION)
 
     def __post_init__(self) -> None:
@@ -116,9 +128,16 @@ class ModelSpec:
         check_input_size(self.input_size)
         for name in ("top_k", "max_batch"):
             if getattr(self, name) < 1:
-                raise SpecError(f"{name} is {getattr(self, name)}, expected at least 1")
-        if self.frame_size is not None and (len(self.frame_size) != 2 or min(self.frame_size) < 1):
-            raise SpecError(f"frame_size is {self.frame_size}, expected a height and a width in pixels")
+                raise SpecError(f"{name} is {getattr(self, name)}, expected at least 1; export the model again")
+        for name in ("map_size", "frame_size"):
+            size = getattr(self, name)
+            if size is not None and (len(size) != 2 or min(size) < 1 or math.prod(size) > MOST_PIXELS):
+                raise SpecError(f"{name} is {size}, expected a height and a width in pixels; export the model again")
+        if self.threshold is not None:
+            self.require_reachable(self.threshold.value)
+        low, high = self.normal_score_range or (0.0, 0.0)
+        if low > high:
+            raise SpecError(f"normal_score_range is {low} to {high}, expected it to rise; choose the threshold again")
         deciles = self.normal_score_deciles
         if deciles is not None and (len(deciles) != 11 or list(deciles) != sorted(deciles)):
             raise SpecError(
@@ -139,13 +158,23 @@ class ModelSpec:
             )
         return self.threshold
 
+    def require_reachable(self, threshold: float) -> None:
+        """Raises `SpecError` for a threshold that no score can reach, or that every score reaches."""
+        highest = self.highest_score or HIGHEST_SCORE
+        if not 0 <= threshold <= highest:
+            never = "nothing would ever be anomalous" if threshold > highest else "everything would be anomalous"
+            raise SpecError(
+                f"the threshold is {threshold:g} where scores lie between 0 and {highest:g}, so {never}; choose it "
+                "again (stlm threshold), or give another --threshold"
+            )
+
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
         """Raises `SpecError` on anything that `to_json` does not write."""
-        return build(ModelSpec, parse(text))
+        return build(ModelSpec, parse(text, what="the model specification"))
 
 
 def check_input_size(size: Size) -> None:
@@ -153,3 +182,7 @@ def check_input_size(size: Size) -> None:
     if len(size) != 2 or any(side < SIZE_MULTIPLE or side % SIZE_MULTIPLE for side in size):
         found = " x ".join(map(str, size))
         raise SpecError(f"input size is {found}, expected multiples of {SIZE_MULTIPLE}, for example 256 x 256")
+    if math.prod(size) > MOST_PIXELS:
+        raise SpecError(
+            f"input size is {size[0]} x {size[1]}, expected at most {MOST_PIXELS} pixels, such as 256 x 256"
+        )

@@ -40,6 +40,10 @@ def altered(**changes: Any) -> str:
     return json.dumps({**json.loads(SPEC.to_json()), **changes})
 
 
+def threshold_of(**changes: Any) -> dict[str, Any]:
+    return {**json.loads(SPEC.to_json())["threshold"], **changes}
+
+
 def test_specification_survives_json() -> None:
     assert ModelSpec.from_json(SPEC.to_json()) == SPEC
 
@@ -71,6 +75,24 @@ def test_record_from_before_the_interval_still_reads() -> None:
         ModelSpec.from_json(json.dumps(data))
 
 
+def test_record_from_before_the_highest_score_takes_what_any_network_can_reach() -> None:
+    data = json.loads(SPEC.to_json())
+    del data["highest_score"]
+    data["threshold"]["value"] = 4
+    assert ModelSpec.from_json(json.dumps(data)).highest_score is None
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
+def test_threshold_that_a_score_can_reach_is_taken(threshold: float) -> None:
+    dataclasses.replace(SPEC, highest_score=1.0).require_reachable(threshold)
+
+
+@pytest.mark.parametrize("threshold", [45.0, 1.0001, -1.0, -1e-9, 1e308, math.inf, -math.inf, math.nan])
+def test_threshold_that_no_score_or_every_score_reaches_is_refused(threshold: float) -> None:
+    with pytest.raises(SpecError, match="scores lie between 0 and 1"):
+        dataclasses.replace(SPEC, highest_score=1.0).require_reachable(threshold)
+
+
 def test_record_from_before_the_deciles_still_reads() -> None:
     data = json.loads(SPEC.to_json())
     del data["normal_score_deciles"], data["normal_score_images"]
@@ -79,7 +101,7 @@ def test_record_from_before_the_deciles_still_reads() -> None:
 
 
 def test_unknown_key_of_the_threshold_is_refused() -> None:
-    with pytest.raises(SpecError, match="Threshold has unknown keys"):
+    with pytest.raises(SpecError, match=r"ModelSpec\.threshold has unknown keys"):
         ModelSpec.from_json(altered(threshold={"value": 1}))
 
 
@@ -91,9 +113,31 @@ def test_unknown_key_of_the_threshold_is_refused() -> None:
         ({"channel_order": "RGB"}, "channel_order 'RGB'"),
         ({"input_size": [256, 100]}, "256 x 100"),
         ({"input_size": [0, SIZE_MULTIPLE]}, f"0 x {SIZE_MULTIPLE}"),
-        ({"input_size": [256]}, "input size is 256"),
-        ({"top_k": 0}, "top_k is 0"),
-        ({"threshold": 0.5}, "float where an object"),
+        ({"input_size": [256]}, r"input_size is \[256\], expected a list of 2"),
+        ({"input_size": [32 * 10**6, 32]}, "expected at most"),
+        ({"map_size": [0, 64]}, "map_size is"),
+        ({"frame_size": [2**31, 2**31]}, "frame_size is"),
+        ({"frame_size": [1, -1]}, "frame_size is"),
+        ({"pixel_mean": [1.0, 2.0]}, "expected a list of 3"),
+        ({"pixel_mean": [300, 0, 0]}, "expected 0 to 255"),
+        ({"pixel_std": [0, 1, 1]}, "expected 0.001 to 1000"),
+        ({"max_batch": 10**9}, "max_batch is 1000000000, expected 1 to 4096"),
+        ({"full_map": 1}, "expected true or false"),
+        ({"normal_score_images": 0}, "expected at least 1"),
+        ({"normal_score_range": [0.5, 0.1]}, "expected it to rise"),
+        ({"normal_score_range": [0.5]}, "expected a list of 2"),
+        ({"threshold": threshold_of(value=45)}, "nothing would ever be anomalous"),
+        ({"threshold": threshold_of(value=1e308)}, "nothing would ever be anomalous"),
+        ({"threshold": threshold_of(value=-1)}, "everything would be anomalous"),
+        ({"threshold": threshold_of(value=10**400)}, "expected one of 64 bits"),
+        ({"threshold": threshold_of(value=math.nan)}, "holds the number nan"),
+        ({"threshold": threshold_of(images=-5)}, "images is -5, expected at least 0"),
+        ({"threshold": threshold_of(method="guess")}, "expected quantile, f1 or manual"),
+        ({"threshold": threshold_of(false_alarm_rate=1.5)}, "expected 0 to 1"),
+        ({"threshold": threshold_of(value=1.5), "highest_score": 1}, "scores lie between 0 and 1"),
+        ({"highest_score": 9}, "highest_score is 9.0, expected 1 to 4"),
+        ({"top_k": 0}, "top_k is 0, expected 1 to"),
+        ({"threshold": 0.5}, "threshold is a number, expected an object"),
         ({"normal_score_deciles": [0.1, 0.2]}, "expected eleven scores"),
         ({"normal_score_deciles": [0.2, *[0.1] * 10]}, "expected eleven scores that rise"),
     ],

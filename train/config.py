@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_type_hints
 
-from stlm_edge.errors import ConfigError, SpecError
+from stlm_edge.errors import ConfigError, SpecError, shown
 from stlm_edge.network.design import Aggregation, Comparison, DecoderDesign, Design, Layers, PlainStream, TeacherName
+from stlm_edge.records import read_settings
 from stlm_edge.spec import FALSE_ALARM_RATE, Size, check_input_size
 
 PRESETS = Path(__file__).parent / "presets"
@@ -196,10 +197,12 @@ HINTS = get_type_hints(TrainConfig)
 
 def from_dict(values: dict[str, Any]) -> TrainConfig:
     """Raises `ConfigError` for an unknown name or a value that cannot work."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"found {shown(values)}, expected settings by name; train with this version of stlm-edge")
     values = {OLD_NAMES.get(name, name): value for name, value in values.items()}
     unknown = sorted(set(values) - set(HINTS))
     if unknown:
-        raise ConfigError(f"unknown settings {', '.join(map(str, unknown))}; known are {', '.join(HINTS)}")
+        raise ConfigError(f"unknown settings {shown(unknown)}; known are {', '.join(HINTS)}")
     if isinstance(values.get("image_size"), list):
         values = values | {"image_size": tuple(values["image_size"])}
     if isinstance(values.get("image_size"), int):
@@ -228,23 +231,16 @@ def load_preset(name: str) -> dict[str, Any]:
     Raises:
         ConfigError: if there is no such preset, or the file does not hold settings by name.
     """
-    import yaml  # of the extra `train`: the command line and its --help do without
-
     path = PRESETS / f"{name}.yaml" if name in presets() else Path(name)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_settings(path, error=ConfigError, remedy=f"see the presets in {PRESETS}")
     except FileNotFoundError:
-        raise ConfigError(f"no preset {name!r}; expected one of {', '.join(presets())} or a YAML file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path} cannot be read as YAML ({reason}); correct it") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds {type(values).__name__}, expected settings by name; see {PRESETS.name}/")
+        raise ConfigError(f"no preset {shown(name)}; expected one of {', '.join(presets())} or a YAML file") from None
     base = values.pop("extends", None)
     if base is None:
         return values
     if base not in presets():
-        raise ConfigError(f"{path} extends {base!r}, expected one of {', '.join(presets())}")
+        raise ConfigError(f"{path} extends {shown(base)}, expected one of {', '.join(presets())}")
     return load_preset(base) | values
 
 
@@ -270,4 +266,4 @@ def _check_kinds(value: str) -> None:
 
 def _check(name: str, value: object, fits: bool, expected: str) -> None:
     if not fits:
-        raise ConfigError(f"{name} is {value!r}, expected {expected}")
+        raise ConfigError(f"{name} is {shown(value)}, expected {expected}")

@@ -113,6 +113,7 @@ def _run(config: TrainConfig, sources: Sources, folder: Path, *, state: Path | N
             input_size=config.image_size,
             map_size=config.image_size,
             weights_sha256="",
+            highest_score=config.design.highest_score,
         )
         objective, guidance = build(config, spec, batches, device=device, processes=processes)
         training = begin(objective, config, steps_per_epoch=len(batches))

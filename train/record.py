@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ import torch
 import yaml
 
 from stlm_edge import __version__
-from stlm_edge.errors import CheckpointError
+from stlm_edge.errors import CheckpointError, StlmError
 from stlm_edge.files import write_text
+from stlm_edge.records import build, read_object, read_settings
 from stlm_edge.revision import git_state
 from train.config import TrainConfig, from_dict
 
@@ -32,6 +33,15 @@ class Sources:
     data: Path
     category: str | None
     textures: Path | None
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What of `run.json` is read again."""
+
+    data: str
+    category: str | None
+    textures: str | None
 
 
 def write_record(folder: Path, config: TrainConfig, sources: Sources, *, device: torch.device, processes: int) -> None:
@@ -55,17 +65,16 @@ def write_record(folder: Path, config: TrainConfig, sources: Sources, *, device:
 
 def read_record(folder: Path) -> tuple[TrainConfig, Sources]:
     """The settings and sources of a run. Raises `CheckpointError` if the folder holds none."""
+    remedy = "expected a folder that 'python -m train fit' has begun"
     try:
-        values = yaml.safe_load((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-        record = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
-        textures = record["textures"]
-        sources = Sources(Path(record["data"]), record["category"], None if textures is None else Path(textures))
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(
-            f"{folder} is no run to resume ({reason}); expected a folder that 'python -m train fit' has begun"
-        ) from None
-    return from_dict(values), sources
+        config = from_dict(read_settings(folder / CONFIG_NAME, error=CheckpointError, remedy=remedy))
+        record = read_object(folder / RECORD_NAME, error=CheckpointError, remedy=remedy)
+        known = {entry.name for entry in fields(_Record)}
+        named = {name: value for name, value in record.items() if name in known}
+        found = build(_Record, named, error=CheckpointError, remedy=remedy)
+    except (FileNotFoundError, StlmError) as error:
+        raise CheckpointError(f"{folder} is no run to resume ({error}); {remedy}") from None
+    return config, Sources(Path(found.data), found.category, None if found.textures is None else Path(found.textures))
 
 
 def _version(package: str) -> str | None:

@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export.graph.parts import STAGES
-from stlm_edge.errors import EngineError, SpecError
+from stlm_edge.errors import EngineError, SpecError, shown
 from stlm_edge.files import sha256, write_text
-from stlm_edge.records import as_object, build, parse
+from stlm_edge.records import Count, build, read_object
 from stlm_edge.tensorrt import rebuild_command
 
 SCHEMA_VERSION = 1
+
+MOST_AXES, MOST_ELEMENTS = 8, 2**40
+"""Of a tensor: TensorRT has no more axes, and no GPU as much memory."""
 
 DTYPE_BYTES = {
     "fp32": 4,
@@ -38,7 +41,7 @@ class KernelTensor:
     """What a kernel reads or writes."""
 
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[Count, ...]
     dtype: str
 
     @property
@@ -74,7 +77,7 @@ class Kernel:
     nodes: tuple[str, ...]
     stage: str
     stream: str | None
-    flops: int
+    flops: Count
     dtype: str
     is_attention: bool
 
@@ -98,7 +101,7 @@ class KernelTable:
     """
 
     kernels: tuple[Kernel, ...]
-    graph_flops: int
+    graph_flops: Count
     unplaced: tuple[str, ...]
 
 
@@ -121,21 +124,16 @@ def read_kernels(plan: Path) -> KernelTable:
     found, path = _sha256(plan), kernels_path(plan)
     again = f"build the plan again: {rebuild_command(plan)}"
     try:
-        text = path.read_text(encoding="utf-8")
+        content = read_object(path, error=EngineError, remedy=again)
     except FileNotFoundError:
         raise EngineError(
             f"{plan} has no {path.name} beside it, which lists its kernels; copy it from where the plan was built, or "
             + again
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise EngineError(f"{path} cannot be read ({error}); {again}") from None
-    try:
-        content = parse(text)
-    except SpecError:
-        raise EngineError(f"{path} is damaged, it is no JSON object; {again}") from None
     if content.get("schema_version") != SCHEMA_VERSION:
         raise EngineError(
-            f"{path} has schema version {content.get('schema_version')}, this toolkit reads {SCHEMA_VERSION}; {again}"
+            f"{path} has schema version {shown(content.get('schema_version'))}, this toolkit reads {SCHEMA_VERSION}; "
+            + again
         )
     if content.get("plan_sha256") != found:
         raise EngineError(
@@ -143,13 +141,16 @@ def read_kernels(plan: Path) -> KernelTable:
             f"{found[:12]}…; copy both from where the plan was built, or {again}"
         )
     try:
-        table = build(KernelTable, as_object(content.get("table")))
+        table = build(KernelTable, content.get("table"), remedy=again)
     except SpecError as error:
-        raise EngineError(f"{path} is damaged ({str(error).split(';')[0]}); {again}") from None
-    unknown = {tensor.dtype for kernel in table.kernels for tensor in kernel.tensors} - set(DTYPE_BYTES)
-    strange = {kernel.stage for kernel in table.kernels} - set(STAGES)
-    if unknown or strange or not table.kernels:
-        raise EngineError(f"{path} is damaged (no kernels, or of unknown types {sorted(unknown | strange)}); {again}")
+        raise EngineError(f"{path} is damaged: {error}") from None
+    tensors = [tensor for kernel in table.kernels for tensor in kernel.tensors]
+    unknown = {tensor.dtype for tensor in tensors} | {kernel.dtype for kernel in table.kernels}
+    strange = sorted((unknown - set(DTYPE_BYTES)) | ({kernel.stage for kernel in table.kernels} - set(STAGES)))
+    if strange or not table.kernels:
+        raise EngineError(f"{path} is damaged (no kernels, or of unknown types {shown(strange)}); {again}")
+    if any(len(tensor.shape) > MOST_AXES or tensor.elements > MOST_ELEMENTS for tensor in tensors):
+        raise EngineError(f"{path} is damaged (a tensor is larger than a GPU's memory); {again}")
     return table
 
 

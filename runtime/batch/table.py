@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.closing import Closing
-from stlm_edge.errors import OutputError
+from stlm_edge.errors import OutputError, shown
 from stlm_edge.files import cannot_write, make_folder, write_text
+from stlm_edge.records import read_object
 
 COLUMNS = ("path", "score", "threshold", "anomalous", "regions", "label", "seconds", "error")
 
@@ -143,21 +144,22 @@ class ScoreTable(Closing):
         elsewhere = "give another folder, or --restart to remove what is there"
         try:
             text = self._path.read_text(encoding="utf-8", errors="replace")
-            found = json.loads(record.read_text(encoding="utf-8"))
+            found = read_object(record, error=OutputError, remedy=elsewhere)
         except FileNotFoundError as error:
             if self._path.exists():
                 raise OutputError(
                     f"{self._path} has no {RECORD} beside it that says of which engine it is; {elsewhere}"
                 ) from error
             return []
-        except (OSError, ValueError) as error:
-            raise OutputError(f"{record} cannot be read ({error}); {elsewhere}") from error
+        except OSError as error:
+            raise OutputError(f"{self._path} cannot be read ({error.strerror or error}); {elsewhere}") from error
         expected = dataclasses.asdict(settings)
         for name, value in expected.items():
-            if not isinstance(found, dict) or found.get(name) != value:
-                before = found.get(name) if isinstance(found, dict) else found
+            before = found.get(name)
+            if before != value:
+                said = before if isinstance(before, str) else shown(before)
                 raise OutputError(
-                    f"{self._path} is of an earlier run with {name} {before}, this one has {value}; {elsewhere}"
+                    f"{self._path} is of an earlier run with {name} {said}, this one has {value}; {elsewhere}"
                 )
         rows = _complete_rows(text)
         if rows is None:

@@ -18,6 +18,7 @@ from stlm_edge.network.design import Design
 from stlm_edge.network.encoder import architecture_named
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.weights import fingerprint
+from stlm_edge.records import parse
 from stlm_edge.spec import ModelSpec, Size
 
 
@@ -70,12 +71,12 @@ def load(path: Path) -> Checkpoint:
     if not {"spec", "config"} <= set(metadata):
         raise CheckpointError(f"{path} holds tensors but no specification; expected what 'python -m train fit' writes")
     try:
-        spec = ModelSpec.from_json(metadata["spec"])
-        config = json.loads(metadata["config"])
+        config = parse(metadata["config"], what="the configuration")
         design = Design.from_json(metadata["design"]) if "design" in metadata else Design()  # before there were others
+        spec = dataclasses.replace(ModelSpec.from_json(metadata["spec"]), highest_score=design.highest_score)
         network = Stlm(architecture_named(spec.architecture), design, image_size=spec.input_size)
         network.load_state_dict(tensors)
-    except (StlmError, json.JSONDecodeError, RuntimeError) as error:
+    except (StlmError, RuntimeError) as error:
         if ran_out(error):
             raise
         raise CheckpointError(f"{path} does not fit this version of stlm-edge ({error}); train again") from None

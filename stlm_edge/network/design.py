@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args, get_type_hints
 
 from stlm_edge.errors import ConfigError
+from stlm_edge.records import build, parse
 
 TeacherName = Literal["sam_vit_h", "sam_vit_l", "sam_vit_b", "mobile_sam", "stlm-tiny"]
 
@@ -49,6 +50,11 @@ class Design:
         return self.layers != "l1"
 
     @property
+    def highest_score(self) -> float:
+        """Of a map and of its score: that of a sigmoid, or of a product of cosine distances."""
+        return 2.0**self.layer_count if self.aggregation == "none" else 1.0
+
+    @property
     def layer_count(self) -> int:
         return 2 if self.layers == "l1+l2" else 1
 
@@ -65,8 +71,7 @@ class Design:
     @classmethod
     def from_json(cls, text: str) -> Design:
         """Raises `ConfigError` on anything that `to_json` does not write."""
-        values = json.loads(text)
-        names = {entry.name for entry in dataclasses.fields(cls)}
-        if not isinstance(values, dict) or set(values) != names:
-            raise ConfigError(f"found the design {text}, expected the keys {sorted(names)}; train with this version")
-        return cls(**values)
+        remedy = "train with this version"
+        return build(
+            cls, parse(text, what="the design", error=ConfigError, remedy=remedy), error=ConfigError, remedy=remedy
+        )

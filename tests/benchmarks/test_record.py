@@ -79,8 +79,8 @@ def test_measure_without_finite_values_is_refused(values: tuple[float, ...]) -> 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("{", "cannot be read as JSON"),
-        ("[]", "cannot be read as JSON"),
+        ("{", "is not JSON"),
+        ("[]", "holds a list, expected a JSON object"),
         ("{}", "no benchmark's record"),
         ('{"schema_version": 99, "benchmark": "latency"}', "schema version 99"),
         ('{"schema_version": 1, "benchmark": "latency"}', "schema version 1"),

@@ -248,7 +248,7 @@ def test_summary_has_the_paper_once_and_few_rows_of_each_record(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("{", "cannot be read as JSON"),
+        ("{", "is not JSON"),
         ('{"a": 1}', "no benchmark's record"),
         ('{"schema_version": 99, "benchmark": "latency"}', "schema version 99"),
     ],

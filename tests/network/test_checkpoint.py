@@ -6,6 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from stlm_edge.errors import CheckpointError
 from stlm_edge.network.checkpoint import Checkpoint, load, save
+from stlm_edge.network.design import Design
 from stlm_edge.network.encoder import ARCHITECTURES
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.weights import fingerprint
@@ -15,7 +16,7 @@ from stlm_edge.spec import ModelSpec
 @pytest.fixture
 def saved(tmp_path):
     network = Stlm(ARCHITECTURES["stlm-tiny"]).eval()
-    spec = ModelSpec("plate", "stlm-tiny", (64, 64), (64, 64), fingerprint(network.state_dict()))
+    spec = ModelSpec("plate", "stlm-tiny", (64, 64), (64, 64), fingerprint(network.state_dict()), highest_score=1.0)
     path = tmp_path / "model.safetensors"
     save(path, Checkpoint(network, spec, {"epochs": 1}))
     return path, network, spec
@@ -49,3 +50,11 @@ def test_altered_weights_are_noticed(saved):
     save_file(tensors, path, metadata={"spec": spec.to_json(), "config": "{}"})
     with pytest.raises(CheckpointError, match="altered"):
         load(path)
+
+
+@pytest.mark.parametrize(("layers", "highest"), [("l1+l2", 4.0), ("l1", 2.0)])
+def test_highest_score_is_the_designs_also_where_the_file_does_not_say_it(tmp_path, layers, highest):
+    network = Stlm(ARCHITECTURES["stlm-tiny"], Design(layers=layers, aggregation="none"), image_size=(64, 64))
+    spec = ModelSpec("plate", "stlm-tiny", (64, 64), (64, 64), fingerprint(network.state_dict()))
+    save(tmp_path / "a.safetensors", Checkpoint(network, spec, {}))
+    assert load(tmp_path / "a.safetensors").spec.highest_score == highest

@@ -118,7 +118,7 @@ def test_without_files_there_is_no_area() -> None:
         ([shape("hole", "circle", (1, 1), (5, 5))], {}, "shape 'hole' is a circle of 2 points"),
         ([shape("part", "polygon", (1, 1), (193, 1), (5, 5))], {}, "point (193, 1) outside of the 96 x 192"),
         ([shape("part", "polygon", (1, -0.5), (9, 1), (5, 5))], {}, "point (1, -0.5) outside"),
-        ([shape("part", "polygon", (1, float("nan")), (9, 1), (5, 5))], {}, "point (1, nan) outside"),
+        ([shape("part", "polygon", (1, float("nan")), (9, 1), (5, 5))], {}, "holds the number nan"),
         ([{"label": "part", "points": [[1, 1]]}], {}, "lacks 'shape_type'"),
         ([shape("part", "polygon", ("a", 1), (2, 2), (3, 3))], {}, "could not convert"),
         (["part"], {}, "is not a drawing of LabelMe"),
@@ -143,12 +143,12 @@ def test_drawing_that_cannot_work_is_refused_in_one_line(
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"\xff\xfe", b'{"imageHeight": 3}'])
 def test_file_that_is_no_drawing_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(ConfigError, match=r"a\.json is not a drawing of LabelMe"):
+    with pytest.raises(ConfigError, match=r"a\.json .*LabelMe"):
         read(tmp_path / "a.json")
 
 
 def test_missing_drawing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"a\.json cannot be read \(No such file"):
+    with pytest.raises(ConfigError, match=r"a\.json does not exist, expected LabelMe"):
         read(tmp_path / "a.json")
 
 

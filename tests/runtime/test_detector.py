@@ -60,6 +60,12 @@ def test_threshold_that_is_not_a_number_is_refused(engine: Path) -> None:
         Detector.open(engine, threshold=float("nan"))
 
 
+@pytest.mark.parametrize("threshold", [45.0, -1.0, 1e308])
+def test_threshold_that_no_score_or_every_score_reaches_is_refused(engine: Path, threshold: float) -> None:
+    with pytest.raises(SpecError, match=r"scores lie between 0 and 4, so (nothing|everything) would"):
+        Detector.open(engine, threshold=threshold)
+
+
 def test_latencies_are_positive_and_add_up(engine: Path) -> None:
     with Detector.open(engine) as detector:
         latency = detector.inspect(picture(60)).latency

@@ -11,7 +11,7 @@ import pytest
 
 from runtime.drift_monitor import DriftMonitor, _reference, _worth, open_drift_monitor
 from runtime.event import Event
-from stlm_edge.errors import ConfigError
+from stlm_edge.errors import ConfigError, SpecError
 from stlm_edge.spec import ModelSpec, Threshold
 from stlm_edge.thresholds import with_normal_scores
 
@@ -87,20 +87,28 @@ def test_probability_of_a_false_alarm_is_kept_with_a_range_only() -> None:
 
 def parts(rng: np.random.Generator, count: int, *, length: int, waver: float) -> np.ndarray:
     """Scores of parts that stay in view for `length` frames."""
-    return np.repeat(rng.normal(size=-(-count // length)), length)[:count] + waver * rng.normal(size=count)
+    scores = np.repeat(rng.normal(size=-(-count // length)), length)[:count] + waver * rng.normal(size=count)
+    return 1 / (1 + np.exp(-scores))  # as the network makes scores
 
 
 @pytest.mark.parametrize("waver", [0.0, 0.5])
 @pytest.mark.parametrize("length", [1, 10, 50])
 def test_many_frames_of_one_part_count_as_few(length: int, waver: float) -> None:
     rng = RNG(3)
-    spec = spec_of(parts(rng, 400, length=1, waver=waver), threshold=99)
-    reference = _reference(spec, threshold=99, frames=1000)
+    spec = spec_of(parts(rng, 400, length=1, waver=waver), threshold=1)
+    reference = _reference(spec, threshold=1, frames=1000)
     alarms = 0
     for _ in range(400):
         scores = parts(rng, 1000, length=length, waver=waver)
         alarms += reference.has_moved(np.sort(scores), worth=_worth(scores), error=0.05)
     assert alarms / 400 <= 0.05 + 2 * np.sqrt(0.05 / 400)
+
+
+@pytest.mark.parametrize("threshold", [45.0, -1.0, 1e308])
+def test_threshold_that_no_score_reaches_is_refused(threshold: float) -> None:
+    spec = spec_of(RNG(0).beta(2, 9, 100))
+    with pytest.raises(SpecError, match="scores lie between 0 and"):
+        open_drift_monitor(spec, threshold=threshold)
 
 
 def test_independent_scores_are_worth_themselves_and_equal_ones_nothing() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from stlm_edge.errors import DataError
 from stlm_edge.files import write_text
+from stlm_edge.records import build, read_object
 from train.paper.figures import METRIC_NAMES, PAPER, SCOPES, TABLES, Metric, PaperRow, PaperTable
 from train.report import EVALUATION_NAME
 
@@ -32,6 +33,9 @@ OVERVIEW: tuple[tuple[str, str, str], ...] = (
     ("tlm_only", "aupro", "TLM PRO"),
 )
 """Columns of the table of everything: with feature aggregation, then without (TLM only)."""
+
+
+_AGAIN = "delete it, and the run is done again"
 
 
 @dataclass(frozen=True)
@@ -78,29 +82,23 @@ def read_records(folder: Path) -> list[FinishedRun]:
         if evaluation.is_file():
             cell, measured = read_json(path), read_json(evaluation)
             try:
-                records.append(
-                    FinishedRun(
-                        preset=str(cell["preset"]),
-                        category=str(cell["category"]),
-                        seed=int(cell["seed"]),
-                        overall=measured["overall"],
-                        tlm_only=measured["tlm_only"]["overall"],
-                    )
-                )
-            except (KeyError, TypeError, ValueError) as error:
+                run = {name: cell[name] for name in ("preset", "category", "seed")}
+                metrics = {"overall": measured["overall"], "tlm_only": measured["tlm_only"]["overall"]}
+            except (LookupError, TypeError) as error:
                 raise DataError(f"{path.parent} holds no finished run of a grid ({error!r}); delete it") from None
+            try:
+                records.append(build(FinishedRun, run | metrics, error=DataError, remedy=_AGAIN))
+            except DataError as error:
+                raise DataError(f"{path.parent} holds no finished run of a grid: {error}") from None
     return records
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Raises `DataError` if the file cannot be read or holds no object."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); delete it, and the run is done again") from None
-    if not isinstance(values, dict):
-        raise DataError(f"{path} holds {type(values).__name__}, expected an object; delete it")
-    return values
+        return read_object(path, error=DataError, remedy=_AGAIN)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist any more; start again") from None
 
 
 def average(

@@ -329,8 +329,9 @@ def test_restart_removes_the_earlier_run_with_its_overlays(
     ("files", "message"),
     [
         ({"scores.csv": "a,b\n1,2\n"}, "has no run.json beside it"),
-        ({"scores.csv": "", "run.json": "{"}, "run.json cannot be read"),
-        ({"scores.csv": "", "run.json": "[]"}, "is of an earlier run with engine_sha256"),
+        ({"scores.csv": "", "run.json": "{"}, "run.json is not JSON"),
+        ({"scores.csv": "", "run.json": "[]"}, "run.json holds a list"),
+        ({"scores.csv": "", "run.json": "{}"}, "is of an earlier run with engine_sha256"),
     ],
 )
 def test_table_of_another_program_is_left_alone(

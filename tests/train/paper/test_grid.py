@@ -217,7 +217,7 @@ def test_damaged_record_is_named(tmp_path):
     folder.mkdir(parents=True)
     (folder / "grid.json").write_text("{")
     (folder / "evaluation.json").write_text("{}")
-    with pytest.raises(DataError, match=r"grid\.json cannot be read"):
+    with pytest.raises(DataError, match=r"grid\.json is not JSON"):
         read_records(tmp_path)
     (folder / "grid.json").write_text("{}")
     with pytest.raises(DataError, match="no finished run"):
