@@ -14,7 +14,8 @@ from stlm_edge.cli import run
 from stlm_edge.errors import DataError, WeightsError
 from stlm_edge.threshold_command import threshold
 from train.config import TrainConfig, described_presets, from_dict, load_preset
-from train.options import SeedsType, training_options
+from train.options import training_options
+from train.values import SeedsType
 
 FOLDER = click.Path(path_type=Path)
 

@@ -18,7 +18,7 @@ from stlm_edge.errors import CheckpointError, StlmError
 from stlm_edge.files import write_text
 from stlm_edge.records import build, read_object, read_settings
 from stlm_edge.revision import git_state
-from train.config import TrainConfig, from_dict
+from train.config import TrainConfig, from_dict, from_yaml
 
 CONFIG_NAME = "config.yaml"
 RECORD_NAME = "run.json"
@@ -67,7 +67,7 @@ def read_record(folder: Path) -> tuple[TrainConfig, Sources]:
     """The settings and sources of a run. Raises `CheckpointError` if the folder holds none."""
     remedy = "expected a folder that 'python -m train fit' has begun"
     try:
-        config = from_dict(read_settings(folder / CONFIG_NAME, error=CheckpointError, remedy=remedy))
+        config = from_dict(from_yaml(read_settings(folder / CONFIG_NAME, error=CheckpointError, remedy=remedy)))
         record = read_object(folder / RECORD_NAME, error=CheckpointError, remedy=remedy)
         known = {entry.name for entry in fields(_Record)}
         named = {name: value for name, value in record.items() if name in known}
