@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
@@ -16,6 +17,7 @@ import click
 from stlm_edge import memory
 from stlm_edge.errors import StlmError, one_line
 from stlm_edge.extras import explained
+from stlm_edge.files import home
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -59,6 +61,8 @@ def run(command: click.Command, argv: Sequence[str] | None) -> int:
     interrupted.
     """
     set_up_logging()
+    # Libraries ask for a home while they are imported, and OpenVINO and NNCF end with a traceback where there is none.
+    os.environ.setdefault("HOME", str(home()))
     add_shared_options(command)
     try:
         arguments = list(sys.argv[1:] if argv is None else argv)

@@ -7,6 +7,7 @@ import fcntl
 import glob
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ from pathlib import Path
 
 from stlm_edge.errors import OutputError
 
+NEW_FILE = 0o666
+"""Mode of a file that `open` makes, of which the umask takes its part."""
+
 LONGEST_NAME = 255
 """Bytes of a file's name, on all usual file systems."""
 
@@ -22,6 +26,9 @@ LONGEST_NAME = 255
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error.
+
+    Nothing is asked of the file system that a stick or a share may refuse: its mode is what a new file gets there, and
+    nobody changes it afterwards.
 
     Raises:
         OutputError: if the folder cannot be made or written to, or the disk is full.
@@ -33,11 +40,8 @@ def replacing(path: Path) -> Iterator[Path]:
         handle, temporary = _open_temporary(path)
         yield temporary
         with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
+            sync(written.fileno())
+        _put(temporary, path)
         temporary = None
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -56,7 +60,7 @@ def _open_temporary(path: Path) -> tuple[int, Path]:
     """
     temporary = temporary_name(path)
     with suppress(OSError):
-        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, NEW_FILE)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whoever held it may have renamed it between our two calls.
@@ -67,8 +71,29 @@ def _open_temporary(path: Path) -> tuple[int, Path]:
             os.close(handle)
             raise
         os.close(handle)
-    handle, name = tempfile.mkstemp(prefix=".", suffix=temporary.name, dir=path.parent)
-    return handle, Path(name)
+    temporary = path.with_name(f".{secrets.token_hex(4)}{temporary.name}")
+    return os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, NEW_FILE), temporary
+
+
+def _put(temporary: Path, path: Path) -> None:
+    """Let `temporary` take the place of `path`, in one step where the file system can."""
+    try:
+        temporary.replace(path)
+    except FileExistsError:  # a share that renames over nothing
+        path.unlink()
+        temporary.rename(path)
+
+
+def sync(handle: int) -> None:
+    """Wait until the disk has what was written; a file system that knows no such thing has what it was given.
+
+    Raises `OSError`, such as of a full disk.
+    """
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise
 
 
 def temporary_name(path: Path) -> Path:
@@ -145,9 +170,20 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
     return OutputError(f"cannot write {path} ({reason}); free space there or choose another place")
 
 
+def home() -> Path:
+    """The user's; for a bare user number without `HOME` `/dev/null`, a place in which nobody can make anything."""
+    try:
+        return Path.home()
+    except RuntimeError:  # neither HOME nor a line in /etc/passwd
+        return Path(os.devnull)
+
+
 def cache_folder() -> Path:
-    """What can be had again lies here: `$XDG_CACHE_HOME/stlm-edge`, by default `~/.cache/stlm-edge`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stlm-edge"
+    """What can be had again lies here: `$XDG_CACHE_HOME/stlm-edge`, by default `~/.cache/stlm-edge`.
+
+    Whoever writes there does without where it cannot be written to, and says so.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "stlm-edge"
 
 
 def sha256(path: Path) -> str:
