@@ -81,12 +81,24 @@ def run(command: click.Command, argv: Sequence[str] | None) -> int:
         return _failed(str(error))
     except Exception as error:
         line = (explained(error) if isinstance(error, ImportError) else None) or memory.explained(error)
+        if line is None and isinstance(error, OSError):
+            line = _unusable(error)
+            logger.debug("", exc_info=True)
         if line is None:
             raise
         return _failed(line)
     finally:
         logging.captureWarnings(False)
     return result if isinstance(result, int) else 0
+
+
+def _unusable(error: OSError) -> str | None:
+    """One line on a path that nothing can be made of, such as one of thousands of characters; None if it is no path."""
+    if error.filename is not None and error.strerror is not None:
+        return f"found the path {error.filename!s}, which cannot be used ({error.strerror}); give another one"
+    if "No usable temporary directory" in str(error):
+        return f"found no folder for temporary files ({error.strerror}); set TMPDIR to one that can be written to"
+    return None
 
 
 def _failed(message: str) -> int:

@@ -18,6 +18,7 @@ from stlm_edge.files import make_folder, write_text
 from stlm_edge.imaging import Image, read_image, write_image
 from stlm_edge.network.checkpoint import load
 from stlm_edge.network.inference import InferencePath, choose_device
+from stlm_edge.seal import sealed
 from train.evaluate import Evaluation, Results, Scored, evaluate, inspect
 from train.plots import write_curves, write_distribution
 
@@ -70,8 +71,9 @@ def evaluation_table(evaluation: Evaluation) -> str:
 
 
 def write_json(path: Path, evaluation: Evaluation) -> None:
-    """Write the evaluation, undefined metrics as null. Raises `OutputError`."""
-    write_text(path, json.dumps(_finite(dataclasses.asdict(evaluation)), indent=2) + "\n")
+    """Write the evaluation under its SHA-256, undefined metrics as null. Raises `OutputError`."""
+    content = {name: _finite(value) for name, value in dataclasses.asdict(evaluation).items()}
+    write_text(path, json.dumps(sealed(content), indent=2) + "\n")
 
 
 def write_scores(path: Path, results: Results) -> None:

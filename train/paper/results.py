@@ -13,6 +13,7 @@ from typing import Any
 from stlm_edge.errors import DataError
 from stlm_edge.files import write_text
 from stlm_edge.records import build, read_object
+from stlm_edge.seal import unsealed
 from train.paper.figures import METRIC_NAMES, PAPER, SCOPES, TABLES, Metric, PaperRow, PaperTable
 from train.report import EVALUATION_NAME
 
@@ -94,9 +95,9 @@ def read_records(folder: Path) -> list[FinishedRun]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Raises `DataError` if the file cannot be read or holds no object."""
+    """Raises `DataError` if the file cannot be read, holds no object, or was damaged or edited."""
     try:
-        return read_object(path, error=DataError, remedy=_AGAIN)
+        return unsealed(read_object(path, error=DataError, remedy=_AGAIN), path, error=DataError, remedy=_AGAIN)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist any more; start again") from None
 

@@ -16,6 +16,7 @@ import pytest
 from stlm_edge.errors import ConfigError, DataError
 from stlm_edge.network.checkpoint import load, save
 from stlm_edge.plate.part import write_dataset
+from stlm_edge.seal import sealed
 from train.__main__ import main
 from train.paper.grid import Run, plan, state
 from train.paper.results import FinishedRun, Obtained, average, read_records, text, text_tables, write_report
@@ -221,4 +222,14 @@ def test_damaged_record_is_named(tmp_path):
         read_records(tmp_path)
     (folder / "grid.json").write_text("{}")
     with pytest.raises(DataError, match="no finished run"):
+        read_records(tmp_path)
+    (folder / "grid.json").write_text(json.dumps({"preset": "cpu", "category": "plate", "seed": 0}))  # of before seals
+    measured = {"overall": {"image_auroc": 0.91}, "tlm_only": {"overall": {"image_auroc": None}}}
+    (folder / "evaluation.json").write_text(json.dumps(sealed(measured)))
+    assert read_records(tmp_path)[0].overall == {"image_auroc": 0.91}
+    (folder / "evaluation.json").write_text(json.dumps(sealed(measured)).replace("0.91", "0.97"))
+    with pytest.raises(DataError, match="another SHA-256 than it says"):
+        read_records(tmp_path)
+    (folder / "evaluation.json").write_text(json.dumps(measured | {"overall": {"image_auroc": "high"}}))
+    with pytest.raises(DataError, match="expected a number"):
         read_records(tmp_path)
