@@ -67,12 +67,18 @@ def fit(
 
 @command.command()
 @click.argument("run", type=FOLDER)
-def resume(run: Path) -> None:
-    """Go on with the training in the folder RUN that was killed or interrupted."""
+@click.option("--data", type=FOLDER, help="What was given as --data, if it has moved.")
+@click.option("--textures", type=FOLDER, help="The textures, if they have moved.")
+@click.option("--teacher-weights", type=FOLDER, help="The teacher's weights, if they have moved.")
+def resume(run: Path, data: Path | None, textures: Path | None, teacher_weights: Path | None) -> None:
+    """Go on with the training in the folder RUN that was killed or interrupted.
+
+    It needs the pictures and the teacher, and no initial weights any more.
+    """
     from train.distributed import this_process
     from train.fit import resume as resume_run
 
-    checkpoint = resume_run(run)
+    checkpoint = resume_run(run, data=data, textures=textures, teacher_weights=teacher_weights)
     if this_process().is_main:
         click.echo(checkpoint)
 

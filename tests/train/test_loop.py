@@ -20,7 +20,7 @@ from train.loop import Ending, train
 from train.objective import Objective
 from train.pseudo_anomalies.choice import PseudoAnomalies
 from train.pseudo_anomalies.textures import ProceduralTextures
-from train.record import Sources, write_record
+from train.record import Pictures, Sources, write_record
 from train.teaching.guidance import Guidance
 from train.teaching.teacher import build_teacher
 from train.training import begin
@@ -199,7 +199,8 @@ def test_run_folder_tells_how_it_was_made(trained_run, plate, quick):
 @pytest.mark.heavy
 def test_package_that_came_another_way_has_no_version(monkeypatch, plate, tmp_path, quick):
     monkeypatch.setattr("train.record.PACKAGES", ("torch", "opencv-from-jetpack"))
-    write_record(tmp_path, quick, Sources(plate, "plate", None), run_id="", device=torch.device("cpu"), processes=1)
+    sources, pictures = Sources(plate, "plate", None), Pictures(0, "")
+    write_record(tmp_path, quick, sources, pictures=pictures, run_id="", device=torch.device("cpu"), processes=1)
     versions = json.loads((tmp_path / "run.json").read_text())["versions"]
     assert versions["opencv-from-jetpack"] is None
     assert versions["torch"]
