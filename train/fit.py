@@ -165,6 +165,11 @@ def _run(
             device,
             f" and {processes.count - 1} more" if processes.count > 1 else "",
         )
+        if batches.batch_size == 1 and config.aggregation != "none":
+            logger.info(
+                "one picture in a step: what is pooled over it is normalised by running statistics, which stay as they "
+                "are; with two in a step they are learnt"
+            )
         watched, board = None, None
         if config.patience or config.tensorboard:
             shown = held_out[:HELD_OUT_WATCHED]
