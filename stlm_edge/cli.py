@@ -48,6 +48,13 @@ class Number(click.FloatRange):
         return number
 
 
+OLD_OPTIONS = {
+    "--exposure-jitter": "--brightness",
+    "--allow-unblessed": "--allow-unverified",
+    "--flavour": "--product",
+}
+"""Options that scripts may still call otherwise; taken and not shown."""
+
 METHOD = Choice(["quantile", "f1"], old={"good": "quantile", "good-quantile": "quantile", "f1-optimal": "f1"})
 """How a threshold is chosen: from good pictures alone, or F1-optimal on labelled ones."""
 
@@ -65,7 +72,7 @@ def run(command: click.Command, argv: Sequence[str] | None) -> int:
     os.environ.setdefault("HOME", str(home()))
     add_shared_options(command)
     try:
-        arguments = list(sys.argv[1:] if argv is None else argv)
+        arguments = in_new_words(sys.argv[1:] if argv is None else argv)
         result = command.main(args=arguments, standalone_mode=False, obj=tuple(arguments))
     except click.ClickException as error:
         error.message = one_line(error.message)  # type: ignore[misc]  # an option's value may be as long as a file
@@ -90,6 +97,22 @@ def run(command: click.Command, argv: Sequence[str] | None) -> int:
     finally:
         logging.captureWarnings(False)
     return result if isinstance(result, int) else 0
+
+
+def in_new_words(arguments: Sequence[str]) -> list[str]:
+    """The arguments with options by their names of today. Raises `click.UsageError` if one has both its names."""
+    names = [argument.partition("=")[0] for argument in arguments]
+    renamed = list(arguments)
+    for place, name in enumerate(names):
+        if name == "--":
+            break
+        new = OLD_OPTIONS.get(name)
+        if new is None:
+            continue
+        if new in names:
+            raise click.UsageError(f"found both {name} and {new}, which are one option; keep {new}")
+        renamed[place] = new + arguments[place].removeprefix(name)
+    return renamed
 
 
 def _unusable(error: OSError) -> str | None:

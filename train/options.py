@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from train.config import HINTS, OLD_NAMES, TrainConfig
+from train.config import HINTS, TrainConfig
 from train.values import type_of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -26,9 +26,8 @@ def training_options(command: Command, *, without: tuple[str, ...] = ()) -> Comm
         flag = "--" + entry.name.replace("_", "-")
         if HINTS[entry.name] is bool:
             flag = f"{flag}/--no-{flag.removeprefix('--')}"
-        old = [f"--{name.replace('_', '-')}" for name, now in OLD_NAMES.items() if now == entry.name]
         option = click.option(
-            flag, *old, entry.name, default=None, type=type_of(HINTS[entry.name]), help=entry.metadata["help"]
+            flag, entry.name, default=None, type=type_of(HINTS[entry.name]), help=entry.metadata["help"]
         )
         command = option(command)
     return command

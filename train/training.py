@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 from stlm_edge.errors import CheckpointError, shown
 from stlm_edge.files import replacing
 from stlm_edge.memory import ran_out
-from stlm_edge.network.weights import fingerprint
+from stlm_edge.network.weights import fingerprint, load_torch_file
 from stlm_edge.records import build
 from stlm_edge.seal import SEAL
 from train.config import TrainConfig
@@ -123,7 +123,7 @@ class Training:
             CheckpointError: if the file is damaged, of another run, or of other settings.
         """
         try:
-            state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+            state: dict[str, Any] = load_torch_file(path, device=self.device)
             if state["version"] != STATE_VERSION:
                 raise ValueError(f"state version {shown(state['version'])}, this toolkit reads {STATE_VERSION}")
             said = state.pop(SEAL, None)  # runs of earlier versions had none

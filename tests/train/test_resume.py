@@ -110,8 +110,11 @@ def test_damaged_state_is_refused(long, plate, tmp_path, monkeypatch):
     killed_after(long, 1, monkeypatch, plate=plate, output=tmp_path / "run")
     state = tmp_path / "run" / STATE_NAME
     state.write_bytes(state.read_bytes()[:-2000])
-    with pytest.raises(CheckpointError, match=r"state\.pt does not fit"):
-        resume(tmp_path / "run")
+    said = r"state\.pt does not fit this training \(it is damaged, or no file that torch has written\); train again"
+    for content in (state.read_bytes(), b"junk", b""):
+        state.write_bytes(content)
+        with pytest.raises(CheckpointError, match=said):
+            resume(tmp_path / "run")
 
 
 @pytest.mark.parametrize(
