@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from runtime.backends import BACKEND_CHOICES, BackendChoice
+from runtime.watchdog import INFERENCE_S, Watchdog
 from stlm_edge.cli import Number
 
 if TYPE_CHECKING:
@@ -26,6 +27,15 @@ _OPTIONS = (
     click.option("--roi", type=READS, help="Inspect only this area: a file of LabelMe with polygons or rectangles."),
     click.option("--ignore", type=READS, help="Leave this area out: a picture that is white there."),
     click.option("--tile", metavar="HEIGHTxWIDTH", help="Cut larger frames into overlapping tiles of so many pixels."),
+    click.option(
+        "--inference-timeout",
+        type=Number(min=0, min_open=True),
+        default=INFERENCE_S,
+        show_default=True,
+        metavar="SECONDS",
+        help="An inference that takes longer for a picture, or opening the engine five times as long, ends the program "
+        "with exit code 1.",
+    ),
 )
 
 
@@ -44,6 +54,7 @@ def open_detector(
     roi: Path | None,
     ignore: Path | None,
     tile: str | None,
+    watchdog: Watchdog | None = None,
 ) -> Detector:
     """Open what the options name; the caller closes it.
 
@@ -55,4 +66,4 @@ def open_detector(
 
     area = read_area(roi=roi, ignore=ignore)
     size = None if tile is None else parse_tile(tile)
-    return Detector.open(engine, backend=backend, threshold=threshold, area=area, tile=size)
+    return Detector.open(engine, backend=backend, threshold=threshold, area=area, tile=size, watchdog=watchdog)

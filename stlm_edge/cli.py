@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from stlm_edge import memory
-from stlm_edge.errors import StlmError, one_line
+from stlm_edge.errors import OutputError, StlmError, one_line
 from stlm_edge.extras import explained
 from stlm_edge.files import home
 
@@ -64,8 +66,8 @@ def run(command: click.Command, argv: Sequence[str] | None) -> int:
 
     The command, and each below it, is given `--version`, `--verbose` and `--log-format`.
 
-    0 done, 1 a `StlmError`, a library that is not installed or no memory, printed as one line, 2 wrong usage, 130
-    interrupted.
+    0 done, 1 a `StlmError`, a library that is not installed or a machine that has no memory or threads left, printed as
+    one line, 2 wrong usage, 130 interrupted.
     """
     set_up_logging()
     # Libraries ask for a home while they are imported, and OpenVINO and NNCF end with a traceback where there is none.
@@ -127,6 +129,44 @@ def _unusable(error: OSError) -> str | None:
 def _failed(message: str) -> int:
     logger.error("%s", one_line(message), extra={"prefix": "error: "})
     return 1
+
+
+def give_up(message: str, *, last: Callable[[], object] = lambda: None) -> NoReturn:
+    """End the program with one line and exit code 1, from any thread, and wait for no other one.
+
+    Args:
+        last: is done before.
+    """
+    try:
+        last()
+    except StlmError as error:
+        logger.error("%s", error)
+    finally:
+        _failed(message)
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, AttributeError):  # of streams that nobody reads, or that were closed at the start
+                stream.flush()
+        os._exit(1)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print results, unless the terminal is gone, as after SIGHUP.
+
+    Raises `OutputError` where nobody reads them, the disk that they go to is full, and the like.
+    """
+    try:
+        for line in lines:
+            click.echo(line)
+    except OSError as error:
+        # Python would try to print the rest at its end, and complain again.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EIO:
+            logger.warning("the results are not printed, the terminal is gone")
+            return
+        raise OutputError(
+            f"cannot print the results ({error.strerror or error}); send standard output elsewhere, or to a file"
+        ) from error
 
 
 def _logs_json() -> bool:

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import glob
 import hashlib
+import logging
 import os
 import secrets
 import shutil
@@ -15,6 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stlm_edge.errors import OutputError
+
+logger = logging.getLogger(__name__)
 
 NEW_FILE = 0o666
 """Mode of a file that `open` makes, of which the umask takes its part."""
@@ -47,7 +50,8 @@ def replacing(path: Path) -> Iterator[Path]:
         raise cannot_write(path, error) from error
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # of a folder that is gone, and what failed there is being told of
+                temporary.unlink(missing_ok=True)
         if handle is not None:
             os.close(handle)
 
@@ -162,6 +166,28 @@ def require_place(path: Path) -> None:
         raise cannot_write(path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
     if not os.access(folder, os.W_OK | os.X_OK):
         raise cannot_write(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def lock(descriptor: int, path: Path) -> None:
+    """Keep other programs that ask for this lock from writing what `descriptor` has open, by whatever name.
+
+    The lock ends with the descriptor, also where the program is killed. Where the file system knows no locks, that is
+    logged.
+
+    Args:
+        path: for messages.
+    Raises:
+        OutputError: if somebody else has the lock.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise OutputError(
+            f"{path} is being written by another program or output, expected nobody else to; give each a place of its "
+            "own, or end the other one"
+        ) from None
+    except OSError as error:
+        logger.warning("%s cannot be locked (%s); see that no other program writes there", path, error.strerror)
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:

@@ -27,9 +27,18 @@ def ran_out(error: BaseException) -> bool:
 
 
 def explained(error: BaseException) -> str | None:
-    """One line for an error that nobody nearer could say more about; None if memory is not the reason."""
+    """One line for an error that nobody nearer could say more about; None if it is about neither memory nor threads."""
+    said = " ".join(str(error).split())[:_LONGEST] or type(error).__name__
+    if "can't start new thread" in said:
+        return (
+            "found no room for another thread, expected a few; allow more (ulimit -u and -v, TasksMax= of the service, "
+            "the container's limit) or end other programs"
+        )
     if not ran_out(error):
         return None
-    said = " ".join(str(error).split())[:_LONGEST] or type(error).__name__
-    gpu = " of the GPU" if "cuda" in said.lower() else ""
-    return f"memory{gpu} ran out ({said}); end other programs that use it, or take a machine with more"
+    if "cuda" in said.lower():
+        return f"memory of the GPU ran out ({said}); end other programs that use it, or take one with more"
+    return (
+        f"memory ran out ({said}); allow more (ulimit -v, MemoryMax= of the service, the container's limit), end other "
+        "programs that use it, or take a machine with more"
+    )

@@ -71,7 +71,8 @@ def test_it_is_seen_behind_what_was_raised_of_it_but_not_behind_what_hides_it():
 def test_the_gpus_memory_is_told_from_the_machines():
     assert explained(SAID[2]).startswith("memory of the GPU ran out (CUDA out of memory.")
     assert explained(SAID[0]) == (
-        "memory ran out (MemoryError); end other programs that use it, or take a machine with more"
+        "memory ran out (MemoryError); allow more (ulimit -v, MemoryMax= of the service, the container's limit), end "
+        "other programs that use it, or take a machine with more"
     )
 
 

@@ -9,7 +9,10 @@ from typing import Any, ClassVar
 from runtime.event import Event
 from runtime.inspection import VERDICT_STAGES, Inspection
 from runtime.sinks.base import FrameSink, SinkContext, output_options, utc
-from runtime.sinks.lines import ROTATION_OPTIONS, LineFile, Rotation
+from runtime.sinks.lines import ROTATION_OPTIONS, LastLine, LineFile, Rotation
+
+_BEGINNINGS = ('{"time"', '{"frame"')
+"""Of the lines that this program writes, today and before."""
 
 
 def verdict_event(inspection: Inspection, *, engine_sha256: str) -> dict[str, Any]:
@@ -66,7 +69,7 @@ class EventLog(FrameSink):
     def __init__(self, path: Path, *, engine_sha256: str, rotation: Rotation) -> None:
         """Raises `OutputError` if the file cannot be written."""
         self._engine_sha256 = engine_sha256
-        self._file = LineFile(path, rotation=rotation, is_whole=_is_object)
+        self._file = LineFile(path, rotation=rotation, judge=_judge)
 
     @classmethod
     def from_uri(cls, uri: str, *, context: SinkContext) -> EventLog:
@@ -84,8 +87,12 @@ class EventLog(FrameSink):
         self._file.close()
 
 
-def _is_object(text: str) -> bool:
+def _judge(text: str) -> LastLine:
     try:
-        return isinstance(json.loads(text), dict)
-    except ValueError:
-        return False
+        if isinstance(json.loads(text), dict):
+            return "whole"
+    except (ValueError, RecursionError):
+        pass
+    # A power cut may leave zeros in the place of what was to come.
+    begun = text.rstrip("\0")
+    return "torn" if any(begun.startswith(key) or key.startswith(begun) for key in _BEGINNINGS) else "foreign"

@@ -43,7 +43,10 @@ class Connection:
         self._busy_since_s = time.monotonic()
         # A daemon: a driver that never returns must not keep the program from ending.
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # no room for a thread now; that is a lost camera, and tried again
+            self.is_over, self.error = True, error
 
     @property
     def busy_since_s(self) -> float:
@@ -68,7 +71,8 @@ class Connection:
 
     def join(self, timeout_s: float) -> bool:
         """Whether the thread ended within this time."""
-        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
