@@ -38,7 +38,7 @@ from stlm_edge.files import make_folder, require_place, sha256, write_bytes
 from stlm_edge.measure import Measured, Schedule, measure
 from stlm_edge.revision import git_state
 from stlm_edge.spec import Size, check_input_size
-from train.options import SizeType
+from train.values import SizeType
 
 logger = logging.getLogger(__name__)
 

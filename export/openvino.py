@@ -34,6 +34,7 @@ from stlm_edge.errors import ConfigError, EngineError
 from stlm_edge.files import cannot_write, folder_beside, write_bytes
 from stlm_edge.imaging import Input, read_image, to_input
 from stlm_edge.measure import Schedule, Subject, Work, measure
+from stlm_edge.memory import ran_out
 from stlm_edge.plate.part import render_part
 from stlm_edge.sidecar import EngineRecord, Sidecar, engine_sha256, weights_of
 from stlm_edge.signal_stack import kept_signal_stack
@@ -183,6 +184,8 @@ def _write(model: openvino.Model, output: Path, *, compress: bool) -> None:
     except OSError as error:
         raise cannot_write(output, error) from error
     except RuntimeError as error:  # OpenVINO says no more than that it could not
+        if ran_out(error):
+            raise
         raise cannot_write(output, OSError(str(error))) from error
 
 

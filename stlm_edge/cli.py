@@ -19,9 +19,11 @@ from typing import Any, NoReturn
 
 import click
 
+from stlm_edge import memory
 from stlm_edge.credentials import safe_name, without_logins
 from stlm_edge.errors import OutputError, StlmError, one_line
 from stlm_edge.extras import explained
+from stlm_edge.files import home
 from stlm_edge.names import printable
 
 INTERRUPTED = 130
@@ -30,9 +32,6 @@ INTERRUPTED = 130
 OUR_LOGGERS = ("__main__", "stlm_edge", "train", "export", "runtime", "benchmarks")
 
 logger = logging.getLogger(__name__)
-
-_NO_MEMORY = ("std::bad_alloc", "Insufficient memory", "Failed to allocate")
-"""What libraries say in exceptions of their own."""
 
 
 class Choice(click.Choice[str]):
@@ -56,6 +55,13 @@ class Number(click.FloatRange):
         return number
 
 
+OLD_OPTIONS = {
+    "--exposure-jitter": "--brightness",
+    "--allow-unblessed": "--allow-unverified",
+    "--flavour": "--product",
+}
+"""Options that scripts may still call otherwise; taken and not shown."""
+
 METHOD = Choice(["quantile", "f1"], old={"good": "quantile", "good-quantile": "quantile", "f1-optimal": "f1"})
 """How a threshold is chosen: from good pictures alone, or F1-optimal on labelled ones."""
 
@@ -73,12 +79,15 @@ def run(command: click.Command, argv: Sequence[str] | None = None) -> int:
     set_up_logging()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # of names that are no UTF-8, as standard error has it
+    # Libraries ask for a home while they are imported, and OpenVINO and NNCF end with a traceback where there is none.
+    os.environ.setdefault("HOME", str(home()))
     add_shared_options(command)
     sys.excepthook = say_what_is_missing
     arguments = list(sys.argv[1:] if argv is None else argv)
     for argument in arguments:
         safe_name(re.sub(r"^--[\w-]+=", "", argument))  # from here on its secrets are hidden in all that is said
     try:
+        arguments = in_new_words(arguments)
         result = command.main(args=arguments, standalone_mode=False, obj=tuple(arguments))
     except click.ClickException as error:
         error.message = one_line(error.message)  # type: ignore[misc]  # an option's value may be as long as a file
@@ -103,6 +112,31 @@ def run(command: click.Command, argv: Sequence[str] | None = None) -> int:
     return result if isinstance(result, int) else 0
 
 
+def in_new_words(arguments: Sequence[str]) -> list[str]:
+    """The arguments with options by their names of today. Raises `click.UsageError` if one has both its names."""
+    names = [argument.partition("=")[0] for argument in arguments]
+    renamed = list(arguments)
+    for place, name in enumerate(names):
+        if name == "--":
+            break
+        new = OLD_OPTIONS.get(name)
+        if new is None:
+            continue
+        if new in names:
+            raise click.UsageError(f"found both {name} and {new}, which are one option; keep {new}")
+        renamed[place] = new + arguments[place].removeprefix(name)
+    return renamed
+
+
+def _unusable(error: OSError) -> str | None:
+    """One line on a path that nothing can be made of, such as one of thousands of characters; None if it is no path."""
+    if error.filename is not None and error.strerror is not None:
+        return f"found the path {error.filename!s}, which cannot be used ({error.strerror}); give another one"
+    if "No usable temporary directory" in str(error):
+        return f"found no folder for temporary files ({error.strerror}); set TMPDIR to one that can be written to"
+    return None
+
+
 def _failed(message: str) -> int:
     logger.error("%s", one_line(message), extra={"prefix": "error: "})
     return 1
@@ -112,29 +146,11 @@ def _told(error: Exception) -> str | None:
     """One line for an error that has a remedy; None for a mistake of ours."""
     if isinstance(error, StlmError):
         return str(error)
-    if isinstance(error, ImportError):
-        return explained(error)
-    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
-        # A path that nothing can be made of, such as one of thousands of characters.
-        return f"found the path {error.filename!s}, which cannot be used ({error.strerror}); give another one"
-    return _exhausted(error)
-
-
-def _exhausted(error: Exception) -> str | None:
-    """One line on what the machine has no more of; None for other errors."""
-    text = " ".join(str(error).split())
-    if "can't start new thread" in text:
-        return (
-            "found no room for another thread, expected a few; allow more (ulimit -u and -v, TasksMax= of the service, "
-            "the container's limit) or end other programs"
-        )
-    if isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
-        reason = f" ({text})" if text else ""
-        return (
-            f"found no memory left{reason}; allow more (ulimit -v, MemoryMax= of the service, the container's limit), "
-            "end other programs or give smaller pictures"
-        )
-    return None
+    if isinstance(error, ImportError) and (line := explained(error)) is not None:
+        return line
+    if isinstance(error, OSError) and (line := _unusable(error)) is not None:
+        return line
+    return memory.explained(error)
 
 
 def give_up(message: str, *, last: Callable[[], object] = lambda: None) -> NoReturn:

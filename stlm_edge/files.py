@@ -8,6 +8,7 @@ import glob
 import hashlib
 import logging
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -19,10 +20,16 @@ from stlm_edge.names import LONGEST_NAME
 
 logger = logging.getLogger(__name__)
 
+NEW_FILE = 0o666
+"""Mode of a file that `open` makes, of which the umask takes its part."""
+
 
 @contextmanager
 def replacing(path: Path, *, outlives_kill: bool = False) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error.
+
+    Nothing is asked of the file system that a stick or a share may refuse: its mode is what a new file gets there, and
+    nobody changes it afterwards.
 
     Args:
         outlives_kill: what a killed run leaves behind is of use, so the next one does not write over it.
@@ -36,11 +43,8 @@ def replacing(path: Path, *, outlives_kill: bool = False) -> Iterator[Path]:
         handle, temporary = _open_random(path) if outlives_kill else _open_temporary(path)
         yield temporary
         with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
+            sync(written.fileno())
+        _put(temporary, path)
         temporary = None
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -60,7 +64,7 @@ def _open_temporary(path: Path) -> tuple[int, Path]:
     """
     temporary = temporary_name(path)
     with suppress(OSError):
-        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, NEW_FILE)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whoever held it may have renamed it between our two calls.
@@ -71,13 +75,34 @@ def _open_temporary(path: Path) -> tuple[int, Path]:
             os.close(handle)
             raise
         os.close(handle)
-    handle, name = tempfile.mkstemp(prefix=".", suffix=temporary.name, dir=path.parent)
-    return handle, Path(name)
+    return _open_random(path)
+
+
+def _put(temporary: Path, path: Path) -> None:
+    """Let `temporary` take the place of `path`, in one step where the file system can."""
+    try:
+        temporary.replace(path)
+    except FileExistsError:  # a share that renames over nothing
+        path.unlink()
+        temporary.rename(path)
+
+
+def sync(handle: int) -> None:
+    """Wait until the disk has what was written; a file system that knows no such thing has what it was given.
+
+    Raises `OSError`, such as of a full disk.
+    """
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise
 
 
 def _open_random(path: Path) -> tuple[int, Path]:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    return handle, Path(name)
+    """A file beside `path` that nobody else has. Raises `OSError`."""
+    temporary = path.with_name(f".{secrets.token_hex(4)}{temporary_name(path).name}")
+    return os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, NEW_FILE), temporary
 
 
 def temporary_name(path: Path) -> Path:
@@ -207,9 +232,20 @@ _REMEDIES: dict[int | None, str] = {
 }
 
 
+def home() -> Path:
+    """The user's; for a bare user number without `HOME` `/dev/null`, a place in which nobody can make anything."""
+    try:
+        return Path.home()
+    except RuntimeError:  # neither HOME nor a line in /etc/passwd
+        return Path(os.devnull)
+
+
 def cache_folder() -> Path:
-    """What can be had again lies here: `$XDG_CACHE_HOME/stlm-edge`, by default `~/.cache/stlm-edge`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stlm-edge"
+    """What can be had again lies here: `$XDG_CACHE_HOME/stlm-edge`, by default `~/.cache/stlm-edge`.
+
+    Whoever writes there does without where it cannot be written to, and says so.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "stlm-edge"
 
 
 def sha256(path: Path) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from stlm_edge.errors import OutputError
 from stlm_edge.files import (
+    cache_folder,
     cannot_write,
     make_folder,
     remove_left_over,
@@ -129,6 +130,76 @@ def test_written_file_has_the_usual_rights(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("x")
     write_text(tmp_path / "atomic", "x")
     assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def refused(*_: object, **__: object) -> None:
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def test_share_that_lets_nobody_change_modes_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("chmod", "fchmod", "chown", "fchown", "utime"):
+        monkeypatch.setattr(os, name, refused)
+    write_text(tmp_path / "a.txt", "old")
+    write_text(tmp_path / "a.txt", "new")
+    make_folder(tmp_path / "b")
+    assert (tmp_path / "a.txt").read_text() == "new"
+    assert sorted(names(tmp_path)) == ["a.txt", "b"]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o000])
+def test_mode_is_that_of_any_new_file_whoever_writes_beside_us(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        write_text(tmp_path / "alone", "x")
+        with replacing(tmp_path / "together") as first, replacing(tmp_path / "together") as second:
+            assert first != second
+            second.write_text("second")
+            assert second.stat().st_mode & 0o777 == 0o666 & ~mask
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o666 & ~mask}
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_file_system_that_cannot_flush_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def cannot(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", cannot)
+    write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "new"
+
+
+def test_share_that_renames_over_nothing_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def only_new(source: str, target: str) -> None:
+        if Path(target).exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        os.link(source, target)
+        Path(source).unlink()
+
+    monkeypatch.setattr(os, "replace", only_new)
+    write_text(tmp_path / "a.txt", "old")
+    write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "new"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def nobody(_: int) -> None:
+    raise KeyError("uid not found")
+
+
+def test_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert cache_folder() == Path("/home/somebody/.cache/stlm-edge")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    with pytest.raises(OutputError, match="Not a directory"):
+        write_text(cache_folder() / "a.txt", "x")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert cache_folder() == Path("/somewhere/stlm-edge")
 
 
 def test_folder_is_made_with_its_parents_and_left_empty(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from runtime.closing import Closing
 from runtime.watchdog import Watchdog
 from stlm_edge.errors import EngineError
 from stlm_edge.imaging import Input
+from stlm_edge.memory import ran_out
 from stlm_edge.spec import ModelSpec
 from stlm_edge.tensorrt import rebuild_command
 
@@ -194,9 +195,10 @@ class Backend(Closing):
 
     def _failed(self, action: str, error: Exception) -> EngineError:
         """The one line for what the inference library could not do."""
-        return EngineError(
-            f"{self.name} cannot {action} {self._path} ({error}); try another --backend or export the engine again"
-        )
+        remedy = "try another --backend or export the engine again"
+        if ran_out(error):
+            remedy = "memory ran out: end other programs that use it, or take a machine with more"
+        return EngineError(f"{self.name} cannot {action} {self._path} ({error}); {remedy}")
 
 
 Ports = tuple[list[Port], list[Port]]

@@ -16,7 +16,7 @@ from typing import Literal
 from runtime.closing import Closing
 from runtime.uri import format_bytes, size_in_bytes, whole_number
 from stlm_edge.errors import OutputError
-from stlm_edge.files import cannot_write, lock
+from stlm_edge.files import cannot_write, lock, sync
 
 logger = logging.getLogger(__name__)
 
@@ -252,7 +252,7 @@ class LineFile(Closing):
 
     def _sync(self, file: io.FileIO) -> None:
         if self._is_regular:
-            os.fsync(file.fileno())
+            sync(file.fileno())
         self._synced_s = time.monotonic()
 
     def _abandon(self) -> None:

@@ -219,12 +219,18 @@ def run_files() -> Files:
     import torch
 
     from train.config import TrainConfig
-    from train.record import Sources, write_record
+    from train.record import Pictures, Sources, write_record
 
-    sources = Sources(Path("/data"), "plate", None)
+    sources, pictures = Sources(Path("/data"), "plate", None), Pictures(6, "0" * 64)
     return saved(
         lambda folder: write_record(
-            folder, TrainConfig(), sources, run_id="0" * 32, device=torch.device("cpu"), processes=1
+            folder,
+            TrainConfig(),
+            sources,
+            pictures=pictures,
+            run_id="0" * 32,
+            device=torch.device("cpu"),
+            processes=1,
         )
     )
 
