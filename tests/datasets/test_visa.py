@@ -166,7 +166,7 @@ def test_picture_that_is_trained_on_and_tested_is_told(visa, caplog):
         file.write("candle,test,normal,candle/Data/Images/Normal/0000.JPG,\n")
     assert len(load_category(visa, "candle").test) == 4
     assert "TESTED ON TRAINING PICTURES" in caplog.text
-    assert "names 1 pictures for both" in caplog.text
+    assert "names 1 of its pictures for both" in caplog.text
 
 
 @pytest.mark.parametrize("words", ["candle,test,anomaly", "pcb2,train,normal"])
