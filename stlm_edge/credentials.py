@@ -16,7 +16,7 @@ Hide = Callable[[str], str]
 _HIDDEN = "***"
 
 _WORDS = "user|usr|login|account|pass|pwd|-pw|tok|key|secret|auth|credential|signature|session|cookie|header"
-_NAME = rf"[\w-]*(?:{_WORDS})[\w-]*"
+_NAME = rf"(?<![\w-])[\w-]{{0,40}}(?:{_WORDS})[\w-]{{0,40}}"
 _NAMED = re.compile(_NAME, re.IGNORECASE)
 _VALUE = r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|(?:\\.|[^\s"'])*"""
 
@@ -32,7 +32,7 @@ marks that nobody escaped, so an @ further on in a path hides too much."""
 _EXAMPLE = "USER:PASSWORD"
 """As messages have it, which say how an address is to be written."""
 
-_LOGIN = re.compile(rf"(?<=://)(?!{_EXAMPLE}@)\S*@")
+_REST = re.compile(r"(?<=://)\S+")
 
 _PAIR = re.compile(rf"({_NAME}\s*=)([^&;]*)", re.IGNORECASE)
 """`NAME=VALUE` inside a path, as in `/user=admin&password=1`."""
@@ -86,7 +86,12 @@ def without_logins(text: str) -> str:
     """`text` with `***` in place of the secrets of the addresses that `safe_name` was asked for, and of what stands
     before the @ of any other address."""
     known = _pattern(frozenset(_known)).sub(_HIDDEN, text) if _known else text
-    return _LOGIN.sub(f"{_HIDDEN}@", known)
+    return _REST.sub(lambda match: _without_login(match[0]), known)
+
+
+def _without_login(rest: str) -> str:
+    login, at, place = rest.rpartition("@")
+    return rest if not at or login == _EXAMPLE else f"{_HIDDEN}@{place}"
 
 
 def _searched(text: str, hide: Hide) -> str:

@@ -119,18 +119,10 @@ class Shaped(FrameSource):
         self.is_live = inner.is_live
 
     def read(self) -> Frame | None:
-        try:
-            frame = self._inner.read()
-        finally:
-            self._count()
-        return self._shape(frame)
+        return self._shape(self._inner.read())
 
     def poll(self) -> Frame | None:
-        try:
-            frame = self._inner.poll()
-        finally:
-            self._count()
-        return self._shape(frame)
+        return self._shape(self._inner.poll())
 
     def take_events(self) -> list[Event]:
         return self._inner.take_events()
@@ -138,12 +130,9 @@ class Shaped(FrameSource):
     def close(self) -> None:
         self._inner.close()
 
-    def _count(self) -> None:
-        """Also where reading has failed."""
+    def _shape(self, frame: Frame | None) -> Frame | None:
         self.dropped, self.skipped = self._inner.dropped, self._inner.skipped
         self.reconnects = self._inner.reconnects
-
-    def _shape(self, frame: Frame | None) -> Frame | None:
         return None if frame is None else self._shaper(frame)
 
 

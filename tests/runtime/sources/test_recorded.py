@@ -68,6 +68,12 @@ def test_damaged_frames_of_a_video_are_skipped_and_those_after_them_read(
     assert "ended after" not in caplog.text
 
 
+def test_video_of_larger_frames_than_pictures_may_have_is_refused(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STLM_MAX_MEGAPIXELS", "0.003")
+    with pytest.raises(SourceError, match=r"delivers 48 x 64 \(height x width\), expected at most 0.003 megapixels"):
+        open_source(str(video))
+
+
 def test_file_that_is_not_a_video(tmp_path: Path) -> None:
     path = tmp_path / "line.mp4"
     path.write_bytes(b"not a video")
