@@ -8,7 +8,7 @@ from pathlib import Path
 from export.gate.verify import Verification
 from export.tensorrt.kernels import kernels_path
 from stlm_edge.errors import OutputError, VerificationError
-from stlm_edge.files import cannot_write, make_folder
+from stlm_edge.files import cannot_write, make_folder, remove_left_over
 from stlm_edge.sidecar import Sidecar, weights_of
 from stlm_edge.tensorrt import kept_graph
 
@@ -37,6 +37,10 @@ def publish(
     if output.is_dir():
         raise OutputError(f"{output} is a folder, expected a place for a file; give the output another name")
     beside = unverified_name(output)
+    for path in _files(output.with_name(f"{output.stem}.unblessed{output.suffix}")):  # as earlier versions called it
+        path.unlink(missing_ok=True)
+    for path in (*_files(beside), *_files(output)):
+        remove_left_over(path)
     write(beside)
     try:
         found = judge(beside)

@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 30.0
 BLOCK_BYTES = 1 << 20
+MOST_BYTES = 16 * 10**9
+"""Of a file; the largest that is published here has 2.6 GB."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,16 @@ def _download(published: Published, part: Path) -> None:
         resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
         length = response.headers.get("Content-Length")
         start = have if resumed else 0
-        total = start + int(length) if length else None
+        total = start + int(length) if length and length.isdecimal() else None
+        answered = response.headers.get("Content-Range") or f"bytes {have}-"
+        if resumed and not answered.startswith(f"bytes {have}-"):
+            part.unlink()
+            raise DownloadError(
+                f"{published.url} was asked for what comes from byte {have} on and answered with {answered}; what had "
+                "arrived was deleted, run again to fetch all of it"
+            )
+        if total is not None and total > MOST_BYTES:
+            raise _too_large(published, f"has {total} bytes")
         with (
             part.open("ab" if resumed else "wb") as file,
             tqdm(desc=published.file_name, total=total, initial=start, unit="B", unit_scale=True) as progress,
@@ -113,12 +124,21 @@ def _download(published: Published, part: Path) -> None:
             while block := response.read(BLOCK_BYTES):
                 file.write(block)
                 progress.update(len(block))
+                if file.tell() > MOST_BYTES:
+                    part.unlink()
+                    raise _too_large(published, "sends more and more")
     # A connection that is cut looks like the end of the file to http.client when it is read in blocks.
     arrived = part.stat().st_size
     if total is not None and arrived < total:
         raise DownloadError(
             f"{published.url} stopped after {arrived} of {total} bytes; run again to go on from what has arrived"
         )
+
+
+def _too_large(published: Published, found: str) -> DownloadError:
+    return DownloadError(
+        f"{published.url} {found}, expected at most {MOST_BYTES}: it is not the published file; fetch it by hand"
+    )
 
 
 def _check_complete(published: Published, part: Path, have: int, content_range: str | None) -> None:

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import glob
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stlm_edge.errors import OutputError
 
+LONGEST_NAME = 255
+"""Bytes of a file's name, on all usual file systems."""
+
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, outlives_kill: bool = False) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error.
 
+    Args:
+        outlives_kill: what a killed run leaves behind is of use, so the next one does not write over it.
     Raises:
         OutputError: if the folder cannot be made or written to, or the disk is full.
     """
     temporary: Path | None = None
+    handle: int | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-        temporary = Path(name)
-        os.close(handle)
+        handle, temporary = _open_random(path) if outlives_kill else _open_temporary(path)
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
@@ -39,6 +46,81 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def _open_temporary(path: Path) -> tuple[int, Path]:
+    """A file beside `path`, and a descriptor that holds its lock. Raises `OSError`.
+
+    Its name is always the same, so that the next run writes over what a killed one left behind. Where somebody else is
+    writing, who holds the lock, or a share knows no locks, it gets a name of its own.
+    """
+    temporary = temporary_name(path)
+    with suppress(OSError):
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever held it may have renamed it between our two calls.
+            if os.path.samestat(os.fstat(handle), temporary.stat()):
+                os.ftruncate(handle, 0)
+                return handle, temporary
+        except OSError:
+            os.close(handle)
+            raise
+        os.close(handle)
+    handle, name = tempfile.mkstemp(prefix=".", suffix=temporary.name, dir=path.parent)
+    return handle, Path(name)
+
+
+def _open_random(path: Path) -> tuple[int, Path]:
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    return handle, Path(name)
+
+
+def temporary_name(path: Path) -> Path:
+    """Where `replacing` writes first: hidden, and with the suffix that writers go by."""
+    suffix = path.suffix if len(path.suffix) < 16 else ""
+    name = f".{path.name}.tmp{suffix}"
+    if len(os.fsencode(name)) > LONGEST_NAME - 9:
+        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.tmp{suffix}"
+    return path.with_name(name)
+
+
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, after those that killed runs left there are removed. Raises `OSError`."""
+    remove_left_over(path)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with suppress(OSError):  # some shares know no locks
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield Path(folder)
+        finally:
+            os.close(handle)
+
+
+def remove_left_over(path: Path) -> None:
+    """Remove the temporary folders beside `path` of killed runs, and the files of those of earlier versions.
+
+    Raises `OutputError`.
+    """
+    name = glob.escape(path.name)
+    random = "[a-z0-9_]" * 8
+    try:
+        endings = {"", glob.escape(path.suffix)}
+        for left in [left for ending in endings for left in path.parent.glob(f".{name}.{random}{ending}")]:
+            handle = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+            except BlockingIOError:  # somebody is writing it
+                continue
+            finally:
+                os.close(handle)
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,19 +9,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import mmap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from stlm_edge.errors import EngineError, SpecError, shown
 from stlm_edge.files import sha256, write_text
 from stlm_edge.records import MAY_LACK, Count, build, formerly, read_object
+from stlm_edge.seal import SEAL, sealed, unsealed
 from stlm_edge.spec import ModelSpec
 from stlm_edge.tensorrt import rebuild_command
-
-_SEAL = "sha256"
-"""Key of a sidecar's own hash."""
 
 
 @dataclass(frozen=True)
@@ -149,8 +147,7 @@ class Sidecar:
 
     def write(self, engine: Path) -> None:
         """Write the sidecar of `engine`, atomically."""
-        content = dataclasses.asdict(self)
-        write_text(self.path_for(engine), json.dumps({**content, _SEAL: _seal(content)}, indent=2) + "\n")
+        write_text(self.path_for(engine), json.dumps(sealed(dataclasses.asdict(self)), indent=2) + "\n")
 
     @classmethod
     def read(cls, engine: Path) -> Sidecar:
@@ -164,9 +161,8 @@ class Sidecar:
                 f"{engine} has no {path.name} beside it, which holds its threshold and input size; copy it from "
                 f"where the engine was built, or make it again: {rebuild_command(engine)}"
             ) from None
-        if set(data) != {"spec", "engine", _SEAL}:
-            raise SpecError(f"{path} has the keys {shown(sorted(data))}, expected engine, spec and {_SEAL}; {again}")
-        seal = data.pop(_SEAL)
+        if set(data) != {"spec", "engine", SEAL}:
+            raise SpecError(f"{path} has the keys {shown(sorted(data))}, expected engine, spec and {SEAL}; {again}")
         try:
             sidecar = cls(
                 spec=build(ModelSpec, data["spec"], remedy=again),
@@ -174,11 +170,9 @@ class Sidecar:
             )
         except SpecError as error:
             raise SpecError(f"{path}: {error}") from None
-        if seal != _seal(data):
-            raise SpecError(
-                f"{path} has another SHA-256 than it says, so it was edited or damaged; copy it again, change a "
-                "threshold by 'stlm threshold' or --threshold"
-            )
+        unsealed(
+            data, path, error=SpecError, remedy="copy it again, change a threshold by 'stlm threshold' or --threshold"
+        )
         return sidecar
 
 
@@ -203,6 +197,20 @@ def weights_of(engine: Path) -> Path | None:
     return engine.with_suffix(".bin") if engine.suffix == ".xml" else None
 
 
+def require_whole(engine: Path) -> None:
+    """Raises `EngineError` if an ONNX file keeps weights in other files, for which its hash does not vouch.
+
+    A tensor that lies elsewhere says where: it has an entry `location`, which protocol buffers write in one way.
+    """
+    with engine.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        found = content.find(b"\n\x08location\x12")
+    if found >= 0:
+        raise EngineError(
+            f"{engine} keeps weights in other files (ONNX external data), expected all in one, since its hash vouches "
+            f"for that one alone; save it with all weights inside, or export it again: {rebuild_command(engine)}"
+        )
+
+
 def engine_sha256(engine: Path) -> str:
     """SHA-256 of an engine; where it consists of two files, of their hexadecimal SHA-256 values one after the other.
 
@@ -223,8 +231,3 @@ def require_verified(engine: Path, sidecar: Sidecar, *, allow_unverified: bool) 
     raise EngineError(
         f"{engine} {found}, expected a verified engine; run python -m export verify, or insist: --allow-unverified"
     )
-
-
-def _seal(content: dict[str, Any]) -> str:
-    """SHA-256 over what a sidecar says, however it is laid out."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

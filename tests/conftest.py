@@ -256,6 +256,8 @@ class FileServer:
         asked: the `Range` header of each request, None where there was none.
         stop_after: bytes of an answer after which the connection is cut, None for never.
         ranges: whether ranges are served, or always the whole file.
+        says_length: whether an answer begins with how long it is.
+        content_range: what an answer says of its place in the whole.
     """
 
     address: str
@@ -263,6 +265,8 @@ class FileServer:
     asked: list[str | None] = field(default_factory=list)
     stop_after: int | None = None
     ranges: bool = True
+    says_length: bool = True
+    content_range: str = ""
 
 
 @pytest.fixture
@@ -285,7 +289,10 @@ def file_server() -> Iterator[FileServer]:
                 self.end_headers()
                 return
             self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(content) - start))
+            if offered.says_length:
+                self.send_header("Content-Length", str(len(content) - start))
+            if offered.content_range:
+                self.send_header("Content-Range", offered.content_range)
             self.end_headers()
             stop = None if offered.stop_after is None else start + offered.stop_after
             self.wfile.write(content[start:stop])

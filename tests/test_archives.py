@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from stlm_edge import archives
 from stlm_edge.archives import descend, unpack
 from stlm_edge.errors import DataError, OutputError
+from stlm_edge.files import folder_beside
 
 FILES = {"set/a.txt": b"a" * 5000, "set/below/b.txt": b"b"}
 
@@ -131,6 +136,86 @@ def test_damaged_archive_leaves_nothing(tmp_path, target, mode):
     data[middle : middle + 8] = bytes(8)
     path.write_bytes(data[: None if mode == "zip" else -40])
     refuse(path, target, "damaged")
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+@pytest.mark.parametrize("blocks", [1, 3, 11, 12])
+def test_tar_that_breaks_off_at_any_block_leaves_nothing(tmp_path, target, mode, blocks):
+    """Its blocks: a header and ten of content, a header and one, the end; tarfile takes a cut between two for it."""
+    whole_tar = write_tar(tmp_path / "whole.tar", FILES).read_bytes()
+    path = tmp_path / "archive"
+    opened = {"w": open, "w:gz": gzip.open, "w:bz2": bz2.open, "w:xz": lzma.open}[mode]
+    with opened(path, "wb") as file:
+        file.write(whole_tar[: 512 * blocks])
+    refuse(path, target, "damaged")
+
+
+@pytest.mark.parametrize("block", [0, 11])
+def test_tar_with_a_damaged_header_leaves_nothing(tmp_path, target, block):
+    path = write_tar(tmp_path / "a.tar", FILES)
+    data = bytearray(path.read_bytes())
+    data[512 * block + 150] ^= 1  # within its check sum
+    path.write_bytes(data)
+    refuse(path, target, "damaged|neither")
+
+
+@pytest.mark.parametrize("place", [-8, -6, -4, -1])
+def test_flipped_byte_of_the_check_sum_leaves_nothing(tmp_path, target, place):
+    path = write_tar(tmp_path / "a.tar.gz", FILES, "w:gz")
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    refuse(path, target, "damaged")
+
+
+def test_zip_with_a_flipped_byte_leaves_nothing(tmp_path, target):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
+        file.writestr("a.txt", b"a" * 1000)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"a" * 1000, b"a" * 999 + b"b"))
+    refuse(path, target, "damaged")
+    path.write_bytes(data[: len(data) // 2])
+    refuse(path, target, "neither")
+
+
+def test_name_that_comes_twice_is_refused(tmp_path, target):
+    path = tmp_path / "a.tar"
+    for names in (["a", "./a"], ["a", "a/b"], ["a/b", "a"]):
+        with tarfile.open(path, "w") as file:
+            for name in names:
+                file.addfile(tarfile.TarInfo(name), io.BytesIO())
+        refuse(path, target, "twice")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("x/a", b"1")
+        file.writestr("x/./a", b"2")
+    refuse(tmp_path / "a.zip", target, "twice")
+
+
+def test_archive_that_unpacks_to_more_than_any_data_set_is_refused(tmp_path, target, monkeypatch):
+    monkeypatch.setattr(archives, "SMALL_BYTES", 10_000)
+    zeros = {"zeros": bytes(1_000_000)}
+    refuse(write_zip(tmp_path / "a.zip", zeros), target, "unpacks to more than")
+    refuse(write_tar(tmp_path / "a.tar.gz", zeros, "w:gz"), target, "unpacks to more than")
+    monkeypatch.setattr(archives, "MOST_MEMBERS", 3)
+    refuse(write_tar(tmp_path / "b.tar", {f"{n}": b"" for n in range(9)}), target, "more than 3 files")
+
+
+def test_description_of_a_member_that_takes_memory_is_refused(tmp_path, target):
+    member = tarfile.TarInfo("x")
+    member.type, member.size = tarfile.XHDTYPE, 1 << 40
+    (tmp_path / "a.tar").write_bytes(member.tobuf() + bytes(1024))
+    refuse(tmp_path / "a.tar", target, "neither|damaged")
+    second = tarfile.TarInfo("first").tobuf() + member.tobuf() + bytes(1024)
+    (tmp_path / "b.tar").write_bytes(second)
+    refuse(tmp_path / "b.tar", target, "damaged")
+
+
+def test_folder_of_a_killed_run_is_removed_and_that_of_a_living_one_stays(tmp_path, target):
+    (target.parent / ".target.abc12345" / "content").mkdir(parents=True)
+    with folder_beside(target) as living:
+        unpack([write_zip(tmp_path / "a.zip", FILES)], target, find_content=whole)
+        assert {path.name for path in target.parent.iterdir()} == {"target", living.name}
 
 
 def test_file_that_is_no_archive_is_refused(tmp_path, target):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from stlm_edge import download
 from stlm_edge.download import Published, fetch
 from stlm_edge.errors import DownloadError, OutputError
 
@@ -113,6 +114,24 @@ def test_licence_is_shown_before_anything_is_fetched(file_server, published, tmp
     with pytest.raises(DownloadError, match="404"):
         fetch(published, folder=tmp_path)
     assert "licence: none" in caplog.text
+
+
+def test_file_larger_than_any_that_is_published_is_refused(file_server, published, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "MOST_BYTES", 1000)
+    with pytest.raises(DownloadError, match="has 1048576 bytes, expected at most 1000"):
+        fetch(published, folder=tmp_path)
+    file_server.says_length = False
+    with pytest.raises(DownloadError, match="sends more and more, expected at most 1000"):
+        fetch(published, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_server_that_goes_on_elsewhere_is_noticed(file_server, published, tmp_path):
+    file_server.content_range = "bytes 7-9/10"
+    (tmp_path / "weights.bin.part").write_bytes(CONTENT[:1000])
+    with pytest.raises(DownloadError, match="asked for what comes from byte 1000 on"):
+        fetch(published, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.heavy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 from pathlib import Path
@@ -10,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from stlm_edge.errors import OutputError
-from stlm_edge.files import make_folder, replacing, require_place, sha256, write_bytes, write_text
+from stlm_edge.files import (
+    make_folder,
+    remove_left_over,
+    replacing,
+    require_place,
+    sha256,
+    temporary_name,
+    write_bytes,
+    write_text,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -110,3 +120,59 @@ def test_folder_that_is_another_users_is_known_before_the_work(tmp_path: Path) -
     tmp_path.chmod(0o500)
     with pytest.raises(OutputError, match="Permission denied"):
         require_place(tmp_path / "engine.plan")
+
+
+def test_what_a_killed_run_left_is_written_over_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    temporary_name(path).write_bytes(b"half of what was to be")
+    write_bytes(path, b"whole")
+    assert path.read_bytes() == b"whole"
+    assert names(tmp_path) == ["state.pt"]
+
+
+def test_what_is_of_use_after_a_kill_is_not_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "line.avi"
+    with replacing(path, outlives_kill=True) as killed:
+        killed.write_text("half a video")
+        (tmp_path / "kept").hardlink_to(killed)  # as if the block never ended
+    assert killed.name.startswith(".line.avi.") and killed.suffix == ".avi"
+    with replacing(path, outlives_kill=True) as second:
+        assert second != killed
+    assert (tmp_path / "kept").read_text() == "half a video"
+
+
+def test_two_that_write_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with replacing(path) as first, replacing(path) as second:
+        assert first != second
+        assert first.suffix == second.suffix == ".txt"
+        first.write_text("first")
+        second.write_text("second")
+    assert path.read_text() == "first"  # which ended last
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_link_in_the_place_of_a_temporary_file_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("kept")
+    temporary_name(tmp_path / "a.txt").symlink_to(tmp_path / "precious")
+    write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "precious").read_text() == "kept"
+    assert (tmp_path / "a.txt").read_text() == "new"
+
+
+@pytest.mark.parametrize("name", ["a" * 251 + ".txt", "ä" * 127, "a." + "b" * 250])
+def test_longest_names_are_written(tmp_path: Path, name: str) -> None:
+    for _ in range(2):
+        with replacing(tmp_path / name), replacing(tmp_path / name) as second:
+            second.write_text("x")
+    assert names(tmp_path) == [name]
+
+
+def test_left_over_of_earlier_versions_is_removed_unless_somebody_writes_it(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    for name in (".state.pt.abcd1234.pt", ".state.pt.abcd1235.pt", ".state.pt.ABCD1234.pt", ".other.pt.abcd1234.pt"):
+        (tmp_path / name).touch()
+    with (tmp_path / ".state.pt.abcd1235.pt").open() as living:
+        fcntl.flock(living, fcntl.LOCK_EX)
+        remove_left_over(path)
+    assert sorted(names(tmp_path)) == [".other.pt.abcd1234.pt", ".state.pt.ABCD1234.pt", ".state.pt.abcd1235.pt"]

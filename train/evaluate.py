@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stlm_edge.curves import Line, thinned
-from stlm_edge.datasets import GOOD, Sample, check_masks, read_truth
+from stlm_edge.datasets import GOOD, Sample, read_truth
 from stlm_edge.errors import DataError
 from stlm_edge.imaging import Image, Input, Map, Mask, read_image, resize_map, to_input
 from stlm_edge.inspection import Answer
@@ -150,15 +150,15 @@ class Results:
 def evaluate(inspector: InferencePath, samples: Sequence[Sample]) -> Results:
     """Inspect labelled pictures and measure; see `QualityMeter` for what is kept of them.
 
-    Figures over pixels are left undefined, with a warning, of kinds of defects that are not all marked.
+    Figures over pixels are undefined for kinds of defects that are not all marked, and then for all of them together;
+    `check_masks` says so beforehand.
 
     Raises:
-        DataError: if there are none, or nobody can say which mask is whose.
+        DataError: if there are none, or a mask cannot be used.
         SpecError: if the model has no threshold.
     """
     if not samples:
         raise DataError("found no test pictures, expected test/good and test/<defect> beside train/good")
-    check_masks(samples)
     threshold = inspector.spec.require_threshold()
     meter = QualityMeter(sides=2)
     pictures: list[Scored] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import uuid
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 
 from stlm_edge.datasets import load_category
 from stlm_edge.errors import CheckpointError, OutputError
-from stlm_edge.files import make_folder, write_text
+from stlm_edge.files import make_folder, remove_left_over, write_text
 from stlm_edge.imaging import Image
 from stlm_edge.network.checkpoint import Checkpoint, load, save
 from stlm_edge.network.encoder import architecture_named
@@ -66,7 +67,7 @@ def fit(config: TrainConfig, *, data: Path, category: str | None, textures: Path
         unfinished = (folder / STATE_NAME).exists()
         advice = f"go on with python -m train resume {folder}, or " if unfinished else ""
         raise OutputError(f"{checkpoint} exists; {advice}choose another folder with --output, or delete it")
-    return _run(config, Sources(data, category, textures), folder, state=None)
+    return _run(config, Sources(data, category, textures), folder, run_id=uuid.uuid4().hex, state=None)
 
 
 def resume(folder: Path) -> Path:
@@ -79,14 +80,14 @@ def resume(folder: Path) -> Path:
     Raises:
         StlmError: if there is no run, or it is finished; otherwise as `fit`.
     """
-    config, sources = read_record(folder)
+    config, sources, run_id = read_record(folder)
     if (folder / CHECKPOINT_NAME).exists() and not (folder / STATE_NAME).exists():
         raise CheckpointError(f"{folder} is finished, nothing is left to train; see {folder / CHECKPOINT_NAME}")
     state = folder / STATE_NAME
-    return _run(config, sources, folder, state=state if state.exists() else None)
+    return _run(config, sources, folder, run_id=run_id, state=state if state.exists() else None)
 
 
-def _run(config: TrainConfig, sources: Sources, folder: Path, *, state: Path | None) -> Path:
+def _run(config: TrainConfig, sources: Sources, folder: Path, *, run_id: str, state: Path | None) -> Path:
     with ExitStack() as stack:
         processes, device = stack.enter_context(joined(choose_device(config.device)))
         loaded = load_category(sources.data, sources.category)
@@ -116,10 +117,12 @@ def _run(config: TrainConfig, sources: Sources, folder: Path, *, state: Path | N
             highest_score=config.design.highest_score,
         )
         objective, guidance = build(config, spec, batches, device=device, processes=processes)
-        training = begin(objective, config, steps_per_epoch=len(batches))
+        training = begin(objective, config, steps_per_epoch=len(batches), run_id=run_id)
         make_folder(folder)  # not before all that is asked for has been found to fit
         if processes.is_main:
-            write_record(folder, config, sources, device=device, processes=processes.count)
+            for name in (STATE_NAME, CHECKPOINT_NAME, "history.jsonl"):
+                remove_left_over(folder / name)
+            write_record(folder, config, sources, run_id=run_id, device=device, processes=processes.count)
         if state is not None:
             training.restore(state)
             logger.info("going on after epoch %d", training.epoch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import yaml
 from stlm_edge import __version__
 from stlm_edge.errors import CheckpointError, StlmError
 from stlm_edge.files import write_text
-from stlm_edge.records import build, read_object, read_settings
+from stlm_edge.records import MAY_LACK, build, read_object, read_settings
 from stlm_edge.revision import git_state
 from train.config import TrainConfig, from_dict
 
@@ -42,15 +42,19 @@ class _Record:
     data: str
     category: str | None
     textures: str | None
+    id: str = field(default="", metadata=MAY_LACK)
 
 
-def write_record(folder: Path, config: TrainConfig, sources: Sources, *, device: torch.device, processes: int) -> None:
+def write_record(
+    folder: Path, config: TrainConfig, sources: Sources, *, run_id: str, device: torch.device, processes: int
+) -> None:
     """Write `config.yaml` and `run.json`. Raises `OutputError`."""
     write_text(folder / CONFIG_NAME, yaml.safe_dump(config.to_dict(), sort_keys=False))
     record: dict[str, Any] = {
         "data": str(sources.data.resolve()),
         "category": sources.category,
         "textures": None if sources.textures is None else str(sources.textures.resolve()),
+        "id": run_id,
         "command": " ".join(sys.argv[1:]),
         "seed": config.seed,
         "processes": processes,
@@ -63,8 +67,8 @@ def write_record(folder: Path, config: TrainConfig, sources: Sources, *, device:
     write_text(folder / RECORD_NAME, json.dumps(record, indent=2) + "\n")
 
 
-def read_record(folder: Path) -> tuple[TrainConfig, Sources]:
-    """The settings and sources of a run. Raises `CheckpointError` if the folder holds none."""
+def read_record(folder: Path) -> tuple[TrainConfig, Sources, str]:
+    """The settings, the sources and the identity of a run. Raises `CheckpointError` if the folder holds none."""
     remedy = "expected a folder that 'python -m train fit' has begun"
     try:
         config = from_dict(read_settings(folder / CONFIG_NAME, error=CheckpointError, remedy=remedy))
@@ -74,7 +78,8 @@ def read_record(folder: Path) -> tuple[TrainConfig, Sources]:
         found = build(_Record, named, error=CheckpointError, remedy=remedy)
     except (FileNotFoundError, StlmError) as error:
         raise CheckpointError(f"{folder} is no run to resume ({error}); {remedy}") from None
-    return config, Sources(Path(found.data), found.category, None if found.textures is None else Path(found.textures))
+    textures = None if found.textures is None else Path(found.textures)
+    return config, Sources(Path(found.data), found.category, textures), found.id
 
 
 def _version(package: str) -> str | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stlm_edge.datasets import GOOD, load_category
+from stlm_edge.datasets import GOOD, check_masks, load_category
 from stlm_edge.datasets.listing import folders, found_folders
 from stlm_edge.drawing import contact_sheet, draw_regions, false_colour, heat_map
 from stlm_edge.errors import DataError
@@ -20,6 +20,7 @@ from stlm_edge.files import make_folder, write_text
 from stlm_edge.imaging import Image, read_image, write_image
 from stlm_edge.network.checkpoint import load
 from stlm_edge.network.inference import InferencePath, choose_device
+from stlm_edge.seal import sealed
 from train.evaluate import Evaluation, Results, Scored, evaluate, inspect
 from train.plots import write_curves, write_distribution
 
@@ -45,6 +46,7 @@ def evaluate_checkpoint(checkpoint: Path, *, data: Path, category: str | None, d
             f"{folder_of} has no test pictures, {found_folders(folders(folder_of))}, expected test/good and "
             "test/<defect> beside train/good; add them"
         )
+    check_masks(samples)
     inspector = InferencePath(loaded.network, loaded.spec).to(choose_device(device))
     make_folder(folder)
     results = evaluate(inspector, samples)
@@ -78,8 +80,9 @@ def evaluation_table(evaluation: Evaluation) -> str:
 
 
 def write_json(path: Path, evaluation: Evaluation) -> None:
-    """Write the evaluation, undefined metrics as null. Raises `OutputError`."""
-    write_text(path, json.dumps(_finite(dataclasses.asdict(evaluation)), indent=2) + "\n")
+    """Write the evaluation under its SHA-256, undefined metrics as null. Raises `OutputError`."""
+    content = {name: _finite(value) for name, value in dataclasses.asdict(evaluation).items()}
+    write_text(path, json.dumps(sealed(content), indent=2) + "\n")
 
 
 def write_scores(path: Path, results: Results) -> None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import pickle
+import hashlib
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
-from stlm_edge.errors import CheckpointError
+from stlm_edge.errors import CheckpointError, shown
 from stlm_edge.files import replacing
+from stlm_edge.network.weights import fingerprint
+from stlm_edge.records import build
+from stlm_edge.seal import SEAL
 from train.config import TrainConfig
 from train.objective import Objective
 
@@ -63,6 +66,7 @@ class Training:
     Attributes:
         schedulers: none where learning rates stay.
         scaler: for float16; does nothing otherwise.
+        run_id: of the run that this is; a state of another one is not taken. Empty where nobody knows.
         epoch: the last one that was finished.
         history: a record for each of them.
     """
@@ -71,6 +75,7 @@ class Training:
     optimisers: tuple[Optimizer, ...]
     schedulers: tuple[LRScheduler, ...]
     scaler: GradScaler
+    run_id: str = ""
     epoch: int = 0
     history: list[EpochRecord] = field(default_factory=list)
 
@@ -97,9 +102,11 @@ class Training:
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
             "scaler": self.scaler.state_dict(),
+            "run_id": self.run_id,
             "epoch": self.epoch,
             "history": [dataclasses.asdict(record) for record in self.history],
         }
+        state[SEAL] = _sha256(state)
         with replacing(path) as temporary:
             try:
                 torch.save(state, temporary)
@@ -110,28 +117,69 @@ class Training:
         """Go back to what `save` wrote.
 
         Raises:
-            CheckpointError: if the file is damaged, or of other settings.
+            CheckpointError: if the file is damaged, of another run, or of other settings.
         """
         try:
             state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
             if state["version"] != STATE_VERSION:
-                raise ValueError(f"state version {state['version']}, this toolkit reads {STATE_VERSION}")
+                raise ValueError(f"state version {shown(state['version'])}, this toolkit reads {STATE_VERSION}")
+            said = state.pop(SEAL, None)  # runs of earlier versions had none
+            if said is not None and said != _sha256(state):
+                raise ValueError("its content has another SHA-256 than it says, so it was damaged or edited")
+            if self.run_id and state.get("run_id", self.run_id) != self.run_id:
+                raise ValueError("it is another run's")
+            history = [build(EpochRecord, record) for record in state["history"]]
+            if [record.epoch for record in history] != list(range(1, len(history) + 1)) or state["epoch"] != len(
+                history
+            ):
+                raise ValueError(f"it is of epoch {shown(state['epoch'])} and tells of {len(history)}")
             self.objective.load_state_dict(state["objective"])
             for optimiser, values in zip(self.optimisers, state["optimisers"], strict=True):
                 optimiser.load_state_dict(values)
+                _require_shapes(optimiser)
             for scheduler, values in zip(self.schedulers, state["schedulers"], strict=True):
                 scheduler.load_state_dict(values)
             self.scaler.load_state_dict(state["scaler"])
-            self.history = [EpochRecord(**record) for record in state["history"]]
-            self.epoch = state["epoch"]
-        except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+            self.history, self.epoch = history, len(history)
+        except Exception as error:  # a flipped byte lets the unpickler fail in any way that Python knows
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise CheckpointError(
                 f"{path} does not fit this training ({reason}); train again in another folder"
             ) from None
 
 
-def begin(objective: Objective, config: TrainConfig, *, steps_per_epoch: int) -> Training:
+def _sha256(state: dict[str, Any]) -> str:
+    """Over all that a state holds, whatever the file's format."""
+    digest = hashlib.sha256()
+
+    def add(value: object) -> None:
+        if isinstance(value, Tensor):
+            digest.update(fingerprint({"": value}).encode())
+        elif isinstance(value, dict):
+            digest.update(f"{len(value)} names".encode())
+            for name, entry in value.items():
+                add(name)
+                add(entry)
+        elif isinstance(value, list | tuple):
+            digest.update(f"{len(value)} values".encode())
+            for entry in value:
+                add(entry)
+        else:
+            digest.update(f"{value!r};".encode())
+
+    add(state)
+    return digest.hexdigest()
+
+
+def _require_shapes(optimiser: Optimizer) -> None:
+    """Raises `ValueError` if what an optimiser remembers is of other parameters; torch does not look."""
+    for parameter, remembered in optimiser.state.items():
+        for value in remembered.values():
+            if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+                raise ValueError(f"its optimiser remembers {tuple(value.shape)} of weights {tuple(parameter.shape)}")
+
+
+def begin(objective: Objective, config: TrainConfig, *, steps_per_epoch: int, run_id: str = "") -> Training:
     """Optimisers and schedules for an objective that stands on its device already."""
     device = next(objective.parameters()).device
     optimisers = make_optimisers(objective, config)
@@ -140,7 +188,7 @@ def begin(objective: Objective, config: TrainConfig, *, steps_per_epoch: int) ->
         tuple(CosineAnnealingLR(optimiser, moves) for optimiser in optimisers) if config.schedule == "cosine" else ()
     )
     scaler = GradScaler(device.type, enabled=config.precision == "fp16")
-    return Training(objective, optimisers, schedulers, scaler)
+    return Training(objective, optimisers, schedulers, scaler, run_id)
 
 
 def make_optimisers(objective: Objective, config: TrainConfig) -> tuple[Optimizer, ...]:

@@ -48,7 +48,8 @@ def choose_on_engine(
     backend, sidecar = open_engine(engine)
     warn_unless_verified(engine, sidecar)
     with backend:
-        unmarked = [dataclasses.replace(sample, mask=None) for sample in samples]  # labels are enough here
+        # Labels are enough here, so that no mask can be in the way.
+        unmarked = [dataclasses.replace(sample, mask=None, mask_fault=None) for sample in samples]
         inputs = (to_input(picture.image, spec=sidecar.spec) for picture in read_with_progress(unmarked))
         scores = [float(backend.infer(each)[1][0]) for each in inputs]
     defective = [sample.label != GOOD for sample in samples]

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from stlm_edge.errors import ConfigError, EngineError, SpecError
 from stlm_edge.files import write_bytes
 from stlm_edge.records import MAY_LACK, build, parse
-from stlm_edge.sidecar import Calibration
+from stlm_edge.sidecar import Calibration, require_whole
 from stlm_edge.spec import ModelSpec, Size
 
 if TYPE_CHECKING:
@@ -146,6 +146,8 @@ def read_graph(path: Path) -> Graph:
         raise EngineError(f"{path} is not a file, expected an ONNX graph; write it: python -m export onnx CHECKPOINT")
     try:
         content = path.read_bytes()
+        if content:
+            require_whole(path)
         model = onnx.load_model_from_string(content)
         onnx.checker.check_model(model)
     except OSError as error:
@@ -156,7 +158,8 @@ def read_graph(path: Path) -> Graph:
             f"{path} is truncated or not an ONNX file ({reason}); copy it again or export again: "
             "python -m export onnx CHECKPOINT"
         ) from error
-    told = {entry.key: entry.value for entry in model.metadata_props}
+    # What is not UTF-8 comes as bytes.
+    told = {entry.key: entry.value for entry in model.metadata_props if isinstance(entry.value, str)}
     spec = _spec(told.get(SPEC_KEY), path)
     opset = opset_of(model)
     if opset != OPSET:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from stlm_edge.errors import EngineError
-from stlm_edge.sidecar import Sidecar, engine_sha256, weights_of
+from stlm_edge.sidecar import Sidecar, engine_sha256, require_whole, weights_of
 from stlm_edge.spec import ModelSpec
 from stlm_edge.tensorrt import rebuild_command
 
@@ -110,6 +110,8 @@ def check_engine_file(path: Path) -> None:
     try:
         with path.open("rb") as file:
             first = file.read(len(beginning))
+        if first == beginning and path.suffix == ".onnx":
+            require_whole(path)
     except OSError as error:
         raise _cannot_read(path, error) from error
     if first != beginning:

@@ -190,7 +190,7 @@ def _text(rows: Iterable[Sequence[str]]) -> str:
 
 def _remove_torn_files(folder: Path) -> None:
     """Remove what `stlm_edge.files.replacing` leaves behind where it is killed."""
-    overlays = (folder / OVERLAYS).rglob(".*.jpg.????????.jpg")
+    overlays = [*(folder / OVERLAYS).rglob(".*.jpg.????????.jpg"), *(folder / OVERLAYS).rglob(".*.tmp.jpg")]
     try:
         for path in [*folder.glob(f".{TABLE}.????????.csv"), *folder.glob(f".{RECORD}.????????.json"), *overlays]:
             path.unlink(missing_ok=True)

@@ -26,6 +26,7 @@ DAGM_SEED = 0
 GOOD_TEST_PICTURES = 30
 
 HALVES = ("Train", "Test")
+_LABELS = Path("Label") / "Labels.txt"
 
 
 def is_dagm(root: Path) -> bool:
@@ -43,6 +44,11 @@ def load_dagm(root: Path, name: str, *, seed: int) -> Category:
     defective: list[Sample] = []
     for sample in (sample for half in HALVES for sample in _labelled(root, half)):
         (good if sample.label == GOOD else defective).append(sample)
+    if not defective and not any((root / half / _LABELS).is_file() for half in HALVES):
+        raise DataError(
+            f"{root / HALVES[0] / 'Label'} and {root / HALVES[1] / 'Label'} hold neither masks nor Labels.txt, expected"
+            " either, which tell good from defective; unpack the data set again"
+        )
     if len(good) <= GOOD_TEST_PICTURES:
         raise DataError(
             f"{root} has {len(good)} good pictures, expected more than {GOOD_TEST_PICTURES}, which the paper's split "
@@ -69,19 +75,15 @@ def _labelled(root: Path, half: str) -> list[Sample]:
         raise DataError(f"{folder} has no pictures; unpack the data set again")
     matched = match_masks(found, label_folder)
     if matched.strays:
+        more = len(matched.strays) - 1
         raise DataError(
-            f"{matched.strays[0]} is the mask of no picture in {folder}, and {len(matched.strays) - 1} more are none; "
+            f"{matched.strays[0]} is the mask of no picture in {folder}{f', nor are {more} more' if more else ''}; "
             f"a picture is defective if it has a mask, expected {found[0].stem}_label{found[0].suffix} for "
             f"{found[0].name}: rename or remove the masks, or unpack the data set again"
         )
-    text = label_folder / "Labels.txt"
+    text = folder / _LABELS
     named = _named(text) if text.is_file() else {}
     has_masks = any(matched.masks.values())
-    if not has_masks and not named:
-        raise DataError(
-            f"{label_folder} holds neither masks nor Labels.txt, expected either, which tell good from defective; "
-            "unpack the data set again"
-        )
     absent = sorted(name for name, is_defective in named.items() if is_defective and name not in matched.masks)
     if absent:
         raise DataError(f"{text} names {absent[0]} as defective, which is not in {folder}; unpack the data set again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from stlm_edge.datasets.dagm import DAGM_SEED, is_dagm, load_dagm
@@ -35,7 +36,7 @@ def load_category(folder: Path, category: str | None, *, dagm_seed: int = DAGM_S
             raise DataError(
                 f"{folder} has no category {category!r}, {found_folders(folders(folder))}; give one that is there"
             )
-    name = root.resolve().name
+    name = _absolute(root).name
     if is_mvtec(root):
         return load_mvtec(root, name)
     if is_dagm(root):
@@ -81,9 +82,14 @@ def categories(folder: Path) -> list[str]:
 
 
 def _load_visa_category(root: Path) -> Category:
-    folder = root.resolve().parent
+    folder = _absolute(root).parent
     if not is_visa(folder):
         raise DataError(
             f"{root} looks like a category of VisA but {folder / SPLIT} does not exist; put the split there"
         )
-    return load_visa(folder, root.resolve().name)
+    return load_visa(folder, _absolute(root).name)
+
+
+def _absolute(folder: Path) -> Path:
+    """With its own name, also if it was given as `.`; links keep theirs."""
+    return Path(os.path.abspath(folder))  # noqa: PTH100  # Path.absolute keeps `..`

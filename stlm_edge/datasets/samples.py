@@ -85,8 +85,11 @@ def read_truth(sample: Sample, *, size: Size) -> Mask | None:
     Returns:
         (H, W) uint8 of 0 and 1; all 0 for a good picture, None for a defect that nobody has marked.
     Raises:
+        DataError: if nobody can say which mask is its.
         ImageError: if the mask cannot be used, or contradicts the label.
     """
+    if sample.mask_fault is not None:
+        raise DataError(sample.mask_fault)
     if sample.mask is None:
         return np.zeros(size, np.uint8) if sample.label == GOOD else None
     mask = read_mask(sample.mask, size=size, of_classes=sample.mask_of_classes)

@@ -22,7 +22,7 @@ import io
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from stlm_edge.datasets.listing import by_number, is_there, read_text
@@ -102,19 +102,24 @@ def _rows(folder: Path) -> list[SplitRow]:
         raise DataError(f"{path} cannot be read as VisA's split ({error}); fetch it again") from None
     except _SplitError as error:
         raise DataError(f"{path}{error}") from None
-    rows: dict[str, SplitRow] = {}
-    repeated = 0
+    rows: dict[SplitRow, None] = {}
+    by_image: dict[str, SplitRow] = {}
     for number, fields in found:
         try:
             row = _row(fields)
-            if rows.setdefault(row.image, row) != row:
+            first = by_image.setdefault(row.image, row)
+            if replace(first, split=row.split) != row:
                 raise _SplitError(f"found {row.image} a second time and with other words, expected each picture once")
         except _SplitError as error:
             raise DataError(f"{path}, line {number}: {error}; correct the line, or fetch the split again") from None
-        repeated += rows[row.image] is not row
-    if repeated:
-        logger.warning("%s says %d of its lines twice; each picture is taken once", path, repeated)
-    return list(rows.values())
+        rows[row] = None
+    if len(rows) < len(found):
+        logger.warning("%s says %d of its lines twice; each picture is taken once", path, len(found) - len(rows))
+    if len(by_image) < len(rows):
+        logger.warning(
+            "TESTED ON TRAINING PICTURES: %s names %d of its pictures for both", path, len(rows) - len(by_image)
+        )
+    return list(rows)
 
 
 class _SplitError(Exception):

@@ -18,6 +18,7 @@ from stlm_edge.network.encoder import architecture_named
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.weights import fingerprint
 from stlm_edge.records import parse
+from stlm_edge.seal import sealed, unsealed
 from stlm_edge.spec import ModelSpec, Size
 
 
@@ -44,7 +45,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     }
     with replacing(path) as temporary:
         try:
-            save_file(tensors, temporary, metadata=metadata)
+            save_file(tensors, temporary, metadata=sealed(metadata))
         except SafetensorError as error:
             raise OSError(str(error)) from error
 
@@ -67,6 +68,7 @@ def load(path: Path) -> Checkpoint:
         ) from None
     if not {"spec", "config"} <= set(metadata):
         raise CheckpointError(f"{path} holds tensors but no specification; expected what 'python -m train fit' writes")
+    metadata = unsealed(metadata, path, error=CheckpointError, remedy="copy it again, or train again")
     try:
         config = parse(metadata["config"], what="the configuration")
         design = Design.from_json(metadata["design"]) if "design" in metadata else Design()  # before there were others

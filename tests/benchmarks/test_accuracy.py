@@ -121,6 +121,18 @@ def test_category_of_a_data_set_is_judged(data: Path, engine: Path, capsys: pyte
     assert "spots, 5 test pictures" in capsys.readouterr().out
 
 
+def test_labels_without_masks_give_the_figures_of_whole_pictures(
+    data: Path, engine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(data / "ground_truth")
+    path = tmp_path / "accuracy.json"
+    assert main([*ORT, "--engine", str(engine), "--data", str(data), "--json", str(path)]) == 0
+    (entry,) = read(path).details["engines"]
+    assert entry["image_auroc"] == pytest.approx(4 / 6, abs=1e-6)
+    assert [entry[name] for name in ("pixel_auroc", "pixel_ap", "aupro")] == [None] * 3
+    assert "NO MASKS for 3 of 3 defective pictures (spot)" in capsys.readouterr().err
+
+
 @pytest.mark.heavy
 def test_network_in_pytorch_gets_the_figures_of_an_evaluation(tmp_path: Path) -> None:
     write_dataset(tmp_path, train=1, test_good=4, test_defective_per_kind=1, size=(120, 140), seed=3, category="plate")

@@ -136,7 +136,7 @@ def test_masks_under_a_name_that_hides_their_pictures_are_refused(make_dagm):
         (labels / "Labels.txt").unlink()
         for mask in labels.glob("*.PNG"):
             mask.rename(labels / f"defect-{mask.name}")
-    with pytest.raises(DataError, match=r"defect-.* is the mask of no picture in .*, and 2 more"):
+    with pytest.raises(DataError, match=r"defect-.* is the mask of no picture in .*, nor are 2 more"):
         load_category(root, "Class1")
 
 
@@ -173,9 +173,10 @@ def test_labels_alone_are_enough(make_dagm):
 
 def test_neither_masks_nor_labels_are_refused(make_dagm):
     root = make_dagm("Class1")
-    for file in (root / "Class1" / "Train" / "Label").iterdir():
-        file.unlink()
-    with pytest.raises(DataError, match=r"Label holds neither masks nor Labels\.txt"):
+    for half in ("Train", "Test"):
+        for file in (root / "Class1" / half / "Label").iterdir():
+            file.unlink()
+    with pytest.raises(DataError, match=r"Train/Label and .*Test/Label hold neither masks nor Labels\.txt"):
         load_category(root, "Class1")
 
 

@@ -61,6 +61,14 @@ def test_category_folder_itself_can_be_given(tmp_path: Path) -> None:
     assert load_category(root, None) == load_category(tmp_path, "plate")
 
 
+def test_linked_category_has_the_name_of_its_link(tmp_path: Path) -> None:
+    make_category(tmp_path / "store" / "000017")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "plate").symlink_to(tmp_path / "store" / "000017")
+    assert load_category(tmp_path / "data", "plate").name == "plate"
+    assert load_category(tmp_path / "data" / "plate", None).name == "plate"
+
+
 def test_plain_folder_is_good_pictures_to_train_on(tmp_path: Path) -> None:
     for name in ("b.png", "a.jpg"):
         write(tmp_path / "parts" / name)
@@ -171,6 +179,8 @@ def test_one_mask_that_is_missing_leaves_one_picture_unmarked_and_is_told(
     ("make", "words"),
     [
         (lambda folder: (folder / "001_mask.png").rename(folder / "1-mask.png"), r"no mask, .*such as 1-mask\.png"),
+        (lambda folder: folder.rename(folder.with_name("Chip")), r"chip/000\.png has no mask, .*rename .*truth/Chip"),
+        (lambda folder: folder.parent.rename(folder.parent.with_name("Ground-Truth")), "rename the folder .*Ground-Tr"),
         (lambda folder: (folder / "001_mask.png").rename(folder / "001_mask.gif"), r"such as 001_mask\.gif; rename"),
         (
             lambda folder: shutil.copy(folder / "001_mask.png", folder / "001.png"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from stlm_edge.errors import CheckpointError
@@ -58,3 +59,30 @@ def test_highest_score_is_the_designs_also_where_the_file_does_not_say_it(tmp_pa
     spec = ModelSpec("plate", "stlm-tiny", (64, 64), (64, 64), fingerprint(network.state_dict()))
     save(tmp_path / "a.safetensors", Checkpoint(network, spec, {}))
     assert load(tmp_path / "a.safetensors").spec.highest_score == highest
+
+
+def test_edited_specification_is_refused_and_one_from_before_the_seal_read(saved):
+    path, _, spec = saved
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    edited = metadata | {"spec": metadata["spec"].replace('"top_k": 100', '"top_k": 101')}
+    save_file(tensors, path, metadata=edited)
+    with pytest.raises(CheckpointError, match="another SHA-256 than it says"):
+        load(path)
+    del metadata["sha256"]
+    save_file(tensors, path, metadata=metadata)
+    assert load(path).spec == spec
+
+
+@pytest.mark.parametrize(
+    "changes", [{"spec": "[]"}, {"config": "[1]"}, {"config": "{"}, {"design": "{}"}, {"design": '{"layers": ' * 9999}]
+)
+def test_metadata_that_is_none_is_one_line(saved, changes):
+    path, _, _ = saved
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    del metadata["sha256"]
+    save_file(load_file(path), path, metadata=metadata | changes)
+    with pytest.raises(CheckpointError, match="does not fit this version"):
+        load(path)

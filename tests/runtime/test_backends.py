@@ -9,11 +9,13 @@ from typing import Literal
 
 import numpy as np
 import onnx
+import onnx.external_data_helper
 import pytest
 
 from runtime.backends import open_backend, open_engine
 from stlm_edge.errors import EngineError, SpecError
-from stlm_edge.sidecar import Sidecar
+from stlm_edge.files import sha256
+from stlm_edge.sidecar import EngineRecord, Sidecar
 from stlm_edge.signal_stack import signal_stack
 
 from .conftest import INPUT_SIZE, MAP_SIZE, SPEC, brightness_graph, write_engine
@@ -113,6 +115,21 @@ def test_library_asked_for_and_not_installed_is_no_reason_for_another(
     monkeypatch.delitem(sys.modules, f"runtime.backends.{name}", raising=False)
     with pytest.raises(EngineError, match=rf"pip install 'stlm-edge\[{name}\]'"):
         open_engine(engine, backend=name)
+
+
+@pytest.mark.parametrize("place", ["weights.bin", "../weights.bin", "/tmp/weights.bin"])
+def test_engine_that_keeps_weights_in_another_file_is_refused(tmp_path: Path, place: str) -> None:
+    model = brightness_graph()
+    for tensor in model.graph.initializer:
+        tensor.raw_data = onnx.numpy_helper.to_array(tensor).tobytes()
+    onnx.external_data_helper.set_external_data(model.graph.initializer[0], location=place)
+    model.graph.initializer[0].ClearField("raw_data")
+    path = tmp_path / "plate.onnx"
+    path.write_bytes(model.SerializeToString())
+    record = EngineRecord("onnx", "1", "any", "fp32", sha256(path))
+    Sidecar(spec=SPEC, engine=record).write(path)
+    with pytest.raises(EngineError, match="keeps weights in other files"):
+        open_engine(path)
 
 
 def test_missing_engine(tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def test_run_folder_tells_how_it_was_made(trained_run, plate, quick):
 @pytest.mark.heavy
 def test_package_that_came_another_way_has_no_version(monkeypatch, plate, tmp_path, quick):
     monkeypatch.setattr("train.record.PACKAGES", ("torch", "opencv-from-jetpack"))
-    write_record(tmp_path, quick, Sources(plate, "plate", None), device=torch.device("cpu"), processes=1)
+    write_record(tmp_path, quick, Sources(plate, "plate", None), run_id="", device=torch.device("cpu"), processes=1)
     versions = json.loads((tmp_path / "run.json").read_text())["versions"]
     assert versions["opencv-from-jetpack"] is None
     assert versions["torch"]

@@ -11,6 +11,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 from stlm_edge.errors import CheckpointError, OutputError
 from stlm_edge.network.checkpoint import load
@@ -108,6 +109,51 @@ def test_damaged_state_is_refused(long, plate, tmp_path, monkeypatch):
     state.write_bytes(state.read_bytes()[:-2000])
     with pytest.raises(CheckpointError, match=r"state\.pt does not fit"):
         resume(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state.update(epoch=3),
+        lambda state: state["history"].append(state["history"][0]),
+        lambda state: state["objective"][next(iter(state["objective"]))].add_(1e-3),
+        lambda state: state["optimisers"][0]["state"][0]["exp_avg"].zero_(),
+        lambda state: state["optimisers"][0]["param_groups"][0].update(lr=1.0),
+    ],
+    ids=["epoch", "history", "weights", "moments", "rate"],
+)
+def test_state_that_was_altered_is_refused(long, plate, tmp_path, monkeypatch, change):
+    killed_after(long, 1, monkeypatch, plate=plate, output=tmp_path / "run")
+    path = tmp_path / "run" / STATE_NAME
+    state = torch.load(path, weights_only=True)
+    change(state)
+    torch.save(state, path)
+    with pytest.raises(CheckpointError, match=r"state\.pt does not fit .*(SHA-256|epoch)"):
+        resume(tmp_path / "run")
+
+
+def test_state_of_another_run_is_refused_and_one_of_an_earlier_version_taken(long, plate, tmp_path, monkeypatch):
+    for name in ("one", "other"):
+        killed_after(long, 1, monkeypatch, plate=plate, output=tmp_path / name)
+    path = tmp_path / "one" / STATE_NAME
+    own = path.read_bytes()
+    path.write_bytes((tmp_path / "other" / STATE_NAME).read_bytes())
+    with pytest.raises(CheckpointError, match="it is another run's"):
+        resume(tmp_path / "one")
+    path.write_bytes(own)
+    state = torch.load(path, weights_only=True)
+    del state["sha256"], state["run_id"]
+    state["optimisers"][0]["state"][0]["exp_avg"] = torch.zeros(3, 1, 1)
+    torch.save(state, path)
+    with pytest.raises(CheckpointError, match="its optimiser remembers"):
+        resume(tmp_path / "one")
+    state = torch.load(tmp_path / "other" / STATE_NAME, weights_only=True)
+    del state["sha256"], state["run_id"]
+    torch.save(state, path)
+    (tmp_path / "one" / ".state.pt.abcd1234.pt").touch()
+    resume(tmp_path / "one")
+    assert len(outcome(tmp_path / "one")[2]) == EPOCHS
+    assert not [entry.name for entry in (tmp_path / "one").iterdir() if entry.name.startswith(".")]
 
 
 def test_new_run_in_an_unfinished_ones_folder_is_told_how_to_go_on(long, plate, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ import torch
 from stlm_edge.errors import CheckpointError, ConfigError, DataError, StlmError
 from stlm_edge.files import make_folder, write_text
 from stlm_edge.network.checkpoint import load
+from stlm_edge.seal import sealed
 from train import fit as training
 from train.config import TrainConfig, from_dict, load_preset
 from train.paper.results import RECORD_NAME, read_json
@@ -158,7 +159,7 @@ def _bring_to_end(run: Run, before: State, *, data: Path, textures: Path | None)
             "data": data.resolve().name,
             "settings": run.config.to_dict(),
         }
-        write_text(run.folder / RECORD_NAME, json.dumps(record, indent=2) + "\n")
+        write_text(run.folder / RECORD_NAME, json.dumps(sealed(record), indent=2) + "\n")
         training.fit(run.config, data=data, category=run.category, textures=textures, output=run.folder)
     if (run.folder / training.STATE_NAME).exists():
         raise KeyboardInterrupt  # the training took Ctrl-C as its own and kept what there was

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import zlib
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 from stlm_edge.errors import OutputError
 from stlm_edge.files import cache_folder, replacing
@@ -17,6 +19,7 @@ from stlm_edge.network.decoder import Features
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".features"
+_CHECK = "crc32"
 COUNTED_EVERY = 16
 """Files written between two looks at the folder."""
 
@@ -24,6 +27,15 @@ COUNTED_EVERY = 16
 def default_folder() -> Path:
     """Of all teachers' features: `teacher-features` beside the fetched weights."""
     return cache_folder() / "teacher-features"
+
+
+def _check_sum(tensors: dict[str, Tensor]) -> str:
+    """Of names, shapes and values; a disk's flipped bit would be learnt from every epoch anew."""
+    found = 0
+    for name, tensor in sorted(tensors.items()):
+        found = zlib.crc32(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode(), found)
+        found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, found)
+    return f"{found:08x}"
 
 
 class FeatureCache:
@@ -52,12 +64,16 @@ class FeatureCache:
         """The features on `device`, or None if they are not there or damaged."""
         path = self._path(key)
         try:
-            tensors = load_file(path, device=str(device))
+            with safe_open(path, framework="pt") as file:
+                said = (file.metadata() or {}).get(_CHECK)
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
+            if said != _check_sum(tensors):
+                return None
             os.utime(path)  # used last just now
         except (OSError, SafetensorError):
             return None
         self._mine.add(path)
-        return tuple(tensors[name] for name in sorted(tensors))
+        return tuple(tensors[name].to(device) for name in sorted(tensors))
 
     def put(self, key: str, features: Features) -> None:
         """Keep features, each (C, h, w). Where they cannot be written, one warning says so and the run goes on."""
@@ -69,7 +85,7 @@ class FeatureCache:
         try:
             with replacing(path) as temporary:
                 try:
-                    save_file(tensors, temporary)
+                    save_file(tensors, temporary, metadata={_CHECK: _check_sum(tensors)})
                 except SafetensorError as error:
                     raise OSError(str(error)) from error
             self._used_bytes += path.stat().st_size

@@ -16,6 +16,7 @@ import pytest
 from stlm_edge.errors import ConfigError, DataError
 from stlm_edge.network.checkpoint import load, save
 from stlm_edge.plate.part import write_dataset
+from stlm_edge.seal import sealed
 from train.__main__ import main
 from train.paper.grid import Run, plan, state
 from train.paper.results import FinishedRun, Obtained, average, read_records, text, text_tables, write_report
@@ -185,6 +186,18 @@ def test_undefined_metrics_are_left_out():
     assert average(records, preset="paper", categories=("carpet", "wood"), metric="aupro").mean == 50
 
 
+def test_mean_over_fewer_categories_than_its_row_says_so():
+    """A category without masks has figures over whole pictures alone."""
+    whole = {"image_auroc": 0.8, "pixel_auroc": None}
+    records = [replace(record("paper", "carpet", 0, 0.9), overall=whole), record("paper", "wood", 0, 0.5)]
+    table = text_tables(records)[-1]
+    (average_row,) = [row for row in table.rows if row[0] == "paper, average"]
+    cells = dict(zip(table.columns, average_row, strict=True))
+    assert (cells["I-AUROC"], cells["P-AUROC"], cells["TLM P-AUROC"]) == ("65.00", "50.00 (of 1)", "35.00")
+    carpet = dict(zip(table.columns, table.rows[0], strict=True))
+    assert (carpet["I-AUROC"], carpet["P-AUROC"]) == ("80.00", "–")
+
+
 def test_tables_have_the_papers_number_beside_ours_and_a_dash_where_nothing_was_run(tmp_path):
     records = [record("table5-two-stage", "carpet", seed, 0.9 + seed / 100) for seed in (0, 1)]
     [table, overview] = text_tables(records)
@@ -221,4 +234,14 @@ def test_damaged_record_is_named(tmp_path):
         read_records(tmp_path)
     (folder / "grid.json").write_text("{}")
     with pytest.raises(DataError, match="no finished run"):
+        read_records(tmp_path)
+    (folder / "grid.json").write_text(json.dumps({"preset": "cpu", "category": "plate", "seed": 0}))  # of before seals
+    measured = {"overall": {"image_auroc": 0.91}, "tlm_only": {"overall": {"image_auroc": None}}}
+    (folder / "evaluation.json").write_text(json.dumps(sealed(measured)))
+    assert read_records(tmp_path)[0].overall == {"image_auroc": 0.91}
+    (folder / "evaluation.json").write_text(json.dumps(sealed(measured)).replace("0.91", "0.97"))
+    with pytest.raises(DataError, match="another SHA-256 than it says"):
+        read_records(tmp_path)
+    (folder / "evaluation.json").write_text(json.dumps(measured | {"overall": {"image_auroc": "high"}}))
+    with pytest.raises(DataError, match="expected a number"):
         read_records(tmp_path)

@@ -116,6 +116,25 @@ def test_damaged_or_deleted_features_are_computed_again(teacher, images, tmp_pat
     assert all(load_file(path) for path in tmp_path.rglob("*.features"))
 
 
+def test_flipped_byte_of_a_remembered_feature_is_noticed(tmp_path):
+    cache, cpu = FeatureCache(tmp_path, "a", limit_bytes=1 << 20), torch.device("cpu")
+    features = (torch.arange(24.0).reshape(2, 3, 4), torch.ones(5, dtype=torch.bfloat16))
+    cache.put("key", features)
+    found = cache.get("key", cpu)
+    assert found is not None and all(map(torch.equal, found, features))
+    (path,) = tmp_path.glob("*/*.features")
+    written = path.read_bytes()
+    for place in range(len(written)):
+        path.write_bytes(written[:place] + bytes([written[place] ^ 1]) + written[place + 1 :])
+        found = cache.get("key", cpu)
+        # A flipped letter of the header's white space says the same.
+        assert found is None or all(map(torch.equal, found, features))
+    path.write_bytes(written[:-1] + bytes([written[-1] ^ 1]))
+    assert cache.get("key", cpu) is None
+    save_file({"layer1": features[0]}, path)  # of an earlier version, without a check sum
+    assert cache.get("key", cpu) is None
+
+
 def test_cache_keeps_within_its_limit_and_drops_what_is_oldest(tmp_path, caplog):
     features = (torch.zeros(1, 10, 10),)
     size = 400
