@@ -196,7 +196,7 @@ def _decode(data: bytes, *, name: str, folder: Path | None) -> NDArray[np.uint8 
             f"if it is meant, allow more by {PIXEL_LIMIT_VARIABLE}"
         )
     if file.refused is not None:
-        raise ImageError(f"{name} {file.refused}; save it in another way, such as PNG")
+        raise ImageError(f"{name} {file.refused}; convert it")
     pixels = np.frombuffer(data, np.uint8)
     if file.alpha is not None:  # "unspecified", so that libtiff does not make what is transparent black
         pixels = pixels.copy()
@@ -204,10 +204,6 @@ def _decode(data: bytes, *, name: str, folder: Path | None) -> NDArray[np.uint8 
     ours = cv2.IMREAD_IGNORE_ORIENTATION if file.orientation != 1 else 0
     image = _attempt(pixels, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | ours)
     if image is None:
-        image = _attempt(pixels, cv2.IMREAD_UNCHANGED)  # 32 bits are read in no other way
-    if image is not None and image.dtype not in (np.uint8, np.uint16):
-        raise ImageError(f"{name} holds {image.dtype} pixels, expected 8 or 16 bits; convert it")
-    if image is None or image.ndim != 3 or image.shape[2] != 3:
         raise ImageError(f"{name} is damaged, or of a kind that this OpenCV does not read; replace or remove it")
     if file.is_white_zero and image.dtype == np.uint16:  # OpenCV turns 8 bits over, but not 16
         image = np.iinfo(np.uint16).max - image

@@ -166,14 +166,13 @@ def _jpeg_2000(data: bytes) -> PictureFile:
     start = data.find(_JPEG_2000_START)
     right, bottom, left, top = struct.unpack_from(">IIII", data, start + 8)
     components = struct.unpack_from(">H", data, start + 40)[0]
-    refused: str | None
+    refused = None
     if cv2.__version__.startswith(_ENDED_BY_JPEG_2000):
         refused = (
             f"is JPEG 2000, a damaged one of which ends the whole program in OpenCV {cv2.__version__}, not in 4.12"
         )
-    else:
-        refused = f"has {components} components, expected 1 to 4" if components > 4 else None
-    # No two bytes within the pictures' packets are above FF8F, so this is the end mark wherever it stands.
+    elif components > 4:
+        refused = f"has {components} components, expected 1 to 4"
     return PictureFile(
         (bottom - top, right - left),
         is_whole=start >= 0 and data.find(b"\xff\xd9", start) >= 0,
@@ -184,13 +183,14 @@ def _jpeg_2000(data: bytes) -> PictureFile:
 def _tiff(data: bytes) -> PictureFile:
     pages = tiff.pages(data)
     first = pages[0]
+    if first.refused is not None:
+        return PictureFile(first.largest, is_whole=True, refused=first.refused)
     return PictureFile(
         first.largest,
         is_whole=first.is_whole(data, jpeg_is_whole=lambda part: _jpeg(part).is_whole),
         pages=sum(not page.is_thumbnail for page in pages[1:]) + 1,
         is_white_zero=first.is_white_zero and first.bits > 8,
         alpha=first.unmultiplied_alpha,
-        refused="keeps each colour by itself in 16 bits, which OpenCV mixes up" if first.has_deep_planes else None,
     )
 
 

@@ -20,10 +20,12 @@ ORIENTATION = 274
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIPS, _SAMPLES, _ROWS, _STRIP_SIZES, _PLANAR = 273, 277, 278, 279, 284
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_SIZES = 322, 323, 324, 325
-_SUBFILE, _EXTRA = 254, 338
+_SUBFILE, _EXTRA, _FORMAT = 254, 338, 339
 _TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 """The whole numbers among the types of a field."""
 
+_MOST_PIXELS = 1 << 30
+"""More are decoded by no OpenCV, and not unpacked here."""
 _MOST_PAGES = 10_000
 _MOST_VALUES = 1 << 20
 _CLEAR, _END = 256, 257
@@ -94,9 +96,17 @@ class Directory:
         return self.number(_PHOTOMETRIC, 1) == 0
 
     @property
-    def has_deep_planes(self) -> bool:
-        """Whether its colours lie in planes of more than 8 bits."""
-        return self.number(_PLANAR, 1) == 2 and self.number(_SAMPLES, 1) > 1 and self.bits > 8
+    def refused(self) -> str | None:
+        """Why it must not be decoded although nothing is missing; None if it may."""
+        samples, sample_format = self.number(_SAMPLES, 1), self.number(_FORMAT, 1)
+        if sample_format != 1 or self.bits > 16:
+            kind = {1: "uint", 2: "int", 3: "float"}.get(sample_format, "other numbers of ")
+            return f"holds {kind}{self.bits} pixels, expected 8 or 16 bits"
+        if samples > 4:
+            return f"has {samples} channels, expected 1 to 4"
+        if self.number(_PLANAR, 1) == 2 and samples > 1 and self.bits > 8:
+            return "keeps each colour by itself in 16 bits, which OpenCV mixes up"
+        return None
 
     @property
     def unmultiplied_alpha(self) -> slice | None:
@@ -111,6 +121,8 @@ class Directory:
         Of compressions other than LZW, Deflate, PackBits and JPEG only the place in the file is looked at.
         """
         is_tiled = _TILES in self.values
+        if self.largest[0] * self.largest[1] > _MOST_PIXELS:
+            return True  # its size is refused, whatever its data are
         starts = self.values.get(_TILES if is_tiled else _STRIPS, ())
         lengths = self.values.get(_TILE_SIZES if is_tiled else _STRIP_SIZES, ())
         if min(self.size) <= 0 or not 0 < self._parts(is_tiled=is_tiled) <= len(starts):
@@ -120,21 +132,22 @@ class Directory:
         if len(lengths) != len(starts):
             return False
         full, expected = self._bytes_of_parts(len(starts), is_tiled=is_tiled)
+        return all(
+            start + length <= len(data)
+            and (length or not wanted)
+            and self._is_sound(data[start : start + length], wanted=wanted, full=full, jpeg_is_whole=jpeg_is_whole)
+            for start, length, wanted in zip(starts, lengths, expected, strict=True)
+        )
+
+    def _is_sound(self, part: bytes, *, wanted: int, full: int, jpeg_is_whole: Callable[[bytes], bool]) -> bool:
+        """Whether a strip or tile can be decoded to `wanted` bytes; some writers fill up the last one to `full`."""
         compression = self.number(_COMPRESSION, 1)
-        for start, length, wanted in zip(starts, lengths, expected, strict=True):
-            part = data[start : start + length]
-            if len(part) < length or (wanted and not length):
-                return False
-            if compression == 7:
-                is_sound = jpeg_is_whole(part)
-            elif compression == 1:
-                is_sound = length >= wanted
-            elif compression in _LENGTHS and wanted:
-                is_sound = _LENGTHS[compression](part, full) in (wanted, full)  # some writers fill up the last strip
-            else:
-                is_sound = True
-            if not is_sound:
-                return False
+        if compression == 7:
+            return jpeg_is_whole(part)
+        if compression == 1:
+            return len(part) >= wanted
+        if compression in _LENGTHS and wanted:
+            return _LENGTHS[compression](part, full) in (wanted, full)
         return True
 
     def _parts(self, *, is_tiled: bool) -> int:

@@ -63,7 +63,7 @@ def test_colours_are_read_from_strips_tiles_and_planes(
 def test_deep_colours_are_read_and_refused_in_planes(order: Order) -> None:
     page = Page(rgb(deep(COLOURS)), photometric=2)
     assert np.array_equal(decode(tiff(page, order=order)), COLOURS)
-    with pytest.raises(ImageError, match="keeps each colour by itself in 16 bits, which OpenCV mixes up; save it"):
+    with pytest.raises(ImageError, match="keeps each colour by itself in 16 bits, which OpenCV mixes up; convert it"):
         decode(tiff(dataclasses.replace(page, planar=True), order=order))
 
 
@@ -198,8 +198,26 @@ def test_first_of_several_pages_is_read() -> None:
     ids=["float32", "float64", "float16", "uint32", "int16", "int8"],
 )
 def test_other_kinds_of_numbers_are_refused(page: Page) -> None:
-    with pytest.raises(ImageError, match=r"convert it|replace or remove it"):
+    with pytest.raises(ImageError, match=rf"holds {page.pixels.dtype} pixels, expected 8 or 16 bits; convert it"):
         decode(tiff(page))
+
+
+def test_more_channels_than_four_are_refused() -> None:
+    with pytest.raises(ImageError, match="has 5 channels, expected 1 to 4; convert it"):
+        decode(tiff(Page(np.repeat(GREY[..., None], 5, axis=2), extra=(0, 0, 0, 0))))
+
+
+def test_size_is_refused_before_strips_are_unpacked() -> None:
+    """A megabyte of Deflate stands for a gigabyte."""
+    data = bytearray(saved(np.zeros((8, 8), np.uint8), "TIFF", compression="tiff_deflate"))
+    tags = PIL.Image.open(io.BytesIO(data)).tag_v2
+    start, length = tags[273][0], tags[279][0]
+    data[start : start + length] = b"\x01" * length  # no Deflate at all
+    for tag in (256, 257, 278):
+        place = data.index(struct.pack("<H", tag) + struct.pack("<H", 3)) + 2
+        struct.pack_into("<HII", data, place, 4, 1, 1 << 17)
+    with pytest.raises(ImageError, match="announces 131072 x 131072"):
+        decode(bytes(data))
 
 
 @orders

@@ -101,7 +101,7 @@ def test_labelled_folder_becomes_a_table_and_overlays(
             assert float(row["threshold"]) == detector.threshold.value
             assert float(row["seconds"]) >= 0
     assert (found[-1]["score"], found[-1]["seconds"]) == ("", "")
-    assert "is empty, truncated or not a picture" in found[-1]["error"]
+    assert "is empty, truncated, damaged or not a picture" in found[-1]["error"]
     assert overlays(results) == ["scratch/000.png.jpg"]
     assert "pictures inspected  4 in " in said.out
     assert "anomalous           1\n" in said.out

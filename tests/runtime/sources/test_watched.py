@@ -146,7 +146,7 @@ def test_file_that_never_becomes_readable_is_named_and_skipped(
         frame = read_until(source, lambda _: True)
     assert Path(frame.source).name == "good.png"
     assert frame.index == 1
-    assert caplog.text.count("bad.png is empty, truncated or not a picture") == 1
+    assert caplog.text.count("bad.png is empty, truncated, damaged or not a picture") == 1
 
 
 def test_picture_is_seen_once_and_again_after_it_was_removed(folder: Path) -> None:
