@@ -30,8 +30,8 @@ from export import CALIBRATION_IMAGES
 from export.graph.graph import Graph, Precision
 from export.precision.calibration import choose_pictures
 from runtime.backends.openvino import OpenVinoBackend, has_bf16
-from stlm_edge.errors import ConfigError, EngineError, OutputError
-from stlm_edge.files import cannot_write, write_bytes
+from stlm_edge.errors import ConfigError, EngineError
+from stlm_edge.files import cannot_write, folder_beside, write_bytes
 from stlm_edge.imaging import Input, read_image, to_input
 from stlm_edge.measure import Schedule, Subject, Work, measure
 from stlm_edge.memory import ran_out
@@ -175,8 +175,8 @@ def _write(model: openvino.Model, output: Path, *, compress: bool) -> None:
     hash of both, tells.
     """
     try:
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
-            staged = Path(folder) / output.name
+        with folder_beside(output) as folder:
+            staged = folder / output.name
             openvino.save_model(model, staged, compress_to_fp16=compress)
             for part in (weights_of(staged), staged):
                 assert part is not None
@@ -186,7 +186,7 @@ def _write(model: openvino.Model, output: Path, *, compress: bool) -> None:
     except RuntimeError as error:  # OpenVINO says no more than that it could not
         if ran_out(error):
             raise
-        raise OutputError(f"cannot write {output} ({error}); free space there or choose another place") from error
+        raise cannot_write(output, OSError(str(error))) from error
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runtime.backends import BackendChoice
-from runtime.options import READS, detector_options, open_detector
+from runtime.options import READS, SOURCE_VARIABLE, chosen_source, detector_options, open_detector
 from stlm_edge.cli import Number, give_up, print_lines, run
 from stlm_edge.errors import ImageError, OutputError
 from stlm_edge.files import require_place, write_text
@@ -37,10 +37,15 @@ logger = logging.getLogger(__name__)
 @click.option(
     "--source",
     "source_uri",
-    required=True,
     help="A camera (0, v4l2:///dev/video0, csi://0, rtsp://…, http://… with MJPEG, gst:PIPELINE), a video, a picture, "
     "a folder, a folder that pictures are dropped into (FOLDER?watch=1), or "
     "test://?fps=10&defect-rate=0.2&seed=1&frames=100&size=512x512.",
+)
+@click.option(
+    "--source-file",
+    metavar="FILE",
+    help="Take the source from the first line of this file (- for stdin), where no list of processes shows a password. "
+    f"Without either option, from {SOURCE_VARIABLE} of the environment.",
 )
 @click.option("--width", type=click.IntRange(min=1), help="Of the frames; with --height.")
 @click.option("--height", type=click.IntRange(min=1), help="Of the frames; with --width.")
@@ -80,7 +85,8 @@ logger = logging.getLogger(__name__)
 )
 def command(
     engine: Path,
-    source_uri: str,
+    source_uri: str | None,
+    source_file: str | None,
     width: int | None,
     height: int | None,
     fps: float | None,
@@ -110,6 +116,7 @@ def command(
     from runtime.voting import PartVote, VotingRule
     from runtime.watchdog import OPENING, Watchdog
 
+    uri = chosen_source(source_uri, source_file)
     if summary_file is not None:
         require_place(summary_file)
     options = SourceOptions(width=width, height=height, fps=fps, rotate=int(rotate))
@@ -125,7 +132,7 @@ def command(
         vote = PartVote(rule, threshold=detector.threshold.value)
         recorder = RunRecorder()
         with watchdog.watching("starting", pictures=OPENING):  # threads too, which may hang where memory is short
-            source = stack.enter_context(open_source(source_uri, options))
+            source = stack.enter_context(open_source(uri, options))
             context = SinkContext(engine_sha256=detector.sidecar.engine.engine_sha256, fps=source.fps)
             outputs = open_outputs(
                 output_uris, context=context, drops=source.is_live, on_publish=partial(recorder.add_stage, "publish")

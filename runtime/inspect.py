@@ -67,6 +67,7 @@ def command(
     from runtime.signals import StopSignals
     from runtime.watchdog import Watchdog
     from stlm_edge.errors import ImageError
+    from stlm_edge.names import escaped
 
     listing = list_pictures(files, results=output)
     with (
@@ -80,8 +81,10 @@ def command(
         settings = RunSettings(
             engine_sha256=detector.sidecar.engine.engine_sha256,
             threshold=detector.threshold.value,
-            root=str(listing.root),
-            area=None if area is None else f"{area.source} ({hashlib.sha256(area.mask.tobytes()).hexdigest()[:12]})",
+            root=escaped(str(listing.root)),
+            area=None
+            if area is None
+            else f"{escaped(area.source)} ({hashlib.sha256(area.mask.tobytes()).hexdigest()[:12]})",
             tile=None if tile_size is None else f"{tile_size[0]} x {tile_size[1]}",
             overlays=overlays,
         )

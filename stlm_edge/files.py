@@ -16,23 +16,23 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stlm_edge.errors import OutputError
+from stlm_edge.names import LONGEST_NAME
 
 logger = logging.getLogger(__name__)
 
 NEW_FILE = 0o666
 """Mode of a file that `open` makes, of which the umask takes its part."""
 
-LONGEST_NAME = 255
-"""Bytes of a file's name, on all usual file systems."""
-
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, outlives_kill: bool = False) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error.
 
     Nothing is asked of the file system that a stick or a share may refuse: its mode is what a new file gets there, and
     nobody changes it afterwards.
 
+    Args:
+        outlives_kill: what a killed run leaves behind is of use, so the next one does not write over it.
     Raises:
         OutputError: if the folder cannot be made or written to, or the disk is full.
     """
@@ -40,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
     handle: int | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = _open_temporary(path)
+        handle, temporary = _open_random(path) if outlives_kill else _open_temporary(path)
         yield temporary
         with temporary.open("rb") as written:
             sync(written.fileno())
@@ -75,8 +75,7 @@ def _open_temporary(path: Path) -> tuple[int, Path]:
             os.close(handle)
             raise
         os.close(handle)
-    temporary = path.with_name(f".{secrets.token_hex(4)}{temporary.name}")
-    return os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, NEW_FILE), temporary
+    return _open_random(path)
 
 
 def _put(temporary: Path, path: Path) -> None:
@@ -100,6 +99,12 @@ def sync(handle: int) -> None:
             raise
 
 
+def _open_random(path: Path) -> tuple[int, Path]:
+    """A file beside `path` that nobody else has. Raises `OSError`."""
+    temporary = path.with_name(f".{secrets.token_hex(4)}{temporary_name(path).name}")
+    return os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, NEW_FILE), temporary
+
+
 def temporary_name(path: Path) -> Path:
     """Where `replacing` writes first: hidden, and with the suffix that writers go by."""
     suffix = path.suffix if len(path.suffix) < 16 else ""
@@ -109,15 +114,30 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(name)
 
 
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, after those that killed runs left there are removed. Raises `OSError`."""
+    remove_left_over(path)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with suppress(OSError):  # some shares know no locks
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield Path(folder)
+        finally:
+            os.close(handle)
+
+
 def remove_left_over(path: Path) -> None:
-    """Remove what killed runs of earlier versions left beside `path`, of files or folders that are no longer written.
+    """Remove the temporary folders beside `path` of killed runs, and the files of those of earlier versions.
 
     Raises `OutputError`.
     """
     name = glob.escape(path.name)
     random = "[a-z0-9_]" * 8
     try:
-        for left in path.parent.glob(f".{name}.{random}{glob.escape(path.suffix)}"):
+        endings = {"", glob.escape(path.suffix)}
+        for left in [left for ending in endings for left in path.parent.glob(f".{name}.{random}{ending}")]:
             handle = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -154,10 +174,12 @@ def make_folder(path: Path) -> None:
 def require_place(path: Path) -> None:
     """Make sure, before long work, that a file can probably be written at `path`; nothing is made.
 
-    Raises `OutputError` if what there is of its folder is no folder or may not be written to.
+    Raises `OutputError` if it is a folder, or what there is of its folder is none or may not be written to.
     """
     folder = path.absolute().parent
     try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         while not folder.exists():
             folder = folder.parent
     except OSError as error:  # a folder above may not be looked into
@@ -191,9 +213,23 @@ def lock(descriptor: int, path: Path) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:
-    """The one line for a place that cannot be written to."""
+    """The one line for a place that cannot be written to, with the remedy for what the system says of it."""
     reason = error.strerror or str(error)
-    return OutputError(f"cannot write {path} ({reason}); free space there or choose another place")
+    return OutputError(f"cannot write {path} ({reason}); {_REMEDIES.get(error.errno, _UNKNOWN)}")
+
+
+_UNKNOWN = "see that there is space and permission to write there, or choose another place"
+_REMEDIES: dict[int | None, str] = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free space there or choose another place"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "get permission to write there or choose another place"),
+    errno.EFBIG: "files may not grow so large there (see ulimit -f); raise that or choose another place",
+    errno.EROFS: "mount it so that it can be written to, or choose another place",
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "a part of that path is a file and no folder; choose another path"),
+    errno.EISDIR: "that is a folder; name a file in it",
+    errno.ENOENT: "its folder is not there; make it or choose another path",
+    errno.ELOOP: "its links lead in a circle; choose another path",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
 
 
 def home() -> Path:

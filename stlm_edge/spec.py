@@ -19,6 +19,9 @@ SCHEMA_VERSION = 1
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
+PIXEL_LIMIT_VARIABLE = "STLM_MAX_MEGAPIXELS"
+"""Of the environment: how large a picture may be that is read, in millions of pixels."""
+
 MOST_PIXELS = 1 << 27
 """Of a network's input or a camera's frame: more is a damaged record, and would take all memory."""
 
@@ -164,7 +167,7 @@ class ModelSpec:
         if not 0 <= threshold <= highest:
             never = "nothing would ever be anomalous" if threshold > highest else "everything would be anomalous"
             raise SpecError(
-                f"the threshold is {threshold:g} where scores lie between 0 and {highest:g}, so {never}; choose it "
+                f"the threshold is {threshold:.9g} where scores lie between 0 and {highest:g}, so {never}; choose it "
                 "again (stlm threshold), or give another --threshold"
             )
 

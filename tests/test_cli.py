@@ -43,6 +43,12 @@ def work(how: str) -> int:
         raise click.UsageError("one of the two options")
     if how == "stopped":
         raise KeyboardInterrupt
+    if how == "long":
+        raise DataError(f"{'x' * 5000}/picture.png cannot be read; check the path")
+    if how == "path":
+        Path("y" * 5000).stat()
+    if how == "system":
+        raise OSError("something that no path explains")
     if how == "missing":
         raise ModuleNotFoundError("No module named 'yaml'", name="yaml")
     if how == "mistaken":
@@ -177,3 +183,24 @@ def test_number_that_is_not_finite_is_wrong_usage(text):
     with pytest.raises(click.BadParameter):
         number.convert(text, None, None)
     assert number.convert("0.5", None, None) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("how", "said"), [("long", "picture.png cannot be read; check the path"), ("path", "too long")]
+)
+def test_long_path_is_cut_in_the_one_line(capsys: pytest.CaptureFixture[str], how: str, said: str) -> None:
+    code, _, (*_, line) = ran(capsys, "work", how)
+    assert code == 1
+    assert line.startswith("error: ") and said in line and len(line) < 500
+
+
+@pytest.mark.parametrize("arguments", [["work", "well", f"--{'z' * 5000}"], ["z" * 5000], ["work", "well", "z" * 5000]])
+def test_long_argument_is_cut_in_wrong_usage(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    code, _, lines = ran(capsys, *arguments)
+    assert code == 2
+    assert max(map(len, lines)) < 500
+
+
+def test_failure_that_no_path_explains_is_not_hidden() -> None:
+    with pytest.raises(OSError, match="no path explains"):
+        run(program, ["work", "system"])

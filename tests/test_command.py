@@ -38,9 +38,11 @@ def test_every_benchmark_has_a_name():
     programs = {
         path.parent.name if path.stem == "__main__" else path.stem
         for path in [*folder.glob("*.py"), *folder.glob("*/__main__.py")]
-        if "\ndef main(argv" in path.read_text()
+        if "\nmain = " in path.read_text()
     }
     assert set(BENCHMARKS) == programs
+    described = (folder.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert [name for name in BENCHMARKS if f"stlm bench {name}" not in described] == []
 
 
 def helped(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -13,6 +13,7 @@ import pytest
 from stlm_edge.errors import OutputError
 from stlm_edge.files import (
     cache_folder,
+    cannot_write,
     make_folder,
     remove_left_over,
     replacing,
@@ -79,6 +80,42 @@ def test_disk_that_fills_up_when_flushed_is_an_output_error(tmp_path: Path, monk
         with pytest.raises(OutputError, match="No space left"):
             write_text(tmp_path / "a.txt", "new")
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (errno.ENOSPC, "free space"),
+        (errno.EDQUOT, "free space"),
+        (errno.EFBIG, "ulimit -f"),
+        (errno.EACCES, "get permission"),
+        (errno.EROFS, "mount it"),
+        (errno.ENOENT, "its folder is not there"),
+        (errno.EIO, "see that there is space and permission"),
+        (None, "see that there is space and permission"),
+    ],
+)
+def test_remedy_is_for_what_the_system_says(code: int | None, remedy: str) -> None:
+    error = OSError("strange") if code is None else OSError(code, os.strerror(code))
+    line = str(cannot_write(Path("a.txt"), error))
+    assert line.startswith("cannot write a.txt (")
+    assert remedy in line.partition("); ")[2]
+    assert ("free space" in line) == (code in (errno.ENOSPC, errno.EDQUOT))
+
+
+def test_path_that_cannot_be_a_file_is_told_by_its_fault(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    for path, remedy in (
+        (tmp_path / "file" / "a.txt", "a part of that path is a file"),
+        (tmp_path / "folder", "name a file in it"),
+        (tmp_path / ("a" * 300), "choose a shorter name"),
+    ):
+        with pytest.raises(OutputError, match=remedy):
+            write_text(path, "new")
+    with pytest.raises(OutputError, match="name a file in it"):
+        require_place(tmp_path / "folder")
+    assert names(tmp_path) == ["file", "folder"]
 
 
 def test_file_in_the_way_of_a_folder_is_an_output_error(tmp_path: Path) -> None:
@@ -199,6 +236,17 @@ def test_what_a_killed_run_left_is_written_over_by_the_next(tmp_path: Path) -> N
     write_bytes(path, b"whole")
     assert path.read_bytes() == b"whole"
     assert names(tmp_path) == ["state.pt"]
+
+
+def test_what_is_of_use_after_a_kill_is_not_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "line.avi"
+    with replacing(path, outlives_kill=True) as killed:
+        killed.write_text("half a video")
+        (tmp_path / "kept").hardlink_to(killed)  # as if the block never ended
+    assert killed.name.startswith(".line.avi.") and killed.suffix == ".avi"
+    with replacing(path, outlives_kill=True) as second:
+        assert second != killed
+    assert (tmp_path / "kept").read_text() == "half a video"
 
 
 def test_two_that_write_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:

@@ -155,8 +155,11 @@ class Results:
 def evaluate(inspector: InferencePath, samples: Sequence[Sample]) -> Results:
     """Inspect labelled pictures and measure; see `QualityMeter` for what is kept of them.
 
+    Figures over pixels are undefined for kinds of defects that are not all marked, and then for all of them together;
+    `check_masks` says so beforehand.
+
     Raises:
-        DataError: if there are none.
+        DataError: if there are none, or a mask cannot be used.
         SpecError: if the model has no threshold.
     """
     if not samples:
@@ -194,20 +197,17 @@ class Inspected:
     """One picture, what is true about it and what the model says, with and without feature aggregation.
 
     Attributes:
-        mask: (H, W) in the picture's own pixels.
+        size: (height, width) of the picture.
+        mask: of that size; None for a defect that nobody has marked.
         answer: map at the network's input size, and score.
         tlm_answer: the same without feature aggregation, on another scale.
     """
 
     sample: Sample
-    mask: Mask
+    size: Size
+    mask: Mask | None
     answer: Answer
     tlm_answer: Answer
-
-    @property
-    def size(self) -> Size:
-        """(height, width) of the picture."""
-        return self.mask.shape[0], self.mask.shape[1]
 
     @property
     def anomaly_map(self) -> Map:
@@ -239,6 +239,7 @@ def inspect(inspector: InferencePath, samples: Sequence[Sample]) -> Iterator[Ins
             for index, picture in enumerate(batch):
                 yield Inspected(
                     sample=picture.sample,
+                    size=picture.size,
                     mask=picture.mask,
                     # Copies, since a view of one map would keep the whole batch's.
                     answer=Answer(maps[index].copy(), float(scores[index])),
@@ -284,13 +285,14 @@ def _measure(meter: QualityMeter, *, side: int, at_half: bool) -> tuple[Measured
 class _Picture:
     sample: Sample
     pixels: Input
-    mask: Mask
+    size: Size
+    mask: Mask | None
 
 
 def _read(sample: Sample, spec: ModelSpec) -> _Picture:
     image = read_image(sample.path)
     size = (image.shape[0], image.shape[1])
-    return _Picture(sample, to_input(image, spec=spec), read_truth(sample, size=size))
+    return _Picture(sample, to_input(image, spec=spec), size, read_truth(sample, size=size))
 
 
 def _device(inspector: InferencePath) -> torch.device:

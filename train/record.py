@@ -20,6 +20,7 @@ from stlm_edge import __version__
 from stlm_edge.datasets import Sample
 from stlm_edge.errors import CheckpointError, StlmError
 from stlm_edge.files import write_text
+from stlm_edge.names import escaped, printable, unescaped
 from stlm_edge.network.weights import PUBLISHED as FETCHED
 from stlm_edge.records import MAY_LACK, build, read_object, read_settings
 from stlm_edge.revision import git_state
@@ -123,13 +124,13 @@ def write_record(
     """Write `config.yaml` and `run.json`. Raises `OutputError`."""
     write_text(folder / CONFIG_NAME, yaml.safe_dump(config.to_dict(), sort_keys=False))
     record: dict[str, Any] = {
-        "data": str(sources.data.resolve()),
-        "category": sources.category,
-        "textures": None if sources.textures is None else str(sources.textures.resolve()),
-        "weights": {name: str(path) for name, path in sources.weights.items()},
+        "data": escaped(str(sources.data.resolve())),
+        "category": None if sources.category is None else escaped(sources.category),
+        "textures": None if sources.textures is None else escaped(str(sources.textures.resolve())),
+        "weights": {name: escaped(str(path)) for name, path in sources.weights.items()},
         "pictures": asdict(pictures),
         "id": run_id,
-        "command": " ".join(sys.argv[1:]),
+        "command": printable(" ".join(sys.argv[1:])),
         "seed": config.seed,
         "processes": processes,
         "device": _device_name(device),
@@ -152,12 +153,15 @@ def read_record(folder: Path) -> Begun:
         found = build(_Record, named, error=CheckpointError, remedy=remedy)
     except (FileNotFoundError, StlmError) as error:
         raise CheckpointError(f"{folder} is no run to resume ({error}); {remedy}") from None
-    textures = None if found.textures is None else Path(found.textures)
+    textures = None if found.textures is None else Path(unescaped(found.textures))
+    category = None if found.category is None else unescaped(found.category)
     # Earlier versions told of no weights; what is relative then is so to the folder that one resumes from.
     weights = (
-        {name: Path(path) for name, path in found.weights.items()} if "weights" in named else weights_files(config)
+        {name: Path(unescaped(path)) for name, path in found.weights.items()}
+        if "weights" in named
+        else weights_files(config)
     )
-    return Begun(config, Sources(Path(found.data), found.category, textures, weights), found.id, found.pictures)
+    return Begun(config, Sources(Path(unescaped(found.data)), category, textures, weights), found.id, found.pictures)
 
 
 def _version(package: str) -> str | None:

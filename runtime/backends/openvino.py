@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import openvino
+from openvino.frontend import FrontEndManager
 
 from runtime.backends.base import IN_FLIGHT, Backend, BatchAnswer, Port
 from stlm_edge.errors import EngineError
@@ -45,7 +46,7 @@ class OpenVinoBackend(Backend):
         hint = _BF16 if precision == _BF16 else "f32"
         settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
         try:
-            model = core.read_model(path)
+            model = _read(core, path)
             self._check_ports(inputs=list(map(_port, model.inputs)), outputs=list(map(_port, model.outputs)))
             with kept_signal_stack():
                 compiled = core.compile_model(model, _DEVICE, settings)
@@ -85,6 +86,14 @@ class OpenVinoBackend(Backend):
         for request in self._idle:
             request.cancel()
         self._idle.clear()
+
+
+def _read(core: Any, path: Path) -> Any:
+    """The model in a file. Left to find out what it is, OpenVINO logs of a damaged one which formats it is not."""
+    if path.suffix != ".onnx":
+        return core.read_model(path)
+    front_end = FrontEndManager().load_by_framework("onnx")
+    return openvino.Model(front_end.convert(front_end.load(str(path))))
 
 
 def has_bf16() -> bool:

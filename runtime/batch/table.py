@@ -22,6 +22,7 @@ from runtime.batch.rows import COLUMNS, encoded, read_rows
 from runtime.closing import Closing
 from stlm_edge.errors import OutputError, shown
 from stlm_edge.files import cannot_write, lock, make_folder, write_bytes, write_text
+from stlm_edge.names import cell, defused, from_cell, printable
 from stlm_edge.records import read_object
 
 logger = logging.getLogger(__name__)
@@ -59,10 +60,10 @@ class PictureRow:
     """One picture in the table.
 
     Attributes:
-        path: below the run's root.
+        path: below the run's root; here as it is, in the file as `stlm_edge.names.cell` writes it.
         score, anomalous, regions, seconds: None where it could not be read. `seconds` are those of the whole batch
             that it was in, from the picture to the verdict.
-        label: None where it is not known.
+        label: escaped; None where it is not known.
         error: why it could not be read.
     """
 
@@ -78,14 +79,14 @@ class PictureRow:
     def cells(self) -> list[str]:
         """As they stand in the file; a score with as many digits as it has."""
         return [
-            self.path,
+            cell(self.path),
             "" if self.score is None else f"{self.score:.9g}",
             f"{self.threshold!r}",
             "" if self.anomalous is None else str(self.anomalous),
             "" if self.regions is None else str(self.regions),
-            self.label or "",
+            defused(self.label or ""),
             "" if self.seconds is None else f"{self.seconds:.4f}",
-            self.error or "",
+            defused(printable(self.error or "")),
         ]
 
 
@@ -116,7 +117,7 @@ class ScoreTable(Closing):
                 _remove(folder)
             rows = _earlier(folder, settings)
             _remove_torn_files(folder)
-            self._rows = {row[0]: row for row in rows if not row[COLUMNS.index("error")]}
+            self._rows = {from_cell(row[0]): row for row in rows if not row[COLUMNS.index("error")]}
             self.done = frozenset(self._rows)
             self._write_all()
         except BaseException:

@@ -16,6 +16,7 @@ from runtime.sinks.video import CODECS, open_video
 from runtime.sinks.window import Window
 from stlm_edge.errors import OutputError
 from stlm_edge.files import cannot_write
+from stlm_edge.names import is_utf8
 
 __all__ = ["FrameSink", "Outputs", "SinkContext", "open_outputs", "open_sink"]
 
@@ -69,6 +70,8 @@ def _open(uri: str, *, context: SinkContext) -> FrameSink:
     if path.is_dir() or not path.suffix or place.endswith("/"):
         return PictureFolder.from_uri(uri, context=context)
     if path.suffix in CODECS:
+        if not is_utf8(place):
+            raise OutputError(f"{place} has a name that is not UTF-8, which OpenCV cannot write a video to; rename it")
         return open_video(uri, context=context)
     if path.suffix == ".jsonl":
         return EventLog.from_uri(uri, context=context)

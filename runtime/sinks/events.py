@@ -10,6 +10,7 @@ from runtime.event import Event
 from runtime.inspection import VERDICT_STAGES, Inspection
 from runtime.sinks.base import FrameSink, SinkContext, output_options, utc
 from runtime.sinks.lines import ROTATION_OPTIONS, LastLine, LineFile, Rotation
+from stlm_edge.names import escaped, printable
 
 _BEGINNINGS = ('{"time"', '{"frame"')
 """Of the lines that this program writes, today and before."""
@@ -18,16 +19,17 @@ _BEGINNINGS = ('{"time"', '{"frame"')
 def verdict_event(inspection: Inspection, *, engine_sha256: str) -> dict[str, Any]:
     """What is told of a frame, ready for JSON.
 
-    Keys: `time` (of capture, ISO 8601, UTC), `frame`, `source`, `score` and `anomalous` (null for a frame with a
-    fault), `threshold`, `alarm`, `part`, `fault` where there is one, `regions` (largest peak first; `box` is left, top,
-    width, height in pixels of the frame), `label` where the source knows it, `latency_ms` by stage, `engine_sha256`.
+    Keys: `time` (of capture, ISO 8601, UTC), `frame`, `source` and `label` (names escaped as `stlm_edge.names` has it;
+    a label where the source knows it), `score` and `anomalous` (null for a frame with a fault), `threshold`, `alarm`,
+    `part`, `fault` where there is one, `regions` (largest peak first; `box` is left, top, width, height in pixels of
+    the frame), `latency_ms` by stage, `engine_sha256`.
     """
     frame, anomaly = inspection.frame, inspection.anomaly
     regions = () if anomaly is None else anomaly.regions
     return {
         "time": utc(frame.timestamp_s).isoformat(timespec="milliseconds"),
         "frame": frame.index,
-        "source": frame.source,
+        "source": escaped(frame.source),
         "score": None if anomaly is None else anomaly.score,
         "threshold": inspection.threshold,
         "anomalous": None if anomaly is None else anomaly.is_anomalous,
@@ -53,7 +55,7 @@ def line_event(event: Event) -> dict[str, Any]:
     return {
         "time": utc(event.timestamp_s).isoformat(timespec="milliseconds"),
         "event": event.kind,
-        "text": event.text,
+        "text": printable(event.text),
     }
 
 

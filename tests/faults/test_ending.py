@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -19,6 +20,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from runtime.sources import Frame, FrameSource
+from runtime.sources.live_camera import LiveCamera, Patience
+from stlm_edge.errors import SourceError, SourceTimeout
 from stlm_edge.imaging import write_image
 
 from ..runtime.conftest import brightness_graph, picture, write_engine
@@ -204,3 +208,40 @@ def test_no_room_for_a_thread_is_one_line_and_no_hang(engine: Path, tmp_path: Pa
             assert ended.returncode == 1
             assert "found no room for another thread" in ended.stderr.splitlines()[-1]
         assert room > 0 or ended.returncode == 1
+
+
+class OneFrame(FrameSource):
+    """A camera that is lost after each frame."""
+
+    def __init__(self) -> None:
+        self._is_spent = False
+
+    def read(self) -> Frame | None:
+        if self._is_spent:
+            raise SourceError("the cable is loose")
+        self._is_spent = True
+        return Frame(picture(60), 0, time.monotonic(), "camera 0")
+
+
+def test_camera_that_finds_no_room_for_its_thread_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, attempts = threading.Thread.start, 0
+
+    def seldom(thread: threading.Thread) -> None:
+        nonlocal attempts
+        if thread.name == "capture":
+            attempts += 1
+            if attempts in (2, 3):
+                raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", seldom)
+    patience = Patience(read_s=0.2, first_delay_s=0.01, most_delay_s=0.02)
+    with LiveCamera(OneFrame, name="camera 0", patience=patience) as camera:
+        found, give_up_s = 0, time.monotonic() + 20
+        while found < 3:
+            assert time.monotonic() < give_up_s
+            try:
+                found += camera.read() is not None
+            except SourceTimeout:
+                continue
+    assert attempts >= 5

@@ -117,6 +117,15 @@ def test_overlays_are_of_those_pictures_that_were_asked_for(
     assert len(overlays(tmp_path / "results")) == number
 
 
+@pytest.mark.parametrize("threshold", ["45", "-1", "1e308"])
+def test_threshold_that_no_score_or_every_score_reaches_is_refused(
+    engine: Path, mvtec_test_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], threshold: str
+) -> None:
+    assert inspect(engine, mvtec_test_folder, "-o", tmp_path / "results", "--threshold", threshold) == 1
+    assert "where scores lie between 0 and 4" in capfd.readouterr().err
+    assert not (tmp_path / "results" / "scores.csv").exists()
+
+
 def test_threshold_by_hand_moves_the_verdicts(engine: Path, mvtec_test_folder: Path, tmp_path: Path) -> None:
     inspect(engine, mvtec_test_folder / "good", "-o", tmp_path, "--threshold", "0.25")
     assert [(row["threshold"], row["anomalous"]) for row in rows(tmp_path)] == [("0.25", "False"), ("0.25", "True")]
