@@ -52,6 +52,11 @@ def shown(value: object) -> str:
         return "a number of thousands of digits"
 
 
+def counted(count: int, what: str) -> str:
+    """`1 picture`, `2 pictures`."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def _cut(text: str, most: int) -> str:
     if len(text) <= most:
         return text

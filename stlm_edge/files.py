@@ -101,16 +101,16 @@ def sync(handle: int) -> None:
 
 def _open_random(path: Path) -> tuple[int, Path]:
     """A file beside `path` that nobody else has. Raises `OSError`."""
-    temporary = path.with_name(f".{secrets.token_hex(4)}{temporary_name(path).name}")
+    temporary = temporary_name(path, word=secrets.token_hex(4))
     return os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, NEW_FILE), temporary
 
 
-def temporary_name(path: Path) -> Path:
+def temporary_name(path: Path, *, word: str = "tmp") -> Path:
     """Where `replacing` writes first: hidden, and with the suffix that writers go by."""
     suffix = path.suffix if len(path.suffix) < 16 else ""
-    name = f".{path.name}.tmp{suffix}"
+    name = f".{path.name}.{word}{suffix}"
     if len(os.fsencode(name)) > LONGEST_NAME - 9:
-        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.tmp{suffix}"
+        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.{word}{suffix}"
     return path.with_name(name)
 
 

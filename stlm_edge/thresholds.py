@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from stlm_edge.errors import DataError
+from stlm_edge.errors import DataError, counted
 from stlm_edge.metrics import best_f1
 from stlm_edge.spec import ModelSpec, Threshold
 
@@ -116,8 +116,8 @@ def good_quantile(scores: Sequence[float], *, false_alarm_rate: float) -> Thresh
     if allowed < 1:
         needed = math.ceil(1 / false_alarm_rate) - 1
         logger.warning(
-            "%d good pictures cannot promise a false-alarm rate of %.3g, only %.3g; it takes %d",
-            count,
+            "%s cannot promise a false-alarm rate of %.3g, only %.3g; it takes %d",
+            counted(count, "good picture"),
             false_alarm_rate,
             1 / (count + 1),
             needed,

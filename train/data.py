@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stlm_edge.datasets import Sample
-from stlm_edge.errors import ConfigError, DataError, ImageError
+from stlm_edge.errors import ConfigError, DataError, ImageError, counted
 from stlm_edge.imaging import Image, Mask, read_image, resize
 from stlm_edge.spec import Size
 from train.augment import AS_THEY_ARE, Variation, check_rotation, rotate
@@ -167,7 +167,7 @@ class Batches:
                 f"batch_size is {batch_size}, expected a multiple of the {processes} processes that share it"
             )
         if len(images) < processes:
-            raise DataError(f"found {len(images)} pictures for {processes} processes; start fewer processes")
+            raise DataError(f"found {counted(len(images), 'picture')} for {processes} processes; start fewer processes")
         self.images = images
         self.pseudo_anomalies = pseudo_anomalies
         self.batch_size = min(batch_size, len(images) // processes * processes)

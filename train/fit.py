@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from stlm_edge.datasets import load_category
-from stlm_edge.errors import CheckpointError, DataError, OutputError
+from stlm_edge.errors import CheckpointError, DataError, OutputError, counted
 from stlm_edge.files import make_folder, remove_left_over, write_text
 from stlm_edge.imaging import Image
 from stlm_edge.network.checkpoint import Checkpoint, load, save
@@ -156,9 +156,9 @@ def _run(
         elif processes.is_main:
             training.save(folder / STATE_NAME)
         logger.info(
-            "training %s on %d pictures (%d held out) at %d x %d, %d in a step, on %s%s",
+            "training %s on %s (%d held out) at %d x %d, %d in a step, on %s%s",
             config.architecture,
-            len(images),
+            counted(len(images), "picture"),
             len(held_out),
             *config.image_size,
             batches.batch_size,
@@ -251,7 +251,10 @@ class _Keeper:
         if ending is not Ending.INTERRUPTED:
             (self.folder / STATE_NAME).unlink(missing_ok=True)
         logger.info(
-            "threshold %.6g from %d held-out good pictures; %s", threshold.value, threshold.images, promise(threshold)
+            "threshold %.6g from %s; %s",
+            threshold.value,
+            counted(threshold.images, "held-out good picture"),
+            promise(threshold),
         )
 
     def _save(self, spec: ModelSpec) -> None:

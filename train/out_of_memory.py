@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from stlm_edge.errors import ConfigError, TrainingError
+from stlm_edge.errors import ConfigError, TrainingError, counted
 from stlm_edge.memory import ran_out
 from stlm_edge.spec import SIZE_MULTIPLE
 from train.config import TrainConfig
@@ -29,7 +29,7 @@ def advice_on_memory(training: Training, config: TrainConfig, *, share: int, pro
             raise
         height, width = config.image_size
         raise TrainingError(
-            f"memory ran out in a step of {share} pictures of {height} x {width} in {config.precision}; "
+            f"memory ran out in a step of {counted(share, 'picture')} of {height} x {width} in {config.precision}; "
             + _advice(training, config, share=share, processes=processes)
         ) from error
 

@@ -101,6 +101,45 @@ def test_plain_folder_of_good_pictures_trains(plate, tmp_path):
 
 
 @pytest.mark.heavy
+@pytest.mark.parametrize(
+    ("count", "arguments", "steps"),
+    [
+        (2, [], 1),
+        (3, [], 1),
+        (3, ["--batch-size", "1", "--accumulate", "2"], 2),
+        (3, ["--batch-size", "1", "--precision", "bf16", "--workers", "1", "--patience", "1"], 2),
+        (6, ["--batch-size", "1", "--teacher", "gabor", "--image-size", "64x96"], 5),
+        (2, ["--streams-first", "0.5", "--epochs", "2", "--aggregation", "original", "--image-size", "32"], 1),
+    ],
+)
+def test_few_pictures_and_steps_of_one_train(count, arguments, steps, plate, tmp_path, capsys):
+    pictures = sorted((plate / "plate" / "train" / "good").iterdir())[:count]
+    (tmp_path / "good").mkdir()
+    for path in pictures:
+        shutil.copy(path, tmp_path / "good")
+    run = tmp_path / "run"
+    assert main(["fit", "--data", str(tmp_path / "good"), "-o", str(run), *QUICK, *arguments]) == 0
+    checkpoint = load(run / "model.safetensors")
+    assert all(value.isfinite().all() for value in checkpoint.network.state_dict().values())
+    assert checkpoint.spec.require_threshold().images >= 1
+    log = capsys.readouterr().err
+    single = "--batch-size" in arguments or count == 2
+    assert ("one picture in a step" in log) == single
+    assert f"on {steps if single else 2 * steps} picture" in log
+    assert " 1 pictures" not in log and " 1 good pictures" not in log
+
+
+def test_one_picture_is_too_few_and_says_how_many_are_needed(plate, tmp_path, capsys):
+    (tmp_path / "good").mkdir()
+    shutil.copy(plate / "plate" / "train" / "good" / "000.png", tmp_path / "good")
+    assert main(["fit", "--data", str(tmp_path / "good"), "-o", str(tmp_path / "run"), *QUICK]) == 1
+    assert (
+        "found 1 good picture, expected at least 2: one to train on, one for the threshold" in capsys.readouterr().err
+    )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.heavy
 def test_random_teacher_streams_and_textures_are_said_aloud(plate, tmp_path, quick, caplog):
     fit(quick, data=plate, category="plate", textures=None, output=tmp_path / "run")
     for words in ("NO TEACHER WEIGHTS", "NO INITIAL WEIGHTS", "NO TEXTURES"):
