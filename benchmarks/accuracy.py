@@ -3,10 +3,9 @@
     python -m benchmarks.accuracy --data mvtec --category bottle --reference runs/bottle/model.safetensors \
         --engine bottle.xml --engine bottle-int8.xml --engine bottle.plan
 
-Each engine is run as the camera program runs it. AUROC, average precision and AUPRO are taken at the pictures' own
-resolution, from maps enlarged as the runtime enlarges them: from the network's map at once, where `train evaluate` goes
-over the network's input size, so that pixel figures of the two differ by some hundredths of a point and those of whole
-pictures by nothing. Drift is what `export verify` calls so, here over all test pictures and without a verdict.
+Each engine is run as the camera program runs it, and judged at the pictures' own resolution. Maps are enlarged at once,
+where `train evaluate` goes over the network's input size, so that pixel figures of the two differ by some hundredths of
+a point and those of whole pictures by nothing. Drift is what `export verify` calls so, over all test pictures.
 """
 
 from __future__ import annotations
@@ -18,21 +17,23 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from benchmarks.record import Recorder, recording
-from benchmarks.tables import ACCURACY, to_text
+from benchmarks.subjects import require_different
+from benchmarks.tables import AREAS, to_text
 from export.gate.examine import DriftMeter
 from export.gate.pictures import choose, read_with_progress
 from runtime.backends import BACKEND_CHOICES, BackendChoice, open_engine, vouched
 from runtime.detector import Detector
 from runtime.verification import warn_unless_verified
 from stlm_edge.cli import run
-from stlm_edge.datasets import GOOD, Sample, load_category
-from stlm_edge.errors import ConfigError, DataError, VerificationError
+from stlm_edge.datasets import GOOD, Sample, check_masks, load_category
+from stlm_edge.errors import DataError, VerificationError
 from stlm_edge.imaging import Image
 from stlm_edge.inspection import Answer, Inspector
 from stlm_edge.metrics import Quality, QualityMeter
@@ -41,14 +42,8 @@ from stlm_edge.spec import ModelSpec, Threshold
 
 PATH = click.Path(path_type=Path)
 
-TITLES = {
-    "image_auroc": "image AUROC",
-    "image_ap": "image AP",
-    "pixel_auroc": "pixel AUROC",
-    "pixel_ap": "pixel AP",
-    "aupro": "AUPRO",
-}
-"""The figures of a record, in 0 … 1."""
+FIGURES = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro")
+"""Of a record, in 0 … 1."""
 
 DRIFTING = ("image_auroc", "pixel_auroc", "aupro")
 """Those whose distance from the reference's is told."""
@@ -68,24 +63,24 @@ class LabelledSet:
 
 
 def labelled_set(data: Path, category: str | None, *, images: int | None = None) -> LabelledSet:
-    """The test pictures of a data set in the layout of MVTec AD, VisA or DAGM; none is opened.
+    """The test pictures of a data set in a known layout, at most so many, each kind with its share; none is opened.
 
-    Args:
-        images: at most so many, each kind with its share.
-    Raises:
-        DataError: if there are none, or not both good and defective ones: without either, AUROC is undefined.
+    Raises `DataError` if there are not both good and defective ones.
     """
     loaded = load_category(data, category)
     samples = choose(loaded.test, images)
     good = sum(sample.label == GOOD for sample in samples)
     defective = len(samples) - good
     if not good or not defective:
+        found = f"{good} good and {defective} defective test pictures"
+        if not loaded.test:
+            found = f"{len(loaded.train)} pictures without labels"
         raise DataError(
-            f"{data} has {good} good and {defective} defective pictures to judge by, expected some of both: without "
-            "either, AUROC is undefined; give a data set with labels (test/good and test/<defect> with masks), or more "
-            "--images"
+            f"found {found} in {data}, expected good and defective ones, since AUROC needs both; give the folder of a "
+            "category, which has test/good and test/<defect>, or more --images"
         )
     count = str(len(samples)) if len(samples) == len(loaded.test) else f"{len(samples)} of {len(loaded.test)}"
+    check_masks(samples)
     words = f"{loaded.name}, {count} test pictures, {good} good and {defective} defective"
     return LabelledSet(samples, good, defective, words)
 
@@ -108,8 +103,8 @@ class Judged:
         return {"missed": len(wrong) - false_alarms, "false_alarms": false_alarms}
 
     def record_as(self, name: str, recorder: Recorder) -> dict[str, float | None]:
-        """Make measures of the quality, and return it by `TITLES` for a record's table: None where undefined."""
-        values = {metric: getattr(self.quality, metric) for metric in TITLES}
+        """Make measures of the quality, and return it by `FIGURES` for a record's table: None where undefined."""
+        values = {metric: getattr(self.quality, metric) for metric in FIGURES}
         figures = {metric: None if math.isnan(value) else round(value, 6) for metric, value in values.items()}
         for metric, value in figures.items():
             if value is not None:
@@ -118,12 +113,7 @@ class Judged:
 
 
 def judge(inspector: Inspector, pictures: LabelledSet) -> Judged:
-    """Have all pictures inspected; of each the map as it is answered is kept.
-
-    Raises:
-        ImageError: if a picture or a mask cannot be used.
-        EngineError: if the inspector fails.
-    """
+    """Have all pictures inspected; of each the map as it is answered is kept. Raises `ImageError`, `EngineError`."""
     meter, answers = QualityMeter(), []
     for picture in read_with_progress(pictures.samples):
         answer = inspector.inspect(picture.image)
@@ -135,12 +125,12 @@ def judge(inspector: Inspector, pictures: LabelledSet) -> Judged:
     return Judged(tuple(answers), quality)
 
 
+@dataclass(frozen=True)
 class EngineInspector:
-    """An engine as the camera program runs it. Attributes: name: the library's, such as `openvino`."""
+    """An engine as the camera program runs it; the name is the library's, such as `openvino`."""
 
-    def __init__(self, detector: Detector, *, name: str) -> None:
-        self.name = name
-        self.detector = detector
+    name: str
+    detector: Detector
 
     def inspect(self, image: Image) -> Answer:
         anomaly = self.detector.inspect(image)
@@ -152,14 +142,12 @@ def open_inspector(path: Path, *, backend: BackendChoice = "auto") -> Iterator[E
     """Open an engine as the runtime does; see `runtime.backends.open_engine` for what is raised."""
     runner, sidecar = open_engine(path, backend=backend)
     with Detector(runner, sidecar=sidecar, threshold=sidecar.spec.require_threshold()) as detector:
-        yield EngineInspector(detector, name=runner.name)
+        yield EngineInspector(runner.name, detector)
 
 
 def drift_between(reference: Judged, found: Judged, *, name: str) -> dict[str, Any]:
-    """How far one side's answers are from another's on the same pictures, by the figures of `export verify`.
+    """How far answers are from those of a reference, `name`, on the same pictures, by the figures of `export verify`.
 
-    Args:
-        name: of the reference.
     Returns:
         Of maps and scores on their scale of 0 … 1, of the metrics in points of 100; None where undefined.
     Raises:
@@ -214,16 +202,11 @@ def command(
     pictures = labelled_set(data, category, images=images)
     files = Counter(path.name for path in engines)
     given = [
-        (
-            (path.name if files[path.name] == 1 else str(path)) + (f" on {backend}" if backends[1:] else ""),
-            path,
-            backend,
-        )
+        (f"{path.name if files[path.name] == 1 else path}{f' on {backend}' if backends[1:] else ''}", path, backend)
         for path in engines
         for backend in backends
     ]
-    if twice := [name for name, count in Counter(name for name, _, _ in given).items() if count > 1]:
-        raise ConfigError(f"{twice[0]} is given twice, expected each engine and backend once; leave one out")
+    require_different(name for name, _, _ in given)
     with recording("accuracy", json_path) as recorder:
         for _, path, backend in given:  # all that can go wrong does so before minutes of work
             with open_inspector(path, backend=backend) as opened:
@@ -232,8 +215,7 @@ def command(
                 with _open_reference(reference, path, opened.detector.spec):
                     pass
         _judge_all(given, reference, pictures, recorder)
-    for line in to_text(ACCURACY, recorder.record(is_complete=True)):
-        click.echo(line)
+    click.echo(to_text(recorder.record(is_complete=True), "accuracy"))
     for row in recorder.details["engines"]:
         if row["threshold"] is not None:
             click.echo(
@@ -241,7 +223,7 @@ def command(
                 f"{row['false_alarms']} of {pictures.good} good ones called anomalous at {row['threshold']:.4g}"
             )
         if row["drift"] is not None:
-            moved = {TITLES[name]: row["drift"][name] for name in DRIFTING if row["drift"][name] is not None}
+            moved = {AREAS[name]: row["drift"][name] for name in DRIFTING if row["drift"][name] is not None}
             said = ", ".join(f"{title} {points:+.3f}" for title, points in moved.items())
             click.echo(f"{row['name']}: {said} points from {row['drift']['reference']}")
 
@@ -277,15 +259,14 @@ def _judge_all(
             with _open_reference(reference, path, spec) as inspector:
                 judged = judge(inspector, pictures)
             resizing = "" if spec.frame_size is None else " with frames of {} x {}".format(*spec.frame_size)
-            origins[network] = f"{reference.name}{resizing}", judged
+            origin = f"{reference.name}{resizing}"
+            origins[network] = origin, judged
+            library = "onnxruntime" if reference.suffix == ".onnx" else "pytorch"
             rows.append(
                 {
-                    "name": origins[network][0],
-                    "library": "onnxruntime" if reference.suffix == ".onnx" else "pytorch",
-                    "precision": "fp32",
-                    "input_size": list(spec.input_size),
+                    **{"name": origin, "library": library, "precision": "fp32", "input_size": list(spec.input_size)},
                     **dict.fromkeys(("verified", "threshold", "drift", "missed", "false_alarms")),
-                    **judged.record_as(origins[network][0], recorder),
+                    **judged.record_as(origin, recorder),
                 }
             )
             recorder.save()
@@ -308,9 +289,7 @@ def _judge_all(
         recorder.save()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
-    return run(command, argv)
+main = partial(run, command)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from benchmarks.accuracy import TITLES
+from benchmarks.tables import AREAS
 
 DECISIVE = ("aupro", "image_auroc")
 """Where the defects are, and whether a part has one."""
@@ -21,10 +21,9 @@ Point = dict[str, Any]
 
 
 def dominates(one: Point, other: Point) -> bool:
-    """Whether one point makes another one pointless: faster in each turn, and as good in each decisive figure.
+    """Whether one point makes another pointless: verified, faster in each turn, and as good in each decisive figure.
 
-    Turns share whatever else the machine did, so that one was always faster is more than that its median is. With ten
-    turns, two equally fast ones look so once in a thousand times. An engine that is not verified dominates nothing.
+    Of two equally fast ones, one looks so once in a thousand times with ten turns.
     """
     is_faster = all(ours < theirs for ours, theirs in zip(one["turns_ms"], other["turns_ms"], strict=True))
     is_as_good = all(_figure(one, metric) >= _figure(other, metric) - SAME for metric in DECISIVE)
@@ -37,11 +36,7 @@ def _figure(point: Point, metric: str) -> float:
 
 
 def advise(points: Sequence[Point], *, budget_ms: float | None = None) -> list[str]:
-    """What to take on this device, and what to leave, one sentence each.
-
-    Args:
-        budget_ms: for 95 % of the frames, from frame to verdict.
-    """
+    """What to take on this device, and what to leave, one sentence each; a budget is for 95 % of the frames."""
     verified = [point for point in points if point["verified"]]
     if not verified:
         return ["No engine is verified, so none is advised.", *_warnings(points, [])]
@@ -53,12 +48,12 @@ def advise(points: Sequence[Point], *, budget_ms: float | None = None) -> list[s
         advised.append(chosen)
         why = f"the fastest within {100 * CLOSE:g} point of the best ({best['name']}, {_value(best, metric, 'p50')})"
         why = "the best" if chosen is best else why
-        sentences.append(f"For {TITLES[metric]} take {chosen['name']}: {_value(chosen, metric, 'p50')}, {why}.")
+        sentences.append(f"For {AREAS[metric]} take {chosen['name']}: {_value(chosen, metric, 'p50')}, {why}.")
     within = [point for point in verified if budget_ms is not None and point["p95_ms"] <= budget_ms]
     for metric in DECISIVE if within else ():
         chosen = max(within, key=lambda point: _figure(point, metric))
         advised.append(chosen)
-        said = f"{chosen['name']} has the best {TITLES[metric]}: {_value(chosen, metric, 'p95')}"
+        said = f"{chosen['name']} has the best {AREAS[metric]}: {_value(chosen, metric, 'p95')}"
         sentences.append(f"Within {budget_ms:g} ms {said}.")
     if budget_ms is not None and not within:
         fastest = min(verified, key=lambda point: point["p95_ms"])

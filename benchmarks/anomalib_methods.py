@@ -43,7 +43,7 @@ class Method:
 
     Attributes:
         backbone: anomalib's default, by timm's name; None if it has none.
-        layers: indices of the feature maps that it takes of EfficientNet-Lite0 instead; empty if it cannot.
+        layers: indices of the feature maps of EfficientNet-Lite0 instead; empty if it cannot take that.
     """
 
     title: str
@@ -94,10 +94,7 @@ def fitted(
 ) -> dict[str, Any]:
     """The facts of the model kept in `output`, which is trained if there is none.
 
-    Args:
-        minutes: what is optimised ends after so many and keeps what it has; what only passes once is given up.
-    Raises:
-        TrainingError: if the training does not end. What a library raises comes as it is.
+    After `minutes`, what is optimised ends with what it has. What passes only once is given up: a `TrainingError`.
     """
     record = output / "facts.json"
     if record.exists():

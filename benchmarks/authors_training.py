@@ -1,8 +1,8 @@
 """A training step and its pictures in the manner of published loops, written down to be measured against.
 
 The step: all in float32; the teacher is asked about both versions of each picture; decoders take one picture at a time.
-What it computes is the same. The pictures: each one and each texture is decoded and resized anew whenever it is drawn,
-the noise is evaluated pixel by pixel in double precision, and the blend is computed over the whole picture.
+The pictures: each one and each texture is decoded and resized anew whenever it is drawn, the noise is evaluated pixel
+by pixel in double precision, and the blend is computed over the whole picture. What is computed is the same.
 """
 
 from __future__ import annotations

@@ -2,12 +2,9 @@
 
     python -m benchmarks.compare OLD.json NEW.json
 
-The ratio is NEW / OLD, with a 95 % interval over turns; `benchmarks.significance` says what counts as more than noise.
-On a shared machine measure each side several times, one after the other in turn, and give the further runs with --old
-and --new: the interval is over runs too then.
-
-Exit code 0: nothing is slower or worse. 1: something is, or has vanished, or the records are of different things. What
-has vanished and what differs can be allowed with --force, a slowdown cannot.
+`benchmarks.significance` says what counts as more than noise. Exit code 0: nothing is slower or worse. 1: something is,
+or has vanished, or the records are of different things. What has vanished and what differs can be allowed with --force,
+a slowdown cannot.
 """
 
 from __future__ import annotations
@@ -16,6 +13,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -30,7 +28,7 @@ from stlm_edge.files import require_place, write_text
 JSON = click.Path(path_type=Path)
 
 SETTINGS = ("architecture", "input_size", "frame_size", "batch", "pictures", "data", "images")
-"""Names in a record's details that say what was worked on, in benchmarks that have such a thing."""
+"""In a record's details, where a benchmark has such a thing: what was worked on."""
 
 
 @click.command()
@@ -86,18 +84,14 @@ def differences(records: dict[Path, Record]) -> list[str]:
         if record.benchmark != first.benchmark:
             reasons.append(f"{first_path} is of benchmarks.{first.benchmark}, {path} of benchmarks.{record.benchmark}")
             continue
-        if record.device != first.device and not _is_exact(first, record):
+        is_exact = all(measure.is_exact for one in (first, record) for measure in one.measures.values())
+        if record.device != first.device and not is_exact:
             reasons.append(f"different devices: {first_path} was measured on {first.device}, {path} on {record.device}")
         for name in SETTINGS:
             ours, theirs = first.details.get(name), record.details.get(name)
             if ours != theirs:
                 reasons.append(f"{first_path} has {name.replace('_', ' ')} {ours}, {path} has {theirs}")
     return reasons
-
-
-def _is_exact(*records: Record) -> bool:
-    """Whether the figures are the same on any device."""
-    return all(measure.is_exact for record in records for measure in record.measures.values())
 
 
 def lines(found: Sequence[Change], *, old: Sequence[Record], new: Sequence[Record]) -> list[str]:
@@ -133,9 +127,7 @@ def _cells(change: Change) -> list[str]:
     ]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
-    return run(command, argv)
+main = partial(run, command)
 
 
 if __name__ == "__main__":

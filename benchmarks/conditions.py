@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -42,57 +42,52 @@ _TEGRASTATS = {
 _Reader = Callable[[], dict[str, Any]]
 
 
-class Watch:
-    """Reads the conditions at the beginning and at the end, and meanwhile whether the GPU is slowed down."""
-
-    def __init__(self, read: _Reader, slowed_by: Callable[[], tuple[str, ...]]) -> None:
-        self._before: dict[str, Any] = read()
-        self._after: dict[str, Any] = {}
-        self._read = read
-        self._slowed_by = slowed_by
-        self._reasons: set[str] = set(slowed_by())
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="conditions", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop looking and read a last time."""
-        self._is_over.set()
-        self._thread.join()
-        self._after = self._read()
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values: `before`, `after` (empty until the end) and `warnings`: what makes figures doubtful."""
-        warnings, cores, load = [], os.cpu_count() or 1, self._before.get("load", 0)
-        if load > BUSY * cores:
-            warnings.append(
-                f"THE MACHINE WAS BUSY: load {load:.2f} on {cores} cores at the start; read the ratios only, or "
-                "measure again when nothing else runs"
-            )
-        if self._reasons:
-            warnings.append(
-                f"THE GPU WAS SLOWED DOWN by its {', '.join(sorted(self._reasons))}; cool it, raise its power limit or "
-                "fix its clocks, and measure again"
-            )
-        return {"before": self._before, "after": self._after, "warnings": warnings}
-
-    def _look(self) -> None:
-        while not self._is_over.wait(INTERVAL_S):
-            self._reasons |= set(self._slowed_by())
+@contextmanager
+def watching() -> Iterator[dict[str, Any]]:
+    """JSON values: `before`, `after` (empty until the block ends) and `warnings`: what makes figures doubtful."""
+    with _nvml() as (gpu, slowed_by), watched(lambda: read_processor() | gpu() | read_jetson(), slowed_by) as found:
+        yield found
 
 
 @contextmanager
-def watching() -> Iterator[Watch]:
-    """Watch the conditions as long as the block runs."""
-    with (
-        _nvml() as (gpu, slowed_by),
-        closing(Watch(lambda: read_processor() | gpu() | read_jetson(), slowed_by)) as watch,
-    ):
-        yield watch
+def watched(read: _Reader, slowed_by: Callable[[], set[str]]) -> Iterator[dict[str, Any]]:
+    """The same by what reads the conditions, and what is asked all the time why the GPU is slowed down."""
+    reasons, is_over = slowed_by(), threading.Event()
+    found: dict[str, Any] = {"before": read(), "after": {}}
+
+    def look() -> None:
+        while not is_over.wait(INTERVAL_S):
+            reasons.update(slowed_by())
+            found["warnings"] = _warnings(found["before"].get("load", 0), reasons)
+
+    found["warnings"] = _warnings(found["before"].get("load", 0), reasons)
+    thread = threading.Thread(target=look, name="conditions", daemon=True)
+    thread.start()
+    try:
+        yield found
+    finally:
+        is_over.set()
+        thread.join()
+        found["after"] = read()
+
+
+def _warnings(load: float, reasons: set[str]) -> list[str]:
+    warnings, cores = [], os.cpu_count() or 1
+    if load > BUSY * cores:
+        warnings.append(
+            f"THE MACHINE WAS BUSY: load {load:.2f} on {cores} cores at the start; read the ratios only, or "
+            "measure again when nothing else runs"
+        )
+    if reasons:
+        warnings.append(
+            f"THE GPU WAS SLOWED DOWN by its {', '.join(sorted(reasons))}; cool it, raise its power limit or "
+            "fix its clocks, and measure again"
+        )
+    return warnings
 
 
 def lines_of(conditions: Mapping[str, Any]) -> list[str]:
-    """What `Watch.to_dict` gives, for people, without its warnings."""
+    """What `watching` gives, for people, without its warnings."""
     return [
         f"{moment}: "
         + ", ".join(f"{name} {f'{value:.4g}' if isinstance(value, float) else value}" for name, value in found.items())
@@ -141,24 +136,24 @@ def read_jetson() -> dict[str, Any]:
 
 
 def parse_tegrastats(line: str) -> dict[str, Any]:
-    """What a line says; what it leaves out is left out. AGX modules do not measure their power in one place."""
+    """What a line says. AGX modules do not measure their power in one place."""
     found = {name: pattern.search(line) for name, pattern in _TEGRASTATS.items()}
     return {name: float(match[1]) for name, match in found.items() if match}
 
 
 @contextmanager
-def _nvml() -> Iterator[tuple[_Reader, Callable[[], tuple[str, ...]]]]:
+def _nvml() -> Iterator[tuple[_Reader, Callable[[], set[str]]]]:
     """What reads the first GPU, and what tells why it is slowed down; nothing without NVML or a GPU."""
     try:
         import pynvml  # only some machines with a GPU have it
     except ImportError:
-        yield dict, tuple
+        yield dict, set
         return
     try:
         pynvml.nvmlInit()
         handle, driver = pynvml.nvmlDeviceGetHandleByIndex(0), pynvml.nvmlSystemGetDriverVersion()
     except pynvml.NVMLError:
-        yield dict, tuple
+        yield dict, set
         return
 
     def ask(question: Callable[..., Any], *arguments: Any) -> Any:
@@ -178,9 +173,9 @@ def _nvml() -> Iterator[tuple[_Reader, Callable[[], tuple[str, ...]]]]:
         }
         return {name: value for name, value in found.items() if value is not None}
 
-    def slowed_by() -> tuple[str, ...]:
+    def slowed_by() -> set[str]:
         bits = ask(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons) or 0
-        return tuple(words for bit, words in SLOWED_BY.items() if bits & bit)
+        return {words for bit, words in SLOWED_BY.items() if bits & bit}
 
     try:
         yield read, slowed_by

@@ -5,21 +5,21 @@ python -m benchmarks.demo demo --json benchmarks/results/demo.json
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from benchmarks.record import recording
-from benchmarks.tables import DEMO, to_text
+from benchmarks.tables import AREAS, to_text
 from stlm_edge.cli import run
 from stlm_edge.errors import DataError
+from stlm_edge.records import read_object
 
+AGAIN = "run 'make demo' from the start"
 WANTED_IMAGE_AUROC = 0.95
-METRICS = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro")
 KEPT = ("category", "threshold", "overall", "kinds", "tlm_only", "good", "defective", "missed", "false_alarms")
 
 
@@ -31,13 +31,12 @@ def command(folder: Path, json_path: Path | None) -> None:
     evaluation = _read(folder / "run" / "evaluation.json")
     summary = _read(folder / "summary.json")
     with recording("demo", json_path) as recorder:
-        for metric in METRICS:
+        for metric in AREAS:
             recorder.measure(f"all {metric}", [100 * evaluation["overall"][metric]], unit="%", better="higher")
         recorder.measure("infer p50", [summary["latency"]["infer"]["p50_ms"]], unit="ms", better="lower")
         recorder.details["evaluation"] = {name: evaluation[name] for name in KEPT if name in evaluation}
         recorder.details["inspection"] = summary
-    for line in to_text(DEMO, recorder.record(is_complete=True)):
-        click.echo(line)
+    click.echo(to_text(recorder.record(is_complete=True), "demo"))
     truth, total = summary["truth"], summary["latency"]["total"]
     good = truth["false_alarms"] + truth["good_passed"]
     click.echo(
@@ -54,15 +53,12 @@ def command(folder: Path, json_path: Path | None) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); run 'make demo' from the start") from None
-    return values
+        return read_object(path, error=DataError, remedy=AGAIN)
+    except FileNotFoundError:
+        raise DataError(f"{path} is not there, expected what the demo has written; {AGAIN}") from None
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
-    return run(command, argv)
+main = partial(run, command)
 
 
 if __name__ == "__main__":

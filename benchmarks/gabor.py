@@ -2,7 +2,7 @@
 
 A picture is brought to one length, its brightness and contrast are evened out locally, and the energies of a bank of
 Gabor filters describe each patch, as texture analysis has done since the nineties. What is far from every patch of the
-good pictures is anomalous. The aspect ratio is kept, as letterboxing does, but without bars: a filter needs no square.
+good pictures is anomalous.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -44,10 +43,7 @@ TOP_SHARE = 0.2
 
 
 def features(image: Image) -> Field:
-    """Describe a picture, (H, W, 3) uint8, by the logarithms of its energies under F filters.
-
-    Returns: (rows, columns, F), one row and column for each `STRIDE` pixels of the resized picture.
-    """
+    """(H, W, 3) uint8 → (rows, columns, F), one for each `STRIDE` resized pixels: log energies under F filters."""
     height, width = image.shape[:2]
     scale = LONGER_SIDE / max(height, width)
     size = (max(STRIDE, round(height * scale)), max(STRIDE, round(width * scale)))
@@ -62,12 +58,7 @@ def features(image: Image) -> Field:
 
 @dataclass(frozen=True)
 class GaborMemory:
-    """Patches of good pictures.
-
-    Attributes:
-        mean, deviation: (F,), of the features over all good patches.
-        patches: (P, F), standardised.
-    """
+    """Patches of good pictures, (P, F), standardised by the mean and deviation of all of them, (F,)."""
 
     name = "Gabor filters"
 
@@ -76,11 +67,11 @@ class GaborMemory:
     patches: Field
 
     @classmethod
-    def of(cls, paths: Sequence[Path], *, seed: int = 0, size: int = MEMORY) -> GaborMemory:
-        """Remember `size` patches of good pictures, drawn at random. Raises `ImageError`."""
+    def of(cls, paths: Sequence[Path], *, seed: int = 0) -> GaborMemory:
+        """Remember patches drawn at random. Raises `ImageError`."""
         patches = np.concatenate([_rows(features(read_image(path))) for path in paths])
         mean, deviation = patches.mean(axis=0), np.maximum(patches.std(axis=0), 1e-6)
-        chosen = np.random.default_rng(seed).choice(len(patches), min(size, len(patches)), replace=False)
+        chosen = np.random.default_rng(seed).choice(len(patches), min(MEMORY, len(patches)), replace=False)
         return cls(mean, deviation, (patches[chosen] - mean) / deviation)
 
     def inspect(self, image: Image) -> Answer:
@@ -102,20 +93,16 @@ def _even_out(grey: Field) -> Field:
     return np.asarray(detail / np.sqrt(_blur(detail**2, NORMALISATION_SIGMA) + NOISE_VARIANCE), np.float32)
 
 
-def _bank() -> Iterator[tuple[Field, Field]]:
+def _bank() -> Iterator[tuple[Field, ...]]:
     """Even and odd filter of each wavelength and orientation, without response to brightness."""
     for wavelength, index in product(WAVELENGTHS, range(ORIENTATIONS)):
         sigma, angle = SIGMA_PER_WAVELENGTH * wavelength, math.pi * index / ORIENTATIONS
         side = 2 * math.ceil(3 * sigma / ASPECT) + 1
-        even, odd = (
+        kernels = (
             cv2.getGaborKernel((side, side), sigma, angle, wavelength, ASPECT, phase) for phase in (0, math.pi / 2)
         )
-        yield _balanced(even), _balanced(odd)
-
-
-def _balanced(kernel: NDArray[Any]) -> Field:
-    kernel = kernel - kernel.mean()
-    return np.asarray(kernel / np.abs(kernel).sum(), np.float32)
+        balanced = [kernel - kernel.mean() for kernel in kernels]
+        yield tuple(np.asarray(kernel / np.abs(kernel).sum(), np.float32) for kernel in balanced)
 
 
 def _blur(field: Field, sigma: float) -> Field:

@@ -8,9 +8,8 @@
     python -m benchmarks.gpu --checkpoint model.safetensors --graph model.onnx --output results/
 
 Parts are done in the order of their importance by `benchmarks.latency` and `export`, each in a process of its own under
-a limit of time, until the minutes are over. Each leaves its record and its log at once; one that fails, for want of a
-library or for another reason, is written down with what it said, and the next one begins. `gpu.json` says what became
-of all of them and holds their figures.
+a limit of time, until the minutes are over. Each leaves its record and its log at once; one that fails is written down
+with what it said, and the next one begins. `gpu.json` says what became of all of them and holds their figures.
 """
 
 from __future__ import annotations
@@ -21,13 +20,14 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
 from benchmarks.record import Recorder, read, recording
-from benchmarks.tables import GPU_PARTS, to_text
+from benchmarks.tables import to_text
 from stlm_edge.cli import Number, run
 from stlm_edge.errors import ConfigError
 from stlm_edge.files import make_folder
@@ -38,31 +38,20 @@ Device = Literal["cpu", "cuda"]
 PATH = click.Path(path_type=Path)
 BATCH = 8
 
-_SHORTEST_S = 20.0
-"""No part is begun with less time left."""
-_GRACE_S = 10.0
-"""That a part has to end by itself when its time is over."""
-_UNHURRIED = 10
-"""On a processor, which is for trying, parts have so many times their limit."""
+_SHORTEST_S = 20.0  # no part is begun with less time left
+_GRACE_S = 10.0  # that a part has to end by itself when its time is over
+_UNHURRIED = 10  # on a processor, which is for trying, parts have so many times their limit
 
 
 @dataclass(frozen=True)
 class Part:
-    """One of the things to be measured.
-
-    Attributes:
-        name: of its record and its log.
-        command: module and arguments, without `--json`, which each module of benchmarks is given.
-        limit_s: it is stopped after so long; what it has written until then stays.
-        needs_gpu: it is left out on a processor.
-        after: name of a part that must have been done.
-    """
+    """One of the things to be measured; it is stopped when its time is over, and what it has written then stays."""
 
     name: str
-    command: tuple[str, ...]
+    command: tuple[str, ...]  # module and arguments, without `--json`, which each module of benchmarks is given
     limit_s: float
     needs_gpu: bool = False
-    after: str | None = None
+    after: str | None = None  # a part that must have been done
 
 
 def plan_parts(
@@ -121,9 +110,12 @@ def command(
     quick: bool,
 ) -> int:
     """Measure a network in all ways on this GPU, one part after the other; ends with 1 unless all that could be was."""
-    for path in (checkpoint, *graphs):
-        if not path.is_file():
-            raise ConfigError(f"{path} is not a file, expected a checkpoint or an ONNX file; name one that is there")
+    from export.graph.graph import read_graph  # these need onnx and torch, which --help does not
+    from stlm_edge.network.checkpoint import load
+
+    load(checkpoint)  # or each part would find out for itself that it cannot be read
+    for graph in graphs:
+        read_graph(graph)
     if device == "cuda" and find_gpu() is None:
         raise ConfigError("found no NVIDIA GPU or no driver; try the rest with --device cpu --quick")
     parts = list(plan_parts(checkpoint, graphs, output=output, device=device, data=data, quick=quick))
@@ -147,7 +139,7 @@ def command(
             _take_over(recorder, entries[-1])
             recorder.save()
             click.echo("{name}: {status} after {seconds} s".format_map(entries[-1]), err=True)
-        click.echo("\n".join(to_text(GPU_PARTS, recorder.record(is_complete=True))))
+        click.echo(to_text(recorder.record(is_complete=True), "gpu"))
     statuses = [entry["status"] for entry in entries]
     return 0 if "done" in statuses and not {"failed", "stopped"} & set(statuses) else 1
 
@@ -215,9 +207,7 @@ def _take_over(recorder: Recorder, entry: dict[str, Any]) -> None:
     ]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
-    return run(command, argv)
+main = partial(run, command)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,9 @@
 """Metrics with 95 % intervals over parts, for any maps, masks and scores.
 
-A test set of a hundred pictures leaves much to chance, and pictures of one part are not independent. So parts are drawn
-again with replacement, all pictures of a part together, as many of each kind as there are (a bootstrap over groups);
-with a handful of parts of a kind, its interval is too narrow rather than too wide. Sorting all pixels a thousand times
-would take hours, so each picture is summed up once in histograms that all pictures share, and a draw is a weighted sum
-of those. Pixels of one bin count as tied, so intervals of pixel metrics are off by some thousandths. The figures
-themselves are the quality meter's and exact.
+Parts are drawn again with replacement, all pictures of a part together, as many of each kind as there are (a bootstrap
+over groups). Sorting all pixels a thousand times would take hours, so each picture is summed up once in histograms that
+all pictures share, and a draw is a weighted sum of those. Pixels of one bin count as tied, so intervals of pixel
+metrics are off by some thousandths; the figures themselves are the quality meter's and exact.
 """
 
 from __future__ import annotations
@@ -19,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.tables import AREAS
 from stlm_edge.datasets import GOOD
 from stlm_edge.errors import DataError
 from stlm_edge.imaging import Mask
@@ -27,7 +26,6 @@ from stlm_edge.metrics import ALL, FPR_LIMIT, QualityMeter
 
 Values = NDArray[np.float64]
 
-METRICS = ("image_auroc", "pixel_auroc", "aupro", "pixel_ap")
 BINS = 4096
 EDGE_SAMPLE = 1_000_000
 """Scores of either kind that the bins' edges are chosen from."""
@@ -35,12 +33,7 @@ EDGE_SAMPLE = 1_000_000
 
 @dataclass(frozen=True)
 class Judged:
-    """What a method answers to one picture of a part, on a scale that all pictures share.
-
-    Attributes:
-        kind: `good`, or the kind of defect.
-        answer, mask: (H, W) of the picture; the mask is not 0 on defects.
-    """
+    """What a method answers to one picture of a part, (H, W) as its mask, on a scale that all pictures share."""
 
     kind: str
     part: str
@@ -50,19 +43,16 @@ class Judged:
 
 @dataclass(frozen=True)
 class Resampled:
-    """Figures over some pictures by the names of `METRICS`, and the same for each draw, (R,); NaN where undefined."""
+    """Figures over some pictures by the names of `AREAS`, and the same for each draw, (R,); NaN where undefined."""
 
     exact: dict[str, float]
     draws: dict[str, Values]
 
 
 def parts_of(paths: Sequence[Path], *, root: Path, tiles: Path | None) -> list[str]:
-    """The part of each picture; without a file each picture is a part of its own.
+    """The part of each picture, by a CSV with the columns file (below `root`, with /) and tile; without one its own.
 
-    Args:
-        tiles: CSV with a head line that has the columns file (below `root`, with /) and tile.
-    Raises:
-        DataError: if the file cannot be read, lacks a column or a picture.
+    Raises `DataError` if the file cannot be read, or lacks a column or a picture.
     """
     names = [path.relative_to(root).as_posix() for path in paths]
     if tiles is None:
@@ -79,8 +69,8 @@ def parts_of(paths: Sequence[Path], *, root: Path, tiles: Path | None) -> list[s
 def resample(pictures: Sequence[Judged], *, resamples: int = 1000, seed: int = 0) -> dict[str, Resampled]:
     """All figures for the good pictures with each kind of defect, and with all of them (`all`).
 
-    The draws depend on seed, kinds and parts alone: those of two methods on the same pictures belong together, and
-    their difference has an interval of its own. Raises `StlmError` as `QualityMeter` does.
+    The draws depend on seed, kinds and parts alone, so the difference of two methods has an interval of its own.
+    Raises `StlmError` as `QualityMeter` does.
     """
     meter = QualityMeter()
     for picture in pictures:
@@ -89,7 +79,7 @@ def resample(pictures: Sequence[Judged], *, resamples: int = 1000, seed: int = 0
     weights, histograms, found = draw_weights(pictures, resamples=resamples, seed=seed), Histograms(pictures), {}
     for name, curves in meter.by_kind():
         quality, chosen = curves.quality(), [name == ALL or picture.kind in (GOOD, name) for picture in pictures]
-        exact = {metric: float(getattr(quality, metric)) for metric in METRICS}
+        exact = {metric: float(getattr(quality, metric)) for metric in AREAS}
         found[name] = Resampled(exact, histograms.figures(weights * np.array(chosen)))
     return found
 

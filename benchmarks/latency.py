@@ -3,18 +3,16 @@
     python -m benchmarks.latency --checkpoint model.safetensors --way eager --way half --engine stlm.onnx \
         --backend openvino --backend onnxruntime --data mvtec/bottle
 
-All take turns, some pictures each, so that whatever else the machine does hits all of them alike; read the ratios first
-and the milliseconds second. `--way eager` is the authors' straightforward way, and as the first subject what the others
-are compared with.
+All take turns, some pictures each; read the ratios first and the milliseconds second.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +25,15 @@ from benchmarks.record import device as this_machine
 from benchmarks.subjects import (
     ENGINE_BACKENDS,
     FRAME_SIZE,
-    STAGES,
     WORDS,
     Device,
     EngineBackend,
     Pictures,
     engine_subject,
     pairs,
+    require_different,
 )
-from benchmarks.tables import LATENCY, LATENCY_STAGES, to_text
+from benchmarks.tables import STAGES, to_text
 from runtime.backends import check_engine_file, vouched
 from runtime.verification import warn_unless_verified
 from stlm_edge.cli import Number, run
@@ -105,23 +103,20 @@ def command(
         for engine in engines:
             warn_unless_verified(engine, vouched(engine))
         with watching() as watch:
-            for warning in watch.to_dict()["warnings"]:
+            for warning in watch["warnings"]:
                 click.echo(warning, err=True)
             click.echo(f"opening {', '.join(subject.name for subject in subjects)}", err=True)
 
             def tell(measured: Sequence[Measured]) -> None:
                 fill(recorder, measured, pictures=pictures, batch=batch)
-                recorder.details |= {"pictures": words, "conditions": watch.to_dict()}
+                recorder.details |= {"pictures": words, "conditions": watch}
                 recorder.save()
                 click.echo(f"turn {len(measured[0].turns)} of {turns}", err=True)
 
             measured = measure(subjects, Schedule(turns=turns, runs=runs, turn_s=turn_seconds), after_turn=tell)
         fill(recorder, measured, pictures=pictures, batch=batch)
-        recorder.details["conditions"] = watch.to_dict()
-    record = recorder.record(is_complete=True)
     click.echo(f"{turns} turns of up to {runs} batches, on {this_machine()}")
-    for line in (*to_text(LATENCY, record), "", *to_text(LATENCY_STAGES, record)):
-        click.echo(line)
+    click.echo(to_text(recorder.record(is_complete=True), "latency", "latency-stages"))
     for line in (*notes(recorder.details["subjects"]), *lines_of(recorder.details["conditions"])):
         click.echo(line)
 
@@ -178,9 +173,7 @@ def _subjects(
         engine_subject(engine, backend=backend, pictures=pictures, batch=batch)
         for engine, backend in pairs(engines, backends)
     ]
-    twice = [name for name, count in Counter(subject.name for subject in subjects).items() if count > 1]
-    if twice:
-        raise ConfigError(f"{twice[0]} is to be measured twice, expected each once; leave one out or rename a file")
+    require_different(subject.name for subject in subjects)
     return subjects
 
 
@@ -211,12 +204,7 @@ def fill(recorder: Recorder, measured: Sequence[Measured], *, pictures: Pictures
 
 
 def entry(measured: Measured, *, first: Measured, batch: int) -> dict[str, Any]:
-    """A subject in the record's `subjects`.
-
-    Args:
-        first: the subject that the speed-up is against.
-        batch: pictures at once.
-    """
+    """A subject in the record's `subjects`; the speed-up is against the first one."""
     totals = measured.pooled()
     return {
         "name": measured.name,
@@ -249,9 +237,7 @@ def notes(subjects: Sequence[dict[str, Any]]) -> list[str]:
     return found
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
-    return run(command, argv)
+main = partial(run, command)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,7 @@
 
 It is the loop of `runtime.camera`, with the checks of camera and drift. Without --engine there is no network: a backend
 answers at once, and a source always has the next frame, so all of the time is the loop's. With one, the backend alone
-and the loop take turns: read the ratios first. Memory is measured in processes of their own, and so is the start, from
-the command to the verdict on a picture; the opening of the engine is timed apart, once its library has been started,
-and taken off.
+and the loop take turns; the start is from the command to the verdict on a picture, the opening of the engine taken off.
 """
 
 from __future__ import annotations
@@ -16,21 +14,15 @@ import multiprocessing
 import statistics
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from benchmarks.loop_measures import (
-    first_verdict_s,
-    host_times_ms,
-    memory_of_engine_mb,
-    memory_of_line_mb,
-    opening_s,
-    throughputs,
-)
+from benchmarks import loop_measures
 from benchmarks.record import Recorder, recording
-from benchmarks.tables import LOOP, to_text
+from benchmarks.tables import to_text
 from runtime.backends import BACKEND_CHOICES, BackendChoice, vouched
 from stlm_edge.cli import run
 from stlm_edge.spec import Size
@@ -77,42 +69,42 @@ def command(
     if engine is not None:
         vouched(engine)  # before minutes are spent on what needs none
     with recording("loop", json_path) as recorder:
-        times = [host_times_ms(frame_size=input_size, input_size=input_size, frames=frames) for _ in range(turns)]
+        host_times = partial(loop_measures.host_times_ms, input_size=input_size, frames=frames)
+        times = [host_times(frame_size=input_size) for _ in range(turns)]
         rates = [1e3 * len(turn) / sum(turn) for turn in times]
         recorder.measure("loop throughput", rates, unit="frames/s", better="higher")
         recorder.details |= {"frame_size": list(frame_size), "input_size": list(input_size)}
         recorder.details |= {"frames": frames, "turns": turns, "loop": {"frames_per_s": _spread(rates)}}
         recorder.save()
-        times = [host_times_ms(frame_size=frame_size, input_size=input_size, frames=frames) for _ in range(turns)]
+        times = [host_times(frame_size=frame_size) for _ in range(turns)]
         hundredths = [statistics.quantiles(turn, n=100) for turn in times]
         p50, p95 = ([turn[place] for turn in hundredths] for place in (49, 94))
         recorder.measure("host p50", p50, unit="ms", better="lower")
         recorder.measure("host p95", p95, unit="ms", better="lower")
         recorder.details["host"] = {"p50_ms": _spread(p50), "p95_ms": _spread(p95)}
         recorder.save()
-        resident = _apart(memory_of_line_mb, size=_MEMORY_SIZE, frames=memory_frames)
+        resident = _apart(loop_measures.memory_of_line_mb, size=_MEMORY_SIZE, frames=memory_frames)
         recorder.measure("memory", resident[-1:], unit="MB", better="lower")
         growth = resident[-1] - resident[0]
         recorder.details["memory"] = {"frames": memory_frames, "resident_mb": resident, "growth_mb": growth}
         recorder.save()
         if engine is not None:
             _around(engine, backend, recorder, frame_size=frame_size, frames=engine_frames, turns=turns)
-    for line in (*to_text(LOOP, recorder.record(is_complete=True)), WANTED):
-        click.echo(line)
+    click.echo(f"{to_text(recorder.record(is_complete=True), 'loop')}\n\n{WANTED}")
 
 
 def _around(
     engine: Path, backend: BackendChoice, recorder: Recorder, *, frame_size: Size, frames: int, turns: int
 ) -> None:
     """Record what is measured of an engine."""
-    name, rates = throughputs(engine, backend=backend, frame_size=frame_size, frames=frames, turns=turns)
+    name, rates = loop_measures.throughputs(engine, backend=backend, frame_size=frame_size, frames=frames, turns=turns)
     ratios = [loop / alone for alone, loop in rates]
-    memory = _apart(memory_of_engine_mb, engine=engine, backend=name, frame_size=frame_size)
+    memory = _apart(loop_measures.memory_of_engine_mb, engine=engine, backend=name, frame_size=frame_size)
     besides_mb = memory["running_mb"] - (memory["opened_mb"] - memory["before_mb"])
     starts = []
     for _ in range(turns):
-        opening = _apart(opening_s, engine=engine, backend=name)
-        verdict, infer = first_verdict_s(engine, backend=name, frame_size=frame_size)
+        opening = _apart(loop_measures.opening_s, engine=engine, backend=name)
+        verdict, infer = loop_measures.first_verdict_s(engine, backend=name, frame_size=frame_size)
         starts.append({"verdict_s": verdict, "opening_s": opening, "infer_s": infer, "besides_s": verdict - opening})
     start = {key: [turn[key] for turn in starts] for key in starts[0]}
     recorder.measure("loop's share of the engine's throughput", ratios, unit="×", better="higher")
@@ -141,9 +133,7 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
     return {"median": statistics.median(values), "turns": list(values)}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
-    return run(command, argv)
+main = partial(run, command)
 
 
 if __name__ == "__main__":

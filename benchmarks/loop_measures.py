@@ -1,6 +1,6 @@
 """What `benchmarks.loop` measures, one function each, by parts of a camera line that cost nothing of their own.
 
-It runs in processes whose memory is measured, so it imports no more than a camera line does.
+What measures memory or a start is called in a process of its own, so nothing is imported that a camera line does not.
 """
 
 from __future__ import annotations
@@ -54,30 +54,18 @@ def host_times_ms(*, frame_size: Size, input_size: Size, frames: int) -> list[fl
     """From one frame to the next, with a network that takes no time: what the host needs for a frame, all in all."""
     with timeless_detector(input_size) as detector:
         taken_s: list[float] = []
-        source = FreeSource(
-            pictures_of(frame_size),
-            frames=frames + SETTLING + 1,
-            on_frame=lambda _: taken_s.append(time.perf_counter()),
-        )
-        run_line(source, detector)
+        count, take = frames + SETTLING + 1, lambda _: taken_s.append(time.perf_counter())
+        run_line(FreeSource(pictures_of(frame_size), frames=count, on_frame=take), detector)
     return [1e3 * float(step) for step in np.diff(taken_s[SETTLING:])]
 
 
 def throughputs(
     engine: Path, *, backend: BackendChoice, frame_size: Size, frames: int, turns: int
 ) -> tuple[str, list[tuple[float, float]]]:
-    """Name of the backend, and frames per second of it alone and of the loop, turn by turn.
-
-    The backend alone is given prepared pictures, one after the other; the loop takes frames and prepares them.
-    """
-    opened = {
-        name: partial(open_rate, engine, backend=backend, frame_size=frame_size, frames=frames, in_loop=name == "loop")
-        for name in ("backend", "loop")
-    }
-    alone, loop = measure(
-        [Subject(name, opener) for name, opener in opened.items()],
-        Schedule(turns=turns, runs=1, settle=0, loads_apart=False),
-    )
+    """Name of the backend, and frames per second of it alone, on prepared pictures, and of the loop, turn by turn."""
+    opener = partial(open_rate, engine, backend=backend, frame_size=frame_size, frames=frames)
+    subjects = [Subject(name, partial(opener, in_loop=name == "loop")) for name in ("backend", "loop")]
+    alone, loop = measure(subjects, Schedule(turns=turns, runs=1, settle=0, loads_apart=False))
     rates = ([1e3 * frames / ms for ms in one.pooled()] for one in (alone, loop))
     return str(alone.facts["library"]), list(zip(*rates, strict=True))
 
@@ -101,10 +89,7 @@ def open_rate(engine: Path, *, backend: BackendChoice, frame_size: Size, frames:
 
 
 def memory_of_line_mb(*, size: Size, frames: int) -> list[float]:
-    """The resident set at even distances over a run that writes an event log, the first one after it has settled.
-
-    To be called in a process of its own. The log is rotated many times.
-    """
+    """The resident set at even distances over a run, from when it has settled, that writes and rotates an event log."""
     # The queue before the log must be full, and the heap must have found its size.
     settled, seen = max(2000, frames // 20), []
     marks = {settled + round(point * frames / _POINTS) for point in range(_POINTS + 1)}
@@ -122,14 +107,8 @@ def memory_of_line_mb(*, size: Size, frames: int) -> list[float]:
 
 
 def memory_of_engine_mb(engine: Path, *, backend: str, frame_size: Size) -> dict[str, float]:
-    """The resident set before an engine is opened, its library imported; after; and after some frames in the loop.
-
-    To be called in a process of its own.
-
-    Args:
-        backend: its name, which is also its module's.
-    """
-    importlib.import_module(f"runtime.backends.{backend}")
+    """The resident set before an engine is opened, its library imported; after; and after some frames in the loop."""
+    importlib.import_module(f"runtime.backends.{backend}")  # each has the name of its module
     before = resident_mb()
     with Detector.open(engine, backend=cast(BackendChoice, backend)) as detector:
         opened = resident_mb()
@@ -138,7 +117,7 @@ def memory_of_engine_mb(engine: Path, *, backend: str, frame_size: Size) -> dict
 
 
 def opening_s(engine: Path, *, backend: str) -> float:
-    """How long it takes to open an engine, its library imported and started. To be called in a process of its own."""
+    """How long it takes to open an engine, its library imported and started."""
     with Detector.open(engine, backend=cast(BackendChoice, backend)):
         pass  # the first time starts the library too, which is not the engine's loading
     start_s = time.perf_counter()
@@ -147,7 +126,7 @@ def opening_s(engine: Path, *, backend: str) -> float:
 
 
 def first_verdict_s(engine: Path, *, backend: str, frame_size: Size) -> tuple[float, float]:
-    """From the command `python -m runtime.camera` on one picture until its verdict, and the network's part of that.
+    """From the command `python -m runtime.camera` on one picture to its verdict, and the network's part of that.
 
     Raises `EngineError` if that program fails.
     """
@@ -156,14 +135,9 @@ def first_verdict_s(engine: Path, *, backend: str, frame_size: Size) -> tuple[fl
         picture, events = Path(folder) / "part.png", Path(folder) / "events.jsonl"
         write_image(picture, pictures_of(size)[0])
         command = [*program("runtime.camera"), "--engine", str(engine), "--backend", backend]
+        command += ["--source", str(picture), "--output", str(events)]
         start_s = time.time()
-        done = subprocess.run(
-            [*command, "--source", str(picture), "--output", str(events)],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
         if done.returncode != 0:
             said = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
             raise EngineError(f"the camera program ended with exit code {done.returncode} ({said}); run it by hand")
@@ -204,13 +178,8 @@ class FreeSource(FrameSource):
     def __init__(
         self, pictures: Sequence[Image], *, frames: int, on_frame: Callable[[int], None] = lambda _: None
     ) -> None:
-        """
-        Args:
-            on_frame: is told the number of each frame before that is delivered.
-        """
-        self._pictures = pictures
-        self._indices = iter(range(frames))
-        self._on_frame = on_frame
+        """`on_frame` is told the number of each frame before that is delivered."""
+        self._pictures, self._indices, self._on_frame = pictures, iter(range(frames)), on_frame
 
     def read(self) -> Frame | None:
         if (index := next(self._indices, None)) is None:
@@ -239,9 +208,8 @@ def timeless_detector(size: Size) -> Detector:
         normal_score_range=(0.0, 0.4),
     )
     record = EngineRecord(product="onnx", version="0", device="any", precision="fp32", engine_sha256="0" * 64)
-    return Detector(
-        TimelessBackend(spec), sidecar=Sidecar(spec=spec, engine=record), threshold=spec.require_threshold()
-    )
+    sidecar = Sidecar(spec=spec, engine=record)
+    return Detector(TimelessBackend(spec), sidecar=sidecar, threshold=spec.require_threshold())
 
 
 def run_line(source: FrameSource, detector: Detector, *, sinks: Mapping[str, FrameSink] | None = None) -> RunRecorder:

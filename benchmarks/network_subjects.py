@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.record import device as this_machine
-from benchmarks.subjects import STAGES, Device, Pictures, Way, batch_of
+from benchmarks.subjects import Device, Pictures, Way, batch_of
+from benchmarks.tables import STAGES
 from stlm_edge.errors import ConfigError
 from stlm_edge.imaging import Image, to_input
-from stlm_edge.measure import TOTAL, Subject
+from stlm_edge.measure import TOTAL, Subject, Work
 from stlm_edge.network.checkpoint import Checkpoint, load
 from stlm_edge.network.comparison import StreamFeatures
 from stlm_edge.network.decoder import Features, TwoWayDecoder
@@ -39,93 +40,76 @@ _BF16_FEATURES = ("avx512_bf16", "amx_bf16", "bf16")
 def network_subject(
     checkpoint: Path, *, way: str = "eager", device: Device = "cpu", pictures: Pictures | None = None, batch: int = 1
 ) -> Subject:
-    """A checkpoint run by PyTorch, named after the way.
+    """A checkpoint run by PyTorch, named after the way; the times are those of a batch, divided by it.
 
-    Args:
-        way: see `Way.parse`.
-        batch: pictures at once; the times are those of the batch, divided by it.
-    Raises:
-        ConfigError: if the way is unknown or needs another device. What else is wrong is found when it is opened.
+    Raises `ConfigError` if the way is unknown or needs another device.
     """
-    parsed = Way.parse(way)
+    parsed, pictures = Way.parse(way), pictures or Pictures()
     parsed.require_device(device)
-    pictures = pictures or Pictures()
-    return Subject(
-        str(parsed),
-        partial(open_network_workload, checkpoint, way=parsed, device=device, pictures=pictures, batch=batch),
-    )
+    opener = partial(open_network, checkpoint, way=parsed, device=device, pictures=pictures, batch=batch)
+    return Subject(str(parsed), opener)
 
 
 @contextmanager
-def open_network_workload(
-    checkpoint: Path, *, way: Way, device: Device, pictures: Pictures, batch: int
-) -> Iterator[NetworkWorkload]:
+def open_network(checkpoint: Path, *, way: Way, device: Device, pictures: Pictures, batch: int) -> Iterator[Work]:
     """Raises `CheckpointError`, `ConfigError`, `DataError`, `ImageError`."""
     images = pictures.load()
     with tempfile.TemporaryDirectory() as cache:
         # What an earlier run has compiled shall not make this one's first inference look fast.
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
-        yield NetworkWorkload(load(checkpoint), way, device=device, images=images, batch=batch)
+        yield network_work(load(checkpoint), way, device=device, images=images, batch=batch)
 
 
-class NetworkWorkload:
-    """A network on its device with its pictures."""
+def network_work(checkpoint: Checkpoint, way: Way, *, device: Device, images: tuple[Image, ...], batch: int) -> Work:
+    """A network on its device with its pictures; before and after it a GPU is waited for."""
+    place, spec = choose_device(device), checkpoint.spec
+    inspect = inspection(checkpoint, way, place)
+    facts: dict[str, Any] = {
+        "library": "pytorch",
+        "precision": way.precision(device),
+        "device": torch.cuda.get_device_name(place) if device == "cuda" else "CPU",
+        "architecture": spec.architecture,
+        "parameters": sum(parameter.numel() for parameter in checkpoint.network.parameters()),
+        "input_size": list(spec.input_size),
+        "note": None,
+    }
+    if way.precision(device) == "bf16" and not set(_BF16_FEATURES) & set(this_machine().features):
+        facts["note"] = "bfloat16 is emulated: this processor does not multiply in it"
 
-    def __init__(
-        self, checkpoint: Checkpoint, way: Way, *, device: Device, images: tuple[Image, ...], batch: int
-    ) -> None:
-        self._device = choose_device(device)
-        self._spec = checkpoint.spec
-        self._images = images
-        self._batch = batch
-        self._inspect = inspection(checkpoint, way, self._device)
-        self.facts: dict[str, Any] = {
-            "library": "pytorch",
-            "precision": way.precision(device),
-            "device": torch.cuda.get_device_name(self._device) if device == "cuda" else "CPU",
-            "architecture": checkpoint.spec.architecture,
-            "parameters": sum(parameter.numel() for parameter in checkpoint.network.parameters()),
-            "input_size": list(checkpoint.spec.input_size),
-            "note": None,
-        }
-        if way.precision(device) == "bf16" and not set(_BF16_FEATURES) & set(this_machine().features):
-            self.facts["note"] = "bfloat16 is emulated: this processor does not multiply in it"
+    def now_s() -> float:
+        """When the device has done what it was given."""
+        if device == "cuda":
+            torch.cuda.synchronize(place)
+        return time.perf_counter()
 
-    def run(self, index: int) -> Mapping[str, float]:
-        """One batch; milliseconds per picture. Before and after the network a GPU is waited for."""
-        frames = batch_of(self._images, index, size=self._batch)
+    def run(index: int) -> Mapping[str, float]:
+        frames = batch_of(images, index, size=batch)
         marks_s = [time.perf_counter()]
-        batch = np.concatenate([to_input(frame, spec=self._spec) for frame in frames])
+        inputs = np.concatenate([to_input(frame, spec=spec) for frame in frames])
         marks_s.append(time.perf_counter())
-        images = torch.from_numpy(batch).to(self._device)
-        marks_s.append(self._now_s())
-        full, score = self._inspect(images)
-        marks_s.append(self._now_s())
+        pixels = torch.from_numpy(inputs).to(place)
+        marks_s.append(now_s())
+        full, score = inspect(pixels)
+        marks_s.append(now_s())
         full.cpu()
         scores = score.cpu().numpy()
         marks_s.append(time.perf_counter())
-        if self._spec.threshold is not None:
+        if spec.threshold is not None:
             for one in scores:
-                is_anomalous(float(one), self._spec.threshold)
+                is_anomalous(float(one), spec.threshold)
         marks_s.append(time.perf_counter())
         if not np.isfinite(scores).all():
-            self.facts["note"] = "its answers are not finite: this arithmetic is of no use for this network"
+            facts["note"] = "its answers are not finite: this arithmetic is of no use for this network"
         seconds = dict(zip(STAGES[:-1], np.diff(marks_s), strict=True)) | {TOTAL: marks_s[-1] - marks_s[0]}
-        return {stage: 1e3 * float(value) / self._batch for stage, value in seconds.items()}
+        return {stage: 1e3 * float(value) / batch for stage, value in seconds.items()}
 
-    def _now_s(self) -> float:
-        """When the device has done what it was given."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()
+    return Work(run, facts)
 
 
 def inspection(checkpoint: Checkpoint, way: Way, device: torch.device) -> Inspect:
     """What inspects pictures on `device`; with a CUDA graph, its answers are overwritten by the next call.
 
-    It sets how precise float32 is on a GPU, for the whole process.
-
-    Raises `ConfigError` if the authors' way does not know the network's design.
+    It sets how precise float32 is on a GPU, for the whole process. Raises `ConfigError` as `authors_way` does.
     """
     if device.type == "cuda":  # left alone, PyTorch convolves in TF32 and multiplies in FP32
         torch.backends.cudnn.allow_tf32 = "tf32" in way.traits
@@ -133,75 +117,62 @@ def inspection(checkpoint: Checkpoint, way: Way, device: torch.device) -> Inspec
     path = InferencePath(checkpoint.network, checkpoint.spec).eval().to(device)
     if "channels-last" in way.traits:
         path.to(memory_format=torch.channels_last)
-    module: Any = AuthorsWay(path) if way.base == "eager" else BatchedWay(path)
-    module.to(device)
+    forward: Any = authors_way(path) if way.base == "eager" else batched_way(path, device)
     captures_itself = {"compile", "cuda-graph"} <= set(way.traits)
     if "compile" in way.traits:
-        module = torch.compile(module, mode="reduce-overhead" if captures_itself else None)
+        forward = torch.compile(forward, mode="reduce-overhead" if captures_itself else None)
     graphed = "cuda-graph" in way.traits and not captures_itself
     half, dtype = "half" in way.traits, torch.float16 if device.type == "cuda" else torch.bfloat16
 
     @torch.no_grad()
     def inspect(images: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(device.type, dtype, enabled=half, cache_enabled=not graphed):
-            full, score = module(images)
+            full, score = forward(images)
         return full.float(), score.float()
 
     return _Captured(inspect) if graphed else inspect
 
 
-class AuthorsWay(nn.Module):
-    """The network in the manner of the authors' published code. What it computes is the same.
+def authors_way(path: InferencePath) -> Inspect:
+    """The network in the manner of the authors' published code: stream by stream, the decoder picture by picture.
 
-    One stream after the other, and the decoder is asked for each picture by itself.
+    Raises `ConfigError` for a network that is not the paper's design: the authors published no other.
     """
+    network = path.network
+    if network.design.differences:
+        raise ConfigError(
+            f"found a network with{network.design.differences[1:]}, expected the paper's design, which is all that the "
+            "authors' way is known for; measure the way 'batched' instead"
+        )
 
-    def __init__(self, inspector: InferencePath) -> None:
-        """Raises `ConfigError` for a network that is not the paper's design: the authors published no other."""
-        super().__init__()
-        self.inspector = inspector
-        differences = inspector.network.design.differences
-        if differences:
-            raise ConfigError(
-                f"found a network with{differences[1:]}, expected the paper's design, which is all that the authors' "
-                "way is known for; measure the way 'batched' instead"
-            )
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """See `InferencePath.forward`."""
-        network = self.inspector.network
+    def forward(images: Tensor) -> tuple[Tensor, Tensor]:
         assert network.decoder is not None
-        pixels = prepare(images, self.inspector.spec).contiguous()  # theirs come so from the loader
+        pixels = prepare(images, path.spec).contiguous()  # theirs come so from the loader
         features = StreamFeatures(
             plain=decode_each(network.decoder, network.plain(pixels)),
             denoising=decode_each(network.decoder, network.denoising(pixels)),
         )
-        return self.inspector.finish(torch.sigmoid(network.aggregate(features)))
+        return path.finish(torch.sigmoid(network.aggregate(features)))
+
+    return forward
+
+
+def batched_way(path: InferencePath, device: torch.device) -> Inspect:
+    """`InferencePath` with the pixels' mean and deviation on the device already, so that a CUDA graph captures it."""
+    mean, std = (
+        torch.tensor(of, device=device).reshape(1, 3, 1, 1) for of in (path.spec.pixel_mean, path.spec.pixel_std)
+    )
+
+    def forward(images: Tensor) -> tuple[Tensor, Tensor]:
+        return path.finish(path.network((images.permute(0, 3, 1, 2).flip(1).float() - mean) / std))
+
+    return forward
 
 
 def decode_each(decoder: TwoWayDecoder, embeddings: Tensor) -> Features:
     """L1 and L2, the decoder called picture by picture."""
     pictures = [decoder(embedding.unsqueeze(0)) for embedding in embeddings]
     return tuple(torch.cat(layer) for layer in zip(*pictures, strict=True))
-
-
-class BatchedWay(nn.Module):
-    """`InferencePath` with the pixels' mean and deviation on the device already, so that a CUDA graph captures it."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, path: InferencePath) -> None:
-        super().__init__()
-        self.path = path
-        for name in ("mean", "std"):
-            values = torch.tensor(getattr(path.spec, f"pixel_{name}"))
-            self.register_buffer(name, values.reshape(1, 3, 1, 1))
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """See `InferencePath.forward`."""
-        pixels = (images.permute(0, 3, 1, 2).flip(1).float() - self.mean) / self.std
-        return self.path.finish(self.path.network(pixels))
 
 
 class _Captured:

@@ -4,9 +4,8 @@
         --checkpoint runs/bottle/model.safetensors --engine bottle.xml --models kept/
 
 Gabor filters with nearest neighbours, which learn nothing, are the bar; the other methods are anomalib's, which wants
-an environment of its own. Each is trained on the good pictures for `--minutes`, unless `--models` has it; its row tells
-how far it came. All are judged by one meter at the pictures' resolution and timed in turns, from pixels in memory to
-map and score. One that fails says so in its row and does not stop the others; the exit code is 1 then.
+an environment of its own. All are judged by one meter at the pictures' resolution and timed in turns, from pixels in
+memory to map and score. One that fails says so in its row and does not stop the others; the exit code is 1 then.
 """
 
 from __future__ import annotations
@@ -26,23 +25,16 @@ import click
 import numpy as np
 
 from benchmarks.accuracy import labelled_set, open_inspector
-from benchmarks.anomalib_methods import (
-    BACKBONES,
-    METHODS,
-    AnomalibInspector,
-    Backbone,
-    Recipe,
-    fitted,
-    kept_in,
-)
+from benchmarks.anomalib_methods import BACKBONES, METHODS, AnomalibInspector, Backbone, Recipe, fitted, kept_in
 from benchmarks.gabor import GaborMemory
-from benchmarks.intervals import METRICS, Judged, Resampled, parts_of, resample
+from benchmarks.intervals import Judged, Resampled, parts_of, resample
 from benchmarks.record import recording
-from benchmarks.tables import INTERVALS, PEERS, to_text
+from benchmarks.subjects import require_different
+from benchmarks.tables import AREAS, to_text
 from export.gate.network import NetworkInspector
 from stlm_edge.cli import Number, run
-from stlm_edge.datasets import Sample, load_category, read_truth, texture_paths
-from stlm_edge.errors import ConfigError, TrainingError
+from stlm_edge.datasets import GOOD, Sample, load_category, read_truth, texture_paths
+from stlm_edge.errors import ConfigError, DataError, TrainingError
 from stlm_edge.imaging import read_image, resize_map
 from stlm_edge.inspection import Answer, Inspector
 from stlm_edge.measure import Schedule, Subject, Work, measure
@@ -56,7 +48,7 @@ TIMED = 16
 """Test pictures that are timed, in turn; each process holds them in memory."""
 
 Facts = dict[str, Any]
-"""Of a row of `benchmarks.tables.PEERS`."""
+"""Of a row of the table."""
 Open = Callable[[], AbstractContextManager[Inspector]]
 """Picklable, to be opened in another process too."""
 
@@ -108,6 +100,7 @@ def command(
     if needing := [name for name in chosen if METHODS[name].needs_textures and textures is None]:
         raise ConfigError(f"{' and '.join(needing)} train with pictures of other things; give --textures, such as DTD")
     test, other = labelled_set(data, category).samples, [] if textures is None else texture_paths(textures)
+    _require_masks(test)
     if chosen and importlib.util.find_spec("anomalib") is None:
         raise ConfigError("anomalib is not installed here; benchmarks/requirements-peers.txt says how to make a place")
     parts = parts_of([sample.path for sample in test], root=data / (category or ""), tiles=tiles)
@@ -117,9 +110,8 @@ def command(
     if BAR in names:
         start_s, memory = time.perf_counter(), GaborMemory.of(pictures, seed=seed)
         known = {"train_minutes": (time.perf_counter() - start_s) / 60, "model_mb": memory.patches.nbytes / 1e6}
-        peers.append(
-            (memory.name, lambda: known, partial(opened, GaborMemory, memory.mean, memory.deviation, memory.patches))
-        )
+        again = partial(opened, GaborMemory, memory.mean, memory.deviation, memory.patches)
+        peers.append((memory.name, lambda: known, again))
     peers += [(_ours(path), partial(about_network, path), partial(opened, network, path)) for path in checkpoints]
     peers += [(_ours(path), partial(about_engine, path), partial(open_inspector, path)) for path in engines]
     with tempfile.TemporaryDirectory() as scratch, recording("peers", json_path) as recorder:
@@ -128,8 +120,7 @@ def command(
             output = kept_in(models or Path(scratch), recipe, pictures)
             train = partial(fitted, recipe, pictures, other, minutes=minutes, output=output)
             peers.append((METHODS[name].title, train, partial(opened, AnomalibInspector, output)))
-        if len({name for name, *_ in peers}) < len(peers):
-            raise ConfigError("found two files of one name in folders of one name, expected others; rename one")
+        require_different(name for name, *_ in peers)
         words = f"{loaded.name}: {len(pictures)} good pictures to train, {len(test)} to test"
         rows: dict[str, Facts] = {}
         subjects, bar = [], dict[str, Resampled]()
@@ -147,14 +138,20 @@ def command(
         for one in measure(subjects, Schedule(turns=turns, runs=runs)):
             rows[one.name] |= {"p50_ms": one.quantile(0.5), "p95_ms": one.quantile(0.95), "running_mb": one.running_mb}
             recorder.measure(f"{one.name} total p50", one.quantiles(0.5), unit="ms", better="lower")
-            for metric in METRICS:
+            for metric in AREAS:
                 if (value := rows[one.name][metric]) is not None:
                     recorder.measure(f"{one.name} {metric}", [100 * value], unit="%", better="higher")
         failed = rows.keys() - {subject.name for subject in subjects}
         record = recorder.record(is_complete=not failed)
-        click.echo("\n".join((*to_text(PEERS, record), "", *to_text(INTERVALS, record))))
+        click.echo(to_text(record, "peers", "intervals"))
         if failed:
             raise TrainingError(f"{' and '.join(sorted(failed))} failed, for the reasons that stand in their rows")
+
+
+def _require_masks(samples: Sequence[Sample]) -> None:
+    for sample in samples:
+        if sample.label != GOOD and sample.mask is None:
+            raise DataError(f"{sample.path} has no mask, expected one of each defect: figures over pixels are compared")
 
 
 def judge(opener: Open, samples: Sequence[Sample], parts: Sequence[str]) -> Iterator[Judged]:
@@ -164,14 +161,16 @@ def judge(opener: Open, samples: Sequence[Sample], parts: Sequence[str]) -> Iter
             image = read_image(sample.path)
             size, answer = (image.shape[0], image.shape[1]), inspector.inspect(image)
             full = Answer(resize_map(answer.anomaly_map, size), answer.score)
-            yield Judged(sample.label, part, full, read_truth(sample, size=size))
+            mask = read_truth(sample, size=size)
+            assert mask is not None  # the command has looked
+            yield Judged(sample.label, part, full, mask)
 
 
 def row_of(
     name: str, facts: Facts, found: Mapping[str, Resampled] | None = None, bar: Mapping[str, Resampled] | None = None
 ) -> Facts:
     """With figures by kind of defect, and those of the gain over the bar; both empty where there are none."""
-    columns = ("backbone", "pretrained", "input_size", "parameters", "train_minutes", "model_mb", *METRICS)
+    columns = ("backbone", "pretrained", "input_size", "parameters", "train_minutes", "model_mb", *AREAS)
     kinds = {kind: estimates(one) for kind, one in (found or {}).items()}
     gain = {kind: estimates(one, minus=bar[kind]) for kind, one in (found or {}).items() if bar}
     overall = {metric: entry["value"] for metric, entry in kinds.get("all", {}).items()}
@@ -180,13 +179,9 @@ def row_of(
 
 
 def estimates(found: Resampled, *, minus: Resampled | None = None) -> dict[str, dict[str, float | None]]:
-    """Each metric with its 95 % interval over parts; None where undefined.
-
-    Args:
-        minus: of the same pictures; then it is of the difference, which is known better than either figure.
-    """
+    """Each metric, or its difference on the same pictures, with a 95 % interval over parts; None where undefined."""
     entries = {}
-    for metric in METRICS:
+    for metric in AREAS:
         value, draws = found.exact[metric], found.draws[metric]
         if minus is not None:
             value, draws = value - minus.exact[metric], draws - minus.draws[metric]
@@ -210,13 +205,12 @@ def opened(make: Callable[..., Inspector], *arguments: Any) -> Iterator[Inspecto
 
 
 def network(path: Path) -> Inspector:
-    """Ours in eager PyTorch. Raises `CheckpointError`."""
+    """Ours in eager PyTorch."""
     loaded = load(path)
     return NetworkInspector(InferencePath(loaded.network, loaded.spec).to(choose_device("auto")))
 
 
 def about_network(path: Path) -> Facts:
-    """Raises `CheckpointError`."""
     loaded = load(path)
     return {
         "backbone": loaded.spec.architecture,
@@ -228,7 +222,6 @@ def about_network(path: Path) -> Facts:
 
 
 def about_engine(path: Path) -> Facts:
-    """Raises `SpecError`."""
     sidecar = Sidecar.read(path)
     return {
         "backbone": f"{sidecar.spec.architecture} in {sidecar.engine.precision}",
@@ -241,9 +234,7 @@ def _ours(path: Path) -> str:
     return f"STLM ({path.parent.name}/{path.name})"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
-    return run(command, argv)
+main = partial(run, command)
 
 
 if __name__ == "__main__":

@@ -2,25 +2,22 @@
 
     python -m benchmarks.plan_counts --json benchmarks/results/plan-counts.json
 
-Of the paper's network at 1024 x 1024 with random weights, which do not matter: parameters, nodes of its ONNX graph in
-FP16, and of the plan that TensorRT-RTX builds from it for SM 8.6 without a GPU: kernels, fused attentions, bytes moved,
-FLOPs and floors. For a network of your own see `python -m export report`.
-`benchmarks/results/plan-counts.json` is what is held; a test in CI counts again and fails when something has got worse,
-and also when it has got better: then renew the file, since an old one would let the gain be lost again.
+Of the paper's network at 1024 x 1024 with random weights, which do not matter, and of the plan that TensorRT-RTX builds
+from it for SM 8.6 without a GPU. For a network of your own see `python -m export report`. A test in CI counts again and
+fails when something has got worse, and also when it has got better: then renew the file.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
 import torch
 
-from benchmarks.record import Better, Measure, recording
+from benchmarks.record import Better, Recorder, recording
 from export.graph.deployment import DeploymentGraph
 from export.graph.to_onnx import to_onnx
 from export.precision.apply import in_precision
@@ -35,8 +32,6 @@ from stlm_edge.spec import ModelSpec
 from stlm_edge.tensorrt import GPU_PEAKS
 
 FLOORS = ("rtx3090", "agx-orin", "h100")
-"""GPUs whose floor is held."""
-
 ARCHITECTURE = "stlm"
 INPUT_SIZE = (1024, 1024)
 TARGET = "sm86"
@@ -47,18 +42,13 @@ TARGET = "sm86"
 def command(json_path: Path | None) -> None:
     """Count kernels, bytes, FLOPs and parameters of the paper's network."""
     with recording("plan_counts", json_path) as recorder:
-        measures, details = count_plan()
-        recorder.measures |= measures
-        recorder.details |= details
-    for name, measure in measures.items():
+        count_plan(recorder)
+    for name, measure in recorder.measures.items():
         click.echo(f"{name:<24} {measure.median:>14.6g} {measure.unit}")
 
 
-def count_plan() -> tuple[dict[str, Measure], dict[str, Any]]:
-    """Build a plan in FP16 for `TARGET`; returns its measures, and details with the floors of its stages on all GPUs.
-
-    Raises `EngineError` if TensorRT-RTX is not installed or cannot build it.
-    """
+def count_plan(recorder: Recorder) -> None:
+    """Build a plan in FP16 for `TARGET`. Raises `EngineError` if TensorRT-RTX is not installed or cannot build it."""
     torch.manual_seed(0)
     network = Stlm(ARCHITECTURES[ARCHITECTURE])
     spec = ModelSpec("none", ARCHITECTURE, INPUT_SIZE, INPUT_SIZE, weights_sha256="")
@@ -68,33 +58,24 @@ def count_plan() -> tuple[dict[str, Measure], dict[str, Any]]:
     table = kernel_table(messages, graph)
     report = make_report(table, list(GPU_PEAKS.values()), plan="")
     total = report.total
-    measures = {
-        "network parameters": _exact(sum(tensor.numel() for tensor in network.parameters()), "parameters"),
-        "graph nodes": _exact(len(graph.model.graph.node), "nodes"),
-        "plan kernels": _exact(total.kernels, "kernels"),
-        "plan fused attentions": _exact(total.fused_attentions, "kernels", better="higher"),
-        "plan unplaced products": _exact(len(table.unplaced), "products"),
-        "plan moved": _exact(total.moved_mb, "MB"),
-        "plan products": _exact(total.gflop, "GFLOP"),
-        **{f"plan floor {name}": _exact(total.floor_ms[name], "ms") for name in FLOORS},
-    }
-    return measures, {
-        "architecture": ARCHITECTURE,
-        "input_size": list(INPUT_SIZE),
-        "precision": "fp16",
-        "target": TARGET,
-        "library": str(product),
-        "stages": [asdict(stage) for stage in report.stages],
-    }
+    counted: list[tuple[str, float, str, Better]] = [
+        ("network parameters", sum(tensor.numel() for tensor in network.parameters()), "parameters", "lower"),
+        ("graph nodes", len(graph.model.graph.node), "nodes", "lower"),
+        ("plan kernels", total.kernels, "kernels", "lower"),
+        ("plan fused attentions", total.fused_attentions, "kernels", "higher"),
+        ("plan unplaced products", len(table.unplaced), "products", "lower"),
+        ("plan moved", total.moved_mb, "MB", "lower"),
+        ("plan products", total.gflop, "GFLOP", "lower"),
+        *((f"plan floor {name}", total.floor_ms[name], "ms", "lower") for name in FLOORS),
+    ]
+    for name, value, unit, better in counted:
+        recorder.measure(name, [float(value)], unit=unit, better=better, is_exact=True)
+    recorder.details |= {"architecture": ARCHITECTURE, "input_size": list(INPUT_SIZE), "precision": "fp16"}
+    recorder.details |= {"target": TARGET, "library": str(product)}
+    recorder.details["stages"] = [asdict(stage) for stage in report.stages]
 
 
-def _exact(value: float, unit: str, *, better: Better = "lower") -> Measure:
-    return Measure(unit, better, (float(value),), is_exact=True)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
-    return run(command, argv)
+main = partial(run, command)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from matplotlib.transforms import Bbox
 
-from benchmarks.tables import AREAS, INCOMPLETE, NOTHING, Entry, Origin, figure, is_peer, size
+from benchmarks.record import INCOMPLETE, Origin
+from benchmarks.tables import AREAS, NOTHING, Entry, figure, is_peer, size
 from train.paper import figures as paper
 
 BLUE, ORANGE, GREEN, PINK, BLACK, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#262A30", "#6B7480"
@@ -42,10 +43,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def figure_1(sources: Sequence[Origin]) -> tuple[bytes, str]:
-    """Figure 1 of the paper, and the same of each record of peers: pixel AUROC over time, as PNG, with its caption.
-
-    Each has scales of its own, since they cannot be compared. Raises `DataError` if a record lacks what is needed.
-    """
+    """Figure 1 of the paper, and the same of each record of peers: pixel AUROC over time, as PNG, with its caption."""
     printed: list[Entry] = [
         {"name": m.name, "p50_ms": m.inference_ms, "pixel_auroc": area / 100, "parameters": 1e6 * m.parameters_m}
         for m in paper.METHODS
@@ -82,7 +80,7 @@ def figure_1(sources: Sequence[Origin]) -> tuple[bytes, str]:
 
 
 def placed_methods(source: Origin) -> list[Entry]:
-    """Methods of a record of peers that have accuracy and time; none of another benchmark's. Raises `DataError`."""
+    """Methods of a record of peers that have accuracy and time; none of another benchmark's."""
     with source.read_as_expected():
         methods = source.record.details["methods"] if source.record.benchmark == "peers" else []
         return [m for m in methods if m["p50_ms"] is not None and m["pixel_auroc"] is not None]
@@ -94,10 +92,7 @@ def _area(parameters: float | None) -> float:
 
 
 def of_record(source: Origin) -> tuple[bytes, str] | None:
-    """The picture of a latency or sizes record, as PNG, with its caption; None of others, or if there is none to draw.
-
-    Raises `DataError` if the record lacks what is needed.
-    """
+    """The picture of a latency or sizes record, as PNG, with its caption; None of others, or with nothing to draw."""
     record, title = source.record, f"{source.path.name}: {source.record.device}"
     with source.read_as_expected():
         if record.benchmark == "latency":

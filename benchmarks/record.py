@@ -1,8 +1,7 @@
 """What a benchmark writes down: figures with the command, device, versions and commit that they came from.
 
-Every benchmark's JSON has the same frame, so that `benchmarks.compare` compares any two of a kind, and
-`benchmarks.report` and the README say where a figure is from. `measures` are what is compared, one number for each turn
-of the benchmark; `details` are whatever else its tables and plots need.
+Every benchmark's JSON has the same frame: `measures` are what `benchmarks.compare` compares, one number for each turn;
+`details` are whatever else its tables and plots need.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ import math
 import os
 import platform
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
@@ -30,6 +29,9 @@ from stlm_edge.revision import git_state
 from stlm_edge.tensorrt import find_gpu
 
 SCHEMA_VERSION = 2
+
+INCOMPLETE = "INCOMPLETE: this run broke off, so figures are missing"
+"""The mark of a record whose benchmark was interrupted or failed."""
 
 Better = Literal["lower", "higher"]
 
@@ -52,11 +54,10 @@ class Device:
     """What a benchmark ran on; no name of the machine.
 
     Attributes:
-        processor: the model's name, with family and model number, since clouds hide the rest.
-        features: of its instruction set, those that kernels are chosen by.
+        features: of the processor's instruction set, those that kernels are chosen by.
         cores: that this process may use.
         gpu: the product's name; None without one.
-        compute_capability: of the GPU, such as `sm86`.
+        compute_capability: such as `sm86`.
     """
 
     processor: str
@@ -179,11 +180,8 @@ class Recorder:
 def recording(benchmark: str, path: Path | None) -> Iterator[Recorder]:
     """Record a benchmark, to `path` if it is given.
 
-    When the block ends the record is complete. If it is left by an error or Ctrl-C, what there is is written and marked
-    as incomplete, unless there is nothing yet.
-
-    Raises:
-        OutputError: before the work, if nothing can be written at `path`.
+    If the block is left by an error or Ctrl-C, what there is is written and marked as incomplete, unless there is
+    nothing yet. Raises `OutputError` before the work if nothing can be written at `path`.
     """
     if path is not None:
         require_place(path)
@@ -233,7 +231,11 @@ def read(path: Path) -> Record:
 
 def device() -> Device:
     """The machine that this process runs on."""
-    core = _first_core()
+    core: dict[str, str] = {}
+    with suppress(OSError):
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
+        pairs = (line.partition(":") for line in first.splitlines())
+        core = {key.strip(): value.strip() for key, _, value in pairs}
     flags = (core.get("flags") or core.get("Features") or "").split()
     processor = core.get("model name") or core.get("Model") or platform.machine()
     if "cpu family" in core:
@@ -259,11 +261,37 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _first_core() -> dict[str, str]:
-    """What Linux says of it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in lines)
-    return {key.strip(): value.strip() for key, _, value in pairs}
+@dataclass(frozen=True)
+class Origin:
+    """A record and the file that it was read from."""
+
+    path: Path
+    record: Record
+
+    def __str__(self) -> str:
+        """Command, device, day and commit of the figures."""
+        record = self.record
+        commit = record.commit.removesuffix("+")
+        words = commit if record.git is None else f"commit {commit}"
+        changed = ", with changed files" if record.commit.endswith("+") else ""
+        last = "" if record.made_by_commit is None else f"; the last that could make it is {record.made_by_commit[:7]}"
+        return f"`{record.command}`: {record.device}; {record.date[:10]}, {words}{changed}{last} (`{self.path.name}`)"
+
+    @contextmanager
+    def read_as_expected(self) -> Iterator[None]:
+        """Around code that takes a record's details for granted. Raises `DataError` where something is amiss."""
+        try:
+            yield
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{self.path} lacks what is to be shown of benchmarks.{self.record.benchmark} "
+                f"({type(error).__name__}: {error}); measure again with this version of stlm-edge"
+            ) from None
+
+
+def origins(paths: Iterable[Path]) -> list[Origin]:
+    """Records in the order of their paths. Raises `DataError` if one cannot be read, or if there is none."""
+    found = [Origin(path, read(path)) for path in paths]
+    if not found:
+        raise DataError("no records were given, expected the JSON of benchmarks such as benchmarks/results/*.json")
+    return found

@@ -14,15 +14,19 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
+from textwrap import wrap
 
 import click
 
-from benchmarks.tables import KINDS, MEASURES, SUMMARY, Origin, origins, to_markdown
+from benchmarks.record import INCOMPLETE, Origin, origins
+from benchmarks.tables import KINDS, Table, TableKind
 from stlm_edge.cli import run
 from stlm_edge.errors import DataError
 from stlm_edge.files import make_folder, require_place, write_bytes, write_text
+from stlm_edge.names import printable
 
 WORDS = """# stlm-edge: figures and where they are from
 
@@ -41,24 +45,14 @@ PATH = click.Path(path_type=Path)
 @click.option("--output", "-o", type=PATH, help="Write report.md and its pictures into that folder.")
 @click.option("--markdown", type=PATH, help="Write the tables alone there; this needs no matplotlib.")
 @click.option("--renew", is_flag=True, help="PATHS are documents: make their tables anew, from the records they name.")
-@click.option("--readme", "documents", type=PATH, multiple=True, help="The same for one document.")
 @click.option("--check", is_flag=True, help="Only say which of the documents' tables differ, with exit code 1.")
-def command(
-    paths: tuple[Path, ...],
-    output: Path | None,
-    markdown: Path | None,
-    renew: bool,
-    documents: tuple[Path, ...],
-    check: bool,
-) -> None:
+def command(paths: tuple[Path, ...], output: Path | None, markdown: Path | None, renew: bool, check: bool) -> None:
     """Show the figures of PATHS, JSON files that benchmarks wrote, or renew documents that show them."""
     is_written = output is not None or markdown is not None
-    if renew and not is_written:
-        documents, paths = (*documents, *paths), ()
-    if (renew and is_written) or (paths and not is_written) or not (documents or (is_written and not check)):
+    if renew == is_written or (check and not renew) or (renew and not paths):
         raise click.UsageError("give records with --output or --markdown, or documents with --renew (and --check)")
-    if documents:
-        _renew(documents, check=check)
+    if renew:
+        _renew(paths, check=check)
     if output is not None:
         _write(output / "report.md", paths, has_pictures=True)
     if markdown is not None:
@@ -141,8 +135,45 @@ def to_report(sources: Sequence[Origin], *, has_pictures: bool) -> tuple[str, di
             name = f"{number}-{name}" if name in pictures else name
             pictures[name], caption = picture
             parts += [f"![{title}]({name})", caption]
-        parts += its or [to_markdown(MEASURES, [source]) or f"Nothing was measured: {source}"]
+        parts += its or [to_markdown(KINDS["measures"], [source]) or f"Nothing was measured: {source}"]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n", pictures
+
+
+def to_markdown(kind: TableKind, sources: Sequence[Origin]) -> str:
+    """One table of all records, its notes, and for each record a line on where it is from; empty if there is no row.
+
+    Rows of several devices get another column that says which.
+
+    Raises:
+        DataError: if a record is another benchmark's, or lacks what the table shows.
+    """
+    found: list[tuple[Origin, Table]] = []
+    for source in sources:
+        record = source.record
+        if kind.benchmarks and record.benchmark not in kind.benchmarks:
+            raise DataError(
+                f"{source.path} is a record of benchmarks.{record.benchmark}, expected one of "
+                f"benchmarks.{' or benchmarks.'.join(kind.benchmarks)}; name another file or another table"
+            )
+        with source.read_as_expected():
+            if (table := kind.of(record)).rows:
+                _line([*table.notes, *(cell for row in table.rows for cell in row)])  # raises where one is no text
+                found.append((source, table))
+    if not found:
+        return ""
+    rows = [*found[0][1].above, *([*row, str(source.record.device)] for source, table in found for row in table.rows)]
+    heads = [*found[0][1].heads, "measured on"]
+    if len({row[-1] for row in rows}) == 1:
+        heads, rows = heads[:-1], [row[:-1] for row in rows]
+    lines = [_line(heads), "|" + "---|" * len(heads), *map(_line, rows), ""]
+    if notes := dict.fromkeys(sentence for _, table in found for sentence in table.notes):
+        lines += [*wrap(" ".join(notes), width=120, break_on_hyphens=False), ""]
+    lines += [f"**{source.path.name} is {INCOMPLETE}.**\n" for source, _ in found if not source.record.is_complete]
+    return "\n".join([*lines, *(f"- {source}" for source, _ in found)]) + "\n"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(printable(cell.replace("|", "\\|").replace("\n", " ")) for cell in cells) + " |"
 
 
 def _tables(source: Origin) -> list[str]:
@@ -150,8 +181,8 @@ def _tables(source: Origin) -> list[str]:
     try:
         return [
             f"### {kind.title}\n\n{table}"
-            for kind in KINDS.values()
-            if kind is not SUMMARY and source.record.benchmark in kind.benchmarks
+            for name, kind in KINDS.items()
+            if name != "summary" and source.record.benchmark in kind.benchmarks
             if (table := to_markdown(kind, [source]))
         ]
     except DataError:
@@ -160,9 +191,7 @@ def _tables(source: Origin) -> list[str]:
         return []
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
-    return run(command, argv)
+main = partial(run, command)
 
 
 if __name__ == "__main__":

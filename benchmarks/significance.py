@@ -1,16 +1,9 @@
 """Whether a figure got worse between two measurements, or only looks so.
 
 The turns of one run share its conditions: what else the machine does, its clocks, where the memory of the process came
-to lie. So they say less than as many runs would, and an interval over turns is too narrow. 22 unchanged runs on two
-cores that up to five other programs used as well, each compared with the next one in both directions (`stlm-tiny` in
-OpenVINO and the camera's loop, seven measures of 10 or 5 turns), were called worse in
-
-* 24 % of the measures by an interval above 1, and in 22 % by one above 1.02,
-* 10 % if hardly a turn may overlap besides, and in as many with a floor of 5 %,
-* 0.8 % with two runs of each side, one after the other in turn, and in none of 238 with three.
-
-So a verdict needs two things: the whole interval beyond the floor, and hardly a turn of one side that reaches the
-other's. And where a machine is shared, it needs several runs of each side, which the interval is over then.
+to lie. So an interval over turns is too narrow: of the measures of unchanged runs on a busy machine it called 24 %
+worse. A verdict needs two things, the whole interval beyond the floor, and hardly a turn of one side that reaches the
+other's (10 %); and on a shared machine several runs of each side, which the interval is over then (three: none of 238).
 """
 
 from __future__ import annotations
@@ -42,7 +35,6 @@ FEWEST_TURNS = 5
 RESAMPLES = 4000
 
 Verdict = Literal["slower", "faster", "worse", "better", "same", "no ratio", "vanished", "new"]
-BAD: tuple[Verdict, ...] = ("slower", "worse", "vanished")
 
 _SPEED = re.compile(r"[mµn]?s|.+/s")
 """Units of speed: `ms`, `frames/s`."""
@@ -50,10 +42,9 @@ _SPEED = re.compile(r"[mµn]?s|.+/s")
 
 @dataclass(frozen=True)
 class Change:
-    """A measure in both records.
+    """What became of a measure.
 
     Attributes:
-        name, unit, better, is_exact: of the measure.
         old, new: medians over the turns; None on the side that lacks it.
         ratio: new / old; None where one is missing or not above zero.
         low, high: of the 95 % interval of the ratio; None of an exact measure, and of a single turn.
@@ -76,7 +67,7 @@ class Change:
 
     @property
     def is_bad(self) -> bool:
-        return self.verdict in BAD
+        return self.verdict in ("slower", "worse", "vanished")
 
     @property
     def loss(self) -> float:

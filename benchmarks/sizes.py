@@ -4,10 +4,8 @@
         --precision fp32 --precision int8 --data mvtec --category bottle --work engines --plot sizes.png
 
 Engines of OpenVINO are built and judged as by `python -m export openvino`; those of TensorRT are built before, on their
-GPU, and given as --engine. They take turns, so that a busy machine slows all of them alike, and each is judged by
-labelled pictures as `benchmarks.accuracy` does. A network that runs at another size than it was trained at is worth a
-look and no more: train it at the size that looks best. A hundred test pictures leave much to chance, so points of
-nearly the same accuracy are not told apart.
+GPU, and given as --engine. Each is judged by labelled pictures as `benchmarks.accuracy` does. A network that runs at
+another size than it was trained at is worth a look and no more: train it at the size that looks best.
 """
 
 from __future__ import annotations
@@ -18,9 +16,9 @@ import hashlib
 import json
 import logging
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -29,18 +27,18 @@ import click
 from benchmarks.accuracy import LabelledSet, judge, labelled_set, open_inspector
 from benchmarks.advice import Point, advise, dominates
 from benchmarks.record import Recorder, device, recording, versions
-from benchmarks.subjects import Pictures, engine_subject
-from benchmarks.tables import SIZES, to_text
+from benchmarks.subjects import Pictures, engine_subject, require_different
+from benchmarks.tables import to_text
 from export.gate.pictures import Pictures as GatePictures
 from runtime.backends import vouched
 from stlm_edge.cli import Number, run
 from stlm_edge.datasets import load_category
-from stlm_edge.errors import ConfigError, EngineError, OutputError, SpecError, VerificationError
+from stlm_edge.errors import EngineError, OutputError, SpecError, VerificationError
 from stlm_edge.files import make_folder, require_place, sha256, write_bytes
 from stlm_edge.measure import Measured, Schedule, measure
 from stlm_edge.revision import git_state
 from stlm_edge.spec import Size, check_input_size
-from train.options import SizeType
+from train.values import SizeType
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +54,7 @@ class Setting:
     Attributes:
         path: of the engine; of the checkpoint while it is not built.
         size, precision: that it is to be built for; nothing for a ready one.
-        trained_at: (height, width) that its weights were trained at; None where that is not known.
+        trained_at: (height, width) of its weights; None where that is not known.
     """
 
     name: str
@@ -122,16 +120,13 @@ def command(
             with open_inspector(setting.path):
                 pass  # whatever is wrong with it is told before the first engine is built
         wanted = [one for path in checkpoints for one in _wanted(path, sizes, precisions)]
-        names = Counter(setting.name for setting in (*wanted, *ready))
-        if twice := [name for name, count in names.items() if count > 1]:
-            raise ConfigError(f"two settings have the name {twice[0]!r}, expected different ones; rename a file")
+        require_different(setting.name for setting in (*wanted, *ready))
         built = [] if work is None else list(_built(wanted, work, data=data, category=category))
         recorder.details |= {"data": pictures.words, "device": str(device())}
         frames, schedule = Pictures(data, category=category), Schedule(turns=turns, runs=runs)
         points = _measure([*built, *ready], pictures, frames=frames, schedule=schedule, recorder=recorder)
         recorder.details["advice"] = advise(points, budget_ms=budget_ms)
-    for line in to_text(SIZES, recorder.record(is_complete=True)):
-        click.echo(line)
+    click.echo(to_text(recorder.record(is_complete=True), "sizes"))
     if plot is not None:
         from benchmarks.plots import sizes as picture_of  # needs matplotlib, which a Jetson with its plans has not
 
@@ -234,9 +229,7 @@ def _measure(
     return points
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
-    return run(command, argv)
+main = partial(run, command)
 
 
 if __name__ == "__main__":

@@ -8,15 +8,17 @@ from __future__ import annotations
 import importlib.util
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
+from benchmarks.tables import STAGES
 from export.gate.pictures import choose, find_samples
 from runtime.backends import (
     BACKEND_CHOICES,
@@ -31,12 +33,9 @@ from runtime.backends.base import Backend
 from runtime.detector import Detector
 from stlm_edge.errors import ConfigError, EngineError
 from stlm_edge.imaging import Image, read_image
-from stlm_edge.measure import TOTAL, Subject
+from stlm_edge.measure import TOTAL, Subject, Work
 from stlm_edge.plate.part import DEFECT_KINDS, render_part
 from stlm_edge.spec import Size
-
-STAGES = ("prepare", "upload", "infer", "download", "decide", TOTAL)
-"""Of all subjects, with or without a GPU, from a frame in memory to its verdict."""
 
 MOST = 32
 """Pictures of a data set that are taken, by the gate's seeded choice."""
@@ -67,9 +66,7 @@ class Pictures:
     """Where a subject's pictures come from. It travels to the subject's process, the pixels do not.
 
     Attributes:
-        folder: with pictures, or a data set in a known layout, whose test pictures are taken; None for drawn parts.
-        category: folder below it, where the data set has several.
-        frame_size: (height, width) of the drawn parts.
+        folder: with pictures, or a data set whose test pictures are taken; None for parts drawn in `frame_size`.
     """
 
     folder: Path | None = None
@@ -77,13 +74,7 @@ class Pictures:
     category: str | None = None
 
     def load(self) -> tuple[Image, ...]:
-        """The pictures, (H, W, 3) uint8, BGR; read once in a process.
-
-        Raises:
-            DataError: if there is no picture.
-            ImageError: if one cannot be read.
-            ConfigError: if parts are to be drawn too small.
-        """
+        """(H, W, 3) uint8, BGR; read once in a process. Raises `DataError`, `ImageError`, `ConfigError`."""
         return _load(self)
 
     def describe(self) -> str:
@@ -123,24 +114,14 @@ def batch_of(images: Sequence[Image], index: int, *, size: int) -> list[Image]:
 
 @dataclass(frozen=True)
 class Way:
-    """How PyTorch is to run a network.
-
-    Attributes:
-        base: `eager`, the authors' straightforward way, or `batched`, this toolkit's network as it is trained: the
-            decoder is asked for all pictures of both streams at once.
-        traits: what is done besides: `half` (autocast: FP16 on a GPU, bfloat16 on a processor), `tf32`,
-            `channels-last`, `compile` (`torch.compile`), `cuda-graph` (with `compile`: its mode `reduce-overhead`).
-    """
+    """How PyTorch is to run a network; docs/benchmarks.md says what the words mean."""
 
     base: Base
     traits: tuple[Trait, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Way:
-        """A base, a trait, or several joined by +, such as `half+compile`; without a base it is `batched`.
-
-        Raises `ConfigError`.
-        """
+        """Of words joined by +, such as `half+compile`; without a base it is `batched`. Raises `ConfigError`."""
         words = text.split("+")
         base: Base = "eager" if words[0] == "eager" else "batched"
         rest = words[1:] if words[0] in get_args(Base) else words
@@ -188,15 +169,20 @@ def engine_subject(
         batch: pictures at once; the times are those of the batch, divided by it.
         name: without one the file's and the library's.
     Raises:
-        EngineError, SpecError: if the engine or its sidecar is missing, altered or of an unknown kind, `backend` cannot
-            run it, or it does not take so many pictures. What else is wrong is found when it is opened.
+        EngineError, SpecError: for what can be told without opening it.
     """
     check_engine_file(engine)
     most = vouched(engine).spec.max_batch
     if backend != ONNXRUNTIME_CUDA:
         backend = choose_backend(engine, backend)
+    elif engine.suffix != ".onnx":
+        raise EngineError(f"{backend} cannot run {engine}, expected an .onnx file; leave --backend out or give one")
+    elif importlib.util.find_spec("onnxruntime") is None:
+        raise EngineError(f"{engine} needs ONNX Runtime, which is not installed; pip install onnxruntime-gpu")
     else:
-        _require_onnxruntime_cuda(engine)
+        from benchmarks.onnxruntime_cuda import require_provider  # needs ONNX Runtime, which not every machine has
+
+        require_provider(engine)
     if batch > most:
         raise EngineError(
             f"{engine} takes {most} picture{'s' * (most > 1)} at once, found a batch of {batch}; export it again with "
@@ -204,8 +190,14 @@ def engine_subject(
         )
     return Subject(
         name or f"{engine.name} on {backend}",
-        partial(open_engine_workload, engine, library=backend, pictures=pictures or Pictures(), batch=batch),
+        partial(open_engine_work, engine, library=backend, pictures=pictures or Pictures(), batch=batch),
     )
+
+
+def require_different(names: Iterable[str]) -> None:
+    """Raises `ConfigError` if two subjects share a name, by which a record tells them apart."""
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ConfigError(f"found two subjects of the name {twice[0]!r}, expected one; leave one out or rename a file")
 
 
 def pairs(engines: Sequence[Path], backends: Sequence[EngineBackend]) -> Iterator[tuple[Path, EngineBackend]]:
@@ -216,23 +208,8 @@ def pairs(engines: Sequence[Path], backends: Sequence[EngineBackend]) -> Iterato
         yield from ((engine, backend) for backend in [*able, *idle] or backends)
 
 
-def _require_onnxruntime_cuda(engine: Path) -> None:
-    """Raises `EngineError` if it cannot run an engine of this kind, or is not there."""
-    if engine.suffix != ".onnx":
-        raise EngineError(
-            f"{ONNXRUNTIME_CUDA} cannot run {engine}, expected an .onnx file; leave --backend out or give one"
-        )
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise EngineError(f"{engine} needs ONNX Runtime, which is not installed; pip install onnxruntime-gpu")
-    from benchmarks.onnxruntime_cuda import require_provider  # needs ONNX Runtime, which not every machine has
-
-    require_provider(engine)
-
-
 @contextmanager
-def open_engine_workload(
-    engine: Path, *, library: EngineBackend, pictures: Pictures, batch: int
-) -> Iterator[EngineWorkload]:
+def open_engine_work(engine: Path, *, library: EngineBackend, pictures: Pictures, batch: int) -> Iterator[Work]:
     """Raises `EngineError`, `SpecError`, `DataError`, `ImageError`."""
     images = pictures.load()
     # The benchmark has told once what the engine's record says; a subject is opened twice.
@@ -245,35 +222,25 @@ def open_engine_workload(
         backend = OnnxRuntimeCudaBackend(engine, spec=sidecar.spec)
     else:
         backend, sidecar = open_engine(engine, backend=library)
+    facts = {
+        "library": sidecar.engine.product if backend.name == "tensorrt" else backend.name,
+        "precision": sidecar.engine.precision,
+        "device": backend.device,
+        "architecture": sidecar.spec.architecture,
+        "parameters": None,  # a compiler folds and drops some
+        "input_size": list(sidecar.spec.input_size),
+        "note": None,
+    }
     with Detector(backend, sidecar=sidecar, threshold=sidecar.spec.require_threshold()) as detector:
-        yield EngineWorkload(detector, backend, images, batch)
 
+        def run(index: int) -> Mapping[str, float]:
+            frames = batch_of(images, index, size=batch)
+            start_s = time.perf_counter()
+            anomalies = detector.submit(frames).result()
+            total_ms = 1e3 * (time.perf_counter() - start_s)
+            whole = anomalies[0].latency  # of a batch, each picture has the times of all, but for its own verdict
+            stages = {stage: getattr(whole, f"{stage}_ms") for stage in STAGES if stage not in ("decide", TOTAL)}
+            stages["decide"] = sum(anomaly.latency.decide_ms for anomaly in anomalies)
+            return {stage: ms / batch for stage, ms in (stages | {TOTAL: total_ms}).items()}
 
-class EngineWorkload:
-    """An opened engine with its pictures, run by the runtime's detector, as a user runs it."""
-
-    def __init__(self, detector: Detector, backend: Backend, images: tuple[Image, ...], batch: int) -> None:
-        self._detector = detector
-        self._images = images
-        self._batch = batch
-        record = detector.sidecar.engine
-        self.facts: dict[str, Any] = {
-            "library": record.product if backend.name == "tensorrt" else backend.name,
-            "precision": record.precision,
-            "device": backend.device,
-            "architecture": detector.spec.architecture,
-            "parameters": None,  # a compiler folds and drops some
-            "input_size": list(detector.spec.input_size),
-            "note": None,
-        }
-
-    def run(self, index: int) -> Mapping[str, float]:
-        """One batch; milliseconds per picture."""
-        frames = batch_of(self._images, index, size=self._batch)
-        start_s = time.perf_counter()
-        anomalies = self._detector.submit(frames).result()
-        total_ms = 1e3 * (time.perf_counter() - start_s)
-        whole = anomalies[0].latency  # of a batch, each picture has the times of all, but for its own verdict
-        stages = {stage: getattr(whole, f"{stage}_ms") for stage in STAGES if stage not in ("decide", TOTAL)}
-        stages["decide"] = sum(anomaly.latency.decide_ms for anomaly in anomalies)
-        return {stage: ms / self._batch for stage, ms in (stages | {TOTAL: total_ms}).items()}
+        yield Work(run, facts)

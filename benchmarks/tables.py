@@ -3,149 +3,75 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
-from pathlib import Path
-from textwrap import wrap
 from typing import Any
 
-from benchmarks.record import Record, read
-from stlm_edge.errors import DataError
+from benchmarks.record import Record
 from train.paper.figures import GPU, METHODS
 
 NOTHING = "–"
 """In place of a figure that was not or cannot be measured."""
 
-INCOMPLETE = "INCOMPLETE: this run broke off, so figures are missing"
-"""The mark of a record whose benchmark was interrupted or failed."""
-
 AREAS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO", "pixel_ap": "pixel AP"}
 """Heads by what they are called in records."""
+
+STAGES = ("prepare", "upload", "infer", "download", "decide", "total")
+"""Of the way from a frame in memory to its verdict, with or without a GPU."""
 
 Entry = Mapping[str, Any]
 """A JSON object of a record's details."""
 
-Cells = Sequence[str]
-"""A row as it is shown."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """A record and the file that it was read from."""
-
-    path: Path
-    record: Record
-
-    def __str__(self) -> str:
-        """Command, device, day and commit of the figures."""
-        record = self.record
-        commit = record.commit.removesuffix("+")
-        words = commit if record.git is None else f"commit {commit}"
-        changed = ", with changed files" if record.commit.endswith("+") else ""
-        last = "" if record.made_by_commit is None else f"; the last that could make it is {record.made_by_commit[:7]}"
-        return f"`{record.command}`: {record.device}; {record.date[:10]}, {words}{changed}{last} (`{self.path.name}`)"
-
-    @contextmanager
-    def read_as_expected(self) -> Iterator[None]:
-        """Around code that takes a record's details for granted. Raises `DataError` where something is amiss."""
-        try:
-            yield
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{self.path} lacks what is to be shown of benchmarks.{self.record.benchmark} "
-                f"({type(error).__name__}: {error}); measure again with this version of stlm-edge"
-            ) from None
-
 
 @dataclass(frozen=True)
 class Table:
-    """What is shown of one record.
+    """What is shown of one record; `above` are rows before those of all records, with their device as the last cell."""
 
-    Attributes:
-        notes: sentences below it.
-        above: rows before those of all records, with the device that they are of as the last cell.
-    """
-
-    heads: Cells
-    rows: Sequence[Cells]
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
-    above: Sequence[Cells] = ()
+    above: Sequence[Sequence[str]] = ()
+
+
+MakeTable = Callable[[Record], Table]
+"""May raise whatever comes of a record's details that are not as they should be."""
 
 
 @dataclass(frozen=True)
 class TableKind:
-    """One kind of table.
-
-    Attributes:
-        benchmarks: whose records it is made of; any if there are none.
-        of: of a record; may raise whatever comes of details that are not as they should be.
-    """
+    """One kind of table. Attributes: benchmarks: whose records it is made of; any if there are none."""
 
     title: str
     benchmarks: tuple[str, ...]
-    of: Callable[[Record], Table]
+    of: MakeTable
 
 
-def origins(paths: Iterable[Path]) -> list[Origin]:
-    """Records in the order of their paths. Raises `DataError` if one cannot be read, or if there is none."""
-    found = [Origin(path, read(path)) for path in paths]
-    if not found:
-        raise DataError("no records were given, expected the JSON of benchmarks such as benchmarks/results/*.json")
-    return found
+KINDS: dict[str, TableKind] = {}
+"""By the names that programs and markers in documents give."""
 
 
-def to_markdown(kind: TableKind, sources: Sequence[Origin]) -> str:
-    """One table of all records, its notes, and for each record a line on where it is from; empty if there is no row.
+def _kind(name: str, title: str, benchmarks: Sequence[str]) -> Callable[[MakeTable], MakeTable]:
+    def add(of: MakeTable) -> MakeTable:
+        KINDS[name] = TableKind(title, tuple(benchmarks), of)
+        return of
 
-    Rows of several devices get another column that says which.
-
-    Raises:
-        DataError: if a record is another benchmark's, or lacks what the table shows.
-    """
-    found: list[tuple[Origin, Table]] = []
-    for source in sources:
-        record = source.record
-        if kind.benchmarks and record.benchmark not in kind.benchmarks:
-            raise DataError(
-                f"{source.path} is a record of benchmarks.{record.benchmark}, expected one of "
-                f"benchmarks.{' or benchmarks.'.join(kind.benchmarks)}; name another file or another table"
-            )
-        with source.read_as_expected():
-            if (table := kind.of(record)).rows:
-                _line([*table.notes, *(cell for row in table.rows for cell in row)])  # raises where one is no text
-                found.append((source, table))
-    if not found:
-        return ""
-    rows = [*found[0][1].above, *([*row, str(source.record.device)] for source, table in found for row in table.rows)]
-    heads = [*found[0][1].heads, "measured on"]
-    if len({row[-1] for row in rows}) == 1:
-        heads, rows = heads[:-1], [row[:-1] for row in rows]
-    lines = [_line(heads), "|" + "---|" * len(heads), *map(_line, rows), ""]
-    if notes := dict.fromkeys(sentence for _, table in found for sentence in table.notes):
-        lines += [*wrap(" ".join(notes), width=120, break_on_hyphens=False), ""]
-    lines += [f"**{source.path.name} is {INCOMPLETE}.**\n" for source, _ in found if not source.record.is_complete]
-    return "\n".join([*lines, *(f"- {source}" for source, _ in found)]) + "\n"
+    return add
 
 
-def to_text(kind: TableKind, record: Record) -> list[str]:
-    """The table of one record and its notes as lines for a terminal."""
-    table = kind.of(record)
-    return [*aligned([table.heads, *table.rows]), "", *table.notes]
+def to_text(record: Record, *names: str) -> str:
+    """Tables of one record with their notes, for a terminal; names are those of `KINDS`."""
+    tables = [KINDS[name].of(record) for name in names]
+    return "\n\n".join("\n".join([*aligned([one.heads, *one.rows]), "", *one.notes]).rstrip() for one in tables)
 
 
-def aligned(rows: Sequence[Cells]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Cells in columns, the first one to the left and the others to the right."""
     first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
     return [
         "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], others, strict=True))])
         for row in rows
     ]
-
-
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
 def figure(value: float | None) -> str:
@@ -155,15 +81,12 @@ def figure(value: float | None) -> str:
     return f"{value:.0f}" if abs(value) >= 99.95 else f"{value:#.3g}".removesuffix(".")
 
 
-def rounded(value: float, *, digits: int, sign: str = "") -> str:
-    """With so many digits behind the point; a five is rounded up, as one does by hand, whatever its bits are."""
-    exact = Decimal(repr(value)).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP)
+def percent(share: float | None, *, digits: int = 1, sign: str = "") -> str:
+    """A share of 1 as percent; a five behind the last digit is rounded up, as one does by hand, whatever its bits."""
+    if share is None:
+        return NOTHING
+    exact = Decimal(repr(100 * share)).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP)
     return f"{exact:{sign}}"
-
-
-def percent(share: float | None) -> str:
-    """A share of 1 as percent with one decimal."""
-    return NOTHING if share is None else rounded(100 * share, digits=1)
 
 
 def size(height_width: Sequence[int] | None) -> str:
@@ -180,15 +103,14 @@ def _areas(entry: Entry, keys: Iterable[str] = AREAS) -> list[str]:
 
 
 def _ratio(turns: Mapping[str, float] | None) -> str:
-    if turns is None:
-        return NOTHING
-    return f"{figure(turns['median'])} [{figure(turns['low'])}, {figure(turns['high'])}]"
+    return NOTHING if turns is None else "{} [{}, {}]".format(*_figures(turns, "median", "low", "high"))
 
 
 def _by(entry: Entry) -> str:
     return f"{entry['library'] or NOTHING}, {entry['precision'] or NOTHING}"
 
 
+@_kind("latency", "Latency", ["latency"])
 def _latency(record: Record) -> Table:
     details, input_size = record.details, record.details["input_size"]
     heads = ["", "by", "p50, ms", "p95, ms", "p99, ms", "max, ms", "pictures/s", "speed-up"]
@@ -219,22 +141,20 @@ def _latency(record: Record) -> Table:
     return Table(heads, rows, [*notes, *(f"{sentence[0].upper()}{sentence[1:].rstrip('.')}." for sentence in said)])
 
 
-_STAGES = ("prepare", "upload", "infer", "download", "decide", "total")
-"""Of the way from a frame in memory to its verdict."""
-
-
+@_kind("latency-stages", "Latency by stage: p50, p95, ms", ["latency"])
 def _stages(record: Record) -> Table:
     rows = []
     for subject in record.details["subjects"]:
         stages = subject["stages"]
-        if unknown := set(stages) - set(_STAGES):
-            raise ValueError(f"stages {sorted(unknown)}, expected some of {_STAGES}")
-        times = [", ".join(_figures(stages[key], "p50_ms", "p95_ms")) if key in stages else NOTHING for key in _STAGES]
+        if unknown := set(stages) - set(STAGES):
+            raise ValueError(f"stages {sorted(unknown)}, expected some of {STAGES}")
+        times = [", ".join(_figures(stages[key], "p50_ms", "p95_ms")) if key in stages else NOTHING for key in STAGES]
         rows.append([subject["name"], *times])
     notes = ["Infer is the network alone; the others are the host's work and the copies, which total has too."]
-    return Table(["", *_STAGES], rows, notes)
+    return Table(["", *STAGES], rows, notes)
 
 
+@_kind("accuracy", "Accuracy of engines", ["accuracy"])
 def _accuracy(record: Record) -> Table:
     rows, notes = [], [f"On {record.details['data']}; areas in %, at the pictures' own resolution."]
     for engine in record.details["engines"]:
@@ -249,6 +169,7 @@ def _accuracy(record: Record) -> Table:
     return Table(["engine", "by", "input", *AREAS.values(), "image AP", *drifts], rows, notes)
 
 
+@_kind("sizes", "Which size and precision to take", ["sizes"])
 def _sizes(record: Record) -> Table:
     rows, gates = [], {True: "passed", False: "REFUSED", None: "not asked"}
     for point in record.details["points"]:
@@ -267,6 +188,7 @@ def is_peer(method: Entry) -> bool:
     return not str(method["name"]).startswith("STLM")
 
 
+@_kind("peers", "Beside other methods", ["peers"])
 def _peers(record: Record) -> Table:
     methods, rows = record.details["methods"], []
     for method in methods:
@@ -291,6 +213,7 @@ def _remarks(methods: Iterable[Entry]) -> list[str]:
     return [f"{', '.join(names)}: {note}." for note, names in notes.items()]
 
 
+@_kind("intervals", "By kind of defect: %, with 95 % intervals over parts", ["peers", "gabor_knn"])
 def _intervals(record: Record) -> Table:
     if record.benchmark == "gabor_knn":
         names = {"model": "STLM (PyTorch)", "bar": "Gabor filters", "gain": "STLM (PyTorch), gain over the bar"}
@@ -309,14 +232,13 @@ def _intervals(record: Record) -> Table:
     return Table(["method", "defect", *AREAS.values()], rows)
 
 
-def _interval(estimate: Mapping[str, float | None], *, sign: str) -> str:
-    if estimate["value"] is None:
-        return NOTHING
-    bounds = (estimate["low"], estimate["high"])
-    low, high = (NOTHING if bound is None else rounded(100 * bound, digits=0, sign=sign) for bound in bounds)
-    return f"{rounded(100 * estimate['value'], digits=1, sign=sign)} [{low}, {high}]"
+def _interval(estimate: Entry, *, sign: str) -> str:
+    value, *bounds = (estimate[key] for key in ("value", "low", "high"))
+    low, high = (percent(bound, digits=0, sign=sign) for bound in bounds)
+    return NOTHING if value is None else f"{percent(value, sign=sign)} [{low}, {high}]"
 
 
+@_kind("demo", "The demo", ["demo"])
 def _demo(record: Record) -> Table:
     evaluation, inspection = record.details["evaluation"], record.details["inspection"]
     truth, times = inspection["truth"], inspection["latency"]["infer"]
@@ -330,6 +252,7 @@ def _demo(record: Record) -> Table:
     return Table(["defect", *AREAS.values()], [[kind, *_areas(scores)] for kind, scores in kinds.items()], [note])
 
 
+@_kind("loop", "The camera line's loop", ["loop"])
 def _loop(record: Record) -> Table:
     details = record.details
     host, memory, side = details["host"], details["memory"], size(details["input_size"])
@@ -358,6 +281,7 @@ def _turns(name: str, found: Mapping[str, Any]) -> list[str]:
     return [name, figure(found["median"]), f"{figure(min(found['turns']))} – {figure(max(found['turns']))}"]
 
 
+@_kind("training", "A training step", ["training"])
 def _training(record: Record) -> Table:
     heads = ["training", "authors' way, s a step", "here", "ratio", "of that the teacher, there and here"]
     heads += ["pictures with a pseudo anomaly", "GB, there and here"]
@@ -378,6 +302,7 @@ def _training(record: Record) -> Table:
     return Table(heads, [row])
 
 
+@_kind("loader", "The loader", ["loader", "training"])
 def _loader(record: Record) -> Table:
     details, heads = record.details, ["loader", "pictures/s", "ratio"]
     rates = {name: measure.median for name, measure in record.measures.items() if measure.unit == "pictures/s"}
@@ -392,6 +317,7 @@ def _loader(record: Record) -> Table:
     return Table(heads, rows, [f"{note}, batches of {settings['batch_size']}."])
 
 
+@_kind("gpu", "All in one call on a GPU", ["gpu"])
 def _gpu(record: Record) -> Table:
     rows, notes = [], []
     for part in record.details["parts"]:
@@ -405,6 +331,7 @@ def _gpu(record: Record) -> Table:
     return Table(["part", "", "infer p50, ms", "total p50, ms", "speed-up"], rows, notes)
 
 
+@_kind("measures", "Measures", [])
 def _measures(record: Record) -> Table:
     rows = []
     for name, measure in record.measures.items():
@@ -425,6 +352,7 @@ _BACKBONES = {"tf_efficientnet_lite0": "EfficientNet-Lite0"}
 """What people call them, where timm's name is longer."""
 
 
+@_kind("summary", "What it reaches", ["demo", "sizes", "peers", "latency"])
 def _summary(record: Record) -> Table:
     """The demo as a whole, settings on the frontier, some of the peers, of latencies the first and the fastest."""
     details = record.details
@@ -470,32 +398,3 @@ def _short_name(method: Entry) -> str:
     if not is_peer(method):
         return name.replace("STLM", f"{backbone} at {size(method['input_size'])}", 1)
     return name if backbone is None else f"{name}, {_BACKBONES.get(backbone, backbone)}"
-
-
-LATENCY = TableKind("Latency", ("latency",), _latency)
-LATENCY_STAGES = TableKind("Latency by stage: p50, p95, ms", ("latency",), _stages)
-ACCURACY = TableKind("Accuracy of engines", ("accuracy",), _accuracy)
-SIZES = TableKind("Which size and precision to take", ("sizes",), _sizes)
-PEERS = TableKind("Beside other methods", ("peers",), _peers)
-INTERVALS = TableKind("By kind of defect: %, with 95 % intervals over parts", ("peers", "gabor_knn"), _intervals)
-DEMO = TableKind("The demo", ("demo",), _demo)
-LOOP = TableKind("The camera line's loop", ("loop",), _loop)
-GPU_PARTS = TableKind("All in one call on a GPU", ("gpu",), _gpu)
-MEASURES = TableKind("Measures", (), _measures)
-SUMMARY = TableKind("What it reaches", ("demo", "sizes", "peers", "latency"), _summary)
-KINDS = {
-    "latency": LATENCY,
-    "latency-stages": LATENCY_STAGES,
-    "accuracy": ACCURACY,
-    "sizes": SIZES,
-    "peers": PEERS,
-    "intervals": INTERVALS,
-    "loop": LOOP,
-    "training": TableKind("A training step", ("training",), _training),
-    "loader": TableKind("The loader", ("loader", "training"), _loader),
-    "gpu": GPU_PARTS,
-    "demo": DEMO,
-    "measures": MEASURES,
-    "summary": SUMMARY,
-}
-"""By the names that markers in documents give; `measures` takes the records of any benchmark."""

@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,6 +28,7 @@ import torch
 
 from benchmarks import authors_training
 from benchmarks.record import recording
+from benchmarks.tables import to_text
 from stlm_edge.cli import run
 from stlm_edge.datasets import load_category, texture_paths
 from stlm_edge.errors import ConfigError
@@ -53,6 +54,7 @@ BATCHES = 4
 """Different ones, that steps pass through."""
 MADE = 30
 """Batches of a loader in a turn."""
+TABLES = {"step": "training", "loader": "loader"}
 
 
 @click.command()
@@ -60,7 +62,7 @@ MADE = 30
 @click.option("--category", help="As for 'train fit'.")
 @click.option("--textures", type=PATH, help="As for 'train fit'; needed for the straightforward loader.")
 @click.option("--preset", default="paper", show_default=True, help="As for 'train fit'.")
-@click.option("--part", "parts", multiple=True, default=("step", "loader"), type=click.Choice(["step", "loader"]))
+@click.option("--part", "parts", multiple=True, default=("step", "loader"), type=click.Choice(list(TABLES)))
 @click.option("--turns", default=3, show_default=True, type=click.IntRange(1), help="Turns of each.")
 @click.option("--steps", default=4, show_default=True, type=click.IntRange(1), help="Steps in a turn.")
 @click.option("--json", "json_path", type=PATH, help="Write the figures there as JSON.")
@@ -93,13 +95,9 @@ def command(
                 recorder.measure(f"{one.name} step", means_s, unit="s", better="lower")
                 recorder.measure(f"{one.name} memory", [one.facts["memory_gb"]], unit="GB", better="lower")
                 recorder.details["ways"][one.name] = one.facts | {"phases_s": {TEACHER: taught_s}}
-                words = f"of that the teacher {taught_s:.3f}, {one.facts['memory_gb']:.2f} GB"
-                click.echo(f"{one.name}: {median(means_s):.3f} s a step, {words}")
-            click.echo(f"ratio {median(ratios):.2f} (turn by turn {min(ratios):.2f} to {max(ratios):.2f})")
         if "loader" in parts:
-            ways: dict[str, int | None] = {
-                f"loader, {n} worker{'s' * (n != 1)}": n for n in sorted({0, config.workers})
-            }
+            counts = sorted({0, config.workers})
+            ways: dict[str, int | None] = {f"loader, {n} worker{'s' * (n != 1)}": n for n in counts}
             if textures is not None and config.pseudo_anomalies == "perlin":
                 ways[f"{STRAIGHTFORWARD} loader"] = None
             subjects = [Subject(name, partial(open_loader, task, workers)) for name, workers in ways.items()]
@@ -107,7 +105,7 @@ def command(
             for one in measure(subjects, replace(schedule, runs=MADE, settle=settle)):
                 rates = [1e3 * config.batch_size / mean_ms for mean_ms in _means(one)]
                 recorder.measure(one.name, rates, unit="pictures/s", better="higher")
-                click.echo(f"{one.name}: {median(rates):.1f} pictures a second")
+    click.echo(to_text(recorder.record(is_complete=True), *(TABLES[part] for part in parts)))
 
 
 def _means(one: Measured) -> list[float]:
@@ -143,7 +141,7 @@ class Task:
 
 @contextmanager
 def open_steps(task: Task, way: str) -> Iterator[Work]:
-    """A training at its second pass over its batches. Raises `StlmError` as 'train fit' does."""
+    """A training at its second pass over its batches."""
     os.environ["XDG_CACHE_HOME"] = task.cache
     config, device = task.config, choose_device(task.config.device)
     if way == STRAIGHTFORWARD:
@@ -192,7 +190,7 @@ def our_step(training: Training, batch: Batch, taught: Taught) -> float:
 
 @contextmanager
 def open_loader(task: Task, workers: int | None) -> Iterator[Work]:
-    """Batches without end, by so many workers; None: in the straightforward way. Raises `StlmError`."""
+    """Batches without end, by so many workers; None: in the straightforward way."""
     with ExitStack() as stack:
         if workers is None:
             assert task.textures is not None
@@ -204,9 +202,7 @@ def open_loader(task: Task, workers: int | None) -> Iterator[Work]:
         yield Work.timed(lambda _: next(batches))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
-    return run(command, argv)
+main = partial(run, command)
 
 
 if __name__ == "__main__":

@@ -35,8 +35,6 @@ PRECISIONS = click.Choice(["fp32", "fp16", "int8"])
 
 ALLOW_UNVERIFIED = click.option(
     "--allow-unverified",
-    "--allow-unblessed",
-    "allow_unverified",
     is_flag=True,
     help="Also take an engine that no gate has verified.",
 )
@@ -157,8 +155,6 @@ def onnx(source: Path, output: Path, precision: Precision, int8_classes: str | N
 @click.option("--timing-cache", type=PATH, help="File of kernel timings to read and to write; TensorRT only.")
 @click.option(
     "--product",
-    "--flavour",
-    "product",
     type=click.Choice(["auto", *TITLES]),
     default="auto",
     show_default=True,

@@ -30,10 +30,11 @@ from export import CALIBRATION_IMAGES
 from export.graph.graph import Graph, Precision
 from export.precision.calibration import choose_pictures
 from runtime.backends.openvino import OpenVinoBackend, has_bf16
-from stlm_edge.errors import ConfigError, EngineError, OutputError
+from stlm_edge.errors import ConfigError, EngineError
 from stlm_edge.files import cannot_write, folder_beside, write_bytes
 from stlm_edge.imaging import Input, read_image, to_input
 from stlm_edge.measure import Schedule, Subject, Work, measure
+from stlm_edge.memory import ran_out
 from stlm_edge.plate.part import render_part
 from stlm_edge.sidecar import EngineRecord, Sidecar, engine_sha256, weights_of
 from stlm_edge.signal_stack import kept_signal_stack
@@ -183,7 +184,9 @@ def _write(model: openvino.Model, output: Path, *, compress: bool) -> None:
     except OSError as error:
         raise cannot_write(output, error) from error
     except RuntimeError as error:  # OpenVINO says no more than that it could not
-        raise OutputError(f"cannot write {output} ({error}); free space there or choose another place") from error
+        if ran_out(error):
+            raise
+        raise cannot_write(output, OSError(str(error))) from error
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,17 @@ import cv2
 import numpy as np
 
 from stlm_edge.errors import ConfigError, ImageError, shown
-from stlm_edge.imaging import Map, Mask, read_mask
+from stlm_edge.imaging import Map, Mask
+from stlm_edge.masks import read_mask
 from stlm_edge.records import read_object
 from stlm_edge.scoring import image_score
 from stlm_edge.spec import MOST_PIXELS, Size
 
 IGNORE = "ignore"
-"""Label of the shapes that are cut out."""
+"""Label of the shapes that are cut out, in any case."""
+
+MOST_WORK = 1 << 31
+"""Pixels that all shapes together may make us look at, some seconds' worth."""
 
 Polygon = list[tuple[float, float]]
 """x and y of each corner, in pixels from the picture's upper left corner."""
@@ -124,7 +128,11 @@ def _read_shapes(path: Path) -> Mask:
         size = _whole(drawing, "imageHeight"), _whole(drawing, "imageWidth")
         if math.prod(size) > MOST_PIXELS:
             raise ValueError(f"the picture is {_sides(size)}, expected at most {MOST_PIXELS} pixels")
-        shapes = [(shape["label"] == IGNORE, _polygon(shape, size)) for shape in drawing["shapes"]]
+        if not isinstance(drawing["shapes"], list):
+            raise ValueError(f"shapes is {shown(drawing['shapes'])}")
+        shapes = [(_is_ignored(shape), _polygon(shape, size)) for shape in drawing["shapes"]]
+        if sum(_work(polygon) for _, polygon in shapes) > MOST_WORK:
+            raise ValueError(f"{len(shapes)} shapes cover the picture too many times over")
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist, expected LabelMe's JSON of the area; check the path") from None
     except (ValueError, TypeError, KeyError) as error:
@@ -145,9 +153,25 @@ def _whole(drawing: Any, name: str) -> int:
     return value
 
 
-def _polygon(shape: Any, size: Size) -> Polygon:
+def _is_ignored(shape: Any) -> bool:
+    """By the label in any case. What only sounds like it is refused: the wrong way round nothing else is inspected."""
+    if not isinstance(shape, dict):
+        raise ValueError(f"found {shown(shape)} among the shapes")
+    word = str(shape["label"]).strip().casefold()
+    if word != IGNORE and IGNORE in word:
+        raise ValueError(
+            f"shape {shown(shape['label'])} may be meant to be ignored or not, expected {IGNORE!r} or another word"
+        )
+    return word == IGNORE
+
+
+def _polygon(shape: dict[str, Any], size: Size) -> Polygon:
     kind, label = shape["shape_type"], shape["label"]
-    points = [(float(x), float(y)) for x, y in shape["points"]]
+    points = []
+    for point in shape["points"]:
+        if not (isinstance(point, list) and len(point) == 2 and all(type(each) in (int, float) for each in point)):
+            raise ValueError(f"shape {shown(label)} has the point {shown(point)}, expected two numbers")
+        points.append((float(point[0]), float(point[1])))
     if kind == "rectangle" and len(points) == 2:
         (left, top), (right, bottom) = points
         points = [(left, top), (right, top), (right, bottom), (left, bottom)]
@@ -161,19 +185,26 @@ def _polygon(shape: Any, size: Size) -> Polygon:
     return points
 
 
+def _work(polygon: Polygon) -> float:
+    """How many pixels have to be looked at: those around it, and those along its edges."""
+    x, y = np.array(polygon).T
+    return float(np.ptp(x) * np.ptp(y) + 8 * np.abs(np.diff(y, append=y[0])).sum())
+
+
 def _filled(polygons: list[Polygon], size: Size) -> Mask:
     """(H, W) of 0 and 1: the pixels whose centres lie in one of the polygons, by the even-odd rule."""
-    height, width = size
     filled = np.zeros(size, np.uint8)
     for polygon in polygons:
+        left, top = (math.floor(min(values)) for values in zip(*polygon, strict=True))
+        right, bottom = (math.ceil(max(values)) for values in zip(*polygon, strict=True))
         # Whoever walks along a row from the left is inside after each odd crossing of an edge.
-        crossings = np.zeros((height, width + 1), np.uint8)
+        crossings = np.zeros((bottom - top, right - left + 1), np.uint8)
         for (x, y), (to_x, to_y) in zip(polygon, [*polygon[1:], polygon[0]], strict=True):
             rows = np.arange(math.ceil(min(y, to_y) - 0.5), math.ceil(max(y, to_y) - 0.5))
             if rows.size:
                 at = x + (rows + 0.5 - y) * ((to_x - x) / (to_y - y))
-                crossings[rows, np.ceil(at - 0.5).astype(np.intp)] ^= 1
-        filled |= np.bitwise_xor.accumulate(crossings, axis=1)[:, :width]
+                crossings[rows - top, np.ceil(at - 0.5).astype(np.intp) - left] ^= 1
+        filled[top:bottom, left:right] |= np.bitwise_xor.accumulate(crossings, axis=1)[:, :-1]
     return filled
 
 

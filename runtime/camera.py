@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import click
 
 from runtime.backends import BackendChoice
-from runtime.options import READS, detector_options, open_detector
-from stlm_edge.cli import Number, run
-from stlm_edge.errors import ImageError
+from runtime.options import READS, SOURCE_VARIABLE, chosen_source, detector_options, open_detector
+from stlm_edge.cli import Number, give_up, print_lines, run
+from stlm_edge.errors import ImageError, OutputError
 from stlm_edge.files import require_place, write_text
 
 if TYPE_CHECKING:
@@ -37,10 +37,15 @@ logger = logging.getLogger(__name__)
 @click.option(
     "--source",
     "source_uri",
-    required=True,
     help="A camera (0, v4l2:///dev/video0, csi://0, rtsp://…, http://… with MJPEG, gst:PIPELINE), a video, a picture, "
     "a folder, a folder that pictures are dropped into (FOLDER?watch=1), or "
     "test://?fps=10&defect-rate=0.2&seed=1&frames=100&size=512x512.",
+)
+@click.option(
+    "--source-file",
+    metavar="FILE",
+    help="Take the source from the first line of this file (- for stdin), where no list of processes shows a password. "
+    f"Without either option, from {SOURCE_VARIABLE} of the environment.",
 )
 @click.option("--width", type=click.IntRange(min=1), help="Of the frames; with --height.")
 @click.option("--height", type=click.IntRange(min=1), help="Of the frames; with --width.")
@@ -80,7 +85,8 @@ logger = logging.getLogger(__name__)
 )
 def command(
     engine: Path,
-    source_uri: str,
+    source_uri: str | None,
+    source_file: str | None,
     width: int | None,
     height: int | None,
     fps: float | None,
@@ -91,6 +97,7 @@ def command(
     roi: Path | None,
     ignore: Path | None,
     tile: str | None,
+    inference_timeout: float,
     votes: str,
     release: float | None,
     part_gap: float | None,
@@ -107,23 +114,29 @@ def command(
     from runtime.sources import SourceOptions, open_source
     from runtime.summary import RunRecorder
     from runtime.voting import PartVote, VotingRule
+    from runtime.watchdog import OPENING, Watchdog
 
+    uri = chosen_source(source_uri, source_file)
     if summary_file is not None:
         require_place(summary_file)
     options = SourceOptions(width=width, height=height, fps=fps, rotate=int(rotate))
     rule = VotingRule.parse(votes, release=release, gap_s=part_gap)
-    with ExitStack() as stack:
+    with ExitStack() as stack, ExitStack() as last:
         stop = stack.enter_context(StopSignals())
+        watchdog = stack.enter_context(Watchdog(inference_timeout, on_hang=partial(give_up, last=last.close)))
         detector = stack.enter_context(
-            open_detector(engine, backend=backend, threshold=threshold, roi=roi, ignore=ignore, tile=tile)
+            open_detector(
+                engine, backend=backend, threshold=threshold, roi=roi, ignore=ignore, tile=tile, watchdog=watchdog
+            )
         )
         vote = PartVote(rule, threshold=detector.threshold.value)
-        source = stack.enter_context(open_source(source_uri, options))
         recorder = RunRecorder()
-        context = SinkContext(engine_sha256=detector.sidecar.engine.engine_sha256, fps=source.fps)
-        outputs = open_outputs(
-            output_uris, context=context, drops=source.is_live, on_publish=partial(recorder.add_stage, "publish")
-        )
+        with watchdog.watching("starting", pictures=OPENING):  # threads too, which may hang where memory is short
+            source = stack.enter_context(open_source(uri, options))
+            context = SinkContext(engine_sha256=detector.sidecar.engine.engine_sha256, fps=source.fps)
+            outputs = open_outputs(
+                output_uris, context=context, drops=source.is_live, on_publish=partial(recorder.add_stage, "publish")
+            )
         drift = open_drift_monitor(
             detector.spec,
             threshold=detector.threshold.value,
@@ -138,29 +151,37 @@ def command(
             faults=FaultDetector() if camera_faults else None,
             drift=drift,
         )
-        try:
-            with outputs:
-                try:
-                    line.run(stop, limit=frames)
-                finally:
-                    source.close()  # closing the outputs may take a while, in which it would go on dropping frames
-        finally:
-            # Also after an error: what was inspected until then has happened.
-            summary = recorder.summary(source, output_drops=outputs.drops, output_failures=outputs.failures)
-            report(summary, file=summary_file)
-        if summary.skipped and not summary.frames:
-            raise ImageError(
-                f"found {summary.skipped} pictures and none that can be decoded, expected at least one; look at "
-                "what is in --source"
-            )
+
+        def summarise() -> RunSummary:
+            return recorder.summary(source, output_drops=outputs.drops, output_failures=outputs.failures)
+
+        def finish(_: object, error: BaseException | None, __: object) -> None:
+            try:
+                report(summarise(), file=summary_file)
+            except OutputError as failure:
+                if error is None:
+                    raise
+                logger.error("%s", failure)  # what ended the run is what the program should end with
+
+        # From the last to the first, also after an error and where the engine hangs: what was inspected has happened.
+        last.push(finish)
+        last.push(outputs)
+        last.callback(source.close)  # closing the outputs may take a while, in which it would go on dropping frames
+        line.run(stop, limit=frames)
+    if source.skipped and not summarise().frames:
+        raise ImageError(
+            f"found {source.skipped} pictures and none that can be decoded, expected at least one; look at what is in "
+            "--source"
+        )
 
 
 def report(summary: RunSummary, *, file: Path | None) -> None:
-    """Print the summary, and write it to `file`. Raises `OutputError`."""
-    for line in summary.lines():
-        click.echo(line)
-    if file is not None:
-        write_text(file, summary.to_json())
+    """Write the summary to `file`, and print it also where that fails. Raises `OutputError`."""
+    try:
+        if file is not None:
+            write_text(file, summary.to_json())
+    finally:
+        print_lines(summary.lines())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from runtime.closing import Closing
 from runtime.stitching import Canvas, infer_tiles
 from runtime.tiling import Tiling, check_tile
 from runtime.verification import warn_unless_verified
+from runtime.watchdog import OPENING, Watchdog
 from stlm_edge.errors import StlmError
 from stlm_edge.imaging import Image, check_frame, to_input
 from stlm_edge.scoring import is_anomalous
@@ -86,6 +88,7 @@ class Detector(Closing):
         threshold: float | None = None,
         area: Area | None = None,
         tile: Size | None = None,
+        watchdog: Watchdog | None = None,
     ) -> Detector:
         """Open an engine by the sidecar beside it; one that is not verified is warned of.
 
@@ -96,13 +99,17 @@ class Detector(Closing):
                 that of the pixels inside.
             tile: (height, width) in frame pixels. Frames that are larger are inspected in overlapping tiles of that
                 size; the score is that of the stitched map, at the scale at which the network sees the tiles.
+            watchdog: notices if opening, an inference or closing does not end; the caller closes it.
         Raises:
             EngineError, SpecError: see `runtime.backends.open_engine`.
             SpecError: also if no score can reach `threshold`, or every one does.
             ConfigError: if nothing is left of `area` on the network's scale, or `tile` is too small for the engine.
         """
         by_hand = None if threshold is None else Threshold(value=threshold, method="manual", images=0)
-        opened, sidecar = open_engine(Path(path), backend=backend)
+        opening = nullcontext() if watchdog is None else watchdog.watching(f"opening {path}", pictures=OPENING)
+        with opening:
+            opened, sidecar = open_engine(Path(path), backend=backend)
+        opened.watchdog = watchdog
         try:
             warn_unless_verified(Path(path), sidecar)
             chosen = sidecar.spec.require_threshold()

@@ -60,6 +60,7 @@ def examine(engine: Path | None) -> list[Finding]:
         find_openvino,
         find_pycuda,
         find_tensorrt,
+        find_toolkit,
     )
     from runtime.checkup.nvidia import GPU, find_driver, find_jetson
 
@@ -73,6 +74,7 @@ def examine(engine: Path | None) -> list[Finding]:
         find_cuda_bindings,
         find_openvino,
         find_onnxruntime,
+        find_toolkit,
         lambda: find_opencv(is_jetson=bool(jetson)),
         lambda: find_cameras(_ROOT),
         lambda: find_csi(_ROOT) if jetson else [],

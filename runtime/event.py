@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-EventKind = Literal["camera-lost", "camera-back", "camera-fault", "camera-fault-over", "drift", "drift-over"]
+EventKind = Literal[
+    "camera-lost", "camera-back", "picture-skipped", "camera-fault", "camera-fault-over", "drift", "drift-over"
+]
 
 GOOD_NEWS: frozenset[EventKind] = frozenset({"camera-back", "camera-fault-over", "drift-over"})
 """The kinds that say that something is over."""

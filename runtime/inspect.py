@@ -18,7 +18,7 @@ import click
 
 from runtime.backends import BackendChoice
 from runtime.options import READS, detector_options, open_detector
-from stlm_edge.cli import INTERRUPTED, run
+from stlm_edge.cli import INTERRUPTED, give_up, print_lines, run
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -54,6 +54,7 @@ def command(
     roi: Path | None,
     ignore: Path | None,
     tile: str | None,
+    inference_timeout: float,
     restart: bool,
 ) -> int:
     """Inspect FILES, pictures and folders with all below them, with ENGINE.
@@ -64,19 +65,26 @@ def command(
     from runtime.batch.loop import BatchRun
     from runtime.batch.table import OVERLAYS, TABLE, RunSettings, ScoreTable
     from runtime.signals import StopSignals
+    from runtime.watchdog import Watchdog
     from stlm_edge.errors import ImageError
+    from stlm_edge.names import escaped
 
     listing = list_pictures(files, results=output)
     with (
         StopSignals() as stop,
-        open_detector(engine, backend=backend, threshold=threshold, roi=roi, ignore=ignore, tile=tile) as detector,
+        Watchdog(inference_timeout, on_hang=give_up) as watchdog,
+        open_detector(
+            engine, backend=backend, threshold=threshold, roi=roi, ignore=ignore, tile=tile, watchdog=watchdog
+        ) as detector,
     ):
         area, tile_size = detector.area, detector.tile
         settings = RunSettings(
             engine_sha256=detector.sidecar.engine.engine_sha256,
             threshold=detector.threshold.value,
-            root=str(listing.root),
-            area=None if area is None else f"{area.source} ({hashlib.sha256(area.mask.tobytes()).hexdigest()[:12]})",
+            root=escaped(str(listing.root)),
+            area=None
+            if area is None
+            else f"{escaped(area.source)} ({hashlib.sha256(area.mask.tobytes()).hexdigest()[:12]})",
             tile=None if tile_size is None else f"{tile_size[0]} x {tile_size[1]}",
             overlays=overlays,
         )
@@ -116,13 +124,14 @@ def _progress(length: int) -> AbstractContextManager[Any]:
 
 def _report(counts: Counts, *, table: Path, already: int, duration_s: float) -> None:
     rate = (counts.inspected + counts.unreadable) / duration_s if duration_s > 0 else 0.0
-    click.echo(f"pictures inspected  {counts.inspected} in {duration_s:.1f} s, {rate:.1f} per second")
-    click.echo(f"anomalous           {counts.anomalous}")
-    if counts.unreadable:
-        click.echo(f"could not be read   {counts.unreadable}")
-    if already:
-        click.echo(f"done before         {already}")
-    click.echo(f"scores              {table}")
+    lines = [
+        f"pictures inspected  {counts.inspected} in {duration_s:.1f} s, {rate:.1f} per second",
+        f"anomalous           {counts.anomalous}",
+        *([f"could not be read   {counts.unreadable}"] if counts.unreadable else []),
+        *([f"done before         {already}"] if already else []),
+        f"scores              {table}",
+    ]
+    print_lines(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -9,14 +10,29 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from runtime.backends import BACKEND_CHOICES, BackendChoice
+from runtime.watchdog import INFERENCE_S, Watchdog
 from stlm_edge.cli import Number
+from stlm_edge.errors import ConfigError
+from stlm_edge.spec import PIXEL_LIMIT_VARIABLE
 
 if TYPE_CHECKING:
     from runtime.detector import Detector
 
 READS = click.Path(path_type=Path)
 
+SOURCE_VARIABLE = "STLM_SOURCE"
+"""Of the environment: a source, where no option names one."""
+
+_LONGEST_SOURCE = 1 << 16
+
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _limit_pixels(_: click.Context, __: click.Parameter, value: float | None) -> None:
+    """By the environment, where all programs look and which their own processes inherit."""
+    if value is not None:
+        os.environ[PIXEL_LIMIT_VARIABLE] = str(value)
+
 
 _OPTIONS = (
     click.option(
@@ -25,7 +41,23 @@ _OPTIONS = (
     click.option("--threshold", type=Number(), help="Takes the place of the engine's own."),
     click.option("--roi", type=READS, help="Inspect only this area: a file of LabelMe with polygons or rectangles."),
     click.option("--ignore", type=READS, help="Leave this area out: a picture that is white there."),
+    click.option(
+        "--max-megapixels",
+        type=Number(min=0, min_open=True),
+        expose_value=False,
+        callback=_limit_pixels,
+        help="Refuse larger pictures before they are decoded; also the variable STLM_MAX_MEGAPIXELS.  [default: 100]",
+    ),
     click.option("--tile", metavar="HEIGHTxWIDTH", help="Cut larger frames into overlapping tiles of so many pixels."),
+    click.option(
+        "--inference-timeout",
+        type=Number(min=0, min_open=True),
+        default=INFERENCE_S,
+        show_default=True,
+        metavar="SECONDS",
+        help="An inference that takes longer for a picture, or opening the engine five times as long, ends the program "
+        "with exit code 1.",
+    ),
 )
 
 
@@ -36,6 +68,40 @@ def detector_options(command: Command) -> Command:
     return command
 
 
+def chosen_source(uri: str | None, file: str | None) -> str:
+    """The source that was given by an option, by the first line of a file (`-`: of stdin) or by the environment.
+
+    The list of processes shows the arguments of a program to everybody, so an address with a password is better off in
+    a file.
+
+    Raises:
+        click.UsageError: if there is none, or one by either option.
+        ConfigError: if the file cannot be read, or its first line is empty.
+    """
+    if uri is not None and file is not None:
+        raise click.UsageError("found --source and --source-file, expected one of them; leave the other out")
+    if file is not None:
+        return _first_line(file)
+    found = uri if uri is not None else os.environ.get(SOURCE_VARIABLE)
+    if not found:
+        raise click.UsageError(
+            f"found no source, expected --source, --source-file or {SOURCE_VARIABLE} in the environment; give one"
+        )
+    return found
+
+
+def _first_line(file: str) -> str:
+    try:
+        with click.open_file(file, encoding="utf-8-sig") as stream:
+            line: str = stream.readline(_LONGEST_SOURCE).strip()
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise ConfigError(f"{file} cannot be read ({reason}), expected a source in its first line") from None
+    if not line:
+        raise ConfigError(f"found nothing in the first line of {file}, expected a source, such as rtsp://camera/line")
+    return line
+
+
 def open_detector(
     engine: Path,
     *,
@@ -44,6 +110,7 @@ def open_detector(
     roi: Path | None,
     ignore: Path | None,
     tile: str | None,
+    watchdog: Watchdog | None = None,
 ) -> Detector:
     """Open what the options name; the caller closes it.
 
@@ -55,4 +122,4 @@ def open_detector(
 
     area = read_area(roi=roi, ignore=ignore)
     size = None if tile is None else parse_tile(tile)
-    return Detector.open(engine, backend=backend, threshold=threshold, area=area, tile=size)
+    return Detector.open(engine, backend=backend, threshold=threshold, area=area, tile=size, watchdog=watchdog)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run between two frames, so that no frame is counted and not written, or the reverse."""
+"""Ctrl-C, SIGTERM and SIGHUP end a run between two frames: none is counted and not written, or the reverse."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ if TYPE_CHECKING:
 
     from runtime.sources import Frame, FrameSource
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_NOHUP = (signal.SIGHUP, signal.SIG_IGN)
 
 
 class StopSignals:
-    """While entered, the first signal lets the frame in hand be finished; the second interrupts at once."""
+    """While entered, a signal lets the frame in hand be finished; a second, other than SIGHUP, interrupts at once."""
 
     def __init__(self) -> None:
         self._requested = False
         self._waiting = False
+        self._heard: set[int] = set()
 
     @property
     def requested(self) -> bool:
@@ -39,17 +41,23 @@ class StopSignals:
         return frame
 
     def __enter__(self) -> Self:
-        # Set even where Python would have done so: a shell starts background programs with SIGINT ignored.
-        self._previous = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        # Set even where they are ignored, since a shell starts background programs with SIGINT ignored. It is `nohup`
+        # that has SIGHUP ignored, and that is meant.
+        heeded = [number for number in _SIGNALS if (number, signal.getsignal(number)) != _NOHUP]
+        self._previous = {number: signal.signal(number, self._handle) for number in heeded}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            # Of the end of one terminal, word may come again while the program ends.
+            signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP and number in self._heard else handler)
 
-    def _handle(self, *_: object) -> None:
-        is_second, self._requested = self._requested, True
+    def _handle(self, number: int, _: object) -> None:
+        self._heard.add(number)
+        # A terminal that ends says so twice, once itself and once by its shell, and systemd after its SIGTERM.
+        is_second, self._requested = self._requested and number != signal.SIGHUP, True
         if is_second or self._waiting:
+            self._waiting = False
             raise KeyboardInterrupt

@@ -33,5 +33,5 @@ def warn_unless_verified(engine: Path, sidecar: Sidecar) -> None:
         )
     elif not gate.executed:
         logger.info(
-            "%s was verified by its graph alone, where it could not be executed; here it can: %s", engine, verify
+            "%s was verified by its graph alone, where it could not be executed; where it can be: %s", engine, verify
         )

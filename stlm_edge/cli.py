@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import logging
 import math
+import os
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
+from traceback import format_exception
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
-from stlm_edge.errors import StlmError, one_line
+from stlm_edge import memory
+from stlm_edge.credentials import safe_name, without_logins
+from stlm_edge.errors import OutputError, StlmError, one_line
 from stlm_edge.extras import explained
+from stlm_edge.files import home
+from stlm_edge.names import printable
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -45,47 +55,86 @@ class Number(click.FloatRange):
         return number
 
 
+OLD_OPTIONS = {
+    "--exposure-jitter": "--brightness",
+    "--allow-unblessed": "--allow-unverified",
+    "--flavour": "--product",
+}
+"""Options that scripts may still call otherwise; taken and not shown."""
+
 METHOD = Choice(["quantile", "f1"], old={"good": "quantile", "good-quantile": "quantile", "f1-optimal": "f1"})
 """How a threshold is chosen: from good pictures alone, or F1-optimal on labelled ones."""
 
 
-def run(command: click.Command, argv: Sequence[str] | None) -> int:
+def run(command: click.Command, argv: Sequence[str] | None = None) -> int:
     """Run a click command as a program and return its exit code; the context's object is the arguments as given.
 
     The command, and each below it, is given `--version`, `--verbose` and `--log-format`.
 
-    0 done, 1 a `StlmError` or a library that is not installed, printed as one line, 2 wrong usage, 130 interrupted.
+    No secret of an address among the arguments is shown in the log, in an error or in a traceback.
+
+    0 done, 1 a `StlmError`, a library that is not installed or a machine that has no memory or threads left, printed as
+    one line, 2 wrong usage, 130 interrupted.
     """
     set_up_logging()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # of names that are no UTF-8, as standard error has it
+    # Libraries ask for a home while they are imported, and OpenVINO and NNCF end with a traceback where there is none.
+    os.environ.setdefault("HOME", str(home()))
     add_shared_options(command)
+    sys.excepthook = say_what_is_missing
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for argument in arguments:
+        safe_name(re.sub(r"^--[\w-]+=", "", argument))  # from here on its secrets are hidden in all that is said
     try:
-        arguments = list(sys.argv[1:] if argv is None else argv)
+        arguments = in_new_words(arguments)
         result = command.main(args=arguments, standalone_mode=False, obj=tuple(arguments))
     except click.ClickException as error:
         error.message = one_line(error.message)  # type: ignore[misc]  # an option's value may be as long as a file
         if _logs_json():
             logger.error(error.format_message())
         else:
-            error.show()
+            shown = io.StringIO()
+            error.show(shown)
+            click.echo(without_logins(shown.getvalue()), nl=False, err=True)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         logger.warning("interrupted")
         return INTERRUPTED
-    except StlmError as error:
-        return _failed(str(error))
-    except OSError as error:  # of a path that nothing can be made of, such as one of thousands of characters
-        if error.filename is None or error.strerror is None:
-            raise
-        logger.debug("", exc_info=True)
-        return _failed(f"found the path {error.filename!s}, which cannot be used ({error.strerror}); give another one")
-    except ImportError as error:
-        line = explained(error)
+    except Exception as error:
+        line = _told(error)
         if line is None:
             raise
+        logger.debug("", exc_info=not isinstance(error, StlmError))
         return _failed(line)
     finally:
         logging.captureWarnings(False)
     return result if isinstance(result, int) else 0
+
+
+def in_new_words(arguments: Sequence[str]) -> list[str]:
+    """The arguments with options by their names of today. Raises `click.UsageError` if one has both its names."""
+    names = [argument.partition("=")[0] for argument in arguments]
+    renamed = list(arguments)
+    for place, name in enumerate(names):
+        if name == "--":
+            break
+        new = OLD_OPTIONS.get(name)
+        if new is None:
+            continue
+        if new in names:
+            raise click.UsageError(f"found both {name} and {new}, which are one option; keep {new}")
+        renamed[place] = new + arguments[place].removeprefix(name)
+    return renamed
+
+
+def _unusable(error: OSError) -> str | None:
+    """One line on a path that nothing can be made of, such as one of thousands of characters; None if it is no path."""
+    if error.filename is not None and error.strerror is not None:
+        return f"found the path {error.filename!s}, which cannot be used ({error.strerror}); give another one"
+    if "No usable temporary directory" in str(error):
+        return f"found no folder for temporary files ({error.strerror}); set TMPDIR to one that can be written to"
+    return None
 
 
 def _failed(message: str) -> int:
@@ -93,15 +142,65 @@ def _failed(message: str) -> int:
     return 1
 
 
+def _told(error: Exception) -> str | None:
+    """One line for an error that has a remedy; None for a mistake of ours."""
+    if isinstance(error, StlmError):
+        return str(error)
+    if isinstance(error, ImportError) and (line := explained(error)) is not None:
+        return line
+    if isinstance(error, OSError) and (line := _unusable(error)) is not None:
+        return line
+    return memory.explained(error)
+
+
+def give_up(message: str, *, last: Callable[[], object] = lambda: None) -> NoReturn:
+    """End the program with one line and exit code 1, from any thread, and wait for no other one.
+
+    Args:
+        last: is done before.
+    """
+    try:
+        last()
+    except StlmError as error:
+        logger.error("%s", error)
+    finally:
+        _failed(message)
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, AttributeError):  # of streams that nobody reads, or that were closed at the start
+                stream.flush()
+        os._exit(1)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print results, unless the terminal is gone, as after SIGHUP.
+
+    Raises `OutputError` where nobody reads them, the disk that they go to is full, and the like.
+    """
+    try:
+        for line in lines:
+            click.echo(printable(line))
+    except OSError as error:
+        # Python would try to print the rest at its end, and complain again.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EIO:
+            logger.warning("the results are not printed, the terminal is gone")
+            return
+        raise OutputError(
+            f"cannot print the results ({error.strerror or error}); send standard output elsewhere, or to a file"
+        ) from error
+
+
 def _logs_json() -> bool:
     return any(isinstance(handler.formatter, JsonLine) for handler in logging.getLogger().handlers)
 
 
 def say_what_is_missing(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """For `sys.excepthook`: one line for a library that is not installed, where a program's imports stand on top."""
+    """For `sys.excepthook`: one line for a library that is not installed, where a program's imports stand on top; for
+    all else the traceback, without secrets."""
     line = explained(error) if isinstance(error, ImportError) else None
     if line is None:
-        sys.__excepthook__(kind, error, traceback)
+        click.echo(without_logins("".join(format_exception(kind, error, traceback))), nl=False, err=True)
     else:
         click.echo(f"error: {line}", err=True)
 
@@ -117,9 +216,9 @@ def set_up_logging(*, verbose: bool = False, as_json: bool = False) -> None:
     if as_json:
         handler.setFormatter(JsonLine())
     elif verbose:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+        handler.setFormatter(TextLine("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     else:
-        handler.setFormatter(logging.Formatter("%(prefix)s%(message)s", defaults={"prefix": ""}))
+        handler.setFormatter(TextLine("%(prefix)s%(message)s", defaults={"prefix": ""}))
     logging.basicConfig(handlers=[handler], level=logging.INFO if verbose else logging.WARNING, force=True)
     logging.captureWarnings(as_json)
     for name in OUR_LOGGERS:  # libraries tell a user of these programs nothing below a warning
@@ -128,18 +227,34 @@ def set_up_logging(*, verbose: bool = False, as_json: bool = False) -> None:
     logging.getLogger("onnxscript").setLevel(logging.NOTSET if verbose else logging.ERROR)
 
 
+class TextLine(logging.Formatter):
+    """A record of the log for people, without secrets.
+
+    Names of files in it cannot command the terminal or begin lines of their own.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_logins(super().format(record))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - of the standard library
+        is_ours = record.name.partition(".")[0] in OUR_LOGGERS
+        lines = [record.message] if is_ours else record.message.split("\n")
+        record.message = "\n".join(map(printable, lines))
+        return super().formatMessage(record)
+
+
 class JsonLine(logging.Formatter):
-    """A record of the log as one JSON object: time (ISO 8601, UTC), level, logger, message."""
+    """A record of the log as one JSON object, without secrets: time (ISO 8601, UTC), level, logger, message."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": printable(without_logins(record.getMessage())),
         }
         if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
+            entry["exception"] = without_logins(self.formatException(record.exc_info))
         return json.dumps(entry, ensure_ascii=False)
 
 

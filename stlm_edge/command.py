@@ -48,6 +48,8 @@ RUN: Programs = {
     "inspect": ("runtime.inspect:command", "Inspect files and folders of pictures."),
     "doctor": ("runtime.doctor:command", "Say what this machine can run and what it lacks."),
 }
+OLD_NAMES = ("calibrate",)
+"""Of commands that have another name today; taken and not listed."""
 MEASURE: Programs = {
     "bench": ("stlm_edge.command:bench", "Measure latency, accuracy and more on your device."),
 }
@@ -97,25 +99,43 @@ class Lazy(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         for title, programs in self.sections.items():
             with formatter.section(title):
-                formatter.write_dl([(name, text) for name, (_, text) in programs.items()])
+                formatter.write_dl([(name, text) for name, (_, text) in programs.items() if name not in OLD_NAMES])
 
 
 class Export(Lazy):
     """Makes the engine that `onnx`, `engine` or `openvino` asks for, or else the suffix of `--output`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        log_formats = ("text", "json")  # values of the one option that may stand before the name
-        first = next(
-            (argument for argument in args if not argument.startswith("-") and argument not in log_formats), ""
-        )
-        if first and first not in FORMATS:
+        place = _first_word(args)
+        if place is not None and args[place] in FORMATS:  # options may stand before it
+            args = [args[place], *args[:place], *args[place + 1 :]]
+        elif place is not None:
             output = _output(args)
             made = SUFFIXES.get(Path(output).suffix)
             if made is None:
-                expected = f"expected a file with {', '.join(SUFFIXES)}, or one of {', '.join(FORMATS)} before {first}"
+                expected = (
+                    f"expected a file with {', '.join(SUFFIXES)}, or one of {', '.join(FORMATS)} before {args[place]}"
+                )
                 raise click.UsageError(f"found {output or 'nothing'} as --output, {expected}", ctx)
             args = [made, *args]
         return super().parse_args(ctx, args)
+
+
+def _first_word(args: Sequence[str]) -> int | None:
+    """Where the first argument stands that is neither an option of a format nor the value of one."""
+    if all(argument.startswith("-") for argument in args):
+        return None
+    commands = [load(place) for place, _ in FORMATS.values()]
+    for command in commands:
+        add_shared_options(command)
+    options = [option for command in commands for option in command.params if isinstance(option, click.Option)]
+    with_value = {name for option in options if not option.is_flag and not option.count for name in option.opts}
+    is_value = False
+    for place, argument in enumerate(args):
+        if not is_value and not argument.startswith("-"):
+            return place
+        is_value = not is_value and argument in with_value
+    return None
 
 
 def load(place: str) -> click.Command:

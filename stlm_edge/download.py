@@ -59,7 +59,6 @@ def fetch(published: Published, *, folder: Path) -> Path:
     part = path.with_name(path.name + ".part")
     logger.info("fetching %s (licence: %s) into %s", published.url, published.licence, folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         _download(published, part)
         found = sha256(part)
         if published.sha256 is None:
@@ -117,6 +116,7 @@ def _download(published: Published, part: Path) -> None:
             )
         if total is not None and total > MOST_BYTES:
             raise _too_large(published, f"has {total} bytes")
+        part.parent.mkdir(parents=True, exist_ok=True)  # not before there is something to keep
         with (
             part.open("ab" if resumed else "wb") as file,
             tqdm(desc=published.file_name, total=total, initial=start, unit="B", unit_scale=True) as progress,

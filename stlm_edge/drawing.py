@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stlm_edge.imaging import Image, Map, resize
+from stlm_edge.names import for_drawing
 from stlm_edge.spec import Size
 
 Colour = tuple[int, int, int]
@@ -93,13 +94,13 @@ def add_outlines(image: Image, anomaly_map: Map, *, threshold: float, colour: Co
 
 def text_width(text: str, *, height: int) -> int:
     """How many pixels `draw_text` takes for `text`, whose capitals are `height` pixels high."""
-    return int(cv2.getTextSize(text, _FONT, _scale(height), _stroke(height))[0][0])
+    return int(cv2.getTextSize(for_drawing(text), _FONT, _scale(height), _stroke(height))[0][0])
 
 
 def draw_text(image: Image, text: str, *, left: int, baseline: int, height: int, colour: Colour) -> None:
-    """Write one line of ASCII text into `image`; `height` is that of a capital letter in pixels."""
+    """Write one line of text into `image`, as `for_drawing` has it; `height` is that of a capital letter in pixels."""
     origin = (left, baseline)
-    cv2.putText(image, text, origin, _FONT, _scale(height), colour, _stroke(height), cv2.LINE_AA)
+    cv2.putText(image, for_drawing(text), origin, _FONT, _scale(height), colour, _stroke(height), cv2.LINE_AA)
 
 
 def contact_sheet(

@@ -23,6 +23,9 @@ from __future__ import annotations
 import re
 import reprlib
 
+from stlm_edge.credentials import without_logins
+from stlm_edge.names import printable
+
 LONGEST_WORD, LONGEST_LINE = 240, 1200
 """Characters of a path or a value in a message, and of the whole message; what is longer is cut in its middle."""
 
@@ -31,8 +34,8 @@ _REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxdict, _REPR.maxlist = 
 
 
 def one_line(message: str) -> str:
-    """`message` for a terminal or a log: one line, no control characters, long paths and values cut."""
-    line = " ".join(message.split())
+    """`message` for a terminal or a log: one line, no secret, no control characters, long paths and values cut."""
+    line = printable(" ".join(without_logins(message).split()))  # before a cut makes a part of a secret of it
     line = "".join(
         character if character.isprintable() else character.encode("unicode_escape", "backslashreplace").decode()
         for character in line

@@ -25,6 +25,7 @@ REMEDIES = {
     **dict.fromkeys(("onnxscript", "onnxruntime"), _install("export")),
     "onnx": f"{_install('export', 'engine')}, which only builds plans from graphs",
     "tqdm": _install("train", "export", "engine"),
+    "numpy": "pip install numpy, or install stlm-edge again, which brings it",
     "modelopt": _install("int8"),
     "nncf": _install("openvino-int8"),
     "openvino": _install("openvino"),

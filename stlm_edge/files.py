@@ -6,7 +6,9 @@ import errno
 import fcntl
 import glob
 import hashlib
+import logging
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,14 +16,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stlm_edge.errors import OutputError
+from stlm_edge.names import LONGEST_NAME
 
-LONGEST_NAME = 255
-"""Bytes of a file's name, on all usual file systems."""
+logger = logging.getLogger(__name__)
+
+NEW_FILE = 0o666
+"""Mode of a file that `open` makes, of which the umask takes its part."""
 
 
 @contextmanager
 def replacing(path: Path, *, outlives_kill: bool = False) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error.
+
+    Nothing is asked of the file system that a stick or a share may refuse: its mode is what a new file gets there, and
+    nobody changes it afterwards.
 
     Args:
         outlives_kill: what a killed run leaves behind is of use, so the next one does not write over it.
@@ -35,17 +43,15 @@ def replacing(path: Path, *, outlives_kill: bool = False) -> Iterator[Path]:
         handle, temporary = _open_random(path) if outlives_kill else _open_temporary(path)
         yield temporary
         with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
+            sync(written.fileno())
+        _put(temporary, path)
         temporary = None
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # of a folder that is gone, and what failed there is being told of
+                temporary.unlink(missing_ok=True)
         if handle is not None:
             os.close(handle)
 
@@ -58,7 +64,7 @@ def _open_temporary(path: Path) -> tuple[int, Path]:
     """
     temporary = temporary_name(path)
     with suppress(OSError):
-        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, NEW_FILE)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whoever held it may have renamed it between our two calls.
@@ -69,13 +75,34 @@ def _open_temporary(path: Path) -> tuple[int, Path]:
             os.close(handle)
             raise
         os.close(handle)
-    handle, name = tempfile.mkstemp(prefix=".", suffix=temporary.name, dir=path.parent)
-    return handle, Path(name)
+    return _open_random(path)
+
+
+def _put(temporary: Path, path: Path) -> None:
+    """Let `temporary` take the place of `path`, in one step where the file system can."""
+    try:
+        temporary.replace(path)
+    except FileExistsError:  # a share that renames over nothing
+        path.unlink()
+        temporary.rename(path)
+
+
+def sync(handle: int) -> None:
+    """Wait until the disk has what was written; a file system that knows no such thing has what it was given.
+
+    Raises `OSError`, such as of a full disk.
+    """
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise
 
 
 def _open_random(path: Path) -> tuple[int, Path]:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    return handle, Path(name)
+    """A file beside `path` that nobody else has. Raises `OSError`."""
+    temporary = path.with_name(f".{secrets.token_hex(4)}{temporary_name(path).name}")
+    return os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, NEW_FILE), temporary
 
 
 def temporary_name(path: Path) -> Path:
@@ -147,10 +174,12 @@ def make_folder(path: Path) -> None:
 def require_place(path: Path) -> None:
     """Make sure, before long work, that a file can probably be written at `path`; nothing is made.
 
-    Raises `OutputError` if what there is of its folder is no folder or may not be written to.
+    Raises `OutputError` if it is a folder, or what there is of its folder is none or may not be written to.
     """
     folder = path.absolute().parent
     try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         while not folder.exists():
             folder = folder.parent
     except OSError as error:  # a folder above may not be looked into
@@ -161,15 +190,62 @@ def require_place(path: Path) -> None:
         raise cannot_write(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
+def lock(descriptor: int, path: Path) -> None:
+    """Keep other programs that ask for this lock from writing what `descriptor` has open, by whatever name.
+
+    The lock ends with the descriptor, also where the program is killed. Where the file system knows no locks, that is
+    logged.
+
+    Args:
+        path: for messages.
+    Raises:
+        OutputError: if somebody else has the lock.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise OutputError(
+            f"{path} is being written by another program or output, expected nobody else to; give each a place of its "
+            "own, or end the other one"
+        ) from None
+    except OSError as error:
+        logger.warning("%s cannot be locked (%s); see that no other program writes there", path, error.strerror)
+
+
 def cannot_write(path: Path, error: OSError) -> OutputError:
-    """The one line for a place that cannot be written to."""
+    """The one line for a place that cannot be written to, with the remedy for what the system says of it."""
     reason = error.strerror or str(error)
-    return OutputError(f"cannot write {path} ({reason}); free space there or choose another place")
+    return OutputError(f"cannot write {path} ({reason}); {_REMEDIES.get(error.errno, _UNKNOWN)}")
+
+
+_UNKNOWN = "see that there is space and permission to write there, or choose another place"
+_REMEDIES: dict[int | None, str] = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free space there or choose another place"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "get permission to write there or choose another place"),
+    errno.EFBIG: "files may not grow so large there (see ulimit -f); raise that or choose another place",
+    errno.EROFS: "mount it so that it can be written to, or choose another place",
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "a part of that path is a file and no folder; choose another path"),
+    errno.EISDIR: "that is a folder; name a file in it",
+    errno.ENOENT: "its folder is not there; make it or choose another path",
+    errno.ELOOP: "its links lead in a circle; choose another path",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+def home() -> Path:
+    """The user's; for a bare user number without `HOME` `/dev/null`, a place in which nobody can make anything."""
+    try:
+        return Path.home()
+    except RuntimeError:  # neither HOME nor a line in /etc/passwd
+        return Path(os.devnull)
 
 
 def cache_folder() -> Path:
-    """What can be had again lies here: `$XDG_CACHE_HOME/stlm-edge`, by default `~/.cache/stlm-edge`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stlm-edge"
+    """What can be had again lies here: `$XDG_CACHE_HOME/stlm-edge`, by default `~/.cache/stlm-edge`.
+
+    Whoever writes there does without where it cannot be written to, and says so.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "stlm-edge"
 
 
 def sha256(path: Path) -> str:

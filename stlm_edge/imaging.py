@@ -11,6 +11,9 @@ The aspect ratio is not kept, as in the paper.
 from __future__ import annotations
 
 import logging
+import math
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stlm_edge.errors import ImageError
+from stlm_edge.errors import ConfigError, ImageError
 from stlm_edge.files import write_bytes
-from stlm_edge.spec import ModelSpec, Size
+from stlm_edge.picture_file import examine
+from stlm_edge.spec import PIXEL_LIMIT_VARIABLE, ModelSpec, Size
 
 Image = NDArray[np.uint8]
 """(H, W, 3) uint8, BGR."""
@@ -33,12 +37,18 @@ Input = NDArray[np.uint8]
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+_MAX_MEGAPIXELS = 100
+_OPENCV_PIXELS = 1 << 30
+"""More are read by no OpenCV."""
+_LONGEST_JPEG = 65_500
+"""Of a side that OpenCV writes."""
+_MOST_BYTES_A_PIXEL, _MOST_BYTES_BESIDE = 8, 64 << 20
+"""Of a file: 16 bits in four channels, and what cameras append."""
 
 ALMOST_BLACK = 1 << 12
 """A 16-bit picture below this is most likely one of 12 bits in the lower bits."""
 
-_folders_warned_of: set[Path] = set()
+_warned_of: set[tuple[str, Path]] = set()
 
 
 def read_image(path: Path) -> Image:
@@ -46,51 +56,27 @@ def read_image(path: Path) -> Image:
 
     16 bits are scaled by the range of the format, 65535 → 255, and never by what is in the picture: the same part
     must give the same pixels whatever lies beside it. So a camera's 10 or 12 bits must be stored in the upper bits; a
-    folder where they are not gets one warning.
+    folder where they are not gets one warning. EXIF's orientation is applied, transparency is dropped (not multiplied
+    in), of several pages the first is read, with a warning.
 
     Returns:
-        (H, W, 3) uint8, BGR; grey is repeated, transparency is dropped.
+        (H, W, 3) uint8, BGR; grey is repeated.
     Raises:
-        ImageError: if the file is missing, empty, truncated, not a picture or of another depth.
+        ImageError: if the file is missing, empty, truncated, damaged, not a picture, of another depth or larger than
+            `pixel_limit`.
     """
-    image = _decode(path)
-    if image.dtype == np.uint8:
-        return np.asarray(image, np.uint8)
-    if image.max() < ALMOST_BLACK:
-        _warn_of_low_bits(path, int(image.max()))
-    return (image >> 8).astype(np.uint8)
-
-
-def read_mask(path: Path, *, size: Size | None, of_classes: bool = False) -> Mask:
-    """Read a ground-truth mask of 8 or 16 bits, grey, palette or colour (the brightest channel counts).
-
-    Args:
-        size: (height, width) of its picture; None where any size will do.
-        of_classes: any value but 0 is a defect; otherwise values above half of the range are.
-    Returns:
-        (H, W) uint8 of 0 and 1.
-    Raises:
-        ImageError: if the file is not a picture or not of `size`, or has values but none above half of the range.
-    """
-    mask = _decode(path).max(axis=2)
-    if size is not None and mask.shape != size:
-        raise ImageError(
-            f"{path} is {_format(mask.shape)}, its picture is {_format(size)}; a mask must have the size of its picture"
-        )
-    if of_classes:
-        return np.asarray(mask > 0, np.uint8)
-    whole = int(np.iinfo(mask.dtype).max)
-    defects = np.asarray(mask > whole // 2, np.uint8)
-    if mask.any() and not defects.any():
-        raise ImageError(
-            f"{path} has values up to {mask.max()} and none above half of {whole}, so it would show no defect; "
-            f"expected 0 for normal and {whole} for defective pixels: scale it"
-        )
-    return defects
+    return _eight_bits(read_pixels(path), name=str(path), folder=path.parent)
 
 
 def write_image(path: Path, image: Image) -> None:
-    """Write a picture in the format of the path's suffix, atomically. Raises `ImageError`, `OutputError`."""
+    """Write a picture in the format of the path's suffix, atomically; smaller where it is too long for a JPEG.
+
+    Raises `ImageError`, `OutputError`.
+    """
+    longest = max(image.shape[:2])
+    if path.suffix.lower() in (".jpg", ".jpeg") and longest > _LONGEST_JPEG:
+        height, width = (max(1, side * _LONGEST_JPEG // longest) for side in image.shape[:2])
+        image = resize(image, (height, width))
     try:
         done, data = cv2.imencode(path.suffix, image)
     except cv2.error:
@@ -154,21 +140,99 @@ def to_input(image: Image, *, spec: ModelSpec) -> Input:
     return np.ascontiguousarray(image[None])
 
 
-def _decode(path: Path) -> NDArray[np.uint8 | np.uint16]:
-    """(H, W, 3) in the depth of the file, BGR."""
+def read_pixels(path: Path) -> NDArray[np.uint8 | np.uint16]:
+    """(H, W, 3) BGR in the depth of the file, turned as its EXIF orientation says. Raises as `read_image` does."""
     try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise ImageError(f"{path} cannot be read ({error.strerror or error}); check the path") from None
-    if data.size and not _is_truncated(data):
-        image = _attempt(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-        if image is None:
-            image = _attempt(data, cv2.IMREAD_UNCHANGED)  # 32 bits are read in no other way
-        if image is not None and image.dtype not in (np.uint8, np.uint16):
-            raise ImageError(f"{path} holds {image.dtype} pixels, expected 8 or 16 bits; convert it")
-        if image is not None and image.ndim == 3 and image.shape[2] == 3:
-            return image
-    raise ImageError(f"{path} is empty, truncated or not a picture; replace or remove it")
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # no waiting for a pipe's writer
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageError(f"{path} is no file, expected a picture")
+            if status.st_size > _MOST_BYTES_A_PIXEL * pixel_limit() + _MOST_BYTES_BESIDE:
+                raise ImageError(f"{path} has {status.st_size >> 20} MiB, more than any picture that may be read here")
+            data = file.read()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"{path} cannot be read ({reason}); check the path") from None
+    return _decode(data, name=str(path), folder=path.parent)
+
+
+def decode(data: bytes) -> Image:
+    """Decode a picture that a camera sent.
+
+    Returns:
+        (H, W, 3) uint8, BGR.
+    Raises:
+        ImageError: as `read_image` does; it says "the picture" where that names the file.
+    """
+    name = "the picture"
+    return _eight_bits(_decode(data, name=name, folder=None), name=name, folder=None)
+
+
+def pixel_limit() -> int:
+    """How many pixels a picture may have: 100 million, or what `STLM_MAX_MEGAPIXELS` says. Raises `ConfigError`."""
+    value = os.environ.get(PIXEL_LIMIT_VARIABLE)
+    if value is None:
+        return _MAX_MEGAPIXELS * 1_000_000
+    try:
+        megapixels = float(value)
+    except ValueError:
+        megapixels = math.nan
+    if not 0 < megapixels < math.inf:
+        raise ConfigError(
+            f"{PIXEL_LIMIT_VARIABLE} is {value!r}, expected a number of megapixels above 0; unset or mend it"
+        )
+    return min(int(megapixels * 1_000_000), _OPENCV_PIXELS)
+
+
+def _decode(data: bytes, *, name: str, folder: Path | None) -> NDArray[np.uint8 | np.uint16]:
+    """(H, W, 3) in the depth of the file, BGR."""
+    file = examine(data)
+    if file is None or not file.is_whole:
+        raise ImageError(f"{name} is empty, truncated, damaged or not a picture; replace or remove it")
+    height, width = file.size
+    if height * width > pixel_limit():
+        raise ImageError(
+            f"{name} announces {_format(file.size)}, expected at most {pixel_limit() / 1e6:g} megapixels; "
+            f"if it is meant, allow more by {PIXEL_LIMIT_VARIABLE}"
+        )
+    if file.refused is not None:
+        raise ImageError(f"{name} {file.refused}; save it in another way, such as PNG")
+    pixels = np.frombuffer(data, np.uint8)
+    if file.alpha is not None:  # "unspecified", so that libtiff does not make what is transparent black
+        pixels = pixels.copy()
+        pixels[file.alpha] = 0
+    ours = cv2.IMREAD_IGNORE_ORIENTATION if file.orientation != 1 else 0
+    image = _attempt(pixels, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | ours)
+    if image is None:
+        image = _attempt(pixels, cv2.IMREAD_UNCHANGED)  # 32 bits are read in no other way
+    if image is not None and image.dtype not in (np.uint8, np.uint16):
+        raise ImageError(f"{name} holds {image.dtype} pixels, expected 8 or 16 bits; convert it")
+    if image is None or image.ndim != 3 or image.shape[2] != 3:
+        raise ImageError(f"{name} is damaged, or of a kind that this OpenCV does not read; replace or remove it")
+    if file.is_white_zero and image.dtype == np.uint16:  # OpenCV turns 8 bits over, but not 16
+        image = np.iinfo(np.uint16).max - image
+    if file.highest is not None:
+        image = _stretched(image, file.highest)
+    if file.pages > 1 and folder is not None:
+        _warn_once(
+            "MORE PAGES", folder, f"{name} has {file.pages} pages and the first is read; save the others as files"
+        )
+    return _turned(image, file.orientation)
+
+
+def _turned(image: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turn by EXIF's orientation, 1 to 8; from 5 on rows and columns change places."""
+    if orientation >= 5:
+        image = image.transpose(1, 0, 2)
+    rows = -1 if orientation in (3, 4, 7, 8) else 1
+    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(image[::rows, ::columns])
+
+
+def _stretched(image: NDArray[np.uint8 | np.uint16], highest: int) -> NDArray[np.uint8 | np.uint16]:
+    """Have `highest` of the file be the highest of the type."""
+    kind, whole = image.dtype, int(np.iinfo(image.dtype).max)
+    return (np.minimum(image, highest).astype(np.uint32) * whole // highest).astype(kind)
 
 
 def _attempt(data: NDArray[np.uint8], flags: int) -> NDArray[Any] | None:
@@ -178,26 +242,25 @@ def _attempt(data: NDArray[np.uint8], flags: int) -> NDArray[Any] | None:
         return None
 
 
-def _warn_of_low_bits(path: Path, highest: int) -> None:
-    if path.parent in _folders_warned_of:
-        return
-    _folders_warned_of.add(path.parent)
-    logger.warning(
-        "ALMOST BLACK: %s has 16 bits but no value above %d of 65535, and perhaps others in its folder too; if the "
-        "camera gives 10 or 12 bits, store them in the upper bits (12 bits: times 16)",
-        path,
-        highest,
-    )
+def _eight_bits(image: NDArray[np.uint8 | np.uint16], *, name: str, folder: Path | None) -> Image:
+    """By the range of the format, 65535 → 255."""
+    if image.dtype == np.uint8:
+        return np.asarray(image, np.uint8)
+    if folder is not None and image.max() < ALMOST_BLACK:
+        _warn_once(
+            "ALMOST BLACK",
+            folder,
+            f"{name} has 16 bits but no value above {image.max()} of 65535, and perhaps others in its folder too; if "
+            "the camera gives 10 or 12 bits, store them in the upper bits (12 bits: times 16)",
+        )
+    return (image >> 8).astype(np.uint8)
 
 
-def _is_truncated(data: NDArray[np.uint8]) -> bool:
-    """OpenCV fills what is missing from a cut-off JPEG or PNG with grey and says nothing; the end marker tells."""
-    head, tail = data[:8].tobytes(), data[-(1 << 16) :].tobytes()
-    if head.startswith(b"\xff\xd8"):
-        return b"\xff\xd9" not in tail
-    if head.startswith(b"\x89PNG"):
-        return b"IEND" not in tail
-    return False
+def _warn_once(kind: str, folder: Path, line: str) -> None:
+    """Once a kind and folder."""
+    if (kind, folder) not in _warned_of:
+        _warned_of.add((kind, folder))
+        logger.warning("%s: %s", kind, line)
 
 
 def _format(shape: tuple[int, ...]) -> str:

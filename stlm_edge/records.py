@@ -81,7 +81,7 @@ def read_object(path: Path, *, error: type[StlmError] = SpecError, remedy: str =
 
 
 def read_settings(path: Path, *, error: type[StlmError], remedy: str) -> dict[str, Any]:
-    """The settings by name in a YAML file; arguments and errors as for `read_object`."""
+    """The settings by name in a YAML file, each as text; arguments and errors as for `read_object`."""
     with _told(error, remedy, f"{path} "):
         return _settings(_text(path, MOST_YAML_BYTES))
 
@@ -150,12 +150,9 @@ def _settings(text: str) -> dict[str, Any]:
     import yaml  # of the extra `train`: the ground floor reads no YAML
 
     class Loader(yaml.SafeLoader):
-        """Takes a date for text: no setting is one, and `2001-13-45` is none at all."""
+        """Takes every value for the text that it is: what a setting is, its owner knows better than YAML 1.1."""
 
-    Loader.yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+    Loader.yaml_implicit_resolvers = {"<": yaml.SafeLoader.yaml_implicit_resolvers["<"]}  # merges (<<: *name)
     try:
         # Events come one by one, so what is too deep is seen before anything is made of it.
         depth = aliases = 0
@@ -174,8 +171,7 @@ def _settings(text: str) -> dict[str, Any]:
         value = yaml.load(text, Loader=Loader)
     except RecursionError:
         raise _too_deep() from None
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
-        # A number that is none (`0b__`) fails in whichever way Python does.
+    except yaml.YAMLError as error:
         raise _WrongError(f"cannot be read as YAML ({error}), expected settings by name") from None
     if not isinstance(value, dict):
         raise _WrongError(f"holds {_kind(value)}, expected settings by name")

@@ -19,6 +19,9 @@ SCHEMA_VERSION = 1
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
+PIXEL_LIMIT_VARIABLE = "STLM_MAX_MEGAPIXELS"
+"""Of the environment: how large a picture may be that is read, in millions of pixels."""
+
 MOST_PIXELS = 1 << 27
 """Of a network's input or a camera's frame: more is a damaged record, and would take all memory."""
 

@@ -38,9 +38,11 @@ def test_every_benchmark_has_a_name():
     programs = {
         path.parent.name if path.stem == "__main__" else path.stem
         for path in [*folder.glob("*.py"), *folder.glob("*/__main__.py")]
-        if "\ndef main(argv" in path.read_text()
+        if "\nmain = " in path.read_text()
     }
     assert set(BENCHMARKS) == programs
+    described = (folder.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert [name for name in BENCHMARKS if f"stlm bench {name}" not in described] == []
 
 
 def helped(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -60,6 +62,9 @@ def helped(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--log-format", "json", "graph.onnx", "-o", "a.plan"], "engine"),
         (["openvino", "model.safetensors", "-o", "a.onnx"], "openvino"),
         (["-v", "engine", "model.safetensors", "-o", "a.onnx"], "engine"),
+        (["--target", "sm86", "engine", "model.safetensors", "-o", "a.onnx"], "engine"),
+        (["--precision=fp16", "--category", "onnx", "engine", "model.safetensors", "-o", "a.onnx"], "engine"),
+        (["-o", "a.plan", "--category", "onnx", "model.safetensors"], "engine"),
     ],
 )
 def test_export_makes_what_is_named_or_what_the_output_is_called(capsys, arguments, made):
@@ -80,6 +85,12 @@ def test_export_says_which_outputs_there_are(capsys, arguments, found):
     assert capsys.readouterr().err.endswith(f"Error: found {found} as --output, {expected}\n")
 
 
+def test_options_before_the_format_reach_it(capsys, tmp_path):
+    gone = str(tmp_path / "gone.safetensors")
+    assert main(["export", "--target", "sm86", "engine", gone, "-o", str(tmp_path / "a.plan")]) == 1
+    assert "unexpected extra argument" not in capsys.readouterr().err
+
+
 def test_export_alone_lists_the_formats(capsys):
     assert main(["export", "--help"]) == 0
     said = capsys.readouterr().out
@@ -91,6 +102,31 @@ def test_options_reach_the_program(capsys, tmp_path):
     assert "'fp17' is not one of 'fp32', 'fp16', 'int8'" in capsys.readouterr().err
     assert main(["inspect", str(tmp_path / "gone.onnx"), str(tmp_path), "-o", str(tmp_path / "results")]) == 1
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_old_names_are_taken_and_not_shown(capsys):
+    assert main(["--help"]) == 0
+    assert "calibrate" not in capsys.readouterr().out
+    for command, old in (("train", "--exposure-jitter"), ("camera", "--allow-unblessed")):
+        assert main([command, "--help"]) == 0
+        assert old not in capsys.readouterr().out
+    assert main(["train", "--data", "nowhere", "--exposure-jitter=2"]) == 1
+    assert "brightness is 2.0, expected 0 to 1" in capsys.readouterr().err
+    assert main(["export", "engine", "a.onnx", "-o", "a.plan", "--flavour", "trt"]) == 2
+    assert "Invalid value for '--product'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "both",
+    [
+        ["train", "--data", "x", "--brightness", "0.1", "--exposure-jitter", "0.2"],
+        ["train", "--data", "x", "--exposure-jitter=0.2", "--brightness=0.1"],
+        ["export", "engine", "a.onnx", "-o", "a.plan", "--product", "tensorrt", "--flavour", "tensorrt-rtx"],
+    ],
+)
+def test_old_and_new_name_of_one_option_together_are_wrong_usage(capsys, both):
+    assert main(both) == 2
+    assert "which are one option; keep --" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["threshold", "calibrate"])

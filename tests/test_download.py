@@ -135,9 +135,10 @@ def test_server_that_goes_on_elsewhere_is_noticed(file_server, published, tmp_pa
 
 
 @pytest.mark.heavy
-def test_unreachable_server_is_one_clear_error(tmp_path):
+def test_unreachable_server_is_one_clear_error_and_leaves_no_folder(tmp_path):
     with pytest.raises(DownloadError, match="cannot be fetched"):
-        fetch(Published("http://127.0.0.1:9/weights.bin", "0" * 64, "none"), folder=tmp_path)
+        fetch(Published("http://127.0.0.1:9/weights.bin", "0" * 64, "none"), folder=tmp_path / "data")
+    assert names(tmp_path) == []
 
 
 def test_place_that_cannot_be_written_to_is_refused(published, tmp_path):

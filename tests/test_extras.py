@@ -71,11 +71,24 @@ def test_whole_command_helps_on_a_base_install():
     assert done.stderr == "error: found no torch, expected it for this command; pip install 'stlm-edge[train]'\n"
 
 
+@pytest.mark.heavy
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_program_without_numpy_says_so_in_one_line(program):
+    code = BASE.replace("sys, numpy, click", "sys, click").replace('"numpy", ', "")
+    done = subprocess.run(
+        [sys.executable, "-c", code, program, *PROGRAMS[program]], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: found no ")
+    assert "Traceback" not in line
+
+
 def test_each_remedy_says_what_to_install():
     for module in REMEDIES:
         line = str(explained(ModuleNotFoundError(f"No module named '{module}.part'", name=f"{module}.part")))
         assert line.startswith(f"found no {module}, expected it for this command; pip install ")
-        assert "stlm-edge[" in line or "extras" in line
+        assert "stlm-edge[" in line or "extras" in line or module == "numpy"
         assert "\n" not in line
 
 

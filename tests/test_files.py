@@ -12,6 +12,8 @@ import pytest
 
 from stlm_edge.errors import OutputError
 from stlm_edge.files import (
+    cache_folder,
+    cannot_write,
     make_folder,
     remove_left_over,
     replacing,
@@ -80,6 +82,42 @@ def test_disk_that_fills_up_when_flushed_is_an_output_error(tmp_path: Path, monk
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (errno.ENOSPC, "free space"),
+        (errno.EDQUOT, "free space"),
+        (errno.EFBIG, "ulimit -f"),
+        (errno.EACCES, "get permission"),
+        (errno.EROFS, "mount it"),
+        (errno.ENOENT, "its folder is not there"),
+        (errno.EIO, "see that there is space and permission"),
+        (None, "see that there is space and permission"),
+    ],
+)
+def test_remedy_is_for_what_the_system_says(code: int | None, remedy: str) -> None:
+    error = OSError("strange") if code is None else OSError(code, os.strerror(code))
+    line = str(cannot_write(Path("a.txt"), error))
+    assert line.startswith("cannot write a.txt (")
+    assert remedy in line.partition("); ")[2]
+    assert ("free space" in line) == (code in (errno.ENOSPC, errno.EDQUOT))
+
+
+def test_path_that_cannot_be_a_file_is_told_by_its_fault(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    for path, remedy in (
+        (tmp_path / "file" / "a.txt", "a part of that path is a file"),
+        (tmp_path / "folder", "name a file in it"),
+        (tmp_path / ("a" * 300), "choose a shorter name"),
+    ):
+        with pytest.raises(OutputError, match=remedy):
+            write_text(path, "new")
+    with pytest.raises(OutputError, match="name a file in it"):
+        require_place(tmp_path / "folder")
+    assert names(tmp_path) == ["file", "folder"]
+
+
 def test_file_in_the_way_of_a_folder_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="cannot write"):
@@ -92,6 +130,76 @@ def test_written_file_has_the_usual_rights(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("x")
     write_text(tmp_path / "atomic", "x")
     assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def refused(*_: object, **__: object) -> None:
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def test_share_that_lets_nobody_change_modes_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("chmod", "fchmod", "chown", "fchown", "utime"):
+        monkeypatch.setattr(os, name, refused)
+    write_text(tmp_path / "a.txt", "old")
+    write_text(tmp_path / "a.txt", "new")
+    make_folder(tmp_path / "b")
+    assert (tmp_path / "a.txt").read_text() == "new"
+    assert sorted(names(tmp_path)) == ["a.txt", "b"]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o000])
+def test_mode_is_that_of_any_new_file_whoever_writes_beside_us(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        write_text(tmp_path / "alone", "x")
+        with replacing(tmp_path / "together") as first, replacing(tmp_path / "together") as second:
+            assert first != second
+            second.write_text("second")
+            assert second.stat().st_mode & 0o777 == 0o666 & ~mask
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o666 & ~mask}
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_file_system_that_cannot_flush_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def cannot(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", cannot)
+    write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "new"
+
+
+def test_share_that_renames_over_nothing_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def only_new(source: str, target: str) -> None:
+        if Path(target).exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        os.link(source, target)
+        Path(source).unlink()
+
+    monkeypatch.setattr(os, "replace", only_new)
+    write_text(tmp_path / "a.txt", "old")
+    write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "new"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def nobody(_: int) -> None:
+    raise KeyError("uid not found")
+
+
+def test_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert cache_folder() == Path("/home/somebody/.cache/stlm-edge")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    with pytest.raises(OutputError, match="Not a directory"):
+        write_text(cache_folder() / "a.txt", "x")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert cache_folder() == Path("/somewhere/stlm-edge")
 
 
 def test_folder_is_made_with_its_parents_and_left_empty(tmp_path: Path) -> None:

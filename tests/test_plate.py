@@ -10,7 +10,8 @@ import pytest
 
 from stlm_edge.datasets import load_category
 from stlm_edge.errors import ConfigError
-from stlm_edge.imaging import read_image, read_mask
+from stlm_edge.imaging import read_image
+from stlm_edge.masks import read_mask
 from stlm_edge.plate import SMALLEST_SIDE
 from stlm_edge.plate.__main__ import main
 from stlm_edge.plate.part import DEFECT_KINDS, SyntheticPart, render_part, write_dataset

@@ -14,7 +14,8 @@ from stlm_edge.cli import run
 from stlm_edge.errors import DataError, WeightsError
 from stlm_edge.threshold_command import threshold
 from train.config import TrainConfig, described_presets, from_dict, load_preset
-from train.options import SeedsType, training_options
+from train.options import training_options
+from train.values import SeedsType
 
 FOLDER = click.Path(path_type=Path)
 
@@ -66,12 +67,18 @@ def fit(
 
 @command.command()
 @click.argument("run", type=FOLDER)
-def resume(run: Path) -> None:
-    """Go on with the training in the folder RUN that was killed or interrupted."""
+@click.option("--data", type=FOLDER, help="What was given as --data, if it has moved.")
+@click.option("--textures", type=FOLDER, help="The textures, if they have moved.")
+@click.option("--teacher-weights", type=FOLDER, help="The teacher's weights, if they have moved.")
+def resume(run: Path, data: Path | None, textures: Path | None, teacher_weights: Path | None) -> None:
+    """Go on with the training in the folder RUN that was killed or interrupted.
+
+    It needs the pictures and the teacher, and no initial weights any more.
+    """
     from train.distributed import this_process
     from train.fit import resume as resume_run
 
-    checkpoint = resume_run(run)
+    checkpoint = resume_run(run, data=data, textures=textures, teacher_weights=teacher_weights)
     if this_process().is_main:
         click.echo(checkpoint)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_type_hints
@@ -11,11 +12,15 @@ from stlm_edge.errors import ConfigError, SpecError, shown
 from stlm_edge.network.design import Aggregation, Comparison, DecoderDesign, Design, Layers, PlainStream, TeacherName
 from stlm_edge.records import read_settings
 from stlm_edge.spec import FALSE_ALARM_RATE, Size, check_input_size
+from train.values import understood
 
 PRESETS = Path(__file__).parent / "presets"
 
 OLD_NAMES = {"exposure_jitter": "brightness"}
 """Settings that older runs, checkpoints and presets call otherwise, in the words of today."""
+
+SMALLEST_FILTERED = 64
+"""Pixels of a side that the teacher gabor needs: its widest filter sees the picture at an eighth of its size."""
 
 PseudoAnomalyName = Literal[
     "perlin", "scar", "nsa", "cutpaste-patch", "cutpaste-scar", "cutpaste-union", "finish", "pit", "crack"
@@ -158,6 +163,11 @@ class TrainConfig:
             (untaught and masks, "teacher none, distillation logits", "no masks"),
             (filtered and stand_in, "teacher gabor, plain_stream teacher", "filters are not deployed"),
             (filtered and masks, "teacher gabor, distillation logits", "no masks"),
+            (
+                filtered and min(self.image_size) < SMALLEST_FILTERED,
+                f"teacher gabor, image_size under {SMALLEST_FILTERED}",
+                "its widest filter is larger than the picture",
+            ),
             (unaggregated and staged, "aggregation none, streams_first", "no second stage"),
             (one_layer and masks, "layers, distillation logits", "masks need both"),
             (undecoded, "layers l1, decoder separate", "no decoder"),
@@ -191,7 +201,7 @@ def from_dict(values: dict[str, Any]) -> TrainConfig:
     """Raises `ConfigError` for an unknown name or a value that cannot work."""
     if not isinstance(values, dict):
         raise ConfigError(f"found {shown(values)}, expected settings by name; train with this version of stlm-edge")
-    values = {OLD_NAMES.get(name, name): value for name, value in values.items()}
+    values = in_new_words(values)
     unknown = sorted(set(values) - set(HINTS))
     if unknown:
         raise ConfigError(f"unknown settings {shown(unknown)}; known are {', '.join(HINTS)}")
@@ -200,6 +210,19 @@ def from_dict(values: dict[str, Any]) -> TrainConfig:
     if isinstance(values.get("image_size"), int):
         values = values | {"image_size": (values["image_size"],) * 2}
     return TrainConfig(**values)
+
+
+def in_new_words(values: dict[str, Any]) -> dict[str, Any]:
+    """The same settings by the names of today. Raises `ConfigError` if one has its old name and the new one."""
+    twice = [f"{old} and {new}" for old, new in OLD_NAMES.items() if old in values and new in values]
+    if twice:
+        raise ConfigError(f"found both {twice[0]}, which are one setting; keep the second")
+    return {OLD_NAMES.get(name, name): value for name, value in values.items()}
+
+
+def from_yaml(written: dict[str, Any]) -> dict[str, Any]:
+    """Settings by name, of the types that they have, out of the texts that `read_settings` gives."""
+    return {name: understood(HINTS.get(name), value) for name, value in in_new_words(written).items()}
 
 
 def presets() -> list[str]:
@@ -225,7 +248,7 @@ def load_preset(name: str) -> dict[str, Any]:
     """
     path = PRESETS / f"{name}.yaml" if name in presets() else Path(name)
     try:
-        values = read_settings(path, error=ConfigError, remedy=f"see the presets in {PRESETS}")
+        values = from_yaml(read_settings(path, error=ConfigError, remedy=f"see the presets in {PRESETS}"))
     except FileNotFoundError:
         raise ConfigError(f"no preset {shown(name)}; expected one of {', '.join(presets())} or a YAML file") from None
     base = values.pop("extends", None)
@@ -244,9 +267,11 @@ def _check_type(name: str, value: object) -> None:
     elif choices := get_args(hint):
         fits, expected = value in choices, f"one of {', '.join(choices)}"
     elif hint is float:
-        fits, expected = type(value) in (int, float), "a number"
+        fits, expected = isinstance(value, int | float) and type(value) is not bool and math.isfinite(value), "a number"
+    elif hint is int:
+        fits, expected = type(value) is int and abs(value) < 2**63, "a whole number of 64 bits"
     else:
-        fits, expected = type(value) is hint, {int: "a whole number", bool: "true or false"}.get(hint, "a text")
+        fits, expected = type(value) is hint, "true or false" if hint is bool else "a text"
     _check(name, value, fits, expected)
 
 

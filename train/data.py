@@ -142,6 +142,7 @@ class Batches:
         workers: processes that make the batches ahead; 0: made when asked for, in this process.
         process, processes: of a training in several processes, which gets which part of each batch.
     Attributes:
+        share: pictures in a step of this process.
         varies: whether good pictures come back changed, so that nothing can be kept about them.
     Raises:
         ConfigError: if the batch cannot be shared evenly among the processes, or there is no such rotation.
@@ -174,10 +175,10 @@ class Batches:
         self.rotation = check_rotation(rotation)
         self.variation = variation
         self.varies = self.rotation != "none" or variation != AS_THEY_ARE
-        share = self.batch_size // processes
-        self._part = slice(process * share, (process + 1) * share)
+        self.share = self.batch_size // processes
+        self._part = slice(process * self.share, (process + 1) * self.share)
         self._keys: dict[int, str] = {}
-        result_bytes = share * (2 * images[0].nbytes + images[0][..., 0].size)
+        result_bytes = self.share * (2 * images[0].nbytes + images[0][..., 0].size)
         self._workers = Workers(self._make, count=workers, result_bytes=result_bytes) if workers else None
         self._current: Generator[Batch, None, None] | None = None
 

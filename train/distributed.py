@@ -18,6 +18,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
+from stlm_edge.network.feature_aggregation import PooledBatchNorm2d
+
 logger = logging.getLogger(__name__)
 
 
@@ -146,7 +148,10 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 
 
 def share_batch_norms(module: nn.Module) -> None:
-    """Let every batch normalisation below `module` take its statistics over all processes; its weights stay."""
+    """Let every batch normalisation below `module` take its statistics over all processes; its weights stay.
+
+    So also a pooled value has others beside it where each process has one picture only.
+    """
     for child in module.modules():
-        if type(child) is nn.BatchNorm2d:
+        if type(child) in (nn.BatchNorm2d, PooledBatchNorm2d):
             child.__class__ = SharedBatchNorm2d

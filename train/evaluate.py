@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -18,10 +20,13 @@ from stlm_edge.datasets import GOOD, Sample, read_truth
 from stlm_edge.errors import DataError
 from stlm_edge.imaging import Image, Input, Map, Mask, read_image, resize_map, to_input
 from stlm_edge.inspection import Answer
+from stlm_edge.memory import ran_out
 from stlm_edge.metrics import ALL, QualityCurves, QualityMeter, best_f1, missed_share
 from stlm_edge.network.comparison import tlm_map
 from stlm_edge.network.inference import InferencePath, prepare
 from stlm_edge.spec import ModelSpec, Size
+
+logger = logging.getLogger(__name__)
 
 POINTS = 1000
 """Of a curve that is kept for drawing."""
@@ -150,8 +155,11 @@ class Results:
 def evaluate(inspector: InferencePath, samples: Sequence[Sample]) -> Results:
     """Inspect labelled pictures and measure; see `QualityMeter` for what is kept of them.
 
+    Figures over pixels are undefined for kinds of defects that are not all marked, and then for all of them together;
+    `check_masks` says so beforehand.
+
     Raises:
-        DataError: if there are none.
+        DataError: if there are none, or a mask cannot be used.
         SpecError: if the model has no threshold.
     """
     if not samples:
@@ -189,20 +197,17 @@ class Inspected:
     """One picture, what is true about it and what the model says, with and without feature aggregation.
 
     Attributes:
-        mask: (H, W) in the picture's own pixels.
+        size: (height, width) of the picture.
+        mask: of that size; None for a defect that nobody has marked.
         answer: map at the network's input size, and score.
         tlm_answer: the same without feature aggregation, on another scale.
     """
 
     sample: Sample
-    mask: Mask
+    size: Size
+    mask: Mask | None
     answer: Answer
     tlm_answer: Answer
-
-    @property
-    def size(self) -> Size:
-        """(height, width) of the picture."""
-        return self.mask.shape[0], self.mask.shape[1]
 
     @property
     def anomaly_map(self) -> Map:
@@ -220,6 +225,7 @@ def inspect(inspector: InferencePath, samples: Sequence[Sample]) -> Iterator[Ins
     """Run the whole inference path on pictures of any size, in their order. Raises `ImageError`."""
     device = _device(inspector)
     inspector.eval()
+    passes = _Passes()
     with ThreadPoolExecutor(READERS) as readers:
         chunks = (
             readers.map(lambda sample: _read(sample, inspector.spec), chunk)
@@ -228,10 +234,12 @@ def inspect(inspector: InferencePath, samples: Sequence[Sample]) -> Iterator[Ins
         for chunk in _one_ahead(chunks):
             batch = list(chunk)
             pixels = torch.from_numpy(np.concatenate([picture.pixels for picture in batch])).to(device)
-            maps, scores, tlm_maps, tlm_scores = (result.cpu().numpy() for result in both_maps(inspector, pixels))
+            answers = passes(partial(both_maps, inspector), pixels)
+            maps, scores, tlm_maps, tlm_scores = (answer.numpy() for answer in answers)
             for index, picture in enumerate(batch):
                 yield Inspected(
                     sample=picture.sample,
+                    size=picture.size,
                     mask=picture.mask,
                     # Copies, since a view of one map would keep the whole batch's.
                     answer=Answer(maps[index].copy(), float(scores[index])),
@@ -257,9 +265,10 @@ def score_images(inspector: InferencePath, images: Iterable[Image]) -> list[floa
     """Image scores of pictures that have the network's input size already."""
     device = _device(inspector)
     inspector.eval()
+    passes = _Passes()
     scores: list[float] = []
     for chunk in _chunks(images, _batch_size(device)):
-        scores += inspector(torch.from_numpy(np.stack(chunk)).to(device))[1].tolist()
+        scores += passes(inspector, torch.from_numpy(np.stack(chunk)).to(device))[1].tolist()
     return scores
 
 
@@ -276,13 +285,14 @@ def _measure(meter: QualityMeter, *, side: int, at_half: bool) -> tuple[Measured
 class _Picture:
     sample: Sample
     pixels: Input
-    mask: Mask
+    size: Size
+    mask: Mask | None
 
 
 def _read(sample: Sample, spec: ModelSpec) -> _Picture:
     image = read_image(sample.path)
     size = (image.shape[0], image.shape[1])
-    return _Picture(sample, to_input(image, spec=spec), read_truth(sample, size=size))
+    return _Picture(sample, to_input(image, spec=spec), size, read_truth(sample, size=size))
 
 
 def _device(inspector: InferencePath) -> torch.device:
@@ -291,6 +301,32 @@ def _device(inspector: InferencePath) -> torch.device:
 
 def _batch_size(device: torch.device) -> int:
     return CPU_BATCH if device.type == "cpu" else GPU_BATCH
+
+
+class _Passes:
+    """Runs batches through a network, as many pictures of one at once as memory holds: half as many when it runs out.
+
+    So a model that could be trained can be measured, and its threshold chosen, on the same machine.
+    """
+
+    def __init__(self) -> None:
+        self._most: int | None = None
+
+    def __call__(self, network: Callable[[Tensor], tuple[Tensor, ...]], pixels: Tensor) -> tuple[Tensor, ...]:
+        """What `network` makes of (N, H, W, 3), on the CPU."""
+        parts: list[list[Tensor]] = []
+        done = 0
+        while done < len(pixels):
+            taken = min(self._most or len(pixels), len(pixels) - done)
+            try:
+                parts.append([answer.cpu() for answer in network(pixels[done : done + taken])])
+                done += taken
+            except Exception as error:
+                if taken == 1 or not ran_out(error):
+                    raise
+                self._most = taken // 2
+                logger.info("memory ran out with %d pictures at once; going on with %d", taken, self._most)
+        return tuple(torch.cat(answers) for answers in zip(*parts, strict=True))
 
 
 def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from stlm_edge.datasets import load_category
-from stlm_edge.errors import CheckpointError, OutputError
+from stlm_edge.errors import CheckpointError, DataError, OutputError
 from stlm_edge.files import make_folder, remove_left_over, write_text
 from stlm_edge.imaging import Image
 from stlm_edge.network.checkpoint import Checkpoint, load, save
@@ -34,7 +34,7 @@ from train.loop import Ending, train
 from train.objective import Objective
 from train.pseudo_anomalies.choice import pseudo_anomalies_of
 from train.pseudo_anomalies.textures import texture_source
-from train.record import Sources, read_record, write_record
+from train.record import Pictures, Sources, read_record, weights_files, write_record
 from train.teaching.guidance import Guidance, make_guidance
 from train.teaching.teacher import mask_head_tensors, teacher_of
 from train.training import EpochRecord, Training, begin
@@ -67,30 +67,53 @@ def fit(config: TrainConfig, *, data: Path, category: str | None, textures: Path
         unfinished = (folder / STATE_NAME).exists()
         advice = f"go on with python -m train resume {folder}, or " if unfinished else ""
         raise OutputError(f"{checkpoint} exists; {advice}choose another folder with --output, or delete it")
-    return _run(config, Sources(data, category, textures), folder, run_id=uuid.uuid4().hex, state=None)
+    sources = Sources(data, category, textures, weights_files(config))
+    return _run(config, sources, folder, run_id=uuid.uuid4().hex, state=None)
 
 
-def resume(folder: Path) -> Path:
+def resume(
+    folder: Path, *, data: Path | None = None, textures: Path | None = None, teacher_weights: Path | None = None
+) -> Path:
     """Go on with a run that was killed or interrupted, from the last epoch that it finished.
 
-    On a CPU the rest is bit for bit what it would have been.
+    On a CPU the rest is bit for bit what it would have been. The initial weights are not asked for any more.
 
+    Args:
+        data, textures, teacher_weights: where they are now, if they have moved.
     Returns:
         The checkpoint's path.
     Raises:
-        StlmError: if there is no run, or it is finished; otherwise as `fit`.
+        StlmError: if there is no run, or it is finished, or the good pictures are others; otherwise as `fit`.
     """
-    config, sources, run_id = read_record(folder)
+    begun = read_record(folder)
     if (folder / CHECKPOINT_NAME).exists() and not (folder / STATE_NAME).exists():
         raise CheckpointError(f"{folder} is finished, nothing is left to train; see {folder / CHECKPOINT_NAME}")
     state = folder / STATE_NAME
-    return _run(config, sources, folder, run_id=run_id, state=state if state.exists() else None)
+    sources = begun.sources.moved(data=data, textures=textures, teacher_weights=teacher_weights)
+    if not state.exists():
+        return _run(begun.config, sources, folder, run_id=begun.id, state=None)
+    return _run(begun.config, sources, folder, run_id=begun.id, state=state, expected=begun.pictures)
 
 
-def _run(config: TrainConfig, sources: Sources, folder: Path, *, run_id: str, state: Path | None) -> Path:
+def _run(
+    config: TrainConfig,
+    sources: Sources,
+    folder: Path,
+    *,
+    run_id: str,
+    state: Path | None,
+    expected: Pictures | None = None,
+) -> Path:
     with ExitStack() as stack:
         processes, device = stack.enter_context(joined(choose_device(config.device)))
         loaded = load_category(sources.data, sources.category)
+        pictures = Pictures.of(loaded.train)
+        if expected not in (None, pictures):
+            # Otherwise some of those held out would be such that the first part of the training has learnt from.
+            raise DataError(
+                f"{folder} was begun on {expected.count} good pictures, found {pictures.count} others in "
+                f"{sources.data}; give --data with the same ones, or train again in another folder"
+            )
         textures = texture_source(sources.textures)
         rotation = rotation_for(config.rotation, loaded.name)
         good = load_images(loaded.train, size=config.image_size, skip_corrupt=config.skip_corrupt)
@@ -116,27 +139,37 @@ def _run(config: TrainConfig, sources: Sources, folder: Path, *, run_id: str, st
             weights_sha256="",
             highest_score=config.design.highest_score,
         )
-        objective, guidance = build(config, spec, batches, device=device, processes=processes)
+        objective, guidance = build(
+            sources.located(config), spec, batches, device=device, processes=processes, begun=state is not None
+        )
         training = begin(objective, config, steps_per_epoch=len(batches), run_id=run_id)
         make_folder(folder)  # not before all that is asked for has been found to fit
         if processes.is_main:
             for name in (STATE_NAME, CHECKPOINT_NAME, "history.jsonl"):
                 remove_left_over(folder / name)
-            write_record(folder, config, sources, run_id=run_id, device=device, processes=processes.count)
+            write_record(
+                folder, config, sources, pictures=pictures, run_id=run_id, device=device, processes=processes.count
+            )
         if state is not None:
             training.restore(state)
             logger.info("going on after epoch %d", training.epoch)
         elif processes.is_main:
             training.save(folder / STATE_NAME)
         logger.info(
-            "training %s on %d pictures (%d held out) at %d x %d on %s%s",
+            "training %s on %d pictures (%d held out) at %d x %d, %d in a step, on %s%s",
             config.architecture,
             len(images),
             len(held_out),
             *config.image_size,
+            batches.batch_size,
             device,
             f" and {processes.count - 1} more" if processes.count > 1 else "",
         )
+        if batches.batch_size == 1 and config.aggregation != "none":
+            logger.info(
+                "one picture in a step: what is pooled over it is normalised by running statistics, which stay as they "
+                "are; with two in a step they are learnt"
+            )
         watched, board = None, None
         if config.patience or config.tensorboard:
             shown = held_out[:HELD_OUT_WATCHED]
@@ -227,13 +260,25 @@ class _Keeper:
 
 
 def build(
-    config: TrainConfig, spec: ModelSpec, batches: Batches, *, device: torch.device, processes: Processes
+    config: TrainConfig,
+    spec: ModelSpec,
+    batches: Batches,
+    *,
+    device: torch.device,
+    processes: Processes,
+    begun: bool = False,
 ) -> tuple[Objective, Guidance | None]:
-    """The network with its losses and the teacher's guidance, on the device; the same weights in every process."""
+    """The network with its losses and the teacher's guidance, on the device; the same weights in every process.
+
+    Args:
+        begun: whether all that learns gets its weights from a state, so that nobody needs initial ones.
+    """
     torch.manual_seed(config.seed)
     network = Stlm(architecture_named(config.architecture), config.design, image_size=config.image_size)
     with main_first(processes):
-        if config.initial_weights == RANDOM:
+        if begun:
+            pass
+        elif config.initial_weights == RANDOM:
             logger.warning(
                 "NO INITIAL WEIGHTS: both streams and the decoder start RANDOM; give --initial-weights: "
                 "MobileSAM's for stlm, or a checkpoint of the same architecture"
@@ -261,7 +306,7 @@ def build(
     if processes.count > 1:
         share_batch_norms(network)
     objective = Objective(network, config, spec=spec, teacher_channels=channels)
-    if objective.mask_heads and config.initial_weights != RANDOM:
+    if objective.mask_heads and config.initial_weights != RANDOM and not begun:
         tensors = mask_head_tensors(read_tensors(locate(config.initial_weights)))
         for head in objective.mask_heads if tensors else ():  # a checkpoint of this toolkit has none
             head.load_state_dict(tensors)

@@ -25,6 +25,7 @@ from train.config import TrainConfig
 from train.data import Batch, Batches
 from train.distributed import Processes, agree, average, average_gradients
 from train.objective import LossTerms
+from train.out_of_memory import advice_on_memory
 from train.teaching.guidance import Guidance
 from train.training import EpochRecord, Stage, Training, enter, stage_of
 
@@ -67,6 +68,7 @@ def train(
         tqdm(
             total=total, initial=training.epoch * len(batches), unit="step", disable=not processes.is_main
         ) as progress,
+        advice_on_memory(training, config, share=batches.share, processes=processes.count),
     ):
         for epoch in range(training.epoch + 1, config.epochs + 1):
             stage = stage_of(epoch, config)
@@ -112,29 +114,14 @@ def _step(
     last: bool,
 ) -> Tensor:
     """Forward, backward, and every `config.accumulate` steps a move of the weights; returns the terms' values (3,)."""
-    try:
-        batch = batch.to(training.device)
-        taught = guidance(batch) if guidance is not None and stage is not Stage.AGGREGATION else None
-        terms: LossTerms = training.objective(batch, taught, aggregate=stage is not Stage.STREAMS)
-        training.scaler.scale(terms.total / config.accumulate).backward()  # type: ignore[no-untyped-call]
-        if step % config.accumulate == 0 or last:
-            average_gradients(training.objective.parameters())
-            training.move()
-        return terms.values().cpu()
-    except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        height, width = config.image_size
-        raise TrainingError(
-            f"memory ran out in a step of {config.batch_size} pictures of {height} x {width} in {config.precision}; "
-            "lower --batch-size (with --accumulate as much higher the weights move as before), or try --precision bf16 "
-            "or a smaller --image-size"
-        ) from error
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """On a GPU torch has a class for it, on a CPU only words."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    batch = batch.to(training.device)
+    taught = guidance(batch) if guidance is not None and stage is not Stage.AGGREGATION else None
+    terms: LossTerms = training.objective(batch, taught, aggregate=stage is not Stage.STREAMS)
+    training.scaler.scale(terms.total / config.accumulate).backward()  # type: ignore[no-untyped-call]
+    if step % config.accumulate == 0 or last:
+        average_gradients(training.objective.parameters())
+        training.move()
+    return terms.values().cpu()
 
 
 def peak_memory_bytes(device: torch.device) -> int:

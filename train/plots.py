@@ -27,6 +27,7 @@ STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.edgecolor": GREY,
     "axes.labelcolor": INK,
+    "text.parse_math": False,  # a folder's name may have dollar signs
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titleweight": "bold",

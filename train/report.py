@@ -12,10 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from stlm_edge.datasets import GOOD, load_category
+from stlm_edge.datasets import GOOD, check_masks, load_category
+from stlm_edge.datasets.listing import folders, found_folders
 from stlm_edge.drawing import contact_sheet, draw_regions, false_colour, heat_map
+from stlm_edge.errors import DataError
 from stlm_edge.files import make_folder, write_text
 from stlm_edge.imaging import Image, read_image, write_image
+from stlm_edge.names import cell, defused, escaped
 from stlm_edge.network.checkpoint import load
 from stlm_edge.network.inference import InferencePath, choose_device
 from stlm_edge.seal import sealed
@@ -38,6 +41,13 @@ def evaluate_checkpoint(checkpoint: Path, *, data: Path, category: str | None, d
     """
     loaded = load(checkpoint)
     samples = load_category(data, category).test
+    if not samples:
+        folder_of = data if category is None else data / category
+        raise DataError(
+            f"{folder_of} has no test pictures, {found_folders(folders(folder_of))}, expected test/good and "
+            "test/<defect> beside train/good; add them"
+        )
+    check_masks(samples)
     inspector = InferencePath(loaded.network, loaded.spec).to(choose_device(device))
     make_folder(folder)
     results = evaluate(inspector, samples)
@@ -84,7 +94,9 @@ def write_scores(path: Path, results: Results) -> None:
     for picture in results.pictures:
         anomalous = int(picture.score >= results.evaluation.threshold)
         name = f"{picture.sample.path.parent.name}/{picture.sample.path.name}"
-        writer.writerow((name, picture.sample.label, f"{picture.score:.7g}", anomalous, f"{picture.tlm_score:.7g}"))
+        writer.writerow(
+            (cell(name), defused(picture.sample.label), f"{picture.score:.7g}", anomalous, f"{picture.tlm_score:.7g}")
+        )
     write_text(path, text.getvalue())
 
 
@@ -130,16 +142,15 @@ def write_contact_sheet(path: Path, inspector: InferencePath, results: Results) 
         rows.append(
             [
                 image,
-                draw_regions(image, result.mask.astype(np.float32), threshold=0.5),
+                image if result.mask is None else draw_regions(image, result.mask.astype(np.float32), threshold=0.5),
                 false_colour(result.anomaly_map, threshold=threshold),
                 heat_map(image, result.anomaly_map, threshold=threshold),
                 false_colour(result.tlm_map, threshold=tlm_threshold),
             ]
         )
         said = verdict(picture, threshold=threshold)
-        captions.append(
-            "\n".join((f"{picture.sample.label}: {role}", picture.sample.path.stem, f"{picture.score:.3f}, {said}"))
-        )
+        lines = (f"{picture.sample.label}: {role}", escaped(picture.sample.path.stem), f"{picture.score:.3f}, {said}")
+        captions.append("\n".join(lines if result.mask is not None else (*lines, "no mask")))
     write_image(path, contact_sheet(rows, titles=TITLES, captions=captions, cell=CELL))
 
 

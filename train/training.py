@@ -17,7 +17,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from stlm_edge.errors import CheckpointError, shown
 from stlm_edge.files import replacing
-from stlm_edge.network.weights import fingerprint
+from stlm_edge.memory import ran_out
+from stlm_edge.network.weights import fingerprint, load_torch_file
 from stlm_edge.records import build
 from stlm_edge.seal import SEAL
 from train.config import TrainConfig
@@ -111,6 +112,8 @@ class Training:
             try:
                 torch.save(state, temporary)
             except RuntimeError as error:  # what torch makes of a full disk
+                if ran_out(error):
+                    raise
                 raise OSError(str(error).splitlines()[0]) from error
 
     def restore(self, path: Path) -> None:
@@ -120,7 +123,7 @@ class Training:
             CheckpointError: if the file is damaged, of another run, or of other settings.
         """
         try:
-            state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+            state: dict[str, Any] = load_torch_file(path, device=self.device)
             if state["version"] != STATE_VERSION:
                 raise ValueError(f"state version {shown(state['version'])}, this toolkit reads {STATE_VERSION}")
             said = state.pop(SEAL, None)  # runs of earlier versions had none
@@ -142,6 +145,8 @@ class Training:
             self.scaler.load_state_dict(state["scaler"])
             self.history, self.epoch = history, len(history)
         except Exception as error:  # a flipped byte lets the unpickler fail in any way that Python knows
+            if ran_out(error):
+                raise
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise CheckpointError(
                 f"{path} does not fit this training ({reason}); train again in another folder"

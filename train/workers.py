@@ -18,6 +18,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from stlm_edge.errors import ConfigError, StlmError, TrainingError
+from stlm_edge.memory import ran_out
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +75,16 @@ class Workers(Generic[Task, Result]):
     def _next(self, results: Iterator[Any]) -> Any:
         try:
             return next(results, _END)
-        except (RuntimeError, EOFError, OSError) as error:
+        except Exception as error:
+            if ran_out(error):
+                raise TrainingError(
+                    f"memory ran out in one of {self._count} worker processes; lower workers"
+                ) from error
             # PyTorch notices it, or the way to the worker breaks; what the function itself raised has a traceback.
-            if "Traceback" in str(error) or (isinstance(error, RuntimeError) and "worker" not in str(error)):
+            broken = isinstance(error, EOFError | OSError) or (
+                isinstance(error, RuntimeError) and "worker" in str(error)
+            )
+            if not broken or "Traceback" in str(error):
                 raise
             raise TrainingError(
                 f"one of {self._count} worker processes was killed, perhaps for want of memory; lower workers"
@@ -127,7 +135,7 @@ def _check_shared_memory(needed: int) -> None:
     if needed > free:
         raise ConfigError(
             f"the workers need {needed >> 20} MB of shared memory, {SHARED_MEMORY} has {free >> 20} MB free; lower "
-            "workers or batch_size, or enlarge it (docker run --shm-size)"
+            "workers (0: none, which need none), or enlarge it (docker run --shm-size)"
         )
 
 

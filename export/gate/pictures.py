@@ -15,9 +15,11 @@ from export.precision.calibration import has_good_pictures
 from stlm_edge.datasets import GOOD, Sample, load_category, read_truth, texture_paths
 from stlm_edge.datasets.dagm import is_dagm
 from stlm_edge.datasets.listing import require_folder
-from stlm_edge.datasets.mvtec import is_mvtec, sample_at
+from stlm_edge.datasets.mvtec import is_mvtec, labelled_by_folder
 from stlm_edge.datasets.visa import is_visa, is_visa_category
+from stlm_edge.errors import DataError
 from stlm_edge.imaging import Image, Mask, read_image
+from stlm_edge.names import escaped
 from stlm_edge.plate.part import DEFECT_KINDS, render_part
 from stlm_edge.spec import Size
 
@@ -37,7 +39,7 @@ class Picture:
         name: of its file, for people.
         image: (H, W, 3) uint8, BGR.
         label: `good`, which includes what nobody has labelled, or the kind of defect.
-        mask: (H, W), 1 on defects; None for a good picture, and for a defect whose place nobody has marked.
+        mask: (H, W), 1 on defects; None for a defect whose place nobody has marked.
     """
 
     name: str
@@ -70,9 +72,13 @@ class Pictures:
     reference: Path | None = None
 
     def require_usable(self) -> None:
-        """Before minutes of work: raises `DataError` if there are no pictures where they were said to be."""
-        if self.data is not None:
-            find_samples(self.data, self.category)
+        """Before minutes of work: raises `DataError` if there are no pictures where they were said to be.
+
+        It is raised too if nobody can say which of their masks is whose.
+        """
+        for sample in () if self.data is None else find_samples(self.data, self.category):
+            if sample.mask_fault is not None:
+                raise DataError(sample.mask_fault)
         if self.calibration is not None:
             require_folder(self.calibration)
 
@@ -94,14 +100,15 @@ def find_samples(data: Path, category: str | None) -> tuple[Sample, ...]:
     Args:
         category: a folder below `data`, as for training.
     Raises:
-        DataError: if there is no picture, or a mask is missing.
+        DataError: if there is no picture.
     """
     require_folder(data)
     if category is not None or is_mvtec(data) or is_dagm(data) or is_visa(data) or is_visa_category(data):
         found = load_category(data, category)
         return found.test or found.train
     paths = [path for path in texture_paths(data) if _TRUTH not in path.relative_to(data).parts]
-    return tuple(sample_at(path) or Sample(path, GOOD, None) for path in paths)
+    labelled = zip(paths, labelled_by_folder(paths), strict=True)
+    return tuple(sample or Sample(path, GOOD, None) for path, sample in labelled)
 
 
 def choose(samples: Sequence[Sample], count: int | None) -> tuple[Sample, ...]:
@@ -124,8 +131,8 @@ def read(samples: Sequence[Sample]) -> Iterator[Picture]:
     """Read pictures and masks one by one. Raises `ImageError`."""
     for sample in samples:
         image = read_image(sample.path)
-        mask = None if sample.mask is None else read_truth(sample, size=(image.shape[0], image.shape[1]))
-        yield Picture("/".join(sample.path.parts[-2:]), image, sample.label, mask)
+        mask = read_truth(sample, size=(image.shape[0], image.shape[1]))
+        yield Picture(escaped("/".join(sample.path.parts[-2:])), image, sample.label, mask)
 
 
 def read_with_progress(samples: Sequence[Sample]) -> Iterator[Picture]:

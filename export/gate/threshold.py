@@ -48,7 +48,9 @@ def choose_on_engine(
     backend, sidecar = open_engine(engine)
     warn_unless_verified(engine, sidecar)
     with backend:
-        inputs = (to_input(picture.image, spec=sidecar.spec) for picture in read_with_progress(samples))
+        # Labels are enough here, so that no mask can be in the way.
+        unmarked = [dataclasses.replace(sample, mask=None, mask_fault=None) for sample in samples]
+        inputs = (to_input(picture.image, spec=sidecar.spec) for picture in read_with_progress(unmarked))
         scores = [float(backend.infer(each)[1][0]) for each in inputs]
     defective = [sample.label != GOOD for sample in samples]
     good = [score for score, is_defective in zip(scores, defective, strict=True) if not is_defective]
@@ -68,7 +70,8 @@ def _require_good(samples: Sequence[Sample], data: Path) -> None:
             f"{count} of {len(samples)} pictures of {data} are labelled defective ({', '.join(kinds)}), expected good "
             "ones only; give a folder of them, such as test/good, or use the labels: --method f1"
         )
-    trained = sum(sample.path.resolve().parts[-3:-1] == ("train", GOOD) for sample in samples)
+    folders = (sample.path.absolute().parent for sample in samples)
+    trained = sum(("train", GOOD) in (folder.parts[-2:], folder.resolve().parts[-2:]) for folder in folders)
     if trained:
         logger.warning(
             "TRAINING PICTURES: %d of %d pictures lie in train/%s; a network scores what it was trained on lower than "

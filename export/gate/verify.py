@@ -15,6 +15,7 @@ from export.gate.pictures import Picture, Pictures, choose, find_samples, read_w
 from export.gate.report import table, to_json, worst_sheet
 from export.graph.graph import Graph
 from runtime.backends import vouched
+from stlm_edge.datasets import check_masks
 from stlm_edge.errors import OutputError, SpecError, VerificationError
 from stlm_edge.files import make_folder, sha256, write_text
 from stlm_edge.imaging import write_image
@@ -65,7 +66,9 @@ def verify(
             synthetic() if sidecar.spec.frame_size is None else synthetic(sidecar.spec.frame_size)
         )
     else:
-        pictures = read_with_progress(choose(find_samples(data, category), images))
+        samples = choose(find_samples(data, category), images)
+        check_masks(samples)
+        pictures = read_with_progress(samples)
     with (
         open_reference(reference, spec=sidecar.spec) as opened,
         open_subjects(engine, sidecar, reference=reference) as subjects,

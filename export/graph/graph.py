@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import onnx
 from google.protobuf.message import DecodeError
 
-from stlm_edge.errors import ConfigError, EngineError, SpecError
+from stlm_edge.errors import CheckpointError, ConfigError, EngineError, SpecError
 from stlm_edge.files import write_bytes
 from stlm_edge.records import MAY_LACK, build, parse
 from stlm_edge.sidecar import Calibration, require_whole
@@ -111,6 +111,9 @@ class Graph:
         write_bytes(path, self.to_bytes())
 
 
+_EXPECTED = "expected a checkpoint (.safetensors) or a graph (.onnx) to export"
+
+
 def load_graph(source: Path, options: GraphOptions | None = None) -> Graph:
     """Read a graph, or trace a checkpoint.
 
@@ -121,6 +124,8 @@ def load_graph(source: Path, options: GraphOptions | None = None) -> Graph:
         CheckpointError, SpecError: if a checkpoint cannot be used, or has no threshold.
         EngineError: if a graph cannot be used, or PyTorch is missing.
     """
+    if source.suffix in (".plan", ".xml"):
+        raise EngineError(f"{source} has the suffix of a built engine, {_EXPECTED}; name what it was built from")
     if source.suffix != ".onnx":
         try:  # a Jetson builds its plans again from graphs, without PyTorch
             from export.graph.to_onnx import trace
@@ -129,7 +134,12 @@ def load_graph(source: Path, options: GraphOptions | None = None) -> Graph:
                 f"{source} is no .onnx file, and reading a checkpoint needs PyTorch, which cannot be imported "
                 f"({error}); export it to ONNX on another machine, or pip install 'stlm-edge[export]'"
             ) from error
-        return trace(source, options or GraphOptions())
+        try:
+            return trace(source, options or GraphOptions())
+        except CheckpointError:
+            if source.suffix == ".safetensors" or not source.is_file():
+                raise
+            raise CheckpointError(f"{source} is not a readable checkpoint, {_EXPECTED}; name such a file") from None
     if options not in (None, GraphOptions()):
         raise ConfigError(f"{source} is a graph already, its form is settled; give its checkpoint to shape it anew")
     return read_graph(source)

@@ -12,7 +12,7 @@ from export import CALIBRATION_IMAGES
 from stlm_edge.datasets import GOOD, load_category, texture_paths
 from stlm_edge.datasets.dagm import is_dagm
 from stlm_edge.datasets.listing import require_folder
-from stlm_edge.datasets.mvtec import is_mvtec
+from stlm_edge.datasets.mvtec import is_mvtec, labelled_by_folder
 from stlm_edge.datasets.visa import is_visa_category
 from stlm_edge.errors import DataError, ImageError
 from stlm_edge.files import sha256
@@ -21,7 +21,6 @@ from stlm_edge.sidecar import Calibration
 logger = logging.getLogger(__name__)
 
 _TRUTH = "ground_truth"
-_TEST = "test"
 
 
 def choose_pictures(folder: Path, *, count: int = CALIBRATION_IMAGES, seed: int = 0) -> tuple[list[Path], Calibration]:
@@ -61,7 +60,8 @@ def _good_pictures(folder: Path) -> list[Path]:
         return [sample.path for sample in load_category(folder, None).train]
     found = texture_paths(folder)
     pictures = [path for path in found if _TRUTH not in path.parts]
-    good = [path for path in pictures if not _is_labelled_defective(path)]
+    labelled = zip(pictures, labelled_by_folder(pictures), strict=True)
+    good = [path for path, sample in labelled if sample is None or sample.label == GOOD]
     defective = len(pictures) - len(good)
     if not good:
         raise DataError(
@@ -77,11 +77,3 @@ def _good_pictures(folder: Path) -> list[Path]:
             folder,
         )
     return good
-
-
-def _is_labelled_defective(picture: Path) -> bool:
-    """Whether it lies at `test/<kind other than good>/` with MVTec AD's other folders beside `test`."""
-    kind = picture.resolve().parent
-    test = kind.parent
-    is_layout = test.name == _TEST and any((test.parent / name).is_dir() for name in (_TRUTH, "train"))
-    return is_layout and kind.name != GOOD

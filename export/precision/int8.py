@@ -24,6 +24,7 @@ from export.graph.graph import INPUT, OPSET, opset_of
 from export.graph.parts import QUANTISABLE, LayerClass, is_weighted, layer_class
 from stlm_edge.errors import EngineError
 from stlm_edge.imaging import Input
+from stlm_edge.memory import ran_out
 
 Method = Literal["max", "entropy"]
 
@@ -137,6 +138,8 @@ def _model_opt(source: Path, target: Path, pictures: Input, *, nodes: list[str],
             f"NVIDIA ModelOpt cannot be imported ({error}), expected it for INT8; pip install 'stlm-edge[int8]'"
         ) from error
     except Exception as error:  # ModelOpt and what it calls raise anything
+        if ran_out(error):
+            raise
         reason = " ".join(str(error).split())
         raise EngineError(
             f"ModelOpt cannot quantise the graph ({type(error).__name__}: {reason}); use --precision fp16, or report "

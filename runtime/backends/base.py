@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from abc import abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -13,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.closing import Closing
+from runtime.watchdog import Watchdog
 from stlm_edge.errors import EngineError
 from stlm_edge.imaging import Input
+from stlm_edge.memory import ran_out
 from stlm_edge.spec import ModelSpec
 from stlm_edge.tensorrt import rebuild_command
 
@@ -80,9 +83,13 @@ class Backend(Closing):
     shall run on a Jetson too.
 
     A subclass opens its session in `__init__`, calls `_check_ports` and fills in `_start` and `_release`.
+
+    Attributes:
+        watchdog: is told of each inference, where there is one.
     """
 
     name: ClassVar[str]
+    watchdog: Watchdog | None = None
 
     def __init__(self, path: Path, *, spec: ModelSpec) -> None:
         self._path = path
@@ -128,13 +135,15 @@ class Backend(Closing):
                 f"found a batch of shape {batch.shape} and type {batch.dtype}, {self._path} expects {wanted} uint8; "
                 "prepare frames by stlm_edge.imaging.to_input"
             )
-        started = self._start(batch)
+        with self._watched("inference", pictures=len(batch)):
+            started = self._start(batch)
         self._in_flight += 1
 
         def finish() -> BatchAnswer:
             self._check_thread()
             try:
-                answer = started()
+                with self._watched("inference", pictures=len(batch)):
+                    answer = started()
             finally:
                 self._in_flight -= 1
             # No threshold is ever exceeded by NaN: unchecked, an overflow inside the network would pass every defect.
@@ -152,7 +161,8 @@ class Backend(Closing):
         if not self._closed:
             self._check_thread()
             self._closed = True
-            self._release()
+            with self._watched("closing"):
+                self._release()
 
     @abstractmethod
     def _start(self, batch: Input) -> Callable[[], BatchAnswer]:
@@ -161,6 +171,11 @@ class Backend(Closing):
     @abstractmethod
     def _release(self) -> None:
         """The work of `close`, called once."""
+
+    def _watched(self, what: str, *, pictures: int = 1) -> AbstractContextManager[None]:
+        if self.watchdog is None:
+            return nullcontext()
+        return self.watchdog.watching(f"{what} by {self._path} on {self.name}", pictures=pictures)
 
     def _check_thread(self) -> None:
         if threading.get_ident() != self._owner:
@@ -180,9 +195,10 @@ class Backend(Closing):
 
     def _failed(self, action: str, error: Exception) -> EngineError:
         """The one line for what the inference library could not do."""
-        return EngineError(
-            f"{self.name} cannot {action} {self._path} ({error}); try another --backend or export the engine again"
-        )
+        remedy = "try another --backend or export the engine again"
+        if ran_out(error):
+            remedy = "memory ran out: end other programs that use it, or take a machine with more"
+        return EngineError(f"{self.name} cannot {action} {self._path} ({error}); {remedy}")
 
 
 Ports = tuple[list[Port], list[Port]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from pathlib import Path
 from typing import Any
 
 from stlm_edge.errors import OutputError
@@ -32,14 +31,13 @@ class KernelCache:
         device = re.sub(r"[^0-9A-Za-z]+", "-", gpu).strip("-")
         name = f"{record.engine_sha256[:16]}-{record.version}-{device}.kernels"
         self.cache: Any = cache
-        self._path: Path | None = None
+        self._path = cache_folder() / record.product / name
         self._kept = b""
         try:
-            self._path = cache_folder() / record.product / name
             content = self._path.read_bytes()
         except FileNotFoundError:
             return
-        except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
+        except OSError as error:
             logger.warning(
                 "the kernels kept for TensorRT-RTX cannot be read, so they are compiled again (%s)", str(error)
             )
@@ -51,8 +49,6 @@ class KernelCache:
 
     def save(self) -> None:
         """Keep what has been compiled, if that is more than what was read."""
-        if self._path is None:
-            return
         try:
             serialized = self.cache.serialize()
             content = b"" if serialized is None else bytes(serialized)

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.batch.table import OVERLAYS
+from runtime.batch.table import CHECKSUMS, OVERLAYS, RECORD, TABLE
 from stlm_edge.datasets import GOOD
 from stlm_edge.errors import SourceError
-from stlm_edge.imaging import IMAGE_SUFFIXES
+from stlm_edge.folders import SUFFIXES, is_file, is_folder, pictures_below
+from stlm_edge.names import escaped
 
 
 @dataclass(frozen=True)
@@ -48,15 +49,15 @@ def list_pictures(inputs: Sequence[Path], *, results: Path) -> Listing:
         results: folder of the results, whose overlays are not inspected again.
     Raises:
         SourceError: if an input does not exist, there is no picture, or a folder of masks is among them.
+        DataError: if a folder cannot be read.
     """
     for path in inputs:
-        if not path.exists():
-            raise SourceError(f"{path} does not exist, expected a picture or a folder of pictures; check the path")
+        if not (is_file(path) or is_folder(path)):
+            found = "is neither a file nor a folder" if path.is_symlink() or _exists(path) else "does not exist"
+            raise SourceError(f"{path} {found}, expected a picture or a folder of pictures; check the path")
     paths = list(dict.fromkeys(_absolute(path) for given in inputs for path in _below(given, results=results)))
     if not paths:
-        raise SourceError(
-            f"{', '.join(map(str, inputs))} holds no picture, expected one of {', '.join(sorted(IMAGE_SUFFIXES))}"
-        )
+        raise SourceError(f"{', '.join(map(str, inputs))} holds no picture, expected one of {SUFFIXES}")
     root = Path(os.path.commonpath([_absolute(path if path.is_dir() else path.parent) for path in inputs]))
     labelled: dict[Path, bool] = {}
     pictures = []
@@ -64,7 +65,7 @@ def list_pictures(inputs: Sequence[Path], *, results: Path) -> Listing:
         above = path.parent.parent
         if above not in labelled:
             labelled[above] = (above / GOOD).is_dir()
-        label = path.parent.name if labelled[above] else None
+        label = escaped(path.parent.name) if labelled[above] else None
         pictures.append(Picture(path, path.relative_to(root).as_posix(), label))
     return Listing(root, tuple(pictures))
 
@@ -73,15 +74,19 @@ def _below(path: Path, *, results: Path) -> Iterator[Path]:
     if not path.is_dir():
         yield path
         return
-    own = _absolute(results / OVERLAYS)
-    for file in sorted(path.rglob("*")):
-        if file.suffix.lower() not in IMAGE_SUFFIXES or not file.is_file() or own in _absolute(file).parents:
-            continue
+    for file in pictures_below(path, leave_out=[results / name for name in (OVERLAYS, TABLE, RECORD, CHECKSUMS)]):
         if "ground_truth" in file.relative_to(path).parts:
             raise SourceError(
                 f"{path} holds masks ({file}), expected pictures of parts alone; give its folders 'test' instead"
             )
         yield file
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _absolute(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections import deque
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Literal
 
 from runtime.batch.table import PictureRow
 from runtime.overlay import draw_overlay
-from stlm_edge.errors import ImageError
+from stlm_edge.errors import ImageError, OutputError
 from stlm_edge.imaging import Image, read_image, write_image
+from stlm_edge.names import fitted
 
 if TYPE_CHECKING:
     from runtime.batch.listing import Picture
@@ -30,6 +32,9 @@ _AHEAD = 2
 """Pictures that are decoded besides those of the next batch."""
 _BEHIND = 8
 """Overlays that may wait to be written before the network has to."""
+_NO_SUCH_NAMES = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ENOTDIR, errno.EEXIST, errno.EISDIR})
+"""Of systems that refuse a name, which others of the same folder may have: too long, a byte or character that they do
+not know, or that of another picture's folder."""
 
 
 @dataclass
@@ -74,7 +79,8 @@ class BatchRun:
         Args:
             table: gets a row for each picture, in their order, once its overlay is written.
             overlays: which pictures get one.
-            folder: where overlays lie, `<name>.jpg` each.
+            folder: where overlays lie, `<name>.jpg` each; a name that is too long ends in a hash, and one that the file
+                system refuses costs its overlay and not its row.
             on_done: is told of each row.
         """
         self.counts = Counts()
@@ -190,8 +196,15 @@ class BatchRun:
 
     def _draw(self, picture: Picture, image: Image, anomaly: Anomaly) -> None:
         # The whole name stands in the overlay's: a.png and a.bmp may lie side by side.
-        path = self._folder / f"{picture.name}.jpg"
-        write_image(path, draw_overlay(image, anomaly, threshold=self._detector.threshold.value, fps=None))
+        folder, _, name = picture.name.rpartition("/")
+        path = self._folder / folder / fitted(name, suffix=".jpg")
+        drawn = draw_overlay(image, anomaly, threshold=self._detector.threshold.value, fps=None)
+        try:
+            write_image(path, drawn)
+        except OutputError as error:
+            if not (isinstance(error.__cause__, OSError) and error.__cause__.errno in _NO_SUCH_NAMES):
+                raise
+            logger.warning("no overlay of %s: %s", picture.name, error.__cause__.strerror)
 
     def _write_rows(self, *, most: int) -> None:
         """Write the rows whose overlays are there; wait for the others until `most` are left."""

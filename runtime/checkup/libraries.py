@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from importlib import metadata
 from pathlib import Path
 
 from runtime.checkup.finding import Finding
 from runtime.checkup.nvidia import DRIVER_LIBRARY, lacking_for_pycuda, toolkit
 from runtime.checkup.probe import Reply, ask
-from stlm_edge.extras import OLDER_NUMPY, OPENCV_HERE, OPENCV_ON_JETSON, is_for_older_numpy
+from stlm_edge.extras import OLDER_NUMPY, OPENCV_HERE, OPENCV_ON_JETSON, REMEDIES, is_for_older_numpy
 from stlm_edge.tensorrt import INSTALL, MODULES, TITLES, ProductName
 
 PYCUDA, OPENVINO, ONNXRUNTIME, OPENCV = "pycuda", "OpenVINO", "ONNX Runtime", "OpenCV"
@@ -98,6 +99,23 @@ def find_onnxruntime() -> list[Finding]:
     # A mere folder of that name can be imported too.
     answer = ask("onnxruntime", "(module.InferenceSession, module.__version__)[1]")
     return [_finding(ONNXRUNTIME, answer, remedy="pip install 'stlm-edge[onnxruntime]'")]
+
+
+def find_toolkit() -> list[Finding]:
+    """What trains and exports, which no engine needs to run; looked up and not imported, since that takes seconds."""
+    findings = []
+    for subject, package, module, use in (
+        ("PyTorch", "torch", "torch", "trains and exports checkpoints"),
+        ("onnx", "onnx", "onnx", "exports"),
+        ("ModelOpt", "nvidia-modelopt", "modelopt", "makes INT8 plans"),
+        ("NNCF", "nncf", "nncf", "makes INT8 engines of OpenVINO"),
+    ):
+        try:
+            findings.append(Finding(subject, "ok", metadata.version(package)))
+        except metadata.PackageNotFoundError:
+            remedy = f"it {use}, running an engine does without: {REMEDIES[module]}"
+            findings.append(Finding(subject, "missing", "not installed", remedy))
+    return findings
 
 
 def find_opencv(*, is_jetson: bool = False) -> list[Finding]:

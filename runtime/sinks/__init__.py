@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +15,8 @@ from runtime.sinks.table import ScoreTable
 from runtime.sinks.video import CODECS, open_video
 from runtime.sinks.window import Window
 from stlm_edge.errors import OutputError
+from stlm_edge.files import cannot_write
+from stlm_edge.names import is_utf8
 
 __all__ = ["FrameSink", "Outputs", "SinkContext", "open_outputs", "open_sink"]
 
@@ -30,13 +33,15 @@ def open_outputs(
     Raises:
         OutputError: if one cannot be opened, or is given twice; then none stays open.
     """
-    if len(set(uris)) < len(uris):
-        twice = next(uri for uri in uris if uris.count(uri) > 1)
+    places = [os.path.realpath(uri.partition("?")[0]) for uri in uris]
+    if len(set(places)) < len(uris):
+        twice = next(uri for uri, place in zip(uris, places, strict=True) if places.count(place) > 1)
         raise OutputError(f"{twice} is given twice as an output; give each place once")
     with ExitStack() as opened:
         sinks = {uri: opened.enter_context(open_sink(uri, context=context)) for uri in uris}
+        outputs = Outputs(sinks, drops=drops, on_publish=on_publish)
         opened.pop_all()
-    return Outputs(sinks, drops=drops, on_publish=on_publish)
+    return outputs
 
 
 def open_sink(uri: str, *, context: SinkContext) -> FrameSink:
@@ -49,6 +54,13 @@ def open_sink(uri: str, *, context: SinkContext) -> FrameSink:
     Raises:
         OutputError: if there is no such output, it cannot be written to, or has no such option.
     """
+    try:
+        return _open(uri, context=context)
+    except OSError as error:  # as where there is no room for temporary files
+        raise cannot_write(Path(uri.partition("?")[0]), error) from error
+
+
+def _open(uri: str, *, context: SinkContext) -> FrameSink:
     place = uri.partition("?")[0]
     path = Path(place)
     if place == "display://":
@@ -58,6 +70,8 @@ def open_sink(uri: str, *, context: SinkContext) -> FrameSink:
     if path.is_dir() or not path.suffix or place.endswith("/"):
         return PictureFolder.from_uri(uri, context=context)
     if path.suffix in CODECS:
+        if not is_utf8(place):
+            raise OutputError(f"{place} has a name that is not UTF-8, which OpenCV cannot write a video to; rename it")
         return open_video(uri, context=context)
     if path.suffix == ".jsonl":
         return EventLog.from_uri(uri, context=context)

@@ -38,10 +38,12 @@ class FrameSink(Closing):
     Attributes:
         takes_pictures: False for a sink that looks at no pixels; it is given none, and many frames may wait for it.
         closes_within_s: a `close` that takes longer is given up.
+        lost: frames that were written and are gone with what they were written to.
     """
 
     takes_pictures: ClassVar[bool] = True
     closes_within_s: ClassVar[float] = 10.0
+    lost: int = 0
 
     @property
     def wants_stop(self) -> bool:

@@ -9,22 +9,27 @@ from typing import Any, ClassVar
 from runtime.event import Event
 from runtime.inspection import VERDICT_STAGES, Inspection
 from runtime.sinks.base import FrameSink, SinkContext, output_options, utc
-from runtime.sinks.lines import ROTATION_OPTIONS, LineFile, Rotation
+from runtime.sinks.lines import ROTATION_OPTIONS, LastLine, LineFile, Rotation
+from stlm_edge.names import escaped, printable
+
+_BEGINNINGS = ('{"time"', '{"frame"')
+"""Of the lines that this program writes, today and before."""
 
 
 def verdict_event(inspection: Inspection, *, engine_sha256: str) -> dict[str, Any]:
     """What is told of a frame, ready for JSON.
 
-    Keys: `time` (of capture, ISO 8601, UTC), `frame`, `source`, `score` and `anomalous` (null for a frame with a
-    fault), `threshold`, `alarm`, `part`, `fault` where there is one, `regions` (largest peak first; `box` is left, top,
-    width, height in pixels of the frame), `label` where the source knows it, `latency_ms` by stage, `engine_sha256`.
+    Keys: `time` (of capture, ISO 8601, UTC), `frame`, `source` and `label` (names escaped as `stlm_edge.names` has it;
+    a label where the source knows it), `score` and `anomalous` (null for a frame with a fault), `threshold`, `alarm`,
+    `part`, `fault` where there is one, `regions` (largest peak first; `box` is left, top, width, height in pixels of
+    the frame), `latency_ms` by stage, `engine_sha256`.
     """
     frame, anomaly = inspection.frame, inspection.anomaly
     regions = () if anomaly is None else anomaly.regions
     return {
         "time": utc(frame.timestamp_s).isoformat(timespec="milliseconds"),
         "frame": frame.index,
-        "source": frame.source,
+        "source": escaped(frame.source),
         "score": None if anomaly is None else anomaly.score,
         "threshold": inspection.threshold,
         "anomalous": None if anomaly is None else anomaly.is_anomalous,
@@ -50,7 +55,7 @@ def line_event(event: Event) -> dict[str, Any]:
     return {
         "time": utc(event.timestamp_s).isoformat(timespec="milliseconds"),
         "event": event.kind,
-        "text": event.text,
+        "text": printable(event.text),
     }
 
 
@@ -66,7 +71,7 @@ class EventLog(FrameSink):
     def __init__(self, path: Path, *, engine_sha256: str, rotation: Rotation) -> None:
         """Raises `OutputError` if the file cannot be written."""
         self._engine_sha256 = engine_sha256
-        self._file = LineFile(path, rotation=rotation, is_whole=_is_object)
+        self._file = LineFile(path, rotation=rotation, judge=_judge)
 
     @classmethod
     def from_uri(cls, uri: str, *, context: SinkContext) -> EventLog:
@@ -84,8 +89,12 @@ class EventLog(FrameSink):
         self._file.close()
 
 
-def _is_object(text: str) -> bool:
+def _judge(text: str) -> LastLine:
     try:
-        return isinstance(json.loads(text), dict)
-    except ValueError:
-        return False
+        if isinstance(json.loads(text), dict):
+            return "whole"
+    except (ValueError, RecursionError):
+        pass
+    # A power cut may leave zeros in the place of what was to come.
+    begun = text.rstrip("\0")
+    return "torn" if any(begun.startswith(key) or key.startswith(begun) for key in _BEGINNINGS) else "foreign"

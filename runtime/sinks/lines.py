@@ -1,20 +1,22 @@
-"""A file of lines that survives power cuts, full disks and months: it appends, mends its end, and rotates."""
+"""A file of lines that survives power cuts, full disks, log rotation and months of its own."""
 
 from __future__ import annotations
 
 import io
 import logging
 import os
+import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from runtime.closing import Closing
 from runtime.uri import format_bytes, size_in_bytes, whole_number
 from stlm_edge.errors import OutputError
-from stlm_edge.files import cannot_write
+from stlm_edge.files import cannot_write, lock, sync
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +24,10 @@ ROTATION_OPTIONS = {"rotate": size_in_bytes(least=10**4), "keep": whole_number(l
 
 _LONGEST_LINE = 1 << 18
 _SYNC_S = 1.0
+_ROTATED_AGAIN_S = 60.0
+"""How long a file that could not be set aside grows on until that is tried again."""
+
+LastLine = Literal["whole", "torn", "foreign"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,11 @@ class LineFile(Closing):
     and wear out the flash memory of small machines. The half line that a power cut may leave at the end is cut off,
     and put into the log, when the file is opened again.
 
+    Before each line it is looked where the path leads. A file that was moved, deleted or replaced is left to whoever
+    did so, and the lines go on in the one that is at the path now; its folder is made again if need be. One that was
+    emptied (logrotate's `copytruncate`) is gone on with. The file is locked, since two that append to one file could
+    not tell whose half a line is.
+
     After a failed write the file is opened anew for the next line, so that a network share may go and come back.
     """
 
@@ -57,43 +68,39 @@ class LineFile(Closing):
         *,
         rotation: Rotation,
         header: str = "",
-        is_whole: Callable[[str], bool] = lambda _: False,
+        judge: Callable[[str], LastLine] = lambda _: "torn",
     ) -> None:
         """
         Args:
             header: first line of each file; empty for none.
-            is_whole: whether a last line that lacks its line feed is complete otherwise, and is kept.
+            judge: what a last line is that lacks its line feed; one that is torn is cut off, others are kept.
         Raises:
-            OutputError: if the file cannot be written, or has another header.
+            OutputError: if the file cannot be written, has another header, or somebody else has it open.
         """
         self._path = path
         self._rotation = rotation
         self._header = f"{header}\n".encode() if header else b""
-        self._is_whole = is_whole
+        self._judge = judge
         self._file: io.FileIO | None = None
         self._size = 0
+        self._is_regular = True
         self._synced_s = time.monotonic()
+        self._rotates_from_s = self._synced_s
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._opened()
+            self._open()
         except OSError as error:
-            self._abandon()
             raise cannot_write(path, error) from error
-        except OutputError:
-            self._abandon()
-            raise
         logger.info(
             "%s is set aside when it has %s; %d old ones are kept", path, format_bytes(rotation.rotate), rotation.keep
         )
 
     def write(self, line: str) -> None:
         """Append one line, given without its line feed. Raises `OutputError`; then nothing of the line is there."""
-        data = f"{line}\n".encode()
+        data = f"{line}\n".encode("utf-8", "backslashreplace")
         try:
-            file = self._opened()
-            if len(self._header) < self._size and self._size + len(data) > self._rotation.rotate:
-                self._set_aside()
-                file = self._opened()
+            file = self._current()
+            if self._is_full(data) and self._set_aside(file):
+                file = self._open()
             self._append(file, data)
             if time.monotonic() - self._synced_s >= _SYNC_S:
                 self._sync(file)
@@ -112,37 +119,74 @@ class LineFile(Closing):
         finally:
             self._abandon()
 
-    def _opened(self) -> io.FileIO:
+    def _current(self) -> io.FileIO:
+        """The file that the path leads to, as it was left or opened anew."""
         if self._file is None:
-            file = self._file = io.FileIO(self._path, "a+")
-            self._size = os.fstat(file.fileno()).st_size
-            self._mend(file)
-            self._check_header(file)
+            return self._open()
+        own = os.fstat(self._file.fileno())
+        try:
+            found: os.stat_result | None = self._path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            found = None
+        except OSError:
+            # Nobody can say where the path leads, as when its folder was closed to this user.
+            found = own
+        if found is None or not own.st_nlink or not os.path.samestat(found, own):
+            what = "was moved" if own.st_nlink else "was deleted, or moved and compressed,"
+            next_one = "a new one is begun" if found is None else "the lines go on in the one that is there now"
+            logger.warning("%s %s while it was written; %s", self._path, what, next_one)
+            with suppress(OSError):  # of a share that is gone
+                self._sync(self._file)
+            return self._open()
+        if self._is_regular and own.st_size != self._size:
+            self._go_on_after_others(self._file, own.st_size)
         return self._file
 
+    def _open(self) -> io.FileIO:
+        self._abandon()
+        place = Path(os.path.realpath(self._path))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        file = self._file = io.FileIO(place, "a+")
+        try:
+            status = os.fstat(file.fileno())
+            # A device or a pipe has no end to mend, and nobody to be kept off.
+            self._is_regular, self._size = stat.S_ISREG(status.st_mode), 0
+            if self._is_regular:
+                lock(file.fileno(), self._path)
+                self._size = os.fstat(file.fileno()).st_size
+                self._mend(file)
+            else:
+                self._append(file, self._header)
+        except BaseException:
+            self._abandon()
+            raise
+        return file
+
     def _mend(self, file: io.FileIO) -> None:
-        """Have the file end with a line feed."""
+        """Have the file begin with the header and end with a line feed, as it may not after a power cut."""
         file.seek(max(0, self._size - _LONGEST_LINE))
         tail = file.read(min(self._size, _LONGEST_LINE))
-        if not tail or tail.endswith(b"\n"):
+        if len(tail) == self._size and tail != self._header and self._header.startswith(tail.rstrip(b"\0")):
+            self._cut_off(file, tail)  # nothing, zeros, or half a header
+            self._append(file, self._header)
             return
+        self._check_header(file)
         torn = tail[tail.rfind(b"\n") + 1 :]
+        if not torn:
+            return
         if len(torn) == _LONGEST_LINE:
             raise OutputError(
                 f"{self._path} exists and does not consist of lines; choose another file, or move it away"
             )
-        text = torn.decode("utf-8", "backslashreplace")
-        if self._is_whole(text):
-            self._append(file, b"\n")
+        judged = self._judge(torn.decode("utf-8", "backslashreplace"))
+        if judged == "torn":
+            self._cut_off(file, torn)
             return
-        file.truncate(self._size - len(torn))
-        self._size -= len(torn)
-        logger.warning("%s ended in half a line, as after a power cut; it was cut off: %.200r", self._path, text)
+        if judged == "foreign":
+            logger.warning("%s ended in a line that is no verdict's and stays there: %.200r", self._path, torn)
+        self._append(file, b"\n")
 
     def _check_header(self, file: io.FileIO) -> None:
-        if self._size == 0:
-            self._append(file, self._header)
-            return
         file.seek(0)
         found = file.read(len(self._header))
         if found != self._header:
@@ -152,32 +196,63 @@ class LineFile(Closing):
                 "choose another file, or move it away"
             )
 
+    def _cut_off(self, file: io.FileIO, torn: bytes) -> None:
+        if torn:
+            self._size -= len(torn)
+            file.truncate(self._size)
+            text = torn.decode("utf-8", "backslashreplace")
+            logger.warning("%s ended in half a line, as after a power cut; it was cut off: %.200r", self._path, text)
+
+    def _go_on_after_others(self, file: io.FileIO, size: int) -> None:
+        """Somebody who asks for no lock has emptied the file, changed it or written to it; all of that stays."""
+        if size < self._size:
+            logger.warning("%s was cut from %d to %d bytes by another program", self._path, self._size, size)
+        self._size = size
+        if not size:
+            self._append(file, self._header)
+            return
+        file.seek(size - 1)
+        if file.read(1) != b"\n":
+            self._append(file, b"\n")
+
     def _append(self, file: io.FileIO, data: bytes) -> None:
         left = data
         try:
             while left:
                 left = left[file.write(left) :]
         except OSError:
-            # What was written of the line is taken back at once. Where even that fails, `_mend` does it later.
+            # What was written of the line is taken back at once, unless somebody has written behind it. Where even that
+            # fails, `_mend` does it later.
             with suppress(OSError):
-                file.truncate(self._size)
+                if os.fstat(file.fileno()).st_size == self._size + len(data) - len(left):
+                    file.truncate(self._size)
             raise
-        self._size += len(data)
+        self._size += len(data) * self._is_regular
 
-    def _set_aside(self) -> None:
-        assert self._file is not None
-        self._sync(self._file)
-        self._abandon()
-        for number in range(self._rotation.keep - 1, 0, -1):
-            with suppress(FileNotFoundError):
-                self._numbered(number).replace(self._numbered(number + 1))
-        self._path.replace(self._numbered(1))
+    def _is_full(self, data: bytes) -> bool:
+        is_larger = len(self._header) < self._size and self._size + len(data) > self._rotation.rotate
+        return is_larger and time.monotonic() >= self._rotates_from_s
 
-    def _numbered(self, number: int) -> Path:
-        return self._path.with_name(f"{self._path.name}.{number}")
+    def _set_aside(self, file: io.FileIO) -> bool:
+        """Rename the file, which stays open until that is done; False, and the lines go on in it, if that fails."""
+        self._sync(file)
+        place = Path(os.path.realpath(self._path))  # what a link leads to, so that the next one is there too
+        try:
+            for number in range(self._rotation.keep - 1, 0, -1):
+                with suppress(FileNotFoundError):
+                    _numbered(place, number).replace(_numbered(place, number + 1))
+            place.replace(_numbered(place, 1))
+        except OSError as error:
+            self._rotates_from_s = time.monotonic() + _ROTATED_AGAIN_S
+            logger.warning(
+                "%s has %s and cannot be set aside (%s); it grows on", place, format_bytes(self._size), error.strerror
+            )
+            return False
+        return True
 
     def _sync(self, file: io.FileIO) -> None:
-        os.fsync(file.fileno())
+        if self._is_regular:
+            sync(file.fileno())
         self._synced_s = time.monotonic()
 
     def _abandon(self) -> None:
@@ -185,3 +260,7 @@ class LineFile(Closing):
         if file is not None:
             with suppress(OSError):
                 file.close()
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.{number}")

@@ -29,8 +29,9 @@ class Outputs(Closing):
     have none. When that is full, the sink's frames are dropped and counted, or the line waits for it; events are
     always taken.
 
-    A sink that fails is told of in the log. Where frames may be dropped it is tried again with the next one, and only
-    if it has not recovered by the end is that an error; elsewhere the next `write` raises what it raised.
+    Whatever a sink raises is its own failure: it is told of in the log and counted, the sink is tried again with the
+    next frame, and the others go on. It is an error at the end if the sink has not recovered by then, and where frames
+    may not be dropped also if it lacks any.
     """
 
     def __init__(self, sinks: Mapping[str, FrameSink], *, drops: bool, on_publish: Callable[[float], None]) -> None:
@@ -56,11 +57,11 @@ class Outputs(Closing):
 
     @property
     def failures(self) -> dict[str, int]:
-        """Output → frames that it could not write."""
+        """Output → frames that it could not write, or has lost since."""
         return {name: worker.failures for name, worker in self._workers.items()}
 
     def write(self, inspection: Inspection) -> None:
-        """Hand a frame to all outputs. Raises what one of them raised before, see above."""
+        """Hand a frame to all outputs."""
         bare: Inspection | None = None
         for worker in self._workers.values():
             if worker.sink.takes_pictures:
@@ -70,7 +71,7 @@ class Outputs(Closing):
                 worker.put(bare)
 
     def write_event(self, event: Event) -> None:
-        """Hand a event to all outputs."""
+        """Hand an event to all outputs."""
         for worker in self._workers.values():
             worker.put_event(event)
 
@@ -113,7 +114,7 @@ class _Worker:
     def __init__(self, name: str, sink: FrameSink, *, drops: bool, on_publish: Callable[[float], None]) -> None:
         self.sink = sink
         self.drops = 0
-        self.failures = 0
+        self._failed = 0
         self._name = name
         self._may_drop = drops
         self._on_publish = on_publish
@@ -121,23 +122,24 @@ class _Worker:
         self._changed = threading.Condition()
         self._queue: deque[Inspection | Event] = deque()
         self._frames_waiting = 0
-        self._is_ending = False
-        self._failing: StlmError | None = None
+        self._is_ending = self._is_over = False
+        self._failing: str | None = None
         """What the last frame failed with."""
-        self._fatal: Exception | None = None
-        """What the next `put` raises; from then on nothing is written."""
+        self._closing_error: OutputError | None = None
         self._progress_s = time.monotonic()
         self._drop_log, self._failure_log = _Seldom(), _Seldom()
         # A daemon, since a thread that hangs in a driver or a file system can't be ended.
         self._thread = threading.Thread(target=self._run, name=f"output {name}", daemon=True)
         self._thread.start()
 
+    @property
+    def failures(self) -> int:
+        return self._failed + self.sink.lost
+
     def put(self, inspection: Inspection) -> None:
         with self._changed:
             if not self._may_drop:
-                self._changed.wait_for(lambda: self._frames_waiting < self._most or self._fatal is not None)
-            if self._fatal is not None:
-                raise self._fatal
+                self._changed.wait_for(lambda: self._frames_waiting < self._most or self._is_over)
             if self._frames_waiting == self._most:
                 self.drops += 1
                 if self._drop_log.is_due():
@@ -159,7 +161,7 @@ class _Worker:
             self._progress_s = time.monotonic()
             self._changed.notify_all()
 
-    def join(self) -> Exception | None:
+    def join(self) -> OutputError | None:
         """Wait until all is written and the sink is closed; what went wrong with it, if anything."""
         while self._thread.is_alive():
             left_s = self._progress_s + self.sink.closes_within_s - time.monotonic()
@@ -169,26 +171,30 @@ class _Worker:
                     "frames and what it had not finished are lost; check its disk, network or screen"
                 )
             self._thread.join(left_s)
-        if self._fatal is None and self._failing is not None:
+        if self._failing is not None:
             return OutputError(f"{self._name} lacks {self.failures} frames and failed up to the end: {self._failing}")
-        return self._fatal
+        if self._closing_error is None and self.failures and not self._may_drop:
+            return OutputError(
+                f"{self._name} lacks {self.failures} frames that could not be written, expected all of a recording; "
+                "inspect it again"
+            )
+        return self._closing_error
 
     def _run(self) -> None:
-        while (item := self._next()) is not None:
-            try:
-                if self._fatal is None:
-                    self._publish(item)
-                elif isinstance(item, Inspection):
-                    self.failures += 1
-            except StlmError as error:
-                self._fail(error, item)
-            except Exception as error:  # a mistake in a sink ends the run and not only this thread
-                self._give_up(error)
-            self._progress_s = time.monotonic()
         try:
+            while (item := self._next()) is not None:
+                try:
+                    self._publish(item)
+                except Exception as error:  # a mistake in one output must not end the line, nor this thread
+                    self._fail(error, item)
+                self._progress_s = time.monotonic()
             self.sink.close()
-        except Exception as error:
-            self._fatal = self._fatal or error
+        except Exception as error:  # while closing, or where there is no memory left to say what went wrong
+            self._closing_error = OutputError(self._told(error))
+        finally:
+            with self._changed:
+                self._is_over = True  # nobody waits for it any more
+                self._changed.notify_all()
 
     def _next(self) -> Inspection | Event | None:
         """What is to be written next, once it is there; None at the end."""
@@ -213,18 +219,18 @@ class _Worker:
             logger.info("%s is written again; %d frames are missing there", self._name, self.failures)
             self._failing = None
 
-    def _fail(self, error: StlmError, item: Inspection | Event) -> None:
-        self.failures += isinstance(item, Inspection)
-        self._failing = error
+    def _fail(self, error: Exception, item: Inspection | Event) -> None:
+        self._failed += isinstance(item, Inspection)
+        self._failing = self._told(error)
         if self._failure_log.is_due():
-            logger.error("%s (%d frames failed)", error, self.failures)
-        if not self._may_drop:
-            self._give_up(error)
+            logger.error("%s (%d frames failed)", self._failing, self.failures)
 
-    def _give_up(self, error: Exception) -> None:
-        with self._changed:
-            self._fatal = error
-            self._changed.notify_all()
+    def _told(self, error: Exception) -> str:
+        """What a sink raised, in one line."""
+        if isinstance(error, StlmError):
+            return str(error)
+        logger.debug("%s", self._name, exc_info=error)
+        return f"{self._name} cannot be written ({type(error).__name__}: {' '.join(str(error).split())})"
 
 
 class _Seldom:

@@ -12,13 +12,14 @@ from runtime.inspection import VERDICT_STAGES, Inspection
 from runtime.sinks.base import FrameSink, SinkContext, output_options
 from runtime.sinks.events import verdict_event
 from runtime.sinks.lines import ROTATION_OPTIONS, LineFile, Rotation
+from stlm_edge.names import defused
 
 COLUMNS = (
     *("time", "frame", "source", "score", "threshold", "anomalous", "alarm", "part", "fault", "regions", "label"),
     *(f"{stage}_ms" for stage in VERDICT_STAGES),
     "engine_sha256",
 )
-"""As in `verdict_event`; `regions` is their number, and what is not known is empty."""
+"""As in `verdict_event`; `regions` is their number, what is not known is empty, and no cell is a formula."""
 
 
 class ScoreTable(FrameSink):
@@ -41,6 +42,7 @@ class ScoreTable(FrameSink):
         event = verdict_event(inspection, engine_sha256=self._engine_sha256)
         event.update({f"{stage}_ms": latency for stage, latency in event["latency_ms"].items()})
         event["regions"] = len(event["regions"])
+        event.update({name: defused(text) for name in ("source", "label") if (text := event.get(name)) is not None})
         self._file.write(_row(event.get(column) for column in COLUMNS))
 
     def close(self) -> None:

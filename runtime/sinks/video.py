@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -57,8 +57,11 @@ class VideoFile(FrameSink):
     The first overlay decides the size, later ones are fitted to it. The video plays every inspected frame at one pace;
     where a live source dropped frames, it runs faster than the line did. Without any frame there is no video.
 
+    A video that is taken away while it is written, with its folder for example, is begun anew.
+
     A program that is killed leaves a hidden file `.<name>.<random><suffix>` behind. An .avi of that kind can be played
-    up to about its end, an .mp4 cannot, since its table of contents is written last.
+    but for its last half of a megabyte, which is what OpenCV keeps back, so one that is smaller is empty. An .mp4
+    cannot, since its table of contents is written last.
     """
 
     closes_within_s: ClassVar[float] = 120.0  # Gigabytes may have to reach the disk.
@@ -74,11 +77,16 @@ class VideoFile(FrameSink):
     def write(self, inspection: Inspection) -> None:
         assert inspection.picture is not None
         image = inspection.picture()
-        if self._writer is None:
-            self._open((image.shape[0], image.shape[1]))
-        if shutil.disk_usage(self._path.parent).free < _RESERVE_BYTES:
-            # OpenCV ignores a full disk. What is left now suffices to finish the video as far as it goes.
-            raise cannot_write(self._path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+        if self._writer is not None and not self._temporary.exists():
+            logger.warning("%s", self._give_up())
+        try:
+            if self._writer is None:
+                self._open((image.shape[0], image.shape[1]))
+            if shutil.disk_usage(self._path.parent).free < _RESERVE_BYTES:
+                # OpenCV ignores a full disk. What is left now suffices to finish the video as far as it goes.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
         assert self._writer is not None
         self._writer.write(resize(image, self._size))
         self._written += 1
@@ -86,17 +94,39 @@ class VideoFile(FrameSink):
     def close(self) -> None:
         if self._writer is None:
             return
+        if not self._temporary.exists():
+            raise self._give_up()
         writer, self._writer = self._writer, None
-        # Leaving the stack gives the video its name, or removes it on an error.
-        with self._replacing:
-            writer.release()
-            self._check_complete()
+        try:
+            # Leaving the stack gives the video its name, or removes it on an error.
+            with self._replacing:
+                writer.release()
+                self._check_complete()
+        except BaseException:
+            self.lost += self._written
+            raise
+        finally:
+            self._written = 0
 
     def _open(self, size: Size) -> None:
         with ExitStack() as stack:
             self._temporary = stack.enter_context(replacing(self._path, outlives_kill=True))
             writer = _open_writer(self._temporary, path=self._path, fps=self._fps, size=size)
             self._writer, self._size, self._replacing = writer, size, stack.pop_all()
+
+    def _give_up(self) -> OutputError:
+        """Leave the unfinished file to whoever has taken it away; what is to be said of it."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.release()
+        with suppress(OutputError):
+            self._replacing.close()
+        count, self._written = self._written, 0
+        self.lost += count
+        return OutputError(
+            f"{self._path} had {count} frames in {self._temporary.name} beside it, which was moved or deleted; they "
+            "are lost unless that file still is somewhere"
+        )
 
     def _check_complete(self) -> None:
         """OpenCV does not report a write that failed, so the frames are counted."""
@@ -145,7 +175,10 @@ class VideoSegments(FrameSink):
     def write(self, inspection: Inspection) -> None:
         captured_s = inspection.frame.timestamp_s
         if self._segment is not None and captured_s - self._begun_s >= self._longest_s:
-            self._finish()
+            try:
+                self._finish()
+            except OutputError as error:  # of that segment; this frame belongs to the next one
+                logger.error("%s", error)
         if self._segment is None:
             name = f"{self._path.stem}-{time_stamp(utc(captured_s))}{self._path.suffix}"
             self._segment_path, self._begun_s = self._path.with_name(name), captured_s
@@ -159,6 +192,9 @@ class VideoSegments(FrameSink):
     def _finish(self) -> None:
         assert self._segment is not None
         segment, self._segment = self._segment, None
-        segment.close()
+        try:
+            segment.close()
+        finally:
+            self.lost += segment.lost
         if self._segment_path.exists():  # Not if its first frame failed.
             self._files.add(self._segment_path)

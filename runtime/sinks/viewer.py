@@ -34,7 +34,7 @@ _POLL_MS = 15
 def main() -> int:
     """Show pictures until the end; returns the exit code."""
     # A signal to all processes of the terminal or service is for the program that opened this one.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
     sys.stdout.buffer.write(READY)

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from runtime.sources.base import Frame, FrameSource
 from runtime.sources.cameras import find_camera
-from runtime.sources.credentials import without_credentials
 from runtime.sources.files import PictureFolder, VideoFile
 from runtime.sources.live import PlayedSource
 from runtime.sources.live_camera import LiveCamera
 from runtime.sources.shape import Shaped, Shaper, SourceOptions
 from runtime.sources.synthetic import SyntheticOptions, SyntheticParts
 from runtime.sources.watched import WatchedFolder
+from stlm_edge.credentials import safe_name, without_credentials
 from stlm_edge.errors import SourceError
-from stlm_edge.imaging import IMAGE_SUFFIXES
+from stlm_edge.folders import PICTURE_SUFFIXES, is_folder
 
 __all__ = ["Frame", "FrameSource", "SourceOptions", "open_source", "without_credentials"]
 
@@ -54,7 +54,7 @@ def open_source(uri: str, options: SourceOptions = _AS_IS) -> FrameSource:
     if uri.startswith("test://"):
         return _synthetic(uri, options)
     if "://" in uri or not uri:
-        raise SourceError(f"{without_credentials(uri)} has an unknown scheme; {_KNOWN}")
+        raise SourceError(f"{safe_name(uri)} has an unknown scheme; {_KNOWN}")
     return _recorded(uri, options)
 
 
@@ -66,13 +66,13 @@ def _synthetic(uri: str, options: SourceOptions) -> FrameSource:
 
 def _recorded(uri: str, options: SourceOptions) -> FrameSource:
     path, watch = _parse_path(uri)
-    if not path.exists():
-        raise SourceError(f"{without_credentials(uri)} does not exist; {_KNOWN}")
+    if not _exists(path):
+        raise SourceError(f"{safe_name(uri)} does not exist; {_KNOWN}")
     if watch is not None:
         if options.fps is not None:
             raise SourceError(f"{path} is watched at a rate, expected none since each new picture waits; leave it out")
         return _played(WatchedFolder(path, only_new=watch == "new"), options, fps=None, name=str(path))
-    is_pictures = path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES
+    is_pictures = is_folder(path) or path.suffix.lower() in PICTURE_SUFFIXES
     recorded = PictureFolder(path) if is_pictures else VideoFile(path)
     return _played(recorded, options, fps=options.fps, name=str(path))
 
@@ -83,15 +83,23 @@ def _played(source: FrameSource, options: SourceOptions, *, fps: float | None, n
     return source if fps is None else PlayedSource(source, fps=fps, name=name)
 
 
+def _exists(path: Path) -> bool:
+    """False too for what cannot be a path, as too long a name."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def _parse_path(uri: str) -> tuple[Path, str | None]:
     """A path, and what of it is to be watched. A file whose name has a question mark is taken by its name."""
     path, mark, query = uri.rpartition("?")
-    if not mark or Path(uri).exists():
+    if not mark or _exists(Path(uri)):
         return Path(uri), None
     name, _, value = query.partition("=")
     if name != "watch" or value not in ("1", "new"):
         raise SourceError(
-            f"{without_credentials(uri)} has an option that is not known; a folder takes watch=1 or watch=new, as in "
-            f"{path}?watch=1"
+            f"{safe_name(uri)} has an option that is not known; a folder takes watch=1 or watch=new, as in "
+            "FOLDER?watch=1"
         )
     return Path(path), value

@@ -20,7 +20,7 @@ class Frame:
         timestamp_s: when it was captured, on the clock of `time.monotonic`: as soon as the camera's driver hands it
             over, or when its file is opened.
         source: where it came from: a path, `camera 0`, or the URI without credentials.
-        label: the truth where the source knows it, `good` or the kind of defect.
+        label: the truth where the source knows it, `good` or the kind of defect, escaped as `stlm_edge.names` has it.
         capture_ms: from `timestamp_s` until the picture was decoded, and turned and resized where that was asked for.
     """
 

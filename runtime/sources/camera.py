@@ -12,8 +12,10 @@ import cv2
 import numpy as np
 
 from runtime.sources.base import Frame, FrameSource
-from stlm_edge.errors import SourceError
-from stlm_edge.imaging import Image
+from stlm_edge.errors import SourceError, SourceTimeout
+from stlm_edge.imaging import Image, pixel_limit
+
+_DAMAGED_S = 10.0
 
 
 class Capture(Protocol):
@@ -35,7 +37,8 @@ class Capture(Protocol):
 class Camera(FrameSource):
     """Reads one connection to a camera, until it is lost. `read` waits for the next exposure.
 
-    A rate that is asked for is kept by letting exposures pass, which are then not decoded.
+    A rate that is asked for is kept by letting exposures pass, which are then not decoded. A picture that cannot be
+    decoded is counted in `skipped` and raised as `SourceTimeout`; a camera that gives no other for its time is lost.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Camera(FrameSource):
         name: str,
         fps: float | None = None,
         silent_s: float = math.inf,
+        damaged_s: float = _DAMAGED_S,
         reason: Callable[[], str | None] = lambda: None,
     ) -> None:
         """Take over `capture`, which is open.
@@ -53,11 +57,17 @@ class Camera(FrameSource):
             name: for frames and messages, without credentials.
             fps: at most so many frames a second.
             silent_s: a frame that took so long is none: after its time-out FFmpeg hands out what its decoder held back.
+            damaged_s: how long it may give damaged pictures and no whole one.
             reason: asked when no frame came; None where nothing more is known.
+        Raises:
+            SourceError: if its frames are larger than any picture may be.
         """
+        require_size(capture, name=name)
         self._capture = capture
         self._name = name
         self._silent_s = silent_s
+        self._damaged_s = damaged_s
+        self._whole_s = time.monotonic()
         self._reason = reason
         self._interval_s = 1 / fps if fps else 0.0
         self._due_s = 0.0
@@ -77,10 +87,14 @@ class Camera(FrameSource):
                 raise self._lost(waited_s)
             if self._is_wanted(timestamp_s):
                 break
-        done, found = self._capture.retrieve()
+        try:
+            done, found = self._capture.retrieve()
+        except cv2.error:
+            done = False
         if not done:
-            raise self._lost(0.0)
+            raise self._damaged()
         image = _as_bgr(found, name=self._name)
+        self._whole_s = time.monotonic()
         capture_ms = 1e3 * (time.monotonic() - timestamp_s)
         frame = Frame(image, self._index, timestamp_s, self._name, capture_ms=capture_ms)
         self._index += 1
@@ -96,11 +110,35 @@ class Camera(FrameSource):
         self._due_s = max(self._due_s, timestamp_s) + self._interval_s
         return True
 
+    def _damaged(self) -> SourceError:
+        self.skipped += 1
+        self._index += 1
+        self._due_s = 0.0  # the next exposure takes its place
+        problem = self._reason() or "it cannot be decoded"
+        damaged_s = time.monotonic() - self._whole_s
+        if damaged_s < self._damaged_s:
+            return SourceTimeout(f"a picture of {self._name} was skipped: {problem}; check the camera and its cable")
+        return SourceError(
+            f"{self._name} has given damaged pictures alone for {damaged_s:.1f} s: {problem}; check the camera and its "
+            "cable"
+        )
+
     def _lost(self, waited_s: float) -> SourceError:
         reason = self._reason() or (
             f"nothing came for {waited_s:.1f} s" if waited_s >= 1 else "its stream ended or it was unplugged"
         )
         return SourceError(f"{self._name} has stopped delivering frames: {reason}; check the camera and its cable")
+
+
+def require_size(capture: Capture, *, name: str) -> None:
+    """Release `capture` and raise `SourceError` if its frames are larger than any picture may be."""
+    width, height = (int(capture.get(which)) for which in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    if width * height > pixel_limit():
+        capture.release()
+        raise SourceError(
+            f"{name} delivers {height} x {width} (height x width), expected at most {pixel_limit() / 1e6:g} "
+            "megapixels; have it deliver a smaller size"
+        )
 
 
 def silence_opencv() -> None:

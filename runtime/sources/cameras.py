@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from runtime.sources.camera import Camera
-from runtime.sources.credentials import without_credentials
 from runtime.sources.gstreamer import open_csi, open_pipeline, with_sink
 from runtime.sources.mjpeg import open_mjpeg
 from runtime.sources.rtsp import open_rtsp
 from runtime.sources.shape import SourceOptions
 from runtime.sources.v4l2 import open_device
+from stlm_edge.credentials import safe_name
 
 _ANSWER_S = 5.0
 """How long a network camera may take to accept a connection, to start its stream, and for each frame."""
@@ -37,7 +37,7 @@ class CameraPlace:
 
 def find_camera(uri: str, options: SourceOptions) -> CameraPlace | None:
     """The camera that `uri` names, None if it names something else; nothing is opened."""
-    name = without_credentials(uri)
+    name = safe_name(uri)
     scheme, _, rest = uri.partition("://")
     opening: Callable[[], Camera]
     if uri.isdecimal() or scheme == "v4l2" or uri.startswith("/dev/video"):

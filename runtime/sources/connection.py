@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 
 from runtime.sources.base import Frame, FrameSource
-from runtime.sources.credentials import without_credentials
-from stlm_edge.errors import SourceError, StlmError
+from stlm_edge.credentials import without_credentials
+from stlm_edge.errors import SourceError, SourceTimeout, StlmError
 
 
 class Connection:
@@ -29,8 +29,14 @@ class Connection:
         open_camera: Callable[[], FrameSource],
         *,
         deliver: Callable[[Connection, Frame], None],
+        skip: Callable[[Connection, str], None],
         changed: threading.Condition,
     ) -> None:
+        """
+        Args:
+            deliver: is given each frame.
+            skip: is told of each picture that was none, and why.
+        """
         self.is_open = False
         self.is_over = False
         self.error: Exception | None = None
@@ -38,12 +44,16 @@ class Connection:
         self.opened_s = time.monotonic()
         self._open_camera = open_camera
         self._deliver = deliver
+        self._skip = skip
         self._changed = changed
         self._is_wanted = True
         self._busy_since_s = time.monotonic()
         # A daemon: a driver that never returns must not keep the program from ending.
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # no room for a thread now; that is a lost camera, and tried again
+            self.is_over, self.error = True, error
 
     @property
     def busy_since_s(self) -> float:
@@ -58,9 +68,8 @@ class Connection:
     @property
     def reason(self) -> str:
         """Why it ended, in one line without credentials."""
-        if isinstance(self.error, StlmError):
-            return str(self.error)
-        return without_credentials(f"{type(self.error).__name__}: {self.error}").replace("\n", " ")
+        kind = "" if isinstance(self.error, StlmError) else f"{type(self.error).__name__}: "
+        return " ".join(without_credentials(f"{kind}{self.error}").split())
 
     def leave(self) -> None:
         """Want no more frames; the thread closes the camera and ends as soon as the driver returns."""
@@ -68,7 +77,8 @@ class Connection:
 
     def join(self, timeout_s: float) -> bool:
         """Whether the thread ended within this time."""
-        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -88,7 +98,11 @@ class Connection:
     def _read(self, camera: FrameSource) -> None:
         while self._is_wanted:
             self._busy_since_s = time.monotonic()
-            frame = camera.read()
+            try:
+                frame = camera.read()
+            except SourceTimeout as skipped:
+                self._skip(self, str(skipped))
+                continue
             if frame is None:
                 raise SourceError("the camera's stream has ended, expected one without end; check the camera")
             self._deliver(self, frame)

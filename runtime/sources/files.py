@@ -10,18 +10,26 @@ import cv2
 import numpy as np
 
 from runtime.sources.base import Frame, FrameSource
-from runtime.sources.camera import silence_opencv
+from runtime.sources.camera import require_size, silence_opencv
 from stlm_edge.errors import ImageError, SourceError
-from stlm_edge.imaging import IMAGE_SUFFIXES, read_image
+from stlm_edge.folders import PICTURE_SUFFIXES, SUFFIXES, is_file, is_folder, pictures_below
+from stlm_edge.imaging import read_image
+from stlm_edge.names import escaped, is_utf8
 
 logger = logging.getLogger(__name__)
 
 
+_MOST_DAMAGED = 100
+"""Frames one after the other that cannot be decoded; after so many there is nothing more in a file."""
+
+
 class VideoFile(FrameSource):
-    """Every frame of a video file, as fast as it is asked for."""
+    """Every frame of a video file, as fast as it is asked for. A damaged one among others is counted in `skipped`."""
 
     def __init__(self, path: Path) -> None:
         """Raises `SourceError` if the file cannot be opened as a video."""
+        if not is_utf8(path):
+            raise SourceError(f"{path} has a name that is not UTF-8, which OpenCV cannot open as a video; rename it")
         silence_opencv()
         self._path = path
         self._index = 0
@@ -32,18 +40,30 @@ class VideoFile(FrameSource):
                 f"{path} cannot be opened as a video, expected a whole .mp4 or .avi in a codec that OpenCV has; "
                 f"convert it: ffmpeg -i {path.name} -c:v mjpeg {path.stem}-converted.avi"
             )
+        require_size(self._capture, name=str(path))
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or None
         self._announced = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
 
     def read(self) -> Frame | None:
         if self._is_over:
             return None
-        timestamp_s = time.monotonic()
-        done, image = self._capture.read()
-        if not done:
-            self._is_over = True
-            self._check_end()
-            return None
+        damaged = 0
+        while True:
+            timestamp_s = time.monotonic()
+            is_there = self._capture.grab()
+            done, image = self._capture.retrieve() if is_there else (False, None)
+            if done:
+                break
+            damaged += 1
+            # FFmpeg's grab fails at a damaged frame as at the end.
+            if damaged == _MOST_DAMAGED or (not is_there and self._index + damaged >= self._announced):
+                self._is_over = True
+                self._check_end()
+                return None
+        if damaged:
+            self.skipped += damaged
+            self._index += damaged
+            logger.warning("skipped: %d damaged frames of %s before frame %d", damaged, self._path, self._index)
         capture_ms = 1e3 * (time.monotonic() - timestamp_s)
         pixels = np.asarray(image, np.uint8)
         frame = Frame(pixels, self._index, timestamp_s, str(self._path), capture_ms=capture_ms)
@@ -75,17 +95,19 @@ class PictureFolder(FrameSource):
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises `SourceError` if there is no picture."""
+        """Raises `SourceError` if there is no picture, `DataError` if the folder cannot be read."""
         if (path / "test" / "good").is_dir():
             raise SourceError(
                 f"{path} is a whole MVTec AD category with training pictures and masks, expected its test folder; "
                 f"give {path / 'test'}"
             )
         self._root = path
-        found = sorted(path.rglob("*")) if path.is_dir() else [path]
-        self._pictures = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
+        if is_folder(path):
+            self._pictures = pictures_below(path)
+        else:
+            self._pictures = [path] if path.suffix.lower() in PICTURE_SUFFIXES and is_file(path) else []
         if not self._pictures:
-            raise SourceError(f"{path} holds no picture, expected one of {', '.join(sorted(IMAGE_SUFFIXES))}")
+            raise SourceError(f"{path} holds no picture, expected one of {SUFFIXES}")
         self._labelled = (path / "good").is_dir()
         self._next = 0
 
@@ -109,4 +131,4 @@ class PictureFolder(FrameSource):
 
     def _label(self, path: Path) -> str | None:
         inside = path.relative_to(self._root).parts
-        return inside[0] if self._labelled and len(inside) > 1 else None
+        return escaped(inside[0]) if self._labelled and len(inside) > 1 else None

@@ -9,8 +9,8 @@ import cv2
 
 from runtime.devices import ARGUS_SOCKET
 from runtime.sources.camera import Camera, silence_opencv
-from runtime.sources.credentials import without_credentials
 from runtime.sources.shape import SourceOptions
+from stlm_edge.credentials import without_credentials
 from stlm_edge.errors import SourceError
 
 _FLIP_METHODS = {0: 0, 90: 3, 180: 2, 270: 1}

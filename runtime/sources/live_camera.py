@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
@@ -14,6 +15,7 @@ from runtime.event import Event, EventKind
 from runtime.sources.base import Frame, FrameSource
 from runtime.sources.connection import Connection
 from runtime.sources.live import READ_TIMEOUT_S, LiveSource
+from stlm_edge.credentials import without_credentials
 from stlm_edge.errors import SourceError
 
 logger = logging.getLogger(__name__)
@@ -30,6 +32,8 @@ class Patience:
         hang_s: the same for one that reads. Longer than the drivers' own time-outs, which end a read in good order.
         first_delay_s: before a lost camera is opened again; doubled with each failure.
         most_delay_s: what the delay grows to.
+        crowded_s: before a camera is opened again in whose driver `MOST_LEFT_BEHIND` threads hang; doubled with each
+            that is added to them.
         steady_s: a connection that lasted so long lets the delays begin anew; a camera that comes and goes does not.
     """
 
@@ -38,12 +42,17 @@ class Patience:
     hang_s: float = 15.0
     first_delay_s: float = 0.5
     most_delay_s: float = 30.0
+    crowded_s: float = 600.0
     steady_s: float = 10.0
 
 
 MOST_LEFT_BEHIND = 3
-"""Threads that may hang in a driver at once. With so many, one has to come back before the camera is tried again, so
-that a run of months does not fill up with them."""
+"""Threads that may hang in a driver before the camera is tried again less and less often: nothing else than the end of
+the program ends them, and yet the line must not give up. With pauses that double, a driver that hangs for a year costs
+some twenty threads, and one that is mended is noticed after as long again as it hung at the latest."""
+
+_SKIPS_TOLD_S = 60.0
+"""A camera that gives a damaged picture now and then is worth a word no more often than this."""
 
 _CLOSING_S = 1.0
 
@@ -52,8 +61,9 @@ class LiveCamera(LiveSource):
     """Reads a camera on a thread of its own; a lost one is opened again until it comes back.
 
     Lost is a camera that fails, whose stream ends, or whose driver hangs, which a watchdog notices: then the thread is
-    left behind, and closes the camera if the driver ever returns. Each outage makes a event `camera-lost`, and
-    `camera-back` with the first frame after it; frames are counted on.
+    left behind, and closes the camera if the driver ever returns. Each outage makes an event `camera-lost`, and
+    `camera-back` with the first frame after it; frames are counted on. A damaged picture is no loss: it is counted in
+    `skipped` and told by an event `picture-skipped`, at most one a minute.
     """
 
     def __init__(self, open_camera: Callable[[], FrameSource], *, name: str, patience: Patience | None = None) -> None:
@@ -73,6 +83,8 @@ class LiveCamera(LiveSource):
         self._left_behind: list[Connection] = []
         self._events: deque[Event] = deque(maxlen=1000)  # of a caller who never asks
         self._lost_s: float | None = None
+        self._skip_told_s = -math.inf
+        self._skips_untold = 0
         self._first_index = self._next_index = 0
         self._connection = self._connect()
         self._wait_for_opening(self._connection)
@@ -99,7 +111,7 @@ class LiveCamera(LiveSource):
             logger.warning("%s does not answer, its driver hangs; left behind", self._name)
 
     def _connect(self) -> Connection:
-        return Connection(self._open_camera, deliver=self._deliver, changed=self._changed)
+        return Connection(self._open_camera, deliver=self._deliver, skip=self._skip, changed=self._changed)
 
     def _wait_for_opening(self, connection: Connection) -> None:
         try:
@@ -130,6 +142,18 @@ class LiveCamera(LiveSource):
             frame = replace(frame, index=self._first_index + frame.index)
             self._next_index = frame.index + 1
             self._put(frame)
+
+    def _skip(self, connection: Connection, reason: str) -> None:
+        with self._lock:
+            if connection.is_left:
+                return
+            self.skipped += 1
+            self._skips_untold += 1
+            now_s = time.monotonic()
+            if now_s - self._skip_told_s >= _SKIPS_TOLD_S:
+                others = f" ({self._skips_untold} since the last such line)" if self._skips_untold > 1 else ""
+                self._event("picture-skipped", without_credentials(f"{reason}{others}"))
+                self._skip_told_s, self._skips_untold = now_s, 0
 
     def _supervise(self) -> None:
         patience, delay_s = self._patience, self._patience.first_delay_s
@@ -178,14 +202,17 @@ class LiveCamera(LiveSource):
         """Wait until another attempt is due and there is room for it; False when the source is closed."""
         with self._lock:
             self._changed.wait_for(lambda: self._is_closing, delay_s)
-            if self._crowd() >= MOST_LEFT_BEHIND:
+            crowd = self._crowd()
+            if crowd >= MOST_LEFT_BEHIND:
+                pause_s = self._patience.crowded_s * 2 ** (crowd - MOST_LEFT_BEHIND)
                 logger.warning(
-                    "%d threads hang in the driver of %s; it is tried again when one of them comes back, else start "
-                    "the program again",
-                    MOST_LEFT_BEHIND,
+                    "%d threads hang in the driver of %s; it is tried again when one of them comes back, else in %.0f "
+                    "minutes; starting the program again is sooner",
+                    crowd,
                     self._name,
+                    pause_s / 60,
                 )
-                self._changed.wait_for(lambda: self._is_closing or self._crowd() < MOST_LEFT_BEHIND)
+                self._changed.wait_for(lambda: self._is_closing or self._crowd() < crowd, pause_s)
             return not self._is_closing
 
     def _crowd(self) -> int:

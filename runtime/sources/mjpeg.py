@@ -7,20 +7,20 @@ not tell a wrong password from a wrong path.
 from __future__ import annotations
 
 import http.client
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import unquote
-
-import cv2
-import numpy as np
 
 from runtime.sources.camera import Camera
-from runtime.sources.credentials import without_credentials
-from runtime.sources.network import split_address, why_unreachable
+from runtime.sources.http_stream import open_stream
 from runtime.sources.shape import SourceOptions
-from stlm_edge.errors import SourceError
+from stlm_edge.credentials import safe_name
+from stlm_edge.errors import ImageError, SourceError
+from stlm_edge.imaging import decode
 
-_LONGEST_LINE = 1 << 16
 _LARGEST_PICTURE = 1 << 26
+_MOST_HEADERS = 1 << 16
+_LONGEST_BOUNDARY = 256
+"""With the dashes around it. RFC 2046 allows 70 characters."""
 
 
 def open_mjpeg(uri: str, options: SourceOptions, *, answer_s: float) -> Camera:
@@ -32,8 +32,7 @@ def open_mjpeg(uri: str, options: SourceOptions, *, answer_s: float) -> Camera:
         SourceError: if nobody answers, or not with MJPEG.
     """
     capture = MjpegCapture(uri, answer_s=answer_s)
-    name = without_credentials(uri)
-    return Camera(capture, name=name, fps=options.fps, reason=lambda: capture.reason)
+    return Camera(capture, name=safe_name(uri), fps=options.fps, reason=lambda: capture.reason)
 
 
 class MjpegCapture:
@@ -46,115 +45,182 @@ class MjpegCapture:
     def __init__(self, uri: str, *, answer_s: float) -> None:
         self.reason: str | None = None
         self._answer_s = answer_s
-        self._jpeg = b""
-        self._pending: bytes | None = None
-        self._answer = _ask(uri, answer_s=answer_s)
-        kind = self._answer.headers.get_content_type()
-        if kind != "multipart/x-mixed-replace":
-            self.release()
-            raise SourceError(
-                f"{without_credentials(uri)} sends {kind}, expected multipart/x-mixed-replace, that is MJPEG; give the "
-                "camera's MJPEG address, or read it by gst:souphttpsrc …"
-            )
-        self._boundary = b"--" + self._answer.headers.get_boundary("").lstrip("-").encode()
+        self._picture = b""
+        self._stream = open_stream(uri, answer_s=answer_s)
+        headers = self._stream.headers
+        self._parts = Parts(self._stream.receive, boundary=headers.get_boundary(""))
+        found = headers.get_content_type()
+        if headers.get("Content-Encoding", "identity").lower() != "identity":
+            found += f" packed by {headers['Content-Encoding'][:20]}"
+        elif headers.get_content_maintype() == "multipart":
+            return
+        self.release()
+        raise SourceError(
+            f"{safe_name(uri)} sends {found}, expected multipart/x-mixed-replace, that is MJPEG; give the camera's "
+            "MJPEG address, or read it by gst:souphttpsrc …"
+        )
 
     def grab(self) -> bool:
         """Wait for the next picture."""
         self.reason = None
+        self._stream.wait(self._answer_s)
         try:
-            self._jpeg = self._next_part()
+            self._picture = self._parts.next_picture()
         except TimeoutError:
-            self.reason = f"nothing came for {self._answer_s:g} s"
+            what = "no whole picture" if self._parts.received else "nothing"
+            self.reason = f"{what} came for {self._answer_s:g} s{self._parts.no_boundary}"
             return False
         except (OSError, ValueError, http.client.HTTPException) as error:
-            self.reason = str(error) or type(error).__name__
+            self.reason = (str(error) or type(error).__name__) + self._parts.no_boundary
             return False
         return True
 
     def retrieve(self) -> tuple[bool, Any]:
         """Decode what was grabbed."""
-        whole = b"\xff\xd9" in self._jpeg[-1024:]
-        image = cv2.imdecode(np.frombuffer(self._jpeg, np.uint8), cv2.IMREAD_COLOR) if whole else None
-        if image is None:
-            self.reason = "it sent a damaged JPEG"
-        return image is not None, image
+        try:
+            return True, decode(self._picture)
+        except ImageError as error:
+            self.reason = str(error)
+            return False, None
 
     def get(self, _: int) -> float:
         """MJPEG tells nothing of its rate."""
         return 0.0
 
     def release(self) -> None:
-        """End the connection."""
-        self._answer.close()
+        """End the connection, and keep nothing of what came."""
+        self._stream.close()
+        self._parts.clear()
+        self._picture = b""
 
-    def _next_part(self) -> bytes:
-        while not self._line().startswith(self._boundary):
-            pass
-        length = None
-        while (line := self._line().strip()) != b"":
-            name, _, value = line.partition(b":")
-            if name.strip().lower() == b"content-length":
-                length = int(value)
-        if length is None:
-            return self._until_boundary()
-        if not 0 < length <= _LARGEST_PICTURE:
-            raise ValueError(f"it announced a picture of {length} bytes")
-        data: bytes = self._answer.read(length)
-        if len(data) < length:
-            raise ValueError("its stream ended")
-        return data
 
-    def _until_boundary(self) -> bytes:
-        """A picture whose length was not told; the boundary after it begins the next part."""
-        lines: list[bytes] = []
-        size = 0
+class Parts:
+    """The pictures of a multipart answer, RFC 2046, and of those that are not quite one.
+
+    The line between two pictures is taken for one whether or not the camera counts its leading dashes to the boundary
+    that it announced. Where none was announced, the first line that begins with two dashes is the boundary. A length
+    that does not lead to the end of a JPEG is not believed, and the picture read up to the next boundary.
+
+    Attributes:
+        received: bytes of the picture that is waited for, all that stands before it among them.
+    """
+
+    def __init__(self, receive: Callable[[], bytes], *, boundary: str) -> None:
+        """
+        Args:
+            receive: waits for some bytes; none at the end. What it raises ends `next_picture`.
+            boundary: as announced, empty where none was.
+        """
+        self.received = 0
+        self._receive = receive
+        self._announced = boundary
+        self._boundary: bytes | None = _bare(boundary.encode("latin-1", "replace")) if boundary else None
+        self._began = False
+        self._buffer = bytearray()
+
+    @property
+    def no_boundary(self) -> str:
+        """To be added to a reason: that nothing of what came was the boundary. Empty where that is not the reason."""
+        if self._began or not self.received:
+            return ""
+        expected = f"the boundary {self._announced[:70]!r} that it announced" if self._announced else "a boundary --…"
+        return f", and no line of it is {expected}"
+
+    def clear(self) -> None:
+        """Forget what has come."""
+        self._buffer.clear()
+
+    def next_picture(self) -> bytes:
+        """The next part that may be a picture.
+
+        Raises:
+            ValueError: with the reason, if the stream has ended or is none of pictures.
+        """
+        self.received = 0
         while True:
-            line = self._line()
-            if line.startswith(self._boundary):
-                self._pending = line
-                return b"".join(lines)
-            lines.append(line)
-            size += len(line)
-            if size > _LARGEST_PICTURE:
-                raise ValueError("it sent a picture without an end")
+            while (boundary := self._find_boundary(0)) is None:
+                del self._buffer[: max(0, len(self._buffer) - _LONGEST_BOUNDARY)]
+                self._more()
+            self._began = True
+            del self._buffer[: boundary[1]]
+            kind, length = self._headers()
+            body = self._body(length)
+            if body.startswith(b"\xff\xd8") or (body and kind.startswith((b"image/", b"application/octet-stream"))):
+                return body
 
-    def _line(self) -> bytes:
-        line: bytes | None
-        line, self._pending = self._pending, None
-        if line is None:
-            line = self._answer.readline(_LONGEST_LINE)
-        if not line:
-            raise ValueError("its stream ended")
+    def _headers(self) -> tuple[bytes, int | None]:
+        """Kind and length of a part; `image/` and None where they are not told."""
+        kind, length, left = b"image/", None, _MOST_HEADERS
+        while line := self._line(left).strip():
+            left -= len(line)
+            name, _, value = line.lower().partition(b":")
+            value = value.strip()
+            if name == b"content-type":
+                kind = value
+            elif name == b"content-length" and value.isdigit():
+                length = int(value[:20])
+                if length > _LARGEST_PICTURE:
+                    raise ValueError(f"it announced a picture of {length} bytes, expected at most {_LARGEST_PICTURE}")
+        return kind, length
+
+    def _line(self, most: int) -> bytes:
+        while (end := self._buffer.find(b"\n")) < 0 or end > most:
+            if max(end, len(self._buffer)) > most:
+                raise ValueError(f"it sent more than {_MOST_HEADERS} bytes of headers for one picture")
+            self._more()
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
         return line
 
+    def _body(self, length: int | None) -> bytes:
+        searched = 0
+        while True:
+            boundary = self._find_boundary(searched)
+            if boundary is not None:
+                length = boundary[0]
+            elif not length or len(self._buffer) < length or not _is_ended(self._buffer, length):
+                searched = max(0, len(self._buffer) - _LONGEST_BOUNDARY)
+                self._more()
+                continue
+            body = bytes(self._buffer[:length])
+            del self._buffer[:length]
+            return body
 
-def _ask(uri: str, *, answer_s: float) -> Any:
-    from urllib.error import HTTPError, URLError
-    from urllib.request import (
-        HTTPBasicAuthHandler,
-        HTTPDigestAuthHandler,
-        HTTPPasswordMgrWithDefaultRealm,
-        ProxyHandler,
-        build_opener,
-    )
+    def _find_boundary(self, start: int) -> tuple[int, int] | None:
+        """Where the next line begins and ends that is the boundary, looked for from `start` on.
 
-    parts, host, port = split_address(uri)
-    address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-    passwords = HTTPPasswordMgrWithDefaultRealm()
-    if parts.username is not None:
-        passwords.add_password(None, address, unquote(parts.username), unquote(parts.password or ""))
-    # No proxy: a camera stands in the network of its line.
-    opener = build_opener(ProxyHandler({}), HTTPDigestAuthHandler(passwords), HTTPBasicAuthHandler(passwords))
-    try:
-        return opener.open(address, timeout=answer_s)
-    except HTTPError as error:
-        error.close()
-        meaning = http.client.responses.get(error.code, "unknown")
-        remedy = "user and password" if error.code in (401, 403) else "the path"
-        problem = f"{host} answers {error.code} ({meaning}); check {remedy}"
-    except URLError as error:
-        reason = error.reason if isinstance(error.reason, Exception) else error
-        problem = why_unreachable(reason, host=host, port=port, waited_s=answer_s)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        problem = why_unreachable(error, host=host, port=port, waited_s=answer_s)
-    raise SourceError(f"{without_credentials(uri)} cannot be opened: {problem}")
+        It begins with the line break before it, which is no part of a picture.
+        """
+        sought, at = self._boundary or b"--", start - 1
+        while (at := self._buffer.find(sought, at + 1)) >= 0:
+            earliest = max(0, at - _LONGEST_BOUNDARY)
+            begin = self._buffer.rfind(b"\n", earliest, at) + 1
+            end = self._buffer.find(b"\n", at, at + _LONGEST_BOUNDARY)
+            if begin < earliest or end < 0:
+                continue
+            line = bytes(self._buffer[begin:end])
+            if self._boundary is None and line.startswith(b"--"):
+                self._boundary = _bare(line)
+            if self._boundary is not None and _bare(line) == self._boundary and (self._boundary or b"--" in line):
+                is_crlf = self._buffer[max(0, begin - 2) : begin] == b"\r\n"
+                return begin - (2 if is_crlf else min(1, begin)), end + 1
+        return None
+
+    def _more(self) -> None:
+        data = self._receive()
+        if not data:
+            raise ValueError("its stream ended")
+        self.received += len(data)
+        if self.received > _LARGEST_PICTURE + _MOST_HEADERS:
+            raise ValueError(f"it sent {_LARGEST_PICTURE} bytes without an end of a picture")
+        self._buffer += data
+
+
+def _bare(line: bytes) -> bytes:
+    """A boundary without what cameras do not agree about: the dashes around it, and white space."""
+    return line.strip().strip(b"-").strip()
+
+
+def _is_ended(data: bytearray, length: int) -> bool:
+    """Whether so many bytes are a whole JPEG, as far as its end shows, or something else."""
+    return not data.startswith(b"\xff\xd8") or data.find(b"\xff\xd9", max(0, length - 1024), length) >= 0

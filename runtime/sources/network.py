@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from urllib.parse import SplitResult, urlsplit
 
-from runtime.sources.credentials import without_credentials
+from stlm_edge.credentials import safe_name
 from stlm_edge.errors import SourceError
 
 STREAM_PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
@@ -23,8 +23,8 @@ def split_address(uri: str) -> tuple[SplitResult, str, int]:
     except ValueError:
         pass
     raise SourceError(
-        f"{without_credentials(uri)} is not an address, expected SCHEME://USER:PASSWORD@HOST:PORT/PATH; write special "
-        "characters as %40 for @, %2F for /"
+        f"{safe_name(uri)} is not an address, expected SCHEME://USER:PASSWORD@HOST:PORT/PATH; write special "
+        "characters as %40 for @, %2F for /, %3F for ?, %23 for #, %25 for %"
     )
 
 

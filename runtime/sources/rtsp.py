@@ -8,9 +8,9 @@ import socket
 import cv2
 
 from runtime.sources.camera import Camera, silence_opencv
-from runtime.sources.credentials import without_credentials
 from runtime.sources.network import split_address, why_unreachable
 from runtime.sources.shape import SourceOptions
+from stlm_edge.credentials import safe_name
 from stlm_edge.errors import SourceError
 
 _FFMPEG_OPTIONS = "rtsp_transport;tcp"
@@ -30,7 +30,7 @@ def open_rtsp(uri: str, options: SourceOptions, *, answer_s: float) -> Camera:
     """
     silence_opencv()
     os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", _FFMPEG_OPTIONS)
-    name = without_credentials(uri)
+    name = safe_name(uri)
     _try_to_connect(uri, name=name, answer_s=answer_s)
     settings = {
         cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: int(1e3 * answer_s),

@@ -119,10 +119,18 @@ class Shaped(FrameSource):
         self.is_live = inner.is_live
 
     def read(self) -> Frame | None:
-        return self._shape(self._inner.read())
+        try:
+            frame = self._inner.read()
+        finally:
+            self._count()
+        return self._shape(frame)
 
     def poll(self) -> Frame | None:
-        return self._shape(self._inner.poll())
+        try:
+            frame = self._inner.poll()
+        finally:
+            self._count()
+        return self._shape(frame)
 
     def take_events(self) -> list[Event]:
         return self._inner.take_events()
@@ -130,9 +138,12 @@ class Shaped(FrameSource):
     def close(self) -> None:
         self._inner.close()
 
-    def _shape(self, frame: Frame | None) -> Frame | None:
+    def _count(self) -> None:
+        """Also where reading has failed."""
         self.dropped, self.skipped = self._inner.dropped, self._inner.skipped
         self.reconnects = self._inner.reconnects
+
+    def _shape(self, frame: Frame | None) -> Frame | None:
         return None if frame is None else self._shaper(frame)
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from runtime.sources.base import Frame, FrameSource
-from runtime.sources.credentials import without_credentials
 from runtime.uri import Option, allowed, parse_options, whole_number
+from stlm_edge.credentials import without_credentials
 from stlm_edge.errors import SourceError
 from stlm_edge.plate import SMALLEST_SIDE
 from stlm_edge.plate.part import DEFECT_KINDS, render_part

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import logging
 import os
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from runtime.event import Event
 from runtime.sources.base import Frame, FrameSource
 from runtime.sources.camera import silence_opencv
 from runtime.sources.live import READ_TIMEOUT_S
+from runtime.sources.seen import Hashes, SeenFiles, stamp_of
 from stlm_edge.errors import ImageError, SourceError, SourceTimeout
-from stlm_edge.imaging import IMAGE_SUFFIXES, read_image
+from stlm_edge.folders import SUFFIXES, has_picture_name, is_litter, no_file, suffix_of
+from stlm_edge.imaging import read_image
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +39,11 @@ _SLOW_S = 1.0
 _MOST_WAITING = 10_000
 """Files that are looked at between two listings; with more the oldest come first and the others are listed again."""
 _AT_ONCE = 4096
-
-Hashes = NDArray[np.int64]
-"""Sorted hashes of file names: 8 bytes for each of a million files, where a set of names takes 100."""
+_LOOK_AGAIN_S = 0.02
+"""How long a listing asks files that were read already whether they have changed; the next one goes on from there."""
+_MOST_SUFFIXES = 10
+_MOST_LINES = 5
+"""Of entries that are no files, in one listing; further ones are counted."""
 
 
 @dataclass
@@ -55,11 +59,14 @@ class _Waiting:
 class WatchedFolder(FrameSource):
     """The pictures of a folder, without its subfolders, oldest first; then each new one. It never ends.
 
-    Nothing is dropped: each file waits until it is read. A picture is known by its name, so one that is overwritten is
-    not inspected again, and one that was removed and comes again is. Hidden files and those not named like a picture
-    are left alone, so write under such a name and rename, or write in place: a file is read when it has not changed
-    for 0.2 s and decodes as a whole. One that never does is logged by name, counted in `skipped` and passed over. What
-    is remembered of the past are 8 bytes for each picture that still lies in the folder.
+    Nothing is dropped: each file waits until it is read. A picture is known by its name, size and time of change, so
+    one that is overwritten is a new part, and so is one that was removed and comes again. Hidden files and those not
+    named like a picture are left alone, so write under such a name and rename, or write in place: a file is read when
+    it has not changed for 0.2 s and is whole. One that never is gets logged by name, counted in `skipped` and passed
+    over. An entry that is no file, or that nobody can look at, is said once and costs nothing else.
+
+    What is remembered of the past are 16 bytes for each picture that still lies in the folder. Of very many pictures
+    not all are asked at each listing whether they were overwritten, but each in its turn.
 
     A folder that cannot be read any more, because it was deleted or its share is gone, is an outage with the events
     `camera-lost` and `camera-back`.
@@ -77,7 +84,10 @@ class WatchedFolder(FrameSource):
         self._path = path
         self._timeout_s = timeout_s
         self._index = 0
-        self._seen: Hashes = np.empty(0, np.int64)
+        self._seen = SeenFiles.none()
+        self._asked_up_to = 0
+        self._said: frozenset[str] = frozenset()
+        self._other_suffixes: set[str] = set()
         self._waiting: dict[str, _Waiting] = {}
         self._next_listing_s = self._next_look_s = 0.0
         self._lost_s: float | None = None
@@ -86,7 +96,7 @@ class WatchedFolder(FrameSource):
         self._is_mount = path.is_mount()
         try:
             if only_new:
-                self._seen = self._names_that_are_there()
+                self._seen = self._what_is_there()
             self._list()
         except OSError as error:
             raise SourceError(
@@ -139,6 +149,8 @@ class WatchedFolder(FrameSource):
             if is_last_try:
                 self._skip(name, str(error))
             return None
+        if not self._is_unchanged(name, now_s=now_s):  # written over while it was read
+            return None
         del self._waiting[name]
         frame = Frame(image, self._index, now_s, str(path), capture_ms=1e3 * (time.monotonic() - now_s))
         self._index += 1
@@ -152,11 +164,12 @@ class WatchedFolder(FrameSource):
         except OSError:
             # Gone, or the whole folder is. If it is there again when the folder is listed, it is a new one.
             del self._waiting[name]
-            self._seen = self._seen[self._seen != hash(name)]
+            self._seen = self._seen.without(name)
             return False
         if (found.st_size, found.st_mtime_ns) == (waiting.size, waiting.changed_ns):
             return True
         self._waiting[name] = _Waiting(found.st_size, found.st_mtime_ns, now_s)
+        self._seen.stamp(name, found)
         return False
 
     def _skip(self, name: str, reason: str) -> None:
@@ -183,9 +196,15 @@ class WatchedFolder(FrameSource):
             self._lost_s = None
             self.reconnects += 1
 
-    def _names_that_are_there(self) -> Hashes:
+    def _what_is_there(self) -> SeenFiles:
         with os.scandir(self._path) as entries:
-            return np.sort(np.fromiter((hash(entry.name) for entry in entries if _is_picture(entry.name)), np.int64))
+            named = (entry for entry in entries if _is_picture(entry.name))
+            found = {}
+            for entry in named:
+                with suppress(OSError):  # which is told of when the folder is listed
+                    if (status := _status(entry)) is not None:
+                        found[hash(entry.name)] = stamp_of(status)
+        return SeenFiles.of(found)
 
     def _list(self) -> None:
         """Find new pictures. Raises `OSError`."""
@@ -193,28 +212,70 @@ class WatchedFolder(FrameSource):
         if self._is_mount and not self._path.is_mount():
             raise OSError("it is not mounted")
         hashes: list[Hashes] = []
-        oldest = heapq.nsmallest(_MOST_WAITING - len(self._waiting), self._new_files(hashes))
+        refused: dict[str, str] = {}
+        oldest = heapq.nsmallest(_MOST_WAITING - len(self._waiting), self._new_files(hashes, refused))
         for changed_ns, name, size in oldest:
             self._waiting[name] = _Waiting(size, changed_ns, started_s)
         present = np.sort(np.concatenate(hashes)) if hashes else np.empty(0, np.int64)
-        admitted = np.sort(np.fromiter((hash(name) for _, name, _ in oldest), np.int64, len(oldest)))
-        self._seen = present[_among(present, self._seen) | _among(present, admitted)]
+        admitted = {hash(name): hash((size, changed_ns)) for changed_ns, name, size in oldest}
+        self._seen = self._seen.among(present).updated(admitted)
+        self._say(refused)
         self._rest(time.monotonic() - started_s, count=len(present))
 
-    def _new_files(self, hashes: list[Hashes]) -> Iterator[tuple[int, str, int]]:
-        """Time of change in ns, name and size of the pictures not seen before; `hashes` gets those of all names."""
+    def _new_files(self, hashes: list[Hashes], refused: dict[str, str]) -> Iterator[tuple[int, str, int]]:
+        """Time of change in ns, name and size of the pictures that are new or were overwritten.
+
+        Args:
+            hashes: gets those of all names.
+            refused: gets the name of each entry that is no file, and why.
+        """
+        index, ask_until_s = 0, 0.0
+        asks_from, self._asked_up_to = self._asked_up_to, 0
         with os.scandir(self._path) as entries:
-            pictures = (entry for entry in entries if _is_picture(entry.name))
-            while some := list(islice(pictures, _AT_ONCE)):
+            pictures = (entry for entry in entries if _is_picture(entry.name) or self._is_told(entry.name))
+            while some := list(itertools.islice(pictures, _AT_ONCE)):
                 of_some = np.fromiter((hash(entry.name) for entry in some), np.int64, len(some))
                 hashes.append(of_some)
-                for place in np.flatnonzero(~_among(of_some, self._seen)):
-                    entry = some[place]
+                stamps = self._seen.stamps_of(of_some)
+                for entry, stamp in zip(some, stamps, strict=True):
+                    index += 1
+                    if stamp is not None:
+                        if index <= asks_from or self._asked_up_to or entry.name in self._waiting:
+                            continue
+                        now_s = time.monotonic()
+                        ask_until_s = ask_until_s or now_s + _LOOK_AGAIN_S
+                        if now_s > ask_until_s:
+                            self._asked_up_to = index - 1
+                            continue
                     try:
-                        found = entry.stat()
-                    except FileNotFoundError:  # gone since it was listed
+                        found = _status(entry)
+                    except OSError as error:
+                        refused[entry.name] = f"cannot be looked at ({error.strerror or error})"
                         continue
-                    yield found.st_mtime_ns, entry.name, found.st_size
+                    if found is None or (stamp is not None and stamp == stamp_of(found)):
+                        continue
+                    if (kind := no_file(found.st_mode)) is not None:
+                        refused[entry.name] = f"is {kind} and no picture"
+                    else:
+                        yield found.st_mtime_ns, entry.name, found.st_size
+
+    def _is_told(self, name: str) -> bool:
+        """Say once of each suffix that such files are no pictures; always False."""
+        if not is_litter(name) and name[0] != "~" and len(self._other_suffixes) < _MOST_SUFFIXES:
+            suffix = suffix_of(name)
+            if suffix not in self._other_suffixes:
+                self._other_suffixes.add(suffix)
+                logger.warning("%s: files like %s are passed over; pictures are %s", self._path, name, SUFFIXES)
+        return False
+
+    def _say(self, refused: dict[str, str]) -> None:
+        """Name the entries that are left alone, each once while it lies there."""
+        fresh = [name for name in refused if name not in self._said]
+        for name in fresh[:_MOST_LINES]:
+            logger.warning("%s %s; it is left alone", self._path / name, refused[name])
+        if len(fresh) > _MOST_LINES:
+            logger.warning("%s has %d more entries of that kind", self._path, len(fresh) - _MOST_LINES)
+        self._said = frozenset(refused)
 
     def _rest(self, took_s: float, *, count: int) -> None:
         pause_s = max(_LOOK_EVERY_S, _REST * took_s)
@@ -232,13 +293,14 @@ class WatchedFolder(FrameSource):
 
 
 def _is_picture(name: str) -> bool:
-    # Asked of every file at every listing, so without a `Path`.
-    return name[name.rfind(".") :].lower() in IMAGE_SUFFIXES and name[0] not in ".~"
+    return has_picture_name(name) and name[0] != "~"  # as many programs call what they have not finished
 
 
-def _among(values: Hashes, known: Hashes) -> NDArray[np.bool_]:
-    """Which of `values` are in `known`, which is sorted."""
-    if not known.size:
-        return np.zeros(values.shape, np.bool_)
-    places = np.minimum(np.searchsorted(known, values), known.size - 1)
-    return np.asarray(known[places] == values, np.bool_)
+def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """None if it is gone since it was listed. Raises `OSError`."""
+    try:
+        return entry.stat()
+    except FileNotFoundError:
+        if entry.is_symlink():
+            raise
+        return None

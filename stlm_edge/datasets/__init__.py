@@ -5,7 +5,7 @@ Pictures are listed, never opened. The layout is recognised by what is there.
 
 from stlm_edge.datasets.dagm import DAGM_SEED
 from stlm_edge.datasets.layouts import categories, load_category
-from stlm_edge.datasets.samples import ANOMALY, GOOD, Category, Sample, read_truth
+from stlm_edge.datasets.samples import ANOMALY, GOOD, Category, Sample, check_masks, read_truth
 from stlm_edge.datasets.textures import texture_paths
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Category",
     "Sample",
     "categories",
+    "check_masks",
     "load_category",
     "read_truth",
     "texture_paths",

@@ -3,19 +3,23 @@
     Class1/Train/0576.PNG   Class1/Train/Label/0577_label.PNG   Class1/Train/Label/Labels.txt
     Class1/Test/0001.PNG    Class1/Test/Label/0002_label.PNG    Class1/Test/Label/Labels.txt
 
-A picture is defective if it has a mask. The masks are coarse ellipses, wider than the defects. The published split has
-defective pictures in both halves, so the paper makes another one: every defective picture is tested; of the good ones
-30, chosen at random, are tested as well; the others are trained on. Which 30 the authors had is not known.
+A picture is defective if it has a mask; where there are none at all, if `Labels.txt` says so. The masks are coarse
+ellipses, wider than the defects. The published split has defective pictures in both halves, so the paper makes another
+one: every defective picture is tested; of the good ones 30, chosen at random, are tested as well; the others are
+trained on. Which 30 the authors had is not known.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
-from stlm_edge.datasets.listing import folders, found_folders, pictures
+from stlm_edge.datasets.listing import folders, found_folders, read_text
+from stlm_edge.datasets.matching import match_masks
 from stlm_edge.datasets.samples import ANOMALY, GOOD, Category, Sample
 from stlm_edge.errors import DataError
+from stlm_edge.folders import pictures_in
 
 DAGM_SEED = 0
 """Which good pictures are tested; the same seed chooses the same ones, on any machine and with any library."""
@@ -23,6 +27,7 @@ DAGM_SEED = 0
 GOOD_TEST_PICTURES = 30
 
 HALVES = ("Train", "Test")
+_LABELS = Path("Label") / "Labels.txt"
 
 
 def is_dagm(root: Path) -> bool:
@@ -33,16 +38,18 @@ def load_dagm(root: Path, name: str, *, seed: int) -> Category:
     """Split one class.
 
     Raises:
-        DataError: if a half, its labels or a mask is missing, or if there are not more than 30 good pictures.
+        DataError: if a half or its labels are missing, masks and `Labels.txt` disagree, a mask is that of no picture,
+            or there are not more than 30 good pictures.
     """
     good: list[Sample] = []
     defective: list[Sample] = []
-    for half in HALVES:
-        for path, mask in _labelled(root, half):
-            if mask is None:
-                good.append(Sample(path, GOOD, None))
-            else:
-                defective.append(Sample(path, ANOMALY, mask))
+    for sample in (sample for half in HALVES for sample in _labelled(root, half)):
+        (good if sample.label == GOOD else defective).append(sample)
+    if not defective and not any((root / half / _LABELS).is_file() for half in HALVES):
+        raise DataError(
+            f"{root / HALVES[0] / 'Label'} and {root / HALVES[1] / 'Label'} hold neither masks nor Labels.txt, expected"
+            " either, which tell good from defective; unpack the data set again"
+        )
     if len(good) <= GOOD_TEST_PICTURES:
         raise DataError(
             f"{root} has {len(good)} good pictures, expected more than {GOOD_TEST_PICTURES}, which the paper's split "
@@ -54,8 +61,8 @@ def load_dagm(root: Path, name: str, *, seed: int) -> Category:
     return Category(name, _sorted(trained), (*_sorted(defective), *_sorted(tested)))
 
 
-def _labelled(root: Path, half: str) -> list[tuple[Path, Path | None]]:
-    """Each picture of one half with its mask, None where it is good."""
+def _labelled(root: Path, half: str) -> list[Sample]:
+    """Each picture of one half."""
     folder = root / half
     label_folder = folder / "Label"
     if not label_folder.is_dir():
@@ -64,29 +71,58 @@ def _labelled(root: Path, half: str) -> list[tuple[Path, Path | None]]:
             "Train/Label, Test and Test/Label to tell good from defective, MVTec AD's is spelt train/good and test: "
             "unpack the data set again or rename"
         )
-    masks = {path.stem.removesuffix("_label"): path for path in pictures(label_folder)}
-    found = [(path, masks.get(path.stem)) for path in pictures(folder)]
+    found = pictures_in(folder)
     if not found:
         raise DataError(f"{folder} has no pictures; unpack the data set again")
-    named = _named_defective(label_folder / "Labels.txt")
-    for path, mask in found:
-        if mask is None and path.stem in named:
-            raise DataError(
-                f"{path} is defective by {label_folder / 'Labels.txt'} but has no mask, expected "
-                f"{label_folder / (path.stem + '_label' + path.suffix)}; unpack the data set again"
-            )
-    return found
+    matched = match_masks(found, label_folder)
+    if matched.strays:
+        raise DataError(
+            f"{matched.strays[0]} is the mask of no picture in {folder}, and {len(matched.strays) - 1} more are none; "
+            f"a picture is defective if it has a mask, expected {found[0].stem}_label{found[0].suffix} for "
+            f"{found[0].name}: rename or remove the masks, or unpack the data set again"
+        )
+    text = folder / _LABELS
+    named = _named(text) if text.is_file() else {}
+    has_masks = any(matched.masks.values())
+    absent = sorted(name for name, is_defective in named.items() if is_defective and name not in matched.masks)
+    if absent:
+        raise DataError(f"{text} names {absent[0]} as defective, which is not in {folder}; unpack the data set again")
+    return [_sample(path, matched.of(path), named.get(path.stem), text, has_masks=has_masks) for path in found]
 
 
-def _named_defective(path: Path) -> set[str]:
-    """Names that `Labels.txt` calls defective: number, 0 or 1, picture, 0 or 1, mask. The file may be missing."""
-    if not path.is_file():
-        return set()
+def _sample(path: Path, masks: list[Path], is_named: bool | None, text: Path, *, has_masks: bool) -> Sample:
+    """A picture with its label, which masks and `Labels.txt` must agree on; without any mask the text has the word."""
+    if len(masks) > 1:
+        raise DataError(f"{path} has {len(masks)} masks, {' and '.join(mask.name for mask in masks)}; keep one of them")
+    if masks and is_named is False:
+        raise DataError(
+            f"{path} is good by {text} but has the mask {masks[0].name}; correct the text or remove the mask"
+        )
+    if has_masks and is_named and not masks:
+        raise DataError(
+            f"{path} is defective by {text} but has no mask, expected "
+            f"{text.parent / (path.stem + '_label' + path.suffix)}; unpack the data set again"
+        )
+    return Sample(path, ANOMALY if masks or is_named else GOOD, masks[0] if masks else None)
+
+
+def _named(path: Path) -> dict[str, bool]:
+    """Name without suffix → whether it is defective, by lines of number, 0 or 1, picture, 0 or 1, mask."""
     try:
-        lines = [line.split() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error}); unpack the data set again") from None
-    return {Path(fields[2]).stem for fields in lines if len(fields) >= 3 and fields[1] == "1"}
+        lines = [re.split(r"[\s,;]+", line.strip()) for line in read_text(path).splitlines()]
+    except (OSError, UnicodeError) as error:
+        raise DataError(f"{path} cannot be read as text ({error}); unpack the data set again") from None
+    named = {}
+    for number, fields in enumerate(lines, start=1):
+        if len(fields) == 1 and (not fields[0] or fields[0].isdecimal()):
+            continue  # the first line has the number of the class
+        if len(fields) < 3 or fields[1] not in ("0", "1"):
+            raise DataError(
+                f"{path}, line {number}: found {' '.join(fields)[:80]!r}, expected number, 0 or 1, and the picture's "
+                "name; unpack the data set again"
+            )
+        named[Path(fields[2]).stem] = fields[1] == "1"
+    return named
 
 
 def _lot(seed: int, picture: Path) -> bytes:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from stlm_edge.datasets.dagm import DAGM_SEED, is_dagm, load_dagm
-from stlm_edge.datasets.listing import SUFFIXES, by_number, folders, found_folders, pictures, require_folder
+from stlm_edge.datasets.listing import by_number, folders, found_folders, require_folder
 from stlm_edge.datasets.mvtec import is_mvtec, load_mvtec
 from stlm_edge.datasets.samples import GOOD, Category, Sample
 from stlm_edge.datasets.visa import SPLIT, is_visa, is_visa_category, load_visa, visa_categories
 from stlm_edge.errors import DataError
+from stlm_edge.folders import SUFFIXES, is_folder, pictures_in
+from stlm_edge.names import escaped
 
 
 def load_category(folder: Path, category: str | None, *, dagm_seed: int = DAGM_SEED) -> Category:
     """List the pictures of one part; none is opened.
 
     The layouts are those of MVTec AD (`mvtec`), VisA (`visa`) and DAGM (`dagm`), and a plain folder of good pictures.
-    Hidden files and files that are not pictures are passed over.
+    Hidden files and what systems leave behind are passed over, other files that are no pictures with a word.
 
     Args:
         folder: the data set's folder when `category` is given, otherwise the part's own folder.
@@ -31,11 +34,11 @@ def load_category(folder: Path, category: str | None, *, dagm_seed: int = DAGM_S
     root = folder
     if category is not None:
         root = folder / category
-        if not root.is_dir():
+        if not is_folder(root):
             raise DataError(
                 f"{folder} has no category {category!r}, {found_folders(folders(folder))}; give one that is there"
             )
-    name = root.resolve().name
+    name = escaped(_absolute(root).name)
     if is_mvtec(root):
         return load_mvtec(root, name)
     if is_dagm(root):
@@ -46,7 +49,7 @@ def load_category(folder: Path, category: str | None, *, dagm_seed: int = DAGM_S
         raise DataError(
             f"{root} is VisA's folder with the categories {', '.join(visa_categories(root))}; choose one of them"
         )
-    good = pictures(root)
+    good = pictures_in(root)
     if not good:
         raise DataError(
             f"{root} has neither pictures ({SUFFIXES}) nor train/good/, nor Train/ and Test/ (DAGM), nor {SPLIT} "
@@ -71,7 +74,7 @@ def categories(folder: Path) -> list[str]:
     names = sorted(folders(folder), key=by_number)
     found = [name for name in names if is_mvtec(folder / name) or is_dagm(folder / name)]
     if not found and not is_mvtec(folder) and not is_dagm(folder):
-        found = [name for name in names if pictures(folder / name)]
+        found = [name for name in names if pictures_in(folder / name)]
     if not found:
         raise DataError(
             f"{folder} has no category: looked for {SPLIT} (VisA), folders with train/ (MVTec AD) or Train/ and Test/ "
@@ -81,9 +84,14 @@ def categories(folder: Path) -> list[str]:
 
 
 def _load_visa_category(root: Path) -> Category:
-    folder = root.resolve().parent
+    folder = _absolute(root).parent
     if not is_visa(folder):
         raise DataError(
             f"{root} looks like a category of VisA but {folder / SPLIT} does not exist; put the split there"
         )
-    return load_visa(folder, root.resolve().name)
+    return load_visa(folder, _absolute(root).name)
+
+
+def _absolute(folder: Path) -> Path:
+    """With its own name, also if it was given as `.`; links keep theirs."""
+    return Path(os.path.abspath(folder))  # noqa: PTH100  # Path.absolute keeps `..`

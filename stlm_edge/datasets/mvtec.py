@@ -1,14 +1,24 @@
-"""MVTec AD's layout: `train/good/*`, `test/<kind>/*`, `ground_truth/<kind>/NAME_mask.png`."""
+"""MVTec AD's layout: `train/good/*`, `test/<kind>/*`, `ground_truth/<kind>/NAME_mask.png`.
+
+The folders of `test` are the labels. Masks may be missing, as a whole or of some pictures: whatever needs labels alone
+goes on. They may also have their picture's own name or end in `_label` or `_gt`, and have any suffix of pictures.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from stlm_edge.datasets.listing import folders, found_folders, pictures
+from stlm_edge.datasets.listing import folders, found_folders
+from stlm_edge.datasets.matching import match_masks
 from stlm_edge.datasets.samples import GOOD, Category, Sample
 from stlm_edge.errors import DataError
+from stlm_edge.folders import pictures_in
+from stlm_edge.names import escaped
 
-MASK_SUFFIXES = (".png", ".bmp", ".tif")
+_OTHER_WORDS = ("good", "ok", "normal")
+"""Folders of `test` that hold good pictures under a name that this layout would take for a kind of defect."""
 
 
 def is_mvtec(root: Path) -> bool:
@@ -16,30 +26,39 @@ def is_mvtec(root: Path) -> bool:
 
 
 def load_mvtec(root: Path, name: str) -> Category:
-    """Raises `DataError` if there is no good picture to train on, or a defect has no mask."""
+    """Raises `DataError` if there is no good picture to train on, or the good ones to test are not called `good`."""
     return Category(name, _train_samples(root), _test_samples(root))
 
 
-def sample_at(picture: Path) -> Sample | None:
-    """What this layout says of one picture from where it lies; None outside of such a layout.
+def labelled_by_folder(paths: Iterable[Path]) -> list[Sample | None]:
+    """What this layout says of each picture from the folder it lies in; None outside of such a layout.
 
-    A defect has no mask where there is no `ground_truth` at all. Raises `DataError` if only its own is missing.
+    The folders are taken by the names they were given by, and where these say nothing by what they link to.
     """
-    picture = picture.resolve()
-    kind, split = picture.parent.name, picture.parent.parent
-    if split.name == "train" and kind == GOOD:
-        return Sample(picture, GOOD, None)
-    truth = split.parent / "ground_truth"
-    beside = (truth, split.parent / "train", split / GOOD)
-    if split.name != "test" or not any(folder.is_dir() for folder in beside):
-        return None
-    has_mask = kind != GOOD and truth.is_dir()
-    return Sample(picture, kind, _mask_of(picture, truth / kind) if has_mask else None)
+    known: dict[Path, dict[Path, Sample]] = {}
+    found = []
+    for path in paths:
+        if path.parent not in known:
+            known[path.parent] = {sample.path: sample for sample in _samples_in(path.parent)}
+        found.append(known[path.parent].get(path))
+    return found
+
+
+def _samples_in(folder: Path) -> Iterator[Sample]:
+    for place in (Path(os.path.abspath(folder)), folder.resolve()):  # noqa: PTH100  # Path.absolute keeps `..`
+        kind, split = place.name, place.parent
+        root = split.parent
+        if split.name == "train" and kind == GOOD:
+            return (Sample(path, GOOD, None) for path in pictures_in(folder))
+        beside = (root / "ground_truth", root / "train", split / GOOD)
+        if split.name == "test" and any(each.is_dir() for each in beside):
+            return _labelled(pictures_in(folder), kind, root)
+    return iter(())
 
 
 def _train_samples(root: Path) -> tuple[Sample, ...]:
     folder = root / "train" / GOOD
-    good = pictures(folder) if folder.is_dir() else []
+    good = pictures_in(folder) if folder.is_dir() else []
     if not good:
         raise DataError(
             f"{folder} has no good pictures to train on, {found_folders(folders(root / 'train'))} in {root / 'train'}; "
@@ -51,19 +70,50 @@ def _train_samples(root: Path) -> tuple[Sample, ...]:
 def _test_samples(root: Path) -> tuple[Sample, ...]:
     test = root / "test"
     kinds = folders(test) if test.is_dir() else []
-    return tuple(
-        Sample(path, kind, None if kind == GOOD else _mask_of(path, root / "ground_truth" / kind))
-        for kind in kinds
-        for path in pictures(test / kind)
-    )
+    return tuple(sample for kind in kinds for sample in _labelled(pictures_in(test / kind), kind, root))
 
 
-def _mask_of(picture: Path, folder: Path) -> Path:
-    for suffix in MASK_SUFFIXES:
-        mask = folder / f"{picture.stem}_mask{suffix}"
-        if mask.is_file():
-            return mask
-    raise DataError(
-        f"{picture} shows a defect but has no mask, expected {folder / (picture.stem + '_mask.png')}; "
-        "add the mask or remove the picture"
-    )
+def _labelled(paths: Sequence[Path], kind: str, root: Path) -> Iterator[Sample]:
+    """All pictures of one folder of `test`, with the masks that are there."""
+    if kind != GOOD and kind.casefold() in _OTHER_WORDS:
+        raise DataError(
+            f"{root / 'test' / kind} would be a kind of defect, expected good pictures in {root / 'test' / GOOD}; "
+            "rename the folder"
+        )
+    truth = root / "ground_truth" / kind
+    misspelt = _misspelt(root / "ground_truth") or _misspelt(truth)
+    matched = match_masks(paths, truth)
+    for path in paths:
+        masks = matched.of(path)
+        fault = None
+        if len(masks) > 1:
+            fault = (
+                f"{path} has {len(masks)} masks, {' and '.join(mask.name for mask in masks)} in {truth}; keep one of "
+                "them"
+            )
+        elif misspelt is not None and kind != GOOD:
+            fault = f"{path} has no mask, expected {truth / (path.stem + '_mask.png')}; rename the folder {misspelt}"
+        elif truth / path.stem in matched.strays:
+            fault = (
+                f"{truth / path.stem} is a folder, as in MVTec LOCO, expected one mask for each picture; join what it "
+                f"holds into {truth / (path.stem + '_mask.png')}, or remove {truth} and judge whole pictures alone"
+            )
+        elif not masks and matched.strays and kind != GOOD:
+            fault = (
+                f"{path} has no mask, expected {truth / (path.stem + '_mask.png')}, while {truth} holds what belongs "
+                f"to no picture, such as {matched.strays[0].name}; rename the masks, or remove those and judge whole "
+                "pictures alone"
+            )
+        yield Sample(path, escaped(kind), masks[0] if masks else None, mask_fault=fault)
+
+
+def _misspelt(folder: Path) -> Path | None:
+    """A folder in the place of a missing one whose name differs from it in capitals, lines and blanks alone."""
+    if folder.is_dir() or not folder.parent.is_dir():
+        return None
+    wanted = _letters(folder.name)
+    return next((folder.parent / name for name in folders(folder.parent) if _letters(name) == wanted), None)
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name)).casefold()

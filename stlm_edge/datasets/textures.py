@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stlm_edge.datasets.listing import SUFFIXES, is_picture, require_folder
+from stlm_edge.datasets.listing import require_folder
 from stlm_edge.errors import DataError
+from stlm_edge.folders import SUFFIXES, pictures_below
 
 
 def texture_paths(folder: Path) -> list[Path]:
@@ -15,11 +16,7 @@ def texture_paths(folder: Path) -> list[Path]:
         DataError: if the folder is missing or holds no picture.
     """
     require_folder(folder)
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if is_picture(path) and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    paths = pictures_below(folder)
     if not paths:
         raise DataError(f"{folder} has no pictures ({SUFFIXES}) at any depth; give another folder")
     return paths

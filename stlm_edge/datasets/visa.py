@@ -6,31 +6,44 @@ The split names each picture and mask by its path from VisA's folder:
     candle,train,normal,candle/Data/Images/Normal/0000.JPG,
     candle,test,anomaly,candle/Data/Images/Anomaly/000.JPG,candle/Data/Masks/Anomaly/000.png
 
-Its masks hold the numbers of defect classes (1, 2, …), not 255. The split does not tell the kinds of defects, so all
-have the label `anomaly`.
+Its masks hold the numbers of defect classes (1, 2, …), not 255; a defect without a mask has its label alone. The split
+does not tell the kinds of defects, so all have the label `anomaly`.
+
+A split that a spreadsheet or a script on Windows has written is read too, where there is one way to: semicolons or tabs
+between the columns, columns in another order or more of them, backslashes in paths. It names nothing outside of its
+folder. Links in that folder are followed: many data sets are links into a store, and whoever can make a link there
+could as well put a picture there.
 """
 
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
-from pathlib import Path
+import io
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from stlm_edge.datasets.listing import by_number
+from stlm_edge.datasets.listing import by_number, read_text
 from stlm_edge.datasets.samples import ANOMALY, GOOD, Category, Sample
 from stlm_edge.errors import DataError
+from stlm_edge.folders import is_file
+
+logger = logging.getLogger(__name__)
 
 SPLIT = Path("split_csv") / "1cls.csv"
 
 COLUMNS = ("object", "split", "label", "image", "mask")
 LABELS = {"normal": GOOD, "anomaly": ANOMALY}
 
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+
 
 @dataclass(frozen=True)
 class SplitRow:
-    """One line of the split."""
+    """One line of the split. Attributes: image, mask: paths from VisA's folder; mask is empty where there is none."""
 
-    line: int
     category: str
     split: str
     label: str
@@ -53,62 +66,117 @@ def visa_categories(folder: Path) -> list[str]:
 
 
 def load_visa(folder: Path, category: str) -> Category:
-    """Raises `DataError` if the split or a file that it names is missing or damaged."""
+    """Raises `DataError` if the split is damaged or a picture that it names is missing."""
     path = folder / SPLIT
     rows = _rows(folder)
     mine = [row for row in rows if row.category == category]
     if not mine:
         known = sorted({row.category for row in rows}, key=by_number)
         raise DataError(f"{path} has no category {category!r}, found {', '.join(known)}; give one that is there")
-    samples = [(row.split, _sample(folder, row)) for row in mine]
-    named = [file for _, sample in samples for file in (sample.path, sample.mask) if file is not None]
-    missing = [file for file in named if not file.is_file()]
+    missing = [folder / row.image for row in mine if not is_file(folder / row.image)]
     if missing:
         raise DataError(
-            f"{len(missing)} of {len(named)} files that {path} names for {category} are missing, the first is "
+            f"{len(missing)} of {len(mine)} pictures that {path} names for {category} are missing, the first is "
             f"{missing[0]}; unpack the data set again"
         )
-    train = _sorted([sample for split, sample in samples if split == "train"])
+    train = _sorted([_sample(folder, row) for row in mine if row.split == "train"])
     if not train:
         raise DataError(f"{path} has no pictures to train on for {category}; unpack the data set again")
-    return Category(category, train, _sorted([sample for split, sample in samples if split == "test"]))
+    return Category(category, train, _sorted([_sample(folder, row) for row in mine if row.split == "test"]))
 
 
 def _sample(folder: Path, row: SplitRow) -> Sample:
-    label = LABELS[row.label]
-    mask = folder / row.mask if label != GOOD else None
-    return Sample(folder / row.image, label, mask, mask_of_classes=mask is not None)
+    path, label, mask = folder / row.image, LABELS[row.label], folder / row.mask
+    if not row.mask:
+        return Sample(path, label, None)
+    fault = None
+    if not is_file(mask):
+        fault = f"{path} has no mask, {folder / SPLIT} names {mask}, which is missing; unpack the data set again"
+    return Sample(path, label, mask, mask_of_classes=True, mask_fault=fault)
 
 
 def _rows(folder: Path) -> list[SplitRow]:
     path = folder / SPLIT
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            absent = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-            if absent:
-                raise DataError(
-                    f"{path} lacks the columns {', '.join(absent)}, expected {', '.join(COLUMNS)}; fetch it again"
-                )
-            rows = [SplitRow(reader.line_num, *(record[name] or "" for name in COLUMNS)) for record in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        found = [(number, fields) for number, fields in _parsed(read_text(path)) if any(fields.values())]
+    except (OSError, UnicodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as VisA's split ({error}); fetch it again") from None
-    for row in rows:
-        _check(path, row)
-    return rows
+    except _SplitError as error:
+        raise DataError(f"{path}{error}") from None
+    rows: dict[SplitRow, None] = {}
+    by_image: dict[str, SplitRow] = {}
+    for number, fields in found:
+        try:
+            row = _row(fields)
+            first = by_image.setdefault(row.image, row)
+            if replace(first, split=row.split) != row:
+                raise _SplitError(f"found {row.image} a second time and with other words, expected each picture once")
+        except _SplitError as error:
+            raise DataError(f"{path}, line {number}: {error}; correct the line, or fetch the split again") from None
+        rows[row] = None
+    if len(rows) < len(found):
+        logger.warning("%s says %d of its lines twice; each picture is taken once", path, len(found) - len(rows))
+    if len(by_image) < len(rows):
+        logger.warning("TESTED ON TRAINING PICTURES: %s names %d pictures for both", path, len(rows) - len(by_image))
+    return list(rows)
 
 
-def _check(path: Path, row: SplitRow) -> None:
-    place = f"{path}, line {row.line}:"
-    if row.split not in ("train", "test") or row.label not in LABELS:
-        raise DataError(
-            f"{place} found {row.split!r} and {row.label!r}, expected train or test, and {' or '.join(LABELS)}; "
-            "fetch it again"
+class _SplitError(Exception):
+    """What was found in a split and what was expected."""
+
+
+def _parsed(text: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Number and fields of each line after the first, by the names of `COLUMNS`."""
+    lines = io.StringIO(text, newline="")
+    head, separator, names = lines.readline(), ",", list[str]()
+    for each in _SEPARATORS:
+        read = [name.strip().casefold() for name in next(csv.reader([head], delimiter=each), [])]
+        if len(set(COLUMNS) & set(read)) > len(set(COLUMNS) & set(names)):
+            separator, names = each, read
+    absent = [name for name in COLUMNS if name not in names]
+    if absent:
+        raise _SplitError(
+            f" lacks the columns {', '.join(absent)}: found {head.strip()[:120]!r}, expected {','.join(COLUMNS)} with "
+            f"{', '.join(_SEPARATORS.values())} between them; fetch it again"
         )
-    if row.split == "train" and row.label == "anomaly":
-        raise DataError(f"{place} found an anomaly to train on, expected good pictures only; use the one-class split")
-    if not row.image or (row.label == "anomaly" and not row.mask):
-        raise DataError(f"{place} found no path of the picture or of its mask; fetch it again")
+    twice = [name for name, count in Counter(names).items() if count > 1 and name in COLUMNS]
+    if twice:
+        raise _SplitError(f" has {twice[0]} as the name of several columns, expected one; remove the others")
+    reader = csv.reader(lines, delimiter=separator, strict=True)
+    for fields in reader:
+        if len(fields) > len(names) and any(fields[len(names) :]):
+            raise _SplitError(
+                f", line {reader.line_num + 1}: found {len(fields)} fields, expected {len(names)}; put quotes around "
+                f"those that have {_SEPARATORS[separator]} in them"
+            )
+        by_name = dict(zip(names, (field.strip() for field in fields), strict=False))
+        yield reader.line_num + 1, {name: by_name.get(name, "") for name in COLUMNS}
+
+
+def _row(fields: dict[str, str]) -> SplitRow:
+    category, split, label = fields["object"], fields["split"].casefold(), fields["label"].casefold()
+    if not category or category.startswith(".") or set("/\\") & set(category) or not category.isprintable():
+        raise _SplitError(f"found {category!r} as the object, expected the name of a folder")
+    if split not in ("train", "test") or label not in LABELS:
+        raise _SplitError(
+            f"found {fields['split']!r} and {fields['label']!r}, expected train or test, and {' or '.join(LABELS)}"
+        )
+    if split == "train" and label == "anomaly":
+        raise _SplitError("found an anomaly to train on, expected good pictures only, as in the one-class split")
+    if not fields["image"]:
+        raise _SplitError("found no path of the picture")
+    return SplitRow(category, split, label, _inside(fields["image"]), _inside(fields["mask"]))
+
+
+def _inside(text: str) -> str:
+    """A path with `/`; whichever way it leaves the folder that it starts from, it is refused."""
+    if not text:
+        return ""
+    windows = PureWindowsPath(text)
+    path = PurePosixPath(windows.as_posix())
+    if windows.drive or path.is_absolute() or ".." in path.parts or not text.isprintable():
+        raise _SplitError(f"found the path {text!r}, expected one below VisA's folder, without ..")
+    return str(path)
 
 
 def _sorted(samples: list[Sample]) -> tuple[Sample, ...]:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from stlm_edge.errors import CheckpointError, StlmError
 from stlm_edge.files import replacing
+from stlm_edge.memory import ran_out
 from stlm_edge.network.design import Design
 from stlm_edge.network.encoder import architecture_named
 from stlm_edge.network.stlm import Stlm
@@ -63,6 +64,8 @@ def load(path: Path) -> Checkpoint:
             metadata = file.metadata() or {}
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
+        if ran_out(error):
+            raise
         raise CheckpointError(
             f"{path} is not a readable safetensors file ({error}); copy it again, or train again"
         ) from None
@@ -76,6 +79,8 @@ def load(path: Path) -> Checkpoint:
         network = Stlm(architecture_named(spec.architecture), design, image_size=spec.input_size)
         network.load_state_dict(tensors)
     except (StlmError, RuntimeError) as error:
+        if ran_out(error):
+            raise
         raise CheckpointError(f"{path} does not fit this version of stlm-edge ({error}); train again") from None
     if fingerprint(tensors) != spec.weights_sha256:
         raise CheckpointError(f"{path} has other weights than its specification says; it was altered, train again")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from stlm_edge.network.encoder import AGGREGATION_CHANNELS, EMBEDDING_CHANNELS
 
@@ -27,6 +28,23 @@ class ConvNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         normalised: Tensor = self.norm(self.conv(x))
         return normalised
+
+
+class PooledBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation of what has one value for each channel and picture, as the pooling branch has.
+
+    Two pictures and more are normalised by their own statistics, as everywhere. A single one has no variance: it would
+    become 0 in every channel, the branch a constant, and the running variance no number; torch refuses it. It is
+    normalised by the running statistics instead, which stay as they are, as DeepLab v3 does with all of its batch
+    normalisations once they are frozen (arXiv 1706.05587, section 4.1). So a training with one picture a step computes
+    in this branch what the finished network computes, and one that goes on from a checkpoint keeps its statistics.
+    The other normalisations see a map of each picture, at least 2 x 2 cells, and do with one.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.numel() == x.shape[1]:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(x)
 
 
 class ResidualBlock(nn.Module):
@@ -54,6 +72,7 @@ class AtrousPyramid(nn.Module):
     def __init__(self, channels: int, rates: Sequence[int] = LIGHT_RATES) -> None:
         super().__init__()
         self.pool = ConvNorm(channels, channels)
+        self.pool.norm = PooledBatchNorm2d(channels)
         self.names = [f"rate{rate}" for rate in rates]
         for name, rate in zip(self.names, rates, strict=True):
             self.add_module(name, ConvNorm(channels, channels, kernel=1 if rate == 1 else 3, dilation=rate))

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -15,6 +16,7 @@ from torch import Tensor
 from stlm_edge.download import Published, fetch
 from stlm_edge.errors import WeightsError
 from stlm_edge.files import cache_folder, sha256
+from stlm_edge.memory import ran_out
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.teacher import Teacher
 
@@ -101,11 +103,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if path.name == published.file_name and sha256(path) != published.sha256:
             raise WeightsError(f"{path} is not the published {name} (SHA-256 differs); delete it and fetch it again")
     try:
-        if path.suffix == ".safetensors":
-            content = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_file(path) if path.suffix == ".safetensors" else load_torch_file(path)
     except Exception as error:  # a damaged pickle fails in any way that Python knows
+        if ran_out(error):
+            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WeightsError(
             f"{path} is not a file of tensors ({reason}); expected a PyTorch state dict or .safetensors"
@@ -113,6 +114,23 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise WeightsError(f"{path} holds more than tensors by name; expected a plain PyTorch state dict")
     return content
+
+
+def load_torch_file(path: Path, *, device: torch.device | str = "cpu") -> Any:
+    """What torch has written, by its restricted unpickler.
+
+    Raises:
+        ValueError: in our own words, if it is no such file: torch's advise to run whatever code is in it.
+        OSError: if it cannot be read.
+    """
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged pickle fails in any way that Python knows
+        if ran_out(error):
+            raise
+        raise ValueError("it is damaged, or no file that torch has written") from error
 
 
 def timm_name(mobile_sam_name: str) -> str:

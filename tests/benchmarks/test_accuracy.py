@@ -121,6 +121,18 @@ def test_category_of_a_data_set_is_judged(data: Path, engine: Path, capsys: pyte
     assert "spots, 5 test pictures" in capsys.readouterr().out
 
 
+def test_labels_without_masks_give_the_figures_of_whole_pictures(
+    data: Path, engine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(data / "ground_truth")
+    path = tmp_path / "accuracy.json"
+    assert main([*ORT, "--engine", str(engine), "--data", str(data), "--json", str(path)]) == 0
+    (entry,) = read(path).details["engines"]
+    assert entry["image_auroc"] == pytest.approx(4 / 6, abs=1e-6)
+    assert [entry[name] for name in ("pixel_auroc", "pixel_ap", "aupro")] == [None] * 3
+    assert "NO MASKS for 3 of 3 defective pictures (spot)" in capsys.readouterr().err
+
+
 @pytest.mark.heavy
 def test_network_in_pytorch_gets_the_figures_of_an_evaluation(tmp_path: Path) -> None:
     write_dataset(tmp_path, train=1, test_good=4, test_defective_per_kind=1, size=(120, 140), seed=3, category="plate")
@@ -171,7 +183,7 @@ def test_engines_are_refused_before_the_first_picture(
         (["--engine", str(tmp_path / "none.onnx")], "none.onnx is not a file"),
         (["--engine", str(bare)], "has no bare.onnx.json beside it"),
         (["--engine", str(strange)], "the sidecar is another one's"),
-        (["--engine", str(engine)], "given twice"),
+        (["--engine", str(engine)], "two subjects of the name"),
         (["--backend", "tensorrt"], "tensorrt cannot run it"),
         (["--reference", str(tmp_path / "none.safetensors")], "none.safetensors is no file"),
     ):
@@ -181,9 +193,13 @@ def test_engines_are_refused_before_the_first_picture(
 
 
 def test_pictures_of_one_kind_only_are_refused(data: Path, engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*ORT, "--engine", str(engine), "--data", str(data / "test" / "good")]) == 1
+    assert "found 2 pictures without labels" in _one_error(capsys)
     shutil.rmtree(data / "test" / "spot")
     assert main([*ORT, "--engine", str(engine), "--data", str(data)]) == 1
-    assert "2 good and 0 defective" in _one_error(capsys)
+    line = _one_error(capsys)
+    assert "2 good and 0 defective" in line
+    assert "folder of a category, which has test/good and test/<defect>" in line
 
 
 def test_engine_that_fails_leaves_what_was_judged_before_it(data: Path, engine: Path, tmp_path: Path) -> None:

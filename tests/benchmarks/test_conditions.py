@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import conditions
-from benchmarks.conditions import Watch, lines_of, parse_tegrastats, read_jetson, read_processor, watching
+from benchmarks.conditions import lines_of, parse_tegrastats, read_jetson, read_processor, watched, watching
 
 # As JetPack 5 prints them on an AGX Orin, JetPack 6 on an Orin Nano, and the same without root.
 AGX_ORIN = (
@@ -128,9 +128,8 @@ def fake_nvml(monkeypatch: pytest.MonkeyPatch, *, reasons: int = 0, power: bool 
 def test_gpu_is_read_by_nvml_as_far_as_it_tells(monkeypatch):
     calls = fake_nvml(monkeypatch, reasons=0x4 | 0x40 | 0x1)
     monkeypatch.setenv("PATH", "")
-    with watching() as watch:
+    with watching() as told:
         pass
-    told = watch.to_dict()
     for moment in (told["before"], told["after"]):
         assert {name: moment[name] for name in moment if name.startswith(("gpu", "driver"))} == {
             "driver": "580.65.06",
@@ -144,46 +143,37 @@ def test_gpu_is_read_by_nvml_as_far_as_it_tells(monkeypatch):
 
 def test_gpu_that_keeps_its_power_to_itself_is_read_all_the_same(monkeypatch):
     fake_nvml(monkeypatch, power=False)
-    with watching() as watch:
-        before = watch.to_dict()["before"]
-        assert before["gpu_mhz"] == 1695
-        assert "gpu_power_w" not in before
+    with watching() as told:
+        assert told["before"]["gpu_mhz"] == 1695
+        assert "gpu_power_w" not in told["before"]
 
 
 def test_machine_without_nvml_has_no_gpu_to_read(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    with watching() as watch:
-        assert "driver" not in watch.to_dict()["before"]
+    with watching() as told:
+        assert "driver" not in told["before"]
+    assert told["after"]["load"] >= 0
 
 
 def test_what_slows_a_gpu_down_for_a_while_is_seen(monkeypatch):
     monkeypatch.setattr(conditions, "INTERVAL_S", 0.001)
-    looks = iter([(), (), ("power cap",), *[()] * 1_000_000])
-    watch = Watch(dict, lambda: next(looks))
-    while not watch.to_dict()["warnings"]:
-        pass
-    watch.close()
-    assert "power cap" in watch.to_dict()["warnings"][0]
+    looks = iter([set(), set(), {"power cap"}, *[set()] * 1_000_000])
+    with watched(dict, lambda: next(looks)) as told:
+        while not told["warnings"]:
+            pass
+    assert "power cap" in told["warnings"][0]
 
 
 def test_busy_machine_is_warned_of(monkeypatch):
     monkeypatch.setattr(conditions.os, "cpu_count", lambda: 4)
-    quiet, busy = Watch(lambda: {"load": 2.0}, tuple), Watch(lambda: {"load": 2.1}, tuple)
-    for watch in (quiet, busy):
-        watch.close()
-    assert quiet.to_dict()["warnings"] == []
-    told = busy.to_dict()
-    assert "BUSY: load 2.10 on 4 cores" in told["warnings"][0]
-    assert (told["before"], told["after"]) == ({"load": 2.1}, {"load": 2.1})
+    with watched(lambda: {"load": 2.0}, set) as quiet, watched(lambda: {"load": 2.1}, set) as busy:
+        assert busy["after"] == {}
+    assert quiet["warnings"] == []
+    assert "BUSY: load 2.10 on 4 cores" in busy["warnings"][0]
+    assert (busy["before"], busy["after"]) == ({"load": 2.1}, {"load": 2.1})
 
 
 def test_conditions_are_told_in_lines():
     told = {"before": {"cpu_mhz": 2445.428}, "after": {"driver": "580.65.06"}, "warnings": ["A WARNING"]}
     assert lines_of(told) == ["before: cpu_mhz 2445", "after: driver 580.65.06"]
     assert lines_of({"before": {}, "after": {}, "warnings": []}) == []
-
-
-def test_this_machine_is_watched():
-    with watching() as watch:
-        pass
-    assert watch.to_dict()["after"]["load"] >= 0

@@ -29,7 +29,7 @@ def marker_of(name: str, *paths: str) -> str:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_tables_in_the_repository_are_what_their_records_say(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--readme", str(ROOT / name), "--check"]) == 0, capsys.readouterr().err
+    assert main(["--renew", str(ROOT / name), "--check"]) == 0, capsys.readouterr().err
 
 
 def test_prose_of_the_repository_has_no_table_of_figures_beside_them() -> None:
@@ -52,7 +52,7 @@ def test_committed_records_are_complete_and_of_a_commit(path: Path) -> None:
 def test_tables_are_made_in_place_and_only_there(tmp_path: Path) -> None:
     write_record(tmp_path, "demo")
     path = document(tmp_path, marker_of("demo", "demo.json"), "an old table\n<!-- end -->")
-    assert main(["--readme", str(path)]) == 0
+    assert main(["--renew", str(path)]) == 0
     text = path.read_text()
     assert text.startswith("# Before\n\n<!-- table: demo from demo.json -->\n\n| defect |")
     assert text.endswith("\n<!-- end -->\n\nafter\n")
@@ -62,7 +62,7 @@ def test_tables_are_made_in_place_and_only_there(tmp_path: Path) -> None:
         "- `python -m benchmarks.demo --json <demo.json>`: Made-up processor (family 1, model 2), 2 cores, avx2; "
         "2026-01-02, commit 0123456 (`demo.json`)"
     ) in text
-    assert main(["--readme", str(path), "--check"]) == 0
+    assert main(["--renew", str(path), "--check"]) == 0
 
 
 def test_check_names_what_differs_and_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,12 +73,12 @@ def test_check_names_what_differs_and_changes_nothing(tmp_path: Path, capsys: py
         marker_of("demo", "demo.json"),
         f"<!-- end -->\n{marker_of('sizes', 'sizes.json')}\n<!-- end -->",
     )
-    assert main(["--readme", str(path)]) == 0
+    assert main(["--renew", str(path)]) == 0
     content = json.loads((tmp_path / "sizes.json").read_text())
     content["details"]["points"][0]["p50_ms"] = 7.0
     (tmp_path / "sizes.json").write_text(json.dumps(content))
     before = path.read_text()
-    assert main(["--readme", str(path), "--check"]) == 1
+    assert main(["--renew", str(path), "--check"]) == 1
     said = capsys.readouterr().err
     assert "the table sizes from sizes.json" in said
     assert "demo" not in said
@@ -89,7 +89,7 @@ def test_records_of_several_devices_make_one_table_with_their_devices(tmp_path: 
     write_record(tmp_path, "demo", name="a.json")
     write_record(tmp_path, "demo", name="b.json", device=GPU)
     path = document(tmp_path, marker_of("demo", "a.json", "b.json"))
-    assert main(["--readme", str(path)]) == 0
+    assert main(["--renew", str(path)]) == 0
     lines = path.read_text().splitlines()
     assert next(line for line in lines if line.startswith("| defect |")).endswith("| measured on |")
     assert sum("| Made-up GPU (sm86) on" in line for line in lines) == 2
@@ -99,7 +99,7 @@ def test_records_of_several_devices_make_one_table_with_their_devices(tmp_path: 
 def test_incomplete_record_is_marked_in_the_document(tmp_path: Path) -> None:
     write_record(tmp_path, "demo", is_complete=False)
     path = document(tmp_path, marker_of("demo", "demo.json"))
-    assert main(["--readme", str(path)]) == 0
+    assert main(["--renew", str(path)]) == 0
     assert "**demo.json is INCOMPLETE" in path.read_text()
 
 
@@ -128,7 +128,7 @@ def test_document_that_cannot_be_renewed_stays_as_it_is(
     write_record(tmp_path, "peers")
     path = tmp_path / "README.md"
     path.write_text(lines)
-    assert main(["--readme", str(path)]) == 1
+    assert main(["--renew", str(path)]) == 1
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
@@ -136,5 +136,5 @@ def test_document_that_cannot_be_renewed_stays_as_it_is(
 
 
 def test_missing_document_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--readme", str(tmp_path / "none.md")]) == 1
+    assert main(["--renew", str(tmp_path / "none.md")]) == 1
     assert "cannot be read" in capsys.readouterr().err

@@ -83,11 +83,16 @@ def test_most_important_parts_come_first_and_engines_are_built_before_they_run(
 def test_bad_input_is_one_line(small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     common, known = ["--output", str(tmp_path / "out"), "--device", "cpu"], ["--checkpoint", str(small_checkpoint)]
     (tmp_path / "file").touch()
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(small_checkpoint.read_bytes()[:100_000])
+    (tmp_path / "cut.onnx").write_bytes(b"\x08\x0a\x12")
     for arguments, said in (
-        (["--checkpoint", str(tmp_path / "none"), *common], "not a file"),
+        (["--checkpoint", str(tmp_path / "none"), *common], "none is no file"),
+        (["--checkpoint", str(cut), *common], "cut.safetensors is not a readable safetensors file"),
+        ([*known, *common, "--graph", str(tmp_path / "cut.onnx")], "cut.onnx"),
         ([*known, *common, "--part", "nothing"], "expected some of ways"),
         ([*known, "--device", "cpu", "--output", str(tmp_path / "file" / "x")], "cannot write"),
-        ([*known, *common, "--graph", str(tmp_path / "none.onnx")], "none.onnx is not a file"),
+        ([*known, *common, "--graph", str(tmp_path / "none.onnx")], "none.onnx"),
     ):
         assert main(arguments) == 1
         (line,) = capsys.readouterr().err.splitlines()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.loop import main
-from benchmarks.loop_measures import FreeSource, host_times_ms, pictures_of, run_line, throughputs, timeless_detector
+from benchmarks.loop_measures import FreeSource, host_times_ms, pictures_of, run_line, timeless_detector
 from benchmarks.record import read
 
 from ..runtime.conftest import write_engine
@@ -34,16 +34,6 @@ def test_host_times_are_one_for_each_frame() -> None:
 
 
 @pytest.mark.heavy
-def test_backend_alone_and_loop_take_turns(tmp_path: Path) -> None:
-    name, rates = throughputs(
-        write_engine(tmp_path / "plate.onnx"), backend="onnxruntime", frame_size=(96, 128), frames=4, turns=3
-    )
-    assert name == "onnxruntime"
-    assert len(rates) == 3
-    assert min(rate for turn in rates for rate in turn) > 0
-
-
-@pytest.mark.heavy
 def test_figures_agree_with_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     engine, record = write_engine(tmp_path / "plate.onnx"), tmp_path / "loop.json"
     assert main([*QUICK, *SMALL, "--engine", str(engine), "--json", str(record)]) == 0
@@ -63,6 +53,7 @@ def test_figures_agree_with_each_other(tmp_path: Path, capsys: pytest.CaptureFix
     for alone, loop, ratio in zip(
         *(around[name]["turns"] for name in ("backend_frames_per_s", "loop_frames_per_s", "ratio")), strict=True
     ):
+        assert loop > 0
         assert ratio == pytest.approx(loop / alone)
     assert around["ratio"]["median"] == statistics.median(around["ratio"]["turns"])
     resident = found["engine_memory"]

@@ -219,7 +219,7 @@ def test_bad_settings_are_one_line_before_any_work(tmp_path: Path, capsys: pytes
     cases = [
         ([*good, "--size", "100"], "100 x 100, expected multiples of 32"),
         ([*good, "--plot", str(tmp_path / "plot.jpg")], "expected .png or .svg"),
-        ([*good, "--size", "64", "--size", "64"], "two settings have the name 'tiny 64 fp32'"),
+        ([*good, "--size", "64", "--size", "64"], "two subjects of the name 'tiny 64 fp32'"),
         ([*good, "--checkpoint", str(tmp_path / "none.safetensors")], "none.safetensors is no file"),
         ([*good, "--engine", str(tmp_path / "none.xml")], "none.xml is not a file"),
         ([*good, "--category", "plate"], "no category 'plate'"),

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from benchmarks import network_subjects, subjects
-from benchmarks.network_subjects import AuthorsWay, NetworkWorkload, inspection, network_subject
+from benchmarks.network_subjects import authors_way, inspection, network_subject, network_work
 from benchmarks.onnxruntime_cuda import OnnxRuntimeCudaBackend, require_provider
 from benchmarks.record import Device
-from benchmarks.subjects import STAGES, Pictures, Way, batch_of, engine_subject, open_engine_workload
+from benchmarks.subjects import Pictures, Way, batch_of, engine_subject, open_engine_work
+from benchmarks.tables import STAGES
 from runtime.backends.onnxruntime import OnnxRuntimeBackend
 from stlm_edge.errors import ConfigError, DataError, EngineError
 from stlm_edge.imaging import write_image
@@ -89,7 +90,7 @@ def test_authors_way_asks_the_decoder_for_each_picture_of_each_stream(checkpoint
 def test_authors_way_is_refused_for_what_they_have_not_published(checkpoint):
     other = Stlm(architecture_named("stlm-tiny"), Design(layers="l1"))
     with pytest.raises(ConfigError, match="found a network with layers l1"):
-        AuthorsWay(InferencePath(other, checkpoint.spec))
+        authors_way(InferencePath(other, checkpoint.spec))
 
 
 def test_ways_are_parsed_and_named():
@@ -115,7 +116,7 @@ def test_way_of_a_gpu_is_refused_on_the_processor(way):
 
 
 def test_network_is_timed_from_frame_to_verdict(checkpoint):
-    subject = NetworkWorkload(checkpoint, Way.parse("batched"), device="cpu", images=(picture(90),), batch=2)
+    subject = network_work(checkpoint, Way.parse("batched"), device="cpu", images=(picture(90),), batch=2)
     stages = subject.run(0)
     assert tuple(stages) == STAGES
     assert sum(stages[stage] for stage in STAGES[:-1]) == pytest.approx(stages["total"])
@@ -128,7 +129,7 @@ def test_network_is_timed_from_frame_to_verdict(checkpoint):
 def test_emulated_arithmetic_is_said(checkpoint, monkeypatch, has_bf16):
     here = Device("made up", ("avx2", "amx_bf16") if has_bf16 else ("avx2",), 2)
     monkeypatch.setattr(network_subjects, "this_machine", lambda: here)
-    subject = NetworkWorkload(checkpoint, Way.parse("half"), device="cpu", images=(picture(90),), batch=1)
+    subject = network_work(checkpoint, Way.parse("half"), device="cpu", images=(picture(90),), batch=1)
     note = subject.facts["note"]
     assert note is None if has_bf16 else "emulated" in note
 
@@ -136,14 +137,14 @@ def test_emulated_arithmetic_is_said(checkpoint, monkeypatch, has_bf16):
 def test_answers_that_are_not_finite_are_said(checkpoint):
     broken = Checkpoint(Stlm(architecture_named("stlm-tiny")).eval(), checkpoint.spec, {})
     torch.nn.init.constant_(broken.network.feature_aggregation.head.out.bias, float("nan"))
-    subject = NetworkWorkload(broken, Way.parse("batched"), device="cpu", images=(picture(90),), batch=1)
+    subject = network_work(broken, Way.parse("batched"), device="cpu", images=(picture(90),), batch=1)
     subject.run(0)
     assert "not finite" in subject.facts["note"]
 
 
 def test_engine_is_timed_by_the_detectors_own_stages(tmp_path):
     engine = write_engine(tmp_path / "plate.onnx")
-    with open_engine_workload(engine, library="onnxruntime", pictures=Pictures(frame_size=(96, 192)), batch=1) as one:
+    with open_engine_work(engine, library="onnxruntime", pictures=Pictures(frame_size=(96, 192)), batch=1) as one:
         stages = one.run(0)
         assert one.facts["device"] == "CPU"
         assert one.facts["input_size"] == list(INPUT_SIZE)
@@ -155,8 +156,8 @@ def test_engine_is_timed_by_the_detectors_own_stages(tmp_path):
 def test_times_of_a_batch_are_for_each_of_its_pictures(tmp_path, checkpoint):
     engine = write_batch_engine(tmp_path / "plate.onnx", max_batch=4)
     drawn = Pictures(frame_size=(96, 192))
-    own = NetworkWorkload(checkpoint, Way.parse("eager"), device="cpu", images=drawn.load(), batch=4)
-    with open_engine_workload(engine, library="onnxruntime", pictures=drawn, batch=4) as opened:
+    own = network_work(checkpoint, Way.parse("eager"), device="cpu", images=drawn.load(), batch=4)
+    with open_engine_work(engine, library="onnxruntime", pictures=drawn, batch=4) as opened:
         for subject in (opened, own):
             start_s = time.perf_counter()
             stages = subject.run(0)

@@ -120,8 +120,102 @@ def test_labels_file_may_be_missing(make_dagm):
     assert load_category(root, "Class1") == before
 
 
-def test_mask_without_a_picture_is_passed_over(make_dagm):
+def test_mask_of_no_picture_is_refused(make_dagm):
     root = make_dagm("Class1")
     labels = root / "Class1" / "Train" / "Label"
     shutil.copy(next(labels.glob("*.PNG")), labels / "9000_label.PNG")
-    assert len(load_category(root, "Class1").test) == 35
+    with pytest.raises(DataError, match=r"9000_label\.PNG is the mask of no picture in .*Train.*expected \d+_label"):
+        load_category(root, "Class1")
+
+
+def test_masks_under_a_name_that_hides_their_pictures_are_refused(make_dagm):
+    """Without the text that names them, all defective pictures would count as good."""
+    root = make_dagm("Class1")
+    for half in ("Train", "Test"):
+        labels = root / "Class1" / half / "Label"
+        (labels / "Labels.txt").unlink()
+        for mask in labels.glob("*.PNG"):
+            mask.rename(labels / f"defect-{mask.name}")
+    with pytest.raises(DataError, match=r"defect-.* is the mask of no picture in .*, and 2 more"):
+        load_category(root, "Class1")
+
+
+@pytest.mark.parametrize("name", ["{}_mask.PNG", "{}.PNG", "{}_gt.png", "{}_Label.bmp"])
+def test_masks_under_other_usual_names_are_found(make_dagm, name):
+    root = make_dagm("Class1")
+    wanted = [sample.path for sample in load_category(root, "Class1").test[:5]]
+    for mask in root.rglob("*_label.PNG"):
+        number = mask.stem.removesuffix("_label")
+        mask.rename(mask.with_name(name.format(number)))
+    category = load_category(root, "Class1")
+    assert [sample.path for sample in category.test[:5]] == wanted
+    assert all(sample.mask is not None for sample in category.test[:5])
+
+
+def test_two_masks_of_one_picture_are_refused(make_dagm):
+    root = make_dagm("Class1")
+    mask = next(root.rglob("*_label.PNG"))
+    shutil.copy(mask, mask.with_suffix(".bmp"))
+    with pytest.raises(DataError, match=r"has 2 masks, .*_label\.PNG and .*_label\.bmp; keep one"):
+        load_category(root, "Class1")
+
+
+def test_labels_alone_are_enough(make_dagm):
+    root = make_dagm("Class1")
+    before = load_category(root, "Class1")
+    for mask in root.rglob("*_label.PNG"):
+        mask.unlink()
+    after = load_category(root, "Class1")
+    assert [(s.path, s.label) for s in after.test] == [(s.path, s.label) for s in before.test]
+    assert {sample.mask for sample in after.test} == {None}
+    assert after.train == before.train
+
+
+def test_neither_masks_nor_labels_are_refused(make_dagm):
+    root = make_dagm("Class1")
+    for half in ("Train", "Test"):
+        for file in (root / "Class1" / half / "Label").iterdir():
+            file.unlink()
+    with pytest.raises(DataError, match=r"Train/Label and .*Test/Label hold neither masks nor Labels\.txt"):
+        load_category(root, "Class1")
+
+
+def labels_text(root):
+    return root / "Class1" / "Train" / "Label" / "Labels.txt"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("separator", ["\t", " ", ";"])
+def test_labels_are_read_as_any_editor_writes_them(make_dagm, encoding, ending, separator):
+    """Without masks, so that it is the text that tells."""
+    root = make_dagm("Class1")
+    before = load_category(root, "Class1")
+    for mask in root.rglob("*_label.PNG"):
+        mask.unlink()
+    for path in root.rglob("Labels.txt"):
+        path.write_bytes(path.read_text().replace("\n", ending).replace("\t", separator).encode(encoding))
+    assert [(s.path, s.label) for s in load_category(root, "Class1").test] == [(s.path, s.label) for s in before.test]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("61\t0\t0061.PNG\t0\t0", "61\t0\t0065.PNG\t0\t0", r"0065\.PNG is good by .* but has the mask 0065_label"),
+        ("61\t0\t0061.PNG\t0\t0", "61\t1\t0061.PNG\t1\t0061_label.PNG", r"0061\.PNG is defective by .* no mask"),
+        ("61\t0\t0061.PNG\t0\t0", "61\t1\t0999.PNG\t1\t0999_label.PNG", "names 0999 as defective, which is not in"),
+        ("61\t0\t0061.PNG\t0\t0", "61\tyes\t0061.PNG", "line 40: found '61 yes 0061.PNG', expected number, 0 or 1"),
+        ("61\t0\t0061.PNG\t0\t0", "<html>", "line 40: found '<html>'"),
+    ],
+)
+def test_labels_that_contradict_masks_or_are_no_labels_are_refused(make_dagm, old, new, words):
+    root = make_dagm("Class1")
+    text = (
+        labels_text(root).read_text().replace("65\t1\t0065.PNG\t1\t0065_label.PNG", "")
+        if "0065" in new
+        else (labels_text(root).read_text())
+    )
+    assert old in text
+    labels_text(root).write_text(text.replace(old, new))
+    with pytest.raises(DataError, match=words):
+        load_category(root, "Class1")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from stlm_edge.datasets import categories, load_category, texture_paths
+from stlm_edge.datasets import categories, check_masks, load_category, read_truth, texture_paths
+from stlm_edge.datasets.mvtec import labelled_by_folder
 from stlm_edge.errors import DataError, ImageError
-from stlm_edge.imaging import read_image, read_mask
+from stlm_edge.imaging import read_image, write_image
+from stlm_edge.masks import read_mask
 
 
 def write(path: Path, *, shape: tuple[int, ...] = (12, 16, 3), dtype: type = np.uint8) -> Path:
@@ -55,6 +59,14 @@ def test_mvtec_layout_is_listed_in_order(tmp_path: Path) -> None:
 def test_category_folder_itself_can_be_given(tmp_path: Path) -> None:
     root = make_category(tmp_path / "plate")
     assert load_category(root, None) == load_category(tmp_path, "plate")
+
+
+def test_linked_category_has_the_name_of_its_link(tmp_path: Path) -> None:
+    make_category(tmp_path / "store" / "000017")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "plate").symlink_to(tmp_path / "store" / "000017")
+    assert load_category(tmp_path / "data", "plate").name == "plate"
+    assert load_category(tmp_path / "data" / "plate", None).name == "plate"
 
 
 def test_plain_folder_is_good_pictures_to_train_on(tmp_path: Path) -> None:
@@ -117,12 +129,127 @@ def test_category_without_test_pictures_can_be_trained_on(tmp_path: Path) -> Non
     assert load_category(tmp_path, None).test == ()
 
 
-def test_defect_without_a_mask_is_refused(tmp_path: Path) -> None:
+def masks_of(root: Path, kind: str = "chip") -> list[str | None]:
+    samples = [sample for sample in load_category(root, None).test if sample.label == kind]
+    return [None if sample.mask is None else sample.mask.name for sample in samples]
+
+
+@pytest.mark.parametrize("name", ["{}.png", "{}_label.png", "{}_gt.PNG", "{}_Mask.TIF", "{}_mask.jpg", "{}_MASK.Bmp"])
+def test_mask_may_have_other_usual_names(tmp_path: Path, name: str) -> None:
+    root = make_category(tmp_path / "plate")
+    folder = root / "ground_truth" / "chip"
+    for number in ("000", "001"):
+        (folder / f"{number}_mask.png").unlink()
+        write(folder / name.format(number), shape=(12, 16))
+    assert masks_of(root) == [name.format("000"), name.format("001")]
+    check_masks(load_category(root, None).test)
+
+
+def test_picture_with_the_name_of_a_mask_keeps_its_own(tmp_path: Path) -> None:
+    write(tmp_path / "train" / "good" / "0.png")
+    for name in ("part", "part_gt"):
+        write(tmp_path / "test" / "chip" / f"{name}.png")
+        write(tmp_path / "ground_truth" / "chip" / f"{name}_mask.png", shape=(12, 16))
+    assert masks_of(tmp_path) == ["part_mask.png", "part_gt_mask.png"]
+
+
+def test_labels_are_enough_where_there_are_no_masks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = make_category(tmp_path / "plate")
+    shutil.rmtree(root / "ground_truth" / "chip")
+    samples = load_category(root, None).test
+    assert [sample.label for sample in samples] == ["chip", "chip", "good", "scratch", "scratch"]
+    assert masks_of(root) == [None, None]
+    assert masks_of(root, "scratch") == ["000_mask.png", "001_mask.png"]
+    assert read_truth(samples[0], size=(12, 16)) is None
+    check_masks(samples)
+    assert "NO MASKS for 2 of 4 defective pictures (chip), the first is" in caplog.text
+
+
+def test_one_mask_that_is_missing_leaves_one_picture_unmarked_and_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     root = make_category(tmp_path / "plate")
     (root / "ground_truth" / "chip" / "001_mask.png").unlink()
-    write(root / "ground_truth" / "chip" / "001.png", shape=(12, 16))
-    with pytest.raises(DataError, match=r"test/chip/001\.png shows a defect.*001_mask\.png.*add the mask"):
+    assert masks_of(root) == ["000_mask.png", None]
+    check_masks(load_category(root, None).test)
+    assert "NO MASKS for 1 of 4 defective pictures" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda folder: (folder / "001_mask.png").rename(folder / "1-mask.png"), r"no mask, .*such as 1-mask\.png"),
+        (lambda folder: folder.rename(folder.with_name("Chip")), r"chip/000\.png has no mask, .*rename .*truth/Chip"),
+        (lambda folder: folder.parent.rename(folder.parent.with_name("Ground-Truth")), "rename the folder .*Ground-Tr"),
+        (lambda folder: (folder / "001_mask.png").rename(folder / "001_mask.gif"), r"such as 001_mask\.gif; rename"),
+        (
+            lambda folder: shutil.copy(folder / "001_mask.png", folder / "001.png"),
+            r"has 2 masks, 001\.png and 001_mask",
+        ),
+        (
+            lambda folder: [(folder / "001_mask.png").unlink(), (folder / "001").mkdir()],
+            "is a folder, as in MVTec LOCO",
+        ),
+    ],
+)
+def test_mask_that_nobody_can_place_stops_only_what_looks_at_pixels(
+    tmp_path: Path, make: Callable[[Path], object], words: str
+) -> None:
+    root = make_category(tmp_path / "plate")
+    make(root / "ground_truth" / "chip")
+    category = load_category(root, None)
+    assert len(category.train) == 3
+    assert [sample.label for sample in category.test] == ["chip", "chip", "good", "scratch", "scratch"]
+    with pytest.raises(DataError, match=words):
+        check_masks(category.test)
+
+
+@pytest.mark.parametrize("name", ["Good", "GOOD", "ok", "OK", "normal"])
+def test_good_pictures_under_another_name_are_not_taken_for_defects(tmp_path: Path, name: str) -> None:
+    root = make_category(tmp_path / "plate")
+    (root / "test" / "good").rename(root / "test" / name)
+    with pytest.raises(
+        DataError, match=rf"test/{name} would be a kind of defect, expected good pictures in .*test/good"
+    ):
         load_category(root, None)
+
+
+def test_truth_that_contradicts_the_label_is_refused(tmp_path: Path) -> None:
+    root = make_category(tmp_path / "plate")
+    shutil.copytree(root / "ground_truth" / "chip", root / "ground_truth" / "good")
+    chip, _, good, *_ = load_category(root, None).test
+    assert chip.mask is not None
+    assert good.mask is not None
+    marks = np.zeros((12, 16), np.uint8)
+    write_image(chip.mask, marks)
+    with pytest.raises(ImageError, match=r"000_mask\.png is black, but .*chip/000\.png is labelled chip; mark"):
+        read_truth(chip, size=(12, 16))
+    write_image(good.mask, marks)
+    assert np.array_equal(read_truth(good, size=(12, 16)), marks)
+    marks[2:5, 3:6] = 255
+    for path in (chip.mask, good.mask):
+        write_image(path, marks)
+    assert np.array_equal(read_truth(chip, size=(12, 16)), marks // 255)
+    with pytest.raises(ImageError, match=r"marks 9 pixels of .*good/000\.png, labelled good"):
+        read_truth(good, size=(12, 16))
+    for inverted in (255 - marks, np.full_like(marks, 255)):
+        write_image(chip.mask, inverted)
+        with pytest.raises(ImageError, match=r"marks (95.3|100) % of .* looks inverted"):
+            read_truth(chip, size=(12, 16))
+
+
+def test_links_keep_the_labels_of_the_folders_they_lie_in(tmp_path: Path) -> None:
+    root = make_category(tmp_path / "plate")
+    store = tmp_path / "store"
+    store.mkdir()
+    for number, path in enumerate(sorted(root.rglob("*.png"))):
+        path.rename(store / f"{number}.png")
+        path.symlink_to(store / f"{number}.png")
+    (tmp_path / "linked").symlink_to(root / "test")
+    for folder in (root / "test", tmp_path / "linked"):
+        found = labelled_by_folder(texture_paths(folder))
+        assert [sample.label for sample in found if sample is not None] == ["chip"] * 2 + ["good"] + ["scratch"] * 2
+    assert labelled_by_folder([store / "0.png"]) == [None]
 
 
 def test_mask_of_another_size_is_refused_when_it_is_read(tmp_path: Path) -> None:

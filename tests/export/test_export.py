@@ -107,6 +107,8 @@ def test_pictures_of_the_user_are_compared_on(checkpoint, tmp_path, capsys):
     ("arguments", "words"),
     [
         (["nothing.safetensors", "-o", "a.onnx"], "is no file"),
+        (["nothing.plan", "-o", "a.onnx"], "expected a checkpoint (.safetensors) or a graph (.onnx)"),
+        ([__file__, "-o", "a.onnx"], "expected a checkpoint (.safetensors) or a graph (.onnx)"),
         (["{checkpoint}", "-o", "a.plan"], "expected .onnx"),
         (["{checkpoint}", "-o", "a.onnx", "--data", "nowhere"], "nowhere"),
         (["{checkpoint}", "-o", "/dev/null/a.onnx"], "cannot write"),

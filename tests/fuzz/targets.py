@@ -219,12 +219,18 @@ def run_files() -> Files:
     import torch
 
     from train.config import TrainConfig
-    from train.record import Sources, write_record
+    from train.record import Pictures, Sources, write_record
 
-    sources = Sources(Path("/data"), "plate", None)
+    sources, pictures = Sources(Path("/data"), "plate", None), Pictures(6, "0" * 64)
     return saved(
         lambda folder: write_record(
-            folder, TrainConfig(), sources, run_id="0" * 32, device=torch.device("cpu"), processes=1
+            folder,
+            TrainConfig(),
+            sources,
+            pictures=pictures,
+            run_id="0" * 32,
+            device=torch.device("cpu"),
+            processes=1,
         )
     )
 
@@ -359,6 +365,23 @@ def read_roi(folder: Path) -> object:
     return area.size, hashlib.sha256(area.mask.tobytes()).hexdigest()
 
 
+def mask_file(suffix: str) -> Files:
+    mask = np.zeros((40, 50), np.uint8)
+    mask[10:20, 12:30] = 255
+    return saved(lambda folder: write_image(folder / f"m{suffix}", mask))
+
+
+def read_mask_file(folder: Path) -> object:
+    from stlm_edge.datasets import Sample, read_truth
+
+    (path,) = folder.glob("m.*")
+    mask = read_truth(Sample(folder / "0.png", "scratch", path), size=(40, 50))
+    assert mask is not None
+    assert mask.any()
+    assert not mask.all()
+    return hashlib.sha256(mask.tobytes()).hexdigest()
+
+
 def archive(kind: str) -> Files:
     content = {f"set/{index}.txt": bytes([65 + index]) * 700 for index in range(4)}
     written = io.BytesIO()
@@ -491,6 +514,10 @@ TARGETS: dict[str, Target] = {
     "dagm": Target(
         functools.partial(data_set, "dagm"), "Class1/Train/Label/Labels.txt", listed, alter=of_bytes, is_mended=True
     ),
+    **{
+        f"mask{suffix}": Target(functools.partial(mask_file, suffix), f"m{suffix}", read_mask_file, alter=of_bytes)
+        for suffix in (".png", ".tif", ".bmp", ".jpg")
+    },
     "roi": Target(roi_file, "r.json", read_roi),
     "tar": Target(functools.partial(archive, "w"), "a", unpacked, alter=of_bytes),
     "tar.gz": Target(functools.partial(archive, "w:gz"), "a", unpacked, alter=of_bytes),

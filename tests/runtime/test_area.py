@@ -19,6 +19,7 @@ from .conftest import INPUT_SIZE, picture
 from .rule_engine import TOP_K, write_rule_engine
 
 SIZE = (96, 192)
+LARGE = {"imageHeight": 10000, "imageWidth": 10000}
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +96,20 @@ def test_drawing_of_what_to_ignore_alone_leaves_the_rest(tmp_path: Path) -> None
     assert np.array_equal(area.mask, rectangle(30, 0, 96, 192))
 
 
+@pytest.mark.parametrize("label", ["Ignore", "IGNORE", " ignore "])
+def test_label_of_what_to_ignore_may_be_in_any_case(tmp_path: Path, label: str) -> None:
+    area = read(drawing(tmp_path / "a.json", shape(label, "rectangle", (0, 0), (192, 30))))
+    assert np.array_equal(area.mask, rectangle(30, 0, 96, 192))
+
+
+def test_drawing_saved_by_a_windows_editor_is_read(tmp_path: Path) -> None:
+    path = drawing(tmp_path / "a.json", shape("part", "rectangle", (20, 10), (60, 50)))
+    path.write_bytes(
+        b"\xef\xbb\xbf" + json.dumps(json.loads(path.read_text()), indent=2).replace("\n", "\r\n").encode()
+    )
+    assert np.array_equal(read(path).mask, rectangle(10, 20, 50, 60))
+
+
 def test_whole_picture_may_be_drawn(tmp_path: Path) -> None:
     assert read(drawing(tmp_path / "a.json", shape("all", "rectangle", (0, 0), (192, 96)))).mask.all()
 
@@ -120,7 +135,20 @@ def test_without_files_there_is_no_area() -> None:
         ([shape("part", "polygon", (1, -0.5), (9, 1), (5, 5))], {}, "point (1, -0.5) outside"),
         ([shape("part", "polygon", (1, float("nan")), (9, 1), (5, 5))], {}, "holds the number nan"),
         ([{"label": "part", "points": [[1, 1]]}], {}, "lacks 'shape_type'"),
-        ([shape("part", "polygon", ("a", 1), (2, 2), (3, 3))], {}, "could not convert"),
+        ([shape("part", "polygon", ("a", 1), (2, 2), (3, 3))], {}, "point ['a', 1], expected two numbers"),
+        ([shape("part", "polygon", ("9", 1), (2, 2), (3, 3))], {}, "point ['9', 1], expected two numbers"),
+        ([shape("part", "polygon", (True, 1), (2, 2), (3, 3))], {}, "point [True, 1], expected two numbers"),
+        ([shape("part", "polygon", (1, 2, 3), (2, 2), (3, 3))], {}, "point [1, 2, 3], expected two numbers"),
+        ([shape("part", "polygon", (10**18, 1), (2, 2), (3, 3))], {}, "point (1e+18, 1) outside"),
+        ([shape("part", "polygon", (10**400, 1), (2, 2), (3, 3))], {}, "a whole number of 401 digits"),
+        ([shape("part", "polygon", (1, -1e308), (2, 2), (3, 3))], {}, "point (1, -1e+308) outside"),
+        ([shape("Ignored", "rectangle", (1, 1), (9, 9))], {}, "shape 'Ignored' may be meant to be ignored or not"),
+        ([shape("ignore-2", "rectangle", (1, 1), (9, 9))], {}, "expected 'ignore' or another word"),
+        ([shape("part", "rectangle", (0, 0), (9999, 9999))] * 30, LARGE, "30 shapes cover the picture too many times"),
+        ([shape("zigzag", "polygon", *[(0, 0), (9, 9999)] * 14000)], LARGE, "cover the picture too many times over"),
+        ([], {"imageHeight": 40000, "imageWidth": 40000}, "expected at most 134217728 pixels"),
+        ([], {"imageHeight": 10**400}, "a whole number of 401 digits"),
+        ([], {"imageHeight": True}, "imageHeight is True"),
         (["part"], {}, "is not a drawing of LabelMe"),
         ([], {"imageHeight": None}, "imageHeight is None"),
         ([], {"imageWidth": -3}, "imageWidth is -3"),
@@ -140,7 +168,20 @@ def test_drawing_that_cannot_work_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"\xff\xfe", b'{"imageHeight": 3}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"3",
+        b"\xff\xfe",
+        b'{"imageHeight": 3}',
+        b"shapes:\n- label: part\n",
+        b'{"a":' * 20000,
+        "{}".encode("utf-16"),
+    ],
+)
 def test_file_that_is_no_drawing_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(ConfigError, match=r"a\.json .*LabelMe"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -77,9 +78,9 @@ def test_one_failing_output_does_not_spoil_the_others(
     (tmp_path / "full.jsonl").symlink_to("/dev/full")
     video = tmp_path / "line.avi"
     assert inspect(engine, QUICK, "--output", video, "--output", tmp_path / "full.jsonl") == 1
-    assert 1 <= cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FRAME_COUNT) <= 6
+    assert cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FRAME_COUNT) == 6
     error = capfd.readouterr().err.splitlines()[-1]
-    assert error.startswith("error: cannot write")
+    assert error.startswith(f"error: {tmp_path / 'full.jsonl'} lacks 6 frames and failed up to the end: cannot write")
     assert "No space left" in error
 
 
@@ -262,6 +263,61 @@ def test_run_without_a_screen_imports_neither_torch_nor_onnx(engine: Path) -> No
         [sys.executable, "-c", program], check=True, capture_output=True, text=True, env=environment
     )
     assert for_backend.stdout.splitlines()[-1] == "0 []"
+
+
+@pytest.mark.parametrize("content", [QUICK, f"{QUICK}\r\nanother line\n", f"\ufeff{QUICK}\n", f"  {QUICK}  \n"])
+def test_source_may_stand_in_a_file(engine: Path, tmp_path: Path, content: str) -> None:
+    file, events = tmp_path / "source", tmp_path / "events.jsonl"
+    file.write_bytes(content.encode())
+    assert main(["--engine", str(engine), "--source-file", str(file), "--output", str(events)]) == 0
+    assert len(events_of(events)) == 6
+
+
+def test_source_may_come_from_stdin(engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = tmp_path / "events.jsonl"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"{QUICK}\n".encode())))
+    assert main(["--engine", str(engine), "--source-file", "-", "--output", str(events)]) == 0
+    assert len(events_of(events)) == 6
+
+
+def test_source_may_come_from_the_environment_and_an_option_takes_its_place(
+    engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, events = tmp_path / "source", tmp_path / "events.jsonl"
+    monkeypatch.setenv("STLM_SOURCE", "test://?frames=2&size=64x64")
+    file.write_text("test://?frames=3&size=64x64")
+    for options in ([], ["--source-file", str(file)], ["--source", "test://?frames=4&size=64x64"]):
+        assert main(["--engine", str(engine), "--output", str(events), *options]) == 0
+    assert len(events_of(events)) == 2 + 3 + 4
+
+
+def test_one_source_is_to_be_given(
+    engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("STLM_SOURCE", raising=False)
+    assert main(["--engine", str(engine)]) == 2
+    assert "found no source, expected --source, --source-file or STLM_SOURCE" in capsys.readouterr().err
+    assert main(["--engine", str(engine), "--source", QUICK, "--source-file", str(tmp_path)]) == 2
+    assert "expected one of them" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "cannot be read (No such file or directory), expected a source in its first line"),
+        (b"", "found nothing in the first line"),
+        (b"\ntest://", "found nothing in the first line"),
+        (b"\xff\xfe\x00", "cannot be read (it is not UTF-8)"),
+    ],
+)
+def test_source_file_that_holds_none_is_one_line(
+    engine: Path, tmp_path: Path, content: bytes | None, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "source"
+    if content is not None:
+        file.write_bytes(content)
+    assert main(["--engine", str(engine), "--source-file", str(file)]) == 1
+    assert expected in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_folder_of_which_nothing_can_be_decoded_is_an_error(engine, tmp_path, capsys):

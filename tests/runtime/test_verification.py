@@ -46,6 +46,7 @@ def test_engine_that_was_not_executed_is_told_of(tmp_path: Path, caplog: pytest.
     (record,) = opened_with(dataclasses.replace(VERIFIED, executed=False), tmp_path, caplog)
     assert record.levelno == logging.INFO
     assert "verified by its graph alone" in record.message
+    assert "where it can be: python -m export verify" in record.message  # here may be no such place
 
 
 def test_nothing_is_said_of_a_verified_engine(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

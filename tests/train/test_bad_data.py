@@ -45,8 +45,13 @@ def no_training_pictures(data: Path) -> None:
     shutil.rmtree(data / "train" / "good")
 
 
-def missing_mask(data: Path) -> None:
-    (data / "ground_truth" / "chip" / "000_mask.png").unlink()
+def misnamed_mask(data: Path) -> None:
+    (data / "ground_truth" / "chip" / "000_mask.png").rename(data / "ground_truth" / "chip" / "mask of 000.png")
+
+
+def without_test(data: Path) -> None:
+    """As in MVTec AD 2, whose pictures to test are in other folders."""
+    (data / "test").rename(data / "test_public")
 
 
 def spelt_with_capitals(data: Path) -> None:
@@ -78,7 +83,6 @@ def unreadable_split(data: Path) -> None:
     ("command", "spoil", "words"),
     [
         ("fit", no_training_pictures, "no good pictures to train on"),
-        ("fit", missing_mask, "chip/000.png shows a defect but has no mask"),
         ("fit", spelt_with_capitals, "MVTec AD's is spelt train/good"),
         ("fit", only_a_file, "has no category 'plate'"),
         ("fit", empty, "neither pictures (.bmp, .jpeg, .jpg, .png, .tif, .tiff) nor train/good/"),
@@ -86,7 +90,8 @@ def unreadable_split(data: Path) -> None:
         ("fit", unreadable_split, "lacks the columns object, split, label, image"),
         ("preview", no_training_pictures, "no good pictures to train on"),
         ("preview", empty, "neither pictures (.bmp, .jpeg, .jpg, .png, .tif, .tiff) nor train/good/"),
-        ("evaluate", missing_mask, "chip/000.png shows a defect but has no mask"),
+        ("evaluate", misnamed_mask, "chip/000.png has no mask, expected"),
+        ("evaluate", without_test, "has no test pictures, found the folders ground_truth, test_public, train"),
         ("evaluate", empty, "neither pictures (.bmp, .jpeg, .jpg, .png, .tif, .tiff) nor train/good/"),
     ],
 )
@@ -114,7 +119,7 @@ def test_data_set_without_its_category_is_one_line(command, data, checkpoint, tm
 def test_unreadable_picture_is_one_line(command, folder, content, data, checkpoint, tmp_path, capsys) -> None:
     (data / folder / "000.png").write_bytes(content)
     assert run(command, data.parent, "plate", checkpoint=checkpoint, out=tmp_path / "out") == 1
-    assert "000.png is empty, truncated or not a picture" in the_error(capsys)
+    assert "000.png is empty, truncated, damaged or not a picture" in the_error(capsys)
 
 
 @pytest.mark.parametrize(
@@ -122,8 +127,10 @@ def test_unreadable_picture_is_one_line(command, folder, content, data, checkpoi
     [
         (np.zeros((10, 96), np.uint8), "is 10 x 96 (height x width), its picture is 96 x 96"),
         (np.eye(96, dtype=np.uint8), "values up to 1 and none above half of 255"),
+        (np.zeros((96, 96), np.uint8), "000_mask.png is black, but"),
+        (np.full((96, 96), 255, np.uint8), "so it looks inverted"),
     ],
-    ids=["size", "scale"],
+    ids=["size", "scale", "black", "white"],
 )
 def test_mask_that_does_not_fit_is_one_line(mask, words, data, checkpoint, tmp_path, capsys) -> None:
     write_image(data / "ground_truth" / "chip" / "000_mask.png", mask)

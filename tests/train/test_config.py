@@ -74,6 +74,94 @@ def test_value_that_cannot_work_is_refused(setting, value, expected):
         from_dict({setting: value})
 
 
+AS_YAML_WRITES = [
+    ("learning_rate", "5e-4", 5e-4),
+    ("learning_rate", "5.0e-04", 5e-4),
+    ("learning_rate", "1", 1.0),
+    ("holdout", ".5", 0.5),
+    ("holdout", "'0.25'", 0.25),
+    ("teacher_cache_gb", "1e1", 10.0),
+    ("compile_teacher", "off", "off"),
+    ("compile_teacher", "on", "on"),
+    ("compile_teacher", '"on"', "on"),
+    ("teacher", "none", "none"),
+    ("flip_vertical", "yes", True),
+    ("flip_vertical", "On", True),
+    ("flip_vertical", "true", True),
+    ("flip_vertical", "off", False),
+    ("flip_vertical", "No", False),
+    ("image_size", "64x96", (64, 96)),
+    ("image_size", "64 X 96", (64, 96)),
+    ("image_size", "'64x96'", (64, 96)),
+    ("image_size", "64", (64, 64)),
+    ("image_size", "[64, 96]", (64, 96)),
+    ("image_size", "[64]", (64, 64)),
+    ("image_size", "\n- 64\n- 96", (64, 96)),
+    ("epochs", "1_000", 1000),
+    ("epochs", "010", 10),
+    ("seed", "+7", 7),
+    ("initial_weights", "2026-01-31", "2026-01-31"),
+    ("initial_weights", "0123", "0123"),
+    ("device", "cuda", "cuda"),
+]
+
+
+@pytest.mark.parametrize(("setting", "written", "value"), AS_YAML_WRITES)
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_yaml_is_understood_as_the_command_line_is(setting, written, value, ending, tmp_path, monkeypatch):
+    path = tmp_path / "own.yaml"
+    text = f"# settings\nextends: cpu\n{setting}: {written}\n"
+    path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", ending).encode())
+    found = getattr(from_dict(load_preset(str(path))), setting)
+    assert (found, type(found)) == (value, type(value))
+    if written[0] in "'\"[\n" or isinstance(value, bool):
+        return  # a shell has other quotes, and a flag no value
+    made = []
+    monkeypatch.setattr("train.fit.fit", lambda config, **_: made.append(config))
+    flag = "--" + setting.replace("_", "-")
+    assert main(["fit", "--data", str(tmp_path), "--preset", "cpu", flag, written]) == 0
+    assert getattr(made[0], setting) == value
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("learning_rate: fast", "learning_rate is 'fast', expected a number"),
+        ("learning_rate: .nan", "learning_rate is '.nan', expected a number"),
+        ("learning_rate: inf", "learning_rate is 'inf', expected a number"),
+        ("learning_rate:", "learning_rate is '', expected a number"),
+        ("epochs: 1e3", "epochs is '1e3', expected a whole number"),
+        ("epochs: 1:30", "epochs is '1:30', expected a whole number"),
+        ("epochs: 0b__", "expected a whole number"),
+        ("epochs: {a: 1}", "expected a whole number"),
+        (f"seed: {'9' * 30}", "expected a whole number of 64 bits"),
+        (f"seed: {'9' * 5000}", "expected a whole number"),
+        ("image_size: 64x96x3", "expected one or two whole numbers"),
+        ("image_size: [64, 96, 3]", "expected one or two whole numbers"),
+        ("image_size: [64, [96]]", "expected one or two whole numbers"),
+        ("flip_vertical: maybe", "flip_vertical is 'maybe', expected true or false"),
+        ("compile_teacher: no", "compile_teacher is 'no', expected one of auto, on, off"),
+        ("teacher: ~", "teacher is '~', expected one of"),
+        ("1: 2", "unknown settings"),
+        ("exposure_jitter: 0.1\nbrightness: 0.2", "found both exposure_jitter and brightness"),
+    ],
+)
+def test_yaml_that_no_setting_can_be_is_one_line(line, expected, tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(line)
+    with pytest.raises(ConfigError) as caught:
+        from_dict(load_preset(str(path)))
+    assert expected in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+def test_old_name_of_a_setting_may_change_a_preset_that_says_the_new_one(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("extends: cpu-surface\nexposure_jitter: 0.125\n")
+    assert load_preset("cpu-surface")["brightness"] != 0.125
+    assert from_dict(load_preset(str(path))).brightness == 0.125
+
+
 def test_unknown_setting_is_refused_with_the_known_ones():
     with pytest.raises(ConfigError, match=r"epoch_count.*known are architecture"):
         from_dict({"epoch_count": 3})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +14,11 @@ import time
 import pytest
 import torch
 
-from stlm_edge.errors import CheckpointError, OutputError
+from stlm_edge.errors import CheckpointError, DataError, OutputError, WeightsError
 from stlm_edge.network.checkpoint import load
+from train.__main__ import main
 from train.fit import STATE_NAME, fit, resume
+from train.record import CONFIG_NAME, RECORD_NAME
 
 pytestmark = pytest.mark.heavy
 
@@ -108,8 +111,11 @@ def test_damaged_state_is_refused(long, plate, tmp_path, monkeypatch):
     killed_after(long, 1, monkeypatch, plate=plate, output=tmp_path / "run")
     state = tmp_path / "run" / STATE_NAME
     state.write_bytes(state.read_bytes()[:-2000])
-    with pytest.raises(CheckpointError, match=r"state\.pt does not fit"):
-        resume(tmp_path / "run")
+    said = r"state\.pt does not fit this training \(it is damaged, or no file that torch has written\); train again"
+    for content in (state.read_bytes(), b"junk", b""):
+        state.write_bytes(content)
+        with pytest.raises(CheckpointError, match=said):
+            resume(tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -187,5 +193,118 @@ def test_full_disk_keeps_the_last_checkpoint(long, plate, tmp_path, monkeypatch)
     assert {path.name for path in run.iterdir()} == {
         "config.yaml", "run.json", "history.jsonl", "model.safetensors", STATE_NAME,
     }  # fmt: skip
+    resume(run)
+    assert len(outcome(run)[2]) == EPOCHS
+
+
+def test_run_goes_on_from_another_folder_under_another_name_without_its_initial_weights(
+    long, plate, trained_run, tmp_path, monkeypatch
+):
+    """Bit for bit: all weights are in the state; what else the run needs is found from everywhere."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    shutil.copy(trained_run / "model.safetensors", here / "start.safetensors")
+    (here / "data").symlink_to(plate)
+    shutil.copytree(plate / "plate" / "train" / "good", here / "textures")
+    config = dataclasses.replace(long, initial_weights="start.safetensors")
+    relative = {"category": "plate", "textures": (here / "textures").relative_to(here)}
+    monkeypatch.chdir(here)
+    fit(config, data=(here / "data").relative_to(here), output=tmp_path / "whole", **relative)
+    with monkeypatch.context() as patch:
+        killed_in_the_second_epoch(patch)
+        with pytest.raises(Killed):
+            fit(config, data=(here / "data").relative_to(here), output=(here / "run").relative_to(here), **relative)
+    monkeypatch.chdir(there)
+    (here / "start.safetensors").unlink()
+    (here / "data").unlink()
+    (here / "run").rename(there / "renamed")
+    (there / "link").symlink_to("renamed")
+    assert main(["resume", "link"]) == 0
+    assert outcome(there / "renamed") == outcome(tmp_path / "whole")
+    assert load(there / "link" / "model.safetensors").config == load(tmp_path / "whole" / "model.safetensors").config
+
+
+def killed_in_the_second_epoch(patch):
+    from train import loop
+
+    original, steps = loop._step, [0]
+
+    def step(*arguments, **options):
+        steps[0] += 1
+        if steps[0] > 3:
+            raise Killed
+        return original(*arguments, **options)
+
+    patch.setattr(loop, "_step", step)
+
+
+def test_run_that_never_wrote_a_state_finds_its_relative_weights_again(long, plate, trained_run, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    shutil.copy(trained_run / "model.safetensors", tmp_path / "here" / "start.safetensors")
+    monkeypatch.chdir(tmp_path / "here")
+    config = dataclasses.replace(long, initial_weights="start.safetensors")
+    killed_after(config, 0, monkeypatch, plate=plate, output=tmp_path / "run")
+    (tmp_path / "run" / STATE_NAME).unlink()
+    monkeypatch.chdir(tmp_path)
+    resume(tmp_path / "run")
+    assert len(outcome(tmp_path / "run")[2]) == EPOCHS
+    record = json.loads((tmp_path / "run" / RECORD_NAME).read_text())
+    assert record["weights"] == {"initial_weights": str(tmp_path / "here" / "start.safetensors")}
+
+
+def test_pictures_and_textures_that_moved_are_given_anew(long, plate, tmp_path, monkeypatch, capsys):
+    good = plate / "plate" / "train" / "good"
+    data, textures = shutil.copytree(good, tmp_path / "data"), shutil.copytree(good, tmp_path / "textures")
+    arguments = {"data": data, "category": None, "textures": textures}
+    fit(long, output=tmp_path / "whole", **arguments)
+    with monkeypatch.context() as patch:
+        killed_in_the_second_epoch(patch)
+        with pytest.raises(Killed):
+            fit(long, output=tmp_path / "run", **arguments)
+    moved, textures = data.rename(tmp_path / "disk"), textures.rename(tmp_path / "other")
+    assert main(["resume", str(tmp_path / "run")]) == 1
+    assert str(data) in capsys.readouterr().err
+    assert main(["resume", str(tmp_path / "run"), "--data", str(moved), "--textures", str(textures)]) == 0
+    assert outcome(tmp_path / "run")[0] == outcome(tmp_path / "whole")[0]
+
+
+def test_run_is_not_resumed_on_other_pictures(long, plate, tmp_path, monkeypatch):
+    """They would be split anew, and some of those that choose the threshold have been learnt from."""
+    data = shutil.copytree(plate, tmp_path / "data")
+    killed_after(long, 1, monkeypatch, plate=plate, output=tmp_path / "run")
+    with pytest.raises(DataError, match=r"begun on 6 good pictures, found 5 others .* give --data"):
+        (data / "plate" / "train" / "good" / "000.png").unlink()
+        resume(tmp_path / "run", data=data)
+
+
+def test_teacher_that_moved_is_given_anew(plate, tmp_path, monkeypatch, long):
+    torch.manual_seed(5)
+    from stlm_edge.network import weights
+    from train.teaching import teacher as module
+
+    monkeypatch.setitem(module.PUBLISHED, "stlm-tiny", weights.PUBLISHED["mobile_sam"])
+    monkeypatch.setattr(module, "load_teacher", lambda *_, **__: None)
+    (tmp_path / "here").mkdir()
+    torch.save({"a": torch.zeros(1)}, tmp_path / "here" / "teacher.pt")
+    monkeypatch.chdir(tmp_path / "here")
+    config = dataclasses.replace(long, teacher_weights="teacher.pt")
+    killed_after(config, 1, monkeypatch, plate=plate, output=tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    moved = (tmp_path / "here" / "teacher.pt").rename(tmp_path / "moved.pt")
+    with pytest.raises(WeightsError, match=r"here/teacher\.pt is no file"):
+        resume(tmp_path / "run")
+    resume(tmp_path / "run", teacher_weights=moved.relative_to(tmp_path))
+    assert len(outcome(tmp_path / "run")[2]) == EPOCHS
+
+
+def test_run_of_an_earlier_version_is_resumed(long, plate, tmp_path, monkeypatch):
+    """It tells neither where its weights were nor which pictures it had; its YAML has what YAML 1.1 makes of values."""
+    run = tmp_path / "run"
+    killed_after(long, 1, monkeypatch, plate=plate, output=run)
+    record = json.loads((run / RECORD_NAME).read_text())
+    (run / RECORD_NAME).write_text(json.dumps({key: record[key] for key in ("data", "category", "textures")}))
+    config = (run / CONFIG_NAME).read_text().replace("brightness:", "exposure_jitter:")
+    (run / CONFIG_NAME).write_bytes(b"\xef\xbb\xbf" + config.replace("\n", "\r\n").encode())
     resume(run)
     assert len(outcome(run)[2]) == EPOCHS

@@ -147,7 +147,7 @@ def run_all(runs: Sequence[Run], *, data: Path, textures: Path | None) -> list[F
 def _bring_to_end(run: Run, before: State, *, data: Path, textures: Path | None) -> None:
     checkpoint = run.folder / training.CHECKPOINT_NAME
     if before == "to resume":
-        training.resume(run.folder)
+        training.resume(run.folder, data=data, textures=textures)
     elif before != "to evaluate":
         make_folder(run.folder)
         for name in (training.CHECKPOINT_NAME, training.STATE_NAME, EVALUATION_NAME):  # half a run is begun again

@@ -12,6 +12,7 @@ from typing import Any
 
 from stlm_edge.errors import DataError
 from stlm_edge.files import write_text
+from stlm_edge.names import markdown
 from stlm_edge.records import build, read_object
 from stlm_edge.seal import unsealed
 from train.paper.figures import METRIC_NAMES, PAPER, SCOPES, TABLES, Metric, PaperRow, PaperTable
@@ -212,12 +213,12 @@ def _beside(table: PaperTable, compared: Sequence[tuple[PaperRow, dict[Metric, O
     columns = ["", *(f"{name} {source}" for name in names for source in ("paper", "here")), "categories", "seeds"]
     rows = []
     for row, obtained in compared:
-        found = next((value for value in obtained.values() if value), None)
+        found = max((value for value in obtained.values() if value), key=lambda one: one.categories, default=None)
         cells = [row.label]
         for metric in table.metrics:
             printed = row.values[metric]
             digits = 0 if metric == "epochs" else 2
-            cells += [DASH if printed is None else f"{printed:.{digits}f}", _mean(obtained[metric])]
+            cells += [DASH if printed is None else f"{printed:.{digits}f}", _mean(obtained[metric], found)]
         cells.append(f"{found.categories} of {found.expected}" if found else DASH)
         cells.append(str(found.seeds) if found else DASH)
         rows.append(tuple(cells))
@@ -231,22 +232,29 @@ def _overview(records: Sequence[FinishedRun]) -> TextTable:
         groups = [(name, (name,)) for name in own] + ([("average", tuple(own))] if len(own) > 1 else [])
         for name, categories in groups:
             cells = [f"{preset}, {name}"]
-            for group, metric, _ in OVERVIEW:
-                cells.append(_mean(average(records, preset=preset, categories=categories, metric=metric, group=group)))
+            means = [
+                average(records, preset=preset, categories=categories, metric=metric, group=group)
+                for group, metric, _ in OVERVIEW
+            ]
+            most = max((value for value in means if value), key=lambda one: one.categories, default=None)
+            cells += [_mean(value, most) for value in means]
             cells.append(str(len({r.seed for r in records if r.preset == preset and r.category in categories})))
             rows.append(tuple(cells))
     return TextTable("all runs", ("", *(name for _, _, name in OVERVIEW), "seeds"), tuple(rows))
 
 
-def _mean(found: Obtained | None) -> str:
-    if found is None:
+def _mean(found: Obtained | None, most: Obtained | None) -> str:
+    """With the number of categories where it is a mean of fewer than its row's; some have no masks."""
+    if found is None or most is None:
         return DASH
-    return f"{found.mean:.2f}" + ("" if found.spread is None else f" ± {found.spread:.2f}")
+    spread = "" if found.spread is None else f" ± {found.spread:.2f}"
+    fewer = f" (of {found.categories})" if found.categories < most.categories else ""
+    return f"{found.mean:.2f}{spread}{fewer}"
 
 
 def _markdown(table: TextTable) -> str:
     lines = ["| " + " | ".join(table.columns) + " |", "|---" + "|---:" * (len(table.columns) - 1) + "|"]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in table.rows)])
+    return "\n".join([*lines, *("| " + " | ".join((markdown(row[0]), *row[1:])) + " |" for row in table.rows)])
 
 
 def _aligned(table: TextTable) -> str:

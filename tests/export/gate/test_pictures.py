@@ -37,11 +37,13 @@ def test_test_folder_without_ground_truth_has_labels_and_no_masks(plate_data, tm
     assert {sample.mask for sample in samples} == {None}
 
 
-def test_missing_mask_beside_others_is_an_error(plate_data, tmp_path):
+def test_missing_mask_beside_others_leaves_the_label(plate_data, tmp_path):
     shutil.copytree(plate_data, tmp_path / "plate")
     next((tmp_path / "plate" / "ground_truth" / "scratch").iterdir()).unlink()
-    with pytest.raises(DataError, match="has no mask"):
-        find_samples(tmp_path / "plate" / "test", None)
+    for folder in (tmp_path / "plate", tmp_path / "plate" / "test"):
+        samples = find_samples(folder, None)
+        assert labels(samples) == labels(find_samples(plate_data, None))
+        assert {sample.label for sample in samples if sample.mask is None} == {GOOD, "scratch"}
 
 
 def test_plain_folder_counts_as_good_and_masks_are_no_pictures(plate_data, tmp_path):
@@ -76,7 +78,9 @@ def test_grey_picture_is_read_as_colour(tmp_path):
     write_image(tmp_path / "a.png", np.full((8, 9), 70, np.uint8))
     (picture,) = read(find_samples(tmp_path, None))
     assert picture.image.shape == (8, 9, 3)
-    assert (picture.label, picture.mask) == (GOOD, None)
+    assert picture.label == GOOD
+    assert picture.mask is not None
+    assert not picture.mask.any()
 
 
 def test_unreadable_picture_is_named(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,20 @@ def test_labels_give_the_f1_optimum(engine, plate_data, capsys):
     assert f1(chosen.value) == max(f1(score) for _, score in measured)
     missed = sum(bad and score < chosen.value for bad, score in measured)
     assert f"missed of these 4 defective pictures: 0 before, {missed} now" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("spoil", ["no masks", "a damaged mask", "a mask of nothing"])
+def test_labels_are_enough_for_f1(engine, plate_data, tmp_path, spoil):
+    data = Path(shutil.copytree(plate_data, tmp_path / "plate"))
+    if spoil == "no masks":
+        shutil.rmtree(data / "ground_truth")
+    else:
+        mask = data / "ground_truth" / "scratch" / "000_mask.png"
+        mask.write_bytes(b"cut off") if spoil == "a damaged mask" else mask.rename(mask.with_name("any.png"))
+    for where in (plate_data, data):
+        assert main(["calibrate", str(engine), "--data", str(where), "--method", "f1"]) == 0
+    chosen = Sidecar.read(engine).spec.threshold
+    assert (chosen.value, chosen.images) == (chosen.previous, 10)
 
 
 def test_previous_value_is_the_one_replaced(engine, plate_data):

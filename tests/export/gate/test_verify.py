@@ -20,12 +20,12 @@ from sklearn.metrics import roc_auc_score
 
 from export.__main__ import main
 from export.gate.limits import LIMITS
-from export.gate.pictures import find_samples, read
+from export.gate.pictures import Pictures, find_samples, read
 from export.gate.verify import require_verified, verify
 from export.publish import unverified_name
 from runtime.detector import Detector
 from stlm_edge.datasets import GOOD
-from stlm_edge.errors import EngineError, OutputError, SpecError, VerificationError
+from stlm_edge.errors import DataError, EngineError, OutputError, SpecError, VerificationError
 from stlm_edge.files import sha256
 from stlm_edge.imaging import resize_map, to_input, write_image
 from stlm_edge.network.checkpoint import Checkpoint, load, save
@@ -149,6 +149,27 @@ def test_metric_drift_of_a_real_graph_is_scikit_learns(engine, plate_data, small
     assert drift.image_auroc_drift == pytest.approx(100 * (image[1] - image[0]), abs=1e-6)
     assert drift.pixel_auroc_drift == pytest.approx(100 * (pixel[1] - pixel[0]), abs=1e-3)
     assert abs(drift.pixel_auroc_drift) > 0.1
+
+
+def test_labels_without_masks_are_judged_by_whole_pictures(engine, plate_data, tmp_path, small_checkpoint, capsys):
+    data = shutil.copytree(plate_data, tmp_path / "plate")
+    shutil.rmtree(data / "ground_truth")
+    assert main(["verify", str(engine), "--reference", str(small_checkpoint), "--data", str(data)]) == 0
+    assert "NO MASKS for 4 of 4 defective pictures" in capsys.readouterr().err
+    gate = Sidecar.read(engine).engine.gate
+    assert gate.verified
+    assert gate.drifts[0].image_auroc_drift == pytest.approx(0, abs=1)
+    assert (gate.drifts[0].pixel_auroc_drift, gate.drifts[0].aupro_drift) == (None, None)
+
+
+def test_masks_of_nothing_are_refused_before_anything_is_run(engine, plate_data, tmp_path, small_checkpoint):
+    data = shutil.copytree(plate_data, tmp_path / "plate")
+    mask = data / "ground_truth" / "scratch" / "000_mask.png"
+    mask.rename(mask.with_name("any.png"))
+    with pytest.raises(DataError, match=r"scratch/000\.png has no mask, expected .* such as any\.png"):
+        verify(engine, reference=small_checkpoint, data=data)
+    with pytest.raises(DataError, match=r"scratch/000\.png has no mask"):
+        Pictures(data=data).require_usable()
 
 
 def test_plan_that_cannot_run_here_is_judged_by_its_graph_and_says_so(engine, plate_data, capsys, small_checkpoint):

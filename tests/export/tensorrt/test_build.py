@@ -322,7 +322,7 @@ def test_no_space_left_keeps_the_old_engine(source, plan, tmp_path, capsys):
         assert main(["engine", str(source), "-o", str(tmp_path / "plate.plan"), "--target", "sm89"]) == 1
     line = error_line(capsys)
     assert "cannot write" in line
-    assert "free space" in line
+    assert "ulimit -f" in line
     assert files(tmp_path) == before
 
 

@@ -17,6 +17,7 @@ from runtime.checkup.libraries import (
     find_openvino,
     find_pycuda,
     find_tensorrt,
+    find_toolkit,
 )
 from runtime.checkup.probe import ask
 
@@ -212,3 +213,21 @@ def test_opencv_built_for_numpy_1_asks_for_it(install: Package, is_jetson: bool)
     install("cv2", "raise ImportError('numpy.core.multiarray failed to import')")
     finding = only(find_opencv(is_jetson=is_jetson))
     assert (finding.state, finding.remedy) == ("broken", "pip install 'numpy==1.26.*'")
+
+
+def test_what_trains_and_exports_is_looked_up_and_not_imported(monkeypatch):
+    installed = {"torch": "2.9.0", "onnx": "1.19.0"}
+
+    def version(package: str) -> str:
+        if package not in installed:
+            raise importlib.metadata.PackageNotFoundError(package)
+        return installed[package]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    findings = {finding.subject: finding for finding in find_toolkit()}
+    assert {name: finding.found for name, finding in findings.items() if finding.state == "ok"} == {
+        "PyTorch": "2.9.0",
+        "onnx": "1.19.0",
+    }
+    assert findings["ModelOpt"].remedy.endswith("running an engine does without: pip install 'stlm-edge[int8]'")
+    assert findings["NNCF"].remedy.endswith("pip install 'stlm-edge[openvino-int8]'")

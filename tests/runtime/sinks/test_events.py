@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import csv
+import errno
+import fcntl
 import json
 import logging
 import os
@@ -214,12 +217,209 @@ def test_log_comes_back_when_its_folder_does(tmp_path: Path) -> None:
     with sink_for(f"{path}?rotate=10KB") as sink:
         sink.write(inspection(0))
         path.parent.rename(tmp_path / "away")
+        path.parent.touch()  # so that it cannot be made again
         with pytest.raises(OutputError, match="cannot write"):
             for _ in range(100):
                 sink.write(inspection(1))
+        path.parent.unlink()
         (tmp_path / "away").rename(path.parent)
         sink.write(inspection(2))
-    assert indices(path)[-1] == 2
+    assert indices(path) == [0, 2]
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "scores.csv"])
+@pytest.mark.parametrize("act", ["rename", "rename and create", "delete", "move folder", "delete folder", "other file"])
+def test_log_that_was_moved_or_deleted_goes_on_at_its_place(
+    tmp_path: Path, name: str, act: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, away = tmp_path / "logs" / name, tmp_path / "away"
+    other_file = tmp_path / "other"
+    other_file.write_text("" if name.endswith("csv") else '{"frame": 9}\n')
+    with sink_for(path) as sink:
+        for index in (0, 1):
+            sink.write(inspection(index))
+        before = path.read_text()
+        if act.startswith("rename"):
+            path.rename(away)
+            if act.endswith("create"):
+                path.touch()
+        elif act == "move folder":
+            path.parent.rename(away)
+        elif act == "other file":
+            other_file.replace(path)
+        else:
+            path.unlink()
+            if act == "delete folder":
+                path.parent.rmdir()
+        for index in (2, 3):
+            sink.write(inspection(index))
+    kept = {"rename": away, "rename and create": away, "move folder": away / name}.get(act)
+    assert kept is None or kept.read_text() == before
+    assert frames_of(path) == ([9] if act == "other file" and name.endswith("jsonl") else []) + [2, 3]
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert f"{path} was {'moved' if kept else 'deleted, or moved and compressed,'} while it was written; " in warning
+
+
+def frames_of(path: Path) -> list[int]:
+    """The frames that a log or a table has."""
+    if path.suffix == ".jsonl":
+        return indices(path)
+    with path.open(newline="") as file:
+        return [int(row["frame"]) for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "scores.csv"])
+def test_log_that_another_program_empties_or_writes_to_is_gone_on_with(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with sink_for(path) as sink:
+        sink.write(inspection(0))
+        os.truncate(path, 0)  # as by `copytruncate`
+        sink.write(inspection(1))
+        assert frames_of(path) == [1]
+        half = '{"time": "20' if name.endswith("jsonl") else "20"
+        with path.open("a") as other:
+            other.write(half)
+        sink.write(inspection(2))
+    lines = path.read_text().splitlines()
+    assert lines[-2] == half
+    assert frames_of_line(lines[-1]) == 2
+
+
+def frames_of_line(line: str) -> int:
+    return json.loads(line)["frame"] if line.startswith("{") else int(line.split(",")[1])
+
+
+def test_log_behind_a_link_is_set_aside_beside_the_file_itself(tmp_path: Path) -> None:
+    path, place = tmp_path / "events.jsonl", tmp_path / "disk" / "line.jsonl"
+    place.parent.mkdir()
+    path.symlink_to(place)
+    with sink_for(f"{path}?rotate=10KB&keep=2") as sink:
+        for index in range(70):
+            sink.write(inspection(index))
+    assert path.is_symlink()
+    assert sorted(entry.name for entry in place.parent.iterdir()) == ["line.jsonl", "line.jsonl.1", "line.jsonl.2"]
+    assert indices(path)[-1] == 69
+
+
+def test_link_that_leads_elsewhere_is_followed(tmp_path: Path) -> None:
+    path, first, second = (tmp_path / name for name in ("events.jsonl", "first.jsonl", "second.jsonl"))
+    path.symlink_to(first)
+    with sink_for(path) as sink:
+        sink.write(inspection(0))
+        path.unlink()
+        path.symlink_to(second)
+        sink.write(inspection(1))
+    assert (indices(first), indices(second)) == ([0], [1])
+
+
+@pytest.mark.parametrize("way", ["same", "dots", "hard link", "symbolic link"])
+@pytest.mark.parametrize("name", ["events.jsonl", "scores.csv"])
+def test_file_that_is_being_written_is_refused_under_any_name(tmp_path: Path, name: str, way: str) -> None:
+    path, other = tmp_path / name, tmp_path / f"other-{name}"
+    with sink_for(path) as sink:
+        sink.write(inspection(0))
+        if way == "hard link":
+            other.hardlink_to(path)
+        elif way == "symbolic link":
+            other.symlink_to(path)
+        else:
+            other = path if way == "same" else tmp_path / "." / ".." / tmp_path.name / name
+        with pytest.raises(OutputError, match="is being written by another program or output"):
+            sink_for(other)
+        sink.write(inspection(1))
+    assert frames_of(path) == [0, 1]
+    sink_for(other).close()  # since nobody has it any more
+
+
+def test_file_system_without_locks_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_locks(*_: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with sink_for(tmp_path / "events.jsonl") as sink:
+        sink.write(inspection(0))
+    assert indices(tmp_path / "events.jsonl") == [0]
+    assert "cannot be locked (No locks available)" in caplog.text
+
+
+def test_path_that_may_not_be_looked_at_any_more_is_written_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "events.jsonl"
+
+    def denied(_: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with sink_for(path) as sink:
+        sink.write(inspection(0))
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "stat", denied)
+            sink.write(inspection(1))
+    assert indices(path) == [0, 1]
+
+
+@pytest.mark.heavy
+def test_disk_that_is_mounted_over_the_folder_gets_the_lines_that_follow(tmp_path: Path) -> None:
+    path = tmp_path / "logs" / "events.jsonl"
+    with sink_for(path) as sink:
+        sink.write(inspection(0))
+        mount = ["mount", "-t", "tmpfs", "tmpfs", str(path.parent)]
+        if subprocess.run(mount, check=False, capture_output=True).returncode:
+            pytest.skip("this user may not mount a disk")
+        try:
+            sink.write(inspection(1))
+            assert indices(path) == [1]
+            sink.close()
+        finally:
+            subprocess.run(["umount", str(path.parent)], check=True)
+    assert indices(path) == [0]
+
+
+def test_line_that_fails_takes_back_nothing_that_others_wrote(
+    tmp_path: Path, small_disk: Callable[[int], Path]
+) -> None:
+    folder = small_disk(64)
+    path = folder / "events.jsonl"
+    with sink_for(path) as sink:
+        sink.write(inspection(0))
+        with path.open("a") as other:
+            other.write('{"frame": 7}\n')
+        (folder / "others").write_bytes(bytes(60_000))
+        with pytest.raises(OutputError, match="No space left"):
+            for _ in range(1000):
+                sink.write(inspection(1))
+        assert indices(path)[:2] == [0, 7]
+
+
+def test_log_that_cannot_be_set_aside_grows_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "events.jsonl"
+    (tmp_path / "events.jsonl.1" / "in the way").mkdir(parents=True)
+    with sink_for(f"{path}?rotate=10KB&keep=1") as sink:
+        for index in range(60):
+            sink.write(inspection(index))
+    assert indices(path) == list(range(60))
+    assert caplog.text.count("cannot be set aside") == 1
+
+
+@pytest.mark.parametrize(
+    ("end", "stays"),
+    [
+        ('{"a":' * 20_000, True),
+        ("[" * 100_000, True),
+        ("a note of my own", True),
+        ('{"time": "2026-11-28T15:18:28.332+00:00", "frame": 7, "sour', False),
+        ('{"ti\0\0\0', False),
+    ],
+    ids=["deep object", "deep list", "foreign text", "own", "own and zeros"],
+)
+def test_only_an_own_half_line_is_cut_off(tmp_path: Path, end: str, stays: bool) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text('{"frame": 0}\n' + end)
+    with sink_for(path) as sink:
+        sink.write(inspection(1))
+    lines = path.read_text().splitlines()
+    assert json.loads(lines[0])["frame"] == 0 and json.loads(lines[-1])["frame"] == 1
+    assert lines[1:-1] == ([end] if stays else [])
 
 
 def test_events_on_a_full_device(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -64,6 +67,24 @@ def test_output_that_is_given_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"events\.jsonl is given twice"):
         open_outputs([uri, uri], context=CONTEXT, drops=True, on_publish=lambda _: None)
     assert not Path(uri).exists()
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "line.avi", "overlays"])
+def test_output_that_is_given_twice_in_other_words_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    uris = [str(tmp_path / name), str(tmp_path / "link" / name)]
+    with pytest.raises(OutputError, match="is given twice"):
+        open_outputs(uris, context=CONTEXT, drops=True, on_publish=lambda _: None)
+
+
+def test_no_room_for_temporary_files_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setenv("DISPLAY", ":4711")
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with pytest.raises(OutputError, match=r"cannot write display: .*No space left"):
+        sink_for("display://")
 
 
 def test_several_outputs_get_the_same_frames(tmp_path: Path) -> None:

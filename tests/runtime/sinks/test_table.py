@@ -68,3 +68,21 @@ def test_torn_row_of_a_table_is_cut_off(tmp_path: Path) -> None:
         sink.write(inspection(1))
     with path.open(newline="") as file:
         assert [row["frame"] for row in csv.DictReader(file)] == ["0", "1"]
+
+
+def test_half_of_a_foreign_row_is_not_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_text("day,parts\n2026-11-27,4\n2026-11-28,5")
+    with pytest.raises(OutputError, match=r"begins with 'day,parts"):
+        sink_for(path)
+    assert path.read_text() == "day,parts\n2026-11-27,4\n2026-11-28,5"
+
+
+@pytest.mark.parametrize("end", ["time,fra", "\0" * 4000, "time\0\0\0"])
+def test_half_a_header_is_written_anew(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_text(end)
+    with sink_for(path) as sink:
+        sink.write(inspection(3))
+    with path.open(newline="") as file:
+        assert [row["frame"] for row in csv.DictReader(file)] == ["3"]

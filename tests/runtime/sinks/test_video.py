@@ -92,6 +92,52 @@ def test_video_that_cannot_be_finished_is_discarded(small_disk: Callable[[int], 
     assert [path.name for path in folder.iterdir()] == ["others"]
 
 
+@pytest.mark.parametrize("act", ["delete", "move", "file in the way"])
+def test_video_whose_folder_vanishes_is_begun_anew(tmp_path: Path, act: str, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "videos" / "line.avi"
+    with sink_for(path) as sink:
+        for index in range(3):
+            sink.write(inspection(index))
+        if act == "delete":
+            shutil.rmtree(path.parent)
+        else:
+            path.parent.rename(tmp_path / "away")
+        if act == "file in the way":
+            path.parent.touch()
+            with pytest.raises(OutputError, match="cannot write"):
+                sink.write(inspection(3))
+            path.parent.unlink()
+        for index in range(4, 9):
+            sink.write(inspection(index))
+        assert sink.lost == 3
+    assert frames_in(path) == 5
+    assert "line.avi had 3 frames in .line.avi." in caplog.text
+    if act != "delete":
+        (left,) = (tmp_path / "away").iterdir()
+        assert frames_in(left) == 3
+
+
+@pytest.mark.parametrize("uri", ["line.mp4", "line.mp4?minutes=5"])
+def test_video_that_was_taken_away_up_to_the_end_is_an_error(tmp_path: Path, uri: str) -> None:
+    sink = sink_for(tmp_path / "videos" / uri)
+    sink.write(inspection(0))
+    shutil.rmtree(tmp_path / "videos")
+    with pytest.raises(OutputError, match="was moved or deleted"):
+        sink.close()
+    assert sink.lost == 1
+
+
+def test_segment_that_is_lost_costs_no_frame_of_the_next(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    start_s = time.monotonic() - 600
+    with sink_for(f"{tmp_path / 'videos' / 'line.avi'}?minutes=1") as sink:
+        sink.write(inspection(0, timestamp_s=start_s))
+        shutil.rmtree(tmp_path / "videos")
+        for minute in (2, 3):
+            sink.write(inspection(minute, timestamp_s=start_s + 60 * minute))
+    assert [frames_in(path) for path in (tmp_path / "videos").iterdir()] == [1, 1]
+    assert (sink.lost, caplog.text.count("was moved or deleted")) == (1, 1)
+
+
 def frames_in(path: Path) -> int:
     return int(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT))
 
@@ -143,4 +189,4 @@ def test_avi_of_a_killed_program_can_be_played(tmp_path: Path) -> None:
     (left,) = tmp_path.iterdir()
     assert left.name.startswith(".line.avi.")
     capture = cv2.VideoCapture(str(left))
-    assert sum(1 for _ in iter(lambda: capture.read()[0], False)) >= 15
+    assert sum(1 for _ in iter(lambda: capture.read()[0], False)) >= 18

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import logging
 import threading
@@ -182,6 +183,52 @@ def test_few_threads_hang_at_once_and_the_camera_is_tried_again_when_one_is_back
         assert opener.opened == MOST_LEFT_BEHIND + 1
         for event in hangs:
             event.set()
+
+
+def test_driver_that_hangs_for_good_is_tried_again_ever_less_often_without_end(
+    hang: threading.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No thread ever comes back, and yet the camera does."""
+    patience = dataclasses.replace(QUICK, crowded_s=0.2)
+    hung = MOST_LEFT_BEHIND + 2
+    opener = Opener(FakeCamera(1, hang), *[hang] * (hung - 1), FakeCamera(FOREVER))
+    with LiveCamera(opener, name="camera 0", patience=patience) as source:
+        wait_for_event(source, "camera-lost")
+        wait_for_event(source, "camera-back")
+        assert opener.opened == hung + 1
+    waits = [record.args for record in caplog.records if "threads hang in the driver" in record.msg]
+    assert waits == [(MOST_LEFT_BEHIND + more, "camera 0", 0.2 * 2**more / 60) for more in range(3)]
+
+
+class Flawed(FakeCamera):
+    """Gives a damaged picture before each of its frames."""
+
+    def __init__(self, frames: int) -> None:
+        super().__init__(frames)
+        self.is_due = True
+
+    def read(self) -> Frame | None:
+        self.is_due = not self.is_due
+        if not self.is_due:
+            self.skipped += 1
+            raise SourceTimeout("a picture was skipped: see rtsp://adm:s3cret@camera/1")
+        return super().read()
+
+
+def test_damaged_pictures_are_counted_over_all_connections_and_told_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with live(Flawed(3), Flawed(3), FakeCamera(FOREVER)) as source:
+        wait_until(lambda: source.reconnects == 2)
+        assert source.skipped == 8  # the last one of each connection before its end
+        kinds = [event.kind for event in source.take_events()]
+        assert kinds.count("picture-skipped") == 1
+        assert kinds[0] == "picture-skipped"
+    monkeypatch.setattr("runtime.sources.live_camera._SKIPS_TOLD_S", 0.0)
+    with live(Flawed(3), FakeCamera(FOREVER)) as source:
+        wait_until(lambda: source.reconnects == 1)
+        texts = [event.text for event in source.take_events() if event.kind == "picture-skipped"]
+    assert texts == ["a picture was skipped: see rtsp://***@camera/1"] * 4
 
 
 def test_error_of_the_library_tells_no_password() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from pathlib import Path
 
@@ -48,6 +49,23 @@ def test_video_cut_short_is_reported(video: Path, caplog: pytest.LogCaptureFixtu
         seen = list(frames(source))
     assert 0 < len(seen) < 10
     assert f"ended after {len(seen)} of 10 frames" in caplog.text
+
+
+def test_damaged_frames_of_a_video_are_skipped_and_those_after_them_read(
+    video: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = bytearray(video.read_bytes())
+    starts = [match.end() for match in re.finditer(rb"00dc....(?=\xff\xd8)", content, re.DOTALL)]
+    assert len(starts) == 10
+    for index in (0, 4, 5):
+        content[starts[index] : starts[index] + 200] = bytes(200)  # of 230
+    video.write_bytes(content)
+    with open_source(str(video)) as source:
+        seen = [frame.index for frame in frames(source)]
+        assert seen == [1, 2, 3, 6, 7, 8, 9]
+        assert source.skipped == 3
+    assert "skipped: 2 damaged frames of" in caplog.text
+    assert "ended after" not in caplog.text
 
 
 def test_file_that_is_not_a_video(tmp_path: Path) -> None:

@@ -186,6 +186,18 @@ def test_undefined_metrics_are_left_out():
     assert average(records, preset="paper", categories=("carpet", "wood"), metric="aupro").mean == 50
 
 
+def test_mean_over_fewer_categories_than_its_row_says_so():
+    """A category without masks has figures over whole pictures alone."""
+    whole = {"image_auroc": 0.8, "pixel_auroc": None}
+    records = [replace(record("paper", "carpet", 0, 0.9), overall=whole), record("paper", "wood", 0, 0.5)]
+    table = text_tables(records)[-1]
+    (average_row,) = [row for row in table.rows if row[0] == "paper, average"]
+    cells = dict(zip(table.columns, average_row, strict=True))
+    assert (cells["I-AUROC"], cells["P-AUROC"], cells["TLM P-AUROC"]) == ("65.00", "50.00 (of 1)", "35.00")
+    carpet = dict(zip(table.columns, table.rows[0], strict=True))
+    assert (carpet["I-AUROC"], carpet["P-AUROC"]) == ("80.00", "–")
+
+
 def test_tables_have_the_papers_number_beside_ours_and_a_dash_where_nothing_was_run(tmp_path):
     records = [record("table5-two-stage", "carpet", seed, 0.9 + seed / 100) for seed in (0, 1)]
     [table, overview] = text_tables(records)

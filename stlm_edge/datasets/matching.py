@@ -1,0 +1,43 @@
+"""Which mask is which picture's, by their names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stlm_edge.folders import entries, is_folder, is_picture
+
+_ENDING = re.compile(r"_(mask|label|gt)$", re.IGNORECASE)
+"""Of a mask's name without its suffix; a mask may also have its picture's own name."""
+
+
+@dataclass(frozen=True)
+class Matched:
+    """The masks of a folder.
+
+    Attributes:
+        masks: name of the picture without its suffix → its masks, sorted.
+        strays: folders, and files with the name of a mask, that belong to no picture or cannot be one's mask.
+    """
+
+    masks: dict[str, list[Path]]
+    strays: tuple[Path, ...]
+
+    def of(self, picture: Path) -> list[Path]:
+        return self.masks.get(picture.stem, [])
+
+
+def match_masks(pictures: Sequence[Path], folder: Path) -> Matched:
+    """Find the masks of all pictures of one folder; there may be none, nor a folder. Raises `DataError`."""
+    masks: dict[str, list[Path]] = {picture.stem: [] for picture in pictures}
+    strays = []
+    for path in entries(folder) if is_folder(folder) else ():
+        short = _ENDING.sub("", path.stem)
+        owner = path.stem if path.stem in masks else short if short in masks else None
+        if is_picture(path) and owner is not None:
+            masks[owner].append(path)
+        elif is_picture(path) or is_folder(path) or owner is not None:
+            strays.append(path)
+    return Matched(masks, tuple(strays))

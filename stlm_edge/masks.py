@@ -1,0 +1,95 @@
+"""Masks: which pixels of a picture a person has marked.
+
+Masks come from many programs, and one that is read in a way other than its maker meant shows nothing, or everything,
+and every figure after it is wrong without a word. So whatever can be read in two ways is refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from stlm_edge.errors import ImageError
+from stlm_edge.imaging import Mask, read_pixels
+from stlm_edge.spec import Size
+
+_LOSSLESS = frozenset({".png", ".bmp", ".tif", ".tiff", ".pbm", ".pgm", ".ppm", ".pnm"})
+
+_MOST_LEVELS = 16
+"""Different values in a mask that was drawn in flat colours; there every value may mean something."""
+
+_EDGE, _SOFT_EDGE = 4, 16
+"""Pixels beside a defect that may be neither white nor black: of flat colours, and of a mask that was enlarged smoothly
+or blurred by a format with losses, whose blocks of colour take 16 pixels."""
+
+_NOISE = 16
+"""The part of the range, 1 / 16, that such a mask may be off black anywhere."""
+
+_REMEDY = "save it as PNG without transparency, defects white (255) on black (0)"
+
+
+def read_mask(path: Path, *, size: Size | None, of_classes: bool = False) -> Mask:
+    """Read a mask of 8 or 16 bits, grey, palette or colour (the brightest channel counts).
+
+    Args:
+        size: (height, width) of its picture; None where any size will do.
+        of_classes: any value but 0 is marked; otherwise values above half of the range are.
+    Returns:
+        (H, W) uint8 of 0 and 1.
+    Raises:
+        ImageError: if the file is not a picture or not of `size`, or could be understood in more than one way: it has
+            values but none above half of the range, darker areas that are no edges, or another shape in its
+            transparency than in its colours.
+    """
+    values = read_pixels(path).max(axis=2)
+    if size is not None and values.shape != size:
+        raise ImageError(
+            f"{path} is {values.shape[0]} x {values.shape[1]} (height x width), its picture is {size[0]} x {size[1]} "
+            "(height x width); a mask must have the size of its picture"
+        )
+    if of_classes and path.suffix.lower() not in _LOSSLESS:
+        raise ImageError(
+            f"{path} holds numbers of classes in a format that changes them, expected PNG; fetch the masks again"
+        )
+    whole = int(np.iinfo(values.dtype).max)
+    marked = np.asarray(values > (0 if of_classes else whole // 2), np.uint8)
+    _check_transparency(path, marked)
+    if not of_classes:
+        _check_levels(path, values, marked)
+    return marked
+
+
+def _check_transparency(path: Path, marked: Mask) -> None:
+    """Raises `ImageError` if what is opaque is not what the colours show; a constant transparency says nothing."""
+    layers = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if layers is None or layers.ndim != 3 or layers.shape[2] != 4 or layers.shape[:2] != marked.shape:
+        return
+    opaque = layers[:, :, 3] > 0
+    if layers[:, :, 3].min() < layers[:, :, 3].max() and (not marked.any() or np.any(marked.astype(bool) & ~opaque)):
+        raise ImageError(
+            f"{path} shows another shape in its transparency ({np.count_nonzero(opaque)} opaque pixels) than in its "
+            f"colours ({np.count_nonzero(marked)} bright pixels); {_REMEDY}"
+        )
+
+
+def _check_levels(path: Path, values: NDArray[np.uint8 | np.uint16], marked: Mask) -> None:
+    whole = int(np.iinfo(values.dtype).max)
+    if values.any() and not marked.any():
+        raise ImageError(
+            f"{path} has values up to {values.max()} and none above half of {whole}, so it would show no defect; "
+            f"expected 0 for normal and {whole} for defective pixels: scale it"
+        )
+    is_soft = path.suffix.lower() not in _LOSSLESS or np.count_nonzero(np.bincount(values.ravel())) > _MOST_LEVELS
+    edge = _SOFT_EDGE if is_soft else _EDGE
+    near = cv2.dilate(marked, np.ones((2 * edge + 1, 2 * edge + 1), np.uint8))
+    doubtful = values[(values > (whole // _NOISE if is_soft else 0)) & (near == 0)]
+    if doubtful.size:
+        levels = np.unique(doubtful)
+        named = ", ".join(map(str, levels[:4])) + (", …" if levels.size > 4 else "")
+        raise ImageError(
+            f"{path} has {doubtful.size} pixels of grey ({named} of {whole}) away from all bright ones, which may be "
+            f"defects or not; {_REMEDY}"
+        )

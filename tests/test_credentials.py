@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from urllib.parse import quote, unquote
+
+import pytest
+
+from stlm_edge import credentials
+from stlm_edge.credentials import safe_name, without_credentials, without_logins
+
+
+@pytest.fixture(autouse=True)
+def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Secrets of one test are none of the next."""
+    monkeypatch.setattr(credentials, "_known", set())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("rtsp://adm:s3cret@camera:554/line", "rtsp://***@camera:554/line"),
+        ("rtsp://s3cret@camera/line", "rtsp://***@camera/line"),
+        ("rtsp://adm:s3@cr/e?t@camera/line", "rtsp://***@camera/line"),
+        ("cannot open rtsp://adm:s3cret@camera/1 (refused)", "cannot open rtsp://***@camera/1 (refused)"),
+        ("http://camera/video?user=s3cret&pwd=s3cret&fps=5", "http://camera/video?user=***&pwd=***&fps=5"),
+        ("http://camera/video?fps=5&access_token=s3cret", "http://camera/video?fps=5&access_token=***"),
+        ("http://camera/video?Password=s3cret#x", "http://camera/video?Password=***"),
+        ("rtsp://camera/user=s3cret&password=s3cret&channel=1", "rtsp://camera/user=***&password=***&channel=1"),
+        ("rtsp://camera/user=adm_password=s3cret_channel=1", "rtsp://camera/user=***"),
+        ('gst:rtspsrc user-id=s3cret user-pw="s3 cret" ! x', "gst:rtspsrc user-id=*** user-pw=*** ! x"),
+        ('gst:rtspsrc location="rtsp://adm:s3cret@camera/1" ! x', 'gst:rtspsrc location="rtsp://***@camera/1" ! x'),
+        ("rtsp://a:s3cret@one/1 and rtsp://b:s3cret@two/2", "rtsp://***@one/1 and rtsp://***@two/2"),
+    ],
+)
+def test_secrets_are_hidden(text: str, expected: str) -> None:
+    assert without_credentials(text) == expected
+    assert "cret" not in without_credentials(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("rtsps://nvr:7441/AbCdEfGhIjKlMnOp?enableSrtp", "rtsps://nvr:7441/***?enableSrtp"),
+        ("http://c/live/8f3a9c2e/x.mjpg", "http://c/live/***/x.mjpg"),
+        ("http://c/0f8fad5b-d9cb-469f-a165-70867728950e", "http://c/***"),
+        ("http://c/token/abc/video", "http://c/token/***/video"),
+        ("http://c/video?u=adm&p=1234&camera=front", "http://c/video?u=***&p=***&camera=front"),
+        ("http://c/video?id=QmFzZTY0IGlzIG5vdA", "http://c/video?id=***"),
+        ("http://c/Streaming/Channels/101?fps=5", "http://c/Streaming/Channels/101?fps=5"),
+        ("http://c/axis-cgi/mjpg/video.cgi?resolution=640x480", "http://c/axis-cgi/mjpg/video.cgi?resolution=640x480"),
+        ("http://c/h264Preview_01_main", "http://c/h264Preview_01_main"),
+        ('gst:souphttpsrc extra-headers="x,a=(string)\\"b c\\"" ! x', "gst:souphttpsrc extra-headers=*** ! x"),
+        ("gst:rtspsrc user-pw=a\\ b&c!d ! x", "gst:rtspsrc user-pw=*** ! x"),
+        ('gst:rtspsrc location="rtsp://a:b c@camera/1" ! x', 'gst:rtspsrc location="rtsp://***@camera/1" ! x'),
+    ],
+)
+def test_tokens_are_hidden_and_the_words_of_a_path_are_not(text: str, expected: str) -> None:
+    assert without_credentials(text) == safe_name(text) == expected
+
+
+@pytest.mark.parametrize(
+    "password",
+    ["p@ss", "a/b/c/d", "what?ever", "pa#ss", "pass word", "a\"b'c d", "100%sure", "p%40ss%20w", "ünlüü", "a\\bc"],
+)
+def test_secret_of_an_address_is_hidden_wherever_it_stands(password: str) -> None:
+    assert safe_name(f"rtsp://adm:{password}@camera/1") == "rtsp://***@camera/1"
+    spellings = {password, unquote(password), quote(unquote(password), safe=""), repr(password)[1:-1]}
+    for text in (f"login {spelling} failed" for spelling in spellings):
+        assert without_logins(text) == without_credentials(text) == "login *** failed"
+
+
+def test_short_numbers_and_parts_of_words_are_left_alone() -> None:
+    safe_name("http://camera/video?pwd=1234&token=plates")
+    assert without_logins("frame 1234 of templates") == "frame 1234 of templates"
+    assert without_logins("the token plates") == "the token ***"
+
+
+def test_address_whose_scheme_was_forgotten() -> None:
+    assert safe_name("adm:s3/cr@et@camera/line") == "***@camera/line"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "as in http://USER:PASSWORD@camera/",
+        "rtsp://camera:554/line?channel=1",
+        "test://?fps=10&seed=1&size=64x64",
+        "/data/parts",
+        "0",
+        "a@b",
+        "",
+    ],
+)
+def test_nothing_else_is_changed(text: str) -> None:
+    assert without_credentials(text) == text
