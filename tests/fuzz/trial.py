@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import multiprocessing
+import os
 import random
 import re
 import shutil
@@ -73,6 +74,8 @@ def ask(name: str, files: Files) -> Outcome:
 def work(connection: Connection) -> None:
     """A worker's life: it is told a target and a seed, and tells what came of it."""
     logging.disable(logging.WARNING)
+    with Path("/dev/null").open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)  # OpenCV and its codecs have much to say of damaged pictures
     warnings.simplefilter("ignore")
     known: dict[str, tuple[Files, str]] = {}
     while (asked := connection.recv()) is not None:
