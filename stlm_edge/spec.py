@@ -36,6 +36,9 @@ FALSE_ALARM_RATE = 0.01
 """Wanted share of good pictures at or above a threshold, unless another one is asked for."""
 
 
+_LEAST_SCORE = 1.4e-45
+"""Above 0, of numbers in float32."""
+
 _Pixel = Annotated[float, Within(0, 255)]
 _Deviation = Annotated[float, Within(1e-3, 1e3)]
 
@@ -162,9 +165,9 @@ class ModelSpec:
         return self.threshold
 
     def require_reachable(self, threshold: float) -> None:
-        """Raises `SpecError` for a threshold that no score can reach, or that every score reaches."""
+        """Raises `SpecError` for a threshold that no score can reach, or that is no more than another word for 0."""
         highest = self.highest_score or HIGHEST_SCORE
-        if not 0 <= threshold <= highest:
+        if not (threshold == 0 or _LEAST_SCORE <= threshold <= highest):
             never = "nothing would ever be anomalous" if threshold > highest else "everything would be anomalous"
             raise SpecError(
                 f"the threshold is {threshold:.9g} where scores lie between 0 and {highest:g}, so {never}; choose it "

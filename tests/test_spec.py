@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from stlm_edge.errors import SpecError
@@ -82,12 +83,12 @@ def test_record_from_before_the_highest_score_takes_what_any_network_can_reach()
     assert ModelSpec.from_json(json.dumps(data)).highest_score is None
 
 
-@pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("threshold", [0.0, float(np.nextafter(np.float32(0), np.float32(1))), 0.5, 1.0])
 def test_threshold_that_a_score_can_reach_is_taken(threshold: float) -> None:
     dataclasses.replace(SPEC, highest_score=1.0).require_reachable(threshold)
 
 
-@pytest.mark.parametrize("threshold", [45.0, 1.0001, -1.0, -1e-9, 1e308, math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("threshold", [45.0, 1.0001, -1.0, -1e-9, 1e-320, 1e308, math.inf, -math.inf, math.nan])
 def test_threshold_that_no_score_or_every_score_reaches_is_refused(threshold: float) -> None:
     with pytest.raises(SpecError, match="scores lie between 0 and 1"):
         dataclasses.replace(SPEC, highest_score=1.0).require_reachable(threshold)

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import multiprocessing
+import os
 import random
 import re
 import shutil
@@ -73,10 +74,12 @@ def ask(name: str, files: Files) -> Outcome:
 def work(connection: Connection) -> None:
     """A worker's life: it is told a target and a seed, and tells what came of it."""
     logging.disable(logging.WARNING)
+    with Path("/dev/null").open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)  # OpenCV and its codecs have much to say of damaged pictures
     warnings.simplefilter("ignore")
     known: dict[str, tuple[Files, str]] = {}
-    while True:
-        name, seed = connection.recv()
+    while (asked := connection.recv()) is not None:
+        name, seed = asked
         if name not in known:
             files = TARGETS[name].make()
             whole = ask(name, files)
@@ -101,6 +104,7 @@ class Worker:
 
     def attempt(self, name: str, seed: int) -> Outcome:
         if self._process is None:
+            self._is_stuck = False
             self._connection, other = self._context.Pipe()
             self._process = self._context.Process(target=work, args=(other,), daemon=True)
             self._process.start()
@@ -116,6 +120,7 @@ class Worker:
             self.close()
             return Outcome("traceback", f"the process ended with {code}")
         if found.kind in ("hang", "memory"):
+            self._is_stuck = True
             self.close()
         assert isinstance(found, Outcome)
         return found
@@ -133,6 +138,9 @@ class Worker:
 
     def close(self) -> None:
         if self._process is not None:
+            with contextlib.suppress(OSError):
+                self._connection.send(None)
+            self._process.join(0 if self._is_stuck else 5)
             self._process.kill()
             self._process.join()
             self._connection.close()

@@ -90,6 +90,7 @@ def test_killed_process_is_resumed_from_the_command_line(plate, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(run / "model.safetensors")
     assert [epoch for epoch, *_ in outcome(run)[2]] == list(range(1, 13))
+    assert not [path.name for path in run.iterdir() if path.name.startswith(".")], "nothing half-written is left"
 
 
 def test_run_killed_before_its_first_epoch_begins_again(long, plate, tmp_path, monkeypatch):

@@ -166,8 +166,17 @@ def test_kernels_of_another_plan_are_refused(plan):
 )
 def test_damaged_kernels_are_refused(plan, damage, expected, capsys):
     path = kernels_path(plan)
-    path.write_text(damage(path.read_text()))
+    content = json.loads(path.read_text())
+    del content["sha256"]  # as of a version before it was there
+    path.write_text(damage(json.dumps(content)))
     assert main(["report", str(plan)]) == 1
     error = capsys.readouterr().err
     assert expected in error and "build the plan again" in error
     assert len(error.splitlines()) == 1
+
+
+def test_edited_kernels_are_refused(plan):
+    path = kernels_path(plan)
+    path.write_text(path.read_text().replace('"flops": 5000000000', '"flops": 6000000000'))
+    with pytest.raises(EngineError, match="another SHA-256 than it says"):
+        read_kernels(plan)
