@@ -2,9 +2,10 @@
 
 A name on Linux is bytes: it may hold line breaks, what a terminal takes for commands, and bytes that are no UTF-8,
 which Python carries as surrogates. The one rule for all outputs, `escaped`: bytes that are no UTF-8 and control
-characters of ASCII become `\\xNN`, other control characters, line separators and changes of the writing direction `\\uNNNN`, with
-lower-case digits. A backslash stays as it is, unless it would read as the beginning of such an escape; then it becomes
-`\\x5c`. So what comes out is UTF-8 in one line, two names never become one, and `unescaped` gives the name back.
+characters of ASCII become `\\xNN`, other control characters, line separators and changes of the writing direction
+`\\uNNNN`, with lower-case digits. A backslash stays as it is, unless it would read as the beginning of such an escape;
+then it becomes `\\x5c`. So what comes out is UTF-8 in one line, two names never become one, and `unescaped` gives the
+name back.
 """
 
 from __future__ import annotations
