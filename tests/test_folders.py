@@ -135,13 +135,23 @@ def test_tree_that_is_deeper_than_paths_may_be_costs_what_is_below(
     place = os.open(tmp_path, os.O_RDONLY)
     for _ in range(1500):
         os.mkdir("ddd", dir_fd=place)
-        deeper = os.open("ddd", os.O_RDONLY, dir_fd=place)
+        place = moved(place, "ddd")
+    try:
+        with caplog.at_level(logging.WARNING):
+            assert [path.name for path in pictures_below(tmp_path)] == ["a.png"]
+        assert "(File name too long)" in caplog.text
+    finally:  # pytest could not remove it
+        for _ in range(1500):
+            place = moved(place, "..")
+            os.rmdir("ddd", dir_fd=place)
         os.close(place)
-        place = deeper
+
+
+def moved(place: int, name: str) -> int:
+    """The descriptor of a folder beside that of another, which is closed."""
+    found = os.open(name, os.O_RDONLY, dir_fd=place)
     os.close(place)
-    with caplog.at_level(logging.WARNING):
-        assert [path.name for path in pictures_below(tmp_path)] == ["a.png"]
-    assert "(File name too long)" in caplog.text
+    return found
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

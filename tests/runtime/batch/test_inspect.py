@@ -101,7 +101,7 @@ def test_labelled_folder_becomes_a_table_and_overlays(
             assert float(row["threshold"]) == detector.threshold.value
             assert float(row["seconds"]) >= 0
     assert (found[-1]["score"], found[-1]["seconds"]) == ("", "")
-    assert "is empty, truncated or not a picture" in found[-1]["error"]
+    assert "is empty, truncated, damaged or not a picture" in found[-1]["error"]
     assert overlays(results) == ["scratch/000.png.jpg"]
     assert "pictures inspected  4 in " in said.out
     assert "anomalous           1\n" in said.out
@@ -251,7 +251,7 @@ def test_name_with_a_comma_a_quote_and_a_line_break(engine: Path, tmp_path: Path
     write_image(tmp_path / "parts" / name, picture(60))
     for _ in range(2):
         assert inspect(engine, tmp_path / "parts", "-o", tmp_path / "results") == 0
-        assert [row["path"] for row in rows(tmp_path / "results")] == [name]
+        assert [row["path"] for row in rows(tmp_path / "results")] == ['left, "new"\\x0aside.png']
 
 
 def test_results_of_another_run_are_not_mixed(
