@@ -90,7 +90,7 @@ def no_file(mode: int) -> str | None:
 def entries(folder: Path) -> list[Path]:
     """All that lies in a folder and is no litter, sorted. Raises `DataError` if it cannot be read."""
     try:
-        return sorted(folder / name for name in os.listdir(folder) if not is_litter(name))  # noqa: PTH208 - names alone
+        return sorted(path for path in folder.iterdir() if not is_litter(path.name))
     except OSError as error:
         raise _unreadable(folder, error) from None
 
@@ -197,7 +197,7 @@ class _Listing:
         if len(self.refused) > len(lines):
             lines.append(f"{self._root} has {len(self.refused) - len(lines)} more entries of that kind")
         if count := self._others.total():
-            kinds = self._others.most_common(_MOST_KINDS)
+            kinds = sorted(self._others.items(), key=lambda kind: (-kind[1], kind[0]))[:_MOST_KINDS]
             more = ", …" if len(self._others) > _MOST_KINDS else ""
             lines.append(
                 f"{self._root}: {count} {'file is' if count == 1 else 'files are'} passed over, "
@@ -212,7 +212,7 @@ class _Listing:
 def suffix_of(name: str) -> str:
     """Of a file that is no picture, for messages."""
     suffix = Path(name).suffix.lower()
-    return suffix if suffix[1:].isalnum() and len(suffix) <= 8 else "others"
+    return suffix if suffix[1:].isalnum() and len(suffix) <= 8 else "other"
 
 
 def _key(entry: os.DirEntry[str]) -> tuple[int, int]:

@@ -53,7 +53,7 @@ def list_pictures(inputs: Sequence[Path], *, results: Path) -> Listing:
     """
     for path in inputs:
         if not (is_file(path) or is_folder(path)):
-            found = "is neither a file nor a folder" if path.is_symlink() or _exists(path) else "does not exist"
+            found = "is neither a file nor a folder" if os.path.lexists(path) else "does not exist"
             raise SourceError(f"{path} {found}, expected a picture or a folder of pictures; check the path")
     paths = list(dict.fromkeys(_absolute(path) for given in inputs for path in _below(given, results=results)))
     if not paths:
@@ -80,13 +80,6 @@ def _below(path: Path, *, results: Path) -> Iterator[Path]:
                 f"{path} holds masks ({file}), expected pictures of parts alone; give its folders 'test' instead"
             )
         yield file
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
 
 
 def _absolute(path: Path) -> Path:

@@ -202,9 +202,10 @@ class BatchRun:
         try:
             write_image(path, drawn)
         except OutputError as error:
-            if not (isinstance(error.__cause__, OSError) and error.__cause__.errno in _NO_SUCH_NAMES):
+            cause = error.__cause__
+            if not (isinstance(cause, OSError) and cause.errno in _NO_SUCH_NAMES and self._folder.is_dir()):
                 raise
-            logger.warning("no overlay of %s: %s", picture.name, error.__cause__.strerror)
+            logger.warning("no overlay of %s: its name cannot be used there (%s)", picture.name, cause.strerror)
 
     def _write_rows(self, *, most: int) -> None:
         """Write the rows whose overlays are there; wait for the others until `most` are left."""

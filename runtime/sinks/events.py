@@ -19,10 +19,10 @@ _BEGINNINGS = ('{"time"', '{"frame"')
 def verdict_event(inspection: Inspection, *, engine_sha256: str) -> dict[str, Any]:
     """What is told of a frame, ready for JSON.
 
-    Keys: `time` (of capture, ISO 8601, UTC), `frame`, `source` and `label` (names escaped as `stlm_edge.names` has it;
-    a label where the source knows it), `score` and `anomalous` (null for a frame with a fault), `threshold`, `alarm`,
-    `part`, `fault` where there is one, `regions` (largest peak first; `box` is left, top, width, height in pixels of
-    the frame), `latency_ms` by stage, `engine_sha256`.
+    Keys: `time` (of capture, ISO 8601, UTC), `frame`, `source`, `score` and `anomalous` (null for a frame with a
+    fault), `threshold`, `alarm`, `part`, `fault` where there is one, `regions` (largest peak first; `box` is left, top,
+    width, height in pixels of the frame), `label` where the source knows it, `latency_ms` by stage, `engine_sha256`.
+    Names are escaped, see `stlm_edge.names`.
     """
     frame, anomaly = inspection.frame, inspection.anomaly
     regions = () if anomaly is None else anomaly.regions

@@ -18,10 +18,10 @@ import numpy as np
 from runtime.event import Event
 from runtime.sources.base import Frame, FrameSource
 from runtime.sources.camera import silence_opencv
+from runtime.sources.drop_files import Hashes, SeenFiles, is_file, is_watched, new_file, stamp_of, status_of
 from runtime.sources.live import READ_TIMEOUT_S
-from runtime.sources.seen import Hashes, SeenFiles, stamp_of
 from stlm_edge.errors import ImageError, SourceError, SourceTimeout
-from stlm_edge.folders import SUFFIXES, has_picture_name, is_litter, no_file, suffix_of
+from stlm_edge.folders import SUFFIXES, is_litter, no_file, suffix_of
 from stlm_edge.imaging import read_image
 
 logger = logging.getLogger(__name__)
@@ -33,14 +33,16 @@ left alone until it changes again."""
 _GIVEN_UP_S = 10.0
 """A file that has not changed for so long and still cannot be decoded is skipped."""
 _OUTAGE_LOOK_S = 0.5
-_REST = 10
-"""After listing the folder at least this many times as long passes before the next time, so at most 9 % of a core."""
+_REST, _REST_IF_CHANGED = 10, 2
+"""After listing the folder so many times as long passes before the next time; the latter where the folder's own time of
+change tells that names have come or gone, which not every share does."""
 _SLOW_S = 1.0
 _MOST_WAITING = 10_000
 """Files that are looked at between two listings; with more the oldest come first and the others are listed again."""
 _AT_ONCE = 4096
-_LOOK_AGAIN_S = 0.02
-"""How long a listing asks files that were read already whether they have changed; the next one goes on from there."""
+_MOST_ASKED = 20_000
+"""Files that were read already and are asked after one listing whether they have changed; after the next, others."""
+_ASKS_S, _REST_AFTER_ASKING = 0.005, 5
 _MOST_SUFFIXES = 10
 _MOST_LINES = 5
 """Of entries that are no files, in one listing; further ones are counted."""
@@ -54,6 +56,7 @@ class _Waiting:
     changed_ns: int
     since_s: float
     is_damaged: bool = False
+    inode: int = 0
 
 
 class WatchedFolder(FrameSource):
@@ -85,11 +88,13 @@ class WatchedFolder(FrameSource):
         self._timeout_s = timeout_s
         self._index = 0
         self._seen = SeenFiles.none()
+        self._asked: deque[str] = deque()
         self._asked_up_to = 0
+        self._listed_ns = -1
         self._said: frozenset[str] = frozenset()
         self._other_suffixes: set[str] = set()
         self._waiting: dict[str, _Waiting] = {}
-        self._next_listing_s = self._next_look_s = 0.0
+        self._next_listing_s = self._next_listing_if_changed_s = self._next_look_s = self._next_ask_s = 0.0
         self._lost_s: float | None = None
         self._events: deque[Event] = deque(maxlen=1000)  # of a caller who never asks
         self._is_listed = self._is_slow = False
@@ -116,8 +121,10 @@ class WatchedFolder(FrameSource):
 
     def poll(self) -> Frame | None:
         now_s = time.monotonic()
-        if now_s >= self._next_listing_s and len(self._waiting) < _MOST_WAITING:
+        if len(self._waiting) <= _MOST_WAITING // 2 and self._is_time_to_list(now_s):
             self._list_or_lose()
+        if self._asked and now_s >= self._next_ask_s:
+            self._ask_again()
         if now_s < self._next_look_s:
             return None
         for name in list(self._waiting):
@@ -149,9 +156,13 @@ class WatchedFolder(FrameSource):
             if is_last_try:
                 self._skip(name, str(error))
             return None
-        if not self._is_unchanged(name, now_s=now_s):  # written over while it was read
-            return None
         del self._waiting[name]
+        with suppress(OSError):  # of a file that was moved away as soon as it could be read
+            found = path.stat()
+            if (found.st_size, found.st_mtime_ns) != (waiting.size, waiting.changed_ns):
+                self._wait_for(name, found, since_s=now_s)
+                if found.st_ino == waiting.inode:  # written over while it was read, perhaps half of it
+                    return None
         frame = Frame(image, self._index, now_s, str(path), capture_ms=1e3 * (time.monotonic() - now_s))
         self._index += 1
         return frame
@@ -167,10 +178,15 @@ class WatchedFolder(FrameSource):
             self._seen = self._seen.without(name)
             return False
         if (found.st_size, found.st_mtime_ns) == (waiting.size, waiting.changed_ns):
+            waiting.inode = found.st_ino
             return True
-        self._waiting[name] = _Waiting(found.st_size, found.st_mtime_ns, now_s)
-        self._seen.stamp(name, found)
+        self._wait_for(name, found, since_s=now_s)
         return False
+
+    def _wait_for(self, name: str, found: os.stat_result, *, since_s: float) -> None:
+        """Have a file that has changed settle."""
+        self._waiting[name] = _Waiting(found.st_size, found.st_mtime_ns, since_s)
+        self._seen.stamp(name, found)
 
     def _skip(self, name: str, reason: str) -> None:
         del self._waiting[name]
@@ -198,17 +214,18 @@ class WatchedFolder(FrameSource):
 
     def _what_is_there(self) -> SeenFiles:
         with os.scandir(self._path) as entries:
-            named = (entry for entry in entries if _is_picture(entry.name))
+            named = (entry for entry in entries if is_watched(entry.name))
             found = {}
             for entry in named:
                 with suppress(OSError):  # which is told of when the folder is listed
-                    if (status := _status(entry)) is not None:
+                    if (status := status_of(entry)) is not None:
                         found[hash(entry.name)] = stamp_of(status)
         return SeenFiles.of(found)
 
     def _list(self) -> None:
         """Find new pictures. Raises `OSError`."""
         started_s = time.monotonic()
+        self._listed_ns = self._path.stat().st_mtime_ns
         if self._is_mount and not self._path.is_mount():
             raise OSError("it is not mounted")
         hashes: list[Hashes] = []
@@ -223,49 +240,58 @@ class WatchedFolder(FrameSource):
         self._rest(time.monotonic() - started_s, count=len(present))
 
     def _new_files(self, hashes: list[Hashes], refused: dict[str, str]) -> Iterator[tuple[int, str, int]]:
-        """Time of change in ns, name and size of the pictures that are new or were overwritten.
+        """Time of change in ns, name and size of the pictures that were not seen before.
 
         Args:
             hashes: gets those of all names.
             refused: gets the name of each entry that is no file, and why.
         """
-        index, ask_until_s = 0, 0.0
-        asks_from, self._asked_up_to = self._asked_up_to, 0
+        index, first, is_round = 0, self._asked_up_to, not self._asked
         with os.scandir(self._path) as entries:
-            pictures = (entry for entry in entries if _is_picture(entry.name) or self._is_told(entry.name))
+            pictures = (entry for entry in entries if is_watched(entry.name) or self._is_told(entry))
             while some := list(itertools.islice(pictures, _AT_ONCE)):
                 of_some = np.fromiter((hash(entry.name) for entry in some), np.int64, len(some))
                 hashes.append(of_some)
-                stamps = self._seen.stamps_of(of_some)
-                for entry, stamp in zip(some, stamps, strict=True):
+                for entry, stamp in zip(some, self._seen.stamps_of(of_some), strict=True):
                     index += 1
-                    if stamp is not None:
-                        if index <= asks_from or self._asked_up_to or entry.name in self._waiting:
-                            continue
-                        now_s = time.monotonic()
-                        ask_until_s = ask_until_s or now_s + _LOOK_AGAIN_S
-                        if now_s > ask_until_s:
-                            self._asked_up_to = index - 1
-                            continue
-                    try:
-                        found = _status(entry)
-                    except OSError as error:
-                        refused[entry.name] = f"cannot be looked at ({error.strerror or error})"
-                        continue
-                    if found is None or (stamp is not None and stamp == stamp_of(found)):
-                        continue
-                    if (kind := no_file(found.st_mode)) is not None:
-                        refused[entry.name] = f"is {kind} and no picture"
-                    else:
-                        yield found.st_mtime_ns, entry.name, found.st_size
+                    if stamp is None:
+                        yield from new_file(entry, refused)
+                    elif is_round and first < index <= first + _MOST_ASKED:
+                        self._asked.append(entry.name)
+        if is_round:
+            self._asked_up_to = first + _MOST_ASKED if first + _MOST_ASKED < index else 0
 
-    def _is_told(self, name: str) -> bool:
+    def _ask_again(self) -> None:
+        """Have some of the files that were read before wait again if they were overwritten."""
+        started_s = time.monotonic()
+        while self._asked and time.monotonic() < started_s + _ASKS_S:
+            name = self._asked.popleft()
+            if name in self._waiting:
+                continue
+            with suppress(OSError):  # which is told of where a file is new
+                found = (self._path / name).stat()
+                if no_file(found.st_mode) is None and self._seen.stamp_before(name) not in (None, stamp_of(found)):
+                    self._wait_for(name, found, since_s=started_s)
+        self._next_ask_s = time.monotonic() + _REST_AFTER_ASKING * (time.monotonic() - started_s)
+
+    def _is_time_to_list(self, now_s: float) -> bool:
+        if now_s >= self._next_listing_s:
+            return True
+        if now_s < self._next_listing_if_changed_s or self._lost_s is not None:
+            return False
+        try:
+            return self._path.stat().st_mtime_ns != self._listed_ns
+        except OSError:
+            return True
+
+    def _is_told(self, entry: os.DirEntry[str]) -> bool:
         """Say once of each suffix that such files are no pictures; always False."""
-        if not is_litter(name) and name[0] != "~" and len(self._other_suffixes) < _MOST_SUFFIXES:
-            suffix = suffix_of(name)
-            if suffix not in self._other_suffixes:
-                self._other_suffixes.add(suffix)
-                logger.warning("%s: files like %s are passed over; pictures are %s", self._path, name, SUFFIXES)
+        if is_litter(entry.name) or entry.name[0] == "~" or len(self._other_suffixes) >= _MOST_SUFFIXES:
+            return False
+        suffix = suffix_of(entry.name)
+        if suffix not in self._other_suffixes and is_file(entry):
+            self._other_suffixes.add(suffix)
+            logger.warning("%s: files like %s are passed over; pictures are %s", self._path, entry.name, SUFFIXES)
         return False
 
     def _say(self, refused: dict[str, str]) -> None:
@@ -278,8 +304,9 @@ class WatchedFolder(FrameSource):
         self._said = frozenset(refused)
 
     def _rest(self, took_s: float, *, count: int) -> None:
-        pause_s = max(_LOOK_EVERY_S, _REST * took_s)
-        self._next_listing_s = time.monotonic() + pause_s
+        pause_s = max(_LOOK_EVERY_S, _REST_IF_CHANGED * took_s)
+        self._next_listing_if_changed_s = time.monotonic() + pause_s
+        self._next_listing_s = time.monotonic() + max(_LOOK_EVERY_S, _REST * took_s)
         # The first listing says nothing yet, since it asks for the time of every file.
         if pause_s > _SLOW_S and self._is_listed and not self._is_slow:
             self._is_slow = True
@@ -290,17 +317,3 @@ class WatchedFolder(FrameSource):
                 pause_s,
             )
         self._is_listed = True
-
-
-def _is_picture(name: str) -> bool:
-    return has_picture_name(name) and name[0] != "~"  # as many programs call what they have not finished
-
-
-def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
-    """None if it is gone since it was listed. Raises `OSError`."""
-    try:
-        return entry.stat()
-    except FileNotFoundError:
-        if entry.is_symlink():
-            raise
-        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -340,6 +341,6 @@ def test_folder_that_cannot_be_listed_is_refused(tmp_path: Path, monkeypatch: py
         raise PermissionError(errno.EACCES, "Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "iterdir", forbidden)
+        patch.setattr(os, "listdir", forbidden)
         with pytest.raises(DataError, match=r"cannot be read \(Permission denied\); check the path and its rights"):
             load_category(tmp_path, None)

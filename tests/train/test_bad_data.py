@@ -85,14 +85,14 @@ def unreadable_split(data: Path) -> None:
         ("fit", no_training_pictures, "no good pictures to train on"),
         ("fit", spelt_with_capitals, "MVTec AD's is spelt train/good"),
         ("fit", only_a_file, "has no category 'plate'"),
-        ("fit", empty, "neither pictures (.bmp, .jpeg, .jpg, .png, .tif, .tiff) nor train/good/"),
+        ("fit", empty, "neither pictures (.bmp, .dib, "),
         ("fit", visa_without_split, "looks like a category of VisA"),
         ("fit", unreadable_split, "lacks the columns object, split, label, image"),
         ("preview", no_training_pictures, "no good pictures to train on"),
-        ("preview", empty, "neither pictures (.bmp, .jpeg, .jpg, .png, .tif, .tiff) nor train/good/"),
+        ("preview", empty, "neither pictures (.bmp, .dib, "),
         ("evaluate", misnamed_mask, "chip/000.png has no mask, expected"),
         ("evaluate", without_test, "has no test pictures, found the folders ground_truth, test_public, train"),
-        ("evaluate", empty, "neither pictures (.bmp, .jpeg, .jpg, .png, .tif, .tiff) nor train/good/"),
+        ("evaluate", empty, "neither pictures (.bmp, .dib, "),
     ],
 )
 def test_wrong_layout_is_one_line(command: str, spoil: Spoil, words: str, data, checkpoint, tmp_path, capsys) -> None:

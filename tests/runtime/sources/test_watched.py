@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -18,7 +19,7 @@ import pytest
 from runtime.sources import FrameSource, SourceOptions, open_source, watched
 from runtime.sources.watched import WatchedFolder
 from stlm_edge.errors import SourceError, SourceTimeout
-from stlm_edge.imaging import write_image
+from stlm_edge.imaging import Image, read_image, write_image
 
 from ..conftest import picture
 from .conftest import read_until, wait_for_event
@@ -153,7 +154,6 @@ def test_picture_is_seen_once_and_again_after_it_was_removed(folder: Path) -> No
     with WatchedFolder(folder, timeout_s=0.5) as source:
         put(folder / "a.png", 60)
         assert names(source, 1) == ["a.png"]
-        put(folder / "a.png", 90)
         with pytest.raises(SourceTimeout):
             source.read()
         (folder / "a.png").unlink()
@@ -161,6 +161,117 @@ def test_picture_is_seen_once_and_again_after_it_was_removed(folder: Path) -> No
         assert source.poll() is None
         put(folder / "a.png", 120)
         assert read_until(source, lambda _: True).image[0, 0, 0] == 120
+
+
+@pytest.mark.parametrize("how", ["in place", "by renaming", "with the same content"])
+def test_file_that_is_overwritten_is_a_new_part(folder: Path, how: str) -> None:
+    put(folder / "a.bmp", 60, age_s=5)
+    put(folder / "b.bmp", 70, age_s=4)
+    with WatchedFolder(folder, timeout_s=0.6) as source:
+        assert names(source, 2) == ["a.bmp", "b.bmp"]
+        if how == "in place":
+            (folder / "a.bmp").write_bytes(cv2.imencode(".bmp", picture(90))[1].tobytes())
+        else:
+            put(folder / "a.bmp", 90 if how == "by renaming" else 60)
+        frame = read_until(source, lambda _: True)
+        assert (Path(frame.source).name, int(frame.image[0, 0, 0])) == ("a.bmp", 60 if how[0] == "w" else 90)
+        with pytest.raises(SourceTimeout):
+            source.read()
+
+
+def test_line_that_starts_again_takes_what_is_overwritten(folder: Path) -> None:
+    put(folder / "a.png", age_s=5)
+    with open_source(f"{folder}?watch=new") as source:
+        put(folder / "a.png", 90)
+        assert read_until(source, lambda _: True).image[0, 0, 0] == 90
+
+
+def test_file_that_is_written_over_while_it_is_read_waits_and_one_that_is_moved_away_counts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_and(path: Path) -> Image:
+        image = read_image(path)
+        if path.name == "moved.bmp":
+            path.unlink()
+        elif image[0, 0, 0] == 60:
+            path.write_bytes(cv2.imencode(".bmp", picture(90))[1].tobytes())
+        return image
+
+    monkeypatch.setattr(watched, "read_image", read_and)
+    put(folder / "over.bmp", 60, age_s=5)
+    put(folder / "moved.bmp", 30, age_s=4)
+    with WatchedFolder(folder, timeout_s=0.6) as source:
+        assert [int(read_until(source, lambda _: True).image[0, 0, 0]) for _ in range(2)] == [30, 90]
+        with pytest.raises(SourceTimeout):
+            source.read()
+
+
+def test_entries_that_are_no_files_cost_themselves_alone_and_are_said_once(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "loop.png").symlink_to(folder / "loop.png")
+    (folder / "nowhere.png").symlink_to(folder / "gone")
+    (folder / "folder.png").mkdir()
+    os.mkfifo(folder / "pipe.png")
+    os.mknod(folder / "socket.png", stat.S_IFSOCK | 0o600)
+    (folder / "notes.txt").write_text("no picture")
+    put(folder / "a.png")
+    with caplog.at_level(logging.WARNING), WatchedFolder(folder, timeout_s=0.5) as source:
+        assert names(source, 1) == ["a.png"]
+        with pytest.raises(SourceTimeout):
+            source.read()
+        assert (source.skipped, source.reconnects, source.take_events()) == (0, 0, [])
+    for said in (
+        "loop.png cannot be looked at",
+        "nowhere.png cannot be looked at",
+        "folder.png is a folder",
+        "pipe.png is a pipe",
+        "socket.png is a socket",
+        "files like notes.txt are passed over",
+    ):
+        assert caplog.text.count(said) == 1
+
+
+def test_bad_entries_without_number_are_counted(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for index in range(30):
+        (folder / f"{index}.png").symlink_to(folder / "gone")
+    with caplog.at_level(logging.WARNING), open_source(f"{folder}?watch=new") as source:
+        assert source.poll() is None
+    assert len(caplog.records) == 6
+    assert "25 more entries of that kind" in caplog.text
+
+
+def test_entry_that_becomes_a_file_is_read(folder: Path) -> None:
+    (folder / "a.png").symlink_to(folder / "later")
+    with open_source(f"{folder}?watch=1") as source:
+        assert source.poll() is None
+        put(folder / "b.png")
+        (folder / "b.png").rename(folder / "later")
+        assert names(source, 1) == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    "name", [b"gr\xfc\xdfe.png", "部".encode() * 78 + b".png", b"a\nb\x1b[31m.png", b"=1+1,'\".png"]
+)
+def test_names_of_every_kind_are_read(folder: Path, name: bytes) -> None:
+    path = folder / os.fsdecode(name)
+    try:
+        path.write_bytes(encoded(".png"))
+    except OSError:
+        pytest.skip("this file system has no such names")
+    with open_source(f"{folder}?watch=1") as source:
+        assert names(source, 1) == [os.fsdecode(name)]
+
+
+def test_overwritten_files_are_noticed_among_many_in_their_turn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watched, "_MOST_ASKED", 7)
+    monkeypatch.setattr(watched, "_AT_ONCE", 3)
+    for index in range(40):
+        put(folder / f"{index:02d}.png", age_s=100)
+    with open_source(f"{folder}?watch=new") as source:
+        for index in (0, 17, 39):
+            put(folder / f"{index:02d}.png", 90)
+        assert sorted(names(source, 3)) == ["00.png", "17.png", "39.png"]
 
 
 def test_only_what_lies_in_the_folder_is_remembered(folder: Path) -> None:
