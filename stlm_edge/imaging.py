@@ -187,8 +187,9 @@ def pixel_limit() -> int:
 def _decode(data: bytes, *, name: str, folder: Path | None) -> NDArray[np.uint8 | np.uint16]:
     """(H, W, 3) in the depth of the file, BGR."""
     file = examine(data)
+    remedy = "" if folder is None else "; replace or remove it"  # a camera's is for the camera to mend
     if file is None or not file.is_whole:
-        raise ImageError(f"{name} is empty, truncated, damaged or not a picture; replace or remove it")
+        raise ImageError(f"{name} is empty, truncated, damaged or not a picture{remedy}")
     height, width = file.size
     if height * width > pixel_limit():
         raise ImageError(
@@ -204,7 +205,7 @@ def _decode(data: bytes, *, name: str, folder: Path | None) -> NDArray[np.uint8 
     ours = cv2.IMREAD_IGNORE_ORIENTATION if file.orientation != 1 else 0
     image = _attempt(pixels, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | ours)
     if image is None:
-        raise ImageError(f"{name} is damaged, or of a kind that this OpenCV does not read; replace or remove it")
+        raise ImageError(f"{name} is damaged, or of a kind that this OpenCV does not read{remedy}")
     if file.is_white_zero and image.dtype == np.uint16:  # OpenCV turns 8 bits over, but not 16
         image = np.iinfo(np.uint16).max - image
     if file.highest is not None:
