@@ -73,8 +73,7 @@ def labelled_set(data: Path, category: str | None, *, images: int | None = None)
     Args:
         images: at most so many, each kind with its share.
     Raises:
-        DataError: if there are none, or not both good and defective ones: without either, AUROC is undefined; or if
-            nobody can say which mask is whose.
+        DataError: if there are none, or not both good and defective ones: without either, AUROC is undefined.
     """
     loaded = load_category(data, category)
     samples = choose(loaded.test, images)
@@ -83,7 +82,7 @@ def labelled_set(data: Path, category: str | None, *, images: int | None = None)
     if not good or not defective:
         raise DataError(
             f"{data} has {good} good and {defective} defective pictures to judge by, expected some of both: without "
-            "either, AUROC is undefined; give a data set with labels (test/good and test/<defect>), or more "
+            "either, AUROC is undefined; give a data set with labels (test/good and test/<defect> with masks), or more "
             "--images"
         )
     count = str(len(samples)) if len(samples) == len(loaded.test) else f"{len(samples)} of {len(loaded.test)}"

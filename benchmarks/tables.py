@@ -115,6 +115,7 @@ def to_markdown(kind: TableKind, sources: Sequence[Origin]) -> str:
             )
         with source.read_as_expected():
             if (table := kind.of(record)).rows:
+                _line([*table.notes, *(cell for row in table.rows for cell in row)])  # raises where one is no text
                 found.append((source, table))
     if not found:
         return ""

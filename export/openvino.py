@@ -31,7 +31,7 @@ from export.graph.graph import Graph, Precision
 from export.precision.calibration import choose_pictures
 from runtime.backends.openvino import OpenVinoBackend, has_bf16
 from stlm_edge.errors import ConfigError, EngineError, OutputError
-from stlm_edge.files import cannot_write, write_bytes
+from stlm_edge.files import cannot_write, folder_beside, write_bytes
 from stlm_edge.imaging import Input, read_image, to_input
 from stlm_edge.measure import Schedule, Subject, Work, measure
 from stlm_edge.plate.part import render_part
@@ -174,8 +174,8 @@ def _write(model: openvino.Model, output: Path, *, compress: bool) -> None:
     hash of both, tells.
     """
     try:
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
-            staged = Path(folder) / output.name
+        with folder_beside(output) as folder:
+            staged = folder / output.name
             openvino.save_model(model, staged, compress_to_fp16=compress)
             for part in (weights_of(staged), staged):
                 assert part is not None

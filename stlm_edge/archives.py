@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import lzma
-import os
 import posixpath
 import re
 import stat
 import struct
 import tarfile
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from stlm_edge.errors import DataError, OutputError, one_line, shown
-from stlm_edge.files import cannot_write, remove_left_over
+from stlm_edge.files import cannot_write, folder_beside
 
 logger = logging.getLogger(__name__)
 
@@ -44,13 +40,9 @@ def unpack(archives: Sequence[Path], target: Path, *, find_content: Callable[[Pa
     require_free(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        remove_left_over(target)
-        with (
-            tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary,
-            _locked(Path(temporary)),
-        ):
+        with folder_beside(target) as temporary:
             # The temporary folder is closed to others, what is in it gets the usual rights.
-            folder = Path(temporary) / "content"
+            folder = temporary / "content"
             folder.mkdir()
             for archive in archives:
                 extract(archive, folder)
@@ -192,18 +184,6 @@ def _extract_zip(archive: Path, folder: Path, account: _Account) -> None:
             account.add(member.filename, member.file_size, is_folder=member.is_dir())
         for member in tqdm(members, desc=f"unpacking {archive.name}", unit=" files"):
             file.extract(member, folder)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Tells `remove_left_over` that somebody is at work here."""
-    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        with suppress(OSError):  # some shares know no locks
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(handle)
 
 
 def descend(folder: Path, *, until: Callable[[Path], bool]) -> Path:

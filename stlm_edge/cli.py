@@ -83,6 +83,11 @@ def run(command: click.Command, argv: Sequence[str] | None) -> int:
         return INTERRUPTED
     except StlmError as error:
         return _failed(str(error))
+    except OSError as error:  # of a path that nothing can be made of, such as one of thousands of characters
+        if error.filename is None or error.strerror is None:
+            raise
+        logger.debug("", exc_info=True)
+        return _failed(f"found the path {error.filename!s}, which cannot be used ({error.strerror}); give another one")
     except ImportError as error:
         line = explained(error)
         if line is None:

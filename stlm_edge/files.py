@@ -21,9 +21,11 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, outlives_kill: bool = False) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error.
 
+    Args:
+        outlives_kill: what a killed run leaves behind is of use, so the next one does not write over it.
     Raises:
         OutputError: if the folder cannot be made or written to, or the disk is full.
     """
@@ -31,7 +33,7 @@ def replacing(path: Path) -> Iterator[Path]:
     handle: int | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = _open_temporary(path)
+        handle, temporary = _open_random(path) if outlives_kill else _open_temporary(path)
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
@@ -73,6 +75,11 @@ def _open_temporary(path: Path) -> tuple[int, Path]:
     return handle, Path(name)
 
 
+def _open_random(path: Path) -> tuple[int, Path]:
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    return handle, Path(name)
+
+
 def temporary_name(path: Path) -> Path:
     """Where `replacing` writes first: hidden, and with the suffix that writers go by."""
     suffix = path.suffix if len(path.suffix) < 16 else ""
@@ -82,15 +89,30 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(name)
 
 
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, after those that killed runs left there are removed. Raises `OSError`."""
+    remove_left_over(path)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with suppress(OSError):  # some shares know no locks
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield Path(folder)
+        finally:
+            os.close(handle)
+
+
 def remove_left_over(path: Path) -> None:
-    """Remove what killed runs of earlier versions left beside `path`, of files or folders that are no longer written.
+    """Remove the temporary folders beside `path` of killed runs, and the files of those of earlier versions.
 
     Raises `OutputError`.
     """
     name = glob.escape(path.name)
     random = "[a-z0-9_]" * 8
     try:
-        for left in path.parent.glob(f".{name}.{random}{glob.escape(path.suffix)}"):
+        endings = {"", glob.escape(path.suffix)}
+        for left in [left for ending in endings for left in path.parent.glob(f".{name}.{random}{ending}")]:
             handle = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -195,8 +195,8 @@ def _decode(data: bytes, *, name: str, folder: Path | None) -> NDArray[np.uint8 
             f"{name} announces {_format(file.size)}, expected at most {pixel_limit() / 1e6:g} megapixels; "
             f"if it is meant, allow more by {PIXEL_LIMIT_VARIABLE}"
         )
-    if file.misread is not None:
-        raise ImageError(f"{name} {file.misread}, which OpenCV reads wrongly; save it in another way, such as PNG")
+    if file.refused is not None:
+        raise ImageError(f"{name} {file.refused}; save it in another way, such as PNG")
     pixels = np.frombuffer(data, np.uint8)
     if file.alpha is not None:  # "unspecified", so that libtiff does not make what is transparent black
         pixels = pixels.copy()

@@ -16,7 +16,7 @@ from stlm_edge.errors import ImageError
 from stlm_edge.imaging import Mask, read_pixels
 from stlm_edge.spec import Size
 
-_LOSSLESS = frozenset({".png", ".bmp", ".tif", ".tiff"})
+_LOSSLESS = frozenset({".png", ".bmp", ".tif", ".tiff", ".pbm", ".pgm", ".ppm", ".pnm"})
 
 _MOST_LEVELS = 16
 """Different values in a mask that was drawn in flat colours; there every value may mean something."""

@@ -19,6 +19,8 @@ from stlm_edge.spec import Size
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff]")
 _JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_ALONE = frozenset({0x01, 0xD8, *range(0xD0, 0xD8)})
+_MOST_SCANS = 100
+"""Of a progressive JPEG, each of which takes as long as a picture; programs write about ten."""
 _PNM_HEADER = re.compile(
     rb"P([1-6])(?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})(?:(?:\s|#[^\n]*\n)+(\d{1,5}))?\s"
 )
@@ -37,7 +39,7 @@ class PictureFile:
         is_white_zero: that OpenCV hands its 16 bits over with white as zero.
         alpha: where the two bytes stand that say that transparency has to be multiplied in; None if there are none.
         highest: the value that stands for white where OpenCV does not scale by it; None where it does.
-        misread: what OpenCV gives back wrongly without a word; None if there is nothing.
+        refused: why it must not be decoded although it is whole; None if it may.
     """
 
     size: Size
@@ -47,7 +49,7 @@ class PictureFile:
     is_white_zero: bool = False
     alpha: slice | None = None
     highest: int | None = None
-    misread: str | None = None
+    refused: str | None = None
 
 
 def examine(data: bytes) -> PictureFile | None:
@@ -56,23 +58,25 @@ def examine(data: bytes) -> PictureFile | None:
         if start.match(data):
             try:
                 return read(data)
-            except (struct.error, IndexError, zlib.error, tiff.TiffError):
+            except (struct.error, IndexError, OverflowError, zlib.error, tiff.TiffError):
                 return None
     return None
 
 
 def _jpeg(data: bytes) -> PictureFile:
     """Segments are stepped over by their lengths, so that a thumbnail's end within one is not taken for the end."""
-    at, height, width = 2, 0, 0
+    at, height, width, scans = 2, 0, 0, 0
     while (found := _JPEG_MARKER.search(data, at)) is not None:
         marker, at = data[found.end() - 1], found.end()
         if marker == 0xD9:
-            return PictureFile((height, width), is_whole=height * width > 0)
+            refused = f"has {scans} scans, which may take minutes" if scans > _MOST_SCANS else None
+            return PictureFile((height, width), is_whole=height * width > 0, refused=refused)
         if marker in _JPEG_ALONE:
             continue
         if marker in _JPEG_SIZES:
             rows, columns = struct.unpack_from(">HH", data, at + 3)
             height, width = max(height, rows), max(width, columns)
+        scans += marker == 0xDA
         at += max(2, int.from_bytes(data[at : at + 2], "big"))
     return PictureFile((height, width), is_whole=False)
 
@@ -118,7 +122,7 @@ def _webp(data: bytes) -> PictureFile:
 def _orientation(exif: bytes) -> int:
     try:
         first, _ = tiff.directory(exif, tiff.Layout.of(exif).first)
-    except (tiff.TiffError, struct.error):
+    except (struct.error, OverflowError, tiff.TiffError):
         return 1
     value = first.number(tiff.ORIENTATION, 1)
     return value if 1 <= value <= 8 else 1
@@ -137,7 +141,7 @@ def _bmp(data: bytes) -> PictureFile:
 
 def _pnm(data: bytes) -> PictureFile:
     header = _PNM_HEADER.match(data, 0, 4096)
-    if header is None:
+    if header is None or (header[4] is None and header[1] not in (b"1", b"4")):
         raise IndexError
     kind, width, height = (int(number) for number in header.groups()[:3])
     samples = height * width * (3 if kind in (3, 6) else 1)
@@ -157,8 +161,13 @@ def _pnm(data: bytes) -> PictureFile:
 def _jpeg_2000(data: bytes) -> PictureFile:
     start = data.find(_JPEG_2000_START)
     right, bottom, left, top = struct.unpack_from(">IIII", data, start + 8)
+    components = struct.unpack_from(">H", data, start + 40)[0]
     # No two bytes within the pictures' packets are above FF8F, so this is the end mark wherever it stands.
-    return PictureFile((bottom - top, right - left), is_whole=start >= 0 and data.find(b"\xff\xd9", start) >= 0)
+    return PictureFile(
+        (bottom - top, right - left),
+        is_whole=start >= 0 and data.find(b"\xff\xd9", start) >= 0,
+        refused=f"has {components} components, expected 1 to 4" if components > 4 else None,
+    )
 
 
 def _tiff(data: bytes) -> PictureFile:
@@ -170,7 +179,7 @@ def _tiff(data: bytes) -> PictureFile:
         pages=sum(not page.is_thumbnail for page in pages[1:]) + 1,
         is_white_zero=first.is_white_zero and first.bits > 8,
         alpha=first.unmultiplied_alpha,
-        misread="keeps each colour by itself in more than 8 bits" if first.has_deep_planes else None,
+        refused="keeps each colour by itself in 16 bits, which OpenCV mixes up" if first.has_deep_planes else None,
     )
 
 

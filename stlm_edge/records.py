@@ -22,7 +22,7 @@ MOST_BYTES = 64 << 20
 """Of a JSON file; LabelMe's hold a whole picture."""
 MOST_YAML_BYTES = 64 << 10
 """Settings take three thousand, and YAML is read slowly."""
-MOST_VALUES = 2_000_000
+MOST_VALUES = 500_000
 MOST_DEPTH = 64
 MOST_ALIASES = 16
 """Of YAML's, which can stand for each other many times over."""

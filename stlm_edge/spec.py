@@ -167,7 +167,7 @@ class ModelSpec:
         if not 0 <= threshold <= highest:
             never = "nothing would ever be anomalous" if threshold > highest else "everything would be anomalous"
             raise SpecError(
-                f"the threshold is {threshold:g} where scores lie between 0 and {highest:g}, so {never}; choose it "
+                f"the threshold is {threshold:.9g} where scores lie between 0 and {highest:g}, so {never}; choose it "
                 "again (stlm threshold), or give another --threshold"
             )
 

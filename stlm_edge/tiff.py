@@ -113,10 +113,12 @@ class Directory:
         is_tiled = _TILES in self.values
         starts = self.values.get(_TILES if is_tiled else _STRIPS, ())
         lengths = self.values.get(_TILE_SIZES if is_tiled else _STRIP_SIZES, ())
-        if not starts or min(self.size) <= 0:
+        if min(self.size) <= 0 or not 0 < self._parts(is_tiled=is_tiled) <= len(starts):
             return False
-        if len(lengths) != len(starts):  # very old writers leave the lengths out; libtiff estimates them
+        if not lengths:  # very old writers leave them out, and libtiff estimates them
             return max(starts) < len(data)
+        if len(lengths) != len(starts):
+            return False
         full, expected = self._bytes_of_parts(len(starts), is_tiled=is_tiled)
         compression = self.number(_COMPRESSION, 1)
         for start, length, wanted in zip(starts, lengths, expected, strict=True):
@@ -135,6 +137,20 @@ class Directory:
                 return False
         return True
 
+    def _parts(self, *, is_tiled: bool) -> int:
+        """How many strips or tiles the picture takes; 0 if its tiles are damaged."""
+        height, width = self.size
+        planes = self.number(_SAMPLES, 1) if self.number(_PLANAR, 1) == 2 else 1
+        if not is_tiled:
+            return -(-height // self._rows) * planes
+        tall, wide = self.number(_TILE_HEIGHT, 0), self.number(_TILE_WIDTH, 0)
+        return -(-height // tall) * -(-width // wide) * planes if tall and wide else 0
+
+    @property
+    def _rows(self) -> int:
+        """Of a strip."""
+        return max(1, min(self.number(_ROWS, self.size[0]), self.size[0]))
+
     def _bytes_of_parts(self, parts: int, *, is_tiled: bool) -> tuple[int, list[int]]:
         """How many bytes a full strip or tile decodes to, and how many each of them does; 0 where that is not told."""
         height, width = self.size
@@ -146,9 +162,10 @@ class Directory:
         if is_tiled:
             full = self.number(_TILE_HEIGHT, 0) * row
             return full, [full] * parts
-        rows = max(1, min(self.number(_ROWS, height), height))
-        strips = -(-height // rows)
-        return rows * row, [row * min(rows, height - rows * (index % strips)) for index in range(parts)]
+        strips = -(-height // self._rows)
+        return self._rows * row, [
+            row * min(self._rows, height - self._rows * (index % strips)) for index in range(parts)
+        ]
 
 
 def pages(data: bytes) -> list[Directory]:

@@ -15,6 +15,7 @@ import pytest
 from stlm_edge import archives
 from stlm_edge.archives import descend, unpack
 from stlm_edge.errors import DataError, OutputError
+from stlm_edge.files import folder_beside
 
 FILES = {"set/a.txt": b"a" * 5000, "set/below/b.txt": b"b"}
 
@@ -211,12 +212,10 @@ def test_description_of_a_member_that_takes_memory_is_refused(tmp_path, target):
 
 
 def test_folder_of_a_killed_run_is_removed_and_that_of_a_living_one_stays(tmp_path, target):
-    left, living = target.parent / ".target.abc12345", target.parent / ".target.abc12346"
-    for folder in (left, living):
-        (folder / "content").mkdir(parents=True)
-    with archives._locked(living):
+    (target.parent / ".target.abc12345" / "content").mkdir(parents=True)
+    with folder_beside(target) as living:
         unpack([write_zip(tmp_path / "a.zip", FILES)], target, find_content=whole)
-    assert {path.name for path in target.parent.iterdir()} == {"target", living.name}
+        assert {path.name for path in target.parent.iterdir()} == {"target", living.name}
 
 
 def test_file_that_is_no_archive_is_refused(tmp_path, target):

@@ -130,6 +130,17 @@ def test_what_a_killed_run_left_is_written_over_by_the_next(tmp_path: Path) -> N
     assert names(tmp_path) == ["state.pt"]
 
 
+def test_what_is_of_use_after_a_kill_is_not_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "line.avi"
+    with replacing(path, outlives_kill=True) as killed:
+        killed.write_text("half a video")
+        (tmp_path / "kept").hardlink_to(killed)  # as if the block never ended
+    assert killed.name.startswith(".line.avi.") and killed.suffix == ".avi"
+    with replacing(path, outlives_kill=True) as second:
+        assert second != killed
+    assert (tmp_path / "kept").read_text() == "half a video"
+
+
 def test_two_that_write_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     with replacing(path) as first, replacing(path) as second:

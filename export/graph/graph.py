@@ -158,7 +158,8 @@ def read_graph(path: Path) -> Graph:
             f"{path} is truncated or not an ONNX file ({reason}); copy it again or export again: "
             "python -m export onnx CHECKPOINT"
         ) from error
-    told = {entry.key: entry.value for entry in model.metadata_props}
+    # What is not UTF-8 comes as bytes.
+    told = {entry.key: entry.value for entry in model.metadata_props if isinstance(entry.value, str)}
     spec = _spec(told.get(SPEC_KEY), path)
     opset = opset_of(model)
     if opset != OPSET:

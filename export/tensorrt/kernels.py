@@ -16,6 +16,7 @@ from export.graph.parts import STAGES
 from stlm_edge.errors import EngineError, SpecError, shown
 from stlm_edge.files import sha256, write_text
 from stlm_edge.records import Count, build, read_object
+from stlm_edge.seal import sealed, unsealed
 from stlm_edge.tensorrt import rebuild_command
 
 SCHEMA_VERSION = 1
@@ -112,7 +113,7 @@ def kernels_path(plan: Path) -> Path:
 def write_kernels(plan: Path, table: KernelTable) -> None:
     """Write down the kernels of `plan` beside it, atomically. Raises `OutputError`, or `EngineError` without a plan."""
     content = {"schema_version": SCHEMA_VERSION, "plan_sha256": _sha256(plan), "table": dataclasses.asdict(table)}
-    write_text(kernels_path(plan), json.dumps(content) + "\n")
+    write_text(kernels_path(plan), json.dumps(sealed(content)) + "\n")
 
 
 def read_kernels(plan: Path) -> KernelTable:
@@ -124,7 +125,7 @@ def read_kernels(plan: Path) -> KernelTable:
     found, path = _sha256(plan), kernels_path(plan)
     again = f"build the plan again: {rebuild_command(plan)}"
     try:
-        content = read_object(path, error=EngineError, remedy=again)
+        content = unsealed(read_object(path, error=EngineError, remedy=again), path, error=EngineError, remedy=again)
     except FileNotFoundError:
         raise EngineError(
             f"{plan} has no {path.name} beside it, which lists its kernels; copy it from where the plan was built, or "

@@ -14,7 +14,8 @@ from runtime.backends.base import Backend, BatchAnswer, Port
 from stlm_edge.imaging import Input
 from stlm_edge.spec import ModelSpec
 
-_ERRORS_ONLY = 3
+_FATAL_ONLY = 4
+"""What else it has to say comes as an exception."""
 _DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
 
@@ -27,12 +28,14 @@ class OnnxRuntimeBackend(Backend):
         """Raises `EngineError` if the file cannot be loaded or does not match `spec`."""
         super().__init__(path, spec=spec)
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = _ERRORS_ONLY
+        options.log_severity_level = _FATAL_ONLY
         # Its own integer kernels give other answers than the graph says, by up to 0.5 in the map; TensorRT's do not ask
         # them. So what is quantised is rounded as it says, and multiplied in float32.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
-            self._session: Any = onnxruntime.InferenceSession(path, options, providers=[provider])
+            self._session: Any = onnxruntime.InferenceSession(
+                path, options, providers=[provider], enable_fallback=False
+            )
         except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
             raise self._failed("open", error) from error
         self._check_ports(

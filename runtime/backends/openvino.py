@@ -51,7 +51,9 @@ class OpenVinoBackend(Backend):
                 compiled = core.compile_model(model, _DEVICE, settings)
             # One runs while the other one's answer is still waited for; with one stream they take turns.
             self._idle: deque[Any] = deque(compiled.create_infer_request() for _ in range(IN_FLIGHT))
-        except RuntimeError as error:
+        except EngineError:
+            raise
+        except Exception as error:  # of a damaged file, whichever C++ exception it comes upon
             raise self._failed("open", error) from error
         self._ended_s = 0.0
 

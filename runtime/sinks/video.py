@@ -110,7 +110,7 @@ class VideoFile(FrameSink):
 
     def _open(self, size: Size) -> None:
         with ExitStack() as stack:
-            self._temporary = stack.enter_context(replacing(self._path))
+            self._temporary = stack.enter_context(replacing(self._path, outlives_kill=True))
             writer = _open_writer(self._temporary, path=self._path, fps=self._fps, size=size)
             self._writer, self._size, self._replacing = writer, size, stack.pop_all()
 

@@ -76,8 +76,9 @@ def _labelled(root: Path, half: str) -> list[Sample]:
         raise DataError(f"{folder} has no pictures; unpack the data set again")
     matched = match_masks(found, label_folder)
     if matched.strays:
+        more = len(matched.strays) - 1
         raise DataError(
-            f"{matched.strays[0]} is the mask of no picture in {folder}, and {len(matched.strays) - 1} more are none; "
+            f"{matched.strays[0]} is the mask of no picture in {folder}{f', nor are {more} more' if more else ''}; "
             f"a picture is defective if it has a mask, expected {found[0].stem}_label{found[0].suffix} for "
             f"{found[0].name}: rename or remove the masks, or unpack the data set again"
         )

@@ -48,5 +48,6 @@ def read_text(path: Path) -> str:
 
 
 def by_number(name: str) -> list[tuple[int, str]]:
-    """A key that sorts Class2 before Class10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+    """A key that sorts Class2 before Class10: by how many digits a number has, for it may have thousands."""
+    parts = [(part, part.lstrip("0")) for part in re.split(r"(\d+)", name)]
+    return [(len(number), number) if part.isdecimal() else (-1, part) for part, number in parts]

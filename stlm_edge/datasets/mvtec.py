@@ -81,6 +81,7 @@ def _labelled(paths: Sequence[Path], kind: str, root: Path) -> Iterator[Sample]:
             "rename the folder"
         )
     truth = root / "ground_truth" / kind
+    misspelt = _misspelt(root / "ground_truth") or _misspelt(truth)
     matched = match_masks(paths, truth)
     for path in paths:
         masks = matched.of(path)
@@ -90,6 +91,8 @@ def _labelled(paths: Sequence[Path], kind: str, root: Path) -> Iterator[Sample]:
                 f"{path} has {len(masks)} masks, {' and '.join(mask.name for mask in masks)} in {truth}; keep one of "
                 "them"
             )
+        elif misspelt is not None and kind != GOOD:
+            fault = f"{path} has no mask, expected {truth / (path.stem + '_mask.png')}; rename the folder {misspelt}"
         elif truth / path.stem in matched.strays:
             fault = (
                 f"{truth / path.stem} is a folder, as in MVTec LOCO, expected one mask for each picture; join what it "
@@ -102,3 +105,15 @@ def _labelled(paths: Sequence[Path], kind: str, root: Path) -> Iterator[Sample]:
                 "pictures alone"
             )
         yield Sample(path, escaped(kind), masks[0] if masks else None, mask_fault=fault)
+
+
+def _misspelt(folder: Path) -> Path | None:
+    """A folder in the place of a missing one whose name differs from it in capitals, lines and blanks alone."""
+    if folder.is_dir() or not folder.parent.is_dir():
+        return None
+    wanted = _letters(folder.name)
+    return next((folder.parent / name for name in folders(folder.parent) if _letters(name) == wanted), None)
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name)).casefold()

@@ -117,7 +117,9 @@ def _rows(folder: Path) -> list[SplitRow]:
     if len(rows) < len(found):
         logger.warning("%s says %d of its lines twice; each picture is taken once", path, len(found) - len(rows))
     if len(by_image) < len(rows):
-        logger.warning("TESTED ON TRAINING PICTURES: %s names %d pictures for both", path, len(rows) - len(by_image))
+        logger.warning(
+            "TESTED ON TRAINING PICTURES: %s names %d of its pictures for both", path, len(rows) - len(by_image)
+        )
     return list(rows)
 
 

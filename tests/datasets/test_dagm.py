@@ -136,7 +136,7 @@ def test_masks_under_a_name_that_hides_their_pictures_are_refused(make_dagm):
         (labels / "Labels.txt").unlink()
         for mask in labels.glob("*.PNG"):
             mask.rename(labels / f"defect-{mask.name}")
-    with pytest.raises(DataError, match=r"defect-.* is the mask of no picture in .*, and 2 more"):
+    with pytest.raises(DataError, match=r"defect-.* is the mask of no picture in .*, nor are 2 more"):
         load_category(root, "Class1")
 
 

@@ -179,6 +179,8 @@ def test_one_mask_that_is_missing_leaves_one_picture_unmarked_and_is_told(
     ("make", "words"),
     [
         (lambda folder: (folder / "001_mask.png").rename(folder / "1-mask.png"), r"no mask, .*such as 1-mask\.png"),
+        (lambda folder: folder.rename(folder.with_name("Chip")), r"chip/000\.png has no mask, .*rename .*truth/Chip"),
+        (lambda folder: folder.parent.rename(folder.parent.with_name("Ground-Truth")), "rename the folder .*Ground-Tr"),
         (lambda folder: (folder / "001_mask.png").rename(folder / "001_mask.gif"), r"such as 001_mask\.gif; rename"),
         (
             lambda folder: shutil.copy(folder / "001_mask.png", folder / "001.png"),

@@ -52,6 +52,13 @@ def test_categories_are_those_of_the_split(visa):
     assert categories(visa) == ["candle", "pcb2", "pcb10"]
 
 
+def test_categories_with_numbers_of_any_length_are_in_their_order(visa):
+    names = ["pcb9", "pcb010", "pcb11", f"pcb{'9' * 5000}"]
+    lines = [f"{name},train,normal,{name}.png," for name in reversed(names)]
+    split_file(visa).write_text("\n".join(["object,split,label,image,mask", *lines]))
+    assert categories(visa) == names
+
+
 def test_category_that_is_not_there_is_refused_with_those_that_are(visa):
     with pytest.raises(DataError, match=r"no category 'bottle', found candle, pcb2, pcb10"):
         load_category(visa, "bottle")
@@ -159,7 +166,7 @@ def test_picture_that_is_trained_on_and_tested_is_told(visa, caplog):
         file.write("candle,test,normal,candle/Data/Images/Normal/0000.JPG,\n")
     assert len(load_category(visa, "candle").test) == 4
     assert "TESTED ON TRAINING PICTURES" in caplog.text
-    assert "names 1 pictures for both" in caplog.text
+    assert "names 1 of its pictures for both" in caplog.text
 
 
 @pytest.mark.parametrize("words", ["candle,test,anomaly", "pcb2,train,normal"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import re
 from typing import Any
 
 SNIPPETS = (
@@ -32,7 +33,7 @@ VALUES: tuple[Any, ...] = (
 )
 
 HUGE = "@huge@"
-"""Stands for a number that Python does not write."""
+"""Stands for a number that Python does not write, as `@nested 900@` does for so many lists in each other."""
 
 
 def of_bytes(content: bytes, rng: random.Random) -> bytes:
@@ -84,10 +85,7 @@ def of_object(record: Any, rng: random.Random) -> Any:
                 other, from_key = rng.choice(places)
                 holder[key] = copy.deepcopy(other[from_key])
             case 3:
-                nested = holder[key]
-                for _ in range(rng.choice((1, 70, 900))):
-                    nested = [nested]
-                holder[key] = nested
+                holder[key] = f"@nested {rng.choice((1, 2, 70, 900, 20_000))}@"
             case 4 if isinstance(holder[key], int | float) and not isinstance(holder[key], bool):
                 holder[key] = rng.choice((-holder[key], holder[key] * 10**6, holder[key] + 1, str(holder[key])))
             case 5 if isinstance(holder[key], list):
@@ -100,7 +98,8 @@ def of_object(record: Any, rng: random.Random) -> Any:
 
 
 def write(record: Any) -> bytes:
-    return json.dumps(record).replace(f'"{HUGE}"', "1" + "0" * 400).encode()
+    text = json.dumps(record).replace(f'"{HUGE}"', "1" + "0" * 400)
+    return re.sub(r'"@nested (\d+)@"', lambda found: "[" * int(found[1]) + "]" * int(found[1]), text).encode()
 
 
 def _places(value: Any) -> Any:

@@ -17,13 +17,13 @@ import zipfile
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from stlm_edge.errors import StlmError
 from stlm_edge.imaging import write_image
-from stlm_edge.seal import SEAL, seal_of
+from stlm_edge.seal import SEAL, seal_of, sealed
 
 from .mutations import of_bytes, of_json, of_object, write
 
@@ -41,6 +41,7 @@ class Target:
         read: the answer of who reads them, in a folder of their own; raises `StlmError` where they are refused.
         alter: how it is altered.
         finish: what else is altered with it, such as hashes.
+        is_mended: a damaged file is never refused: what is whole of it is taken.
     """
 
     make: Callable[[], Files]
@@ -48,6 +49,7 @@ class Target:
     read: Callable[[Path], object]
     alter: Callable[[bytes, random.Random], bytes] = of_json
     finish: Callable[[Files], None] = lambda _: None
+    is_mended: bool = False
 
 
 def saved(fill: Callable[[Path], object]) -> Files:
@@ -79,7 +81,7 @@ def resealed(content: bytes, rng: random.Random) -> bytes:
     record = of_object({name: value for name, value in json.loads(content).items() if name != SEAL}, rng)
     try:
         return write({**record, SEAL: seal_of(json.loads(write(record)))})
-    except ValueError:  # a text that is not Unicode
+    except (ValueError, RecursionError):  # a text that is not Unicode, or nested too deeply to be sealed
         return write(record)
 
 
@@ -92,11 +94,11 @@ def engine_files() -> Files:
     return saved(lambda folder: write_engine(folder / "n.onnx"))
 
 
-def open_and_infer(folder: Path) -> object:
+def open_and_infer(folder: Path, *, backend: Literal["onnxruntime", "openvino"] = "onnxruntime") -> object:
     from runtime.detector import Detector
 
     image = np.random.default_rng(0).integers(0, 200, (64, 128, 3), np.uint8)
-    with Detector.open(folder / "n.onnx", backend="onnxruntime") as detector:
+    with Detector.open(folder / "n.onnx", backend=backend) as detector:
         anomaly = detector.inspect(image)
         return detector.spec, anomaly.score, anomaly.is_anomalous
 
@@ -270,7 +272,7 @@ def grid_files() -> Files:
     scores = {"image_auroc": 0.9, "image_ap": 0.8, "pixel_auroc": None, "images": 3.0}
     cell = {"preset": "cpu", "category": "plate", "seed": 0, "data": "data", "settings": {}}
     measured = {"overall": scores, "tlm_only": {"overall": scores}}
-    return {f"{GRID}/grid.json": write(cell), f"{GRID}/evaluation.json": write(measured)}
+    return {f"{GRID}/grid.json": write(sealed(cell)), f"{GRID}/evaluation.json": write(sealed(measured))}
 
 
 def report_grid(folder: Path) -> str:
@@ -355,6 +357,23 @@ def read_roi(folder: Path) -> object:
     area = read_area(roi=folder / "r.json", ignore=None)
     assert area is not None
     return area.size, hashlib.sha256(area.mask.tobytes()).hexdigest()
+
+
+def mask_file(suffix: str) -> Files:
+    mask = np.zeros((40, 50), np.uint8)
+    mask[10:20, 12:30] = 255
+    return saved(lambda folder: write_image(folder / f"m{suffix}", mask))
+
+
+def read_mask_file(folder: Path) -> object:
+    from stlm_edge.datasets import Sample, read_truth
+
+    (path,) = folder.glob("m.*")
+    mask = read_truth(Sample(folder / "0.png", "scratch", path), size=(40, 50))
+    assert mask is not None
+    assert mask.any()
+    assert not mask.all()
+    return hashlib.sha256(mask.tobytes()).hexdigest()
 
 
 def archive(kind: str) -> Files:
@@ -464,8 +483,16 @@ TARGETS: dict[str, Target] = {
     "sidecar-resealed": Target(engine_files, "n.onnx.json", open_and_infer, alter=resealed),
     "engine": Target(engine_files, "n.onnx", open_and_infer, alter=of_bytes),
     "engine-rehashed": Target(engine_files, "n.onnx", open_and_infer, alter=of_bytes, finish=rehash_engine),
+    "engine-rehashed, OpenVINO": Target(
+        engine_files,
+        "n.onnx",
+        functools.partial(open_and_infer, backend="openvino"),
+        alter=of_bytes,
+        finish=rehash_engine,
+    ),
     "graph": Target(graph_files, "n.onnx", read_graph_file, alter=of_bytes),
     "kernels": Target(kernel_files, "x.plan.kernels.json", report_plan),
+    "kernels-resealed": Target(kernel_files, "x.plan.kernels.json", report_plan, alter=resealed),
     "checkpoint": Target(checkpoint_files, "m.safetensors", read_checkpoint, alter=of_bytes),
     "checkpoint-header": Target(checkpoint_files, "m.safetensors", read_checkpoint, alter=header_altered),
     "preset": Target(preset_file, "p.yaml", read_preset, alter=of_bytes),
@@ -474,9 +501,17 @@ TARGETS: dict[str, Target] = {
     "state.pt": Target(state_file, "state.pt", read_state, alter=of_bytes),
     "grid.json": Target(grid_files, f"{GRID}/grid.json", report_grid),
     "evaluation.json": Target(grid_files, f"{GRID}/evaluation.json", report_grid),
+    "grid.json-resealed": Target(grid_files, f"{GRID}/grid.json", report_grid, alter=resealed),
+    "evaluation.json-resealed": Target(grid_files, f"{GRID}/evaluation.json", report_grid, alter=resealed),
     "features": Target(feature_file, "t/key.features", remembered, alter=of_bytes),
     "visa": Target(functools.partial(data_set, "visa"), "split_csv/1cls.csv", listed, alter=of_bytes),
-    "dagm": Target(functools.partial(data_set, "dagm"), "Class1/Train/Label/Labels.txt", listed, alter=of_bytes),
+    "dagm": Target(
+        functools.partial(data_set, "dagm"), "Class1/Train/Label/Labels.txt", listed, alter=of_bytes, is_mended=True
+    ),
+    **{
+        f"mask{suffix}": Target(functools.partial(mask_file, suffix), f"m{suffix}", read_mask_file, alter=of_bytes)
+        for suffix in (".png", ".tif", ".bmp", ".jpg")
+    },
     "roi": Target(roi_file, "r.json", read_roi),
     "tar": Target(functools.partial(archive, "w"), "a", unpacked, alter=of_bytes),
     "tar.gz": Target(functools.partial(archive, "w:gz"), "a", unpacked, alter=of_bytes),
@@ -484,7 +519,7 @@ TARGETS: dict[str, Target] = {
     "zip": Target(functools.partial(archive, "zip"), "a", unpacked, alter=of_bytes),
     "scores.csv": Target(table_files, "scores.csv", continued_table, alter=of_bytes),
     "batch run.json": Target(table_files, "run.json", continued_table),
-    "events.jsonl": Target(log_file, "e.jsonl", continued_log, alter=of_bytes),
+    "events.jsonl": Target(log_file, "e.jsonl", continued_log, alter=of_bytes, is_mended=True),
     **{f"report {name}": Target(functools.partial(record_files, name), "a.json", reported) for name in RECORDS},
     "compare": Target(functools.partial(record_files, "latency"), "a.json", compared),
 }

@@ -13,7 +13,7 @@ import pytest
 from .targets import TARGETS
 from .trial import Tally, Worker, altered, lay_out, worker
 
-FILES = 300
+FILES = 200
 """Damaged ones of each target; `python -m tests.fuzz` tries as many as there is time for."""
 
 pytestmark = [pytest.mark.heavy, pytest.mark.slow]
@@ -31,7 +31,7 @@ def test_damaged_files_are_refused_in_one_line_or_give_an_answer(name: str, trie
     for seed in range(FILES):
         tally.add(seed, tries.attempt(name, seed))
     assert not tally.faults
-    assert tally.counts["refused"] > FILES / 20, "what is damaged is noticed"
+    assert TARGETS[name].is_mended or tally.counts["refused"] > FILES / 20, "what is damaged is noticed"
 
 
 COMMANDS: dict[str, list[str]] = {

@@ -119,7 +119,7 @@ def test_data_set_without_its_category_is_one_line(command, data, checkpoint, tm
 def test_unreadable_picture_is_one_line(command, folder, content, data, checkpoint, tmp_path, capsys) -> None:
     (data / folder / "000.png").write_bytes(content)
     assert run(command, data.parent, "plate", checkpoint=checkpoint, out=tmp_path / "out") == 1
-    assert "000.png is empty, truncated or not a picture" in the_error(capsys)
+    assert "000.png is empty, truncated, damaged or not a picture" in the_error(capsys)
 
 
 @pytest.mark.parametrize(
