@@ -108,7 +108,7 @@ def command(
     from runtime.sources import SourceOptions, open_source
     from runtime.summary import RunRecorder
     from runtime.voting import PartVote, VotingRule
-    from runtime.watchdog import Watchdog
+    from runtime.watchdog import OPENING, Watchdog
 
     if summary_file is not None:
         require_place(summary_file)
@@ -123,12 +123,13 @@ def command(
             )
         )
         vote = PartVote(rule, threshold=detector.threshold.value)
-        source = stack.enter_context(open_source(source_uri, options))
         recorder = RunRecorder()
-        context = SinkContext(engine_sha256=detector.sidecar.engine.engine_sha256, fps=source.fps)
-        outputs = open_outputs(
-            output_uris, context=context, drops=source.is_live, on_publish=partial(recorder.add_stage, "publish")
-        )
+        with watchdog.watching("starting", pictures=OPENING):  # threads too, which may hang where memory is short
+            source = stack.enter_context(open_source(source_uri, options))
+            context = SinkContext(engine_sha256=detector.sidecar.engine.engine_sha256, fps=source.fps)
+            outputs = open_outputs(
+                output_uris, context=context, drops=source.is_live, on_publish=partial(recorder.add_stage, "publish")
+            )
         drift = open_drift_monitor(
             detector.spec,
             threshold=detector.threshold.value,

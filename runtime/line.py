@@ -80,7 +80,7 @@ class Line:
 
         A live source that delivers nothing is waited for without end.
 
-        Raises `SourceError`, `EngineError`, `ImageError`, `OutputError`.
+        Raises `SourceError`, `EngineError`, `ImageError`.
         """
         taken, is_over = 0, False
         while not is_over or self._in_hand:

@@ -16,11 +16,12 @@ _NOHUP = (signal.SIGHUP, signal.SIG_IGN)
 
 
 class StopSignals:
-    """While entered, the first signal lets the frame in hand be finished; the second interrupts at once."""
+    """While entered, a signal lets the frame in hand be finished; a second, other than SIGHUP, interrupts at once."""
 
     def __init__(self) -> None:
         self._requested = False
         self._waiting = False
+        self._heard: set[int] = set()
 
     @property
     def requested(self) -> bool:
@@ -50,9 +51,13 @@ class StopSignals:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            # Of the end of one terminal, word may come again while the program ends.
+            signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP and number in self._heard else handler)
 
-    def _handle(self, *_: object) -> None:
-        is_second, self._requested = self._requested, True
+    def _handle(self, number: int, _: object) -> None:
+        self._heard.add(number)
+        # A terminal that ends says so twice, once itself and once by its shell, and systemd after its SIGTERM.
+        is_second, self._requested = self._requested and number != signal.SIGHUP, True
         if is_second or self._waiting:
+            self._waiting = False
             raise KeyboardInterrupt

@@ -12,7 +12,8 @@ from runtime.closing import Closing
 INFERENCE_S = 60.0
 """How long an inference may take, by default, for each picture of its batch."""
 OPENING = 5
-"""Opening an engine may take as long as so many pictures; TensorRT-RTX and OpenVINO compile it then."""
+"""Opening an engine may take as long as so many pictures, since TensorRT-RTX and OpenVINO compile it then; so may
+starting everything else."""
 
 _LOOKS = 20
 """How often it is looked within the limit, and at least once a second."""

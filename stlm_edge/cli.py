@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -65,8 +66,6 @@ def run(command: click.Command, argv: Sequence[str] | None) -> int:
     one line, 2 wrong usage, 130 interrupted.
     """
     set_up_logging()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # of names that are no UTF-8, as standard error has it
     add_shared_options(command)
     try:
         arguments = list(sys.argv[1:] if argv is None else argv)
@@ -83,20 +82,11 @@ def run(command: click.Command, argv: Sequence[str] | None) -> int:
         return INTERRUPTED
     except StlmError as error:
         return _failed(str(error))
-    except OSError as error:  # of a path that nothing can be made of, such as one of thousands of characters
-        if error.filename is None or error.strerror is None:
+    except Exception as error:
+        line = _told(error)
+        if line is None:
             raise
         logger.debug("", exc_info=True)
-        return _failed(f"found the path {error.filename!s}, which cannot be used ({error.strerror}); give another one")
-    except ImportError as error:
-        line = explained(error)
-        if line is None:
-            raise
-        return _failed(line)
-    except Exception as error:
-        line = _exhausted(error)
-        if line is None:
-            raise
         return _failed(line)
     finally:
         logging.captureWarnings(False)
@@ -106,6 +96,16 @@ def run(command: click.Command, argv: Sequence[str] | None) -> int:
 def _failed(message: str) -> int:
     logger.error("%s", one_line(message), extra={"prefix": "error: "})
     return 1
+
+
+def _told(error: Exception) -> str | None:
+    """One line on what is missing, is no path or is used up; None for other errors."""
+    if isinstance(error, ImportError):
+        return explained(error)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        # A path that nothing can be made of, such as one of thousands of characters.
+        return f"found the path {error.filename!s}, which cannot be used ({error.strerror}); give another one"
+    return _exhausted(error)
 
 
 def _exhausted(error: Exception) -> str | None:
@@ -144,7 +144,10 @@ def give_up(message: str, *, last: Callable[[], object] = lambda: None) -> NoRet
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Print results. Raises `OutputError` where nobody reads them, the disk that they go to is full, and the like."""
+    """Print results, unless the terminal is gone, as after SIGHUP.
+
+    Raises `OutputError` where nobody reads them, the disk that they go to is full, and the like.
+    """
     try:
         for line in lines:
             click.echo(printable(line))
@@ -152,6 +155,9 @@ def print_lines(lines: Iterable[str]) -> None:
         # Python would try to print the rest at its end, and complain again.
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EIO:
+            logger.warning("the results are not printed, the terminal is gone")
+            return
         raise OutputError(
             f"cannot print the results ({error.strerror or error}); send standard output elsewhere, or to a file"
         ) from error
@@ -177,6 +183,8 @@ def set_up_logging(*, verbose: bool = False, as_json: bool = False) -> None:
         verbose: each line has time, level and logger, and what libraries say is told as well.
         as_json: each line is a JSON object; Python's warnings are too.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # of names that are no UTF-8, as standard error has it
     handler = logging.StreamHandler(sys.stderr)
     if as_json:
         handler.setFormatter(JsonLine())

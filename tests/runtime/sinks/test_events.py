@@ -344,6 +344,37 @@ def test_file_system_without_locks_is_told_of(
     assert "cannot be locked (No locks available)" in caplog.text
 
 
+def test_path_that_may_not_be_looked_at_any_more_is_written_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "events.jsonl"
+
+    def denied(_: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with sink_for(path) as sink:
+        sink.write(inspection(0))
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "stat", denied)
+            sink.write(inspection(1))
+    assert indices(path) == [0, 1]
+
+
+@pytest.mark.heavy
+def test_disk_that_is_mounted_over_the_folder_gets_the_lines_that_follow(tmp_path: Path) -> None:
+    path = tmp_path / "logs" / "events.jsonl"
+    with sink_for(path) as sink:
+        sink.write(inspection(0))
+        mount = ["mount", "-t", "tmpfs", "tmpfs", str(path.parent)]
+        if subprocess.run(mount, check=False, capture_output=True).returncode:
+            pytest.skip("this user may not mount a disk")
+        try:
+            sink.write(inspection(1))
+            assert indices(path) == [1]
+            sink.close()
+        finally:
+            subprocess.run(["umount", str(path.parent)], check=True)
+    assert indices(path) == [0]
+
+
 def test_line_that_fails_takes_back_nothing_that_others_wrote(
     tmp_path: Path, small_disk: Callable[[int], Path]
 ) -> None:
