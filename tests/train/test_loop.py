@@ -226,6 +226,7 @@ def test_package_that_came_another_way_has_no_version(monkeypatch, plate, tmp_pa
     assert versions["torch"]
 
 
+@pytest.mark.heavy
 def test_run_on_folders_of_any_name_is_found_again(tmp_path):
     data = tmp_path / os.fsdecode(b"gr\xfc\n")
     sources = Sources(data, os.fsdecode(b"\\xe4\xe4"), data / "textures")
