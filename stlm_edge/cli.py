@@ -77,8 +77,6 @@ def run(command: click.Command, argv: Sequence[str] | None = None) -> int:
     one line, 2 wrong usage, 130 interrupted.
     """
     set_up_logging()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # of names that are no UTF-8, as standard error has it
     # Libraries ask for a home while they are imported, and OpenVINO and NNCF end with a traceback where there is none.
     os.environ.setdefault("HOME", str(home()))
     add_shared_options(command)
@@ -212,6 +210,8 @@ def set_up_logging(*, verbose: bool = False, as_json: bool = False) -> None:
         verbose: each line has time, level and logger, and what libraries say is told as well.
         as_json: each line is a JSON object; Python's warnings are too.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # of names that are no UTF-8, as standard error has it
     handler = logging.StreamHandler(sys.stderr)
     if as_json:
         handler.setFormatter(JsonLine())

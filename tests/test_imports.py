@@ -28,6 +28,8 @@ CONTRACT = (
     "errors",
     "revision",
     "files",
+    "folders",
+    "names",
     "cli",
     "download",
     "archives",

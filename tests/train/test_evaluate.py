@@ -6,6 +6,8 @@ import csv
 import dataclasses
 import json
 import math
+import os
+import shutil
 
 import cv2
 import numpy as np
@@ -16,6 +18,7 @@ from stlm_edge.datasets import Sample, load_category
 from stlm_edge.errors import DataError, SpecError
 from stlm_edge.imaging import read_image, to_input
 from stlm_edge.metrics import pixel_metrics, roc_auc
+from stlm_edge.names import escaped, from_cell
 from stlm_edge.network.checkpoint import load
 from stlm_edge.network.inference import InferencePath
 from train.__main__ import main
@@ -109,6 +112,31 @@ def test_command_writes_figures_scores_pictures_and_plots(plate, checkpoint, tmp
         assert (float(line["score"]) >= evaluation["threshold"]) == (line["anomalous"] == "1")
     for name in ("evaluation.png", "evaluation-curves.png", "evaluation-scores.png"):
         assert read_image(folder / name).std() > 10
+
+
+@pytest.mark.heavy
+def test_names_of_every_kind_are_tabled_safely(plate, checkpoint, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(plate / "plate", data)
+    kind = sorted(path.name for path in (data / "test").iterdir() if path.name != "good")[0]
+    odd = os.fsdecode(b"=k\xfc$a$|\n")
+    for place in ("test", "ground_truth"):
+        (data / place / kind).rename(data / place / odd)
+    picture = sorted((data / "test" / odd).iterdir())[0]
+    mask = next((data / "ground_truth" / odd).glob(f"{picture.stem}*"))
+    mask.rename(mask.with_name(mask.name.replace(picture.stem, os.fsdecode(b"\x1b[31m\xe4"))))
+    picture.rename(picture.with_name(os.fsdecode(b"\x1b[31m\xe4") + picture.suffix))
+    assert main(["evaluate", str(checkpoint), "--data", str(data), "-o", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr()
+    assert "\x1b" not in printed.out + printed.err
+    assert escaped(odd) in printed.out
+    content = json.loads((tmp_path / "out" / "evaluation.json").read_bytes().decode())
+    assert escaped(odd) in content["kinds"]
+    lines = list(csv.DictReader((tmp_path / "out" / "evaluation-scores.csv").read_text(encoding="utf-8").splitlines()))
+    assert [from_cell(line["picture"]) for line in lines if "[31m" in line["picture"]] == [
+        f"{odd}/" + os.fsdecode(b"\x1b[31m\xe4") + picture.suffix
+    ]
+    assert {from_cell(line["label"]) for line in lines} >= {odd, "good"}
 
 
 def scored(label: str, *scores: float) -> list[Scored]:

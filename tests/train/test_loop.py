@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
@@ -14,13 +15,14 @@ from stlm_edge.network.checkpoint import load
 from stlm_edge.network.encoder import ARCHITECTURES
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.spec import ModelSpec
+from train.config import TrainConfig
 from train.data import Batches
 from train.fit import fit
 from train.loop import Ending, train
 from train.objective import Objective
 from train.pseudo_anomalies.choice import PseudoAnomalies
 from train.pseudo_anomalies.textures import ProceduralTextures
-from train.record import Pictures, Sources, write_record
+from train.record import Pictures, Sources, read_record, write_record
 from train.teaching.guidance import Guidance
 from train.teaching.teacher import build_teacher
 from train.training import begin
@@ -204,3 +206,16 @@ def test_package_that_came_another_way_has_no_version(monkeypatch, plate, tmp_pa
     versions = json.loads((tmp_path / "run.json").read_text())["versions"]
     assert versions["opencv-from-jetpack"] is None
     assert versions["torch"]
+
+
+@pytest.mark.heavy
+def test_run_on_folders_of_any_name_is_found_again(tmp_path):
+    data = tmp_path / os.fsdecode(b"gr\xfc\n")
+    weights = {"initial_weights": data / "start.safetensors"}
+    sources = Sources(data, os.fsdecode(b"\\xe4\xe4"), data / "textures", weights)
+    pictures = Pictures(0, "")
+    write_record(
+        tmp_path, TrainConfig(), sources, pictures=pictures, run_id="", device=torch.device("cpu"), processes=1
+    )
+    json.loads((tmp_path / "run.json").read_bytes())["data"].encode()
+    assert read_record(tmp_path).sources == sources
