@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from copy import copy
 
 import click
 
@@ -28,7 +29,10 @@ for each in (
     commands.deepstream,
 ):
     command.add_command(each)
-command.add_command(threshold, "calibrate")
+command.add_command(threshold)
+calibrate = copy(threshold)
+calibrate.hidden = True
+command.add_command(calibrate, "calibrate")  # its name of before
 
 
 def main(argv: Sequence[str] | None = None) -> int:

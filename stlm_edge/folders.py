@@ -95,12 +95,31 @@ def entries(folder: Path) -> list[Path]:
         raise _unreadable(folder, error) from None
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """The pictures in a folder and not below it, sorted. Raises `DataError` if it cannot be read."""
+def pictures_in(folder: Path, *, tell_of_those_below: bool = False) -> list[Path]:
+    """The pictures in a folder and not below it, sorted. Raises `DataError` if it cannot be read.
+
+    Args:
+        tell_of_those_below: count the pictures in its folders, which are left out, in a line of the log.
+    """
     listing = _Listing(folder)
-    listing.look(folder)
+    inside, linked = listing.look(folder)
     listing.tell()
+    if tell_of_those_below:
+        below = [(count, place) for place in sorted([*inside, *linked]) if (count := _count_below(place))]
+        if below:
+            count, place = sum(each for each, _ in below), below[0][1].name
+            lie, are = ("1 picture lies", "is") if count == 1 else (f"{count} pictures lie", "are")
+            _say(f"{folder}: {lie} in folders below it, such as {place}, and {are} left out; move them into {folder}")
     return sorted(listing.pictures)
+
+
+def _count_below(folder: Path) -> int:
+    """How many files below a folder have the name of a picture; links in it are not followed."""
+    count = 0
+    for _, inside, files in os.walk(folder):
+        inside[:] = [name for name in inside if not is_litter(name)]
+        count += sum(map(has_picture_name, files))
+    return count
 
 
 def pictures_below(folder: Path, *, leave_out: Sequence[Path] = ()) -> list[Path]:
@@ -204,9 +223,14 @@ class _Listing:
                 f"{', '.join(f'{number} {suffix}' for suffix, number in kinds)}{more}; pictures are {SUFFIXES}"
             )
         for line in lines:
-            if line not in _said:
-                _said.add(line)
-                logger.warning("%s", line)
+            _say(line)
+
+
+def _say(line: str) -> None:
+    """Warn, once a run."""
+    if line not in _said:
+        _said.add(line)
+        logger.warning("%s", line)
 
 
 def suffix_of(name: str) -> str:

@@ -46,8 +46,10 @@ def test_what_systems_leave_behind_is_passed_over_silently(
     assert below(folder) == ["a.png", "b/c.jpg"]
     assert [path.name for path in pictures_in(folder)] == ["a.png"]
     assert [path.name for path in texture_paths(folder)] == ["a.png", "c.jpg"]
-    assert [sample.path.name for sample in load_category(folder, None).train] == ["a.png"]
     assert not caplog.records
+    assert [sample.path.name for sample in load_category(folder, None).train] == ["a.png"]
+    (record,) = caplog.records  # a data set takes no folders below, and says so of pictures alone
+    assert "1 picture lies in folders below it, such as b, and is left out" in record.getMessage()
 
 
 def test_other_suffixes_are_counted_and_said_once(make: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
@@ -56,6 +58,25 @@ def test_other_suffixes_are_counted_and_said_once(make: Callable[..., Path], cap
         assert below(folder) == below(folder) == ["a.png"]
     (record,) = caplog.records
     assert f"{folder}: 4 files are passed over, 2 .gif, 1 .txt, 1 other; pictures are .bmp, " in record.getMessage()
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_pictures_in_folders_of_a_kind_are_counted_and_left_out(
+    make: Callable[..., Path], caplog: pytest.LogCaptureFixture, linked: bool
+) -> None:
+    folder = make("train/good/a.png", "test/chip/a.png", "x/b.png", "x/y/c.PNG", "x/.hidden/d.png", "x/e.txt")
+    if linked:
+        (folder / "test/chip/x").symlink_to(folder / "x")
+    else:
+        (folder / "x").rename(folder / "test/chip/x")
+    with caplog.at_level(logging.WARNING):
+        assert [sample.path.name for sample in load_category(folder, None).test] == ["a.png"]
+        load_category(folder, None)
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"{folder / 'test/chip'}: 2 pictures lie in folders below it, such as x, and are left out; move them into "
+        f"{folder / 'test/chip'}"
+    )
 
 
 @pytest.mark.parametrize("suffix", sorted(PICTURE_SUFFIXES))

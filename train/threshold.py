@@ -38,7 +38,7 @@ def choose_on_checkpoint(
         DataError: if there is no picture, or `f1` lacks good or defective ones.
         StlmError: in the words of whatever else is wrong with checkpoint, pictures or device.
     """
-    checkpoint = load(path)
+    checkpoint = load(path, threshold_is_needed=False)
     inference = InferencePath(checkpoint.network, checkpoint.spec).to(choose_device(device))
     loaded = load_category(data, category)
     if loaded.name != checkpoint.spec.category:

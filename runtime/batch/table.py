@@ -113,6 +113,7 @@ class ScoreTable(Closing):
         make_folder(folder)
         self._locked: int | None = self._lock()
         try:
+            _require_own_record(folder)
             if restart:
                 _remove(folder)
             rows = _earlier(folder, settings)
@@ -206,6 +207,22 @@ class ScoreTable(Closing):
                 file.seek(0, os.SEEK_END)
         except OSError as error:
             raise cannot_write(self._path, error) from error
+
+
+def _require_own_record(folder: Path) -> None:
+    """Raises `OutputError` if the record is another program's; a training calls its own by the same name."""
+    record, has_table = folder / RECORD, (folder / TABLE).exists()
+    remedy = "give another folder, or move that file away"
+    try:
+        found = read_object(record, error=OutputError, remedy=remedy)
+    except FileNotFoundError:
+        return
+    except OutputError:
+        if has_table:  # damaged: beside a table it is told of with that, and can be removed
+            return
+        raise
+    if "engine_sha256" not in found and (found or not has_table):
+        raise OutputError(f"{record} is of another program, a training or the like, and would be overwritten; {remedy}")
 
 
 def _earlier(folder: Path, settings: RunSettings) -> list[list[str]]:

@@ -88,13 +88,20 @@ def _labelled(root: Path, half: str) -> list[Sample]:
     absent = sorted(name for name, is_defective in named.items() if is_defective and name not in matched.masks)
     if absent:
         raise DataError(f"{text} names {absent[0]} as defective, which is not in {folder}; unpack the data set again")
+    unnamed = [path for path in found if path.stem not in named]
+    if text.is_file() and not has_masks and unnamed:
+        raise DataError(
+            f"{text} does not name {len(unnamed)} of {len(found)} pictures of {folder}, such as {unnamed[0].name}, and "
+            "there are no masks that would tell good from defective; unpack the data set again"
+        )
+    faults = [fault for path in found if (fault := matched.fault_of(path)) is not None]
+    if faults:
+        raise DataError(faults[0])
     return [_sample(path, matched.of(path), named.get(path.stem), text, has_masks=has_masks) for path in found]
 
 
 def _sample(path: Path, masks: list[Path], is_named: bool | None, text: Path, *, has_masks: bool) -> Sample:
     """A picture with its label, which masks and `Labels.txt` must agree on; without any mask the text has the word."""
-    if len(masks) > 1:
-        raise DataError(f"{path} has {len(masks)} masks, {' and '.join(mask.name for mask in masks)}; keep one of them")
     if masks and is_named is False:
         raise DataError(
             f"{path} is good by {text} but has the mask {masks[0].name}; correct the text or remove the mask"
@@ -122,7 +129,9 @@ def _named(path: Path) -> dict[str, bool]:
                 f"{path}, line {number}: found {' '.join(fields)[:80]!r}, expected number, 0 or 1, and the picture's "
                 "name; unpack the data set again"
             )
-        named[Path(fields[2]).stem] = fields[1] == "1"
+        name, is_defective = Path(fields[2]).stem, fields[1] == "1"
+        if named.setdefault(name, is_defective) != is_defective:
+            raise DataError(f"{path}, line {number}: {name} is good in one line and defective in another; correct it")
     return named
 
 

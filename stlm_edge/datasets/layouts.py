@@ -49,7 +49,7 @@ def load_category(folder: Path, category: str | None, *, dagm_seed: int = DAGM_S
         raise DataError(
             f"{root} is VisA's folder with the categories {', '.join(visa_categories(root))}; choose one of them"
         )
-    good = pictures_in(root)
+    good = pictures_in(root, tell_of_those_below=True)
     if not good:
         raise DataError(
             f"{root} has neither pictures ({SUFFIXES}) nor train/good/, nor Train/ and Test/ (DAGM), nor {SPLIT} "

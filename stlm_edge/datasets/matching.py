@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +21,28 @@ class Matched:
     Attributes:
         masks: name of the picture without its suffix → its masks, sorted.
         strays: folders, and files with the name of a mask, that belong to no picture or cannot be one's mask.
+        names: how many pictures have a name without its suffix.
     """
 
     masks: dict[str, list[Path]]
     strays: tuple[Path, ...]
+    names: Counter[str]
 
     def of(self, picture: Path) -> list[Path]:
         return self.masks.get(picture.stem, [])
+
+    def fault_of(self, picture: Path) -> str | None:
+        """Why nobody can say which mask is a picture's; None where there is one at most, and that is its alone."""
+        masks = self.of(picture)
+        if len(masks) > 1:
+            named = " and ".join(mask.name for mask in masks)
+            return f"{picture} has {len(masks)} masks, {named} in {masks[0].parent}; keep one of them"
+        if masks and self.names[picture.stem] > 1:
+            return (
+                f"{picture} is one of {self.names[picture.stem]} pictures called {picture.stem} that {masks[0]} may be "
+                "the mask of; rename or remove the others"
+            )
+        return None
 
 
 def match_masks(pictures: Sequence[Path], folder: Path) -> Matched:
@@ -40,4 +56,4 @@ def match_masks(pictures: Sequence[Path], folder: Path) -> Matched:
             masks[owner].append(path)
         elif is_picture(path) or is_folder(path) or owner is not None:
             strays.append(path)
-    return Matched(masks, tuple(strays))
+    return Matched(masks, tuple(strays), Counter(picture.stem for picture in pictures))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from stlm_edge.datasets.listing import folders, found_folders
-from stlm_edge.datasets.matching import match_masks
+from stlm_edge.datasets.matching import Matched, match_masks
 from stlm_edge.datasets.samples import GOOD, Category, Sample
 from stlm_edge.errors import DataError
 from stlm_edge.folders import pictures_in
@@ -58,7 +58,7 @@ def _samples_in(folder: Path) -> Iterator[Sample]:
 
 def _train_samples(root: Path) -> tuple[Sample, ...]:
     folder = root / "train" / GOOD
-    good = pictures_in(folder) if folder.is_dir() else []
+    good = pictures_in(folder, tell_of_those_below=True) if folder.is_dir() else []
     if not good:
         raise DataError(
             f"{folder} has no good pictures to train on, {found_folders(folders(root / 'train'))} in {root / 'train'}; "
@@ -70,7 +70,8 @@ def _train_samples(root: Path) -> tuple[Sample, ...]:
 def _test_samples(root: Path) -> tuple[Sample, ...]:
     test = root / "test"
     kinds = folders(test) if test.is_dir() else []
-    return tuple(sample for kind in kinds for sample in _labelled(pictures_in(test / kind), kind, root))
+    pictures = {kind: pictures_in(test / kind, tell_of_those_below=True) for kind in kinds}
+    return tuple(sample for kind in kinds for sample in _labelled(pictures[kind], kind, root))
 
 
 def _labelled(paths: Sequence[Path], kind: str, root: Path) -> Iterator[Sample]:
@@ -85,26 +86,26 @@ def _labelled(paths: Sequence[Path], kind: str, root: Path) -> Iterator[Sample]:
     matched = match_masks(paths, truth)
     for path in paths:
         masks = matched.of(path)
-        fault = None
-        if len(masks) > 1:
-            fault = (
-                f"{path} has {len(masks)} masks, {' and '.join(mask.name for mask in masks)} in {truth}; keep one of "
-                "them"
-            )
-        elif misspelt is not None and kind != GOOD:
-            fault = f"{path} has no mask, expected {truth / (path.stem + '_mask.png')}; rename the folder {misspelt}"
-        elif truth / path.stem in matched.strays:
-            fault = (
-                f"{truth / path.stem} is a folder, as in MVTec LOCO, expected one mask for each picture; join what it "
-                f"holds into {truth / (path.stem + '_mask.png')}, or remove {truth} and judge whole pictures alone"
-            )
-        elif not masks and matched.strays and kind != GOOD:
-            fault = (
-                f"{path} has no mask, expected {truth / (path.stem + '_mask.png')}, while {truth} holds what belongs "
-                f"to no picture, such as {matched.strays[0].name}; rename the masks, or remove those and judge whole "
-                "pictures alone"
-            )
+        fault = matched.fault_of(path) or _fault_of_folder(path, kind, truth, misspelt, matched)
         yield Sample(path, escaped(kind), masks[0] if masks else None, mask_fault=fault)
+
+
+def _fault_of_folder(path: Path, kind: str, truth: Path, misspelt: Path | None, matched: Matched) -> str | None:
+    """What is wrong with the folder that should hold a picture's mask; None if nothing is."""
+    expected = truth / (path.stem + "_mask.png")
+    if misspelt is not None and kind != GOOD:
+        return f"{path} has no mask, expected {expected}; rename the folder {misspelt}"
+    if truth / path.stem in matched.strays:
+        return (
+            f"{truth / path.stem} is a folder, as in MVTec LOCO, expected one mask for each picture; join what it "
+            f"holds into {expected}, or remove {truth} and judge whole pictures alone"
+        )
+    if not matched.of(path) and matched.strays and kind != GOOD:
+        return (
+            f"{path} has no mask, expected {expected}, while {truth} holds what belongs to no picture, such as "
+            f"{matched.strays[0].name}; rename the masks, or remove those and judge whole pictures alone"
+        )
+    return None
 
 
 def _misspelt(folder: Path) -> Path | None:

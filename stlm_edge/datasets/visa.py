@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 SPLIT = Path("split_csv") / "1cls.csv"
 
 COLUMNS = ("object", "split", "label", "image", "mask")
+_SPLITS = ("train", "test")
 LABELS = {"normal": GOOD, "anomaly": ANOMALY}
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
@@ -70,6 +71,8 @@ def load_visa(folder: Path, category: str) -> Category:
     path = folder / SPLIT
     rows = _rows(folder)
     mine = [row for row in rows if row.category == category]
+    if not rows:
+        raise DataError(f"{path} names no pictures; fetch it again")
     if not mine:
         known = sorted({row.category for row in rows}, key=by_number)
         raise DataError(f"{path} has no category {category!r}, found {', '.join(known)}; give one that is there")
@@ -79,19 +82,27 @@ def load_visa(folder: Path, category: str) -> Category:
             f"{len(missing)} of {len(mine)} pictures that {path} names for {category} are missing, the first is "
             f"{missing[0]}; unpack the data set again"
         )
-    train = _sorted([_sample(folder, row) for row in mine if row.split == "train"])
+    owners = Counter(mask for _, mask in {(row.image, row.mask) for row in mine if row.label == "anomaly" and row.mask})
+    samples = {split: [_sample(folder, row, owners) for row in mine if row.split == split] for split in _SPLITS}
+    train = _sorted(samples["train"])
     if not train:
         raise DataError(f"{path} has no pictures to train on for {category}; unpack the data set again")
-    return Category(category, train, _sorted([_sample(folder, row) for row in mine if row.split == "test"]))
+    return Category(category, train, _sorted(samples["test"]))
 
 
-def _sample(folder: Path, row: SplitRow) -> Sample:
+def _sample(folder: Path, row: SplitRow, owners: Counter[str]) -> Sample:
+    """A picture with its label and mask. Argument: owners: how many anomalies the split gives each mask to."""
     path, label, mask = folder / row.image, LABELS[row.label], folder / row.mask
     if not row.mask:
         return Sample(path, label, None)
     fault = None
     if not is_file(mask):
         fault = f"{path} has no mask, {folder / SPLIT} names {mask}, which is missing; unpack the data set again"
+    elif owners[row.mask] > 1:
+        fault = (
+            f"{path} has the mask {mask}, which {folder / SPLIT} gives to {owners[row.mask]} pictures, expected a mask "
+            "for each; correct it, or fetch the split again"
+        )
     return Sample(path, label, mask, mask_of_classes=True, mask_fault=fault)
 
 
@@ -159,7 +170,7 @@ def _row(fields: dict[str, str]) -> SplitRow:
     category, split, label = fields["object"], fields["split"].casefold(), fields["label"].casefold()
     if not category or category.startswith(".") or set("/\\") & set(category) or not category.isprintable():
         raise _SplitError(f"found {category!r} as the object, expected the name of a folder")
-    if split not in ("train", "test") or label not in LABELS:
+    if split not in _SPLITS or label not in LABELS:
         raise _SplitError(
             f"found {fields['split']!r} and {fields['label']!r}, expected train or test, and {' or '.join(LABELS)}"
         )

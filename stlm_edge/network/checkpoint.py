@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,16 +13,18 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from stlm_edge.errors import CheckpointError, StlmError
+from stlm_edge.errors import CheckpointError, SpecError, StlmError
 from stlm_edge.files import replacing
 from stlm_edge.memory import ran_out
 from stlm_edge.network.design import Design
 from stlm_edge.network.encoder import architecture_named
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.weights import fingerprint
-from stlm_edge.records import parse
+from stlm_edge.records import build, parse
 from stlm_edge.seal import sealed, unsealed
 from stlm_edge.spec import ModelSpec, Size
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,12 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
             raise OSError(str(error)) from error
 
 
-def load(path: Path) -> Checkpoint:
+def load(path: Path, *, threshold_is_needed: bool = True) -> Checkpoint:
     """Read a checkpoint back onto the CPU, in evaluation mode.
 
+    Args:
+        threshold_is_needed: False for whoever chooses another one; one that no score can reach is then left out with a
+            warning.
     Raises:
         CheckpointError: if the file is missing, damaged or no checkpoint of this toolkit.
     """
@@ -75,7 +82,13 @@ def load(path: Path) -> Checkpoint:
     try:
         config = parse(metadata["config"], what="the configuration")
         design = Design.from_json(metadata["design"]) if "design" in metadata else Design()  # before there were others
-        spec = dataclasses.replace(ModelSpec.from_json(metadata["spec"]), highest_score=design.highest_score)
+        try:
+            spec = _spec(metadata["spec"], design)
+        except SpecError as error:
+            if threshold_is_needed:
+                raise
+            spec = _spec(metadata["spec"], design, leave_out=("threshold",))
+            logger.warning("the threshold in %s is left out (%s)", path, error)
         network = Stlm(architecture_named(spec.architecture), design, image_size=spec.input_size)
         network.load_state_dict(tensors)
     except (StlmError, RuntimeError) as error:
@@ -85,6 +98,12 @@ def load(path: Path) -> Checkpoint:
     if fingerprint(tensors) != spec.weights_sha256:
         raise CheckpointError(f"{path} has other weights than its specification says; it was altered, train again")
     return Checkpoint(network=network.eval(), spec=spec, config=config)
+
+
+def _spec(text: str, design: Design, *, leave_out: Sequence[str] = ()) -> ModelSpec:
+    """The specification, with the highest score that the network can give. Raises `SpecError`."""
+    found = parse(text, what="the model specification") | dict.fromkeys(leave_out)
+    return dataclasses.replace(build(ModelSpec, found), highest_score=design.highest_score)
 
 
 def resized(trained: Checkpoint, size: Size) -> Checkpoint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -156,7 +157,7 @@ def test_two_masks_of_one_picture_are_refused(make_dagm):
     root = make_dagm("Class1")
     mask = next(root.rglob("*_label.PNG"))
     shutil.copy(mask, mask.with_suffix(".bmp"))
-    with pytest.raises(DataError, match=r"has 2 masks, .*_label\.PNG and .*_label\.bmp; keep one"):
+    with pytest.raises(DataError, match=r"has 2 masks, .*_label\.PNG and .*_label\.bmp in .*Label; keep one"):
         load_category(root, "Class1")
 
 
@@ -218,4 +219,40 @@ def test_labels_that_contradict_masks_or_are_no_labels_are_refused(make_dagm, ol
     assert old in text
     labels_text(root).write_text(text.replace(old, new))
     with pytest.raises(DataError, match=words):
+        load_category(root, "Class1")
+
+
+def test_mask_that_two_pictures_could_have_is_refused(make_dagm):
+    root = make_dagm("Class1")
+    mask = next(root.rglob("*_label.PNG"))
+    picture = mask.parents[1] / mask.name.replace("_label", "")
+    shutil.copy(picture, picture.with_suffix(".bmp"))
+    with pytest.raises(DataError, match=rf"is one of 2 pictures called {picture.stem} that .*{mask.name} may be"):
+        load_category(root, "Class1")
+
+
+def without_masks(root: Path) -> Path:
+    for mask in root.rglob("*_label.PNG"):
+        mask.unlink()
+    return root / "Class1" / "Test" / "Label" / "Labels.txt"
+
+
+def test_text_alone_must_name_every_picture(make_dagm):
+    """A text that breaks off would make good pictures of the defective ones after it."""
+    root = make_dagm("Class1")
+    text = without_masks(root)
+    load_category(root, "Class1")
+    lines = text.read_text().splitlines(keepends=True)
+    for kept, left in ((lines[:-2], 2), ([], len(lines) - 1)):
+        text.write_text("".join(kept))
+        with pytest.raises(DataError, match=rf"Labels\.txt does not name {left} of {len(lines) - 1} pictures"):
+            load_category(root, "Class1")
+
+
+def test_text_that_contradicts_itself_is_refused(make_dagm):
+    root = make_dagm("Class1")
+    text = without_masks(root)
+    line = next(line for line in text.read_text().splitlines() if "\t1\t" in line)
+    text.write_text(text.read_text() + "\n" + line.replace("\t1\t", "\t0\t", 1))
+    with pytest.raises(DataError, match=r"Labels\.txt, line \d+: \d+ is good in one line and defective in another"):
         load_category(root, "Class1")

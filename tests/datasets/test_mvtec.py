@@ -344,3 +344,13 @@ def test_folder_that_cannot_be_listed_is_refused(tmp_path: Path, monkeypatch: py
         patch.setattr(os, "listdir", forbidden)
         with pytest.raises(DataError, match=r"cannot be read \(Permission denied\); check the path and its rights"):
             load_category(tmp_path, None)
+
+
+def test_mask_that_two_pictures_could_have_is_refused_where_pixels_are_judged(tmp_path: Path) -> None:
+    root = make_category(tmp_path)
+    write(root / "test" / "chip" / "000.jpg")
+    samples = load_category(root, None).test
+    with pytest.raises(DataError, match=r"chip/000\.jpg is one of 2 pictures called 000 that .*000_mask\.png may be"):
+        check_masks(samples)
+    (root / "ground_truth" / "chip" / "000_mask.png").unlink()
+    check_masks(load_category(root, None).test)

@@ -211,3 +211,17 @@ def test_mask_of_a_good_picture_must_be_black(visa, tmp_path):
     sample = load_category(visa, "candle").test[-1]
     with pytest.raises(ImageError, match=r"marks 8 pixels of .*0003\.JPG, labelled good"):
         read_truth(sample, size=(12, 16))
+
+
+def test_mask_of_two_anomalies_is_refused_where_pixels_are_judged(visa):
+    text = split_file(visa).read_text()
+    split_file(visa).write_text(text.replace("Masks/Anomaly/001.png", "Masks/Anomaly/000.png"))
+    samples = load_category(visa, "candle").test
+    with pytest.raises(DataError, match=r"000\.png, which .*1cls\.csv gives to 2 pictures, expected a mask for each"):
+        check_masks(samples)
+
+
+def test_split_without_a_line_says_so(visa):
+    split_file(visa).write_text("object,split,label,image,mask\n")
+    with pytest.raises(DataError, match=r"1cls\.csv names no pictures; fetch it again"):
+        load_category(visa, "candle")

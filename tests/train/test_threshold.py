@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from export.__main__ import command as export_command
 from stlm_edge.datasets import GOOD, load_category
+from stlm_edge.errors import CheckpointError
 from stlm_edge.network.checkpoint import load, save
+from stlm_edge.seal import sealed
 from train.__main__ import command, main
 
 
@@ -78,7 +83,8 @@ def test_first_threshold_has_nothing_to_be_compared_with(plate, checkpoint, caps
 
 
 def test_programs_share_the_command():
-    assert command.commands["threshold"] is export_command.commands["calibrate"]
+    assert command.commands["threshold"] is export_command.commands["threshold"]
+    assert command.commands["threshold"].callback is export_command.commands["calibrate"].callback
 
 
 def test_device_is_for_checkpoints(tmp_path, capsys):
@@ -89,3 +95,16 @@ def test_device_is_for_checkpoints(tmp_path, capsys):
 def test_other_pictures_than_the_trainings_are_told(plate, checkpoint, capsys):
     assert main(["threshold", str(checkpoint), "--data", str(plate / "plate" / "train" / "good")]) == 0
     assert "OTHER PICTURES" in capsys.readouterr().err
+
+
+def test_threshold_out_of_reach_is_told_of_and_replaced(plate, checkpoint, capsys):
+    with safe_open(checkpoint, framework="pt") as file:
+        metadata = {name: file.metadata()[name] for name in ("spec", "design", "config")}
+    spec = json.loads(metadata["spec"])
+    spec["threshold"]["value"] = 45.0
+    save_file(load_file(checkpoint), checkpoint, metadata=sealed(metadata | {"spec": json.dumps(spec)}))
+    with pytest.raises(CheckpointError, match=r"the threshold is 45 .*choose it again \(stlm threshold\)"):
+        load(checkpoint)
+    assert main(["threshold", str(checkpoint), "--data", str(plate), "--category", "plate", "--method", "f1"]) == 0
+    assert "is left out (the threshold is 45 where scores lie between 0 and " in capsys.readouterr().err
+    assert load(checkpoint).spec.threshold.method == "f1"

@@ -48,8 +48,17 @@ def test_threshold_follows_the_engines_scores_and_nothing_else_changes(engine, p
     assert f"false alarms on these 6 good pictures: {alarms} before, 1 now" in printed
 
 
+def test_command_is_listed_by_its_name_of_today_alone(capsys):
+    assert main(["--help"]) == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.partition("Commands:")[2].splitlines() if line]
+    assert "threshold" in listed and "calibrate" not in listed
+    for name in ("threshold", "calibrate"):
+        assert main([name, "--help"]) == 0
+        assert f" {name} [OPTIONS] CHECKPOINT_OR_ENGINE" in capsys.readouterr().out
+
+
 def test_labels_give_the_f1_optimum(engine, plate_data, capsys):
-    assert main(["calibrate", str(engine), "--data", str(plate_data), "--method", "f1"]) == 0
+    assert main(["threshold", str(engine), "--data", str(plate_data), "--method", "f1"]) == 0
     chosen = Sidecar.read(engine).spec.threshold
     assert (chosen.method, chosen.images) == ("f1", 10)
     measured = scores(engine, plate_data)

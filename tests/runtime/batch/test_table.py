@@ -158,3 +158,21 @@ def test_table_that_another_program_changes_is_left_to_it(tmp_path: Path, way: s
         with pytest.raises(OutputError, match="was changed by another program while it was written; move it away"):
             table.add(row("1.png"))
     assert path.read_text() == text
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("record", ['{"data": "/parts", "seed": 0}', "{}", "[]", "{", "\0"])
+def test_record_of_another_program_is_left_alone(tmp_path: Path, record: str, restart: bool) -> None:
+    (tmp_path / "run.json").write_text(record)
+    with pytest.raises(OutputError, match=r"run\.json .*; give another folder, or move that file away"):
+        opened(tmp_path, restart=restart)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    assert (tmp_path / "run.json").read_text() == record
+
+
+def test_record_of_another_program_beside_a_table_is_not_removed(tmp_path: Path) -> None:
+    written(tmp_path)
+    (tmp_path / "run.json").write_text('{"data": "/parts"}')
+    with pytest.raises(OutputError, match="is of another program"):
+        opened(tmp_path, restart=True)
+    assert (tmp_path / "run.json").exists() and (tmp_path / "scores.csv").exists()
