@@ -120,7 +120,7 @@ def _named(path: Path) -> dict[str, bool]:
         lines = [re.split(r"[\s,;]+", line.strip()) for line in read_text(path).splitlines()]
     except (OSError, UnicodeError) as error:
         raise DataError(f"{path} cannot be read as text ({error}); unpack the data set again") from None
-    named = {}
+    named: dict[str, bool] = {}
     for number, fields in enumerate(lines, start=1):
         if len(fields) == 1 and (not fields[0] or fields[0].isdecimal()):
             continue  # the first line has the number of the class

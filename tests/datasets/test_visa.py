@@ -90,7 +90,7 @@ def test_missing_files_are_counted_and_the_first_is_named(visa):
         ("object,split,label,image,mask\ncandle,test,bad,a.png,\n", "'bad', expected train or test"),
         ("object,split,label,image,mask\ncandle,train,anomaly,a.png,b.png\n", "an anomaly to train on"),
         ("object,split,label,image,mask\ncandle,test,normal\n", "no path of the picture"),
-        ("object,split,label,image,mask\n", "no category 'candle'"),
+        ("object,split,label,image,mask\n", "names no pictures"),
         ("object|split|label|image|mask\n", r"lacks .*: found 'object\|split.*expected .* commas, semicolons, tabs"),
         ("object,split,label,image,mask,image\n", "image as the name of several columns"),
         ("object,split,label,image,mask\ncandle,test,normal,a,b.png,c.png\n", "line 2: found 6 fields, expected 5"),
