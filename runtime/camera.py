@@ -110,8 +110,8 @@ def command(
     from runtime.faults import FaultDetector
     from runtime.line import Line
     from runtime.signals import StopSignals
-    from runtime.sinks import SinkContext, open_outputs
-    from runtime.sources import SourceOptions, open_source
+    from runtime.sinks import SinkContext, check_places, open_outputs
+    from runtime.sources import SourceOptions, open_source, place_of
     from runtime.summary import RunRecorder
     from runtime.voting import PartVote, VotingRule
     from runtime.watchdog import OPENING, Watchdog
@@ -119,6 +119,13 @@ def command(
     uri = chosen_source(source_uri, source_file)
     if summary_file is not None:
         require_place(summary_file)
+    given = (engine, f"{engine}.json", source_file, roi, ignore)
+    check_places(
+        output_uris,
+        summary=summary_file,
+        source=place_of(uri),
+        reads=[Path(path) for path in given if path not in (None, "-")],
+    )
     options = SourceOptions(width=width, height=height, fps=fps, rotate=int(rotate))
     rule = VotingRule.parse(votes, release=release, gap_s=part_gap)
     with ExitStack() as stack, ExitStack() as last:

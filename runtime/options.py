@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -91,6 +92,8 @@ def chosen_source(uri: str | None, file: str | None) -> str:
 
 
 def _first_line(file: str) -> str:
+    if file == "-" and sys.stdin is None:
+        raise ConfigError("found standard input closed, expected a source in its first line; name a file instead")
     try:
         with click.open_file(file, encoding="utf-8-sig") as stream:
             line: str = stream.readline(_LONGEST_SOURCE).strip()

@@ -76,6 +76,7 @@ def run(command: click.Command, argv: Sequence[str] | None = None) -> int:
     0 done, 1 a `StlmError`, a library that is not installed or a machine that has no memory or threads left, printed as
     one line, 2 wrong usage, 130 interrupted.
     """
+    _open_standard_streams()
     set_up_logging()
     # Libraries ask for a home while they are imported, and OpenVINO and NNCF end with a traceback where there is none.
     os.environ.setdefault("HOME", str(home()))
@@ -110,6 +111,16 @@ def run(command: click.Command, argv: Sequence[str] | None = None) -> int:
     return result if isinstance(result, int) else 0
 
 
+def _open_standard_streams() -> None:
+    """Where one of them was closed, as by `2>&-`, the next file that is opened would get its number, and what a library
+    prints would stand among the verdicts."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
+
+
 def in_new_words(arguments: Sequence[str]) -> list[str]:
     """The arguments with options by their names of today. Raises `click.UsageError` if one has both its names."""
     names = [argument.partition("=")[0] for argument in arguments]
@@ -128,6 +139,8 @@ def in_new_words(arguments: Sequence[str]) -> list[str]:
 
 def _unusable(error: OSError) -> str | None:
     """One line on a path that nothing can be made of, such as one of thousands of characters; None if it is no path."""
+    if isinstance(error, FileNotFoundError) and error.filename is None:  # of a path that begins where we are
+        return "found that the current folder was deleted; change to another one"
     if error.filename is not None and error.strerror is not None:
         return f"found the path {error.filename!s}, which cannot be used ({error.strerror}); give another one"
     if "No usable temporary directory" in str(error):

@@ -64,8 +64,8 @@ def safe_name(address: str) -> str:
 
     if re.match(_SCHEME, address, re.IGNORECASE):
         name = _shown(address, hide)
-    elif not address.startswith("gst:") and re.match(r"[^\s/:]+:.*@", address):
-        name = _shown(f"://{address}", hide).removeprefix("://")  # the scheme was forgotten
+    elif not address.startswith("gst:") and re.match(r"(?://)?[^\s/:]+:.*@", address, re.DOTALL):
+        name = _shown(f"://{address.removeprefix('//')}", hide).removeprefix("://")  # the scheme was forgotten
     else:
         name = _searched(address, hide)
     spellings = {spelling for secret in secrets for spelling in _spellings(secret)}

@@ -226,6 +226,7 @@ _REMEDIES: dict[int | None, str] = {
     errno.EROFS: "mount it so that it can be written to, or choose another place",
     **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "a part of that path is a file and no folder; choose another path"),
     errno.EISDIR: "that is a folder; name a file in it",
+    **dict.fromkeys((errno.ENXIO, errno.EPIPE), "that is a pipe and nobody reads from it; start its reader first"),
     errno.ENOENT: "its folder is not there; make it or choose another path",
     errno.ELOOP: "its links lead in a circle; choose another path",
     errno.ENAMETOOLONG: "choose a shorter name",

@@ -20,7 +20,7 @@ from stlm_edge.spec import Size
 
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff]")
 _JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_ALONE = frozenset({0x01, 0xD8, *range(0xD0, 0xD8)})
+_JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 _MOST_SCANS = 100
 """Of a progressive JPEG, each of which takes as long as a picture; programs write about ten."""
 _PNM_HEADER = re.compile(
@@ -68,18 +68,22 @@ def examine(data: bytes) -> PictureFile | None:
 
 
 def _jpeg(data: bytes) -> PictureFile:
-    """Segments are stepped over by their lengths, so that a thumbnail's end within one is not taken for the end."""
+    """Segments are stepped over by their lengths, so that a thumbnail's end within one is not taken for the end.
+
+    A second beginning or size before the end is another picture's, behind one that was cut.
+    """
     at, height, width, scans = 2, 0, 0, 0
     while (found := _JPEG_MARKER.search(data, at)) is not None:
         marker, at = data[found.end() - 1], found.end()
         if marker == 0xD9:
             refused = f"has {scans} scans, which may take minutes" if scans > _MOST_SCANS else None
             return PictureFile((height, width), is_whole=height * width > 0, refused=refused)
+        if marker == 0xD8 or (marker in _JPEG_SIZES and height):
+            break
         if marker in _JPEG_ALONE:
             continue
         if marker in _JPEG_SIZES:
-            rows, columns = struct.unpack_from(">HH", data, at + 3)
-            height, width = max(height, rows), max(width, columns)
+            height, width = struct.unpack_from(">HH", data, at + 3)
         scans += marker == 0xDA
         at += max(2, int.from_bytes(data[at : at + 2], "big"))
     return PictureFile((height, width), is_whole=False)

@@ -24,6 +24,12 @@ _SUBFILE, _EXTRA, _FORMAT = 254, 338, 339
 _TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 """The whole numbers among the types of a field."""
 
+_COMPRESSIONS = frozenset(
+    {*range(1, 9), 32766, 32771, 32773, 32809, 32909, 32946, 34661, 34676, 34677, 34887, 34925, 50000, 50001}
+)
+"""That libtiff knows by number, whether or not it is built with them; of any other, such as the JPEG 2000 of
+microscopes, it makes a black picture without an error."""
+
 _MOST_PIXELS = 1 << 30
 """More are decoded by no OpenCV, and not unpacked here."""
 _MOST_PAGES = 10_000
@@ -102,6 +108,8 @@ class Directory:
         if sample_format != 1 or self.bits > 16:
             kind = {1: "uint", 2: "int", 3: "float"}.get(sample_format, "other numbers of ")
             return f"holds {kind}{self.bits} pixels, expected 8 or 16 bits"
+        if (compression := self.number(_COMPRESSION, 1)) not in _COMPRESSIONS:
+            return f"is compressed in a way that OpenCV does not read (number {compression})"
         if samples > 4:
             return f"has {samples} channels, expected 1 to 4"
         if self.number(_PLANAR, 1) == 2 and samples > 1 and self.bits > 8:

@@ -52,6 +52,7 @@ class Page:
         sample_format: 1 unsigned, 2 signed, 3 floating.
         subfile: 1 for a thumbnail.
         size: what is announced instead of the size of the pixels.
+        compression: what is announced, whatever the pixels are.
     """
 
     pixels: np.ndarray
@@ -63,6 +64,7 @@ class Page:
     sample_format: int = 1
     subfile: int = 0
     size: tuple[int, int] | None = None
+    compression: int = 1
 
     def parts(self, order: Order) -> list[bytes]:
         """Strips or tiles."""
@@ -97,7 +99,7 @@ def tiff(*pages: Page, order: Order = "<", big: bool = False) -> bytes:
             (256, "I", [width]),
             (257, "I", [height]),
             (258, "H", [bits] * samples),
-            (259, "H", [1]),
+            (259, "H", [page.compression]),
             (262, "H", [page.photometric]),
             (277, "H", [samples]),
             (284, "H", [2 if page.planar else 1]),

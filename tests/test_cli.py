@@ -47,6 +47,8 @@ def work(how: str) -> int:
         raise DataError(f"{'x' * 5000}/picture.png cannot be read; check the path")
     if how == "path":
         Path("y" * 5000).stat()
+    if how == "here":
+        Path("events.jsonl").absolute()
     if how == "system":
         raise OSError("something that no path explains")
     if how == "missing":
@@ -199,6 +201,37 @@ def test_long_argument_is_cut_in_wrong_usage(capsys: pytest.CaptureFixture[str],
     code, _, lines = ran(capsys, *arguments)
     assert code == 2
     assert max(map(len, lines)) < 500
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_nothing_is_written_into_a_file_that_got_the_number_of_a_closed_stream(tmp_path: Path, closed: str) -> None:
+    """As where a program is started with `2>&-`: what libraries print would stand among the verdicts."""
+    lines = (
+        "import os, sys, click; from stlm_edge.cli import run",
+        "def work(): file = open(sys.argv[1], 'w'); [os.write(number, b'chatter') for number in (1, 2)]",
+        "run(click.command()(work), [])",
+    )
+    verdicts = tmp_path / "events.jsonl"
+    shell = ["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-c", "\n".join(lines), str(verdicts)]
+    assert subprocess.run(shell, check=False, capture_output=True).returncode == 0
+    assert verdicts.read_text() == ""
+
+
+def test_folder_that_was_deleted_under_the_program_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert ran(capsys, "work", "here")[::2] == (
+        1,
+        [
+            "a camera is open",
+            "a warning of a library",
+            "error: found that the current folder was deleted; change to another one",
+        ],
+    )
 
 
 def test_failure_that_no_path_explains_is_not_hidden() -> None:

@@ -84,8 +84,10 @@ def test_long_text_does_not_take_long(piece: str) -> None:
     assert time.monotonic() - started_s < 10
 
 
-def test_address_whose_scheme_was_forgotten() -> None:
-    assert safe_name("adm:s3/cr@et@camera/line") == "***@camera/line"
+@pytest.mark.parametrize("begin", ["", "//"])
+def test_address_whose_scheme_was_forgotten(begin: str) -> None:
+    assert safe_name(f"{begin}adm:s3/cr@et@camera/line") == "***@camera/line"
+    assert without_logins("login s3/cr@et failed") == "login *** failed"
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,7 @@ def test_cut_jpeg_is_not_whole_whatever_ends_within_it(way: str) -> None:
     for length in (header + 700, len(data) // 2, len(data) * 9 // 10, len(data) - 2, len(data) - 1):
         assert not is_whole(data[:length])
         assert not is_whole(data[:length] + bytes(len(data) - length))  # the disk was full
+        assert not is_whole(data[:length] + data)  # the transfer was begun anew, at the end of what was there
 
 
 def test_ends_within_a_comment_are_not_the_end() -> None:

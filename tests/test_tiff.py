@@ -207,6 +207,13 @@ def test_more_channels_than_four_are_refused() -> None:
         decode(tiff(Page(np.repeat(GREY[..., None], 5, axis=2), extra=(0, 0, 0, 0))))
 
 
+@pytest.mark.parametrize("compression", [33003, 34712, 34933, 50002, 65000])
+def test_compression_that_libtiff_does_not_know_is_refused(compression: int) -> None:
+    """It makes a black picture of that, which would get a verdict. The first two are JPEG 2000 of microscopes."""
+    with pytest.raises(ImageError, match=rf"does not read \(number {compression}\); convert it"):
+        decode(tiff(Page(GREY, compression=compression)))
+
+
 def test_size_is_refused_before_strips_are_unpacked() -> None:
     """A megabyte of Deflate stands for a gigabyte."""
     data = bytearray(saved(np.zeros((8, 8), np.uint8), "TIFF", compression="tiff_deflate"))

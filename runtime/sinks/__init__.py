@@ -44,6 +44,32 @@ def open_outputs(
     return outputs
 
 
+def check_places(uris: Sequence[str], *, summary: Path | None, source: Path | None, reads: Sequence[Path]) -> None:
+    """See, before anything is opened, that nothing is written over what the run reads, or over its own outputs.
+
+    Args:
+        summary: where the summary is written at the end.
+        source: the file or folder that is inspected; None for a camera.
+        reads: other files of the run, the engine among them.
+    Raises:
+        OutputError: if something would be, or overlays would come among the pictures that are inspected.
+    """
+    outputs = [uri.partition("?")[0] for uri in uris if "://" not in uri.partition("?")[0]]
+    if summary is not None and os.path.realpath(summary) in map(os.path.realpath, outputs):
+        raise OutputError(f"{summary} is given as an output and for the summary; give each a place of its own")
+    read = {os.path.realpath(path) for path in reads}
+    inspected = None if source is None else os.path.realpath(source)
+    for place in [*outputs, *([] if summary is None else [str(summary)])]:
+        real = os.path.realpath(place)
+        if real == inspected and Path(place).is_dir():
+            raise OutputError(
+                f"{place} is the folder that is inspected, and overlays there would be taken for parts; give another "
+                "folder"
+            )
+        if real == inspected or real in read:
+            raise OutputError(f"{place} is read by this run, and would be written over; give another place")
+
+
 def open_sink(uri: str, *, context: SinkContext) -> FrameSink:
     """Open what `uri` names; the caller closes it.
 

@@ -16,7 +16,7 @@ from typing import Literal
 from runtime.closing import Closing
 from runtime.uri import format_bytes, size_in_bytes, whole_number
 from stlm_edge.errors import OutputError
-from stlm_edge.files import cannot_write, lock, sync
+from stlm_edge.files import NEW_FILE, cannot_write, lock, sync
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +146,8 @@ class LineFile(Closing):
         self._abandon()
         place = Path(os.path.realpath(self._path))
         place.parent.mkdir(parents=True, exist_ok=True)
-        file = self._file = io.FileIO(place, "a+")
+        # Of a pipe as one who only writes, so that the system tells where nobody reads.
+        file = self._file = io.FileIO(place, "a" if place.is_fifo() else "a+", opener=_opened_at_once)
         try:
             status = os.fstat(file.fileno())
             # A device or a pipe has no end to mend, and nobody to be kept off.
@@ -260,6 +261,13 @@ class LineFile(Closing):
         if file is not None:
             with suppress(OSError):
                 file.close()
+
+
+def _opened_at_once(path: str, flags: int) -> int:
+    """A descriptor; without waiting for somebody to read from a pipe, which is an error. Raises `OSError`."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, NEW_FILE)
+    os.set_blocking(descriptor, True)
+    return descriptor
 
 
 def _numbered(path: Path, number: int) -> Path:

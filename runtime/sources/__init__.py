@@ -16,7 +16,7 @@ from stlm_edge.credentials import safe_name, without_credentials
 from stlm_edge.errors import SourceError
 from stlm_edge.folders import PICTURE_SUFFIXES, is_folder
 
-__all__ = ["Frame", "FrameSource", "SourceOptions", "open_source", "without_credentials"]
+__all__ = ["Frame", "FrameSource", "SourceOptions", "open_source", "place_of", "without_credentials"]
 
 _AS_IS = SourceOptions()
 
@@ -56,6 +56,16 @@ def open_source(uri: str, options: SourceOptions = _AS_IS) -> FrameSource:
     if "://" in uri or not uri:
         raise SourceError(f"{safe_name(uri)} has an unknown scheme; {_KNOWN}")
     return _recorded(uri, options)
+
+
+def place_of(uri: str) -> Path | None:
+    """The file or folder that is read; None if `uri` names a camera, or nothing."""
+    if "://" in uri or "\0" in uri or uri.startswith("gst:") or uri.isdecimal():
+        return None
+    try:
+        return _parse_path(uri)[0]
+    except SourceError:
+        return None
 
 
 def _synthetic(uri: str, options: SourceOptions) -> FrameSource:

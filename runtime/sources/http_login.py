@@ -40,6 +40,11 @@ class Challenge:
         return self.parameters.get("algorithm", "MD5").upper().removesuffix("-SESS")
 
     @property
+    def name(self) -> str:
+        """For messages."""
+        return f"{self.scheme} with {self.algorithm}" if self.scheme.lower() == "digest" else self.scheme
+
+    @property
     def strength(self) -> int:
         """-1 where it cannot be answered, 0 where it takes the password in the clear, more where it does not."""
         qop = self.parameters.get("qop", "auth")

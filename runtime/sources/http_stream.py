@@ -79,8 +79,12 @@ def open_stream(uri: str, *, answer_s: float) -> HttpStream:
         if stream.status not in _REDIRECTS or not stream.headers["Location"]:
             break
         bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-        address = urljoin(bare, stream.headers["Location"])
-        if not address.lower().startswith(("http://", "https://")):
+        try:
+            address = urljoin(bare, stream.headers["Location"])
+            if not address.lower().startswith(("http://", "https://")):
+                break
+            split_address(address)
+        except (ValueError, SourceError):  # the camera's mistake, which `problem` tells of, and not the user's
             break
     raise SourceError(f"{safe_name(uri)} cannot be opened: {problem}")
 
@@ -119,7 +123,7 @@ def _refusal(stream: HttpStream, *, host: str, has_login: bool) -> str:
     answers = f"answers {stream.status} ({http.client.responses.get(stream.status, 'unknown')})"
     if stream.status in _LOGIN_NEEDED:
         offered = _offered(stream)
-        ways = ", ".join(sorted({challenge.scheme[:20] for challenge in offered}))
+        ways = ", ".join(sorted({challenge.name[:40] for challenge in offered}))
         if has_login and offered and all(challenge.strength < 0 for challenge in offered):
             return (
                 f"{host} needs a login by {ways}, expected Basic or Digest; choose one of them in the camera's settings"

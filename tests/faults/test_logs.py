@@ -57,10 +57,10 @@ def test_no_verdict_is_lost_to_rotation_or_to_a_folder_that_is_moved(engine: Pat
         found = [number for path in (*kept[name], logs / name) for number in frames(path)]
         assert found == frames(untouched)
         said = line.said.read_text()
-        assert (
-            said.count(f"{logs / name} was deleted, or moved and compressed, while it was written; the lines go") == 1
-        )
-        assert said.count(f"{logs / name} was moved while it was written; a new one is begun") == 3
+        # The first time a line may come before gzip has taken the old file away, and finds it moved.
+        gone = said.count(f"{logs / name} was deleted, or moved and compressed, while it was written; the lines go")
+        moved = said.count(f"{logs / name} was moved while it was written; a new one is begun")
+        assert gone <= 1 and gone + moved == 4
 
 
 def test_deleted_and_emptied_logs_are_gone_on_with_and_said(engine: Path, tmp_path: Path) -> None:

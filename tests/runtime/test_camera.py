@@ -109,8 +109,9 @@ def test_place_for_the_summary_is_tried_before_the_run(
     assert not events.exists()
 
 
-def test_missing_engine_is_exit_code_1(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert inspect(tmp_path / "none.onnx", QUICK) == 1
+@pytest.mark.parametrize("name", ["none.onnx", "/", "", "."])
+def test_missing_engine_is_exit_code_1(tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert inspect(tmp_path / name if name == "none.onnx" else Path(name), QUICK) == 1
     assert "is not a file" in capfd.readouterr().err
 
 
@@ -280,6 +281,14 @@ def test_source_may_come_from_stdin(engine: Path, tmp_path: Path, monkeypatch: p
     assert len(events_of(events)) == 6
 
 
+def test_closed_stdin_is_one_line(
+    engine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["--engine", str(engine), "--source-file", "-"]) == 1
+    assert "error: found standard input closed" in capsys.readouterr().err
+
+
 def test_source_may_come_from_the_environment_and_an_option_takes_its_place(
     engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -308,6 +317,7 @@ def test_one_source_is_to_be_given(
         (b"", "found nothing in the first line"),
         (b"\ntest://", "found nothing in the first line"),
         (b"\xff\xfe\x00", "cannot be read (it is not UTF-8)"),
+        (bytes(5000), "does not exist; known are"),
     ],
 )
 def test_source_file_that_holds_none_is_one_line(
@@ -328,3 +338,33 @@ def test_folder_of_which_nothing_can_be_decoded_is_an_error(engine, tmp_path, ca
     assert main(arguments) == 1
     assert "found 1 pictures and none that can be decoded" in capsys.readouterr().err
     assert json.loads(summary.read_text())["skipped"] == 1
+
+
+def test_nothing_is_written_over_what_the_run_reads(
+    engine: Path, flickering: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The summary would have taken the place of the verdicts, of the sidecar, or of the recording."""
+    sidecar, events, video = Path(f"{engine}.json"), tmp_path / "events.jsonl", tmp_path / "line.avi"
+    assert inspect(engine, flickering, "--output", video) == 0
+    before = [path.read_bytes() for path in (sidecar, video)]
+    for source, *options in (
+        (QUICK, "--summary", sidecar),
+        (flickering, "--output", events, "--summary", tmp_path / "." / "events.jsonl"),
+        (video, "--output", video),
+        (video, "--summary", video),
+    ):
+        assert inspect(engine, source, *options) == 1
+        assert "read by this run" in (said := capsys.readouterr().err) or "for the summary" in said
+    assert [path.read_bytes() for path in (sidecar, video)] == before
+    assert not events.exists()
+
+
+@pytest.mark.parametrize("watched", ["", "?watch=1"])
+def test_overlays_do_not_come_among_the_pictures_that_are_inspected(
+    engine: Path, flickering: Path, watched: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each of them would be a part, with an overlay of its own, without end."""
+    assert inspect(engine, f"{flickering}{watched}", "--output", flickering, "--frames", "12") == 1
+    assert "overlays there would be taken for parts" in capsys.readouterr().err.splitlines()[-1]
+    assert len(list(flickering.iterdir())) == 6
+    assert inspect(engine, f"{flickering}{watched}", "--output", flickering / "overlays", "--frames", "6") == 0

@@ -429,3 +429,21 @@ def test_events_on_a_full_device(tmp_path: Path) -> None:
         sink.write(inspection())
     sink.close()
     sink.close()
+
+
+def test_pipe_that_nobody_reads_is_an_error_and_no_silence(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    os.mkfifo(path)
+    with pytest.raises(OutputError, match="nobody reads from it; start its reader first"):
+        sink_for(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with sink_for(path) as sink:
+        sink.write(inspection(0))
+        assert json.loads(os.read(reader, 1 << 16))["frame"] == 0
+        os.close(reader)
+        with pytest.raises(OutputError, match="nobody reads from it"):
+            sink.write(inspection(1))
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        sink.write(inspection(2))
+        assert json.loads(os.read(reader, 1 << 16))["frame"] == 2
+    os.close(reader)
