@@ -70,6 +70,13 @@ def graph_options(command: Command) -> Command:
             show_default=True,
             help="One encoder after the other, or both as one grouped network.",
         ),
+        click.option(
+            "--local-conv",
+            type=click.Choice(["convolution", "sums"]),
+            default="convolution",
+            show_default=True,
+            help="The blocks' convolutions as such, or as sums that TensorRT-RTX fuses and a processor is slow at.",
+        ),
         click.option("--full-map", is_flag=True, help="Also put out the map at the network's input size."),
         click.option(
             "--max-batch",
@@ -77,6 +84,11 @@ def graph_options(command: Command) -> Command:
             default=1,
             show_default=True,
             help="Take up to so many pictures at once; 1 makes all shapes fixed.",
+        ),
+        click.option(
+            "--simplify",
+            is_flag=True,
+            help="Run onnx-simplifier over the graph, which makes no plan better that we know.",
         ),
     )
 
@@ -359,7 +371,9 @@ def _settings(others: dict[str, Any]) -> tuple[Pictures, GraphOptions]:
     from export.graph.graph import GraphOptions
 
     others["worst"] = others.pop("picture")
-    graph = {name: others.pop(name) for name in ("frame_size", "streams", "full_map", "max_batch")}
+    graph = {
+        name: others.pop(name) for name in ("frame_size", "streams", "local_conv", "full_map", "max_batch", "simplify")
+    }
     return Pictures(**others), GraphOptions(**graph)
 
 

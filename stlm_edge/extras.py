@@ -27,6 +27,7 @@ REMEDIES = {
     "tqdm": _install("train", "export", "engine"),
     "numpy": "pip install numpy, or install stlm-edge again, which brings it",
     "modelopt": _install("int8"),
+    "onnxsim": f"{_install('simplify')}, or leave --simplify out",
     "nncf": _install("openvino-int8"),
     "openvino": _install("openvino"),
     "cv2": f"{OPENCV_HERE} ({_OPENCV_COMES}); on a Jetson {OPENCV_ON_JETSON}",

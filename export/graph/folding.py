@@ -14,7 +14,7 @@ taught (`python -m export report`):
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from segment_anything.modeling.common import LayerNorm2d
@@ -30,6 +30,9 @@ from stlm_edge.network.decoder import Features, TwoWayDecoder
 from stlm_edge.network.encoder import ImageEncoder
 from stlm_edge.network.feature_aggregation import ConvNorm, Head, ResidualBlock
 from stlm_edge.spec import Size
+
+LocalConv = Literal["convolution", "sums"]
+"""How the blocks' convolutions for each channel are written."""
 
 _NORMALISED = {
     BackboneConvNorm: (("conv", "bn"),),
@@ -194,12 +197,19 @@ class FoldedDecoder(nn.Module):
 
 
 @torch.no_grad()
-def fold_encoder(encoder: ImageEncoder) -> None:
-    """Rewrite `encoder`, whose batch normalisations are folded already, in place."""
+def fold_encoder(encoder: ImageEncoder, *, local_conv: LocalConv = "convolution") -> None:
+    """Rewrite `encoder`, whose batch normalisations are folded already, in place.
+
+    Args:
+        local_conv: `sums` of shifted products for the blocks' convolutions, see `ShiftedSum`.
+    """
     backbone = cast(TinyVit, encoder.backbone)
     for index, stage in enumerate(backbone.stages):
         if isinstance(stage, TinyVitStage):
-            backbone.stages[index] = FoldedStage(stage)
+            backbone.stages[index] = folded = FoldedStage(stage)
+            if local_conv == "sums":
+                for block in folded.blocks:
+                    cast(FoldedBlock, block).sum_locally()
     for name, layer in list(encoder.neck.named_children()):
         if isinstance(layer, LayerNorm2d):
             setattr(encoder.neck, name, ChannelNorm(layer))
@@ -228,8 +238,14 @@ class FoldedBlock(nn.Module):
         super().__init__()
         self.side: int = block.window_size
         self.attn = FoldedWindowAttention(block.attn)
-        self.local_conv = block.local_conv
+        self.local_conv: nn.Module = block.local_conv
         self.mlp = FoldedMlp(block.mlp)
+
+    def sum_locally(self) -> None:
+        """Write the convolution for each channel as a `ShiftedSum`, where that saves copies."""
+        conv = cast(nn.Conv2d, self.local_conv.conv)
+        if conv.in_channels < _WIDE:
+            self.local_conv = ShiftedSum(conv)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → the same shape; sides that windows do not divide are padded with zeros."""
@@ -245,6 +261,33 @@ class FoldedBlock(nn.Module):
         x = x + pixels.reshape(batch, channels, rows * side, columns * side)[:, :, :height, :width]
         mixed: Tensor = self.mlp(self.local_conv(x))
         return mixed
+
+
+class ShiftedSum(nn.Module):
+    """A convolution for each channel, 3 x 3, as a sum of nine shifted products.
+
+    TensorRT-RTX makes one kernel of it, the residual and the cut windows before it and the normalisation behind it, of
+    which the convolution would be a second and the normalisation a third. It does so with the channels last, and in
+    float32, which costs nothing within a kernel (`half` keeps these sums). A processor is much slower at it.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.register_buffer("weight", conv.weight.flatten(1).T.contiguous())
+        self.register_buffer("bias", cast(Tensor, conv.bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → the same shape."""
+        height, width = x.shape[2:]
+        bordered = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
+        total = self.bias
+        for index, weight in enumerate(self.weight):
+            row, column = divmod(index, 3)
+            total = total + bordered[:, row : row + height, column : column + width] * weight
+        return total.permute(0, 3, 1, 2)
 
 
 class FoldedWindowAttention(nn.Module):

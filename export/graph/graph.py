@@ -19,6 +19,7 @@ from stlm_edge.spec import ModelSpec, Size
 
 if TYPE_CHECKING:
     from export.graph.deployment import Streams
+    from export.graph.folding import LocalConv
 
 OPSET = 20
 INPUT = "image"
@@ -60,12 +61,14 @@ class PrecisionRecord:
 
 @dataclass(frozen=True)
 class GraphOptions:
-    """What a traced graph takes and gives, see `DeploymentGraph` and `to_onnx`."""
+    """What a traced graph takes and gives, see `DeploymentGraph`, `to_onnx` and `simplify`."""
 
     frame_size: Size | None = None
     streams: Streams = "branched"
+    local_conv: LocalConv = "convolution"
     full_map: bool = False
     max_batch: int = 1
+    simplify: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,16 +23,23 @@ _PREFIX = "node_"
 
 
 def trace(checkpoint: Path, options: GraphOptions) -> Graph:
-    """The graph of a checkpoint. Raises `CheckpointError`, or `SpecError` if it has no threshold; see `to_onnx`."""
+    """The graph of a checkpoint.
+
+    Raises `CheckpointError`, or `SpecError` if it has no threshold; see `to_onnx` and `simplify`.
+    """
+    if options.simplify:
+        from export.graph.simplify import simplify  # an extra, which is best missed before the minute of tracing
     loaded = load(checkpoint)
     loaded.spec.require_threshold()
     deployed = DeploymentGraph(
         InferencePath(loaded.network, loaded.spec).eval(),
         frame_size=options.frame_size,
         streams=options.streams,
+        local_conv=options.local_conv,
         full_map=options.full_map,
     )
-    return to_onnx(deployed, max_batch=options.max_batch)
+    graph = to_onnx(deployed, max_batch=options.max_batch)
+    return simplify(graph) if options.simplify else graph
 
 
 def to_onnx(graph: DeploymentGraph, *, max_batch: int = 1) -> Graph:
