@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
-from export.graph.folding import FoldedDecoder, LocalConv, fold_batch_norms, fold_encoder, fold_pixels
+from export.graph.folded_decoder import FoldedDecoder
+from export.graph.folding import LocalConv, fold_batch_norms, fold_encoder, fold_pixels
 from stlm_edge.errors import ConfigError
 from stlm_edge.network.comparison import NORM_EPSILON, StreamFeatures, compare, tlm_map
 from stlm_edge.network.decoder import Features, TwoWayDecoder
@@ -192,8 +193,8 @@ class Comparison(nn.Module):
     def _negative_product(self, plain: Tensor, denoising: Tensor) -> Tensor:
         """Minus the product of both divided by their lengths, (N, C, h, w); see `compare`."""
         lengths = [torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(NORM_EPSILON) for x in (plain, denoising)]
-        product: Tensor = self.product(plain, denoising)
-        return product * (-1 / lengths[0] / lengths[1])
+        compared: Tensor = self.product(plain, denoising) * (-1 / lengths[0] / lengths[1])
+        return compared
 
 
 class Product(nn.Module):
