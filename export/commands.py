@@ -88,7 +88,7 @@ def graph_options(command: Command) -> Command:
         click.option(
             "--simplify",
             is_flag=True,
-            help="Run onnx-simplifier over the graph, which makes no plan better that we know.",
+            help="Run onnx-simplifier over the graph; that made no plan better so far.",
         ),
     )
 
