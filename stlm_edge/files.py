@@ -171,6 +171,20 @@ def make_folder(path: Path) -> None:
         raise cannot_write(path, error) from error
 
 
+@contextmanager
+def folder_for(path: Path) -> Iterator[None]:
+    """Make `path` as `make_folder` does; of what was made, an error in the block takes away again what is empty."""
+    new = [each for each in (path, *path.parents) if not os.path.lexists(each)]
+    try:
+        make_folder(path)
+        yield
+    except BaseException:
+        with suppress(OSError):  # one that is not empty, and those above it
+            for each in new:
+                each.rmdir()
+        raise
+
+
 def require_place(path: Path) -> None:
     """Make sure, before long work, that a file can probably be written at `path`; nothing is made.
 
