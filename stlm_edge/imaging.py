@@ -197,7 +197,7 @@ def _decode(data: bytes, *, name: str, folder: Path | None) -> NDArray[np.uint8 
             f"if it is meant, allow more by {PIXEL_LIMIT_VARIABLE}"
         )
     if file.refused is not None:
-        raise ImageError(f"{name} {file.refused}; convert it")
+        raise ImageError(f"{name} {file.refused}; convert it to PNG")
     pixels = np.frombuffer(data, np.uint8)
     if file.alpha is not None:  # "unspecified", so that libtiff does not make what is transparent black
         pixels = pixels.copy()

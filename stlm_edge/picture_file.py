@@ -198,6 +198,11 @@ def _tiff(data: bytes) -> PictureFile:
     )
 
 
+def _unread(data: bytes) -> PictureFile:
+    kind = "a GIF" if data.startswith(b"GIF8") else "HEIF or AVIF"
+    return PictureFile((1, 1), is_whole=True, refused=f"is {kind}, which is not read here")
+
+
 _READERS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], PictureFile]], ...] = (
     (re.compile(rb"\xff\xd8\xff"), _jpeg),
     (re.compile(rb"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"), _png),
@@ -206,4 +211,5 @@ _READERS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], PictureFile]], ...] =
     (re.compile(rb"RIFF....WEBP", re.DOTALL), _webp),
     (re.compile(rb"P[1-6][\s#]"), _pnm),
     (re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"), _jpeg_2000),
+    (re.compile(rb"GIF8[79]a|....ftyp(?:hei|hev|mif1|msf1|avi)", re.DOTALL), _unread),
 )

@@ -213,6 +213,18 @@ def test_file_that_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> N
         read_image(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "kind"), [(b"GIF89a\1\0\1\0", "a GIF"), (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIF or AVIF")]
+)
+@pytest.mark.parametrize("suffix", [".png", ".gif"])
+def test_picture_of_a_kind_that_is_not_read_is_to_be_converted(
+    tmp_path: Path, content: bytes, kind: str, suffix: str
+) -> None:
+    (tmp_path / f"a{suffix}").write_bytes(content)
+    with pytest.raises(ImageError, match=rf"a\{suffix} is {kind}, which is not read here; convert it to PNG"):
+        read_image(tmp_path / f"a{suffix}")
+
+
 def test_missing_picture_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"nowhere\.png cannot be read"):
         read_image(tmp_path / "nowhere.png")
