@@ -166,6 +166,15 @@ def test_labels_are_enough_where_there_are_no_masks(tmp_path: Path, caplog: pyte
     assert "NO MASKS for 2 of 4 defective pictures (chip), the first is" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["test", "train/good"])
+def test_file_in_the_place_of_a_folder_is_not_taken_for_a_missing_one(tmp_path: Path, name: str) -> None:
+    root = make_category(tmp_path / "plate")
+    shutil.rmtree(root / name)
+    (root / name).touch()
+    with pytest.raises(DataError, match=rf"{name} is a file, expected a folder; move it away"):
+        load_category(root, None)
+
+
 def test_one_mask_that_is_missing_leaves_one_picture_unmarked_and_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -182,7 +191,12 @@ def test_one_mask_that_is_missing_leaves_one_picture_unmarked_and_is_told(
         (lambda folder: (folder / "001_mask.png").rename(folder / "1-mask.png"), r"no mask, .*such as 1-mask\.png"),
         (lambda folder: folder.rename(folder.with_name("Chip")), r"chip/000\.png has no mask, .*rename .*truth/Chip"),
         (lambda folder: folder.parent.rename(folder.parent.with_name("Ground-Truth")), "rename the folder .*Ground-Tr"),
-        (lambda folder: (folder / "001_mask.png").rename(folder / "001_mask.gif"), r"such as 001_mask\.gif; rename"),
+        (
+            lambda folder: (folder / "001_mask.png").rename(folder / "001_mask.gif"),
+            r"001_mask\.gif, .*convert it to PNG",
+        ),
+        (lambda folder: [shutil.rmtree(folder), folder.touch()], "chip is a file and no folder; move it away"),
+        (lambda folder: [shutil.rmtree(folder.parent), folder.parent.touch()], "ground_truth is a file and no folder"),
         (
             lambda folder: shutil.copy(folder / "001_mask.png", folder / "001.png"),
             r"has 2 masks, 001\.png and 001_mask",
