@@ -8,10 +8,11 @@ from fractions import Fraction
 import cv2
 
 from runtime.devices import ARGUS_SOCKET
-from runtime.sources.camera import Camera, silence_opencv
+from runtime.sources.camera import Camera
 from runtime.sources.shape import SourceOptions
 from stlm_edge.credentials import without_credentials
 from stlm_edge.errors import SourceError
+from stlm_edge.imaging import silence_opencv
 
 _FLIP_METHODS = {0: 0, 90: 3, 180: 2, 270: 1}
 """Clockwise degrees → `flip-method` of nvvidconv, which counts its turns the other way."""

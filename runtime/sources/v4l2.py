@@ -11,10 +11,11 @@ from pathlib import Path
 import cv2
 
 from runtime.devices import gives_pictures
-from runtime.sources.camera import Camera, silence_opencv
+from runtime.sources.camera import Camera
 from runtime.sources.shape import SourceOptions
 from stlm_edge.credentials import safe_name
 from stlm_edge.errors import SourceError
+from stlm_edge.imaging import silence_opencv
 
 _REQUEST_BUFFERS = 0xC0145608
 """`VIDIOC_REQBUFS` with a `v4l2_requestbuffers` of 20 bytes; a camera in use refuses it."""
