@@ -9,6 +9,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from benchmarks.record import Record
+from stlm_edge.errors import counted
 from train.paper.figures import GPU, METHODS
 
 NOTHING = "–"
@@ -245,7 +246,7 @@ def _demo(record: Record) -> Table:
     alarms, found = truth["false_alarms"], truth["defects_found"]
     note = (
         f"In %. Of {inspection['frames']} frames that it then inspects, {found + truth['defects_missed']} with a "
-        f"defect, it finds {found} and raises {alarms} false alarm{'s' * (alarms != 1)}; the network takes "
+        f"defect, it finds {found} and raises {counted(alarms, 'false alarm')}; the network takes "
         f"{figure(times['p50_ms'])} ms (p50) and {figure(times['p95_ms'])} ms (p95) a frame."
     )
     kinds = {**evaluation["kinds"], "all": evaluation["overall"]}

@@ -142,8 +142,7 @@ class ModelSpec:
         if self.threshold is not None:
             self.require_reachable(
                 self.threshold.value,
-                remedy="choose it again in the checkpoint (stlm threshold CHECKPOINT --data DIR), and export its engines "
-                "again",
+                remedy="choose it again in the checkpoint (stlm threshold CHECKPOINT --data DIR), and export again",
             )
         low, high = self.normal_score_range or (0.0, 0.0)
         if low > high:

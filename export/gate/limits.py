@@ -99,7 +99,7 @@ def objections(drift: Drift, limits: Limits, *, pairs: int) -> list[str]:
 
 
 def exceptions(drift: Drift, limits: Limits, *, pairs: int) -> list[str]:
-    """What of a drift is beyond the limits and no objection, since so few pictures tell no better; arguments as above."""
+    """What of a drift is beyond the limits and no objection, since so few pictures tell no better."""
     image_limit, rank_limit = _with_one_exchange(drift, limits, pairs=pairs)
     moved, rank = drift.image_auroc_drift, drift.score_rank_correlation
     found = []
