@@ -163,7 +163,7 @@ class ModelSpec:
         if self.threshold is None:
             raise SpecError(
                 f"the model of {self.category!r} has no threshold yet; choose it from held-out good pictures: "
-                "python -m train threshold CHECKPOINT --data DIR"
+                "stlm threshold CHECKPOINT --data DIR"
             )
         return self.threshold
 

@@ -162,7 +162,7 @@ def test_threshold_that_is_not_finite_is_refused(value: float) -> None:
 
 def test_missing_threshold_names_the_way_to_get_one() -> None:
     assert SPEC.require_threshold().value == 0.25
-    with pytest.raises(SpecError, match="python -m train threshold"):
+    with pytest.raises(SpecError, match="stlm threshold"):
         dataclasses.replace(SPEC, threshold=None).require_threshold()
 
 

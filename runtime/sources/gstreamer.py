@@ -73,7 +73,7 @@ def open_pipeline(pipeline: str, options: SourceOptions, *, name: str, remedy: s
     if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
         raise SourceError(
             f"{name} needs GStreamer and this OpenCV ({cv2.__version__}) was built without it, as PyPI's is; use "
-            "JetPack's or the distribution's (apt install python3-opencv), and see: python -m runtime.doctor"
+            "JetPack's or the distribution's (apt install python3-opencv), and see: stlm doctor"
         )
     capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
     if not capture.isOpened():
