@@ -14,7 +14,7 @@ from runtime.inspection import Inspection
 from runtime.sinks.base import FrameSink, SinkContext, output_options, utc
 from runtime.sinks.space import BoundedFiles, time_stamp
 from runtime.uri import Option, allowed, size_in_bytes
-from stlm_edge.errors import OutputError
+from stlm_edge.errors import OutputError, counted
 from stlm_edge.files import cannot_write, make_folder, remedy, replacing, require_room
 from stlm_edge.imaging import resize
 from stlm_edge.spec import Size
@@ -120,8 +120,8 @@ class VideoFile(FrameSink):
         count, self._written = self._written, 0
         self.lost += count
         return OutputError(
-            f"{self._path} had {count} frames in {self._temporary.name} beside it, which was moved or deleted; they "
-            "are lost unless that file still is somewhere"
+            f"{self._path} had {counted(count, 'frame')} in {self._temporary.name} beside it, which was moved or "
+            "deleted; they are lost unless that file still is somewhere"
         )
 
     def _check_complete(self) -> None:
