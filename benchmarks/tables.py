@@ -243,14 +243,14 @@ def _interval(estimate: Entry, *, sign: str) -> str:
 def _demo(record: Record) -> Table:
     evaluation, inspection = record.details["evaluation"], record.details["inspection"]
     truth, times = inspection["truth"], inspection["latency"]["infer"]
-    alarms, found = truth["false_alarms"], truth["defects_found"]
+    alarms, found = counted(truth["false_alarms"], "false alarm"), truth["defects_found"]
     note = (
         f"In %. Of {inspection['frames']} frames that it then inspects, {found + truth['defects_missed']} with a "
-        f"defect, it finds {found} and raises {counted(alarms, 'false alarm')}; the network takes "
-        f"{figure(times['p50_ms'])} ms (p50) and {figure(times['p95_ms'])} ms (p95) a frame."
+        f"defect, it finds {found} and raises {alarms}; the network takes {figure(times['p50_ms'])} ms (p50) and "
+        f"{figure(times['p95_ms'])} ms (p95) a frame."
     )
-    kinds = {**evaluation["kinds"], "all": evaluation["overall"]}
-    return Table(["defect", *AREAS.values()], [[kind, *_areas(scores)] for kind, scores in kinds.items()], [note])
+    rows = [[kind, *_areas(scores)] for kind, scores in (evaluation["kinds"] | {"all": evaluation["overall"]}).items()]
+    return Table(["defect", *AREAS.values()], rows, [note])
 
 
 @_kind("loop", "The camera line's loop", ["loop"])

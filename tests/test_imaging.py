@@ -13,6 +13,7 @@ from stlm_edge.errors import ImageError, OutputError
 from stlm_edge.imaging import read_image, resize, resize_map, to_input, write_image
 from stlm_edge.plate.part import render_part
 from stlm_edge.spec import ModelSpec
+from tests.picture_files import write_deep
 
 SPEC = ModelSpec(
     category="plate", architecture="stlm-tiny", input_size=(64, 128), map_size=(16, 32), weights_sha256="0" * 64
@@ -21,14 +22,6 @@ SPEC = ModelSpec(
 
 def picture(size: tuple[int, int], *, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
-
-
-def write_deep(path: Path, pixels: np.ndarray) -> Path:
-    """Write pixels of any depth."""
-    done, data = cv2.imencode(path.suffix, pixels)
-    assert done
-    path.write_bytes(data.tobytes())
-    return path
 
 
 def pil_resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -17,15 +16,12 @@ from stlm_edge.datasets.mvtec import labelled_by_folder
 from stlm_edge.errors import DataError, ImageError
 from stlm_edge.imaging import read_image, write_image
 from stlm_edge.masks import read_mask
+from tests.picture_files import write_deep
 
 
 def write(path: Path, *, shape: tuple[int, ...] = (12, 16, 3), dtype: type = np.uint8) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype=dtype)
-    done, data = cv2.imencode(path.suffix.lower(), image)
-    assert done
-    path.write_bytes(data.tobytes())
-    return path
+    return write_deep(path, np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype=dtype))
 
 
 def make_category(root: Path) -> Path:
