@@ -336,9 +336,8 @@ def _gpu(record: Record) -> Table:
 def _measures(record: Record) -> Table:
     rows = []
     for name, measure in record.measures.items():
-        values = measure.values
+        values, better = measure.values, f"{measure.better}{', exact' * measure.is_exact}"
         turns = f"{figure(min(values))} – {figure(max(values))}" if len(values) > 1 else NOTHING
-        better = f"{measure.better}{', exact' * measure.is_exact}"
         rows.append([name, figure(measure.median), turns, measure.unit or NOTHING, better])
     return Table(["measure", "median", "turns", "unit", "better"], rows)
 
