@@ -11,6 +11,7 @@ import os
 import resource
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -285,8 +286,22 @@ def cache_folder() -> Path:
 
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content. Raises `OSError`."""
+    require_regular(path)
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def require_regular(path: Path) -> None:
+    """Raises `OSError` for what is no file: a pipe would be waited for, and a device read, without end."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, f"it is {kind_of(mode)}, expected a file", str(path))
+
+
+def kind_of(mode: int) -> str:
+    """What an entry of a folder is that is no file, by its mode."""
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")

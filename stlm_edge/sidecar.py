@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import mmap
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -197,14 +198,18 @@ def weights_of(engine: Path) -> Path | None:
     return engine.with_suffix(".bin") if engine.suffix == ".xml" else None
 
 
+_LOCATION = re.compile(rb"(?:\n|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
+"""Field 1 of protocol buffers with that text: its tag and length may be written with more bytes than they need."""
+
+
 def require_whole(engine: Path) -> None:
     """Raises `EngineError` if an ONNX file keeps weights in other files, for which its hash does not vouch.
 
-    A tensor that lies elsewhere says where: it has an entry `location`, which protocol buffers write in one way.
+    A tensor that lies elsewhere says where: it has an entry whose first field, the key, is `location`.
     """
     with engine.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        found = content.find(b"\n\x08location\x12")
-    if found >= 0:
+        found = _LOCATION.search(content)
+    if found is not None:
         raise EngineError(
             f"{engine} keeps weights in other files (ONNX external data), expected all in one, since its hash vouches "
             f"for that one alone; save it with all weights inside, or export it again: {rebuild_command(engine)}"

@@ -87,7 +87,13 @@ def resume(
     """
     begun = read_record(folder)
     if (folder / CHECKPOINT_NAME).exists() and not (folder / STATE_NAME).exists():
-        raise CheckpointError(f"{folder} is finished, nothing is left to train; see {folder / CHECKPOINT_NAME}")
+        checkpoint = folder / CHECKPOINT_NAME
+        if load(checkpoint, threshold_is_needed=False).spec.threshold is None:
+            raise CheckpointError(
+                f"{folder} is not finished and has no {STATE_NAME} to go on from; bring it back, or train again in "
+                "another folder"
+            )
+        raise CheckpointError(f"{folder} is finished, nothing is left to train; see {checkpoint}")
     state = folder / STATE_NAME
     sources = begun.sources.moved(data=data, textures=textures, teacher_weights=teacher_weights)
     if not state.exists():

@@ -17,7 +17,7 @@ from runtime.closing import Closing
 from runtime.watchdog import Watchdog
 from stlm_edge.errors import EngineError
 from stlm_edge.imaging import Input
-from stlm_edge.memory import ran_out
+from stlm_edge.memory import NO_THREAD, lacks_threads, ran_out
 from stlm_edge.spec import ModelSpec
 from stlm_edge.tensorrt import rebuild_command
 
@@ -198,6 +198,8 @@ class Backend(Closing):
         remedy = "try another --backend or export the engine again"
         if ran_out(error):
             remedy = "memory ran out: end other programs that use it, or take a machine with more"
+        elif lacks_threads(error):
+            remedy = NO_THREAD
         return EngineError(f"{self.name} cannot {action} {self._path} ({error}); {remedy}")
 
 
