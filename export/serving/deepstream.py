@@ -4,9 +4,9 @@ What Gst-nvinfer hands over is "final float RGB/BGR/GRAY planar data" (its manua
 bytes; so the graph is written once more with a float input (N, 3, H, W), BGR, 0 … 255. Its interleaved order
 (`network-input-order=1`) would need `infer-dims` beside it, without which it takes the height for the number of
 channels and refuses the engine; planes are its default. It also counts the elements of an output without its first
-dimension, and until 9.0 (`SplitFullDims` in nvdsinfer_func_utils.cpp) asserts that there is one: a score (N,) would end
-the program, so it is (N, 1) here. The answers are the same. A plan of ours cannot be fed; one has to be built from the
-graph written here.
+dimension, and in older releases (`SplitFullDims` in nvdsinfer_func_utils.cpp) asserts that there is one: a score (N,)
+would end the program, so it is (N, 1) here. The answers are the same. A plan of ours cannot be fed; one has to be built
+from the graph written here.
 """
 
 from __future__ import annotations
