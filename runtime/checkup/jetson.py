@@ -17,7 +17,7 @@ JETPACKS = {
     "38.4": "7.1",
     "39.2": "7.2",
 }
-"""Beginning of Jetson Linux's version → JetPack, from NVIDIA's archives of both; of those that are served."""
+"""Beginning of Jetson Linux's version → JetPack, as jetson_stats has them too; of those that are served."""
 
 OLDEST_SERVED = (36, 4)
 _UPGRADE = "stlm-edge needs Python 3.10 and TensorRT 10.3: flash JetPack 6.1 or later"
