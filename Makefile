@@ -51,6 +51,7 @@ check: lint types all-tests
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/hadolint docker/*.Dockerfile
 
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy

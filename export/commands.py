@@ -347,10 +347,10 @@ def triton(
 @ALLOW_UNVERIFIED
 def deepstream(engine: Path, output: Path, allow_unverified: bool) -> None:
     """Write what DeepStream's Gst-nvinfer needs to run ENGINE, an .onnx file."""
-    from export.serving.deepstream import UNTESTED, write_deepstream
+    from export.serving.deepstream import UNTRIED, write_deepstream
 
     click.echo(write_deepstream(engine, output, allow_unverified=allow_unverified))
-    logger.warning("NOT TESTED: %s; it says how to build the plan", UNTESTED)
+    logger.warning("NOT TRIED: %s; the file says how to build the plan", UNTRIED)
 
 
 def _settings(others: dict[str, Any]) -> tuple[Pictures, GraphOptions]:

@@ -53,6 +53,7 @@ def examine(engine: Path | None) -> list[Finding]:
     """Everything that is looked for, in the order of the report; the engine comes last."""
     from runtime.checkup.cameras import find_cameras, find_csi
     from runtime.checkup.engine import find_engine
+    from runtime.checkup.jetson import find_jetpack, find_memory, find_power
     from runtime.checkup.libraries import (
         find_cuda_bindings,
         find_onnxruntime,
@@ -80,6 +81,8 @@ def examine(engine: Path | None) -> list[Finding]:
         lambda: find_csi(_ROOT) if jetson else [],
         find_space,
     ]
+    if jetson:
+        jetson += [*find_jetpack(_ROOT), *find_power(_ROOT), *find_memory(_ROOT)]
     findings = [*jetson, *driver, *_together(checks)]
     if engine is not None:
         findings.append(find_engine(engine, _machines(findings, capability)))
