@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from runtime.backends.base import Port
-from runtime.backends.cuda import CudaContext, DeviceMemory, Stream
+from runtime.backends.cuda import CudaContext
+from runtime.backends.cuda_driver import DeviceMemory, Stream
 from runtime.backends.cuda_errors import remedy_for
 from runtime.backends.kernel_cache import KernelCache
 from runtime.closing import Closing

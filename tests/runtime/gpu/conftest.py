@@ -29,6 +29,17 @@ BATCHED = dataclasses.replace(SPEC, max_batch=3)
 RTX_VERSION = "1.7.1.116"
 
 
+@dataclass(frozen=True)
+class NotThere:
+    """A finder that does not find a package, also where there is one."""
+
+    package: str
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == self.package:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
 @dataclass
 class Machine:
     """A computer with a GPU; its GPU, TensorRT and what is installed can be changed before a plan is opened."""
@@ -41,16 +52,21 @@ class Machine:
         """TensorRT of a version; TensorRT-RTX if it begins with `1.`. Returns the module."""
         rtx = version.startswith("1.")
         trt = fake_tensorrt(version, self.gpu, rtx=rtx)
-        pycuda = types.ModuleType("pycuda")
-        packages = {"pycuda": pycuda, "pycuda.driver": self.gpu.driver}
-        packages["tensorrt"], packages["tensorrt_rtx"] = (None, trt) if rtx else (trt, None)
+        for name, module in zip(("tensorrt", "tensorrt_rtx"), (None, trt) if rtx else (trt, None), strict=True):
+            self.patch.setitem(sys.modules, name, module)
+        self.patch.setattr("runtime.backends.plan.find_gpu", lambda: Gpu("Fake RTX 3090", "sm86"))
+        self.install_drivers(bindings=bindings)
+        return trt
+
+    def install_drivers(self, *, bindings: bool = True) -> None:
+        """pycuda, and with it cuda-bindings."""
+        packages = {"pycuda": types.ModuleType("pycuda"), "pycuda.driver": self.gpu.driver}
         packages["cuda.bindings.driver"] = self.gpu.bindings if bindings else None
         for name in ("cuda", "cuda.bindings"):
             packages[name] = types.ModuleType(name) if bindings else None
         for name, module in packages.items():
             self.patch.setitem(sys.modules, name, module)
-        self.patch.setattr("runtime.backends.plan.find_gpu", lambda: Gpu("Fake RTX 3090", "sm86"))
-        return trt
+        self.patch.setattr("runtime.backends.cuda_pycuda.libcuda", lambda: self.gpu.libcuda)
 
     def plan(self, spec: ModelSpec = SPEC, *, version: str = "10.3.0", device: str = "sm86", **changes: Any) -> Path:
         """A plan that was built by a version for a GPU."""

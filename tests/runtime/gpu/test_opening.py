@@ -11,7 +11,7 @@ from runtime.backends import open_backend, open_engine
 from stlm_edge.errors import EngineError
 
 from ..conftest import SPEC
-from .conftest import RTX_VERSION, batches, run_two_in_hand
+from .conftest import RTX_VERSION, NotThere, batches, run_two_in_hand
 
 
 def test_plan_that_tensorrt_rtx_finds_invalid_is_refused_with_its_reasons(machine):
@@ -66,20 +66,15 @@ def test_machine_without_tensorrt_says_how_to_get_the_one_that_built_the_plan(ma
         open_engine(machine.plan())
 
 
-class NotThere:
-    """A finder that finds no pycuda, also where there is one."""
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        if name == "pycuda":
-            raise ModuleNotFoundError("No module named 'pycuda'", name="pycuda")
-
-
-def test_machine_without_pycuda_says_how_to_get_it(machine):
-    machine.install()
+def test_machine_without_pycuda_and_cuda_bindings_says_how_to_get_them(machine):
+    machine.install(bindings=False)
     for name in ("pycuda", "pycuda.driver"):
         machine.patch.delitem(sys.modules, name)
-    machine.patch.setattr(sys, "meta_path", [NotThere(), *sys.meta_path])
-    with pytest.raises(EngineError, match=r"found no pycuda.*pip install 'stlm-edge\[tensorrt\]'.*nvcc"):
+    machine.patch.setattr(sys, "meta_path", [NotThere("pycuda"), *sys.meta_path])
+    with pytest.raises(
+        EngineError,
+        match=r"found neither pycuda nor cuda-bindings.*pip install cuda-bindings.*stlm-edge\[tensorrt\]'.*nvcc",
+    ):
         open_engine(machine.plan())
 
 
