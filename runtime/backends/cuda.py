@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from runtime.backends.cuda_bindings import find_bindings
@@ -24,9 +23,9 @@ from stlm_edge.errors import EngineError
 logger = logging.getLogger(__name__)
 
 _INSTALL = (
-    "pip install cuda-bindings, which needs no compiler, or pip install 'stlm-edge[tensorrt]', which compiles pycuda and "
-    "needs g++, Python's headers, and nvcc, the headers and libcurand of the CUDA toolkit (nvcc on the PATH: export "
-    "PATH=/usr/local/cuda/bin:$PATH)"
+    "pip install cuda-bindings, which needs no compiler, or pip install 'stlm-edge[tensorrt]', which compiles pycuda "
+    "and needs g++, Python's headers, and nvcc, the headers and libcurand of the CUDA toolkit (nvcc on the PATH: "
+    "export PATH=/usr/local/cuda/bin:$PATH)"
 )
 
 
@@ -91,6 +90,7 @@ class CudaContext:
     def __init__(self) -> None:
         """Raises `EngineError` if there is no driver's package or CUDA does not start."""
         self._owned: list[Owned] = []
+        self._failed: set[str] = set()
         self._driver = open_driver()
         with self._errors("start"):
             self._driver.start()
@@ -155,7 +155,9 @@ class CudaContext:
         try:
             step()
         except self._driver.Error as error:
-            logger.warning("CUDA cannot %s any more (%s)", action, " ".join(str(error).split()))
+            if action not in self._failed:
+                logger.warning("CUDA cannot %s any more (%s)", action, " ".join(str(error).split()))
+            self._failed.add(action)
             return False
         return True
 

@@ -1,7 +1,7 @@
 """A CUDA graph: launches that are recorded once and then started all at once, which spares the host one call for each.
 
-pycuda knows none, so NVIDIA's own cuda-bindings record and launch it, whichever of the two made the stream. Both are thin
-layers over the same driver: the handles of one are integers that the other takes.
+pycuda knows none, so NVIDIA's own cuda-bindings record and launch it, whichever of the two made the stream. Both are
+thin layers over the same driver: the handles of one are integers that the other takes.
 """
 
 from __future__ import annotations

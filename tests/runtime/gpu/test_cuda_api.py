@@ -90,7 +90,7 @@ def test_source_of_pycuda_declares_what_is_used():
 
 
 def test_installed_cuda_bindings_have_what_is_used():
-    assert missing(driver, dotted(NAMES, "cuda-bindings")) == []
+    assert missing(driver, dotted(NAMES, "cuda graphs", "cuda-bindings")) == []
 
 
 def test_cuda_bindings_take_handles_as_integers_and_answer_with_a_status_first():
@@ -110,7 +110,7 @@ def test_cuda_bindings_take_handles_as_integers_and_answer_with_a_status_first()
 
 
 def test_every_recorded_name_is_used():
-    files = ("cuda.py", "cuda_graph.py", "kernel_cache.py", "plan.py", "tensorrt.py")
+    files = ("cuda_bindings.py", "cuda_graph.py", "cuda_pycuda.py", "kernel_cache.py", "plan.py", "tensorrt.py")
     text = "".join((SOURCES / name).read_text() for name in files)
     text += (SOURCES.parents[1] / "stlm_edge" / "tensorrt.py").read_text()
     subclasses = {"LaunchError", "LogicError", "MemoryError", "RuntimeError"}
@@ -126,9 +126,9 @@ def test_every_recorded_name_is_used():
         (("always",), fake_tensorrt("10.3.0", FakeGpu())),
         (("always", "tensorrt-rtx"), fake_tensorrt("1.7.1", FakeGpu(), rtx=True)),
         (("pycuda",), FakeGpu().driver),
-        (("cuda-bindings",), FakeGpu().bindings),
+        (("cuda graphs",), FakeGpu().bindings),
     ],
-    ids=["TensorRT", "TensorRT-RTX", "pycuda", "cuda-bindings"],
+    ids=["TensorRT", "TensorRT-RTX", "pycuda", "CUDA graphs"],
 )
 def test_fakes_have_the_recorded_names_and_no_other(groups, fake):
     """So whatever is used without being recorded fails with the fake."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import sys
 
 import pytest
 
 from runtime.backends import open_backend, open_engine
+from runtime.backends.cuda import open_driver
 from stlm_edge.errors import EngineError
 
 from ..conftest import SPEC
@@ -76,6 +78,19 @@ def test_machine_without_pycuda_and_cuda_bindings_says_how_to_get_them(machine):
         match=r"found neither pycuda nor cuda-bindings.*pip install cuda-bindings.*stlm-edge\[tensorrt\]'.*nvcc",
     ):
         open_engine(machine.plan())
+
+
+def test_machine_without_pycuda_runs_plans_by_cuda_bindings_alone_and_the_log_says_so(machine, caplog):
+    machine.install()
+    with caplog.at_level(logging.INFO):
+        assert open_driver().title == "pycuda"
+    assert "CUDA by pycuda" in caplog.text
+    for name in ("pycuda", "pycuda.driver"):
+        machine.patch.delitem(sys.modules, name)
+    machine.patch.setattr(sys, "meta_path", [NotThere("pycuda"), *sys.meta_path])
+    with caplog.at_level(logging.INFO):
+        assert open_driver().title == "cuda-bindings"
+    assert "CUDA by cuda-bindings" in caplog.text
 
 
 @pytest.mark.parametrize("reason", ["libcurand.so.10: cannot open shared object file", "numpy.core.multiarray failed"])
