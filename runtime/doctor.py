@@ -33,6 +33,8 @@ def command(engine: Path | None, as_json: bool) -> int:
 
     Exit code 0 if it can run any engine, with --engine that one, else 1.
     """
+    from stlm_edge.tensorrt import TITLES
+
     findings = examine(engine)
     backends = usable_backends(findings)
     is_fit = findings[-1].state == "ok" if engine is not None else bool(backends)
@@ -45,7 +47,8 @@ def command(engine: Path | None, as_json: bool) -> int:
         remedy = f"; {finding.remedy}" if finding.remedy and finding.state != "ok" else ""
         click.echo(f"{finding.state:<8} {finding.subject:<{width}}  {finding.found}{remedy}")
     can = f"runs engines on {', '.join(backends)}" if backends else "cannot run any engine; see the lines above"
-    click.echo(f"\nthis machine {can}")
+    plans = f"; plans by {plan_driver(findings)}" if set(backends) & set(TITLES.values()) else ""
+    click.echo(f"\nthis machine {can}{plans}")
     return 0 if is_fit else 1
 
 
@@ -88,17 +91,25 @@ def examine(engine: Path | None) -> list[Finding]:
 
 def usable_backends(findings: Sequence[Finding]) -> list[str]:
     """The backends that have all they need."""
-    from runtime.checkup.libraries import ONNXRUNTIME, OPENCV, OPENVINO, PYCUDA
+    from runtime.checkup.libraries import ONNXRUNTIME, OPENCV, OPENVINO
     from runtime.checkup.nvidia import DRIVER, GPU
     from stlm_edge.tensorrt import TITLES
 
     fit = {finding.subject for finding in findings if finding.state == "ok"}
     needs = {
-        **{title: {DRIVER, GPU, title, PYCUDA} for title in TITLES.values()},
+        **{title: {DRIVER, GPU, title, plan_driver(findings)} for title in TITLES.values()},
         OPENVINO: {OPENVINO},
         ONNXRUNTIME: {ONNXRUNTIME},
     }
     return [name for name, needed in needs.items() if needed | {OPENCV} <= fit]
+
+
+def plan_driver(findings: Sequence[Finding]) -> str:
+    """The package that plans are run by: cuda-bindings only where pycuda is not installed, as `open_driver` has it."""
+    from runtime.checkup.libraries import BINDINGS, PYCUDA
+
+    states = {finding.subject: finding.state for finding in findings}
+    return BINDINGS if states.get(PYCUDA, "missing") == "missing" and states.get(BINDINGS) == "ok" else PYCUDA
 
 
 def find_space() -> list[Finding]:

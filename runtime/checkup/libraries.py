@@ -12,7 +12,7 @@ from runtime.checkup.probe import Reply, ask
 from stlm_edge.extras import OLDER_NUMPY, OPENCV_HERE, OPENCV_ON_JETSON, REMEDIES, is_for_older_numpy
 from stlm_edge.tensorrt import INSTALL, MODULES, TITLES, ProductName
 
-PYCUDA, OPENVINO, ONNXRUNTIME, OPENCV = "pycuda", "OpenVINO", "ONNX Runtime", "OpenCV"
+PYCUDA, BINDINGS, OPENVINO, ONNXRUNTIME, OPENCV = "pycuda", "cuda-bindings", "OpenVINO", "ONNX Runtime", "OpenCV"
 
 _VERSION = "str(module.__version__)"
 _PRODUCT = """{
@@ -53,7 +53,7 @@ def find_tensorrt(product: ProductName, *, compute_capability: str | None) -> li
 
 
 def find_pycuda(root: Path) -> list[Finding]:
-    """pycuda, and if it is not there what its build would lack.
+    """pycuda, and if it is not there what its build would lack; cuda-bindings alone runs plans as well.
 
     Args:
         root: the folder that has `usr`.
@@ -79,10 +79,10 @@ def find_pycuda(root: Path) -> list[Finding]:
 
 
 def find_cuda_bindings() -> list[Finding]:
-    """cuda-bindings, without which plans of TensorRT run without CUDA graphs."""
+    """cuda-bindings, which makes CUDA graphs, and runs plans where pycuda is not installed."""
     answer = ask("cuda.bindings.driver", "__import__('cuda.bindings').bindings.__version__")
-    remedy = "optional, it makes CUDA graphs: pip install cuda-bindings"
-    return [_finding("cuda-bindings", answer, remedy=remedy)]
+    remedy = "it makes CUDA graphs, and runs plans without pycuda and a compiler: pip install cuda-bindings"
+    return [_finding(BINDINGS, answer, remedy=remedy)]
 
 
 def find_openvino() -> list[Finding]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.checkup.finding import Finding
-from runtime.doctor import examine, main, usable_backends
+from runtime.checkup.finding import Finding, State
+from runtime.doctor import examine, main, plan_driver, usable_backends
 from stlm_edge import EngineRecord, Sidecar
 from stlm_edge.files import sha256
 
@@ -79,6 +79,8 @@ def test_jetson_like_machine_runs_plans(
         f"{plan} was built with TensorRT 10.13.0 for sm86, this machine has TensorRT 10.3.0 on sm87"
     )
     assert findings["engine"]["remedy"] == f"rebuild: python -m export engine {plan}.onnx -o {plan}"
+    main([])
+    assert capsys.readouterr().out.endswith("; plans by pycuda\n")
 
 
 @pytest.mark.heavy
@@ -140,6 +142,24 @@ def test_tensorrt_needs_driver_gpu_library_and_pycuda(absent: str) -> None:
     assert usable_backends([Finding(name, "ok", "1") for name in names]) == ["TensorRT"]
     states = [Finding(name, "broken" if name == absent else "ok", "1") for name in names]
     assert usable_backends(states) == []
+
+
+@pytest.mark.parametrize(
+    ("pycuda", "bindings", "by"),
+    [
+        ("ok", "ok", "pycuda"),
+        ("missing", "ok", "cuda-bindings"),
+        ("broken", "ok", None),
+        ("missing", "missing", None),
+    ],
+)
+def test_plans_run_by_cuda_bindings_where_pycuda_is_not_installed(
+    pycuda: State, bindings: State, by: str | None
+) -> None:
+    fine = [Finding(name, "ok", "1") for name in ("OpenCV", "NVIDIA driver", "GPU", "TensorRT")]
+    findings = [*fine, Finding("pycuda", pycuda, "1"), Finding("cuda-bindings", bindings, "1")]
+    assert usable_backends(findings) == (["TensorRT"] if by else [])
+    assert by in (None, plan_driver(findings))
 
 
 @pytest.mark.heavy

@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 
 from runtime.backends import open_engine
-from runtime.backends.cuda import CudaContext
+from runtime.backends.cuda import CudaContext, open_driver
 from runtime.detector import Detector
 from stlm_edge.errors import EngineError
 
@@ -338,6 +338,7 @@ def main(scenario: str, driver: str, folder: str) -> None:
     if driver != "pycuda":
         sys.meta_path.insert(0, NotThere("cuda" if driver == "pycuda alone" else "pycuda"))
     sys.setdlopenflags(os.RTLD_LAZY)  # pycuda could call much that the driver lacks
+    assert open_driver().title == driver.removesuffix(" alone")
     machine = RealMachine(Path(folder), pytest.MonkeyPatch(), RealGpu())
     gc.freeze()  # what has been imported is not looked through again and again
     run = globals()[scenario]

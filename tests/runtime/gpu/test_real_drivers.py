@@ -22,7 +22,8 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[3]
-PYCUDA = pytest.mark.skipif(not pycuda_folder().is_dir(), reason="pycuda is not built: make test builds it with g++")
+PYCUDA_FOLDER = pycuda_folder()
+PYCUDA = pytest.mark.skipif(not PYCUDA_FOLDER.is_dir(), reason="pycuda is not built: make test builds it with g++")
 DRIVERS = [
     pytest.param("pycuda", marks=PYCUDA),
     pytest.param("pycuda alone", marks=PYCUDA),
@@ -52,7 +53,7 @@ def run(request: pytest.FixtureRequest, libcuda: Path, tmp_path: Path) -> Run:
             check=False,
             env={
                 **os.environ,
-                "PYTHONPATH": os.pathsep.join((str(ROOT), str(pycuda_folder()))),
+                "PYTHONPATH": os.pathsep.join((str(ROOT), str(PYCUDA_FOLDER))),
                 "LD_LIBRARY_PATH": str(libcuda),
                 "XDG_CACHE_HOME": str(tmp_path),
                 "GPU_REPORT": "1",
