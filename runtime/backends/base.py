@@ -65,15 +65,17 @@ class BatchAnswer:
 class Ticket:
     """A batch that was submitted; `result` waits for its answer."""
 
-    def __init__(self, finish: Callable[[], BatchAnswer]) -> None:
+    def __init__(self, finish: Callable[[], BatchAnswer], *, lock: AbstractContextManager[object]) -> None:
         self._finish = finish
+        self._lock = lock
         self._answer: BatchAnswer | None = None
 
     def result(self) -> BatchAnswer:
         """Wait for the answer; asked again, it is the same. Raises `EngineError`."""
-        if self._answer is None:
-            self._answer = self._finish()
-        return self._answer
+        with self._lock:
+            if self._answer is None:
+                self._answer = self._finish()
+            return self._answer
 
 
 class Backend(Closing):
@@ -123,12 +125,7 @@ class Backend(Closing):
         """
         with self._lock:
             started = self._submit(batch)
-
-        def finish() -> BatchAnswer:
-            with self._lock:
-                return self._finish(started, pictures=len(batch))
-
-        return Ticket(finish)
+        return Ticket(lambda: self._finish(started, pictures=len(batch)), lock=self._lock)
 
     def close(self) -> None:
         """Release the session, and what is in flight with it; harmless when called twice."""

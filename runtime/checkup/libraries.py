@@ -75,7 +75,7 @@ def find_pycuda(root: Path) -> list[Finding]:
         )
     else:
         remedy = f"build it: PATH={toolkit(root)}/bin:$PATH pip install --no-binary pycuda --force-reinstall pycuda"
-    return [_unusable(PYCUDA, answer, remedy)]
+    return [_unusable(PYCUDA, answer, f"{remedy}; cuda-bindings alone does as well" if answer.is_missing else remedy)]
 
 
 def find_cuda_bindings() -> list[Finding]:

@@ -213,8 +213,10 @@ class _Memory(_Ward):
         self._array = np.empty(shape, dtype)
         self.is_mapped = is_mapped
         self.content = self._array.reshape(-1).view(np.uint8)
-        used = sum(each.content.nbytes for each in gpu.memory.values())
-        if used + self.content.nbytes > gpu.capacity:
+        # A card's memory is its own, and where memory is shared all of it counts.
+        counted = [self, *gpu.memory.values()]
+        used = sum(each.content.nbytes for each in counted if gpu.is_integrated or each.is_mapped is None)
+        if used > gpu.capacity:
             raise gpu.driver.MemoryError("cuMemAlloc failed: out of memory")
         self.content[:] = POISON
         self.address = self.content.ctypes.data

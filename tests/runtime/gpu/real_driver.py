@@ -215,6 +215,17 @@ def program_raises(machine: RealMachine) -> None:
     raise SystemExit("on purpose")
 
 
+def program_ends_while_a_thread_hangs(machine: RealMachine) -> None:
+    """It waits for a moment and ends all the same."""
+    machine.patch.setattr("runtime.backends.tensorrt._LAST_WAIT_S", 0.2)
+    backend = machine.open()
+    ticket = backend.submit(batches(1)[0])
+    libcuda.gpu_wait(60_000)
+    threading.Thread(target=ticket.result, daemon=True).start()
+    time.sleep(0.2)
+    print("open", libcuda.gpu_retained())
+
+
 def each_call_fails(machine: RealMachine) -> None:
     """One after the other: the outcome is an `EngineError` or the right answers, and nothing is left."""
     machine.install()
@@ -343,7 +354,7 @@ def main(scenario: str, driver: str, folder: str) -> None:
     gc.freeze()  # what has been imported is not looked through again and again
     run = globals()[scenario]
     run(machine)
-    if run not in (thread_ends, program_ends, program_raises, context_is_gone):
+    if run not in (thread_ends, program_ends, program_raises, program_ends_while_a_thread_hangs, context_is_gone):
         machine.expect_nothing_left()
 
 

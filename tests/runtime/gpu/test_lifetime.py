@@ -32,6 +32,7 @@ def test_any_thread_may_open_call_and_close(machine):
     tickets = [in_thread(lambda: backend.submit(first)), backend.submit(second)]
     check(in_thread(tickets[1].result), second)
     check(tickets[0].result(), first)
+    assert in_thread(tickets[0].result) is tickets[0].result()
     in_thread(backend.close)
     assert machine.gpu.left == {}
 

@@ -66,6 +66,10 @@ def run(request: pytest.FixtureRequest, libcuda: Path, tmp_path: Path) -> Run:
     return run
 
 
+def test_program_that_ends_while_a_thread_hangs_in_the_driver_ends(run: Run) -> None:
+    assert run("program_ends_while_a_thread_hangs", left=None).stdout == "open 1\n"
+
+
 @pytest.mark.parametrize(
     "scenario",
     [

@@ -103,8 +103,9 @@ static CUresult delete(Object *gone) {
 }
 
 static Object *reserve(Kind kind, size_t size) {
-    size_t used = size;
-    for (Object *o = objects; o; o = o->next) used += o->size;
+    /* A card's memory is its own, and where memory is shared all of it counts. */
+    size_t used = integrated || kind == DEVICE ? size : 0;
+    for (Object *o = objects; o; o = o->next) used += integrated || o->kind == DEVICE ? o->size : 0;
     if (used > capacity) return NULL;
     Object *made = add(kind);
     made->size = size;
