@@ -506,7 +506,12 @@ def _bindings(gpu: FakeGpu) -> Any:
 
     def text(status: Any) -> tuple[Any, bytes]:
         lost = bindings.CUresult.CUDA_ERROR_LAUNCH_FAILED
-        return done, b"unspecified launch failure" if status == lost else b"operation failed due to a previous error"
+        return (
+            done,
+            b"unspecified launch failure"
+            if status == lost
+            else b"operation failed due to a previous error during capture",
+        )
 
     bindings.cuStreamBeginCapture, bindings.cuStreamEndCapture = begin, end
     bindings.cuGraphInstantiate, bindings.cuGraphLaunch = instantiate, launch

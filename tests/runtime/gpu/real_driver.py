@@ -167,6 +167,30 @@ def three_at_once(machine: RealMachine) -> None:
         backends[closed].close()
 
 
+def context_of_somebody_else(machine: RealMachine) -> None:
+    """What was current on the thread before is so after each call, also by pycuda's own count."""
+    context = ctypes.c_void_p()
+    if sys.argv[2] == "cuda-bindings":
+        libcuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)
+        libcuda.cuCtxPushCurrent_v2(context)
+    else:
+        import pycuda.driver
+
+        pycuda.driver.init()
+        other = pycuda.driver.Device(0).retain_primary_context()
+        other.push()
+    with machine.open() as backend:
+        assert libcuda.gpu_depth() == 1
+        run_two_in_hand(backend, batches(3))
+        assert libcuda.gpu_depth() == 1
+    assert (libcuda.gpu_depth(), libcuda.gpu_retained(), libcuda.gpu_left(-1)) == (1, 1, 0)
+    libcuda.cuCtxPopCurrent_v2(ctypes.byref(context))
+    if sys.argv[2] == "cuda-bindings":
+        libcuda.cuDevicePrimaryCtxRelease_v2(0)
+    else:
+        other.detach()
+
+
 def other_threads(machine: RealMachine) -> None:
     """Opened on one thread, used on four, closed on another; what was made on one is freed on another."""
     machine.install()

@@ -77,6 +77,7 @@ def test_program_that_ends_while_a_thread_hangs_in_the_driver_ends(run: Run) -> 
         "shared_memory",
         "dynamic_batch",
         "three_at_once",
+        "context_of_somebody_else",
         "no_room",
         "other_threads",
         "waiting_lets_others_work",

@@ -74,7 +74,8 @@ def build(folder: Path, headers: Path) -> None:
         unpacked = work / f"pycuda-{VERSION}"
         (unpacked / "siteconf.py").write_text("".join(f"{key} = {value!r}\n" for key, value in settings.items()))
         subprocess.run([*pip, "install", "--no-cache-dir", "--target", work / "made", unpacked], check=True)
-        (work / "made").replace(folder)
+        if not folder.is_dir():  # another clone may have been faster
+            (work / "made").replace(folder)
 
 
 def main() -> int:
