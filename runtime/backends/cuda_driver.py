@@ -70,7 +70,7 @@ class Driver(Protocol):
     """The first GPU and its primary context.
 
     Attributes:
-        title: what the driver is reached by, with its version.
+        title: the package that the driver is reached by.
         gpu: the GPU's name, once started.
         is_integrated: the GPU shares the host's memory, as a Jetson's does.
     """

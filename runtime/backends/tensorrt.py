@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 _PLAIN = "plain launches"
 _LAST_WAIT_S = 5.0
+"""For a thread that is still at work when the program ends."""
 
 
 class TensorRtBackend(Backend):
@@ -136,7 +137,7 @@ class TensorRtBackend(Backend):
         return finish
 
     def _close_at_exit(self) -> None:
-        # A thread that is a daemon may still be at work, and hang.
+        # A daemon's thread may still be at work, or hang.
         if self._lock.acquire(timeout=_LAST_WAIT_S):
             try:
                 self.close()
