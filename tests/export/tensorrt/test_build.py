@@ -26,6 +26,7 @@ from export.graph.graph import OPSET, PRECISION_KEY, SPEC_KEY, PrecisionRecord, 
 from export.tensorrt.build import PlanBuilder
 from export.tensorrt.product import find_product
 from runtime.backends import open_engine
+from stlm_edge.command import main as stlm
 from stlm_edge.errors import EngineError
 from stlm_edge.files import sha256
 from stlm_edge.sidecar import Sidecar
@@ -125,8 +126,8 @@ def test_rebuild_command_rebuilds_from_what_lies_beside_the_plan(plan, tmp_path,
     (tmp_path / "plate.plan.onnx").write_bytes(kept_graph(plan).read_bytes())
     monkeypatch.chdir(tmp_path)
     command = rebuild_command(Path("plate.plan"), product="tensorrt-rtx", targets=["sm89"])
-    assert command == "python -m export engine plate.plan.onnx -o plate.plan --product tensorrt-rtx --target sm89"
-    assert main(command.split()[3:]) == 0
+    assert command == "stlm export plate.plan.onnx -o plate.plan --product tensorrt-rtx --target sm89"
+    assert stlm(command.split()[1:]) == 0
     again, before = Sidecar.read(tmp_path / "plate.plan").engine, Sidecar.read(plan).engine
     assert again.device == "sm89"
     assert again.onnx_sha256 == before.onnx_sha256 == sha256(tmp_path / "plate.plan.onnx")
@@ -376,7 +377,7 @@ def test_killed_while_writing_leaves_the_old_engine_or_one_that_is_refused(plan,
     if consistent:
         assert output.read_bytes() == plan.read_bytes()
     else:
-        with pytest.raises(EngineError, match=r"the engine was changed.*python -m export engine .*plate\.plan\.onnx"):
+        with pytest.raises(EngineError, match=r"the engine was changed.*stlm export .*plate\.plan\.onnx"):
             open_engine(output)
 
 

@@ -64,7 +64,7 @@ def test_none_installed_says_how_to_get_each():
         "find_product('auto')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    for words in ("neither TensorRT nor TensorRT-RTX", "JetPack", "pip install tensorrt,", "tensorrt-rtx-cu13"):
+    for words in ("neither TensorRT nor TensorRT-RTX", "JetPack", "pip install tensorrt-cu13,", "tensorrt-cu12", "tensorrt-rtx-cu13"):
         assert words in done.stderr
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +14,12 @@ import pytest
 from runtime.checkup.finding import Finding
 from runtime.doctor import examine, main, usable_backends
 from stlm_edge import EngineRecord, Sidecar
+from stlm_edge.errors import EngineError
 from stlm_edge.files import sha256
+from stlm_edge.tensorrt import import_product
 
 from ..conftest import SPEC
-from .conftest import Driver, Package
+from .conftest import Driver, Package, module_of
 from .test_libraries import TENSORRT
 
 
@@ -78,7 +82,27 @@ def test_jetson_like_machine_runs_plans(
     assert findings["engine"]["found"] == (
         f"{plan} was built with TensorRT 10.13.0 for sm86, this machine has TensorRT 10.3.0 on sm87"
     )
-    assert findings["engine"]["remedy"] == f"rebuild: python -m export engine {plan}.onnx -o {plan}"
+    assert findings["engine"]["remedy"] == f"rebuild: stlm export {plan}.onnx -o {plan}"
+
+
+def test_tensorrt_of_jetpack_6_0_is_too_old_in_the_words_of_builder_and_runtime(
+    driver: Driver, install: Package, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    driver()
+    install("tensorrt", module_of("8.6.2", features=()))
+    _, findings, backends = report(capsys)
+    assert findings["TensorRT"]["state"] == "broken"
+    assert "TensorRT" not in backends
+    module = types.ModuleType("tensorrt")
+    module.__dict__.update(__version__="8.6.2", Builder=object)
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    with pytest.raises(EngineError) as caught:
+        import_product("tensorrt")
+    assert f"{findings['TensorRT']['found']}; {findings['TensorRT']['remedy']}" == str(caught.value)
+    assert str(caught.value).startswith(
+        "found TensorRT 8.6.2, which has no NetworkDefinitionCreationFlag.STRONGLY_TYPED, expected 10.3 or later; on a "
+        "Jetson upgrade to JetPack 6.1 or later, "
+    )
 
 
 @pytest.mark.heavy

@@ -44,7 +44,7 @@ def test_whatever_fails_while_opening_everything_is_given_back(tmp_path, monkeyp
         ("Runtime", r"cannot start for .*\(CUDA initialization failure with error: 35; factory function returned null"),
         (
             "deserialize_cuda_engine",
-            r"cannot load .* \(the plan is corrupt\); build it again: python -m export engine ",
+            r"cannot load .* \(the plan is corrupt\); build it again: stlm export ",
         ),
         ("create_execution_context", r"cannot make a context for \S+plate\.plan \(Error Code 2: .* \(nobody knows\)\)"),
         ("set_tensor_address", r"cannot bind image of "),

@@ -44,7 +44,7 @@ def test_plan_of_another_machine_is_refused_with_the_command_that_rebuilds_it(ma
         with pytest.raises(EngineError) as caught:
             attempt()
         assert words in str(caught.value)
-        assert f"rebuild: python -m export engine {path}.onnx -o {path}" in str(caught.value)
+        assert f"rebuild: stlm export {path}.onnx -o {path}" in str(caught.value)
     assert machine.gpu.calls == 0, "before CUDA was started"
 
 
