@@ -33,8 +33,8 @@ from stlm_edge.sidecar import Sidecar
 from stlm_edge.spec import ModelSpec, Threshold
 from stlm_edge.tensorrt import Gpu, kept_graph, process_logger, rebuild_command
 
+from ...fake_tensorrt import CACHE, fake_tensorrt
 from ..conftest import SM86, copied, error_line, files
-from .fake_tensorrt import CACHE, fake_tensorrt
 
 SIZE = (64, 96)
 pytestmark = pytest.mark.heavy

@@ -14,7 +14,7 @@ from stlm_edge.errors import EngineError
 from stlm_edge.spec import ModelSpec
 from stlm_edge.tensorrt import Gpu
 
-from .fake_tensorrt import CACHE, fake_tensorrt
+from ...fake_tensorrt import CACHE, fake_tensorrt
 
 SPEC = ModelSpec(
     category="plate", architecture="stlm-tiny", input_size=(64, 96), map_size=(4, 6), weights_sha256="0" * 64
@@ -64,7 +64,13 @@ def test_none_installed_says_how_to_get_each():
         "find_product('auto')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    for words in ("neither TensorRT nor TensorRT-RTX", "JetPack", "pip install tensorrt-cu13,", "tensorrt-cu12", "tensorrt-rtx-cu13"):
+    for words in (
+        "neither TensorRT nor TensorRT-RTX",
+        "JetPack",
+        "pip install tensorrt-cu13,",
+        "tensorrt-cu12",
+        "tensorrt-rtx-cu13",
+    ):
         assert words in done.stderr
 
 
@@ -112,6 +118,7 @@ def test_plan_is_built_as_the_report_and_the_precision_need_it(product):
         "cleared": ["TF32"],
         "limits": {},
         "profiles": [],
+        "compatibility": "NONE",
     }
 
 

@@ -21,9 +21,9 @@ from stlm_edge.files import sha256
 from stlm_edge.spec import ModelSpec
 from stlm_edge.tensorrt import Gpu
 
+from ...fake_tensorrt import brightness, fake_plan, fake_tensorrt
 from ..conftest import INPUT_SIZE, SPEC
 from .fake_cuda import FakeGpu
-from .fake_tensorrt import brightness, fake_plan, fake_tensorrt
 
 BATCHED = dataclasses.replace(SPEC, max_batch=3)
 RTX_VERSION = "1.7.1.116"
@@ -40,7 +40,7 @@ class Machine:
     def install(self, *, version: str = "10.3.0", bindings: bool = True) -> Any:
         """TensorRT of a version; TensorRT-RTX if it begins with `1.`. Returns the module."""
         rtx = version.startswith("1.")
-        trt = fake_tensorrt(version, self.gpu, rtx=rtx)
+        trt = fake_tensorrt(version, self.gpu)
         pycuda = types.ModuleType("pycuda")
         packages = {"pycuda": pycuda, "pycuda.driver": self.gpu.driver}
         packages["tensorrt"], packages["tensorrt_rtx"] = (None, trt) if rtx else (trt, None)

@@ -1,0 +1,42 @@
+"""What stands in a plan of the simulated TensorRT, and what it computes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from stlm_edge.spec import ModelSpec
+
+SCRATCH = 4096
+
+
+def fake_plan(spec: ModelSpec, **changes: Any) -> bytes:
+    """A plan for `spec`.
+
+    Args:
+        changes: of what it says: `dtype` of the image, `scratch` bytes, `validity` and `diagnostics` as TensorRT-RTX
+            reports them.
+    """
+    content = {
+        "batch": 1 if spec.max_batch == 1 else -1,
+        "most": spec.max_batch,
+        "picture": spec.picture_size,
+        "map": spec.map_size,
+        "full": spec.input_size if spec.full_map else None,
+        "dtype": "UINT8",
+        "scratch": SCRATCH,
+        "validity": "VALID",
+        "diagnostics": 0,
+    }
+    return json.dumps({**content, **changes}).encode()
+
+
+def brightness(batch: np.ndarray, map_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Maps and scores of (N, H, W, 3) uint8."""
+    count, height, width, _ = batch.shape
+    rows, columns = map_size
+    grey = batch.astype(np.float32).mean(axis=-1) / np.float32(255)
+    maps = grey.reshape(count, rows, height // rows, columns, width // columns).mean(axis=(2, 4))
+    return maps, maps.max(axis=(1, 2))
