@@ -49,7 +49,7 @@ class Machine:
             packages[name] = types.ModuleType(name) if bindings else None
         for name, module in packages.items():
             self.patch.setitem(sys.modules, name, module)
-        self.patch.setattr("runtime.backends.plan.find_gpu", lambda: Gpu("Fake RTX 3090", "sm86"))
+        self.patch.setattr("runtime.backends.plan.find_gpu", lambda: Gpu("Fake RTX 3090", "sm86", multiprocessors=82))
         return trt
 
     def plan(self, spec: ModelSpec = SPEC, *, version: str = "10.3.0", device: str = "sm86", **changes: Any) -> Path:
