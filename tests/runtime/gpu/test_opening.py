@@ -8,11 +8,13 @@ import sys
 
 import pytest
 
-from runtime.backends import open_backend, open_engine
+from export.graph.graph import OPSET, Graph, PrecisionRecord
+from export.tensorrt.build import PlanBuilder
+from runtime.backends import open_backend, open_engine, plan
 from stlm_edge.errors import EngineError
 from stlm_edge.sidecar import BuildMachine, Sidecar
 
-from ..conftest import SPEC
+from ..conftest import SPEC, brightness_graph
 from .conftest import RTX_VERSION, batches, run_two_in_hand
 
 
@@ -71,6 +73,18 @@ def test_plan_of_another_gpu_is_run_and_warned_of(machine, caplog):
             run_two_in_hand(backend, batches(3))
         assert ("was built on Fake RTX 3090 with 20 multiprocessors, this machine has" in caplog.text) is warned
     assert f"may be slow or fail; rebuild: stlm export {path}.onnx -o {path}" in caplog.text
+
+
+def test_plan_that_was_built_here_runs_here(machine, caplog):
+    machine.install()
+    machine.patch.setattr("export.tensorrt.build.find_gpu", plan.find_gpu)
+    model = brightness_graph()
+    model.opset_import[0].version = OPSET
+    path = machine.folder / "plate.plan"
+    PlanBuilder(product="tensorrt").build(Graph(model, SPEC, PrecisionRecord("fp32"), "a test"), path)
+    with open_engine(path)[0] as backend:
+        run_two_in_hand(backend, batches(3))
+    assert "was built on" not in caplog.text
 
 
 def test_machine_without_a_gpu(machine):
