@@ -220,7 +220,7 @@ class Product:
             if serialized is None:
                 limit = "" if workspace_mib is None else f"give more than --workspace {workspace_mib}, or "
                 remedy = f"{limit}build it in another precision or for another GPU"
-                raise self._failed("build the graph", errors, remedy)
+                raise self._failed("build the graph", errors, remedy_for("; ".join(errors)) or remedy)
             for message in errors:
                 logger.warning("%s: %s", self, message)
             timings = None if timing_cache is None else bytes(config.get_timing_cache().serialize())

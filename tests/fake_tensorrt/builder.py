@@ -13,14 +13,15 @@ from google.protobuf.message import DecodeError
 from export.graph.graph import SPEC_KEY
 from stlm_edge.spec import ModelSpec
 
-from .plan import fake_plan
+from .plan import fake_plan, told
 
 CACHE = b"timings of "
 """How a timing cache begins; the version follows."""
 
 
 def add_builder(trt: Any, *, rtx: bool, has: Callable[[str], bool]) -> None:
-    """Put what builds plans into a module. It reads any graph but `garbage`, and cannot build one with `impossible`.
+    """Put what builds plans into a module. It reads any graph but `garbage`, and cannot build one that is
+    `impossible` or `enormous`.
 
     Args:
         has: whether the version has a name.
@@ -153,6 +154,10 @@ def add_builder(trt: Any, *, rtx: bool, has: Callable[[str], bool]) -> None:
             monitor.phase_finish("Building engine")
             if b"impossible" in network.graph:
                 self._logger.log(severity.ERROR, "no implementation for\nhead|conv")
+                return None
+            if b"enormous" in network.graph:
+                for message in told("IBuilder::buildSerializedNetwork").split("; "):
+                    self._logger.log(severity.ERROR, message)
                 return None
             if not going_on:
                 return None

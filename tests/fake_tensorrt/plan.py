@@ -1,8 +1,9 @@
-"""What stands in a plan of the simulated TensorRT, and what it computes."""
+"""What stands in a plan of the simulated TensorRT, what it computes, and what is told when something fails."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,12 @@ import numpy as np
 from stlm_edge.spec import ModelSpec
 
 SCRATCH = 4096
+TOLD = [told["text"] for told in json.loads((Path(__file__).parents[1] / "gpu_errors.json").read_text())]
+
+
+def told(words: str) -> str:
+    """What TensorRT really wrote with these words in it."""
+    return next(text for text in TOLD if words in text)
 
 
 def fake_plan(spec: ModelSpec, **changes: Any) -> bytes:

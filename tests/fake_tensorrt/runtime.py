@@ -6,21 +6,14 @@ import enum
 import json
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..runtime.gpu.fake_cuda import INFER_MS, POISON, FakeGpu
-from .plan import brightness
+from .plan import brightness, told
 
 KERNELS = b"kernels"
-TOLD = [told["text"] for told in json.loads((Path(__file__).parents[1] / "gpu_errors.json").read_text())]
-
-
-def told(words: str) -> str:
-    """What TensorRT 10 really wrote with these words in it."""
-    return next(text for text in TOLD if words in text)
 
 
 def add_runtime(trt: Any, gpu: FakeGpu, *, rtx: bool) -> None:
