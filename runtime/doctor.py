@@ -18,6 +18,7 @@ from stlm_edge.cli import run
 if TYPE_CHECKING:
     from runtime.checkup.finding import Finding
     from runtime.plan_check import Machine
+    from stlm_edge.tensorrt import Gpu
 
 Check = Callable[[], "list[Finding]"]
 
@@ -65,11 +66,10 @@ def examine(engine: Path | None) -> list[Finding]:
         find_tensorrt,
         find_toolkit,
     )
-    from runtime.checkup.nvidia import GPU, find_driver, find_jetson
+    from runtime.checkup.nvidia import find_driver, find_jetson
 
-    jetson, driver = find_jetson(_ROOT), find_driver(_ROOT)
-    gpu = next((finding.found for finding in driver if finding.subject == GPU and finding.state == "ok"), None)
-    capability = None if gpu is None else gpu.rpartition(", ")[2]
+    jetson, (driver, gpu) = find_jetson(_ROOT), find_driver(_ROOT)
+    capability = None if gpu is None else gpu.compute_capability
     checks: list[Check] = [
         lambda: find_tensorrt("tensorrt", compute_capability=capability),
         lambda: find_tensorrt("tensorrt-rtx", compute_capability=capability),
@@ -85,7 +85,7 @@ def examine(engine: Path | None) -> list[Finding]:
     ]
     findings = [*jetson, *driver, *_together(checks)]
     if engine is not None:
-        findings.append(find_engine(engine, _machines(findings, capability)))
+        findings.append(find_engine(engine, _machines(findings, gpu)))
     return findings
 
 
@@ -137,13 +137,13 @@ def _together(checks: Iterable[Check]) -> list[Finding]:
         return [finding for found in pool.map(lambda check: check(), checks) for finding in found]
 
 
-def _machines(findings: Sequence[Finding], compute_capability: str | None) -> list[Machine]:
+def _machines(findings: Sequence[Finding], gpu: Gpu | None) -> list[Machine]:
     """What there is for plans, one for each TensorRT."""
     from runtime.plan_check import Machine
     from stlm_edge.tensorrt import TITLES
 
     return [
-        Machine(product, finding.found, compute_capability)
+        Machine(product, finding.found, gpu)
         for product, title in TITLES.items()
         for finding in findings
         if finding.subject == title and finding.state == "ok"

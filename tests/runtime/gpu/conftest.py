@@ -21,9 +21,9 @@ from stlm_edge.files import sha256
 from stlm_edge.spec import ModelSpec
 from stlm_edge.tensorrt import Gpu
 
+from ...fake_tensorrt import brightness, fake_plan, fake_tensorrt
 from ..conftest import INPUT_SIZE, SPEC
 from .fake_cuda import FakeGpu
-from .fake_tensorrt import brightness, fake_plan, fake_tensorrt
 
 BATCHED = dataclasses.replace(SPEC, max_batch=3)
 RTX_VERSION = "1.7.1.116"
@@ -51,10 +51,10 @@ class Machine:
     def install(self, *, version: str = "10.3.0", bindings: bool = True) -> Any:
         """TensorRT of a version; TensorRT-RTX if it begins with `1.`. Returns the module."""
         rtx = version.startswith("1.")
-        trt = fake_tensorrt(version, self.gpu, rtx=rtx)
+        trt = fake_tensorrt(version, self.gpu)
         for name, module in zip(("tensorrt", "tensorrt_rtx"), (None, trt) if rtx else (trt, None), strict=True):
             self.patch.setitem(sys.modules, name, module)
-        self.patch.setattr("runtime.backends.plan.find_gpu", lambda: Gpu("Fake RTX 3090", "sm86"))
+        self.patch.setattr("runtime.backends.plan.find_gpu", lambda: Gpu("Fake RTX 3090", "sm86", multiprocessors=82))
         self.install_drivers(bindings=bindings)
         return trt
 

@@ -11,8 +11,8 @@ import pytest
 from runtime.backends import open_engine
 from stlm_edge.files import cache_folder, sha256
 
+from ...fake_tensorrt import KERNELS
 from .conftest import RTX_VERSION, batches, run_two_in_hand
-from .fake_tensorrt import KERNELS
 
 
 def test_launches_are_recorded_once_for_each_slot(machine, caplog):

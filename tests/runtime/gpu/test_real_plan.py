@@ -16,7 +16,7 @@ from runtime.backends.cuda import CudaContext
 from runtime.backends.cuda_bindings import call
 from runtime.backends.plan import Plan
 from stlm_edge.errors import EngineError
-from stlm_edge.sidecar import Sidecar
+from stlm_edge.sidecar import EngineRecord, Sidecar
 from stlm_edge.tensorrt import find_gpu
 
 from ..conftest import SPEC, brightness_graph, picture
@@ -67,6 +67,14 @@ def test_tensorrt_rtx_itself_gives_its_reasons_where_it_cannot_start(plan: Path)
     with pytest.raises(EngineError, match=r"TensorRT-RTX \S+ cannot load \S+plate\.plan \(.+\); ") as caught:
         Plan(plan, trt, product="tensorrt-rtx", record=Sidecar.read(plan).engine, cuda=None)
     assert "no reason" not in str(caught.value)
+
+
+def test_file_that_is_no_plan_is_refused_by_the_real_tensorrt_rtx(tmp_path: Path) -> None:
+    path, trt = tmp_path / "plate.plan", find_product("tensorrt-rtx").module
+    path.write_bytes(b"ptrt" + bytes(1000))
+    record = EngineRecord("tensorrt-rtx", trt.__version__, "sm86", "fp16", "0" * 64)
+    with pytest.raises(EngineError, match=r"TensorRT-RTX \S+ cannot load \S+plate.plan \(.*malformed engine\); build"):
+        Plan(path, trt, product="tensorrt-rtx", record=record, cuda=None)
 
 
 def random_batches(count: int) -> list[np.ndarray]:
