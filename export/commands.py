@@ -154,6 +154,9 @@ def onnx(source: Path, output: Path, precision: Precision, int8_classes: str | N
 @click.option("--workspace", type=click.IntRange(min=1), metavar="MIB", help="Scratch memory of a layer at most.")
 @click.option("--timing-cache", type=PATH, help="File of kernel timings to read and to write; TensorRT only.")
 @click.option(
+    "--portable", is_flag=True, help="For other GPUs of its compute capability too, maybe slower; TensorRT only."
+)
+@click.option(
     "--product",
     type=click.Choice(["auto", *TITLES]),
     default="auto",
@@ -170,6 +173,7 @@ def engine(
     target: str | None,
     workspace: int | None,
     timing_cache: Path | None,
+    portable: bool,
     product: ProductChoice,
     int8_classes: str | None,
     **others: Any,
@@ -187,6 +191,7 @@ def engine(
         targets=() if target is None else tuple(dict.fromkeys(part.strip().lower() for part in target.split(","))),
         workspace_mib=workspace,
         timing_cache=timing_cache,
+        portable=portable,
     )
     exported = _export(source, output, builder, _settings(others), classes=_classes(int8_classes))
     record = Sidecar.read(output).engine
@@ -194,6 +199,8 @@ def engine(
         f"{output}: {record.precision} for {record.device}, {TITLES[record.product]} {record.version}; "
         f"{_verdict(exported.gate)}"
     )
+    if record.portability is not None:
+        click.echo(f"{output} {record.portability}")
 
 
 @click.command()

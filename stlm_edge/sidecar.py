@@ -108,6 +108,22 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class BuildMachine:
+    """Where TensorRT built a plan, which is what it chose the plan's kernels for.
+
+    Attributes:
+        architecture: of the processor, `x86_64` or `aarch64`; plans do not go from one to the other.
+        gpu: its name, as the driver says it.
+        multiprocessors: how many of the GPU's were switched on. All modules with an Orin have one name and one compute
+            capability, and a Jetson's power mode switches some off.
+    """
+
+    architecture: str
+    gpu: str
+    multiprocessors: Count
+
+
+@dataclass(frozen=True)
 class EngineRecord:
     """What an engine was built by and for, and how far it was seen to drift.
 
@@ -122,6 +138,9 @@ class EngineRecord:
         precision_by_class: layer class → the precision it has in fact.
         calibration: None where no pictures were needed.
         gate: None where no comparison has been made yet.
+        built_on: where TensorRT built a plan; None for other products, and for plans from before this was recorded.
+        portability: on which other GPUs a plan of TensorRT runs too, and what that costs; None where on none for
+            certain.
     """
 
     product: str = field(metadata=formerly(name="flavour"))
@@ -133,6 +152,8 @@ class EngineRecord:
     precision_by_class: dict[str, str] = field(default_factory=dict)
     calibration: Calibration | None = None
     gate: Gate | None = None
+    built_on: BuildMachine | None = field(default=None, metadata=MAY_LACK)
+    portability: str | None = field(default=None, metadata=MAY_LACK)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import platform
 import signal
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ from tqdm import tqdm
 from export.graph.graph import Graph, Precision
 from export.tensorrt.kernels import kernels_path, write_kernels
 from export.tensorrt.log import kernel_table
+from export.tensorrt.portability import Portability, choose_portability
 from export.tensorrt.product import BuildProgress, Compiled, Product, ProductChoice, find_product
 from stlm_edge.errors import ConfigError, EngineError
 from stlm_edge.files import cannot_write, make_folder, replacing, write_bytes
-from stlm_edge.sidecar import EngineRecord, Sidecar
-from stlm_edge.tensorrt import OnLog, find_gpu, kept_graph
+from stlm_edge.sidecar import BuildMachine, EngineRecord, Sidecar
+from stlm_edge.tensorrt import Gpu, OnLog, find_gpu, kept_graph
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class PlanBuilder:
             GPU from compute capability 8.0 on with TensorRT-RTX.
         workspace_mib: scratch memory of a layer at most, in MiB; None for what the GPU has.
         timing_cache: file of kernel timings that is read if it is there and written again; TensorRT only.
+        portable: have other models of GPU run the plan too, which may cost speed; TensorRT only.
     """
 
     suffix: ClassVar[str] = ".plan"
@@ -46,6 +49,7 @@ class PlanBuilder:
     targets: tuple[str, ...] = ()
     workspace_mib: int | None = None
     timing_cache: Path | None = None
+    portable: bool = False
 
     def precision_of(self, graph: Graph) -> Precision:
         return self.precision or graph.precision
@@ -63,7 +67,9 @@ class PlanBuilder:
             KeyboardInterrupt: after Ctrl-C, when TensorRT has ended; nothing was written then.
         """
         product = find_product(self.product)
-        device = product.device(self.targets, gpu=find_gpu())
+        gpu = find_gpu()
+        device = product.device(self.targets, gpu=gpu)
+        portability = choose_portability(product, device) if self.portable else None
         timings = _read_timings(self.timing_cache, product)
         make_folder(output.parent)
         content = graph.to_bytes()
@@ -77,7 +83,14 @@ class PlanBuilder:
         logger.info("building %s for %s with %s; Ctrl-C cancels", output, device, product)
         try:
             compiled = _compile(
-                product, content, graph=graph, builder=self, timings=timings, title=output.name, on_log=keep
+                product,
+                content,
+                graph=graph,
+                builder=self,
+                timings=timings,
+                portability=portability,
+                title=output.name,
+                on_log=keep,
             )
         except EngineError as error:
             raise EngineError(f"{output}: {error}") from error
@@ -86,12 +99,14 @@ class PlanBuilder:
         record = EngineRecord(
             product=product.name,
             version=product.version,
-            device=device,
+            device=device if portability is None else portability.device,
             precision=graph.precision,
             engine_sha256=hashlib.sha256(compiled.plan).hexdigest(),
             onnx_sha256=hashlib.sha256(content).hexdigest(),
             precision_by_class=graph.record.by_class,
             calibration=graph.record.calibration,
+            built_on=_build_machine(gpu) if product.name == "tensorrt" else None,
+            portability=None if portability is None else portability.words,
         )
         write_engine(output, plan=compiled.plan, graph=content, sidecar=Sidecar(spec=graph.spec, engine=record))
         _write_kernels(output, messages, graph)
@@ -106,6 +121,12 @@ def write_engine(output: Path, *, plan: bytes, graph: bytes, sidecar: Sidecar) -
         graph_file.write_bytes(graph)
         plan_file.write_bytes(plan)
     sidecar.write(output)
+
+
+def _build_machine(gpu: Gpu | None) -> BuildMachine | None:
+    if gpu is None or gpu.multiprocessors is None:
+        return None
+    return BuildMachine(platform.machine(), gpu.name, gpu.multiprocessors)
 
 
 def _write_kernels(plan: Path, messages: list[str], graph: Graph) -> None:
@@ -126,6 +147,7 @@ def _compile(
     graph: Graph,
     builder: PlanBuilder,
     timings: bytes | None,
+    portability: Portability | None,
     title: str,
     on_log: OnLog | None,
 ) -> Compiled:
@@ -143,6 +165,7 @@ def _compile(
             targets=builder.targets,
             workspace_mib=builder.workspace_mib,
             timing_cache=timings,
+            portability=None if portability is None else portability.level,
             progress=progress,
             on_log=on_log,
         )

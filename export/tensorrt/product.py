@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from export.graph.graph import INPUT
 from stlm_edge.errors import EngineError
+from stlm_edge.gpu_errors import CHECK_DRIVER, remedy_for
 from stlm_edge.spec import ModelSpec
 from stlm_edge.tensorrt import (
     INSTALL,
@@ -171,6 +172,7 @@ class Product:
         targets: Sequence[str] = (),
         workspace_mib: int | None = None,
         timing_cache: bytes | None = None,
+        portability: str | None = None,
         progress: BuildProgress | None = None,
         on_log: OnLog | None = None,
     ) -> Compiled:
@@ -182,6 +184,7 @@ class Product:
             targets: see `device`.
             workspace_mib: scratch memory of a layer at most, in MiB; None for what the GPU has.
             timing_cache: of an earlier build, `b""` for a new one, None to do without.
+            portability: name of a `HardwareCompatibilityLevel`; None for a plan for one model of GPU.
             progress: told of each phase; its `cancel` ends the build.
             on_log: given every message.
         Raises:
@@ -194,7 +197,8 @@ class Product:
         try:
             builder = trt.Builder(log)
         except (TypeError, RuntimeError) as error:  # what a binding does with a null pointer
-            raise self._failed("start", [*errors, str(error)], "check the NVIDIA driver with nvidia-smi") from error
+            told = [*errors, str(error)]
+            raise self._failed("start", told, remedy_for("; ".join(told)) or CHECK_DRIVER) from error
         network = parser = config = serialized = None
         try:
             network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -203,6 +207,8 @@ class Product:
                 remedy = "export it again: python -m export onnx CHECKPOINT"
                 raise self._failed("read the graph", _parser_errors(parser) or errors, remedy)
             config = self._config(builder, spec=spec, targets=targets, workspace_mib=workspace_mib)
+            if portability is not None:
+                config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.__members__[portability]
             if timing_cache is not None and not _set_timing_cache(config, timing_cache):
                 remedy = "it is damaged or of another GPU or version; delete it or name another"
                 raise self._failed("use the timing cache", errors, remedy)
@@ -214,7 +220,7 @@ class Product:
             if serialized is None:
                 limit = "" if workspace_mib is None else f"give more than --workspace {workspace_mib}, or "
                 remedy = f"{limit}build it in another precision or for another GPU"
-                raise self._failed("build the graph", errors, remedy)
+                raise self._failed("build the graph", errors, remedy_for("; ".join(errors)) or remedy)
             for message in errors:
                 logger.warning("%s: %s", self, message)
             timings = None if timing_cache is None else bytes(config.get_timing_cache().serialize())

@@ -138,7 +138,7 @@ def test_engine_that_keeps_weights_in_another_file_is_refused(tmp_path: Path, pl
 
 
 def test_missing_engine(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match=r"is not a file.*export onnx"):
+    with pytest.raises(EngineError, match=r"is not a file.*stlm export CHECKPOINT -o "):
         open_engine(tmp_path / "plate.onnx")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import platform
 import resource
 import signal
 import subprocess
@@ -26,14 +27,15 @@ from export.graph.graph import OPSET, PRECISION_KEY, SPEC_KEY, PrecisionRecord, 
 from export.tensorrt.build import PlanBuilder
 from export.tensorrt.product import find_product
 from runtime.backends import open_engine
+from stlm_edge.command import main as stlm
 from stlm_edge.errors import EngineError
 from stlm_edge.files import sha256
-from stlm_edge.sidecar import Sidecar
+from stlm_edge.sidecar import BuildMachine, Sidecar
 from stlm_edge.spec import ModelSpec, Threshold
 from stlm_edge.tensorrt import Gpu, kept_graph, process_logger, rebuild_command
 
+from ...fake_tensorrt import CACHE, fake_tensorrt
 from ..conftest import SM86, copied, error_line, files
-from .fake_tensorrt import CACHE, fake_tensorrt
 
 SIZE = (64, 96)
 pytestmark = pytest.mark.heavy
@@ -125,8 +127,8 @@ def test_rebuild_command_rebuilds_from_what_lies_beside_the_plan(plan, tmp_path,
     (tmp_path / "plate.plan.onnx").write_bytes(kept_graph(plan).read_bytes())
     monkeypatch.chdir(tmp_path)
     command = rebuild_command(Path("plate.plan"), product="tensorrt-rtx", targets=["sm89"])
-    assert command == "python -m export engine plate.plan.onnx -o plate.plan --product tensorrt-rtx --target sm89"
-    assert main(command.split()[3:]) == 0
+    assert command == "stlm export plate.plan.onnx -o plate.plan --product tensorrt-rtx --target sm89"
+    assert stlm(command.split()[1:]) == 0
     again, before = Sidecar.read(tmp_path / "plate.plan").engine, Sidecar.read(plan).engine
     assert again.device == "sm89"
     assert again.onnx_sha256 == before.onnx_sha256 == sha256(tmp_path / "plate.plan.onnx")
@@ -330,7 +332,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from export.tensorrt.build import write_engine
-from stlm_edge.sidecar import Sidecar
+from stlm_edge.sidecar import BuildMachine, Sidecar
 
 folder, fatal = Path(sys.argv[1]), int(sys.argv[2])
 calls = 0
@@ -376,14 +378,14 @@ def test_killed_while_writing_leaves_the_old_engine_or_one_that_is_refused(plan,
     if consistent:
         assert output.read_bytes() == plan.read_bytes()
     else:
-        with pytest.raises(EngineError, match=r"the engine was changed.*python -m export engine .*plate\.plan\.onnx"):
+        with pytest.raises(EngineError, match=r"the engine was changed.*stlm export .*plate\.plan\.onnx"):
             open_engine(output)
 
 
 @pytest.fixture
 def on_orin(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt("10.3.0"))
-    monkeypatch.setattr(export.tensorrt.build, "find_gpu", lambda: Gpu("Orin", "sm87"))
+    monkeypatch.setattr(export.tensorrt.build, "find_gpu", lambda: Gpu("Orin", "sm87", multiprocessors=16))
 
 
 def test_tensorrt_with_a_gpu_records_it_and_keeps_its_timings(source, tmp_path, on_orin):
@@ -393,3 +395,28 @@ def test_tensorrt_with_a_gpu_records_it_and_keeps_its_timings(source, tmp_path, 
         assert cache.read_bytes() == CACHE + b"10.3.0"
     record = Sidecar.read(output).engine
     assert (record.product, record.version, record.device) == ("tensorrt", "10.3.0", "sm87")
+    assert record.built_on == BuildMachine(platform.machine(), "Orin", 16)
+    assert record.portability is None
+
+
+def test_portable_plan_says_in_its_record_and_at_once_what_that_costs(source, tmp_path, on_orin, capsys):
+    output = tmp_path / "plate.plan"
+    assert stlm(["export", str(source), "-o", str(output), "--portable"]) == 0
+    record = Sidecar.read(output).engine
+    assert record.device == "sm80+"
+    assert "runs on every GPU from sm80 on; may be slower" in str(record.portability)
+    assert str(record.portability) in capsys.readouterr().out
+
+
+def test_portable_plan_has_no_target(source, tmp_path, on_orin, capsys):
+    arguments = ["engine", str(source), "-o", str(tmp_path / "plate.plan"), "--portable", "--target", "sm86"]
+    assert main(arguments) == 1
+    assert "builds only for the GPU that it runs on, found --target sm86" in error_line(capsys)
+
+
+@pytest.mark.parametrize("version", ["8.6.1", "10.0.1"])
+def test_tensorrt_that_is_too_old_is_one_line_and_leaves_nothing(source, tmp_path, monkeypatch, capsys, version):
+    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt(version))
+    assert main(["engine", str(source), "-o", str(tmp_path / "plate.plan")]) == 1
+    assert f"found TensorRT {version}, which has no " in error_line(capsys)
+    assert files(tmp_path) == {}

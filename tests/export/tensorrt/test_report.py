@@ -132,7 +132,7 @@ def test_kernels_come_back_as_they_were_written(plan, table):
 
 def test_plan_without_kernels_is_refused(plan):
     kernels_path(plan).unlink()
-    with pytest.raises(EngineError, match=r"no stlm\.plan\.kernels\.json beside it.*python -m export engine"):
+    with pytest.raises(EngineError, match=r"no stlm\.plan\.kernels\.json beside it.*stlm export"):
         read_kernels(plan)
 
 
