@@ -62,7 +62,7 @@ FEATURES = (
     "IExecutionContext.set_device_memory",
 )
 """What is used of a product's module and is not in every version that is still met. By the tags of its sources TensorRT
-has the first two in 9.1 and not in 8.6, the third from 10.0 on, the others from 10.1; the rest is older than 8.6."""
+has the first two in 9.1 and not in 8.6, the third from 10.0 on, the others from 10.1; nothing else is newer."""
 
 OnLog = Callable[[str, str], None]
 """Takes the severity (`VERBOSE` … `INTERNAL_ERROR`) and the text of a message; called by TensorRT's own threads."""
