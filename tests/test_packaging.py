@@ -97,6 +97,10 @@ def test_a_jetson_keeps_its_own_opencv_and_a_desktop_gets_one(wheel):
     for extra in ("engine", "tensorrt", "openvino", "onnxruntime", "train", "export", "int8"):
         assert "opencv-python" in brought(requirements, extra, machine="x86_64")
         assert not [name for name in brought(requirements, extra, machine="aarch64") if "opencv" in name]
+    for extra in ("tensorrt", "tensorrt-cu12", "tensorrt-rtx"):  # a refused plan is built again where it was to run
+        assert "onnx" in brought(requirements, extra, machine="aarch64")
+    assert "tensorrt-cu12" in brought(requirements, "tensorrt-cu12", machine="x86_64")
+    assert "tensorrt-cu12" not in brought(requirements, "tensorrt-cu12", machine="aarch64"), "JetPack brings TensorRT"
     for extra in ("demo", "dev"):  # make's own environment, which sees nothing of the system's
         assert "opencv-python" in brought(requirements, extra, machine="aarch64")
     assert brought(requirements, "headless", machine="x86_64") == {"numpy", "click", "opencv-python-headless"}

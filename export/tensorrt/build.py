@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from tqdm import tqdm
-
 from export.graph.graph import Graph, Precision
 from export.tensorrt.kernels import kernels_path, write_kernels
 from export.tensorrt.log import kernel_table
 from export.tensorrt.product import BuildProgress, Compiled, Product, ProductChoice, find_product
 from stlm_edge.errors import ConfigError, EngineError
 from stlm_edge.files import cannot_write, make_folder, replacing, write_bytes
+from stlm_edge.progress import fraction_bar
 from stlm_edge.sidecar import EngineRecord, Sidecar
 from stlm_edge.tensorrt import OnLog, find_gpu, kept_graph
 
@@ -131,11 +130,7 @@ def _compile(
 ) -> Compiled:
     """Build in another thread, since Python handles Ctrl-C in the main one, and only between its own instructions."""
     progress, handler = BuildProgress(), signal.getsignal(signal.SIGINT)
-    layout = "{desc} {percentage:3.0f} %|{bar}| {elapsed}{postfix}"
-    with (
-        tqdm(desc=title, total=1.0, bar_format=layout, disable=None, leave=False) as bar,
-        ThreadPoolExecutor(max_workers=1) as pool,
-    ):
+    with fraction_bar(title) as show, ThreadPoolExecutor(max_workers=1) as pool:
         built = pool.submit(
             product.compile,
             content,
@@ -149,8 +144,7 @@ def _compile(
         while not built.done():
             try:
                 wait([built], timeout=_REFRESH_S)
-                bar.n = progress.fraction
-                bar.set_postfix_str(progress.phase)
+                show(progress.fraction, progress.phase)
             except KeyboardInterrupt:
                 progress.cancel()
                 # Raising it again here would end the interpreter under the feet of TensorRT's thread.

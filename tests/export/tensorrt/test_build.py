@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -169,13 +170,18 @@ def test_failure_that_is_remembered_does_not_disturb_the_next_build(tmp_path):
 
 
 @pytest.mark.slow
-def test_building_needs_neither_torch_nor_timm_nor_modelopt(source, tmp_path):
+def test_rebuilding_needs_no_more_than_running_plans_has_installed(source, tmp_path):
+    """The command that a refused plan names, where only the extra of its TensorRT is installed."""
+    copied = shutil.copy(source, kept_graph(tmp_path / "plate.plan"))
+    command = rebuild_command(Path("plate.plan"), product="tensorrt-rtx", targets=["sm86"])
+    assert copied.name == command.split()[4]
     code = (
         "import sys\n"
-        "for name in ('torch', 'timm', 'modelopt', 'segment_anything', 'onnxscript', 'onnxruntime', 'openvino'):\n"
+        "for name in ('torch', 'timm', 'modelopt', 'segment_anything', 'onnxscript', 'onnxruntime', 'openvino', 'tqdm',\n"
+        "             'safetensors', 'yaml', 'matplotlib', 'scipy', 'PIL', 'huggingface_hub'):\n"
         "    sys.modules[name] = None\n"
         "from export.__main__ import main\n"
-        f"sys.exit(main(['engine', {str(source)!r}, '-o', 'plate.plan', '--target', 'sm86']))"
+        f"sys.exit(main({command.split()[3:]!r}))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=False)
