@@ -27,7 +27,7 @@ def counted(items: Iterable[T], *, total: int) -> Iterator[T]:
 def fraction_bar(title: str) -> Iterator[Callable[[float, str], None]]:
     """Gives what is told the fraction that is done, 0 … 1, and what is being done; it draws a bar on a terminal."""
     if not sys.stderr.isatty():
-        yield lambda fraction, phase: None
+        yield lambda _fraction, _phase: None
         return
     with click.progressbar(length=_STEPS, label=title, file=sys.stderr, item_show_func=str) as bar:
 

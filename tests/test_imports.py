@@ -102,7 +102,17 @@ def test_loop_is_measured_without_torch():
 
 
 def test_building_an_engine_needs_no_network():
-    heavy = ("torch", "timm", "modelopt", "segment_anything", "tensorrt", "tensorrt_rtx", "onnxruntime", "openvino", "tqdm")
+    heavy = (
+        "torch",
+        "timm",
+        "modelopt",
+        "segment_anything",
+        "tensorrt",
+        "tensorrt_rtx",
+        "onnxruntime",
+        "openvino",
+        "tqdm",
+    )
     assert loaded("import export.tensorrt.build", (*heavy, "train", "runtime", "benchmarks")) == set()
 
 

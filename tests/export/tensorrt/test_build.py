@@ -177,8 +177,8 @@ def test_rebuilding_needs_no_more_than_running_plans_has_installed(source, tmp_p
     assert copied.name == command.split()[4]
     code = (
         "import sys\n"
-        "for name in ('torch', 'timm', 'modelopt', 'segment_anything', 'onnxscript', 'onnxruntime', 'openvino', 'tqdm',\n"
-        "             'safetensors', 'yaml', 'matplotlib', 'scipy', 'PIL', 'huggingface_hub'):\n"
+        "for name in ('torch', 'timm', 'modelopt', 'segment_anything', 'onnxscript', 'onnxruntime', 'openvino',\n"
+        "             'tqdm', 'safetensors', 'yaml', 'matplotlib', 'scipy', 'PIL', 'huggingface_hub'):\n"
         "    sys.modules[name] = None\n"
         "from export.__main__ import main\n"
         f"sys.exit(main({command.split()[3:]!r}))"
