@@ -13,6 +13,7 @@ from typing import ClassVar
 from export.graph.graph import Graph, Precision
 from export.tensorrt.kernels import kernels_path, write_kernels
 from export.tensorrt.log import kernel_lines, kernel_table
+from export.tensorrt.memory import MemoryLimits, memory_limits
 from export.tensorrt.product import BuildProgress, Compiled, Product, ProductChoice, find_product
 from stlm_edge.errors import ConfigError, EngineError
 from stlm_edge.files import cannot_write, make_folder, replacing, write_bytes
@@ -34,7 +35,8 @@ class PlanBuilder:
         product: which TensorRT builds.
         targets: compute capabilities to build for (`sm86`); none for the GPU of this machine with TensorRT, for every
             GPU from compute capability 8.0 on with TensorRT-RTX.
-        workspace_mib: scratch memory of a layer at most, in MiB; None for what the GPU has.
+        workspace_mib: scratch memory of a layer at most, in MiB; None for what the GPU has, and where it shares the
+            system's memory for half of what is free.
         timing_cache: file of kernel timings that is read if it is there and written again; TensorRT only.
     """
 
@@ -64,6 +66,7 @@ class PlanBuilder:
         product = find_product(self.product)
         device = product.device(self.targets, gpu=find_gpu())
         timings = _read_timings(self.timing_cache, product)
+        limits = memory_limits(self.workspace_mib)
         make_folder(output.parent)
         content = graph.to_bytes()
         kernels: list[str] = []
@@ -76,7 +79,14 @@ class PlanBuilder:
         logger.info("building %s for %s with %s; Ctrl-C cancels", output, device, product)
         try:
             compiled = _compile(
-                product, content, graph=graph, builder=self, timings=timings, title=output.name, on_log=keep
+                product,
+                content,
+                graph=graph,
+                builder=self,
+                limits=limits,
+                timings=timings,
+                title=output.name,
+                on_log=keep,
             )
         except EngineError as error:
             raise EngineError(f"{output}: {error}") from error
@@ -117,7 +127,8 @@ def _write_kernels(plan: Path, lines: list[str], graph: Graph) -> None:
         return
     if table.unread:
         logger.warning(
-            "the report of %s lacks %d of %d kernels, whose lines in the log are in an unknown form: stlm report shows them",
+            "the report of %s lacks %d of %d kernels, whose lines in the log are in an unknown form; stlm report shows "
+            "some of them",
             plan,
             len(table.unread),
             len(table.unread) + len(table.kernels),
@@ -131,6 +142,7 @@ def _compile(
     *,
     graph: Graph,
     builder: PlanBuilder,
+    limits: MemoryLimits,
     timings: bytes | None,
     title: str,
     on_log: OnLog | None,
@@ -143,7 +155,7 @@ def _compile(
             content,
             spec=graph.spec,
             targets=builder.targets,
-            workspace_mib=builder.workspace_mib,
+            limits=limits,
             timing_cache=timings,
             progress=progress,
             on_log=on_log,

@@ -131,8 +131,8 @@ def as_text(report: PlanReport) -> str:
     if report.unread:
         count = len(report.unread)
         lines.append(
-            f"{count} of {report.total.kernels + count} kernels are missing above, since the compiler wrote of them in an "
-            "unknown form:"
+            f"{count} of {report.total.kernels + count} kernels are missing above, since what the compiler wrote of "
+            "them is in an unknown form:"
         )
         lines += [f"    {line}…" for line in report.unread[:_SHOWN]]
         lines += [f"    and {count - _SHOWN} more"] if count > _SHOWN else []

@@ -27,7 +27,7 @@ def fake_tensorrt(version: str) -> Any:
     trt.NetworkDefinitionCreationFlag = enum.IntEnum(
         "NetworkDefinitionCreationFlag", {**({"EXPLICIT_BATCH": 0} if old else {}), "STRONGLY_TYPED": 1}
     )
-    trt.MemoryPoolType = enum.Enum("MemoryPoolType", ["WORKSPACE"])
+    trt.MemoryPoolType = enum.Enum("MemoryPoolType", ["WORKSPACE", "TACTIC_DRAM"])
     trt.ProfilingVerbosity = enum.Enum("ProfilingVerbosity", ["DETAILED"])
 
     class ILogger:

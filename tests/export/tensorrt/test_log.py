@@ -124,9 +124,10 @@ def test_tensorrts_form_tells_the_same(log, graph):
 CASK = (
     "Name: plain.conv|conv2d + plain.conv|relu, LayerType: CaskConvolution, Inputs: [ { Name: Reformatted Input Tensor "
     "0 to {ForeignNode[a...b]}, Location: Device, Dimensions: [1,32,64,64], Format/Datatype: Channel major FP16 format "
-    "where channel % 8 == 0 }], Outputs: [ { Name: relu, Location: Device, Dimensions: [1,64,32,32], Format/Datatype: "
-    'Half }], ParameterType: Convolution, Kernel: [3,3], Stride: [2,2], Weights: {"Type": "Half", "Count": 18432}, '
-    'Bias: {"Type": "Float", "Count": 64}, Activation: RELU, TacticName: sm80_x, TacticValue: 0x1, StreamId: 0, Metadata: '
+    "where channel % 8 == 0 }], Outputs: [ { Name: relu, Location: Device, Dimensions: [1,64,32,32], "
+    "Format/Datatype: Half }], ParameterType: Convolution, Kernel: [3,3], Stride: [2,2], "
+    'Weights: {"Type": "Half", "Count": 18432}, Bias: {"Type": "Float", "Count": 64}, Activation: RELU, '
+    "TacticName: sm80_x, TacticValue: 0x1, StreamId: 0, Metadata: "
     "[ONNX Layer: plain.conv|conv2d]\x1f[ONNX Layer: plain.conv|relu]"
 )
 
