@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from export.graph.graph import Graph, Precision
+from export.graph.graph import MOST_TOP_K, Graph, Precision
 from export.tensorrt.kernels import kernels_path, write_kernels
 from export.tensorrt.log import kernel_lines, kernel_table
 from export.tensorrt.memory import MemoryLimits, memory_limits
@@ -49,6 +49,11 @@ class PlanBuilder:
     timing_cache: Path | None = None
 
     def precision_of(self, graph: Graph) -> Precision:
+        if graph.spec.top_k > MOST_TOP_K:
+            raise ConfigError(
+                f"found a score that is the mean of the {graph.spec.top_k} highest pixels (top_k), TensorRT takes "
+                f"{MOST_TOP_K} at most; train with a smaller top_k, or run the network as .onnx or .xml on a processor"
+            )
         return self.precision or graph.precision
 
     def build(self, graph: Graph, output: Path, *, on_log: OnLog | None = None) -> None:
