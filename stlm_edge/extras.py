@@ -23,8 +23,11 @@ REMEDIES = {
         _install("train"),
     ),
     "onnxscript": _install("export"),
-    "onnxruntime": f"{_install('onnxruntime')} to judge engines, {_install('export')} for all else",
-    "onnx": f"{_install('engine')} to build and verify plans from graphs, {_install('export')} for all else",
+    "onnxruntime": f"{_install('onnxruntime')} to verify engines, 'stlm-edge[export]' for all else",
+    "onnx": (
+        f"{_install('engine')} to build plans from graphs, 'stlm-edge[engine,onnxruntime]' to verify them too, or "
+        "'stlm-edge[export]' for all else"
+    ),
     "tqdm": _install("train"),
     "numpy": "pip install numpy, or install stlm-edge again, which brings it",
     "modelopt": _install("int8"),
