@@ -151,7 +151,12 @@ def onnx(source: Path, output: Path, precision: Precision, int8_classes: str | N
 @click.option("--output", "-o", required=True, type=PATH, help="The .plan file to write; .json and .onnx go beside it.")
 @click.option("--precision", type=PRECISIONS, help="Of the engine.  [default: that of SOURCE, fp32 for a checkpoint]")
 @click.option("--target", help="Compute capabilities to build for without the GPU (sm86,sm89); TensorRT-RTX only.")
-@click.option("--workspace", type=click.IntRange(min=1), metavar="MIB", help="Scratch memory of a layer at most.")
+@click.option(
+    "--workspace",
+    type=click.IntRange(min=1),
+    metavar="MIB",
+    help="Scratch memory of a layer at most.  [default: what the GPU has; half of what is free where it shares memory]",
+)
 @click.option("--timing-cache", type=PATH, help="File of kernel timings to read and to write; TensorRT only.")
 @click.option(
     "--portable", is_flag=True, help="For other GPUs of its compute capability too, maybe slower; TensorRT only."

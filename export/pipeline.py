@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Protocol
 
 from export.gate.pictures import Pictures, choose, find_samples, read
 from export.gate.verify import judge
-from export.graph.graph import Graph, GraphOptions, Precision, load_graph
+from export.graph.graph import MOST_TOP_K, Graph, GraphOptions, Precision, load_graph
 from export.graph.parts import LayerClass
 from export.precision.apply import INT8_CLASSES, in_precision
 from export.precision.sensitivity import quantise_automatically
@@ -54,6 +54,13 @@ class OnnxBuilder:
         return self.precision
 
     def build(self, graph: Graph, output: Path) -> None:
+        if graph.spec.top_k > MOST_TOP_K:
+            logger.warning(
+                "NO TENSORRT takes %s: its score is the mean of the %d highest pixels (top_k), which may be %d there",
+                output.name,
+                graph.spec.top_k,
+                MOST_TOP_K,
+            )
         graph.save(output)
         record = EngineRecord(
             product="onnx",

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import tensorrt_rtx
 
+import export.tensorrt.memory
 import export.tensorrt.portability
 import export.tensorrt.product
 import runtime.backends.kernel_cache
@@ -159,6 +160,7 @@ def test_timing_cache_of_tensorrt_rtx_says_that_it_does_nothing():
 
 def test_every_recorded_name_is_used():
     modules = (
+        export.tensorrt.memory,
         export.tensorrt.portability,
         export.tensorrt.product,
         runtime.backends.kernel_cache,

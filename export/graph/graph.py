@@ -24,6 +24,8 @@ OPSET = 20
 INPUT = "image"
 OUTPUTS = ("anomaly_map", "score", "full_map")
 """The third is optional."""
+MOST_TOP_K = 3840
+"""Of TensorRT's TopK alone: docs.nvidia.com/deeplearning/tensorrt/latest/_static/operators/TopK.html"""
 SPEC_KEY = "stlm_edge.spec"
 PRECISION_KEY = "stlm_edge.precision"
 """Of the metadata of a file whose precision has been chosen; one without it is in float32 throughout."""

@@ -34,7 +34,7 @@ def add_builder(trt: Any, *, rtx: bool, has: Callable[[str], bool]) -> None:
     # TensorRT 11 has no precision flags and no implicit batch to choose.
     trt.BuilderFlag = enumeration("BuilderFlag", "TF32", *([] if rtx else ["FP16", "INT8"]))
     trt.NetworkDefinitionCreationFlag = enumeration("NetworkDefinitionCreationFlag", "EXPLICIT_BATCH", "STRONGLY_TYPED")
-    trt.MemoryPoolType = enumeration("MemoryPoolType", "WORKSPACE")
+    trt.MemoryPoolType = enumeration("MemoryPoolType", "WORKSPACE", "TACTIC_DRAM")
     trt.ProfilingVerbosity = enumeration("ProfilingVerbosity", "DETAILED")
     if rtx:
         trt.ComputeCapability = enumeration("ComputeCapability", "NONE", "SM80", "SM86", "SM89")

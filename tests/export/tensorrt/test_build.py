@@ -7,6 +7,7 @@ import hashlib
 import os
 import platform
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from onnx import TensorProto, helper, numpy_helper
 import export.tensorrt.build
 from export.__main__ import main
 from export.graph.graph import OPSET, PRECISION_KEY, SPEC_KEY, PrecisionRecord, read_graph, set_metadata
+from export.pipeline import OnnxBuilder
 from export.tensorrt.build import PlanBuilder
 from export.tensorrt.product import find_product
 from runtime.backends import open_engine
@@ -171,13 +173,18 @@ def test_failure_that_is_remembered_does_not_disturb_the_next_build(tmp_path):
 
 
 @pytest.mark.slow
-def test_building_needs_neither_torch_nor_timm_nor_modelopt(source, tmp_path):
+def test_rebuilding_needs_no_more_than_running_plans_has_installed(source, tmp_path):
+    """The command that a refused plan names, where only the extra of its TensorRT is installed."""
+    copied = shutil.copy(source, kept_graph(tmp_path / "plate.plan"))
+    command = rebuild_command(Path("plate.plan"), product="tensorrt-rtx", targets=["sm86"])
+    assert copied.name == command.split()[4]
     code = (
         "import sys\n"
-        "for name in ('torch', 'timm', 'modelopt', 'segment_anything', 'onnxscript', 'onnxruntime', 'openvino'):\n"
+        "for name in ('torch', 'timm', 'modelopt', 'segment_anything', 'onnxscript', 'onnxruntime', 'openvino',\n"
+        "             'tqdm', 'safetensors', 'yaml', 'matplotlib', 'scipy', 'PIL', 'huggingface_hub'):\n"
         "    sys.modules[name] = None\n"
         "from export.__main__ import main\n"
-        f"sys.exit(main(['engine', {str(source)!r}, '-o', 'plate.plan', '--target', 'sm86']))"
+        f"sys.exit(main({command.split()[3:]!r}))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=False)
@@ -253,6 +260,21 @@ def test_graph_that_cannot_be_used_is_one_line_and_leaves_nothing(source, tmp_pa
     assert files(folder) == {}
 
 
+def test_score_of_more_pixels_than_tensorrt_takes_is_refused_before_the_build(tmp_path, capsys, caplog):
+    graph = read_graph(write_brightness_graph(tmp_path / "plate.onnx", max_batch=1))
+    most, many = (
+        dataclasses.replace(graph, spec=dataclasses.replace(graph.spec, top_k=top_k), content=None)
+        for top_k in (3840, 3841)
+    )
+    assert PlanBuilder().precision_of(most) == "fp32"
+    OnnxBuilder().build(most, tmp_path / "most.onnx")
+    assert caplog.text == ""
+    OnnxBuilder().build(many, tmp_path / "many.onnx")
+    assert "NO TENSORRT takes many.onnx: its score is the mean of the 3841 highest pixels (top_k)" in caplog.text
+    assert main(["engine", str(tmp_path / "many.onnx"), "-o", str(tmp_path / "many.plan"), "--target", "sm86"]) == 1
+    assert "mean of the 3841 highest pixels (top_k), TensorRT takes 3840 at most; train with" in error_line(capsys)
+
+
 def test_precision_in_the_graph_is_the_plans(tmp_path):
     brightness = read_graph(write_brightness_graph(tmp_path / "plate.onnx", max_batch=2))
     half = brightness.with_model(brightness.model, PrecisionRecord("fp16", {"MLP": "fp16"}))
@@ -285,6 +307,7 @@ def test_ctrl_c_during_the_build_cancels_it_and_leaves_the_old_engine(source, pl
 PAUSED = """
 import signal, sys, time
 from export import __main__
+from export.pipeline import OnnxBuilder
 from export.tensorrt.build import PlanBuilder
 
 def build(self, graph, output, real=PlanBuilder.build):

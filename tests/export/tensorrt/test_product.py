@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from export.tensorrt.memory import IF_KILLED, MemoryLimits
 from export.tensorrt.product import BuildProgress, Product, find_product
 from stlm_edge.errors import EngineError
 from stlm_edge.spec import ModelSpec
@@ -123,7 +124,7 @@ def test_plan_is_built_as_the_report_and_the_precision_need_it(product):
 
 
 def test_workspace_and_dynamic_batch_reach_the_configuration(product):
-    built = json.loads(bytes(product.compile(b"graph", spec=BATCHED, workspace_mib=64).plan))
+    built = json.loads(bytes(product.compile(b"graph", spec=BATCHED, limits=MemoryLimits(64)).plan))
     assert built["limits"] == {"WORKSPACE": 64 << 20}
     assert built["profiles"] == [{"image": [[1, 480, 640, 3], [4, 480, 640, 3], [4, 480, 640, 3]]}]
 
@@ -157,14 +158,20 @@ def test_graph_that_cannot_be_read_is_one_line(product):
 
 def test_graph_that_cannot_be_built_says_why_and_what_to_try(product):
     with pytest.raises(EngineError, match="cannot build the graph") as caught:
-        product.compile(b"graph, impossible", spec=SPEC, workspace_mib=8)
+        product.compile(b"graph, impossible", spec=SPEC, limits=MemoryLimits(8))
     assert "(no implementation for head|conv); give more than --workspace 8" in str(caught.value)
 
 
 def test_graph_that_does_not_fit_into_memory_is_not_given_more_workspace(product):
     with pytest.raises(EngineError, match=r"cannot build the graph \(.*out of memory.*\); free GPU memory") as caught:
-        product.compile(b"graph, enormous", spec=SPEC, workspace_mib=8)
+        product.compile(b"graph, enormous", spec=SPEC, limits=MemoryLimits(8, None))
     assert "--workspace" not in str(caught.value)
+
+
+def test_build_that_fails_where_memory_is_shared_says_what_frees_some(product):
+    with pytest.raises(EngineError, match="sudo init 3") as caught:
+        product.compile(b"graph, impossible", spec=SPEC, limits=MemoryLimits(8, 16))
+    assert str(caught.value).endswith(IF_KILLED)
 
 
 @pytest.mark.parametrize(
