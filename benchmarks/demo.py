@@ -15,7 +15,7 @@ import click
 from benchmarks.record import recording
 from benchmarks.tables import AREAS, to_text
 from stlm_edge.cli import run
-from stlm_edge.errors import DataError
+from stlm_edge.errors import DataError, counted
 from stlm_edge.records import read_object
 from stlm_edge.sidecar import Sidecar
 
@@ -45,7 +45,8 @@ def command(folder: Path, json_path: Path | None) -> None:
     truth, total = summary["truth"], summary["latency"]["total"]
     good = truth["false_alarms"] + truth["good_passed"]
     click.echo(
-        f"At the threshold {evaluation['threshold']:.4f}: {truth['false_alarms']} false alarms on {good} good frames. "
+        f"At the threshold {evaluation['threshold']:.4f}: {counted(truth['false_alarms'], 'false alarm')} on "
+        f"{counted(good, 'good frame')}. "
         f"From frame to verdict, two frames in hand: {total['p50_ms']:.1f} ms (p50), {total['p95_ms']:.1f} ms (p95)."
     )
     click.echo("\nLook at:")

@@ -1,6 +1,6 @@
 """All that is to be measured on an NVIDIA GPU, in one call of under ten minutes.
 
-    python -m export onnx model.safetensors -o model.onnx --precision fp16         # beforehand; a processor is enough
+    stlm export onnx model.safetensors -o model.onnx --precision fp16         # beforehand; a processor is enough
     python -m benchmarks.gpu --checkpoint model.safetensors --output try/ --device cpu --quick
 
     pip install -e '.[train,export,nvml]' '.[tensorrt]'                             # there, or '.[tensorrt-rtx]'

@@ -1,6 +1,6 @@
 """What this machine can run, and what it lacks.
 
-python -m runtime.doctor --engine stlm.plan
+stlm doctor --engine stlm.plan
 """
 
 from __future__ import annotations

@@ -228,6 +228,4 @@ def require_verified(engine: Path, sidecar: Sidecar, *, allow_unverified: bool) 
     if allow_unverified or (gate is not None and gate.verified):
         return
     found = "has not been compared with the network" if gate is None else "drifts too far from the network"
-    raise EngineError(
-        f"{engine} {found}, expected a verified engine; run python -m export verify, or insist: --allow-unverified"
-    )
+    raise EngineError(f"{engine} {found}, expected a verified engine; run stlm verify, or insist: --allow-unverified")

@@ -140,7 +140,10 @@ class ModelSpec:
             if size is not None and (len(size) != 2 or min(size) < 1 or math.prod(size) > MOST_PIXELS):
                 raise SpecError(f"{name} is {size}, expected a height and a width in pixels; export the model again")
         if self.threshold is not None:
-            self.require_reachable(self.threshold.value)
+            self.require_reachable(
+                self.threshold.value,
+                remedy="choose it again in the checkpoint (stlm threshold CHECKPOINT --data DIR), and export again",
+            )
         low, high = self.normal_score_range or (0.0, 0.0)
         if low > high:
             raise SpecError(f"normal_score_range is {low} to {high}, expected it to rise; choose the threshold again")
@@ -160,18 +163,17 @@ class ModelSpec:
         if self.threshold is None:
             raise SpecError(
                 f"the model of {self.category!r} has no threshold yet; choose it from held-out good pictures: "
-                "python -m train threshold CHECKPOINT --data DIR"
+                "stlm threshold CHECKPOINT --data DIR"
             )
         return self.threshold
 
-    def require_reachable(self, threshold: float) -> None:
+    def require_reachable(self, threshold: float, *, remedy: str = "give another --threshold") -> None:
         """Raises `SpecError` for a threshold that no score can reach, or that is no more than another word for 0."""
         highest = self.highest_score or HIGHEST_SCORE
         if not (threshold == 0 or _LEAST_SCORE <= threshold <= highest):
             never = "nothing would ever be anomalous" if threshold > highest else "everything would be anomalous"
             raise SpecError(
-                f"the threshold is {threshold:.9g} where scores lie between 0 and {highest:g}, so {never}; choose it "
-                "again (stlm threshold), or give another --threshold"
+                f"the threshold is {threshold:.9g} where scores lie between 0 and {highest:g}, so {never}; {remedy}"
             )
 
     def to_json(self) -> str:

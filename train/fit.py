@@ -65,7 +65,7 @@ def fit(config: TrainConfig, *, data: Path, category: str | None, textures: Path
     checkpoint = folder / CHECKPOINT_NAME
     if checkpoint.exists():
         unfinished = (folder / STATE_NAME).exists()
-        advice = f"go on with python -m train resume {folder}, or " if unfinished else ""
+        advice = f"go on with stlm resume {folder}, or " if unfinished else ""
         raise OutputError(f"{checkpoint} exists; {advice}choose another folder with --output, or delete it")
     sources = Sources(data, category, textures, weights_files(config))
     return _run(config, sources, folder, run_id=uuid.uuid4().hex, state=None)
@@ -238,7 +238,7 @@ class _Keeper:
         checkpoint = self.folder / CHECKPOINT_NAME
         if ending is Ending.INTERRUPTED:
             logger.warning(
-                "interrupted; the model is kept as it is, and python -m train resume %s goes on after epoch %d",
+                "interrupted; the model is kept as it is, and stlm resume %s goes on after epoch %d",
                 self.folder,
                 self.training.epoch,
             )

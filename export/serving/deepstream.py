@@ -46,7 +46,7 @@ def write_deepstream(engine: Path, folder: Path, *, allow_unverified: bool = Fal
     if engine.suffix != ".onnx":
         raise EngineError(
             f"{engine} cannot be fed by Gst-nvinfer, which hands over floats and no bytes; give the .onnx file it was "
-            "built from, or serve the plan by Gst-nvinferserver: python -m export triton"
+            "built from, or serve the plan by Gst-nvinferserver: stlm triton"
         )
     check_engine_file(engine)
     sidecar = Sidecar.read(engine)

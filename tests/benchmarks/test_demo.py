@@ -16,10 +16,10 @@ from ..runtime.conftest import SPEC
 
 @pytest.fixture
 def folder(tmp_path):
-    def write(image_auroc: float):
+    def write(image_auroc: float, *, false_alarms=2):
         scores = {"image_auroc": image_auroc, "pixel_auroc": 0.9, "aupro": 0.8, "pixel_ap": 0.7}
         evaluation = {"overall": scores, "kinds": {"chip": scores}, "threshold": 0.25}
-        truth = Truth(defects_found=7, defects_missed=1, false_alarms=2, good_passed=30)
+        truth = Truth(defects_found=7, defects_missed=1, false_alarms=false_alarms, good_passed=30)
         latency = {
             stage: Percentiles(p50_ms=index + 0.5, p95_ms=index + 0.75, p99_ms=20.0, max_ms=30.0)
             for index, stage in enumerate(VERDICT_STAGES)
@@ -65,6 +65,13 @@ def test_table_has_what_the_run_amounted_to(folder, capsys):
     ):
         assert words in out
     assert "Not as good" not in out
+
+
+def test_one_false_alarm_is_one(folder, capsys):
+    assert main([str(folder(0.97, false_alarms=1))]) == 0
+    out = capsys.readouterr().out
+    assert "raises 1 false alarm; the network" in out
+    assert ": 1 false alarm on 31 good frames" in out
 
 
 def test_record_has_evaluation_and_inspection(folder, tmp_path):

@@ -1,4 +1,4 @@
-"""`python -m train fetch`, with archives that the tests make and a server on this machine."""
+"""`stlm fetch`, with archives that the tests make and a server on this machine."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ def test_state_of_another_run_is_refused_and_one_of_an_earlier_version_taken(lon
 
 def test_new_run_in_an_unfinished_ones_folder_is_told_how_to_go_on(long, plate, tmp_path, monkeypatch):
     killed_after(long, 1, monkeypatch, plate=plate, output=tmp_path / "run")
-    with pytest.raises(OutputError, match="go on with python -m train resume"):
+    with pytest.raises(OutputError, match="go on with stlm resume"):
         fit(long, data=plate, category="plate", textures=None, output=tmp_path / "run")
 
 
