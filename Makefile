@@ -27,7 +27,9 @@ demo: $(VENV)/demo.stamp
 	    --learning-rate 3e-4 --epochs 4 --data $(DEMO)/data --category plate --output $(DEMO)/run
 	$(BIN)/python -m train evaluate $(DEMO)/run/model.safetensors --data $(DEMO)/data --category plate
 	$(BIN)/python -m export onnx $(DEMO)/run/model.safetensors --output $(DEMO)/plate.onnx --data $(DEMO)/data/plate/test
-	$(BIN)/python -m runtime.camera --engine $(DEMO)/plate.onnx \
+	$(BIN)/python -m export openvino $(DEMO)/plate.onnx --output $(DEMO)/plate.xml --precision auto \
+	    --data $(DEMO)/data --category plate
+	$(BIN)/python -m runtime.camera --engine $(DEMO)/plate.xml \
 	    --source 'test://?frames=200&defect-rate=0.2&seed=1&size=256x256' \
 	    --output $(DEMO)/inspection.mp4 --output $(DEMO)/events.jsonl --summary $(DEMO)/summary.json
 	$(BIN)/python -m benchmarks.demo $(DEMO)

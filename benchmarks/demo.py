@@ -17,6 +17,7 @@ from benchmarks.tables import AREAS, to_text
 from stlm_edge.cli import run
 from stlm_edge.errors import DataError, counted
 from stlm_edge.records import read_object
+from stlm_edge.sidecar import Sidecar
 
 AGAIN = "run 'make demo' from the start"
 WANTED_IMAGE_AUROC = 0.95
@@ -30,12 +31,16 @@ def command(folder: Path, json_path: Path | None) -> None:
     """Summarise the demo in FOLDER."""
     evaluation = _read(folder / "run" / "evaluation.json")
     summary = _read(folder / "summary.json")
+    engine = folder / "plate.xml"
+    if not engine.is_file():  # earlier versions inspected by the graph
+        engine = folder / "plate.onnx"
+    precision = Sidecar.read(engine).engine.precision
     with recording("demo", json_path) as recorder:
         for metric in AREAS:
             recorder.measure(f"all {metric}", [100 * evaluation["overall"][metric]], unit="%", better="higher")
         recorder.measure("infer p50", [summary["latency"]["infer"]["p50_ms"]], unit="ms", better="lower")
         recorder.details["evaluation"] = {name: evaluation[name] for name in KEPT if name in evaluation}
-        recorder.details["inspection"] = summary
+        recorder.details |= {"inspection": summary, "precision": precision}
     click.echo(to_text(recorder.record(is_complete=True), "demo"))
     truth, total = summary["truth"], summary["latency"]["total"]
     good = truth["false_alarms"] + truth["good_passed"]

@@ -243,10 +243,11 @@ def _interval(estimate: Entry, *, sign: str) -> str:
 def _demo(record: Record) -> Table:
     evaluation, inspection = record.details["evaluation"], record.details["inspection"]
     truth, times = inspection["truth"], inspection["latency"]["infer"]
+    network = f"the network, in {record.details['precision']}," if "precision" in record.details else "the network"
     alarms, found = counted(truth["false_alarms"], "false alarm"), truth["defects_found"]
     note = (
         f"In %. Of {inspection['frames']} frames that it then inspects, {found + truth['defects_missed']} with a "
-        f"defect, it finds {found} and raises {alarms}; the network takes {figure(times['p50_ms'])} ms (p50) and "
+        f"defect, it finds {found} and raises {alarms}; {network} takes {figure(times['p50_ms'])} ms (p50) and "
         f"{figure(times['p95_ms'])} ms (p95) a frame."
     )
     rows = [[kind, *_areas(scores)] for kind, scores in (evaluation["kinds"] | {"all": evaluation["overall"]}).items()]
@@ -363,7 +364,8 @@ def _summary(record: Record) -> Table:
     ]
     if record.benchmark == "demo":
         areas, times = details["evaluation"]["overall"], details["inspection"]["latency"]["infer"]
-        found = [("stlm-tiny, `make demo`, network alone", "drawn part", areas, times)]
+        precision = f" in {details['precision']}" if "precision" in details else ""
+        found = [(f"stlm-tiny, `make demo`, network alone{precision}", "drawn part", areas, times)]
     elif record.benchmark == "sizes":
         found = [(point["name"], data, point, point) for point in details["points"] if point["on_frontier"]]
     elif record.benchmark == "peers":

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -215,18 +216,27 @@ def engine(
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
+    type=click.Choice(["fp32", "fp16", "bf16", "int8", "auto"]),
     default="fp32",
     show_default=True,
-    help="bf16 needs a processor that has it, int8 good pictures.",
+    help="bf16 needs a processor that has it, int8 good pictures. auto: the fastest on the machine that exports, as "
+    "measured, which the comparison accepts.",
 )
 @picture_options
 @graph_options
-def openvino(source: Path, output: Path, precision: CpuPrecision, **others: Any) -> None:
+def openvino(source: Path, output: Path, precision: CpuPrecision | Literal["auto"], **others: Any) -> None:
     """Write SOURCE as an engine of OpenVINO, for machines without an NVIDIA GPU, if it gives the network's answers."""
     from export.openvino import OpenVinoBuilder, measure_speed
 
     pictures, options = _settings(others)
+    if precision == "auto":
+        from export.fastest import export_fastest
+
+        with _lines_of_refusals():
+            found = export_fastest(source, output, pictures=pictures, options=options)
+        _echo(found.lines)
+        click.echo(f"{output}: {found.precision}, {found.reason}; {_verdict(found.gate)}")
+        return
     builder = OpenVinoBuilder(precision, pictures.good(), count=pictures.calibration_images, seed=pictures.seed)
     exported = _export(source, output, builder, (pictures, options))
     if precision != "fp32":
@@ -387,13 +397,19 @@ def _export(
     from export.pipeline import export
 
     pictures, options = settings
-    try:
+    with _lines_of_refusals():
         exported = export(source, output, builder=builder, pictures=pictures, options=options, classes=classes)
+    _echo(exported.lines)
+    return exported
+
+
+@contextmanager
+def _lines_of_refusals() -> Iterator[None]:
+    try:
+        yield
     except VerificationError as error:
         _echo(error.lines)
         raise
-    _echo(exported.lines)
-    return exported
 
 
 def _echo(lines: Iterable[str]) -> None:

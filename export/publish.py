@@ -57,6 +57,7 @@ def publish(
                 f"the engine is kept as {beside.name} to look at, and nothing was written to {output.name}; "
                 "export in a higher precision",
                 lines=found.lines,
+                objections=objections,
             )
         _move(beside, output)
         return found

@@ -113,11 +113,13 @@ class VerificationError(StlmError):
 
     Attributes:
         lines: what was found of them, for people.
+        objections: what of it is beyond the gate's limits; empty where nothing was judged.
     """
 
-    def __init__(self, message: str, *, lines: tuple[str, ...] = ()) -> None:
+    def __init__(self, message: str, *, lines: tuple[str, ...] = (), objections: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.lines = lines
+        self.objections = objections
 
 
 class SourceError(StlmError):

@@ -9,6 +9,9 @@ from benchmarks.record import read
 from runtime.inspection import VERDICT_STAGES
 from runtime.summary import RunSummary, Truth
 from runtime.timing import Percentiles
+from stlm_edge.sidecar import EngineRecord, Sidecar
+
+from ..runtime.conftest import SPEC
 
 
 @pytest.fixture
@@ -41,6 +44,9 @@ def folder(tmp_path):
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / "evaluation.json").write_text(json.dumps(evaluation))
         (tmp_path / "summary.json").write_text(summary.to_json())
+        record = EngineRecord(product="openvino", version="1", device="cpu", precision="bf16", engine_sha256="0" * 64)
+        Sidecar(spec=SPEC, engine=record).write(tmp_path / "plate.xml")
+        (tmp_path / "plate.xml").touch()
         return tmp_path
 
     return write
@@ -52,7 +58,7 @@ def test_table_has_what_the_run_amounted_to(folder, capsys):
     for words in (
         "97.0",
         "At the threshold 0.2500: 2 false alarms on 32 good frames",
-        "the network takes 4.50 ms (p50) and 4.75 ms (p95) a frame",
+        "the network, in bf16, takes 4.50 ms (p50) and 4.75 ms (p95) a frame",
         "7.5 ms (p50), 7.8 ms (p95)",
         "evaluation.png",
         "inspection.mp4",
@@ -74,6 +80,15 @@ def test_record_has_evaluation_and_inspection(folder, tmp_path):
     assert record.measures["all image_auroc"].values == (97,)
     assert record.details["evaluation"]["kinds"]["chip"]["aupro"] == 0.8
     assert record.details["inspection"]["truth"]["defects_found"] == 7
+    assert record.details["precision"] == "bf16"
+
+
+def test_demo_of_before_was_inspected_by_its_graph(folder, capsys):
+    made = folder(0.97)
+    (made / "plate.xml").unlink()
+    Sidecar.path_for(made / "plate.xml").rename(Sidecar.path_for(made / "plate.onnx"))
+    assert main([str(made)]) == 0
+    assert "in bf16, takes" in capsys.readouterr().out
 
 
 def test_model_below_what_is_wanted_is_called_so(folder, capsys):
