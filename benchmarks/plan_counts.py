@@ -3,7 +3,7 @@
     python -m benchmarks.plan_counts --json benchmarks/results/plan-counts.json
 
 Of the paper's network at 1024 x 1024 with random weights, which do not matter, and of the plan that TensorRT-RTX builds
-from it for SM 8.6 without a GPU. For a network of your own see `python -m export report`. A test in CI counts again and
+from it for SM 8.6 without a GPU. For a network of your own see `stlm report`. A test in CI counts again and
 fails when something has got worse, and also when it has got better: then renew the file.
 """
 

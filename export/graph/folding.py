@@ -1,7 +1,7 @@
 """The encoder and other modules of the trained network rewritten with the same answers, in evaluation mode only.
 
 The encoder gets the form that TensorRT runs with the fewest kernels and the fewest bytes. What the compiler's log
-taught (`python -m export report`):
+taught (`stlm report`):
 
 * Windows are cut with the pixels first, (pixels, windows, C), so that the heads of all windows are one batch without a
   copy; windows first, queries, keys and values are copied apart in a kernel of their own.

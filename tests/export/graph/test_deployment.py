@@ -184,6 +184,13 @@ def assert_named_after_modules(graph: DeploymentGraph, model: onnx.ModelProto) -
     assert sum(name.startswith("graph|") for name in names) < 10
 
 
+def test_bytes_go_into_the_cast_alone_since_tensorrt_takes_them_nowhere_else(model, batched):
+    for made in (model, batched.model):
+        takers = [node.op_type for node in made.graph.node if "image" in node.input]
+        assert takers == ["Cast"]
+    assert any(node.op_type == "Shape" for node in batched.model.graph.node), "of the batch, which is dynamic"
+
+
 def test_nodes_are_named_after_modules(trained, model):
     assert_named_after_modules(DeploymentGraph(InferencePath(trained.network, trained.spec)), model)
 

@@ -49,6 +49,13 @@ def test_camera_that_is_not_there(uri: str) -> None:
         open_source(uri)
 
 
+@pytest.mark.parametrize("uri", ["v4l2:///dev/video99?tok%65n=abc", "test://?%70assword=abc", "csi://9?key=abc"])
+def test_secret_of_a_source_that_needs_none_is_not_told(uri: str) -> None:
+    with pytest.raises(SourceError, match=r"=\*\*\*") as caught:
+        open_source(uri)
+    assert "abc" not in str(caught.value)
+
+
 def test_device_that_is_no_camera() -> None:
     with pytest.raises(SourceError, match="/dev/null is not a camera"):
         open_source("v4l2:///dev/null")
