@@ -35,7 +35,6 @@ import click
 
 from benchmarks.record import Recorder, read, recording
 from benchmarks.tables import to_text
-from export.tensorrt.memory import shares_memory
 from stlm_edge.cli import Number, run
 from stlm_edge.errors import ConfigError
 from stlm_edge.files import make_folder
@@ -153,9 +152,10 @@ def command(
 ) -> int:
     """Measure a network in all ways on this GPU, one part after the other; ends with 1 unless all that could be was."""
     pixels = _require_usable(checkpoint, graphs)
-    if device == "cuda" and find_gpu() is None:
+    gpu = find_gpu()
+    if device == "cuda" and gpu is None:
         raise ConfigError("found no NVIDIA GPU or no driver; try the rest with --device cpu --quick")
-    times = patience(device, pixels=pixels, shares_memory=shares_memory())
+    times = patience(device, pixels=pixels, shares_memory=gpu is not None and gpu.shares_memory)
     keeps_timings = importlib.util.find_spec(MODULES["tensorrt"]) is not None  # it comes before TensorRT-RTX
     parts = list(
         plan_parts(

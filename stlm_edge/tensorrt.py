@@ -187,8 +187,8 @@ def is_for(device: str, compute_capability: str) -> bool:
 
 _DRIVER = "libcuda.so.1"
 _NO_DEVICE = 100
-_MULTIPROCESSORS, _MAJOR, _MINOR = 16, 75, 76
-"""Numbers of the driver's attributes: multiprocessors, and the two parts of the compute capability."""
+_MULTIPROCESSORS, _INTEGRATED, _MAJOR, _MINOR = 16, 18, 75, 76
+"""Numbers of the driver's attributes; the last two are the parts of the compute capability."""
 
 
 @dataclass(frozen=True)
@@ -200,12 +200,14 @@ class Gpu:
         compute_capability: such as `sm86`.
         multiprocessors: how many are switched on; None if nobody has asked.
         uuid: as NVML and nvidia-smi write it, `GPU-9196782c-…`; None if the driver does not tell.
+        shares_memory: it has none of its own, as a Jetson's.
     """
 
     name: str
     compute_capability: str
     multiprocessors: int | None = None
     uuid: str | None = None
+    shares_memory: bool = False
 
     def __str__(self) -> str:
         size = "" if self.multiprocessors is None else f" with {self.multiprocessors} multiprocessors"
@@ -223,18 +225,21 @@ def find_gpu() -> Gpu | None:
         if status != _NO_DEVICE:
             logger.warning("the NVIDIA driver does not start (CUDA error %d), so no GPU can be used", status)
         return None
-    device, major, minor, count = ctypes.c_int(), ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    name = ctypes.create_string_buffer(256)
-    if (
-        driver.cuDeviceGet(ctypes.byref(device), 0)
-        or driver.cuDeviceGetName(name, len(name), device)
-        or driver.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
-        or driver.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
-        or driver.cuDeviceGetAttribute(ctypes.byref(count), _MULTIPROCESSORS, device)
-    ):
+    device, value, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(256)
+    if driver.cuDeviceGet(ctypes.byref(device), 0) or driver.cuDeviceGetName(name, len(name), device):
         return None
-    capability = f"sm{major.value}{minor.value}"
-    return Gpu(name.value.decode(errors="replace"), capability, count.value, _uuid(driver, device))
+    values = {}
+    for attribute in (_MULTIPROCESSORS, _INTEGRATED, _MAJOR, _MINOR):
+        if driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device):
+            return None
+        values[attribute] = value.value
+    return Gpu(
+        name.value.decode(errors="replace"),
+        f"sm{values[_MAJOR]}{values[_MINOR]}",
+        values[_MULTIPROCESSORS],
+        _uuid(driver, device),
+        shares_memory=values[_INTEGRATED] == 1,
+    )
 
 
 def _uuid(driver: ctypes.CDLL, device: ctypes.c_int) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import logging
 from typing import Any
 
@@ -31,7 +32,7 @@ class FakeDriver:
         return 0
 
     def cuDeviceGetAttribute(self, value: Any, attribute: int, device: Any) -> int:  # noqa: N802
-        value._obj.value = {16: 8, 75: 8, 76: 7}[attribute]
+        value._obj.value = {16: 8, 18: 1, 75: 8, 76: 7}[attribute]
         return 0
 
     def cuDeviceGetUuid(self, content: Any, device: Any) -> int:  # noqa: N802
@@ -63,10 +64,11 @@ def install(monkeypatch):
 
 def test_gpu_is_named_as_cuda_and_nvml_name_it(install):
     install(FakeDriver())
-    assert find_gpu() == Gpu("Orin", "sm87", multiprocessors=8, uuid="GPU-9196782c-2fae-91c7-c24f-e9a05e4369a7")
+    orin = Gpu("Orin", "sm87", multiprocessors=8, shares_memory=True)
+    assert find_gpu() == dataclasses.replace(orin, uuid="GPU-9196782c-2fae-91c7-c24f-e9a05e4369a7")
     assert str(find_gpu()) == "Orin with 8 multiprocessors"
     install(OlderDriver())
-    assert find_gpu() == Gpu("Orin", "sm87", multiprocessors=8)
+    assert find_gpu() == orin
 
 
 @pytest.mark.parametrize("driver", [None, FakeDriver(starts=100), FakeDriver(devices=0)])

@@ -77,7 +77,7 @@ class PlanBuilder:
         device = product.device(self.targets, gpu=gpu)
         portability = choose_portability(product, device) if self.portable else None
         timings = _read_timings(self.timing_cache, product)
-        limits = memory_limits(self.workspace_mib)
+        limits = memory_limits(self.workspace_mib, gpu)
         make_folder(output.parent)
         content = graph.to_bytes()
         kernels: list[str] = []

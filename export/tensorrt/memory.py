@@ -6,17 +6,14 @@ than is free is killed by it without a word, often minutes after its start.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-logger = logging.getLogger(__name__)
+from stlm_edge.tensorrt import Gpu
 
-_DRIVER = "libcuda.so.1"
-_INTEGRATED = 18
-"""Number of the driver's attribute of a GPU without memory of its own, `CU_DEVICE_ATTRIBUTE_INTEGRATED`."""
+logger = logging.getLogger(__name__)
 
 IF_KILLED = (
     "if memory runs out (the system kills a build then), sudo init 3 ends the desktop, tegrastats shows what is free, "
@@ -37,14 +34,15 @@ class MemoryLimits:
     tactics: int | None = None
 
 
-def memory_limits(workspace: int | None, *, meminfo: Path = Path("/proc/meminfo")) -> MemoryLimits:
+def memory_limits(workspace: int | None, gpu: Gpu | None, *, meminfo: Path = Path("/proc/meminfo")) -> MemoryLimits:
     """The limits of a build on this machine: by default half and three quarters of the memory that is free and shared.
 
     Args:
         workspace: what the user says, in MiB; None for the default.
+        gpu: of this machine.
         meminfo: where Linux says what is free.
     """
-    free = _available_mib(meminfo) if shares_memory() else None
+    free = _available_mib(meminfo) if gpu is not None and gpu.shares_memory else None
     if free is None:
         return MemoryLimits(workspace)
     limits = MemoryLimits(workspace or max(free // 2, 1), max(free * 3 // 4, workspace or 1))
@@ -57,21 +55,6 @@ def memory_limits(workspace: int | None, *, meminfo: Path = Path("/proc/meminfo"
         IF_KILLED,
     )
     return limits
-
-
-def shares_memory() -> bool:
-    """Whether the first GPU has no memory of its own; False where there is none."""
-    try:
-        driver = ctypes.CDLL(_DRIVER)
-    except OSError:
-        return False
-    device, integrated = ctypes.c_int(), ctypes.c_int()
-    failed = (
-        driver.cuInit(0)
-        or driver.cuDeviceGet(ctypes.byref(device), 0)
-        or driver.cuDeviceGetAttribute(ctypes.byref(integrated), _INTEGRATED, device)
-    )
-    return not failed and integrated.value == 1
 
 
 def _available_mib(meminfo: Path) -> int | None:
