@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from stlm_edge.errors import counted
+
 from ..runtime.sinks.conftest import small_disk  # noqa: F401 - a fixture
 from .line_process import camera, frames
 
@@ -125,4 +127,4 @@ def test_full_disk_costs_the_lines_that_did_not_fit_and_they_are_counted(
     assert f"frames inspected   {len(all_frames)} in" in line.printed.read_text()
     missing = len(all_frames) - len(there)
     assert missing > 0 and set(there) < set(all_frames)
-    assert f"output failed      {missing} frames not written to {full}" in line.printed.read_text()
+    assert f"output failed      {counted(missing, 'frame')} not written to {full}" in line.printed.read_text()
