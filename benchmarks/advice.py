@@ -70,7 +70,7 @@ def _warnings(points: Sequence[Point], advised: Sequence[Point]) -> Iterator[str
     for point in points:
         better = [one for one in points if dominates(one, point)]
         if point["verified"] is None:
-            yield f"{point['name']} is not advised: nobody has compared it with its network (python -m export verify)."
+            yield f"{point['name']} is not advised: nobody has compared it with its network (stlm verify)."
         elif not point["verified"]:
             yield f"{point['name']} is not advised: the gate refuses it ({'; '.join(point['objections'][:2])})."
         elif better:

@@ -16,6 +16,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from stlm_edge.tensorrt import find_gpu
+
 INTERVAL_S = 1.0
 """Between two looks at what slows a GPU down."""
 
@@ -34,9 +36,10 @@ clocks that somebody has set."""
 
 _TEGRASTATS = {
     "gpu_busy_percent": re.compile(r"GR3D_FREQ (\d+)%"),
-    "gpu_mhz": re.compile(r"GR3D_FREQ \d+%@\[?(\d+)"),  # told to root only, on some releases
+    "gpu_mhz": re.compile(r"GR3D_FREQ (?:\d+%)?@\[?(\d+)"),  # told to root only, on some releases
     "gpu_temperature_c": re.compile(r"\bgpu@(\d+(?:\.\d+)?)C", re.IGNORECASE),  # -256 is a sensor that is off
     "module_power_mw": re.compile(r"\b(?:VDD_IN|POM_5V_IN) (\d+)(?:mW)?/"),
+    "board_power_mw": re.compile(r"\bVIN (\d+)mW/"),  # Thor measures where the whole developer kit is fed
 }
 
 _Reader = Callable[[], dict[str, Any]]
@@ -136,22 +139,29 @@ def read_jetson() -> dict[str, Any]:
 
 
 def parse_tegrastats(line: str) -> dict[str, Any]:
-    """What a line says. AGX modules do not measure their power in one place."""
+    """What a line says. AGX Xavier and AGX Orin do not measure their power in one place."""
     found = {name: pattern.search(line) for name, pattern in _TEGRASTATS.items()}
     return {name: float(match[1]) for name, match in found.items() if match}
 
 
 @contextmanager
 def _nvml() -> Iterator[tuple[_Reader, Callable[[], set[str]]]]:
-    """What reads the first GPU, and what tells why it is slowed down; nothing without NVML or a GPU."""
+    """What reads the GPU that CUDA takes first, and what tells why it is slowed down; nothing without NVML or a GPU.
+
+    NVML counts GPUs by their place on the bus and CUDA the fastest first, of those that it may see.
+    """
     try:
         import pynvml  # only some machines with a GPU have it
     except ImportError:
         yield dict, set
         return
+    gpu = find_gpu()
+    if gpu is None or gpu.uuid is None:
+        yield dict, set
+        return
     try:
         pynvml.nvmlInit()
-        handle, driver = pynvml.nvmlDeviceGetHandleByIndex(0), pynvml.nvmlSystemGetDriverVersion()
+        handle, driver = pynvml.nvmlDeviceGetHandleByUUID(gpu.uuid), pynvml.nvmlSystemGetDriverVersion()
     except pynvml.NVMLError:
         yield dict, set
         return

@@ -126,7 +126,7 @@ def opening_s(engine: Path, *, backend: str) -> float:
 
 
 def first_verdict_s(engine: Path, *, backend: str, frame_size: Size) -> tuple[float, float]:
-    """From the command `python -m runtime.camera` on one picture to its verdict, and the network's part of that.
+    """From the command `stlm camera` on one picture to its verdict, and the network's part of that.
 
     Raises `EngineError` if that program fails.
     """

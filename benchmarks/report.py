@@ -1,7 +1,7 @@
 """A folder with tables and pictures, or the tables of documents, from the records that benchmarks wrote.
 
-    python -m benchmarks.report benchmarks/results/*.json -o report/
-    python -m benchmarks.report --renew README.md docs/results.md
+    stlm bench report benchmarks/results/*.json -o report/
+    stlm bench report --renew README.md docs/results.md
 
 In documents, what stands between two lines such as these is made anew. Paths are relative to the document; lines that
 are indented are examples.
@@ -66,7 +66,7 @@ def _renew(documents: Sequence[Path], *, check: bool) -> None:
         said = "; ".join(f"{document}: {' and '.join(tables)}" for document, tables in stale.items())
         raise DataError(
             f"tables that do not have what their records say, in {said}; renew them: "
-            f"python -m benchmarks.report --renew {' '.join(map(str, stale))}"
+            f"stlm bench report --renew {' '.join(map(str, stale))}"
         )
     for document, (text, tables) in found.items():
         if tables:

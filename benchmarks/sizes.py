@@ -3,7 +3,7 @@
     python -m benchmarks.sizes --checkpoint runs/bottle/model.safetensors --size 256 --size 512 --size 1024 \
         --precision fp32 --precision int8 --data mvtec --category bottle --work engines --plot sizes.png
 
-Engines of OpenVINO are built and judged as by `python -m export openvino`; those of TensorRT are built before, on their
+Engines of OpenVINO are built and judged as by `stlm export openvino`; those of TensorRT are built before, on their
 GPU, and given as --engine. Each is judged by labelled pictures as `benchmarks.accuracy` does. A network that runs at
 another size than it was trained at is worth a look and no more: train it at the size that looks best.
 """

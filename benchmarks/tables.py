@@ -9,6 +9,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from benchmarks.record import Record
+from stlm_edge.errors import counted
 from train.paper.figures import GPU, METHODS
 
 NOTHING = "–"
@@ -242,14 +243,15 @@ def _interval(estimate: Entry, *, sign: str) -> str:
 def _demo(record: Record) -> Table:
     evaluation, inspection = record.details["evaluation"], record.details["inspection"]
     truth, times = inspection["truth"], inspection["latency"]["infer"]
-    alarms, found = truth["false_alarms"], truth["defects_found"]
+    network = f"the network, in {record.details['precision']}," if "precision" in record.details else "the network"
+    alarms, found = counted(truth["false_alarms"], "false alarm"), truth["defects_found"]
     note = (
         f"In %. Of {inspection['frames']} frames that it then inspects, {found + truth['defects_missed']} with a "
-        f"defect, it finds {found} and raises {alarms} false alarm{'s' * (alarms != 1)}; the network takes "
-        f"{figure(times['p50_ms'])} ms (p50) and {figure(times['p95_ms'])} ms (p95) a frame."
+        f"defect, it finds {found} and raises {alarms}; {network} takes {figure(times['p50_ms'])} ms (p50) and "
+        f"{figure(times['p95_ms'])} ms (p95) a frame."
     )
-    kinds = {**evaluation["kinds"], "all": evaluation["overall"]}
-    return Table(["defect", *AREAS.values()], [[kind, *_areas(scores)] for kind, scores in kinds.items()], [note])
+    rows = [[kind, *_areas(scores)] for kind, scores in (evaluation["kinds"] | {"all": evaluation["overall"]}).items()]
+    return Table(["defect", *AREAS.values()], rows, [note])
 
 
 @_kind("loop", "The camera line's loop", ["loop"])
@@ -335,9 +337,8 @@ def _gpu(record: Record) -> Table:
 def _measures(record: Record) -> Table:
     rows = []
     for name, measure in record.measures.items():
-        values = measure.values
+        values, better = measure.values, f"{measure.better}{', exact' * measure.is_exact}"
         turns = f"{figure(min(values))} – {figure(max(values))}" if len(values) > 1 else NOTHING
-        better = f"{measure.better}{', exact' * measure.is_exact}"
         rows.append([name, figure(measure.median), turns, measure.unit or NOTHING, better])
     return Table(["measure", "median", "turns", "unit", "better"], rows)
 
@@ -363,7 +364,8 @@ def _summary(record: Record) -> Table:
     ]
     if record.benchmark == "demo":
         areas, times = details["evaluation"]["overall"], details["inspection"]["latency"]["infer"]
-        found = [("stlm-tiny, `make demo`, network alone", "drawn part", areas, times)]
+        precision = f" in {details['precision']}" if "precision" in details else ""
+        found = [(f"stlm-tiny, `make demo`, network alone{precision}", "drawn part", areas, times)]
     elif record.benchmark == "sizes":
         found = [(point["name"], data, point, point) for point in details["points"] if point["on_frontier"]]
     elif record.benchmark == "peers":

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -70,6 +71,13 @@ def graph_options(command: Command) -> Command:
             show_default=True,
             help="One encoder after the other, or both as one grouped network.",
         ),
+        click.option(
+            "--local-conv",
+            type=click.Choice(["convolution", "sums"]),
+            default="convolution",
+            show_default=True,
+            help="The blocks' convolutions as such, or as sums that TensorRT-RTX fuses and a processor is slow at.",
+        ),
         click.option("--full-map", is_flag=True, help="Also put out the map at the network's input size."),
         click.option(
             "--max-batch",
@@ -77,6 +85,11 @@ def graph_options(command: Command) -> Command:
             default=1,
             show_default=True,
             help="Take up to so many pictures at once; 1 makes all shapes fixed.",
+        ),
+        click.option(
+            "--simplify",
+            is_flag=True,
+            help="Run onnx-simplifier over the graph; that made no plan better so far.",
         ),
     )
 
@@ -151,8 +164,16 @@ def onnx(source: Path, output: Path, precision: Precision, int8_classes: str | N
 @click.option("--output", "-o", required=True, type=PATH, help="The .plan file to write; .json and .onnx go beside it.")
 @click.option("--precision", type=PRECISIONS, help="Of the engine.  [default: that of SOURCE, fp32 for a checkpoint]")
 @click.option("--target", help="Compute capabilities to build for without the GPU (sm86,sm89); TensorRT-RTX only.")
-@click.option("--workspace", type=click.IntRange(min=1), metavar="MIB", help="Scratch memory of a layer at most.")
+@click.option(
+    "--workspace",
+    type=click.IntRange(min=1),
+    metavar="MIB",
+    help="Scratch memory of a layer at most.  [default: what the GPU has; half of what is free where it shares memory]",
+)
 @click.option("--timing-cache", type=PATH, help="File of kernel timings to read and to write; TensorRT only.")
+@click.option(
+    "--portable", is_flag=True, help="For other GPUs of its compute capability too, maybe slower; TensorRT only."
+)
 @click.option(
     "--product",
     type=click.Choice(["auto", *TITLES]),
@@ -170,6 +191,7 @@ def engine(
     target: str | None,
     workspace: int | None,
     timing_cache: Path | None,
+    portable: bool,
     product: ProductChoice,
     int8_classes: str | None,
     **others: Any,
@@ -187,6 +209,7 @@ def engine(
         targets=() if target is None else tuple(dict.fromkeys(part.strip().lower() for part in target.split(","))),
         workspace_mib=workspace,
         timing_cache=timing_cache,
+        portable=portable,
     )
     exported = _export(source, output, builder, _settings(others), classes=_classes(int8_classes))
     record = Sidecar.read(output).engine
@@ -194,6 +217,8 @@ def engine(
         f"{output}: {record.precision} for {record.device}, {TITLES[record.product]} {record.version}; "
         f"{_verdict(exported.gate)}"
     )
+    if record.portability is not None:
+        click.echo(f"{output} {record.portability}")
 
 
 @click.command()
@@ -203,18 +228,27 @@ def engine(
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
+    type=click.Choice(["fp32", "fp16", "bf16", "int8", "auto"]),
     default="fp32",
     show_default=True,
-    help="bf16 needs a processor that has it, int8 good pictures.",
+    help="bf16 needs a processor that has it, int8 good pictures. auto: the fastest on the machine that exports, as "
+    "measured, which the comparison accepts.",
 )
 @picture_options
 @graph_options
-def openvino(source: Path, output: Path, precision: CpuPrecision, **others: Any) -> None:
+def openvino(source: Path, output: Path, precision: CpuPrecision | Literal["auto"], **others: Any) -> None:
     """Write SOURCE as an engine of OpenVINO, for machines without an NVIDIA GPU, if it gives the network's answers."""
     from export.openvino import OpenVinoBuilder, measure_speed
 
     pictures, options = _settings(others)
+    if precision == "auto":
+        from export.fastest import export_fastest
+
+        with _lines_of_refusals():
+            found = export_fastest(source, output, pictures=pictures, options=options)
+        _echo(found.lines)
+        click.echo(f"{output}: {found.precision}, {found.reason}; {_verdict(found.gate)}")
+        return
     builder = OpenVinoBuilder(precision, pictures.good(), count=pictures.calibration_images, seed=pictures.seed)
     exported = _export(source, output, builder, (pictures, options))
     if precision != "fp32":
@@ -347,10 +381,10 @@ def triton(
 @ALLOW_UNVERIFIED
 def deepstream(engine: Path, output: Path, allow_unverified: bool) -> None:
     """Write what DeepStream's Gst-nvinfer needs to run ENGINE, an .onnx file."""
-    from export.serving.deepstream import UNTESTED, write_deepstream
+    from export.serving.deepstream import UNTRIED, write_deepstream
 
     click.echo(write_deepstream(engine, output, allow_unverified=allow_unverified))
-    logger.warning("NOT TESTED: %s; it says how to build the plan", UNTESTED)
+    logger.warning("NOT TRIED: %s; the file says how to build the plan", UNTRIED)
 
 
 def _settings(others: dict[str, Any]) -> tuple[Pictures, GraphOptions]:
@@ -359,7 +393,9 @@ def _settings(others: dict[str, Any]) -> tuple[Pictures, GraphOptions]:
     from export.graph.graph import GraphOptions
 
     others["worst"] = others.pop("picture")
-    graph = {name: others.pop(name) for name in ("frame_size", "streams", "full_map", "max_batch")}
+    graph = {
+        name: others.pop(name) for name in ("frame_size", "streams", "local_conv", "full_map", "max_batch", "simplify")
+    }
     return Pictures(**others), GraphOptions(**graph)
 
 
@@ -375,13 +411,19 @@ def _export(
     from export.pipeline import export
 
     pictures, options = settings
-    try:
+    with _lines_of_refusals():
         exported = export(source, output, builder=builder, pictures=pictures, options=options, classes=classes)
+    _echo(exported.lines)
+    return exported
+
+
+@contextmanager
+def _lines_of_refusals() -> Iterator[None]:
+    try:
+        yield
     except VerificationError as error:
         _echo(error.lines)
         raise
-    _echo(exported.lines)
-    return exported
 
 
 def _echo(lines: Iterable[str]) -> None:

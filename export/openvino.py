@@ -16,11 +16,12 @@ import importlib.util
 import logging
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -57,10 +58,13 @@ _WITHOUT_ARITHMETIC = ("Constant", "Parameter", "Result")
 PICTURES = 4
 """Drawn parts that speed is measured on."""
 
-SCHEDULE = Schedule(turns=5, runs=100, settle=1, turn_s=0.3, loads_apart=False)
+SCHEDULE = Schedule(turns=8, runs=100, settle=1, turn_s=0.3, loads_apart=False)
 
 NOISE = 0.05
-"""Two times are the same if they differ by less than this share of FP32's: other programs run as well."""
+"""Two times are the same if they differ by less than this share: other programs run as well."""
+
+Times = Mapping[CpuPrecision, Sequence[float]]
+"""Precision → milliseconds of a picture, the median of each turn; turns of one place were taken one after the other."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class OpenVinoBuilder:
             )
         if self.precision == "bf16" and not has_bf16():
             raise EngineError(
-                "the engine is to run in bf16, which this processor does not have; export it here with --precision fp32"
+                "the engine is to run in bf16, which this processor does not have; export it here with --precision auto"
             )
 
     def precision_of(self, graph: Graph) -> Precision:
@@ -97,7 +101,7 @@ class OpenVinoBuilder:
         if graph.precision != "fp32":
             raise ConfigError(
                 f"the graph is in {graph.precision} already; give the checkpoint, or the graph that "
-                "'python -m export onnx CHECKPOINT' wrote in fp32"
+                "'stlm export onnx CHECKPOINT' wrote in fp32"
             )
         return "fp32"
 
@@ -223,17 +227,25 @@ def measure_speed(engine: Path, graph: Graph, *, precision: CpuPrecision) -> Spe
     with tempfile.TemporaryDirectory() as folder:
         fp32 = Path(folder) / "fp32.onnx"
         graph.save(fp32)
-        subjects = {"fp32": (fp32, "fp32"), precision: (engine, precision)}
+        engines: dict[CpuPrecision, Path] = {"fp32": fp32, precision: engine}
         if has_bf16():
-            subjects.setdefault("bf16", (fp32, "bf16"))
-        base, *others = measure(
-            [
-                Subject(name, partial(_opened, path, spec=graph.spec, precision=how))
-                for name, (path, how) in subjects.items()
-            ],
-            SCHEDULE,
-        )
-    return Speed(precision, {other.name: other.ratio(base).median for other in others})
+            engines.setdefault("bf16", fp32)
+        times = time_engines(engines, graph.spec)
+    return Speed(precision, {name: median(shares(times, name)) for name in engines if name != "fp32"})
+
+
+def time_engines(engines: Mapping[CpuPrecision, Path], spec: ModelSpec) -> Times:
+    """Have engines of one network take turns on drawn parts, each in its precision and in a process of its own.
+
+    Raises `EngineError` if one of them fails.
+    """
+    subjects = [Subject(name, partial(_opened, path, spec=spec, precision=name)) for name, path in engines.items()]
+    return dict(zip(engines, (found.quantiles(0.5) for found in measure(subjects, SCHEDULE)), strict=True))
+
+
+def shares(times: Times, precision: CpuPrecision, of: CpuPrecision = "fp32") -> list[float]:
+    """The time of one precision as a share of another's, turn by turn."""
+    return [own / other for own, other in zip(times[precision], times[of], strict=True)]
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Protocol
 
 from export.gate.pictures import Pictures, choose, find_samples, read
 from export.gate.verify import judge
-from export.graph.graph import Graph, GraphOptions, Precision, load_graph
+from export.graph.graph import MOST_TOP_K, Graph, GraphOptions, Precision, load_graph
 from export.graph.parts import LayerClass
 from export.precision.apply import INT8_CLASSES, in_precision
 from export.precision.sensitivity import quantise_automatically
@@ -54,6 +54,13 @@ class OnnxBuilder:
         return self.precision
 
     def build(self, graph: Graph, output: Path) -> None:
+        if graph.spec.top_k > MOST_TOP_K:
+            logger.warning(
+                "NO TENSORRT takes %s: its score is the mean of the %d highest pixels (top_k), which may be %d there",
+                output.name,
+                graph.spec.top_k,
+                MOST_TOP_K,
+            )
         graph.save(output)
         record = EngineRecord(
             product="onnx",
@@ -105,19 +112,24 @@ def export(
         StlmError: if source, pictures or place cannot be used, or what builds it fails.
     """
     pictures = pictures or Pictures()
-    if output.suffix != builder.suffix:
-        raise OutputError(f"{output} has the suffix {output.suffix!r}, expected {builder.suffix}; rename the output")
-    require_place(output)
-    pictures.require_usable()
-    graph = load_graph(source, options)
+    graph = open_source(source, output, suffix=builder.suffix, pictures=pictures, options=options)
     ready = _in_precision(graph, builder.precision_of(graph), source=source, pictures=pictures, classes=classes)
-    _tell_of_chosen_threshold(output)
+    tell_of_chosen_threshold(output)
     found = publish(
         output,
         write=lambda path: builder.build(ready, path),
         judge=lambda path: judge(path, source=source, graph=graph, pictures=pictures),
     )
     return Exported(graph, *((None, ()) if found is None else (found.gate, found.lines)))
+
+
+def open_source(source: Path, output: Path, *, suffix: str, pictures: Pictures, options: GraphOptions | None) -> Graph:
+    """The graph of a source, after the place and the pictures are seen to be usable. Raises `StlmError`."""
+    if output.suffix != suffix:
+        raise OutputError(f"{output} has the suffix {output.suffix!r}, expected {suffix}; rename the output")
+    require_place(output)
+    pictures.require_usable()
+    return load_graph(source, options)
 
 
 def _in_precision(graph: Graph, precision: Precision, *, source: Path, pictures: Pictures, classes: Classes) -> Graph:
@@ -137,7 +149,7 @@ def _in_precision(graph: Graph, precision: Precision, *, source: Path, pictures:
     return quantise_automatically(graph, good, count=count, seed=seed, reference=reference, pictures=judged)
 
 
-def _tell_of_chosen_threshold(output: Path) -> None:
+def tell_of_chosen_threshold(output: Path) -> None:
     """A threshold that was chosen on the engine which is about to be replaced does not come along."""
     try:
         threshold = Sidecar.read(output).spec.threshold

@@ -8,7 +8,7 @@ from pathlib import Path
 from export.gate.verify import Verification
 from export.tensorrt.kernels import kernels_path
 from stlm_edge.errors import OutputError, VerificationError
-from stlm_edge.files import cannot_write, make_folder, remove_left_over
+from stlm_edge.files import cannot_write, folder_for, remove_left_over
 from stlm_edge.sidecar import Sidecar, weights_of
 from stlm_edge.tensorrt import kept_graph
 
@@ -33,31 +33,34 @@ def publish(
             at `output` as it was.
         StlmError: if it cannot be written or judged.
     """
-    make_folder(output.parent)
-    if output.is_dir():
-        raise OutputError(f"{output} is a folder, expected a place for a file; give the output another name")
-    beside = unverified_name(output)
-    for path in _files(output.with_name(f"{output.stem}.unblessed{output.suffix}")):  # as earlier versions called it
-        path.unlink(missing_ok=True)
-    for path in (*_files(beside), *_files(output)):
-        remove_left_over(path)
-    write(beside)
-    try:
-        found = judge(beside)
-    except BaseException:  # not refused but not judged: nothing to look at
-        for path in _files(beside):
+    with folder_for(output.parent):
+        if output.is_dir():
+            raise OutputError(f"{output} is a folder, expected a place for a file; give the output another name")
+        beside = unverified_name(output)
+        for path in _files(
+            output.with_name(f"{output.stem}.unblessed{output.suffix}")
+        ):  # as earlier versions called it
             path.unlink(missing_ok=True)
-        raise
-    if found is not None and not found.gate.verified:
-        objections = found.gate.objections
-        raise VerificationError(
-            f"{output} is NOT VERIFIED ({'; '.join(objections[:3])}{' …' if len(objections) > 3 else ''}); "
-            f"the engine is kept as {beside.name} to look at, and nothing was written to {output.name}; "
-            "export in a higher precision",
-            lines=found.lines,
-        )
-    _move(beside, output)
-    return found
+        for path in (*_files(beside), *_files(output)):
+            remove_left_over(path)
+        write(beside)
+        try:
+            found = judge(beside)
+        except BaseException:  # not refused but not judged: nothing to look at
+            for path in _files(beside):
+                path.unlink(missing_ok=True)
+            raise
+        if found is not None and not found.gate.verified:
+            objections = found.gate.objections
+            raise VerificationError(
+                f"{output} is NOT VERIFIED ({'; '.join(objections[:3])}{' …' if len(objections) > 3 else ''}); "
+                f"the engine is kept as {beside.name} to look at, and nothing was written to {output.name}; "
+                "export in a higher precision",
+                lines=found.lines,
+                objections=objections,
+            )
+        _move(beside, output)
+        return found
 
 
 def _move(engine: Path, place: Path) -> None:

@@ -1,6 +1,6 @@
 """The camera program: read, inspect, vote, draw, write.
 
-python -m runtime.camera --engine stlm.plan --source 0 --output display:// --output events.jsonl
+stlm camera --engine stlm.plan --source 0 --output display:// --output events.jsonl
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -48,8 +49,8 @@ class Pending:
 class Detector(Closing):
     """An engine with its threshold. Owns the backend until `close`; use as a context manager.
 
-    It belongs to the thread that opened it and refuses others, since a CUDA context does too: open one in each thread.
-    The anomalies that it gives belong to the caller, outlive it and may go to any thread.
+    Any thread may call it; calls of `inspect` wait for one another. The anomalies that it gives belong to the caller,
+    outlive it and may go to any thread.
 
     Attributes:
         sidecar: of the engine.
@@ -69,6 +70,7 @@ class Detector(Closing):
     ) -> None:
         sidecar.spec.require_reachable(threshold.value)
         self._backend = backend
+        self._lock = threading.RLock()
         self.sidecar = sidecar
         self.threshold = threshold
         self.area = area
@@ -148,9 +150,10 @@ class Detector(Closing):
             The anomaly; the caller owns its map.
         Raises:
             ImageError: if `image` is not three-channel uint8, or not of the size that the area was drawn on.
-            EngineError: if the engine fails, is closed or was opened by another thread.
+            EngineError: if the engine fails or is closed.
         """
-        return self.submit([image]).result()[0]
+        with self._lock:
+            return self.submit([image]).result()[0]
 
     def submit(self, images: Sequence[Image]) -> Pending:
         """Start with some pictures and return while the network is running; see `inspect`.
@@ -167,7 +170,7 @@ class Detector(Closing):
             if self.area is not None:
                 self.area.require_size(_size(image))
         if self.tile is not None:
-            return Pending(lambda: [self._inspect_tiles(image) for image in images])
+            return Pending(lambda: self._inspect_tiles(images))
         return self._submit(images)
 
     def close(self) -> None:
@@ -218,7 +221,11 @@ class Detector(Closing):
             anomalies.append(Anomaly(score, verdict, network_map, size, latency, self.threshold.value, self.area))
         return anomalies
 
-    def _inspect_tiles(self, image: Image) -> Anomaly:
+    def _inspect_tiles(self, images: Sequence[Image]) -> list[Anomaly]:
+        with self._lock:  # there is one canvas
+            return [self._inspect_tiled(image) for image in images]
+
+    def _inspect_tiled(self, image: Image) -> Anomaly:
         size = _size(image)
         tiling = self._tiling_of(size)
         if tiling is None:

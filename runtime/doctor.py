@@ -1,6 +1,6 @@
 """What this machine can run, and what it lacks.
 
-python -m runtime.doctor --engine stlm.plan
+stlm doctor --engine stlm.plan
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from runtime.checkup.finding import Finding
     from runtime.plan_check import Machine
     from stlm_edge.steps import Outcome
+    from stlm_edge.tensorrt import Gpu
 
 Check = Callable[[], "list[Finding]"]
 
@@ -43,7 +44,9 @@ _ROOT = Path("/")
     type=click.Path(path_type=Path),
     help="For --first-day: build plans of this .onnx file; repeatable.  [default: demo/plate.onnx]",
 )
-@click.option("--data", type=click.Path(path_type=Path), help="For --first-day: pictures for it.  [default: drawn parts]")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="For --first-day: pictures for it.  [default: drawn parts]"
+)
 def command(
     engine: Path | None, as_json: bool, report: Path | None, graphs: tuple[Path, ...], data: Path | None
 ) -> int:
@@ -55,6 +58,8 @@ def command(
         return _first_day(report, graphs, data)
     if graphs or data is not None:
         raise click.UsageError("found --graph or --data, which are for --first-day OUT.zip")
+    from stlm_edge.tensorrt import TITLES
+
     findings = examine(engine)
     backends = usable_backends(findings)
     is_fit = findings[-1].state == "ok" if engine is not None else bool(backends)
@@ -67,7 +72,8 @@ def command(
         remedy = f"; {finding.remedy}" if finding.remedy and finding.state != "ok" else ""
         click.echo(f"{finding.state:<8} {finding.subject:<{width}}  {finding.found}{remedy}")
     can = f"runs engines on {', '.join(backends)}" if backends else "cannot run any engine; see the lines above"
-    click.echo(f"\nthis machine {can}")
+    plans = f"; plans by {plan_driver(findings)}" if set(backends) & set(TITLES.values()) else ""
+    click.echo(f"\nthis machine {can}{plans}")
     return 0 if is_fit else 1
 
 
@@ -89,6 +95,7 @@ def examine(engine: Path | None) -> list[Finding]:
     """Everything that is looked for, in the order of the report; the engine comes last."""
     from runtime.checkup.cameras import find_cameras, find_csi
     from runtime.checkup.engine import find_engine
+    from runtime.checkup.jetson import find_jetpack, find_memory, find_power
     from runtime.checkup.libraries import (
         find_cuda_bindings,
         find_onnxruntime,
@@ -98,11 +105,10 @@ def examine(engine: Path | None) -> list[Finding]:
         find_tensorrt,
         find_toolkit,
     )
-    from runtime.checkup.nvidia import GPU, find_driver, find_jetson
+    from runtime.checkup.nvidia import find_driver, find_jetson
 
-    jetson, driver = find_jetson(_ROOT), find_driver(_ROOT)
-    gpu = next((finding.found for finding in driver if finding.subject == GPU and finding.state == "ok"), None)
-    capability = None if gpu is None else gpu.rpartition(", ")[2]
+    jetson, (driver, gpu) = find_jetson(_ROOT), find_driver(_ROOT)
+    capability = None if gpu is None else gpu.compute_capability
     checks: list[Check] = [
         lambda: find_tensorrt("tensorrt", compute_capability=capability),
         lambda: find_tensorrt("tensorrt-rtx", compute_capability=capability),
@@ -116,25 +122,35 @@ def examine(engine: Path | None) -> list[Finding]:
         lambda: find_csi(_ROOT) if jetson else [],
         find_space,
     ]
+    if jetson:
+        jetson += [*find_jetpack(_ROOT), *find_power(_ROOT), *find_memory(_ROOT)]
     findings = [*jetson, *driver, *_together(checks)]
     if engine is not None:
-        findings.append(find_engine(engine, _machines(findings, capability)))
+        findings.append(find_engine(engine, _machines(findings, gpu)))
     return findings
 
 
 def usable_backends(findings: Sequence[Finding]) -> list[str]:
     """The backends that have all they need."""
-    from runtime.checkup.libraries import ONNXRUNTIME, OPENCV, OPENVINO, PYCUDA
+    from runtime.checkup.libraries import ONNXRUNTIME, OPENCV, OPENVINO
     from runtime.checkup.nvidia import DRIVER, GPU
     from stlm_edge.tensorrt import TITLES
 
     fit = {finding.subject for finding in findings if finding.state == "ok"}
     needs = {
-        **{title: {DRIVER, GPU, title, PYCUDA} for title in TITLES.values()},
+        **{title: {DRIVER, GPU, title, plan_driver(findings)} for title in TITLES.values()},
         OPENVINO: {OPENVINO},
         ONNXRUNTIME: {ONNXRUNTIME},
     }
     return [name for name, needed in needs.items() if needed | {OPENCV} <= fit]
+
+
+def plan_driver(findings: Sequence[Finding]) -> str:
+    """The package that plans are run by: cuda-bindings only where pycuda is not installed, as `open_driver` has it."""
+    from runtime.checkup.libraries import BINDINGS, PYCUDA
+
+    states = {finding.subject: finding.state for finding in findings}
+    return BINDINGS if states.get(PYCUDA, "missing") == "missing" and states.get(BINDINGS) == "ok" else PYCUDA
 
 
 def find_space() -> list[Finding]:
@@ -162,13 +178,13 @@ def _together(checks: Iterable[Check]) -> list[Finding]:
         return [finding for found in pool.map(lambda check: check(), checks) for finding in found]
 
 
-def _machines(findings: Sequence[Finding], compute_capability: str | None) -> list[Machine]:
+def _machines(findings: Sequence[Finding], gpu: Gpu | None) -> list[Machine]:
     """What there is for plans, one for each TensorRT."""
     from runtime.plan_check import Machine
     from stlm_edge.tensorrt import TITLES
 
     return [
-        Machine(product, finding.found, compute_capability)
+        Machine(product, finding.found, gpu)
         for product, title in TITLES.items()
         for finding in findings
         if finding.subject == title and finding.state == "ok"

@@ -208,5 +208,7 @@ def figures(output: Path) -> list[str]:
             if name.startswith("frames-") and name.endswith(".json"):
                 total = json.loads(archive.read(name))["latency"]["total"]
                 plan = name.removeprefix("frames-").removesuffix(".json")
-                lines.append(f"{plan}: {total['p50_ms']:.1f} ms (p50), {total['p95_ms']:.1f} ms (p95), frame to verdict")
+                lines.append(
+                    f"{plan}: {total['p50_ms']:.1f} ms (p50), {total['p95_ms']:.1f} ms (p95), frame to verdict"
+                )
     return lines

@@ -1,6 +1,6 @@
 """Inspect files and folders of pictures; go on where an earlier run was stopped.
 
-python -m runtime.inspect stlm.plan pictures/ -o results/
+stlm inspect stlm.plan pictures/ -o results/
 """
 
 from __future__ import annotations

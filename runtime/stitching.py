@@ -94,7 +94,7 @@ def infer_tiles(backend: Backend, image: Image, *, canvas: Canvas, spec: ModelSp
     Args:
         canvas: for frames of that size; what it holds is lost.
     Raises:
-        EngineError: if the engine fails, is closed or was opened by another thread.
+        EngineError: if the engine fails or is closed.
     """
     start_s = time.perf_counter()
     prepare_s = stitch_s = 0.0

@@ -15,6 +15,7 @@ from runtime.inspection import VERDICT_STAGES, Inspection
 from runtime.sources import FrameSource
 from runtime.timing import LatencyHistogram, Percentiles
 from stlm_edge.datasets import GOOD
+from stlm_edge.errors import counted
 
 OUTPUT_STAGES = ("draw", "publish")
 """What comes after the verdict, on the threads of the outputs."""
@@ -74,17 +75,17 @@ class RunSummary:
     def lines(self) -> Iterator[str]:
         """The same for people; what did not happen is left out, except for what a line must not do."""
         yield f"frames inspected   {self.frames} in {self.duration_s:.1f} s, {self.frames_per_second:.1f} per second"
-        yield f"anomalies          {self.anomalies}, {self.alarms} alarms"
+        yield f"anomalies          {self.anomalies}, {counted(self.alarms, 'alarm')}"
         yield f"frames dropped     {self.dropped}"
         yield f"pictures skipped   {self.skipped}"
         for kind, count in self.faults.items():
-            yield f"camera fault       {count} frames {kind}"
+            yield f"camera fault       {counted(count, 'frame')} {kind}"
         if self.reconnects:
-            yield f"camera came back   {self.reconnects} times"
+            yield f"camera came back   {counted(self.reconnects, 'time')}"
         for output, count in self.output_drops.items():
-            yield f"output too slow    {count} frames not written to {output}"
+            yield f"output too slow    {counted(count, 'frame')} not written to {output}"
         for output, count in self.output_failures.items():
-            yield f"output failed      {count} frames not written to {output}"
+            yield f"output failed      {counted(count, 'frame')} not written to {output}"
         if self.truth is not None:
             defects = self.truth.defects_found + self.truth.defects_missed
             good = self.truth.false_alarms + self.truth.good_passed

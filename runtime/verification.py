@@ -16,7 +16,7 @@ def warn_unless_verified(engine: Path, sidecar: Sidecar) -> None:
     That the engine itself was not executed for that is an information.
     """
     gate = sidecar.engine.gate
-    verify = f"python -m export verify {engine} --reference CHECKPOINT --data DIR"
+    verify = f"stlm verify {engine} --reference CHECKPOINT --data DIR"
     if gate is None:
         logger.warning(
             "UNVERIFIED ENGINE: nobody has compared %s with the network that it came from; its answers may differ: %s",

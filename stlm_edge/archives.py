@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import lzma
 import posixpath
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from stlm_edge.errors import DataError, OutputError, one_line, shown
-from stlm_edge.files import cannot_write, folder_beside
+from stlm_edge.files import cannot_write, folder_beside, require_regular
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ def require_free(target: Path) -> None:
 def extract(archive: Path, folder: Path) -> None:
     """Unpack one archive into `folder`. Raises `DataError`, and `OSError` for what cannot be written."""
     try:
+        require_regular(archive)
         packed = archive.stat().st_size
         with archive.open("rb"):
             pass
@@ -76,9 +78,11 @@ def extract(archive: Path, folder: Path) -> None:
             raise DataError(f"{archive} is neither a tar nor a zip archive; fetch it again")
     except (tarfile.TarError, zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, zlib.error, lzma.LZMAError) as error:
         raise _damaged(archive, error) from None
-    except (ValueError, LookupError, NotImplementedError, struct.error) as error:  # headers that say impossible things
-        raise _damaged(archive, error) from None
+    except (ValueError, LookupError, NotImplementedError, RecursionError, struct.error) as error:
+        raise _damaged(archive, error) from None  # headers that say impossible things
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise _damaged(archive, "it has a name that is too long for this disk") from None
         if error.errno is None:  # gzip and bz2 report damage so; what the system reports has a number
             raise _damaged(archive, error) from None
         raise
@@ -140,6 +144,8 @@ def _extract_tar(file: tarfile.TarFile, folder: Path, account: _Account) -> None
         )
     with tqdm(desc=f"unpacking {archive.name}", unit=" files") as progress:
         for member in file:
+            if member.name.startswith("/"):  # the filter would make a relative one of it
+                raise _outside(archive, member.name)
             try:
                 checked = tarfile.data_filter(member, str(folder))
             except tarfile.FilterError:

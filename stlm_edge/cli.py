@@ -21,7 +21,7 @@ import click
 
 from stlm_edge import memory
 from stlm_edge.credentials import safe_name, without_logins
-from stlm_edge.errors import OutputError, StlmError, one_line
+from stlm_edge.errors import OutputError, StlmError, cut, one_line
 from stlm_edge.extras import explained
 from stlm_edge.files import home
 from stlm_edge.names import printable
@@ -251,7 +251,7 @@ class TextLine(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - of the standard library
         is_ours = record.name.partition(".")[0] in OUR_LOGGERS
-        lines = [record.message] if is_ours else record.message.split("\n")
+        lines = [cut(record.message)] if is_ours else record.message.split("\n")
         record.message = "\n".join(map(printable, lines))
         return super().formatMessage(record)
 
@@ -264,7 +264,7 @@ class JsonLine(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": printable(without_logins(record.getMessage())),
+            "message": printable(cut(without_logins(record.getMessage()))),
         }
         if record.exc_info:
             entry["exception"] = without_logins(self.formatException(record.exc_info))

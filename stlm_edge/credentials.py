@@ -37,6 +37,9 @@ _REST = re.compile(r"(?<=://)\S+")
 _PAIR = re.compile(rf"({_NAME}\s*=)([^&;]*)", re.IGNORECASE)
 """`NAME=VALUE` inside a path, as in `/user=admin&password=1`."""
 
+_ENCODED_NAME = re.compile(r"(?<![\w%-])[\w-]{0,40}%[\w%-]{1,120}(?=\s{0,9}=|/)")
+"""`%74oken=`, which is `token=` to whoever is asked for it; or such a part of a path."""
+
 _NOT_OF_A_NETWORK = frozenset({"test", "v4l2", "csi", "display", "file"})
 
 _HARMLESS = re.compile(r"\d{1,4}|\d{1,4}x\d{1,4}|\d{1,2}\.\d{1,3}|[A-Za-z][a-z]{0,7}|h26[45]")
@@ -63,7 +66,7 @@ def safe_name(address: str) -> str:
         return _HIDDEN
 
     if re.match(_SCHEME, address, re.IGNORECASE):
-        name = _shown(address, hide)
+        name = _shown(_ENCODED_NAME.sub(_decoded_name, address), hide)
     elif not address.startswith("gst:") and re.match(r"(?://)?[^\s/:]+:.*@", address, re.DOTALL):
         name = _shown(f"://{address.removeprefix('//')}", hide).removeprefix("://")  # the scheme was forgotten
     else:
@@ -100,14 +103,19 @@ def _searched(text: str, hide: Hide) -> str:
             return _shown(match["address"], hide)
         return match["name"] + (hide(match["value"]) if match["value"] else "")
 
-    return _FOUND.sub(replaced, text)
+    return _FOUND.sub(replaced, _ENCODED_NAME.sub(_decoded_name, text))
+
+
+def _decoded_name(match: re.Match[str]) -> str:
+    name = unquote(match[0])
+    return name if _NAMED.search(name) else match[0]
 
 
 def _shown(address: str, hide: Hide) -> str:
     """What may be shown of `scheme://login@host/path?query#fragment`. A fragment is for no camera and left out."""
     scheme, mark, rest = address.partition("://")
     if scheme.lower() in _NOT_OF_A_NETWORK:
-        return address
+        return _PAIR.sub(lambda match: match[1] + hide(match[2]), address)
     login, at, rest = rest.rpartition("@")
     if at and login != _EXAMPLE:
         hide(login)

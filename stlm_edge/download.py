@@ -98,7 +98,7 @@ def _download(published: Published, part: Path) -> None:
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
-        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        if have and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             _check_complete(published, part, have, error.headers.get("Content-Range"))
             return
         raise
@@ -106,7 +106,8 @@ def _download(published: Published, part: Path) -> None:
         resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
         length = response.headers.get("Content-Length")
         start = have if resumed else 0
-        total = start + int(length) if length and length.isdecimal() else None
+        # Python makes no number of thousands of digits, and none of more than twenty is a file's.
+        total = start + int(length[:20]) if length and length.isdecimal() else None
         answered = response.headers.get("Content-Range") or f"bytes {have}-"
         if resumed and not answered.startswith(f"bytes {have}-"):
             part.unlink()

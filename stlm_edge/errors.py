@@ -40,14 +40,14 @@ def one_line(message: str) -> str:
         character if character.isprintable() else character.encode("unicode_escape", "backslashreplace").decode()
         for character in line
     )
-    line = re.sub(rf"\S{{{LONGEST_WORD + 1},}}", lambda word: _cut(word[0], LONGEST_WORD), line)
-    return _cut(line, LONGEST_LINE)
+    line = re.sub(rf"\S{{{LONGEST_WORD + 1},}}", lambda word: cut(word[0], LONGEST_WORD), line)
+    return cut(line, LONGEST_LINE)
 
 
 def shown(value: object) -> str:
     """A value that someone gave, for a message: as Python writes it, but never more than some hundred characters."""
     try:
-        return _cut(_REPR.repr(value), LONGEST_WORD)
+        return cut(_REPR.repr(value), LONGEST_WORD)
     except ValueError:  # Python writes out no number of thousands of digits
         return "a number of thousands of digits"
 
@@ -57,7 +57,8 @@ def counted(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def _cut(text: str, most: int) -> str:
+def cut(text: str, most: int = LONGEST_LINE) -> str:
+    """`text` with its middle left out where it is longer than that."""
     if len(text) <= most:
         return text
     head = most * 2 // 3
@@ -112,11 +113,13 @@ class VerificationError(StlmError):
 
     Attributes:
         lines: what was found of them, for people.
+        objections: what of it is beyond the gate's limits; empty where nothing was judged.
     """
 
-    def __init__(self, message: str, *, lines: tuple[str, ...] = ()) -> None:
+    def __init__(self, message: str, *, lines: tuple[str, ...] = (), objections: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.lines = lines
+        self.objections = objections
 
 
 class SourceError(StlmError):

@@ -22,11 +22,16 @@ REMEDIES = {
         ("torch", "torchvision", "timm", "segment_anything", "safetensors", "yaml", "matplotlib"),
         _install("train"),
     ),
-    **dict.fromkeys(("onnxscript", "onnxruntime"), _install("export")),
-    "onnx": f"{_install('export', 'engine')}, which only builds plans from graphs",
-    "tqdm": _install("train", "export", "engine"),
+    "onnxscript": _install("export"),
+    "onnxruntime": f"{_install('onnxruntime')} to verify engines, 'stlm-edge[export]' for all else",
+    "onnx": (
+        f"{_install('engine')} to build plans from graphs, 'stlm-edge[engine,onnxruntime]' to verify them too, or "
+        "'stlm-edge[export]' for all else"
+    ),
+    "tqdm": _install("train"),
     "numpy": "pip install numpy, or install stlm-edge again, which brings it",
     "modelopt": _install("int8"),
+    "onnxsim": f"{_install('simplify')}, or leave --simplify out",
     "nncf": _install("openvino-int8"),
     "openvino": _install("openvino"),
     "cv2": f"{OPENCV_HERE} ({_OPENCV_COMES}); on a Jetson {OPENCV_ON_JETSON}",

@@ -8,8 +8,10 @@ import glob
 import hashlib
 import logging
 import os
+import resource
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -171,6 +173,20 @@ def make_folder(path: Path) -> None:
         raise cannot_write(path, error) from error
 
 
+@contextmanager
+def folder_for(path: Path) -> Iterator[None]:
+    """Make `path` as `make_folder` does; of what was made, an error in the block takes away again what is empty."""
+    new = [each for each in (path, *path.parents) if not os.path.lexists(each)]
+    try:
+        make_folder(path)
+        yield
+    except BaseException:
+        with suppress(OSError):  # one that is not empty, and those above it
+            for each in new:
+                each.rmdir()
+        raise
+
+
 def require_place(path: Path) -> None:
     """Make sure, before long work, that a file can probably be written at `path`; nothing is made.
 
@@ -214,8 +230,27 @@ def lock(descriptor: int, path: Path) -> None:
 
 def cannot_write(path: Path, error: OSError) -> OutputError:
     """The one line for a place that cannot be written to, with the remedy for what the system says of it."""
-    reason = error.strerror or str(error)
-    return OutputError(f"cannot write {path} ({reason}); {_REMEDIES.get(error.errno, _UNKNOWN)}")
+    return OutputError(f"cannot write {path} ({error.strerror or error}); {remedy(error)}")
+
+
+def remedy(error: OSError) -> str:
+    """What to do where writing failed with `error`."""
+    return _REMEDIES.get(error.errno, _UNKNOWN)
+
+
+def require_room(file: Path, *, reserve: int) -> None:
+    """Raises `OSError` if not so many bytes can be added to `file`; for libraries that do not tell of a failed write.
+
+    Of a limit on the size of files at most half is kept in reserve.
+    """
+    code = 0
+    if shutil.disk_usage(file.parent).free < reserve:
+        code = errno.ENOSPC
+    most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if most != resource.RLIM_INFINITY and file.stat().st_size + min(reserve, most // 2) > most:
+        code = errno.EFBIG
+    if code:
+        raise OSError(code, os.strerror(code))
 
 
 _UNKNOWN = "see that there is space and permission to write there, or choose another place"
@@ -251,8 +286,22 @@ def cache_folder() -> Path:
 
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content. Raises `OSError`."""
+    require_regular(path)
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def require_regular(path: Path) -> None:
+    """Raises `OSError` for what is no file: a pipe would be waited for, and a device read, without end."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, f"it is {kind_of(mode)}, expected a file", str(path))
+
+
+def kind_of(mode: int) -> str:
+    """What an entry of a folder is that is no file, by its mode."""
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")

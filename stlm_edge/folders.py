@@ -16,6 +16,7 @@ from pathlib import Path
 import cv2
 
 from stlm_edge.errors import DataError
+from stlm_edge.files import kind_of
 
 logger = logging.getLogger(__name__)
 
@@ -81,10 +82,7 @@ def is_folder(path: Path) -> bool:
 
 def no_file(mode: int) -> str | None:
     """What an entry is that is no file, by its mode; None for a file."""
-    if stat.S_ISREG(mode):
-        return None
-    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
-    return kinds.get(stat.S_IFMT(mode), "a device")
+    return None if stat.S_ISREG(mode) else kind_of(mode)
 
 
 def entries(folder: Path) -> list[Path]:

@@ -184,6 +184,16 @@ def pixel_limit() -> int:
     return min(int(megapixels * 1_000_000), _OPENCV_PIXELS)
 
 
+def silence_opencv() -> None:
+    """Have OpenCV and its FFmpeg print nothing: they name addresses with their passwords, and what they say is said by
+    our errors. Who has set `OPENCV_FFMPEG_LOGLEVEL` or `OPENCV_FFMPEG_DEBUG` to see more does."""
+    if "OPENCV_FFMPEG_DEBUG" not in os.environ:
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    # Where the setter is depends on the version.
+    set_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel
+    set_level(0)
+
+
 def _decode(data: bytes, *, name: str, folder: Path | None) -> NDArray[np.uint8 | np.uint16]:
     """(H, W, 3) in the depth of the file, BGR."""
     file = examine(data)
@@ -197,11 +207,14 @@ def _decode(data: bytes, *, name: str, folder: Path | None) -> NDArray[np.uint8 
             f"if it is meant, allow more by {PIXEL_LIMIT_VARIABLE}"
         )
     if file.refused is not None:
-        raise ImageError(f"{name} {file.refused}; convert it")
+        raise ImageError(f"{name} {file.refused}; convert it to PNG")
     pixels = np.frombuffer(data, np.uint8)
     if file.alpha is not None:  # "unspecified", so that libtiff does not make what is transparent black
         pixels = pixels.copy()
         pixels[file.alpha] = 0
+    if file.lacks_end:
+        pixels = np.append(pixels, np.uint8(ord("\n")))
+    silence_opencv()
     ours = cv2.IMREAD_IGNORE_ORIENTATION if file.orientation != 1 else 0
     image = _attempt(pixels, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | ours)
     if image is None:

@@ -36,7 +36,8 @@ def read_mask(path: Path, *, size: Size | None, of_classes: bool = False) -> Mas
 
     Args:
         size: (height, width) of its picture; None where any size will do.
-        of_classes: any value but 0 is marked; otherwise values above half of the range are.
+        of_classes: any value but 0 is marked, as by VisA's own prepare_data.py, whose numbers are 1 to 9, so the grey
+            of a smooth edge too; otherwise values above half of the range are.
     Returns:
         (H, W) uint8 of 0 and 1.
     Raises:

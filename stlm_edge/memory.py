@@ -26,14 +26,25 @@ def ran_out(error: BaseException) -> bool:
     return False
 
 
+_NO_THREAD = re.compile("can't start new thread|resource temporarily unavailable")
+"""By Python and by C++, where the system refuses one."""
+
+NO_THREAD = (
+    "found no room for another thread, expected a few; allow more (ulimit -u and -v, TasksMax= of the service, the "
+    "container's limit) or end other programs"
+)
+
+
+def lacks_threads(error: BaseException) -> bool:
+    """Whether `error` says that the system gave no thread."""
+    return _NO_THREAD.search(str(error).lower()) is not None
+
+
 def explained(error: BaseException) -> str | None:
     """One line for an error that nobody nearer could say more about; None if it is about neither memory nor threads."""
     said = " ".join(str(error).split())[:_LONGEST] or type(error).__name__
-    if "can't start new thread" in said:
-        return (
-            "found no room for another thread, expected a few; allow more (ulimit -u and -v, TasksMax= of the service, "
-            "the container's limit) or end other programs"
-        )
+    if lacks_threads(error):
+        return NO_THREAD
     if not ran_out(error):
         return None
     if "cuda" in said.lower():

@@ -42,6 +42,7 @@ class PictureFile:
         orientation: EXIF's, 1 to 8, where OpenCV leaves it to us (it reads that of WebP from 4.12 on only); else 1.
         is_white_zero: that OpenCV hands its 16 bits over with white as zero.
         alpha: where the two bytes stand that say that transparency has to be multiplied in; None if there are none.
+        lacks_end: that it ends with its last number, and OpenCV wants a blank or a line end behind that.
         highest: the value that stands for white where OpenCV does not scale by it; None where it does.
         refused: why it must not be decoded although it is whole; None if it may.
     """
@@ -52,6 +53,7 @@ class PictureFile:
     orientation: int = 1
     is_white_zero: bool = False
     alpha: slice | None = None
+    lacks_end: bool = False
     highest: int | None = None
     refused: str | None = None
 
@@ -163,7 +165,12 @@ def _pnm(data: bytes) -> PictureFile:
         if top not in (0, 255, 65535) and (kind > 3 or depth == 2):  # OpenCV scales 8 bits of text, and nothing else
             highest = top
         stored = samples * depth if kind > 3 else 2 * samples - 1  # as text: at least a digit and a space for each
-    return PictureFile((height, width), is_whole=start + stored <= len(data), highest=highest)
+    return PictureFile(
+        (height, width),
+        is_whole=start + stored <= len(data),
+        lacks_end=kind in (2, 3) and data[-1:].isdigit(),
+        highest=highest,
+    )
 
 
 def _jpeg_2000(data: bytes) -> PictureFile:
@@ -198,6 +205,11 @@ def _tiff(data: bytes) -> PictureFile:
     )
 
 
+def _unread(data: bytes) -> PictureFile:
+    kind = "a GIF" if data.startswith(b"GIF8") else "HEIF or AVIF"
+    return PictureFile((1, 1), is_whole=True, refused=f"is {kind}, which is not read here")
+
+
 _READERS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], PictureFile]], ...] = (
     (re.compile(rb"\xff\xd8\xff"), _jpeg),
     (re.compile(rb"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"), _png),
@@ -206,4 +218,5 @@ _READERS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], PictureFile]], ...] =
     (re.compile(rb"RIFF....WEBP", re.DOTALL), _webp),
     (re.compile(rb"P[1-6][\s#]"), _pnm),
     (re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"), _jpeg_2000),
+    (re.compile(rb"GIF8[79]a|....ftyp(?:hei|hev|mif1|msf1|avi)", re.DOTALL), _unread),
 )

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import mmap
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,6 +108,22 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class BuildMachine:
+    """Where TensorRT built a plan, which is what it chose the plan's kernels for.
+
+    Attributes:
+        architecture: of the processor, `x86_64` or `aarch64`; plans do not go from one to the other.
+        gpu: its name, as the driver says it.
+        multiprocessors: how many of the GPU's were switched on. All modules with an Orin have one name and one compute
+            capability, and a Jetson's power mode switches some off.
+    """
+
+    architecture: str
+    gpu: str
+    multiprocessors: Count
+
+
+@dataclass(frozen=True)
 class EngineRecord:
     """What an engine was built by and for, and how far it was seen to drift.
 
@@ -121,6 +138,9 @@ class EngineRecord:
         precision_by_class: layer class → the precision it has in fact.
         calibration: None where no pictures were needed.
         gate: None where no comparison has been made yet.
+        built_on: where TensorRT built a plan; None for other products, and for plans from before this was recorded.
+        portability: on which other GPUs a plan of TensorRT runs too, and what that costs; None where on none for
+            certain.
     """
 
     product: str = field(metadata=formerly(name="flavour"))
@@ -132,6 +152,8 @@ class EngineRecord:
     precision_by_class: dict[str, str] = field(default_factory=dict)
     calibration: Calibration | None = None
     gate: Gate | None = None
+    built_on: BuildMachine | None = field(default=None, metadata=MAY_LACK)
+    portability: str | None = field(default=None, metadata=MAY_LACK)
 
 
 @dataclass(frozen=True)
@@ -197,14 +219,18 @@ def weights_of(engine: Path) -> Path | None:
     return engine.with_suffix(".bin") if engine.suffix == ".xml" else None
 
 
+_LOCATION = re.compile(rb"(?:\n|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
+"""Field 1 of protocol buffers with that text: its tag and length may be written with more bytes than they need."""
+
+
 def require_whole(engine: Path) -> None:
     """Raises `EngineError` if an ONNX file keeps weights in other files, for which its hash does not vouch.
 
-    A tensor that lies elsewhere says where: it has an entry `location`, which protocol buffers write in one way.
+    A tensor that lies elsewhere says where: it has an entry whose first field, the key, is `location`.
     """
     with engine.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        found = content.find(b"\n\x08location\x12")
-    if found >= 0:
+        found = _LOCATION.search(content)
+    if found is not None:
         raise EngineError(
             f"{engine} keeps weights in other files (ONNX external data), expected all in one, since its hash vouches "
             f"for that one alone; save it with all weights inside, or export it again: {rebuild_command(engine)}"
@@ -228,6 +254,4 @@ def require_verified(engine: Path, sidecar: Sidecar, *, allow_unverified: bool) 
     if allow_unverified or (gate is not None and gate.verified):
         return
     found = "has not been compared with the network" if gate is None else "drifts too far from the network"
-    raise EngineError(
-        f"{engine} {found}, expected a verified engine; run python -m export verify, or insist: --allow-unverified"
-    )
+    raise EngineError(f"{engine} {found}, expected a verified engine; run stlm verify, or insist: --allow-unverified")

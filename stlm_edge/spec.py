@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from stlm_edge.errors import SpecError
+from stlm_edge.errors import SpecError, shown
 from stlm_edge.records import MAY_LACK, Count, Share, Within, build, formerly, parse
 
 SCHEMA_VERSION = 1
@@ -35,6 +35,9 @@ SIZE_MULTIPLE = 32
 FALSE_ALARM_RATE = 0.01
 """Wanted share of good pictures at or above a threshold, unless another one is asked for."""
 
+
+_ROUNDING = 1e-3
+"""By which low precision may carry a score beyond the highest."""
 
 _LEAST_SCORE = 1.4e-45
 """Above 0, of numbers in float32."""
@@ -70,6 +73,9 @@ class Threshold:
     def __post_init__(self) -> None:
         if not math.isfinite(self.value):
             raise SpecError(f"threshold is {self.value}, expected a finite number; choose it again")
+        low, high = self.false_alarm_interval or (0.0, 1.0)
+        if low > high:
+            raise SpecError(f"false_alarm_interval is {low} to {high}, expected it to rise; choose the threshold again")
 
 
 @dataclass(frozen=True)
@@ -140,14 +146,23 @@ class ModelSpec:
             if size is not None and (len(size) != 2 or min(size) < 1 or math.prod(size) > MOST_PIXELS):
                 raise SpecError(f"{name} is {size}, expected a height and a width in pixels; export the model again")
         if self.threshold is not None:
-            self.require_reachable(self.threshold.value)
-        low, high = self.normal_score_range or (0.0, 0.0)
-        if low > high:
-            raise SpecError(f"normal_score_range is {low} to {high}, expected it to rise; choose the threshold again")
-        deciles = self.normal_score_deciles
-        if deciles is not None and (len(deciles) != 11 or list(deciles) != sorted(deciles)):
+            self.require_reachable(
+                self.threshold.value,
+                remedy="choose it again in the checkpoint (stlm threshold CHECKPOINT --data DIR), and export again",
+            )
+        self._require_scores("normal_score_range", self.normal_score_range, count=2)
+        self._require_scores("normal_score_deciles", self.normal_score_deciles, count=11)
+
+    def _require_scores(self, name: str, scores: tuple[float, ...] | None, *, count: int) -> None:
+        """Raises `SpecError` unless there are so many, which rise and which a picture can have."""
+        if scores is None:
+            return
+        highest = self.highest_score or HIGHEST_SCORE
+        rising = list(scores) == sorted(scores)
+        if len(scores) != count or not rising or not (scores[0] >= -_ROUNDING and scores[-1] <= highest + _ROUNDING):
             raise SpecError(
-                f"normal_score_deciles are {deciles}, expected eleven scores that rise; choose the threshold again"
+                f"{name} is {shown(scores)}, expected {count} scores that rise from 0 or more to {highest:g} or less; "
+                "choose the threshold again (stlm threshold)"
             )
 
     @property
@@ -160,18 +175,17 @@ class ModelSpec:
         if self.threshold is None:
             raise SpecError(
                 f"the model of {self.category!r} has no threshold yet; choose it from held-out good pictures: "
-                "python -m train threshold CHECKPOINT --data DIR"
+                "stlm threshold CHECKPOINT --data DIR"
             )
         return self.threshold
 
-    def require_reachable(self, threshold: float) -> None:
+    def require_reachable(self, threshold: float, *, remedy: str = "give another --threshold") -> None:
         """Raises `SpecError` for a threshold that no score can reach, or that is no more than another word for 0."""
         highest = self.highest_score or HIGHEST_SCORE
         if not (threshold == 0 or _LEAST_SCORE <= threshold <= highest):
             never = "nothing would ever be anomalous" if threshold > highest else "everything would be anomalous"
             raise SpecError(
-                f"the threshold is {threshold:.9g} where scores lie between 0 and {highest:g}, so {never}; choose it "
-                "again (stlm threshold), or give another --threshold"
+                f"the threshold is {threshold:.9g} where scores lie between 0 and {highest:g}, so {never}; {remedy}"
             )
 
     def to_json(self) -> str:

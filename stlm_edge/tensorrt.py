@@ -10,6 +10,7 @@ import importlib
 import logging
 import math
 import shlex
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +25,44 @@ ProductName = Literal["tensorrt", "tensorrt-rtx"]
 MODULES: dict[ProductName, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """Product → its module, in the order in which they are looked for."""
 
+TITLES: dict[str, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
+"""What `EngineRecord.product` says of a plan → the product's name."""
+
 INSTALL: dict[ProductName, str] = {
     "tensorrt": (
-        "TensorRT: pip install tensorrt, or the system's python3-libnvinfer; on a Jetson JetPack has it, and a virtual "
-        "environment sees it when made with --system-site-packages"
+        "TensorRT: pip install tensorrt-cu13, or tensorrt-cu12 where nvidia-smi shows CUDA 12, or the system's "
+        "python3-libnvinfer (on a Jetson JetPack has it from 6.1 on, and a virtual environment sees it when made with "
+        "--system-site-packages)"
     ),
-    "tensorrt-rtx": "TensorRT-RTX, which also builds without a GPU: pip install tensorrt-rtx-cu13",
+    "tensorrt-rtx": (
+        "TensorRT-RTX, which also builds without a GPU: pip install tensorrt-rtx-cu13, or tensorrt-rtx-cu12 where "
+        "nvidia-smi shows CUDA 12"
+    ),
 }
 """Product → what to install, and how."""
+
+_OLDEST: dict[ProductName, tuple[str, str]] = {
+    "tensorrt": (
+        "10.3",
+        "on a Jetson upgrade to JetPack 6.1 or later, elsewhere pip install --upgrade tensorrt-cu13, or tensorrt-cu12 "
+        "where nvidia-smi shows CUDA 12",
+    ),
+    "tensorrt-rtx": (
+        "1.7",
+        "pip install --upgrade tensorrt-rtx-cu13, or tensorrt-rtx-cu12 where nvidia-smi shows CUDA 12",
+    ),
+}
+"""Product → the oldest version that it is used with, and how to get that or a later one."""
+
+FEATURES = (
+    "NetworkDefinitionCreationFlag.STRONGLY_TYPED",
+    "IProgressMonitor",
+    "ExecutionContextAllocationStrategy.USER_MANAGED",
+    "ICudaEngine.device_memory_size_v2",
+    "IExecutionContext.set_device_memory",
+)
+"""What is used of a product's module and is not in every version that is still met. By the tags of its sources TensorRT
+has the first two in 9.1 and not in 8.6, the third from 10.0 on, the others from 10.1; nothing else is newer."""
 
 OnLog = Callable[[str, str], None]
 """Takes the severity (`VERBOSE` … `INTERNAL_ERROR`) and the text of a message; called by TensorRT's own threads."""
@@ -40,7 +71,10 @@ _ERRORS = ("ERROR", "INTERNAL_ERROR")
 
 
 def import_product(name: ProductName) -> Any:
-    """The module of a product, None if it is not installed. Raises `EngineError` if it is and does not work."""
+    """The module of a product, None if it is not installed.
+
+    Raises `EngineError` if it is and does not work, or is too old.
+    """
     try:
         module = importlib.import_module(MODULES[name])
     except ModuleNotFoundError as error:
@@ -51,7 +85,28 @@ def import_product(name: ProductName) -> Any:
         raise _broken(name, str(error)) from error
     if not hasattr(module, "Builder"):
         raise _broken(name, f"{getattr(module, '__file__', None) or 'a folder of that name'} has no Builder")
+    require_features(name, module)
     return module
+
+
+def require_features(name: ProductName, module: Any) -> None:
+    """Raises `EngineError` if the module of a product lacks one of `FEATURES`: the builder, the runtime and the doctor
+    refuse the same versions in the same words.
+    """
+    lacking = next((feature for feature in FEATURES if not _has(module, feature)), None)
+    if lacking is not None:
+        oldest, remedy = _OLDEST[name]
+        raise EngineError(
+            f"found {TITLES[name]} {module.__version__}, which has no {lacking}, expected {oldest} or later; {remedy}"
+        )
+
+
+def _has(module: Any, feature: str) -> bool:
+    for part in feature.split("."):
+        if not hasattr(module, part):
+            return False
+        module = getattr(module, part)
+    return True
 
 
 def _broken(name: ProductName, reason: str) -> EngineError:
@@ -89,9 +144,6 @@ def process_logger(trt: Any, errors: list[str], on_log: OnLog | None) -> Any:
     return _loggers[trt]
 
 
-TITLES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
-"""What `EngineRecord.product` says of a plan → the product's name."""
-
 PORTABLE = "sm80+"
 """What `EngineRecord.device` says of a plan for compute capability 8.0 and every later one."""
 
@@ -101,21 +153,24 @@ def kept_graph(plan: Path) -> Path:
     return plan.with_name(plan.name + ".onnx")
 
 
-def rebuild_command(engine: Path, *, product: str | None = None, targets: Sequence[str] = ()) -> str:
+def rebuild_command(
+    engine: Path, *, product: str | None = None, targets: Sequence[str] = (), portable: bool = False
+) -> str:
     """What a user types to get `engine` again.
 
     Args:
         product: for a plan, the product to build with if not the first that is found.
         targets: for a plan, the compute capabilities to build for, where the product takes any.
+        portable: for a plan, that other GPUs are to run it too.
     """
-    if engine.suffix != ".plan":
-        command = "openvino" if engine.suffix == ".xml" else "onnx"
-        return f"python -m export {command} CHECKPOINT -o {shlex.quote(str(engine))}"
-    words = ["python", "-m", "export", "engine", str(kept_graph(engine)), "-o", str(engine)]
+    source = str(kept_graph(engine)) if engine.suffix == ".plan" else "CHECKPOINT"
+    words = ["stlm", "export", source, "-o", str(engine)]
     if product is not None:
         words += ["--product", product]
     if targets:
         words += ["--target", ",".join(targets)]
+    if portable:
+        words.append("--portable")
     return shlex.join(words)
 
 
@@ -132,8 +187,8 @@ def is_for(device: str, compute_capability: str) -> bool:
 
 _DRIVER = "libcuda.so.1"
 _NO_DEVICE = 100
-_MAJOR, _MINOR = 75, 76
-"""Numbers of the driver's attributes for the two parts of the compute capability."""
+_MULTIPROCESSORS, _INTEGRATED, _MAJOR, _MINOR = 16, 18, 75, 76
+"""Numbers of the driver's attributes; the last two are the parts of the compute capability."""
 
 
 @dataclass(frozen=True)
@@ -141,12 +196,22 @@ class Gpu:
     """A GPU.
 
     Attributes:
-        name: the product's, such as `NVIDIA GeForce RTX 3090`.
+        name: the product's, such as `NVIDIA GeForce RTX 3090`; `Orin` for all modules with an Orin.
         compute_capability: such as `sm86`.
+        multiprocessors: how many are switched on; None if nobody has asked.
+        uuid: as NVML and nvidia-smi write it, `GPU-9196782c-…`; None if the driver does not tell.
+        shares_memory: it has none of its own, as a Jetson's.
     """
 
     name: str
     compute_capability: str
+    multiprocessors: int | None = None
+    uuid: str | None = None
+    shares_memory: bool = False
+
+    def __str__(self) -> str:
+        size = "" if self.multiprocessors is None else f" with {self.multiprocessors} multiprocessors"
+        return f"{self.name}{size}"
 
 
 def find_gpu() -> Gpu | None:
@@ -160,16 +225,28 @@ def find_gpu() -> Gpu | None:
         if status != _NO_DEVICE:
             logger.warning("the NVIDIA driver does not start (CUDA error %d), so no GPU can be used", status)
         return None
-    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    name = ctypes.create_string_buffer(256)
-    if (
-        driver.cuDeviceGet(ctypes.byref(device), 0)
-        or driver.cuDeviceGetName(name, len(name), device)
-        or driver.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
-        or driver.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
-    ):
+    device, value, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(256)
+    if driver.cuDeviceGet(ctypes.byref(device), 0) or driver.cuDeviceGetName(name, len(name), device):
         return None
-    return Gpu(name.value.decode(errors="replace"), f"sm{major.value}{minor.value}")
+    values = {}
+    for attribute in (_MULTIPROCESSORS, _INTEGRATED, _MAJOR, _MINOR):
+        if driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device):
+            return None
+        values[attribute] = value.value
+    return Gpu(
+        name.value.decode(errors="replace"),
+        f"sm{values[_MAJOR]}{values[_MINOR]}",
+        values[_MULTIPROCESSORS],
+        _uuid(driver, device),
+        shares_memory=values[_INTEGRATED] == 1,
+    )
+
+
+def _uuid(driver: ctypes.CDLL, device: ctypes.c_int) -> str | None:
+    content = ctypes.create_string_buffer(16)
+    if not hasattr(driver, "cuDeviceGetUuid") or driver.cuDeviceGetUuid(content, device):
+        return None
+    return f"GPU-{uuid.UUID(bytes=content.raw)}"
 
 
 class Work(Protocol):

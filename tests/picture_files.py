@@ -6,8 +6,10 @@ import io
 import struct
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 import PIL.Image
 
@@ -166,3 +168,11 @@ def exif(orientation: int, *, thumbnail: bytes = b"", order: Order = "<") -> byt
     )
     head = b"II*\0\x08\0\0\0" if order == "<" else b"MM\0*\0\0\0\x08"
     return b"Exif\0\0" + head + first + (second + thumbnail if thumbnail else b"")
+
+
+def write_deep(path: Path, pixels: np.ndarray) -> Path:
+    """Write pixels of any depth, as OpenCV does."""
+    done, data = cv2.imencode(path.suffix.lower(), pixels)
+    assert done
+    path.write_bytes(data.tobytes())
+    return path

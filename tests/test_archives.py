@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import tarfile
 import zipfile
 from pathlib import Path
@@ -88,7 +89,7 @@ def refuse(archive: Path, target: Path, words: str) -> None:
     assert list(target.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["../evil", "a/../../../evil"])
+@pytest.mark.parametrize("name", ["../evil", "a/../../../evil", "/evil"])
 def test_members_outside_the_folder_are_refused(tmp_path, target, name):
     refuse(write_tar(tmp_path / "a.tar", FILES | {name: b"x"}), target, "outside")
     refuse(write_zip(tmp_path / "a.zip", FILES | {name: b"x"}), target, "outside")
@@ -209,6 +210,16 @@ def test_description_of_a_member_that_takes_memory_is_refused(tmp_path, target):
     second = tarfile.TarInfo("first").tobuf() + member.tobuf() + bytes(1024)
     (tmp_path / "b.tar").write_bytes(second)
     refuse(tmp_path / "b.tar", target, "damaged")
+
+
+@pytest.mark.parametrize("name", ["d/" * 1500 + "x", "n" * 300], ids=["deep", "long"])
+def test_name_that_no_disk_takes_is_refused(tmp_path, target, name):
+    refuse(write_tar(tmp_path / "a.tar", FILES | {name: b"x"}), target, "damaged")
+
+
+def test_pipe_is_refused_at_once(tmp_path, target):
+    os.mkfifo(tmp_path / "a.tar")
+    refuse(tmp_path / "a.tar", target, "it is a pipe, expected a file")
 
 
 def test_folder_of_a_killed_run_is_removed_and_that_of_a_living_one_stays(tmp_path, target):

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from stlm_edge.errors import OutputError
 from stlm_edge.files import (
     cache_folder,
     cannot_write,
+    folder_for,
     make_folder,
     remove_left_over,
     replacing,
@@ -206,6 +208,23 @@ def test_folder_is_made_with_its_parents_and_left_empty(tmp_path: Path) -> None:
     make_folder(tmp_path / "a" / "b")
     make_folder(tmp_path / "a" / "b")
     assert names(tmp_path / "a" / "b") == []
+
+
+def test_folders_that_an_error_left_empty_go_again_and_others_stay(tmp_path: Path) -> None:
+    with suppress(KeyError), folder_for(tmp_path / "a" / "b"):
+        raise KeyError
+    assert names(tmp_path) == []
+    (tmp_path / "old").mkdir()
+    with suppress(KeyError), folder_for(tmp_path / "old"):
+        raise KeyError
+    with suppress(KeyError), folder_for(tmp_path / "old" / "new" / "empty"):
+        write_text(tmp_path / "old" / "new" / "a.txt", "x")
+        raise KeyError
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == [
+        "old",
+        "old/new",
+        "old/new/a.txt",
+    ]
 
 
 def test_hash_is_that_of_the_content(tmp_path: Path) -> None:

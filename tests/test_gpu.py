@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import logging
 from typing import Any
 
@@ -31,8 +32,21 @@ class FakeDriver:
         return 0
 
     def cuDeviceGetAttribute(self, value: Any, attribute: int, device: Any) -> int:  # noqa: N802
-        value._obj.value = {75: 8, 76: 7}[attribute]
+        value._obj.value = {16: 8, 18: 1, 75: 8, 76: 7}[attribute]
         return 0
+
+    def cuDeviceGetUuid(self, content: Any, device: Any) -> int:  # noqa: N802
+        assert device.value == 7
+        content.raw = bytes.fromhex("9196782c2fae91c7c24fe9a05e4369a7")
+        return 0
+
+
+class OlderDriver(FakeDriver):
+    """Does not tell the number that NVML knows a GPU by."""
+
+    @property
+    def cuDeviceGetUuid(self) -> Any:  # noqa: N802
+        raise AttributeError("undefined symbol: cuDeviceGetUuid")
 
 
 @pytest.fixture
@@ -48,9 +62,13 @@ def install(monkeypatch):
     return do
 
 
-def test_name_and_compute_capability(install):
+def test_gpu_is_named_as_cuda_and_nvml_name_it(install):
     install(FakeDriver())
-    assert find_gpu() == Gpu("Orin", "sm87")
+    orin = Gpu("Orin", "sm87", multiprocessors=8, shares_memory=True)
+    assert find_gpu() == dataclasses.replace(orin, uuid="GPU-9196782c-2fae-91c7-c24f-e9a05e4369a7")
+    assert str(find_gpu()) == "Orin with 8 multiprocessors"
+    install(OlderDriver())
+    assert find_gpu() == orin
 
 
 @pytest.mark.parametrize("driver", [None, FakeDriver(starts=100), FakeDriver(devices=0)])

@@ -13,6 +13,7 @@ from stlm_edge.errors import ImageError, OutputError
 from stlm_edge.imaging import read_image, resize, resize_map, to_input, write_image
 from stlm_edge.plate.part import render_part
 from stlm_edge.spec import ModelSpec
+from tests.picture_files import write_deep
 
 SPEC = ModelSpec(
     category="plate", architecture="stlm-tiny", input_size=(64, 128), map_size=(16, 32), weights_sha256="0" * 64
@@ -21,14 +22,6 @@ SPEC = ModelSpec(
 
 def picture(size: tuple[int, int], *, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
-
-
-def write_deep(path: Path, pixels: np.ndarray) -> Path:
-    """Write pixels of any depth."""
-    done, data = cv2.imencode(path.suffix, pixels)
-    assert done
-    path.write_bytes(data.tobytes())
-    return path
 
 
 def pil_resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -211,6 +204,18 @@ def test_file_that_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> N
     path.write_bytes(content)
     with pytest.raises(ImageError, match=r"a\.png is empty, truncated, damaged or not a picture"):
         read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"), [(b"GIF89a\1\0\1\0", "a GIF"), (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIF or AVIF")]
+)
+@pytest.mark.parametrize("suffix", [".png", ".gif"])
+def test_picture_of_a_kind_that_is_not_read_is_to_be_converted(
+    tmp_path: Path, content: bytes, kind: str, suffix: str
+) -> None:
+    (tmp_path / f"a{suffix}").write_bytes(content)
+    with pytest.raises(ImageError, match=rf"a\{suffix} is {kind}, which is not read here; convert it to PNG"):
+        read_image(tmp_path / f"a{suffix}")
 
 
 def test_missing_picture_is_refused(tmp_path: Path) -> None:

@@ -12,14 +12,7 @@ import pytest
 from stlm_edge.errors import ImageError
 from stlm_edge.imaging import write_image
 from stlm_edge.masks import read_mask
-
-
-def write_deep(path: Path, pixels: np.ndarray) -> Path:
-    """Write pixels of any depth."""
-    done, data = cv2.imencode(path.suffix, pixels)
-    assert done
-    path.write_bytes(data.tobytes())
-    return path
+from tests.picture_files import write_deep
 
 
 def test_mask_is_cut_at_half_of_its_range(tmp_path: Path) -> None:
@@ -85,10 +78,7 @@ def spot(value: int = 255, *, dtype: type = np.uint8) -> np.ndarray:
 
 @pytest.mark.parametrize("suffix", [".png", ".PNG", ".tif", ".TIFF", ".bmp", ".jpg", ".JPEG"])
 def test_mask_of_any_format_shows_the_same(tmp_path: Path, suffix: str) -> None:
-    done, data = cv2.imencode(suffix.lower(), spot())
-    assert done
-    (tmp_path / f"a{suffix}").write_bytes(data.tobytes())
-    assert np.array_equal(read_mask(tmp_path / f"a{suffix}", size=SIZE), spot(1))
+    assert np.array_equal(read_mask(write_deep(tmp_path / f"a{suffix}", spot()), size=SIZE), spot(1))
 
 
 @pytest.mark.parametrize("quality", [30, 60, 95])

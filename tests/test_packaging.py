@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 from packaging.metadata import parse_email
 from packaging.requirements import Requirement
+
+from stlm_edge.extras import REMEDIES
 
 pytestmark = [pytest.mark.heavy, pytest.mark.slow]
 
@@ -88,15 +91,36 @@ def brought(requirements: list[Requirement], extra: str, *, machine: str) -> set
     return names
 
 
-def test_a_jetson_keeps_its_own_opencv_and_a_desktop_gets_one(wheel):
+def required(wheel: Path) -> list[Requirement]:
+    """What the wheel's metadata asks for."""
     with zipfile.ZipFile(wheel) as file:
         (name,) = [name for name in file.namelist() if name.endswith(".dist-info/METADATA")]
         metadata, _ = parse_email(file.read(name))
-    requirements = [Requirement(text) for text in metadata["requires_dist"]]
+    return [Requirement(text) for text in metadata["requires_dist"]]
+
+
+def test_extras_that_an_error_names_bring_what_was_missing(wheel):
+    requirements = required(wheel)
+    packages = {"yaml": "pyyaml", "modelopt": "nvidia-modelopt", "segment_anything": "segment-anything"}
+    for module, remedy in REMEDIES.items():
+        named = {name for group in re.findall(r"stlm-edge\[([\w,-]+)\]", remedy) for name in group.split(",")}
+        assert named or module == "numpy"
+        for extra in named - {"opencv", "headless"}:
+            brings = brought(requirements, extra, machine="x86_64")
+            also = extra == "onnxruntime" and module == "onnx"  # named beside the one that brings it
+            assert also or packages.get(module, module) in brings, (module, extra)
+
+
+def test_a_jetson_keeps_its_own_opencv_and_a_desktop_gets_one(wheel):
+    requirements = required(wheel)
     assert brought(requirements, "", machine="x86_64") == {"numpy", "click"}
     for extra in ("engine", "tensorrt", "openvino", "onnxruntime", "train", "export", "int8"):
         assert "opencv-python" in brought(requirements, extra, machine="x86_64")
         assert not [name for name in brought(requirements, extra, machine="aarch64") if "opencv" in name]
+    for extra in ("tensorrt", "tensorrt-cu12", "tensorrt-rtx"):  # a refused plan is built again where it was to run
+        assert "onnx" in brought(requirements, extra, machine="aarch64")
+    assert "tensorrt-cu12" in brought(requirements, "tensorrt-cu12", machine="x86_64")
+    assert "tensorrt-cu12" not in brought(requirements, "tensorrt-cu12", machine="aarch64"), "JetPack brings TensorRT"
     for extra in ("demo", "dev"):  # make's own environment, which sees nothing of the system's
         assert "opencv-python" in brought(requirements, extra, machine="aarch64")
     assert brought(requirements, "headless", machine="x86_64") == {"numpy", "click", "opencv-python-headless"}

@@ -217,6 +217,21 @@ def test_pnm_is_scaled_by_its_own_white(data: bytes, expected: np.ndarray) -> No
     assert not is_whole(data[: len(data) // 2])
 
 
+@pytest.mark.parametrize("kind", [b"P2 2 1 255 7 255", b"P2 2 1 65535 1799 65535", b"P3 2 1 255 7 7 7 255 255 255"])
+def test_pnm_of_text_may_end_with_its_last_number(kind: bytes) -> None:
+    assert np.array_equal(decode(kind), decode(kind + b"\n"))
+    assert decode(kind).tolist() == [[[7] * 3, [255] * 3]]
+    with pytest.raises(ImageError, match="is damaged"):
+        decode(kind.rpartition(b" ")[0] + b"   ")
+
+
+def test_opencv_says_nothing_of_a_damaged_picture(capfd: pytest.CaptureFixture[str]) -> None:
+    (cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel)(5)
+    with pytest.raises(ImageError, match="is damaged"):
+        decode(b"P2 2 1 255 7   ")
+    assert "ERROR" not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_orientation_is_applied(orientation: int, kind: str) -> None:

@@ -90,7 +90,7 @@ def test_threshold_that_a_score_can_reach_is_taken(threshold: float) -> None:
 
 @pytest.mark.parametrize("threshold", [45.0, 1.0001, -1.0, -1e-9, 1e-320, 1e308, math.inf, -math.inf, math.nan])
 def test_threshold_that_no_score_or_every_score_reaches_is_refused(threshold: float) -> None:
-    with pytest.raises(SpecError, match="scores lie between 0 and 1"):
+    with pytest.raises(SpecError, match=r"scores lie between 0 and 1, .*; give another --threshold$"):
         dataclasses.replace(SPEC, highest_score=1.0).require_reachable(threshold)
 
 
@@ -125,9 +125,13 @@ def test_unknown_key_of_the_threshold_is_refused() -> None:
         ({"max_batch": 10**9}, "max_batch is 1000000000, expected 1 to 4096"),
         ({"full_map": 1}, "expected true or false"),
         ({"normal_score_images": 0}, "expected at least 1"),
-        ({"normal_score_range": [0.5, 0.1]}, "expected it to rise"),
+        ({"normal_score_range": [0.5, 0.1]}, "expected 2 scores that rise"),
+        ({"normal_score_range": [45, 46]}, "expected 2 scores that rise from 0 or more to 4 or less"),
+        ({"normal_score_range": [0.5, 1.5], "highest_score": 1}, "to 1 or less"),
+        ({"normal_score_deciles": [-1.0] * 11}, "expected 11 scores that rise from 0 or more"),
+        ({"threshold": threshold_of(false_alarm_interval=[1, 0])}, "expected it to rise"),
         ({"normal_score_range": [0.5]}, "expected a list of 2"),
-        ({"threshold": threshold_of(value=45)}, "nothing would ever be anomalous"),
+        ({"threshold": threshold_of(value=45)}, "nothing would ever be anomalous; choose it again in the checkpoint"),
         ({"threshold": threshold_of(value=1e308)}, "nothing would ever be anomalous"),
         ({"threshold": threshold_of(value=-1)}, "everything would be anomalous"),
         ({"threshold": threshold_of(value=10**400)}, "expected one of 64 bits"),
@@ -139,8 +143,8 @@ def test_unknown_key_of_the_threshold_is_refused() -> None:
         ({"highest_score": 9}, "highest_score is 9.0, expected 1 to 4"),
         ({"top_k": 0}, "top_k is 0, expected 1 to"),
         ({"threshold": 0.5}, "threshold is a number, expected an object"),
-        ({"normal_score_deciles": [0.1, 0.2]}, "expected eleven scores"),
-        ({"normal_score_deciles": [0.2, *[0.1] * 10]}, "expected eleven scores that rise"),
+        ({"normal_score_deciles": [0.1, 0.2]}, "expected 11 scores"),
+        ({"normal_score_deciles": [0.2, *[0.1] * 10]}, "expected 11 scores that rise"),
     ],
 )
 def test_value_that_cannot_work_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -162,7 +166,7 @@ def test_threshold_that_is_not_finite_is_refused(value: float) -> None:
 
 def test_missing_threshold_names_the_way_to_get_one() -> None:
     assert SPEC.require_threshold().value == 0.25
-    with pytest.raises(SpecError, match="python -m train threshold"):
+    with pytest.raises(SpecError, match="stlm threshold"):
         dataclasses.replace(SPEC, threshold=None).require_threshold()
 
 

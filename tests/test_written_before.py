@@ -16,6 +16,7 @@ def test_sidecar_with_the_old_words_is_read_and_its_seal_holds():
     assert sidecar.engine.product == "tensorrt-rtx"
     assert sidecar.engine.gate is not None
     assert sidecar.engine.gate.verified
+    assert (sidecar.engine.built_on, sidecar.engine.portability) == (None, None)
     assert sidecar.spec.require_threshold().method == "quantile"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from stlm_edge.cli import run
-from stlm_edge.errors import DataError, WeightsError
+from stlm_edge.errors import ConfigError, DataError, WeightsError
 from stlm_edge.threshold_command import threshold
 from train.config import TrainConfig, described_presets, from_dict, load_preset
 from train.options import training_options
@@ -229,7 +229,12 @@ def fetch(name: str | None, output: Path | None, archive: tuple[Path, ...], sha2
 def _config(preset: str, settings: dict[str, Any]) -> TrainConfig:
     """The preset, overridden by the flags that were given."""
     given = {name: value for name, value in settings.items() if value is not None}
-    return from_dict(load_preset(preset) | given)
+    loaded = load_preset(preset)
+    try:
+        return from_dict(loaded | given)
+    except ConfigError as error:
+        also = f" and {', '.join('--' + name.replace('_', '-') for name in given)}" if given else ""
+        raise ConfigError(f"{error} (of preset {preset}{also})") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -141,7 +141,7 @@ class TrainConfig:
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         for name in ("patience", "workers", "seed", "teacher_cache_gb"):
             _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
-        _check("learning_rate", self.learning_rate, self.learning_rate > 0, "more than 0")
+        _check("learning_rate", self.learning_rate, 0 < self.learning_rate <= 10, "more than 0 and at most 10")
         _check_kinds(self.pseudo_anomalies)
         for name in ("anomaly_probability", "largest_beta", "brightness"):
             _check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")

@@ -1,4 +1,4 @@
-"""`python -m train fetch`: public data sets, from their owners and checked, or the way to them by hand."""
+"""`stlm fetch`: public data sets, from their owners and checked, or the way to them by hand."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def fetch_data_set(name: str, *, output: Path | None, archives: Sequence[Path], 
     elif data_set.url is None:
         raise DownloadError(
             f"{data_set.title} must be fetched by hand (licence: {data_set.licence}): get {data_set.by_hand} from "
-            f"{data_set.page}, then run python -m train fetch {name} -o {target} with --archive FILE for each, or "
+            f"{data_set.page}, then run stlm fetch {name} -o {target} with --archive FILE for each, or "
             f"unpack into {target} yourself"
         )
     else:

@@ -65,7 +65,7 @@ def fit(config: TrainConfig, *, data: Path, category: str | None, textures: Path
     checkpoint = folder / CHECKPOINT_NAME
     if checkpoint.exists():
         unfinished = (folder / STATE_NAME).exists()
-        advice = f"go on with python -m train resume {folder}, or " if unfinished else ""
+        advice = f"go on with stlm resume {folder}, or " if unfinished else ""
         raise OutputError(f"{checkpoint} exists; {advice}choose another folder with --output, or delete it")
     sources = Sources(data, category, textures, weights_files(config))
     return _run(config, sources, folder, run_id=uuid.uuid4().hex, state=None)
@@ -87,7 +87,13 @@ def resume(
     """
     begun = read_record(folder)
     if (folder / CHECKPOINT_NAME).exists() and not (folder / STATE_NAME).exists():
-        raise CheckpointError(f"{folder} is finished, nothing is left to train; see {folder / CHECKPOINT_NAME}")
+        checkpoint = folder / CHECKPOINT_NAME
+        if load(checkpoint, threshold_is_needed=False).spec.threshold is None:
+            raise CheckpointError(
+                f"{folder} is not finished and has no {STATE_NAME} to go on from; bring it back, or train again in "
+                "another folder"
+            )
+        raise CheckpointError(f"{folder} is finished, nothing is left to train; see {checkpoint}")
     state = folder / STATE_NAME
     sources = begun.sources.moved(data=data, textures=textures, teacher_weights=teacher_weights)
     if not state.exists():
@@ -238,7 +244,7 @@ class _Keeper:
         checkpoint = self.folder / CHECKPOINT_NAME
         if ending is Ending.INTERRUPTED:
             logger.warning(
-                "interrupted; the model is kept as it is, and python -m train resume %s goes on after epoch %d",
+                "interrupted; the model is kept as it is, and stlm resume %s goes on after epoch %d",
                 self.folder,
                 self.training.epoch,
             )

@@ -144,7 +144,7 @@ def write_record(
 
 def read_record(folder: Path) -> Begun:
     """The run in a folder. Raises `CheckpointError` if it holds none."""
-    remedy = "expected a folder that 'python -m train fit' has begun"
+    remedy = "expected a folder that 'stlm train' has begun"
     try:
         config = from_dict(from_yaml(read_settings(folder / CONFIG_NAME, error=CheckpointError, remedy=remedy)))
         record = read_object(folder / RECORD_NAME, error=CheckpointError, remedy=remedy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -24,7 +25,14 @@ from stlm_edge.seal import SEAL
 from train.config import TrainConfig
 from train.objective import Objective
 
-STATE_VERSION = 1
+STATE_VERSION = 2
+"""1 had neither a seal nor settings."""
+
+MAY_CHANGE = (
+    *("batch_size", "accumulate", "precision", "device", "workers", "tensorboard", "patience", "false_alarm_rate"),
+    *("initial_weights", "teacher_weights", "teacher_precision", "teacher_cache_gb", "compile_teacher"),
+)
+"""Settings that a run may be resumed with others of; by the rest its pictures are divided, and its weights learnt."""
 
 
 class Stage(Enum):
@@ -67,6 +75,7 @@ class Training:
     Attributes:
         schedulers: none where learning rates stay.
         scaler: for float16; does nothing otherwise.
+        settings: what the run computes by, as plain values.
         run_id: of the run that this is; a state of another one is not taken. Empty where nobody knows.
         epoch: the last one that was finished.
         history: a record for each of them.
@@ -76,6 +85,7 @@ class Training:
     optimisers: tuple[Optimizer, ...]
     schedulers: tuple[LRScheduler, ...]
     scaler: GradScaler
+    settings: dict[str, Any]
     run_id: str = ""
     epoch: int = 0
     history: list[EpochRecord] = field(default_factory=list)
@@ -103,6 +113,7 @@ class Training:
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
             "scaler": self.scaler.state_dict(),
+            "settings": {name: value for name, value in self.settings.items() if name not in MAY_CHANGE},
             "run_id": self.run_id,
             "epoch": self.epoch,
             "history": [dataclasses.asdict(record) for record in self.history],
@@ -124,11 +135,12 @@ class Training:
         """
         try:
             state: dict[str, Any] = load_torch_file(path, device=self.device)
-            if state["version"] != STATE_VERSION:
+            if state["version"] not in range(1, STATE_VERSION + 1):
                 raise ValueError(f"state version {shown(state['version'])}, this toolkit reads {STATE_VERSION}")
-            said = state.pop(SEAL, None)  # runs of earlier versions had none
-            if said is not None and said != _sha256(state):
+            said = state.pop(SEAL, None)
+            if (said is not None or state["version"] > 1) and said != _sha256(state):
                 raise ValueError("its content has another SHA-256 than it says, so it was damaged or edited")
+            self._require_settings(state.get("settings", {}))
             if self.run_id and state.get("run_id", self.run_id) != self.run_id:
                 raise ValueError("it is another run's")
             history = [build(EpochRecord, record) for record in state["history"]]
@@ -136,11 +148,18 @@ class Training:
                 history
             ):
                 raise ValueError(f"it is of epoch {shown(state['epoch'])} and tells of {len(history)}")
+            epochs = int(self.settings["epochs"])
+            if len(history) > epochs:
+                raise ValueError(f"it is of epoch {len(history)} of {epochs}")
             self.objective.load_state_dict(state["objective"])
+            if history and not state["optimisers"][0]["state"]:
+                raise ValueError("its optimiser remembers nothing of the epochs before")
             for optimiser, values in zip(self.optimisers, state["optimisers"], strict=True):
+                _require_same_groups(optimiser, values["param_groups"], has_rates=not self.schedulers)
+                _require_shapes(optimiser, values["state"], has_begun=bool(history))
                 optimiser.load_state_dict(values)
-                _require_shapes(optimiser)
             for scheduler, values in zip(self.schedulers, state["schedulers"], strict=True):
+                _require_same_schedule(scheduler, values)
                 scheduler.load_state_dict(values)
             self.scaler.load_state_dict(state["scaler"])
             self.history, self.epoch = history, len(history)
@@ -151,6 +170,15 @@ class Training:
             raise CheckpointError(
                 f"{path} does not fit this training ({reason}); train again in another folder"
             ) from None
+
+    def _require_settings(self, begun_with: dict[str, Any]) -> None:
+        """Raises `ValueError` if a run was begun with other settings than it has now."""
+        for name, value in begun_with.items():
+            if name in self.settings and self.settings[name] != value:
+                raise ValueError(
+                    f"it was begun with {name} {shown(value)}, config.yaml has {shown(self.settings[name])}; write the "
+                    "old value back"
+                )
 
 
 def _sha256(state: dict[str, Any]) -> str:
@@ -176,12 +204,41 @@ def _sha256(state: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _require_shapes(optimiser: Optimizer) -> None:
-    """Raises `ValueError` if what an optimiser remembers is of other parameters; torch does not look."""
-    for parameter, remembered in optimiser.state.items():
-        for value in remembered.values():
-            if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
-                raise ValueError(f"its optimiser remembers {tuple(value.shape)} of weights {tuple(parameter.shape)}")
+def _require_same_groups(optimiser: Optimizer, groups: list[dict[str, Any]], *, has_rates: bool) -> None:
+    """Raises `ValueError` if an optimiser has other settings; rates may differ where a scheduler moves them."""
+    for own, other in zip(optimiser.state_dict()["param_groups"], groups, strict=True):
+        for name in own.keys() | other.keys():
+            if name in ("lr", "initial_lr") and not has_rates:
+                continue
+            if own.get(name) != other.get(name):
+                raise ValueError(f"its optimiser has {name} {shown(other.get(name))}, expected {shown(own.get(name))}")
+
+
+def _require_shapes(optimiser: Optimizer, state: dict[int, dict[str, Any]], *, has_begun: bool) -> None:
+    """Raises `ValueError` if what an optimiser remembers is of other parameters, or of none; torch does not look."""
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    for index, remembered in state.items():
+        for name, value in remembered.items():
+            shape = () if name == "step" else tuple(parameters[index].shape)
+            if value is not None and tuple(value.shape) != shape:
+                raise ValueError(f"its optimiser remembers {tuple(value.shape)} of weights {shape}")
+    if bool(state) and not has_begun:
+        raise ValueError(f"its optimiser remembers {len(state)} weights before the first epoch")
+
+
+def _require_same_schedule(scheduler: LRScheduler, values: dict[str, Any]) -> None:
+    """Raises `ValueError` if the optimiser's rates are not on the scheduler's curve.
+
+    How far along depends on batch sizes, which may have been others.
+    """
+    bases, moves, most = scheduler.base_lrs, values["last_epoch"], values["T_max"]
+    if values["base_lrs"] != bases or type(moves) is not int or moves < 0 or type(most) is not int or most < 1:
+        raise ValueError(f"its learning rates are those of move {shown(moves)} of {shown(most)}")
+    groups = scheduler.optimizer.param_groups
+    for base, rate, group in zip(bases, values["_last_lr"], groups, strict=True):
+        due = base * (1 + math.cos(math.pi * moves / most)) / 2
+        if group["lr"] != rate or not math.isclose(rate, due, rel_tol=1e-6, abs_tol=1e-6 * base):
+            raise ValueError(f"its learning rate is {shown(group['lr'])} in move {moves} of {most}")
 
 
 def begin(objective: Objective, config: TrainConfig, *, steps_per_epoch: int, run_id: str = "") -> Training:
@@ -193,7 +250,7 @@ def begin(objective: Objective, config: TrainConfig, *, steps_per_epoch: int, ru
         tuple(CosineAnnealingLR(optimiser, moves) for optimiser in optimisers) if config.schedule == "cosine" else ()
     )
     scaler = GradScaler(device.type, enabled=config.precision == "fp16")
-    return Training(objective, optimisers, schedulers, scaler, run_id)
+    return Training(objective, optimisers, schedulers, scaler, config.to_dict(), run_id)
 
 
 def make_optimisers(objective: Objective, config: TrainConfig) -> tuple[Optimizer, ...]:

@@ -76,6 +76,7 @@ class Examination:
 
     Attributes:
         metrics: of the reference.
+        pairs: of a good and a defective picture.
         resize: the reference against the network with pictures that the host resized; None where the graph takes
             such pictures. It is measured and not judged: it changes pixels by less than a grey level, which is nothing
             that the engine does wrong, though a network may answer to it more than to FP16.
@@ -85,6 +86,7 @@ class Examination:
     metrics: GateMetrics
     limits: Limits
     rows: tuple[Row, ...]
+    pairs: int
     resize: Row | None
 
     def gate(self, *, executed: bool) -> Gate:
@@ -142,6 +144,7 @@ def examine(
         metrics=metrics,
         limits=limits,
         rows=tuple(rows),
+        pairs=pairs,
         resize=None if host is None else resized.row(host, metrics, None, pairs=pairs),
     )
 

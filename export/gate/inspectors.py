@@ -105,7 +105,7 @@ def open_reference(path: Path, *, spec: ModelSpec) -> Iterator[Reference]:
         )
     if graph.precision != "fp32" or has_half(graph.model):
         raise VerificationError(
-            f"{path} is not in float32 throughout, expected the graph of: python -m export onnx CHECKPOINT"
+            f"{path} is not in float32 throughout, expected the graph of: stlm export onnx CHECKPOINT"
         )
     with open_inspector(path, spec=found, backend="onnxruntime", name=ONNX_NAME) as inspector:
         yield Reference(inspector)
@@ -135,8 +135,9 @@ def graph_of(engine: Path) -> Path:
 def open_subjects(engine: Path, sidecar: Sidecar, *, reference: Path) -> Iterator[Subjects]:
     """Open an engine, and its graph in ONNX Runtime, in OpenVINO where that is installed, and rounded as FP16 rounds.
 
-    The last only if the graph has FP16. An engine that cannot be run on this machine is left out with a warning, if
-    its graph lies beside it.
+    The last only if the graph has FP16. A plan with FP16 that runs on this machine is opened alone: processors only
+    imitate on its graph what it shows itself, and a small board has not the memory for so many networks. An engine that
+    cannot be run on this machine is left out with a warning, if its graph lies beside it.
 
     Args:
         reference: what it is compared with; the same graph in ONNX Runtime would only repeat it.
@@ -160,8 +161,12 @@ def open_subjects(engine: Path, sidecar: Sidecar, *, reference: Path) -> Iterato
         widened: tuple[str, ...] = ()
         if graph.is_file():
             _require_origin(graph, engine, sidecar)
-            opened, widened = _run_graph(graph, sidecar.spec, stack, repeats=repeats, is_engine=graph == engine)
-            inspectors += opened
+            read = read_graph(graph)
+            if not (inspectors and has_half(read.model)):
+                opened, widened = _run_graph(
+                    read, graph, sidecar.spec, stack, repeats=repeats, is_engine=graph == engine
+                )
+                inspectors += opened
         yield Subjects(tuple(inspectors), executed, widened)
 
 
@@ -186,10 +191,9 @@ def _run_itself(engine: Path, spec: ModelSpec, stack: ExitStack, *, may_fail: bo
 
 
 def _run_graph(
-    graph: Path, spec: ModelSpec, stack: ExitStack, *, repeats: bool, is_engine: bool
+    read: Graph, graph: Path, spec: ModelSpec, stack: ExitStack, *, repeats: bool, is_engine: bool
 ) -> tuple[list[Inspector], tuple[str, ...]]:
     """Inspectors, and the names of those that widen FP16."""
-    read = read_graph(graph)
     half = has_half(read.model)
     widening = " in float32" if half else ""
     inspectors: list[Inspector] = []

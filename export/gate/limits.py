@@ -74,8 +74,7 @@ def objections(drift: Drift, limits: Limits, *, pairs: int) -> list[str]:
             had the same score but for rounding, and where there are few pictures it moves the image AUROC by points.
             Neither is it that two neighbours in rank do.
     """
-    rank_limit = min(limits.min_rank_correlation, _one_exchange(drift.images) - _ROUNDING)
-    image_limit = max(limits.max_metric_drift, 100 / pairs + _ROUNDING) if pairs else limits.max_metric_drift
+    image_limit, rank_limit = _with_one_exchange(drift, limits, pairs=pairs)
     upper = (
         ("largest map error", drift.max_map_error, limits.max_map_error),
         ("99th percentile of the map error", drift.p99_map_error, limits.p99_map_error),
@@ -97,6 +96,32 @@ def objections(drift: Drift, limits: Limits, *, pairs: int) -> list[str]:
         for name, value, limit in lower
         if value is not None and not value >= limit
     ]
+
+
+def exceptions(drift: Drift, limits: Limits, *, pairs: int) -> list[str]:
+    """What of a drift is beyond the limits and no objection, since so few pictures tell no better."""
+    image_limit, rank_limit = _with_one_exchange(drift, limits, pairs=pairs)
+    moved, rank = drift.image_auroc_drift, drift.score_rank_correlation
+    found = []
+    if moved is not None and limits.max_metric_drift < abs(moved) <= image_limit:
+        found.append(
+            f"{drift.backend}: image AUROC may move by {100 / pairs:.3g} points here instead of "
+            f"{limits.max_metric_drift:g}, which is one pair of a good and a defective picture that changes places; "
+            "more pictures tell more"
+        )
+    if rank is not None and rank_limit <= rank < limits.min_rank_correlation:
+        found.append(
+            f"{drift.backend}: the rank correlation may fall to {rank_limit:.6f} here instead of "
+            f"{limits.min_rank_correlation:g}, which is two neighbours in rank that change places; more pictures tell "
+            "more"
+        )
+    return found
+
+
+def _with_one_exchange(drift: Drift, limits: Limits, *, pairs: int) -> tuple[float, float]:
+    """The limits of image AUROC and of rank correlation where one exchange of places is never too much."""
+    image = max(limits.max_metric_drift, 100 / pairs + _ROUNDING) if pairs else limits.max_metric_drift
+    return image, min(limits.min_rank_correlation, _one_exchange(drift.images) - _ROUNDING)
 
 
 def _one_exchange(count: int) -> float:

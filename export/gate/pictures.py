@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from export import CALIBRATION_IMAGES, GATE_IMAGES
 from export.precision.calibration import has_good_pictures
@@ -21,6 +20,7 @@ from stlm_edge.errors import DataError
 from stlm_edge.imaging import Image, Mask, read_image
 from stlm_edge.names import escaped
 from stlm_edge.plate.part import DEFECT_KINDS, render_part
+from stlm_edge.progress import counted
 from stlm_edge.spec import Size
 
 SEED = 0
@@ -137,7 +137,7 @@ def read(samples: Sequence[Sample]) -> Iterator[Picture]:
 
 def read_with_progress(samples: Sequence[Sample]) -> Iterator[Picture]:
     """The same with a bar on a terminal."""
-    yield from tqdm(read(samples), total=len(samples), unit="picture", disable=None, leave=False)
+    yield from counted(read(samples), total=len(samples))
 
 
 def synthetic(size: Size = (512, 512)) -> Iterator[Picture]:

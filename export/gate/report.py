@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from export.gate.examine import Examination, GateMetrics, Row
+from export.gate.limits import exceptions
 from stlm_edge.drawing import contact_sheet, false_colour
 from stlm_edge.imaging import Image, resize_map
 from stlm_edge.sidecar import Drift, Gate, Limits
@@ -44,6 +45,9 @@ def table(examination: Examination, *, precision: str, widened: Sequence[str]) -
             f"{examination.resize.name}: against the host's, measured and not judged; the threshold was chosen with "
             "the host's, so choose it again on the engine: stlm threshold"
         )
+    for row in examination.rows:
+        if row.drift is not None:
+            yield from exceptions(row.drift, limits, pairs=examination.pairs)
     for name in widened:
         yield f"{name}: it computes this graph's FP16 in float32, so its row does not test FP16"
     for row in examination.rows:

@@ -10,6 +10,9 @@ What changes on the way, none of it by more than rounding:
 * the pixels' order, standard deviation and the fraction of their mean go into the first convolution,
 * the score up-samples only the blocks of the map in which the highest pixels can be,
 * with `stacked`, both encoders are one of twice the width, in groups.
+
+The paper's comparison multiplies the features before it divides by their lengths: products of normalised values and one
+factor for each cell are all that has to travel between the kernels, the former in half precision.
 """
 
 from __future__ import annotations
@@ -23,9 +26,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
-from export.graph.folding import FoldedDecoder, fold_batch_norms, fold_encoder, fold_pixels
+from export.graph.folded_decoder import FoldedDecoder
+from export.graph.folding import LocalConv, fold_batch_norms, fold_encoder, fold_pixels
 from stlm_edge.errors import ConfigError
-from stlm_edge.network.comparison import StreamFeatures, compare, tlm_map
+from stlm_edge.network.comparison import NORM_EPSILON, StreamFeatures, compare, tlm_map
 from stlm_edge.network.decoder import Features, TwoWayDecoder
 from stlm_edge.network.design import Design, Layers
 from stlm_edge.network.encoder import STRIDE, ImageEncoder
@@ -48,12 +52,14 @@ class DeploymentGraph(nn.Module):
         *,
         frame_size: Size | None = None,
         streams: Streams = "branched",
+        local_conv: LocalConv = "convolution",
         full_map: bool = False,
     ) -> None:
         """
         Args:
             frame_size: (height, width) of the pictures that come in, if the graph is to resize them itself.
             streams: `branched` runs one encoder after the other, `stacked` both as one grouped network.
+            local_conv: how the encoders' blocks are written, see `fold_encoder`.
             full_map: also put out the map at the network's input size.
         Raises:
             ConfigError: if the streams cannot be stacked, since another network stands in the plain one's place, or
@@ -71,7 +77,7 @@ class DeploymentGraph(nn.Module):
         fold_batch_norms(network)
         for encoder in (network.plain, network.denoising):
             if isinstance(encoder, ImageEncoder):
-                fold_encoder(encoder)
+                fold_encoder(encoder, local_conv=local_conv)
                 if two_students:
                     fold_pixels(encoder, mean=self.pixels.mean, std=self.pixels.std)
         self.plain: nn.Module | None = network.plain
@@ -174,11 +180,28 @@ class Comparison(nn.Module):
     def __init__(self, design: Design) -> None:
         super().__init__()
         self.design = design
+        self.product = Product()
 
     def forward(self, features: StreamFeatures) -> Tensor:
         if self.design.aggregation == "none":
             return tlm_map(features)
+        if self.design.comparison == "product":
+            layers = zip(features.plain, features.denoising, strict=True)
+            return torch.cat([self._negative_product(*layer) for layer in layers], dim=1)
         return compare(features, self.design.comparison)
+
+    def _negative_product(self, plain: Tensor, denoising: Tensor) -> Tensor:
+        """Minus the product of both divided by their lengths, (N, C, h, w); see `compare`."""
+        lengths = [torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(NORM_EPSILON) for x in (plain, denoising)]
+        compared: Tensor = self.product(plain, denoising) * (-1 / lengths[0] / lengths[1])
+        return compared
+
+
+class Product(nn.Module):
+    """A module for the sake of its name: of the comparison, `half` lets this alone be in FP16."""
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        return first * second
 
 
 class StackedEncoders(nn.Module):

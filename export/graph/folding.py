@@ -1,7 +1,7 @@
-"""Modules of the trained network rewritten with the same answers: constants computed once, and in evaluation mode only.
+"""The encoder and other modules of the trained network rewritten with the same answers, in evaluation mode only.
 
 The encoder gets the form that TensorRT runs with the fewest kernels and the fewest bytes. What the compiler's log
-taught (`python -m export report`):
+taught (`stlm report`):
 
 * Windows are cut with the pixels first, (pixels, windows, C), so that the heads of all windows are one batch without a
   copy; windows first, queries, keys and values are copied apart in a kernel of their own.
@@ -13,23 +13,21 @@ taught (`python -m export report`):
 
 from __future__ import annotations
 
-import math
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from segment_anything.modeling.common import LayerNorm2d
-from segment_anything.modeling.transformer import Attention as TokenAttention
-from segment_anything.modeling.transformer import TwoWayAttentionBlock
 from timm.models.tiny_vit import Attention, NormMlp, PatchMerging, TinyVit, TinyVitBlock, TinyVitStage
 from timm.models.tiny_vit import ConvNorm as BackboneConvNorm
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from stlm_edge.network.decoder import Features, TwoWayDecoder
 from stlm_edge.network.encoder import ImageEncoder
 from stlm_edge.network.feature_aggregation import ConvNorm, Head, ResidualBlock
-from stlm_edge.spec import Size
+
+LocalConv = Literal["convolution", "sums"]
+"""How the blocks' convolutions for each channel are written."""
 
 _NORMALISED = {
     BackboneConvNorm: (("conv", "bn"),),
@@ -72,134 +70,20 @@ def fold_pixels(encoder: ImageEncoder, *, mean: Tensor, std: Tensor) -> None:
     conv.padding = (0, 0)
 
 
-class FoldedTokenAttention(nn.Module):
-    """SAM's attention with the scale in the queries' weights; projections are called from outside."""
-
-    def __init__(self, attention: TokenAttention) -> None:
-        super().__init__()
-        self.heads: int = attention.num_heads
-        self.q_proj, self.k_proj, self.v_proj = attention.q_proj, attention.k_proj, attention.v_proj
-        self.out_proj = attention.out_proj
-        with torch.no_grad():
-            for parameter in (self.q_proj.weight, self.q_proj.bias):
-                parameter.div_(math.sqrt(attention.internal_dim // attention.num_heads))
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """
-        Args:
-            q: (N or 1, queries, internal width), projected; k, v likewise with as many rows as there are keys.
-        Returns:
-            (N, queries, C).
-        """
-        q, k, v = (part.view(*part.shape[:2], self.heads, -1).transpose(1, 2) for part in (q, k, v))
-        attended = (q @ k.transpose(2, 3)).softmax(dim=-1) @ v
-        projected: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
-        return projected
-
-
-class FoldedTwoWayBlock(nn.Module):
-    """One of SAM's two-way blocks, for tokens and positions that never change."""
-
-    tokens: Tensor
-    token_key: Tensor
-    position_key: Tensor
-    position_query: Tensor
-
-    def __init__(self, block: TwoWayAttentionBlock, *, tokens: Tensor, positions: Tensor) -> None:
-        """
-        Args:
-            tokens: (1, 5, C), added to the queries as their position.
-            positions: (1, h * w, C), added to the image tokens.
-        """
-        super().__init__()
-        self.to_image = FoldedTokenAttention(block.cross_attn_token_to_image)
-        self.to_tokens = FoldedTokenAttention(block.cross_attn_image_to_token)
-        self.norm2, self.mlp, self.norm3, self.norm4 = block.norm2, block.mlp, block.norm3, block.norm4
-        self.register_buffer("tokens", tokens)
-        self.register_buffer("token_key", tokens @ self.to_tokens.k_proj.weight.T)
-        self.register_buffer("position_key", positions @ self.to_image.k_proj.weight.T)
-        self.register_buffer("position_query", positions @ self.to_tokens.q_proj.weight.T)
-
-    def asked(self, queries: Tensor) -> Tensor:
-        """What `queries`, (N or 1, 5, C), ask of the image: (N or 1, 5, internal width)."""
-        asked: Tensor = self.to_image.q_proj(queries + self.tokens)
-        return asked
-
-    def forward(self, queries: Tensor, keys: Tensor, *, asked: Tensor) -> tuple[Tensor, Tensor]:
-        """
-        Args:
-            queries: (N or 1, 5, C), after their attention to themselves.
-            keys: (N, h * w, C).
-            asked: by `queries`; the first block's never change.
-        Returns:
-            Queries (N, 5, C) and keys (N, h * w, C).
-        """
-        to_image, to_tokens = self.to_image, self.to_tokens
-        seen = to_image(
-            asked,
-            to_image.k_proj(keys) + self.position_key,
-            to_image.v_proj(keys),
-        )
-        queries = self.norm2(queries + seen)
-        queries = self.norm3(queries + self.mlp(queries))
-        told = to_tokens(
-            to_tokens.q_proj(keys) + self.position_query,
-            to_tokens.k_proj(queries) + self.token_key,
-            to_tokens.v_proj(queries),
-        )
-        return queries, self.norm4(keys + told)
-
-
-class FoldedDecoder(nn.Module):
-    """`TwoWayDecoder` for one size of embedding.
-
-    The first attention among the tokens depends on parameters only, so its result is stored; the last attention and
-    the last norm change the tokens only, which nobody looks at.
-    """
-
-    tokens: Tensor
-    first_queries: Tensor
-    first_asked: Tensor
-    no_mask: Tensor
-
-    @torch.no_grad()
-    def __init__(self, decoder: TwoWayDecoder, grid: Size) -> None:
-        """
-        Args:
-            grid: (height, width) of the embedding.
-        """
-        super().__init__()
-        tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).unsqueeze(0)
-        positions = decoder.positional_encoding(grid).flatten(1).T.unsqueeze(0)
-        first, second = decoder.transformer.layers
-        self.register_buffer("tokens", tokens)
-        self.register_buffer("no_mask", decoder.no_mask_embed.weight.reshape(1, 1, -1))
-        self.register_buffer("first_queries", first.norm1(first.self_attn(tokens, tokens, tokens)))
-        self.first = FoldedTwoWayBlock(first, tokens=tokens, positions=positions)
-        self.register_buffer("first_asked", self.first.asked(self.first_queries))
-        self.among_tokens = FoldedTokenAttention(second.self_attn)
-        self.norm1 = second.norm1
-        self.second = FoldedTwoWayBlock(second, tokens=tokens, positions=positions)
-
-    def forward(self, embedding: Tensor) -> Features:
-        """See `TwoWayDecoder.forward`."""
-        keys = embedding.flatten(2).transpose(1, 2) + self.no_mask
-        queries, keys = self.first(self.first_queries, keys, asked=self.first_asked)
-        attention = self.among_tokens
-        positioned = queries + self.tokens
-        seen = attention(attention.q_proj(positioned), attention.k_proj(positioned), attention.v_proj(queries))
-        queries = self.norm1(queries + seen)
-        _, keys = self.second(queries, keys, asked=self.second.asked(queries))
-        return embedding, keys.transpose(1, 2).reshape(embedding.shape)
-
-
 @torch.no_grad()
-def fold_encoder(encoder: ImageEncoder) -> None:
-    """Rewrite `encoder`, whose batch normalisations are folded already, in place."""
+def fold_encoder(encoder: ImageEncoder, *, local_conv: LocalConv = "convolution") -> None:
+    """Rewrite `encoder`, whose batch normalisations are folded already, in place.
+
+    Args:
+        local_conv: `sums` of shifted products for the blocks' convolutions, see `ShiftedSum`.
+    """
     backbone = cast(TinyVit, encoder.backbone)
     for index, stage in enumerate(backbone.stages):
         if isinstance(stage, TinyVitStage):
-            backbone.stages[index] = FoldedStage(stage)
+            backbone.stages[index] = folded = FoldedStage(stage)
+            if local_conv == "sums":
+                for block in folded.blocks:
+                    cast(FoldedBlock, block).sum_locally()
     for name, layer in list(encoder.neck.named_children()):
         if isinstance(layer, LayerNorm2d):
             setattr(encoder.neck, name, ChannelNorm(layer))
@@ -228,8 +112,14 @@ class FoldedBlock(nn.Module):
         super().__init__()
         self.side: int = block.window_size
         self.attn = FoldedWindowAttention(block.attn)
-        self.local_conv = block.local_conv
+        self.local_conv: nn.Module = block.local_conv
         self.mlp = FoldedMlp(block.mlp)
+
+    def sum_locally(self) -> None:
+        """Write the convolution for each channel as a `ShiftedSum`, where that saves copies."""
+        conv = cast(nn.Conv2d, self.local_conv.conv)
+        if conv.in_channels < _WIDE:
+            self.local_conv = ShiftedSum(conv)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → the same shape; sides that windows do not divide are padded with zeros."""
@@ -245,6 +135,33 @@ class FoldedBlock(nn.Module):
         x = x + pixels.reshape(batch, channels, rows * side, columns * side)[:, :, :height, :width]
         mixed: Tensor = self.mlp(self.local_conv(x))
         return mixed
+
+
+class ShiftedSum(nn.Module):
+    """A convolution for each channel, 3 x 3, as a sum of nine shifted products.
+
+    TensorRT-RTX makes one kernel of it, the residual and the cut windows before it and the normalisation behind it, of
+    which the convolution would be a second and the normalisation a third. It does so with the channels last, and in
+    float32, which costs nothing within a kernel (`half` keeps these sums). A processor is much slower at it.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.register_buffer("weight", conv.weight.flatten(1).T.contiguous())
+        self.register_buffer("bias", cast(Tensor, conv.bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → the same shape."""
+        height, width = x.shape[2:]
+        bordered = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
+        total = self.bias
+        for index, weight in enumerate(self.weight):
+            row, column = divmod(index, 3)
+            total = total + bordered[:, row : row + height, column : column + width] * weight
+        return total.permute(0, 3, 1, 2)
 
 
 class FoldedWindowAttention(nn.Module):

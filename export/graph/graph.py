@@ -19,11 +19,14 @@ from stlm_edge.spec import ModelSpec, Size
 
 if TYPE_CHECKING:
     from export.graph.deployment import Streams
+    from export.graph.folding import LocalConv
 
 OPSET = 20
 INPUT = "image"
 OUTPUTS = ("anomaly_map", "score", "full_map")
 """The third is optional."""
+MOST_TOP_K = 3840
+"""Of TensorRT's TopK alone: docs.nvidia.com/deeplearning/tensorrt/latest/_static/operators/TopK.html"""
 SPEC_KEY = "stlm_edge.spec"
 PRECISION_KEY = "stlm_edge.precision"
 """Of the metadata of a file whose precision has been chosen; one without it is in float32 throughout."""
@@ -60,12 +63,14 @@ class PrecisionRecord:
 
 @dataclass(frozen=True)
 class GraphOptions:
-    """What a traced graph takes and gives, see `DeploymentGraph` and `to_onnx`."""
+    """What a traced graph takes and gives, see `DeploymentGraph`, `to_onnx` and `simplify`."""
 
     frame_size: Size | None = None
     streams: Streams = "branched"
+    local_conv: LocalConv = "convolution"
     full_map: bool = False
     max_batch: int = 1
+    simplify: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +158,7 @@ def read_graph(path: Path) -> Graph:
         SpecError: if its specification is damaged.
     """
     if not path.is_file():
-        raise EngineError(f"{path} is not a file, expected an ONNX graph; write it: python -m export onnx CHECKPOINT")
+        raise EngineError(f"{path} is not a file, expected an ONNX graph; write it: stlm export onnx CHECKPOINT")
     try:
         content = path.read_bytes()
         if content:
@@ -166,7 +171,7 @@ def read_graph(path: Path) -> Graph:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise EngineError(
             f"{path} is truncated or not an ONNX file ({reason}); copy it again or export again: "
-            "python -m export onnx CHECKPOINT"
+            "stlm export onnx CHECKPOINT"
         ) from error
     # What is not UTF-8 comes as bytes.
     told = {entry.key: entry.value for entry in model.metadata_props if isinstance(entry.value, str)}
@@ -175,7 +180,7 @@ def read_graph(path: Path) -> Graph:
     if opset != OPSET:
         raise EngineError(
             f"{path} has opset {opset}, expected {OPSET}, which every TensorRT from 10.3 on reads alike; export again: "
-            "python -m export onnx CHECKPOINT"
+            "stlm export onnx CHECKPOINT"
         )
     return Graph(model, spec, _record(told.get(PRECISION_KEY), path), f"onnx {onnx.__version__}", content)
 
@@ -197,7 +202,7 @@ def _spec(text: str | None, path: Path) -> ModelSpec:
     if text is None:
         raise EngineError(
             f"{path} has no {SPEC_KEY} in its metadata, so nobody knows its threshold or input size; "
-            "expected a file of: python -m export onnx CHECKPOINT"
+            "expected a file of: stlm export onnx CHECKPOINT"
         )
     try:
         return ModelSpec.from_json(text)

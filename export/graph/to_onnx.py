@@ -23,16 +23,23 @@ _PREFIX = "node_"
 
 
 def trace(checkpoint: Path, options: GraphOptions) -> Graph:
-    """The graph of a checkpoint. Raises `CheckpointError`, or `SpecError` if it has no threshold; see `to_onnx`."""
+    """The graph of a checkpoint.
+
+    Raises `CheckpointError`, or `SpecError` if it has no threshold; see `to_onnx` and `simplify`.
+    """
+    if options.simplify:
+        from export.graph.simplify import simplify  # an extra, which is best missed before the minute of tracing
     loaded = load(checkpoint)
     loaded.spec.require_threshold()
     deployed = DeploymentGraph(
         InferencePath(loaded.network, loaded.spec).eval(),
         frame_size=options.frame_size,
         streams=options.streams,
+        local_conv=options.local_conv,
         full_map=options.full_map,
     )
-    return to_onnx(deployed, max_batch=options.max_batch)
+    graph = to_onnx(deployed, max_batch=options.max_batch)
+    return simplify(graph) if options.simplify else graph
 
 
 def to_onnx(graph: DeploymentGraph, *, max_batch: int = 1) -> Graph:
@@ -79,6 +86,7 @@ def to_onnx(graph: DeploymentGraph, *, max_batch: int = 1) -> Graph:
         raise EngineError("torch.onnx.export gave no model; expected one from torch 2.6 or later")
     model = program.model_proto
     _name_nodes(model.graph)
+    _take_shapes_behind_the_cast(model.graph)
     _strip(model)
     onnx.checker.check_model(model, full_check=True)
     _check_shapes(model, spec)
@@ -100,6 +108,22 @@ def _name_nodes(graph: onnx.GraphProto) -> None:
         seen[name] += 1
         node.name = name if seen[name] == 1 else f"{name}.{seen[name]}"
         modules.update(dict.fromkeys(node.output, module))
+
+
+def _take_shapes_behind_the_cast(graph: onnx.GraphProto) -> None:
+    """Have a dynamic batch read off the pixels as floats: TensorRT takes bytes only to cast them.
+
+    Its parser's table of operators has no UINT8 for Shape, and NVIDIA says that no other layer takes it
+    (github.com/NVIDIA/TensorRT/issues/3985).
+    """
+    (cast,) = [node for node in graph.node if node.op_type == "Cast" and node.input[0] == INPUT]
+    others = [node for node in graph.node if node is not cast]
+    for node in others:
+        if node.op_type == "Shape" and node.input[0] == INPUT:
+            node.input[0] = cast.output[0]
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in (cast, *others)]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _strip(model: onnx.ModelProto) -> None:

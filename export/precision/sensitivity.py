@@ -142,7 +142,7 @@ class _Remembered:
 def sensitivity_table(
     source: Path, *, data: Path, test: Path | None, count: int, seed: int, images: int
 ) -> tuple[list[Harm], Calibration]:
-    """What `python -m export sensitivity` prints.
+    """What `stlm sensitivity` prints.
 
     Args:
         source: a checkpoint, or a float32 graph of this toolkit.
@@ -154,7 +154,7 @@ def sensitivity_table(
     if graph.precision != "fp32":
         raise ConfigError(
             f"{source} is in {graph.precision} already; give the checkpoint, or the graph that "
-            "'python -m export onnx CHECKPOINT' wrote in fp32"
+            "'stlm export onnx CHECKPOINT' wrote in fp32"
         )
     given = calibrated(graph, data, count=count, seed=seed)
     if test is None:

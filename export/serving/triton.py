@@ -95,7 +95,7 @@ def _read(engine: Path, *, allow_unverified: bool) -> Sidecar:
         raise EngineError(f"{engine} has the suffix {engine.suffix!r}, expected .plan or .onnx, which Triton runs")
     if engine.suffix == ".plan":
         if not engine.is_file():
-            raise EngineError(f"{engine} is not a file, expected an engine; build it: python -m export engine")
+            raise EngineError(f"{engine} is not a file, expected an engine; build it: stlm export engine")
     else:
         check_engine_file(engine)
     sidecar = Sidecar.read(engine)

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import platform
 import signal
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from tqdm import tqdm
-
-from export.graph.graph import Graph, Precision
+from export.graph.graph import MOST_TOP_K, Graph, Precision
 from export.tensorrt.kernels import kernels_path, write_kernels
-from export.tensorrt.log import kernel_table
+from export.tensorrt.log import kernel_lines, kernel_table
+from export.tensorrt.memory import MemoryLimits, memory_limits
+from export.tensorrt.portability import Portability, choose_portability
 from export.tensorrt.product import BuildProgress, Compiled, Product, ProductChoice, find_product
 from stlm_edge.errors import ConfigError, EngineError
 from stlm_edge.files import cannot_write, make_folder, replacing, write_bytes
-from stlm_edge.sidecar import EngineRecord, Sidecar
-from stlm_edge.tensorrt import OnLog, find_gpu, kept_graph
+from stlm_edge.progress import fraction_bar
+from stlm_edge.sidecar import BuildMachine, EngineRecord, Sidecar
+from stlm_edge.tensorrt import Gpu, OnLog, find_gpu, kept_graph
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +37,10 @@ class PlanBuilder:
         product: which TensorRT builds.
         targets: compute capabilities to build for (`sm86`); none for the GPU of this machine with TensorRT, for every
             GPU from compute capability 8.0 on with TensorRT-RTX.
-        workspace_mib: scratch memory of a layer at most, in MiB; None for what the GPU has.
+        workspace_mib: scratch memory of a layer at most, in MiB; None for what the GPU has, and where it shares the
+            system's memory for half of what is free.
         timing_cache: file of kernel timings that is read if it is there and written again; TensorRT only.
+        portable: have other models of GPU run the plan too, which may cost speed; TensorRT only.
     """
 
     suffix: ClassVar[str] = ".plan"
@@ -46,8 +50,14 @@ class PlanBuilder:
     targets: tuple[str, ...] = ()
     workspace_mib: int | None = None
     timing_cache: Path | None = None
+    portable: bool = False
 
     def precision_of(self, graph: Graph) -> Precision:
+        if graph.spec.top_k > MOST_TOP_K:
+            raise ConfigError(
+                f"found a score that is the mean of the {graph.spec.top_k} highest pixels (top_k), TensorRT takes "
+                f"{MOST_TOP_K} at most; train with a smaller top_k, or run the network as .onnx or .xml on a processor"
+            )
         return self.precision or graph.precision
 
     def build(self, graph: Graph, output: Path, *, on_log: OnLog | None = None) -> None:
@@ -63,21 +73,32 @@ class PlanBuilder:
             KeyboardInterrupt: after Ctrl-C, when TensorRT has ended; nothing was written then.
         """
         product = find_product(self.product)
-        device = product.device(self.targets, gpu=find_gpu())
+        gpu = find_gpu()
+        device = product.device(self.targets, gpu=gpu)
+        portability = choose_portability(product, device) if self.portable else None
         timings = _read_timings(self.timing_cache, product)
+        limits = memory_limits(self.workspace_mib, gpu)
         make_folder(output.parent)
         content = graph.to_bytes()
-        messages: list[str] = []
+        kernels: list[str] = []
 
         def keep(severity: str, message: str) -> None:
-            messages.append(message)
+            kernels.extend(kernel_lines(message))  # and not the rest, which is long
             if on_log is not None:
                 on_log(severity, message)
 
         logger.info("building %s for %s with %s; Ctrl-C cancels", output, device, product)
         try:
             compiled = _compile(
-                product, content, graph=graph, builder=self, timings=timings, title=output.name, on_log=keep
+                product,
+                content,
+                graph=graph,
+                builder=self,
+                limits=limits,
+                timings=timings,
+                portability=portability,
+                title=output.name,
+                on_log=keep,
             )
         except EngineError as error:
             raise EngineError(f"{output}: {error}") from error
@@ -86,15 +107,17 @@ class PlanBuilder:
         record = EngineRecord(
             product=product.name,
             version=product.version,
-            device=device,
+            device=device if portability is None else portability.device,
             precision=graph.precision,
             engine_sha256=hashlib.sha256(compiled.plan).hexdigest(),
             onnx_sha256=hashlib.sha256(content).hexdigest(),
             precision_by_class=graph.record.by_class,
             calibration=graph.record.calibration,
+            built_on=_build_machine(gpu) if product.name == "tensorrt" else None,
+            portability=None if portability is None else portability.words,
         )
         write_engine(output, plan=compiled.plan, graph=content, sidecar=Sidecar(spec=graph.spec, engine=record))
-        _write_kernels(output, messages, graph)
+        _write_kernels(output, kernels, graph)
 
 
 def write_engine(output: Path, *, plan: bytes, graph: bytes, sidecar: Sidecar) -> None:
@@ -108,14 +131,28 @@ def write_engine(output: Path, *, plan: bytes, graph: bytes, sidecar: Sidecar) -
     sidecar.write(output)
 
 
-def _write_kernels(plan: Path, messages: list[str], graph: Graph) -> None:
+def _build_machine(gpu: Gpu | None) -> BuildMachine | None:
+    if gpu is None or gpu.multiprocessors is None:
+        return None
+    return BuildMachine(platform.machine(), gpu.name, gpu.multiprocessors)
+
+
+def _write_kernels(plan: Path, lines: list[str], graph: Graph) -> None:
     """What `python -m export report` tells of a plan stands in the log of its build, and nowhere else without a GPU."""
     try:
-        table = kernel_table(messages, graph)
+        table = kernel_table(lines, graph)
     except EngineError as error:  # a plan is none the worse for a log that cannot be read
         logger.warning("NO REPORT of the kernels of %s: %s", plan, error)
         kernels_path(plan).unlink(missing_ok=True)
         return
+    if table.unread:
+        logger.warning(
+            "the report of %s lacks %d of %d kernels, whose lines in the log are in an unknown form; stlm report shows "
+            "some of them",
+            plan,
+            len(table.unread),
+            len(table.unread) + len(table.kernels),
+        )
     write_kernels(plan, table)
 
 
@@ -125,32 +162,30 @@ def _compile(
     *,
     graph: Graph,
     builder: PlanBuilder,
+    limits: MemoryLimits,
     timings: bytes | None,
+    portability: Portability | None,
     title: str,
     on_log: OnLog | None,
 ) -> Compiled:
     """Build in another thread, since Python handles Ctrl-C in the main one, and only between its own instructions."""
     progress, handler = BuildProgress(), signal.getsignal(signal.SIGINT)
-    layout = "{desc} {percentage:3.0f} %|{bar}| {elapsed}{postfix}"
-    with (
-        tqdm(desc=title, total=1.0, bar_format=layout, disable=None, leave=False) as bar,
-        ThreadPoolExecutor(max_workers=1) as pool,
-    ):
+    with fraction_bar(title) as show, ThreadPoolExecutor(max_workers=1) as pool:
         built = pool.submit(
             product.compile,
             content,
             spec=graph.spec,
             targets=builder.targets,
-            workspace_mib=builder.workspace_mib,
+            limits=limits,
             timing_cache=timings,
+            portability=None if portability is None else portability.level,
             progress=progress,
             on_log=on_log,
         )
         while not built.done():
             try:
                 wait([built], timeout=_REFRESH_S)
-                bar.n = progress.fraction
-                bar.set_postfix_str(progress.phase)
+                show(progress.fraction, progress.phase)
             except KeyboardInterrupt:
                 progress.cancel()
                 # Raising it again here would end the interpreter under the feet of TensorRT's thread.

@@ -9,13 +9,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from export.graph.parts import STAGES
 from stlm_edge.errors import EngineError, SpecError, shown
 from stlm_edge.files import sha256, write_text
-from stlm_edge.records import Count, build, read_object
+from stlm_edge.records import MAY_LACK, Count, build, read_object
 from stlm_edge.seal import sealed, unsealed
 from stlm_edge.tensorrt import rebuild_command
 
@@ -99,11 +99,13 @@ class KernelTable:
     Attributes:
         graph_flops: of all convolutions and matrix products in the graph that depend on the picture.
         unplaced: those of them that no kernel names, so that their FLOPs are missing from the kernels.
+        unread: beginnings of the compiler's lines about kernels that are not among these, being in an unknown form.
     """
 
     kernels: tuple[Kernel, ...]
     graph_flops: Count
     unplaced: tuple[str, ...]
+    unread: tuple[str, ...] = field(default=(), metadata=MAY_LACK)
 
 
 def kernels_path(plan: Path) -> Path:

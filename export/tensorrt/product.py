@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from export.graph.graph import INPUT
+from export.tensorrt.memory import IF_KILLED, MemoryLimits
 from stlm_edge.errors import EngineError
+from stlm_edge.gpu_errors import CHECK_DRIVER, remedy_for
 from stlm_edge.spec import ModelSpec
 from stlm_edge.tensorrt import (
     INSTALL,
@@ -169,8 +171,9 @@ class Product:
         *,
         spec: ModelSpec,
         targets: Sequence[str] = (),
-        workspace_mib: int | None = None,
+        limits: MemoryLimits | None = None,
         timing_cache: bytes | None = None,
+        portability: str | None = None,
         progress: BuildProgress | None = None,
         on_log: OnLog | None = None,
     ) -> Compiled:
@@ -180,21 +183,23 @@ class Product:
             graph: an ONNX model as bytes.
             spec: of the graph; its `max_batch` makes the profile of a dynamic batch.
             targets: see `device`.
-            workspace_mib: scratch memory of a layer at most, in MiB; None for what the GPU has.
+            limits: of the memory that the build takes; None for what the GPU has.
             timing_cache: of an earlier build, `b""` for a new one, None to do without.
+            portability: name of a `HardwareCompatibilityLevel`; None for a plan for one model of GPU.
             progress: told of each phase; its `cancel` ends the build.
             on_log: given every message.
         Raises:
             EngineError: if the graph cannot be read or built, the build was cancelled, or the timing cache is not of
                 this GPU and version.
         """
-        trt = self.module
+        trt, limits = self.module, limits or MemoryLimits()
         errors: list[str] = []
         log = process_logger(trt, errors, on_log)
         try:
             builder = trt.Builder(log)
         except (TypeError, RuntimeError) as error:  # what a binding does with a null pointer
-            raise self._failed("start", [*errors, str(error)], "check the NVIDIA driver with nvidia-smi") from error
+            told = [*errors, str(error)]
+            raise self._failed("start", told, remedy_for("; ".join(told)) or CHECK_DRIVER) from error
         network = parser = config = serialized = None
         try:
             network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -202,7 +207,9 @@ class Product:
             if not parser.parse(graph):
                 remedy = "export it again: python -m export onnx CHECKPOINT"
                 raise self._failed("read the graph", _parser_errors(parser) or errors, remedy)
-            config = self._config(builder, spec=spec, targets=targets, workspace_mib=workspace_mib)
+            config = self._config(builder, spec=spec, targets=targets, limits=limits)
+            if portability is not None:
+                config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.__members__[portability]
             if timing_cache is not None and not _set_timing_cache(config, timing_cache):
                 remedy = "it is damaged or of another GPU or version; delete it or name another"
                 raise self._failed("use the timing cache", errors, remedy)
@@ -212,9 +219,10 @@ class Product:
             if progress.cancelled:
                 raise EngineError("the build was cancelled; start it again")
             if serialized is None:
-                limit = "" if workspace_mib is None else f"give more than --workspace {workspace_mib}, or "
+                limit = "" if limits.workspace is None else f"give more than --workspace {limits.workspace}, or "
                 remedy = f"{limit}build it in another precision or for another GPU"
-                raise self._failed("build the graph", errors, remedy)
+                remedy += "" if limits.tactics is None else f"; {IF_KILLED}"
+                raise self._failed("build the graph", errors, remedy_for("; ".join(errors)) or remedy)
             for message in errors:
                 logger.warning("%s: %s", self, message)
             timings = None if timing_cache is None else bytes(config.get_timing_cache().serialize())
@@ -224,13 +232,15 @@ class Product:
             # while it is logging.
             del serialized, config, parser, network, builder
 
-    def _config(self, builder: Any, *, spec: ModelSpec, targets: Sequence[str], workspace_mib: int | None) -> Any:
+    def _config(self, builder: Any, *, spec: ModelSpec, targets: Sequence[str], limits: MemoryLimits) -> Any:
         trt, config = self.module, builder.create_builder_config()
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         # On by default, it rounds the factors of each product of a float32 graph to ten bits.
         config.clear_flag(trt.BuilderFlag.TF32)
-        if workspace_mib is not None:
-            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_mib << 20)
+        if limits.workspace is not None:
+            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, limits.workspace << 20)
+        if limits.tactics is not None:
+            config.set_memory_pool_limit(trt.MemoryPoolType.TACTIC_DRAM, limits.tactics << 20)
         if targets:
             config.num_compute_capabilities = len(targets)
             for index, target in enumerate(targets):

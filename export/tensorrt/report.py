@@ -12,6 +12,7 @@ from export.tensorrt.kernels import Kernel, KernelTable
 from stlm_edge.tensorrt import GpuPeaks
 
 DEAREST = 10
+_SHOWN = 3
 
 CAVEAT = (
     "Floors are computed, not measured: for each kernel the larger of FLOPs / peak and bytes / bandwidth, summed as if "
@@ -58,6 +59,7 @@ class PlanReport:
         launches_ms: what the launches add, at `--launch-us` each.
         dtype_mb, dtype_gflop: bytes moved and products, by data type.
         unplaced: products of the graph that no kernel names; empty unless the compiler has lost some.
+        unread: beginnings of the compiler's lines about kernels that are missing here, being in an unknown form.
     """
 
     plan: str
@@ -70,6 +72,7 @@ class PlanReport:
     dtype_mb: dict[str, float]
     dtype_gflop: dict[str, float]
     unplaced: tuple[str, ...]
+    unread: tuple[str, ...]
     caveat: str = CAVEAT
 
     def to_json(self) -> str:
@@ -92,6 +95,7 @@ def make_report(table: KernelTable, gpus: Sequence[GpuPeaks], *, plan: str, laun
         dtype_mb=_by_dtype((tensor.dtype, tensor.bytes / 1e6) for tensor in tensors),
         dtype_gflop=_by_dtype((kernel.dtype, kernel.flops / 1e9) for kernel in kernels if kernel.flops),
         unplaced=table.unplaced,
+        unread=table.unread,
     )
 
 
@@ -124,6 +128,14 @@ def as_text(report: PlanReport) -> str:
     lines += ["GFLOP by type: " + _listed(report.dtype_gflop, report.total.gflop)]
     if report.unplaced:
         lines.append(f"no kernel names {len(report.unplaced)} products of the graph, so their FLOPs are missing above")
+    if report.unread:
+        count = len(report.unread)
+        lines.append(
+            f"{count} of {report.total.kernels + count} kernels are missing above, since what the compiler wrote of "
+            "them is in an unknown form:"
+        )
+        lines += [f"    {line}…" for line in report.unread[:_SHOWN]]
+        lines += [f"    and {count - _SHOWN} more"] if count > _SHOWN else []
     return "\n".join([*lines, "", report.caveat])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -129,7 +130,7 @@ def check_engine_file(path: Path) -> None:
 
 def _missing(path: Path) -> EngineError:
     # A plan that was never there has no graph beside it to be built from again.
-    command = "python -m export engine CHECKPOINT" if path.suffix == ".plan" else rebuild_command(path)
+    command = shlex.join(["stlm", "export", "CHECKPOINT", "-o", str(path)])
     return EngineError(f"{path} is not a file, expected an engine; build it: {command}")
 
 

@@ -17,7 +17,7 @@ from runtime.closing import Closing
 from runtime.watchdog import Watchdog
 from stlm_edge.errors import EngineError
 from stlm_edge.imaging import Input
-from stlm_edge.memory import ran_out
+from stlm_edge.memory import NO_THREAD, lacks_threads, ran_out
 from stlm_edge.spec import ModelSpec
 from stlm_edge.tensorrt import rebuild_command
 
@@ -65,22 +65,23 @@ class BatchAnswer:
 class Ticket:
     """A batch that was submitted; `result` waits for its answer."""
 
-    def __init__(self, finish: Callable[[], BatchAnswer]) -> None:
+    def __init__(self, finish: Callable[[], BatchAnswer], *, lock: AbstractContextManager[object]) -> None:
         self._finish = finish
+        self._lock = lock
         self._answer: BatchAnswer | None = None
 
     def result(self) -> BatchAnswer:
         """Wait for the answer; asked again, it is the same. Raises `EngineError`."""
-        if self._answer is None:
-            self._answer = self._finish()
-        return self._answer
+        with self._lock:
+            if self._answer is None:
+                self._answer = self._finish()
+            return self._answer
 
 
 class Backend(Closing):
     """An opened engine. Owns the inference library's session until `close`; use as a context manager.
 
-    It belongs to the thread that opened it, as a CUDA context does, and refuses all others: what runs on a laptop
-    shall run on a Jetson too.
+    Any thread may call it; calls wait for one another.
 
     A subclass opens its session in `__init__`, calls `_check_ports` and fills in `_start` and `_release`.
 
@@ -95,7 +96,7 @@ class Backend(Closing):
         self._path = path
         self._spec = spec
         self._closed = False
-        self._owner = threading.get_ident()
+        self._lock = threading.RLock()
         self._in_flight = 0
 
     @property
@@ -119,13 +120,24 @@ class Backend(Closing):
             batch: (N, H, W, 3) uint8, BGR; 1 <= N <= spec.max_batch, (H, W) = spec.picture_size. Not to be written to
                 before the answer is there.
         Raises:
-            EngineError: if the engine is closed, another thread's, `IN_FLIGHT` batches have not been asked for, or the
-                batch does not fit. The ticket's `result` raises it if the network fails or answers with values that
-                are not finite.
+            EngineError: if the engine is closed, `IN_FLIGHT` batches have not been asked for, or the batch does not
+                fit. The ticket's `result` raises it if the network fails or answers with values that are not finite.
         """
+        with self._lock:
+            started = self._submit(batch)
+        return Ticket(lambda: self._finish(started, pictures=len(batch)), lock=self._lock)
+
+    def close(self) -> None:
+        """Release the session, and what is in flight with it; harmless when called twice."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                with self._watched("closing"):
+                    self._release()
+
+    def _submit(self, batch: Input) -> Callable[[], BatchAnswer]:
         if self._closed:
             raise EngineError(f"{self._path} has been closed; open it again to inspect more frames")
-        self._check_thread()
         if self._in_flight >= IN_FLIGHT:
             raise EngineError(f"{self._path} has {IN_FLIGHT} batches in hand; ask for the result of the first one")
         most, expected = self._spec.max_batch, (*self._spec.picture_size, 3)
@@ -138,31 +150,21 @@ class Backend(Closing):
         with self._watched("inference", pictures=len(batch)):
             started = self._start(batch)
         self._in_flight += 1
+        return started
 
-        def finish() -> BatchAnswer:
-            self._check_thread()
-            try:
-                with self._watched("inference", pictures=len(batch)):
-                    answer = started()
-            finally:
-                self._in_flight -= 1
-            # No threshold is ever exceeded by NaN: unchecked, an overflow inside the network would pass every defect.
-            if not (np.isfinite(answer.scores).all() and np.isfinite(answer.maps).all()):
-                raise EngineError(
-                    f"{self._path} answered with values that are not finite on {self.name}, expected a map and a "
-                    "score; verify the engine and export it again, in fp32 if it was not"
-                )
-            return answer
-
-        return Ticket(finish)
-
-    def close(self) -> None:
-        """Release the session, and what is in flight with it; harmless when called twice."""
-        if not self._closed:
-            self._check_thread()
-            self._closed = True
-            with self._watched("closing"):
-                self._release()
+    def _finish(self, started: Callable[[], BatchAnswer], *, pictures: int) -> BatchAnswer:
+        try:
+            with self._watched("inference", pictures=pictures):
+                answer = started()
+        finally:
+            self._in_flight -= 1
+        # No threshold is ever exceeded by NaN: unchecked, an overflow inside the network would pass every defect.
+        if not (np.isfinite(answer.scores).all() and np.isfinite(answer.maps).all()):
+            raise EngineError(
+                f"{self._path} answered with values that are not finite on {self.name}, expected a map and a "
+                "score; verify the engine and export it again, in fp32 if it was not"
+            )
+        return answer
 
     @abstractmethod
     def _start(self, batch: Input) -> Callable[[], BatchAnswer]:
@@ -176,13 +178,6 @@ class Backend(Closing):
         if self.watchdog is None:
             return nullcontext()
         return self.watchdog.watching(f"{what} by {self._path} on {self.name}", pictures=pictures)
-
-    def _check_thread(self) -> None:
-        if threading.get_ident() != self._owner:
-            raise EngineError(
-                f"{self._path} was opened by another thread, expected all calls from the one that opened it; open it "
-                "in each thread that inspects"
-            )
 
     def _check_ports(self, *, inputs: list[Port], outputs: list[Port]) -> None:
         expected = _expected_ports(self._spec)
@@ -198,6 +193,8 @@ class Backend(Closing):
         remedy = "try another --backend or export the engine again"
         if ran_out(error):
             remedy = "memory ran out: end other programs that use it, or take a machine with more"
+        elif lacks_threads(error):
+            remedy = NO_THREAD
         return EngineError(f"{self.name} cannot {action} {self._path} ({error}); {remedy}")
 
 

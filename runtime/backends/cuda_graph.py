@@ -1,32 +1,22 @@
 """A CUDA graph: launches that are recorded once and then started all at once, which spares the host one call for each.
 
-pycuda knows none, so NVIDIA's own cuda-bindings record and launch it. Both are thin layers over the same driver: the
-handles of one are integers that the other takes.
+pycuda knows none, so NVIDIA's own cuda-bindings record and launch it, whichever of the two made the stream. Both are
+thin layers over the same driver: the handles of one are integers that the other takes.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any
 
-from runtime.backends.cuda import Stream
+from runtime.backends.cuda_bindings import BindingsError, call
+from runtime.backends.cuda_driver import Stream
 from runtime.backends.cuda_errors import cuda_error
 from stlm_edge.errors import EngineError
 
 
 class CaptureError(EngineError):
     """A graph that could not be recorded; the stream takes plain launches as before."""
-
-
-def import_bindings() -> Any:
-    """The driver's module of cuda-bindings; None if it is not installed. Raises `CaptureError` if it does not work."""
-    try:
-        return importlib.import_module("cuda.bindings.driver")
-    except ModuleNotFoundError:
-        return None
-    except (ImportError, OSError, RuntimeError) as error:
-        raise CaptureError(f"cuda-bindings does not work ({error}); pip install -U cuda-bindings") from error
 
 
 class CudaGraph:
@@ -56,9 +46,10 @@ class CudaGraph:
 
     def launch(self, stream: Stream) -> None:
         """Queue it. Raises `EngineError`."""
-        status, *_ = self._bindings.cuGraphLaunch(self._executable, stream.handle)
-        if status != self._bindings.CUresult.CUDA_SUCCESS:
-            raise cuda_error("launch its graph", self._text(status))
+        try:
+            call(self._bindings, "cuGraphLaunch", self._executable, stream.handle)
+        except BindingsError as error:
+            raise cuda_error("launch its graph", str(error)) from error
 
     def free(self) -> None:
         """Give the graph back; it must not be running."""
@@ -71,15 +62,7 @@ class CudaGraph:
             self._bindings.cuGraphDestroy(graph)
 
     def _record(self, name: str, *arguments: object) -> Any:
-        """Call a function of the driver, which answers with a status and perhaps a value."""
         try:
-            status, *values = getattr(self._bindings, name)(*arguments)
-        except RuntimeError as error:  # a driver that lacks the function
-            raise CaptureError(f"{name} failed ({error})") from error
-        if status != self._bindings.CUresult.CUDA_SUCCESS:
-            raise CaptureError(f"{name} failed ({self._text(status)})")
-        return values[0] if values else None
-
-    def _text(self, status: Any) -> str:
-        _, text = self._bindings.cuGetErrorString(status)
-        return text.decode() if text else str(status)
+            return call(self._bindings, name, *arguments)
+        except BindingsError as error:
+            raise CaptureError(str(error)) from error

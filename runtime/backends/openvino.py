@@ -105,7 +105,8 @@ def require_bf16(engine: Path) -> None:
     """Raises `EngineError` unless this processor multiplies in bfloat16: elsewhere OpenVINO would do something else."""
     if not has_bf16():
         raise EngineError(
-            f"{engine} is to run in {_BF16}, which this processor does not have; export it here with --precision fp32"
+            f"{engine} is to run in {_BF16}, which this processor does not have; export it for this machine, with "
+            "--precision auto here or --precision fp32 elsewhere"
         )
 
 

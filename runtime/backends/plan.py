@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from runtime.backends.base import Port
-from runtime.backends.cuda import CudaContext, DeviceMemory, Stream
-from runtime.backends.cuda_errors import remedy_for
+from runtime.backends.cuda import CudaContext
+from runtime.backends.cuda_driver import DeviceMemory, Stream
 from runtime.backends.kernel_cache import KernelCache
 from runtime.closing import Closing
-from runtime.plan_check import Machine, check_plan
+from runtime.plan_check import Machine, check_plan, on_another_gpu
 from stlm_edge.errors import EngineError
+from stlm_edge.gpu_errors import CHECK_DRIVER, remedy_for
 from stlm_edge.sidecar import EngineRecord, Sidecar
 from stlm_edge.tensorrt import (
     INSTALL,
@@ -36,15 +37,17 @@ _DTYPES = {"UINT8": "uint8", "FLOAT": "float32"}
 def find_tensorrt(path: Path, sidecar: Sidecar) -> tuple[ProductName, Any]:
     """The product that runs a plan and its module, if the plan was built by just this version and for this GPU.
 
-    Raises `EngineError`.
+    Warns of a plan that was built on another GPU of the same compute capability. Raises `EngineError`.
     """
     wanted = sidecar.engine.product
     for name in sorted(MODULES, key=lambda product: product != wanted):
         module = import_product(name)
         if module is not None:
-            gpu = find_gpu()
-            capability = None if gpu is None else gpu.compute_capability
-            check_plan(path, sidecar, Machine(name, str(module.__version__), capability))
+            machine = Machine(name, str(module.__version__), find_gpu())
+            check_plan(path, sidecar, machine)
+            warning = on_another_gpu(path, sidecar, machine)
+            if warning is not None:
+                logger.warning("%s", warning)
             return name, module
     built = TITLES.get(wanted, wanted)
     how = next((text for name, text in INSTALL.items() if name == wanted), ". ".join(INSTALL.values()))
@@ -116,11 +119,15 @@ class Plan(Closing):
         if self._kernels is not None:
             self._kernels.save()
 
-    def failed(self, action: str) -> EngineError:
-        """The one line for what TensorRT could not do, in the words that it has logged."""
+    def failed(self, action: str, *, otherwise: str | None = None) -> EngineError:
+        """The one line for what TensorRT could not do, in the words that it has logged.
+
+        Args:
+            otherwise: what to do where these words blame neither GPU nor driver, if not to build the plan again.
+        """
         told = "; ".join(dict.fromkeys(self._errors)) or "it gives no reason"
         self._errors.clear()
-        remedy = remedy_for(told) if "cuda" in told.lower() else f"build it again: {rebuild_command(self._path)}"
+        remedy = remedy_for(told) or otherwise or f"build it again: {rebuild_command(self._path)}"
         return EngineError(f"{self.title} cannot {action} {self._path} ({told}); {remedy}")
 
     def close(self) -> None:
@@ -139,7 +146,7 @@ class Plan(Closing):
             self._runtime = self._trt.Runtime(log)
         except (TypeError, RuntimeError) as error:  # what a binding does with a null pointer
             self._errors.append(str(error))
-            raise self.failed("start for") from error
+            raise self.failed("start for", otherwise=CHECK_DRIVER) from error
         try:
             content = self._path.read_bytes()
         except OSError as error:

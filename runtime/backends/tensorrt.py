@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -19,8 +18,10 @@ from typing import Any
 import numpy as np
 
 from runtime.backends.base import IN_FLIGHT, Backend, BatchAnswer
-from runtime.backends.cuda import CudaContext, DeviceMemory, Stream
-from runtime.backends.cuda_graph import CudaGraph, import_bindings
+from runtime.backends.cuda import CudaContext
+from runtime.backends.cuda_bindings import import_bindings
+from runtime.backends.cuda_driver import DeviceMemory, Stream
+from runtime.backends.cuda_graph import CudaGraph
 from runtime.backends.plan import Plan, find_tensorrt
 from stlm_edge.errors import EngineError
 from stlm_edge.imaging import Input
@@ -30,10 +31,12 @@ from stlm_edge.spec import ModelSpec
 logger = logging.getLogger(__name__)
 
 _PLAIN = "plain launches"
+_LAST_WAIT_S = 5.0
+"""For a thread that is still at work when the program ends."""
 
 
 class TensorRtBackend(Backend):
-    """A `.plan` on the first GPU. Owns the GPU's memory for it, and the CUDA context on its thread, until `close`."""
+    """A `.plan` on the first GPU. Owns the GPU's memory for it until `close`."""
 
     name = "tensorrt"
 
@@ -42,8 +45,8 @@ class TensorRtBackend(Backend):
         Args:
             sidecar: of the plan, whose hash has been checked.
         Raises:
-            EngineError: if the plan is not this machine's or does not match `spec`, or TensorRT, pycuda or the GPU do
-                not work.
+            EngineError: if the plan is not this machine's or does not match `spec`, or TensorRT, the driver or the GPU
+                do not work.
         """
         super().__init__(path, spec=spec)
         product, trt = find_tensorrt(path, sidecar)
@@ -54,13 +57,13 @@ class TensorRtBackend(Backend):
         self._launches = _PLAIN
         self._cuda = CudaContext()
         try:
-            with self._cuda.errors(f"open {path}"):
+            with self._cuda.current(f"open {path}"):
                 self._plan = Plan(path, trt, product=product, record=sidecar.engine, cuda=self._cuda)
                 self._open(self._plan)
         except BaseException:
             self.close()
             raise
-        # pycuda aborts a program that ends with a context still on its stack.
+        # What is freed while Python takes itself down is freed too late.
         atexit.register(self._close_at_exit)
 
     @property
@@ -116,7 +119,7 @@ class TensorRtBackend(Backend):
     def _start(self, batch: Input) -> Callable[[], BatchAnswer]:
         slot = self._idle.popleft()
         try:
-            with self._cuda.errors(f"run {self._path}"):
+            with self._cuda.current(f"run {self._path}"):
                 slot.submit(batch, uploads=self._uploads, compute=self._compute)
         except BaseException:
             self._idle.append(slot)  # both streams keep what was queued before whatever the slot is given next
@@ -126,7 +129,7 @@ class TensorRtBackend(Backend):
             if self._closed:
                 raise EngineError(f"{self._path} was closed before this answer was asked for; ask for it first")
             try:
-                with self._cuda.errors(f"run {self._path}"):
+                with self._cuda.current(f"run {self._path}"):
                     return slot.answer(len(batch))
             finally:
                 self._idle.append(slot)
@@ -134,20 +137,23 @@ class TensorRtBackend(Backend):
         return finish
 
     def _close_at_exit(self) -> None:
-        if threading.get_ident() == self._owner:
-            self.close()
+        # A daemon's thread may still be at work, or hang.
+        if self._lock.acquire(timeout=_LAST_WAIT_S):
+            try:
+                self.close()
+            finally:
+                self._lock.release()
 
     def _release(self) -> None:
         atexit.unregister(self._close_at_exit)
         self._idle.clear()
-        self._cuda.wait()  # the GPU may be at work with what goes now
-        for slot in self._slots:
-            slot.forget_graph()
-        if self._plan is not None:
-            if self._is_open:
-                self._plan.save_kernels()
-            self._plan.close()
-        self._cuda.close()
+        with self._cuda.closing():
+            for slot in self._slots:
+                slot.forget_graph()
+            if self._plan is not None:
+                if self._is_open:
+                    self._plan.save_kernels()
+                self._plan.close()
 
 
 class _Slot:

@@ -21,7 +21,7 @@ from pathlib import Path
 from runtime.batch.rows import COLUMNS, encoded, read_rows
 from runtime.closing import Closing
 from stlm_edge.errors import OutputError, shown
-from stlm_edge.files import cannot_write, lock, make_folder, write_bytes, write_text
+from stlm_edge.files import cannot_write, folder_for, lock, make_folder, write_bytes, write_text
 from stlm_edge.names import cell, defused, from_cell, printable
 from stlm_edge.records import read_object
 
@@ -110,20 +110,20 @@ class ScoreTable(Closing):
         self._path = folder / TABLE
         self._settings = settings
         self._files: tuple[io.FileIO, ...] = ()
-        make_folder(folder)
-        self._locked: int | None = self._lock()
-        try:
-            _require_own_record(folder)
-            if restart:
-                _remove(folder)
-            rows = _earlier(folder, settings)
-            _remove_torn_files(folder)
-            self._rows = {from_cell(row[0]): row for row in rows if not row[COLUMNS.index("error")]}
-            self.done = frozenset(self._rows)
-            self._write_all()
-        except BaseException:
-            self.close()
-            raise
+        with folder_for(folder):
+            self._locked: int | None = self._lock()
+            try:
+                _require_own_record(folder)
+                if restart:
+                    _remove(folder)
+                rows = _earlier(folder, settings)
+                _remove_torn_files(folder)
+                self._rows = {from_cell(row[0]): row for row in rows if not row[COLUMNS.index("error")]}
+                self.done = frozenset(self._rows)
+                self._write_all()
+            except BaseException:
+                self.close()
+                raise
 
     def add(self, row: PictureRow) -> None:
         """Append a row; a table that was moved or deleted is written anew. Raises `OutputError`."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from runtime.backends import check_engine_file, vouched
 from runtime.checkup.finding import Finding
 from runtime.checkup.probe import ask
-from runtime.plan_check import Machine, check_plan
+from runtime.plan_check import Machine, check_plan, on_another_gpu
 from stlm_edge.errors import StlmError
 from stlm_edge.tensorrt import rebuild_command
 
@@ -24,13 +24,16 @@ def find_engine(path: Path, machines: Sequence[Machine]) -> Finding:
     Args:
         machines: what there is for plans, one for each TensorRT that is installed.
     """
+    warning = None
     try:
         check_engine_file(path)
         sidecar = vouched(path)
         sidecar.spec.require_threshold()
         if path.suffix == ".plan" and machines:
             same = [machine for machine in machines if machine.product == sidecar.engine.product]
-            check_plan(path, sidecar, (same or machines)[0])
+            machine = (same or machines)[0]
+            check_plan(path, sidecar, machine)
+            warning = on_another_gpu(path, sidecar, machine)
     except StlmError as error:
         return _refused(str(error))
     answer = ask(__name__, f"module.try_engine({str(path)!r})", timeout_s=_TRIAL_S)
@@ -38,7 +41,9 @@ def find_engine(path: Path, machines: Sequence[Machine]) -> Finding:
         remedy = f"see the lines above, or make it again here: {rebuild_command(path)}"
         return Finding(SUBJECT, "broken", f"{path} {answer.failure}", remedy)
     done, text = answer.value
-    return Finding(SUBJECT, "ok", f"{path} {text}") if done else _refused(text)
+    if not done:
+        return _refused(text)
+    return Finding(SUBJECT, "ok", f"{path} {text}" + (f"; {warning}" if warning else ""))
 
 
 def try_engine(path: str) -> tuple[bool, str]:

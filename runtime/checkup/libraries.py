@@ -5,25 +5,18 @@ from __future__ import annotations
 import os
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from runtime.checkup.finding import Finding
 from runtime.checkup.nvidia import DRIVER_LIBRARY, lacking_for_pycuda, toolkit
 from runtime.checkup.probe import Reply, ask
+from stlm_edge.errors import EngineError
 from stlm_edge.extras import OLDER_NUMPY, OPENCV_HERE, OPENCV_ON_JETSON, REMEDIES, is_for_older_numpy
-from stlm_edge.tensorrt import INSTALL, MODULES, TITLES, ProductName
+from stlm_edge.tensorrt import INSTALL, TITLES, ProductName, import_product
 
-PYCUDA, OPENVINO, ONNXRUNTIME, OPENCV = "pycuda", "OpenVINO", "ONNX Runtime", "OpenCV"
+PYCUDA, BINDINGS, OPENVINO, ONNXRUNTIME, OPENCV = "pycuda", "cuda-bindings", "OpenVINO", "ONNX Runtime", "OpenCV"
 
 _VERSION = "str(module.__version__)"
-_PRODUCT = """{
-    "version": str(module.__version__),
-    "complete": hasattr(module, "Runtime"),
-    "targets": [
-        name.lower()
-        for name in getattr(getattr(module, "ComputeCapability", None), "__members__", ())
-        if name.startswith("SM")
-    ],
-}"""
 _OPENCV = """{
     "version": str(module.__version__),
     "build": module.getBuildInformation(),
@@ -39,21 +32,39 @@ def find_tensorrt(product: ProductName, *, compute_capability: str | None) -> li
     Args:
         compute_capability: of the GPU, such as `sm86`; None without one.
     """
-    subject, module, install = TITLES[product], MODULES[product], INSTALL[product]
-    answer = ask(module, _PRODUCT)
+    subject, install = TITLES[product], INSTALL[product]
+    answer = ask(__name__, f"module.product_state({product!r})")
     if answer.failure is not None:
-        return [_unusable(subject, answer, install)]
+        return [Finding(subject, "broken", answer.failure, install)]
+    if answer.value is None:
+        return [Finding(subject, "missing", "not installed", install)]
+    if "error" in answer.value:
+        found, _, remedy = answer.value["error"].rpartition("; ")
+        return [Finding(subject, "broken", found, remedy)]
     version, targets = answer.value["version"], answer.value["targets"]
-    if not answer.value["complete"]:
-        return [Finding(subject, "broken", f"the module {module} has no Runtime", f"install it again: {install}")]
     if targets and compute_capability is not None and compute_capability not in targets:
         found = f"{version}, for {', '.join(targets)}; this GPU is {compute_capability}"
         return [Finding(subject, "broken", found, "use TensorRT on this GPU, or an .onnx engine on the processor")]
     return [Finding(subject, "ok", version)]
 
 
+def product_state(product: ProductName) -> dict[str, Any] | None:
+    """Version of a product and compute capabilities that it is limited to; `error` if it is refused; None without."""
+    try:
+        module = import_product(product)
+    except EngineError as error:
+        return {"error": " ".join(str(error).split())}
+    if module is None:
+        return None
+    names = getattr(getattr(module, "ComputeCapability", None), "__members__", ())
+    return {
+        "version": str(module.__version__),
+        "targets": [name.lower() for name in names if name.startswith("SM")],
+    }
+
+
 def find_pycuda(root: Path) -> list[Finding]:
-    """pycuda, and if it is not there what its build would lack.
+    """pycuda, and if it is not there what its build would lack; cuda-bindings alone runs plans as well.
 
     Args:
         root: the folder that has `usr`.
@@ -75,14 +86,14 @@ def find_pycuda(root: Path) -> list[Finding]:
         )
     else:
         remedy = f"build it: PATH={toolkit(root)}/bin:$PATH pip install --no-binary pycuda --force-reinstall pycuda"
-    return [_unusable(PYCUDA, answer, remedy)]
+    return [_unusable(PYCUDA, answer, f"{remedy}; cuda-bindings alone does as well" if answer.is_missing else remedy)]
 
 
 def find_cuda_bindings() -> list[Finding]:
-    """cuda-bindings, without which plans of TensorRT run without CUDA graphs."""
+    """cuda-bindings, which makes CUDA graphs, and runs plans where pycuda is not installed."""
     answer = ask("cuda.bindings.driver", "__import__('cuda.bindings').bindings.__version__")
-    remedy = "optional, it makes CUDA graphs: pip install cuda-bindings"
-    return [_finding("cuda-bindings", answer, remedy=remedy)]
+    remedy = "it makes CUDA graphs, and runs plans without pycuda and a compiler: pip install cuda-bindings"
+    return [_finding(BINDINGS, answer, remedy=remedy)]
 
 
 def find_openvino() -> list[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from runtime.checkup.finding import Finding
 from runtime.checkup.probe import ask
-from stlm_edge.tensorrt import find_gpu
+from stlm_edge.tensorrt import Gpu, find_gpu
 
 DRIVER, GPU = "NVIDIA driver", "GPU"
 DRIVER_LIBRARY = "libcuda.so.1"
@@ -49,30 +50,31 @@ def find_jetson(root: Path) -> list[Finding]:
     return [Finding("Jetson", "ok", words)]
 
 
-def find_driver(root: Path) -> list[Finding]:
+def find_driver(root: Path) -> tuple[list[Finding], Gpu | None]:
     """The driver and its first GPU, asked of libcuda in a process of its own."""
     answer = ask(__name__, "module.driver_state()")
     if answer.failure is not None:
         failure = f"libcuda {answer.failure}"
-        return [Finding(DRIVER, "broken", failure, f"check it with nvidia-smi, install it again, {_CPU_INSTEAD}")]
+        return [Finding(DRIVER, "broken", failure, f"check it with nvidia-smi, install it again, {_CPU_INSTEAD}")], None
     state = answer.value
     if state["error"] is not None:
         remedy = f"install the driver for this GPU (a Jetson has it from JetPack), {_CPU_INSTEAD}"
-        return [Finding(DRIVER, "missing", f"no {DRIVER_LIBRARY} ({state['error']})", remedy)]
+        return [Finding(DRIVER, "missing", f"no {DRIVER_LIBRARY} ({state['error']})", remedy)], None
     kernel = _kernel_version(_text(root / "proc/driver/nvidia/version"))
     found = f"for CUDA {state['version'] // 1000}.{state['version'] % 1000 // 10}" + (kernel and f", {kernel}")
     if state["status"] not in (0, _NO_DEVICE):
         failure = f"{found}, does not start (CUDA error {state['status']})"
         remedy = f"restart the machine if the driver was updated, check it with nvidia-smi, {_CPU_INSTEAD}"
-        return [Finding(DRIVER, "broken", failure, remedy)]
+        return [Finding(DRIVER, "broken", failure, remedy)], None
     if state["gpu"] is None:
         remedy = f"check nvidia-smi and CUDA_VISIBLE_DEVICES, in a container --gpus all, {_CPU_INSTEAD}"
-        return [Finding(DRIVER, "ok", found), Finding(GPU, "missing", "the driver offers none", remedy)]
-    return [Finding(DRIVER, "ok", found), Finding(GPU, "ok", ", ".join(state["gpu"]))]
+        return [Finding(DRIVER, "ok", found), Finding(GPU, "missing", "the driver offers none", remedy)], None
+    gpu = Gpu(**state["gpu"])
+    return [Finding(DRIVER, "ok", found), Finding(GPU, "ok", f"{gpu}, {gpu.compute_capability}")], gpu
 
 
 def driver_state() -> dict[str, object]:
-    """What libcuda says; `error` if it cannot be loaded, `gpu` as name and compute capability."""
+    """What libcuda says; `error` if it cannot be loaded, `gpu` as the fields of a `Gpu`."""
     try:
         library = ctypes.CDLL(DRIVER_LIBRARY)
     except OSError as error:
@@ -80,8 +82,8 @@ def driver_state() -> dict[str, object]:
     status, version = library.cuInit(0), ctypes.c_int()
     library.cuDriverGetVersion(ctypes.byref(version))
     gpu = find_gpu() if status == 0 else None
-    names = None if gpu is None else (gpu.name, gpu.compute_capability)
-    return {"error": None, "status": status, "version": version.value, "gpu": names}
+    fields = None if gpu is None else dataclasses.asdict(gpu)
+    return {"error": None, "status": status, "version": version.value, "gpu": fields}
 
 
 def toolkit(root: Path) -> Path | None:

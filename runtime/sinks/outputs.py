@@ -13,7 +13,7 @@ from runtime.closing import Closing
 from runtime.event import Event
 from runtime.inspection import Inspection
 from runtime.sinks.base import FrameSink
-from stlm_edge.errors import OutputError, StlmError
+from stlm_edge.errors import OutputError, StlmError, counted
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +143,9 @@ class _Worker:
             if self._frames_waiting == self._most:
                 self.drops += 1
                 if self._drop_log.is_due():
-                    logger.warning("%s is too slow for the line: %d frames not written there", self._name, self.drops)
+                    logger.warning(
+                        "%s is too slow for the line: %s not written there", self._name, counted(self.drops, "frame")
+                    )
                 return
             self._queue.append(inspection)
             self._frames_waiting += 1
@@ -171,12 +173,12 @@ class _Worker:
                     "frames and what it had not finished are lost; check its disk, network or screen"
                 )
             self._thread.join(left_s)
+        lacking = counted(self.failures, "frame")
         if self._failing is not None:
-            return OutputError(f"{self._name} lacks {self.failures} frames and failed up to the end: {self._failing}")
+            return OutputError(f"{self._name} lacks {lacking} and failed up to the end: {self._failing}")
         if self._closing_error is None and self.failures and not self._may_drop:
             return OutputError(
-                f"{self._name} lacks {self.failures} frames that could not be written, expected all of a recording; "
-                "inspect it again"
+                f"{self._name} lacks {lacking} that could not be written, expected all of a recording; inspect it again"
             )
         return self._closing_error
 
@@ -216,14 +218,14 @@ class _Worker:
         self.sink.write(item)
         self._on_publish(1e3 * (time.perf_counter() - start_s))
         if self._failing is not None:
-            logger.info("%s is written again; %d frames are missing there", self._name, self.failures)
+            logger.info("%s is written again and lacks %s", self._name, counted(self.failures, "frame"))
             self._failing = None
 
     def _fail(self, error: Exception, item: Inspection | Event) -> None:
         self._failed += isinstance(item, Inspection)
         self._failing = self._told(error)
         if self._failure_log.is_due():
-            logger.error("%s (%d frames failed)", self._failing, self.failures)
+            logger.error("%s (%s failed)", self._failing, counted(self.failures, "frame"))
 
     def _told(self, error: Exception) -> str:
         """What a sink raised, in one line."""

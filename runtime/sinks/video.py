@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
-import shutil
 import tempfile
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -17,8 +14,8 @@ from runtime.inspection import Inspection
 from runtime.sinks.base import FrameSink, SinkContext, output_options, utc
 from runtime.sinks.space import BoundedFiles, time_stamp
 from runtime.uri import Option, allowed, size_in_bytes
-from stlm_edge.errors import OutputError
-from stlm_edge.files import cannot_write, make_folder, replacing
+from stlm_edge.errors import OutputError, counted
+from stlm_edge.files import cannot_write, make_folder, remedy, replacing, require_room
 from stlm_edge.imaging import resize
 from stlm_edge.spec import Size
 
@@ -82,9 +79,8 @@ class VideoFile(FrameSink):
         try:
             if self._writer is None:
                 self._open((image.shape[0], image.shape[1]))
-            if shutil.disk_usage(self._path.parent).free < _RESERVE_BYTES:
-                # OpenCV ignores a full disk. What is left now suffices to finish the video as far as it goes.
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            # OpenCV ignores a full disk. What is left now suffices to finish the video as far as it goes.
+            require_room(self._temporary, reserve=_RESERVE_BYTES)
         except OSError as error:
             raise cannot_write(self._path, error) from error
         assert self._writer is not None
@@ -124,8 +120,8 @@ class VideoFile(FrameSink):
         count, self._written = self._written, 0
         self.lost += count
         return OutputError(
-            f"{self._path} had {count} frames in {self._temporary.name} beside it, which was moved or deleted; they "
-            "are lost unless that file still is somewhere"
+            f"{self._path} had {counted(count, 'frame')} in {self._temporary.name} beside it, which was moved or "
+            "deleted; they are lost unless that file still is somewhere"
         )
 
     def _check_complete(self) -> None:
@@ -134,10 +130,12 @@ class VideoFile(FrameSink):
         found = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
         capture.release()
         if found < self._written:
-            raise OutputError(
-                f"{self._path} holds {found} of {self._written} frames and is discarded; "
-                "free space there or choose another place"
-            )
+            discarded = f"{self._path} holds {found} of {self._written} frames and is discarded"
+            try:
+                require_room(self._temporary, reserve=_RESERVE_BYTES)
+            except OSError as error:
+                raise OutputError(f"{discarded} ({error.strerror or error}); {remedy(error)}") from error
+            raise OutputError(f"{discarded}; free space there or choose another place")
 
 
 def _open_writer(file: Path, *, path: Path, fps: float, size: Size) -> cv2.VideoWriter:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -139,16 +138,6 @@ def require_size(capture: Capture, *, name: str) -> None:
             f"{name} delivers {height} x {width} (height x width), expected at most {pixel_limit() / 1e6:g} "
             "megapixels; have it deliver a smaller size"
         )
-
-
-def silence_opencv() -> None:
-    """Have OpenCV and its FFmpeg print nothing: they name addresses with their passwords, and what they say is said by
-    our errors. Who has set `OPENCV_FFMPEG_LOGLEVEL` or `OPENCV_FFMPEG_DEBUG` to see more does."""
-    if "OPENCV_FFMPEG_DEBUG" not in os.environ:
-        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    # Where the setter is depends on the version.
-    set_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel
-    set_level(0)
 
 
 def _as_bgr(found: np.ndarray, *, name: str) -> Image:

@@ -42,7 +42,7 @@ def find_camera(uri: str, options: SourceOptions) -> CameraPlace | None:
     opening: Callable[[], Camera]
     if uri.isdecimal() or scheme == "v4l2" or uri.startswith("/dev/video"):
         device = Path(f"/dev/video{uri}") if uri.isdecimal() else Path(rest or uri)
-        name = f"camera {uri}" if uri.isdecimal() else f"camera {device}"
+        name = f"camera {uri}" if uri.isdecimal() else f"camera {safe_name(str(device))}"
         opening = partial(open_device, device, options, name=name)
     elif uri.startswith("gst:"):
         remedy = "try it by gst-launch-1.0 with autovideosink as its end"

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 
 from runtime.sources.base import Frame, FrameSource
-from runtime.sources.camera import require_size, silence_opencv
+from runtime.sources.camera import require_size
 from stlm_edge.errors import ImageError, SourceError
 from stlm_edge.folders import PICTURE_SUFFIXES, SUFFIXES, is_file, is_folder, pictures_below
-from stlm_edge.imaging import read_image
+from stlm_edge.imaging import read_image, silence_opencv
 from stlm_edge.names import escaped, is_utf8
 
 logger = logging.getLogger(__name__)

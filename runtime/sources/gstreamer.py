@@ -8,10 +8,11 @@ from fractions import Fraction
 import cv2
 
 from runtime.devices import ARGUS_SOCKET
-from runtime.sources.camera import Camera, silence_opencv
+from runtime.sources.camera import Camera
 from runtime.sources.shape import SourceOptions
 from stlm_edge.credentials import without_credentials
 from stlm_edge.errors import SourceError
+from stlm_edge.imaging import silence_opencv
 
 _FLIP_METHODS = {0: 0, 90: 3, 180: 2, 270: 1}
 """Clockwise degrees → `flip-method` of nvvidconv, which counts its turns the other way."""
@@ -72,7 +73,7 @@ def open_pipeline(pipeline: str, options: SourceOptions, *, name: str, remedy: s
     if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
         raise SourceError(
             f"{name} needs GStreamer and this OpenCV ({cv2.__version__}) was built without it, as PyPI's is; use "
-            "JetPack's or the distribution's (apt install python3-opencv), and see: python -m runtime.doctor"
+            "JetPack's or the distribution's (apt install python3-opencv), and see: stlm doctor"
         )
     capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
     if not capture.isOpened():

@@ -7,11 +7,12 @@ import socket
 
 import cv2
 
-from runtime.sources.camera import Camera, silence_opencv
+from runtime.sources.camera import Camera
 from runtime.sources.network import split_address, why_unreachable
 from runtime.sources.shape import SourceOptions
 from stlm_edge.credentials import safe_name
 from stlm_edge.errors import SourceError
+from stlm_edge.imaging import silence_opencv
 
 _FFMPEG_OPTIONS = "rtsp_transport;tcp"
 """A lost UDP packet is a smear that looks like a defect. No more than that, since it holds for video files as well."""

@@ -11,9 +11,11 @@ from pathlib import Path
 import cv2
 
 from runtime.devices import gives_pictures
-from runtime.sources.camera import Camera, silence_opencv
+from runtime.sources.camera import Camera
 from runtime.sources.shape import SourceOptions
+from stlm_edge.credentials import safe_name
 from stlm_edge.errors import SourceError
+from stlm_edge.imaging import silence_opencv
 
 _REQUEST_BUFFERS = 0xC0145608
 """`VIDIOC_REQBUFS` with a `v4l2_requestbuffers` of 20 bytes; a camera in use refuses it."""
@@ -55,7 +57,7 @@ def _problem(device: Path) -> str | None:
     try:
         handle = os.open(device, os.O_RDWR | os.O_NONBLOCK)
     except OSError as error:
-        return _about(error, device)
+        return _about(error, safe_name(str(device)))
     try:
         if not gives_pictures(handle):
             return (
@@ -65,13 +67,13 @@ def _problem(device: Path) -> str | None:
         fcntl.ioctl(handle, _REQUEST_BUFFERS, bytearray(struct.pack("=5I", 0, 1, 1, 0, 0)))
     except OSError as error:
         # A multi-planar or read-only camera knows no such buffers; OpenCV is to judge it.
-        return None if error.errno == errno.EINVAL else _about(error, device)
+        return None if error.errno == errno.EINVAL else _about(error, safe_name(str(device)))
     finally:
         os.close(handle)
     return None
 
 
-def _about(error: OSError, device: Path) -> str:
+def _about(error: OSError, device: str) -> str:
     match error.errno:
         case errno.ENOENT | errno.ENODEV | errno.ENXIO:
             return f"there is no camera at {device}; check its cable and list those there are: ls /dev/video*"

@@ -17,7 +17,6 @@ import numpy as np
 
 from runtime.event import Event
 from runtime.sources.base import Frame, FrameSource
-from runtime.sources.camera import silence_opencv
 from runtime.sources.drop_files import Hashes, SeenFiles, is_file, is_watched, new_file, stamp_of, status_of
 from runtime.sources.live import READ_TIMEOUT_S
 from stlm_edge.errors import ImageError, SourceError, SourceTimeout
@@ -83,7 +82,6 @@ class WatchedFolder(FrameSource):
         Raises:
             SourceError: if it is no folder or cannot be read.
         """
-        silence_opencv()  # of files that are not whole yet
         self._path = path
         self._timeout_s = timeout_s
         self._index = 0

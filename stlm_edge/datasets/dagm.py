@@ -15,7 +15,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from stlm_edge.datasets.listing import folders, found_folders, read_text
+from stlm_edge.datasets.listing import folders, found_folders, has_folder, read_text
 from stlm_edge.datasets.matching import match_masks
 from stlm_edge.datasets.samples import ANOMALY, GOOD, Category, Sample
 from stlm_edge.errors import DataError
@@ -65,7 +65,7 @@ def _labelled(root: Path, half: str) -> list[Sample]:
     """Each picture of one half."""
     folder = root / half
     label_folder = folder / "Label"
-    if not label_folder.is_dir():
+    if not has_folder(label_folder):
         raise DataError(
             f"{label_folder} does not exist, {found_folders(folders(root))} in {root}; DAGM's layout needs Train, "
             "Train/Label, Test and Test/Label to tell good from defective, MVTec AD's is spelt train/good and test: "
@@ -75,6 +75,9 @@ def _labelled(root: Path, half: str) -> list[Sample]:
     if not found:
         raise DataError(f"{folder} has no pictures; unpack the data set again")
     matched = match_masks(found, label_folder)
+    for path in found:
+        if (fault := matched.unread_fault_of(path)) is not None:
+            raise DataError(fault)
     if matched.strays:
         more = len(matched.strays) - 1
         raise DataError(

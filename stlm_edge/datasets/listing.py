@@ -23,6 +23,13 @@ def require_folder(folder: Path) -> None:
         raise DataError(f"{folder} {found}, expected a folder of pictures; check the path")
 
 
+def has_folder(folder: Path) -> bool:
+    """Whether a part of a layout is there. Raises `DataError` if it is a file."""
+    if is_file(folder):
+        raise DataError(f"{folder} is a file, expected a folder; move it away, or unpack the data set again")
+    return is_folder(folder)
+
+
 def folders(folder: Path) -> list[str]:
     """The names of the folders in a folder, sorted, as they are spelt. Raises `DataError` if it cannot be read."""
     return [path.name for path in entries(folder) if is_folder(path)]

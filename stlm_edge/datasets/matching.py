@@ -22,11 +22,14 @@ class Matched:
         masks: name of the picture without its suffix → its masks, sorted.
         strays: folders, and files with the name of a mask, that belong to no picture or cannot be one's mask.
         names: how many pictures have a name without its suffix.
+        unread: name of the picture without its suffix → a stray with the name of its mask that is a file of a kind
+            that is not read, such as GIF.
     """
 
     masks: dict[str, list[Path]]
     strays: tuple[Path, ...]
     names: Counter[str]
+    unread: dict[str, Path]
 
     def of(self, picture: Path) -> list[Path]:
         return self.masks.get(picture.stem, [])
@@ -44,11 +47,18 @@ class Matched:
             )
         return None
 
+    def unread_fault_of(self, picture: Path) -> str | None:
+        """Why the only mask of a picture cannot be used, if it is of a kind that nobody reads."""
+        mask = self.unread.get(picture.stem)
+        if mask is None or self.of(picture):
+            return None
+        return f"{mask}, the mask of {picture.name}, is of a kind that is not read here; convert it to PNG"
+
 
 def match_masks(pictures: Sequence[Path], folder: Path) -> Matched:
     """Find the masks of all pictures of one folder; there may be none, nor a folder. Raises `DataError`."""
     masks: dict[str, list[Path]] = {picture.stem: [] for picture in pictures}
-    strays = []
+    strays, unread = [], {}
     for path in entries(folder) if is_folder(folder) else ():
         short = _ENDING.sub("", path.stem)
         owner = path.stem if path.stem in masks else short if short in masks else None
@@ -56,4 +66,6 @@ def match_masks(pictures: Sequence[Path], folder: Path) -> Matched:
             masks[owner].append(path)
         elif is_picture(path) or is_folder(path) or owner is not None:
             strays.append(path)
-    return Matched(masks, tuple(strays), Counter(picture.stem for picture in pictures))
+            if owner is not None and not is_folder(path):
+                unread[owner] = path
+    return Matched(masks, tuple(strays), Counter(picture.stem for picture in pictures), unread)

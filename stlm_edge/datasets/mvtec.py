@@ -10,11 +10,11 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from stlm_edge.datasets.listing import folders, found_folders
+from stlm_edge.datasets.listing import folders, found_folders, has_folder
 from stlm_edge.datasets.matching import Matched, match_masks
 from stlm_edge.datasets.samples import GOOD, Category, Sample
 from stlm_edge.errors import DataError
-from stlm_edge.folders import pictures_in
+from stlm_edge.folders import is_file, pictures_in
 from stlm_edge.names import escaped
 
 _OTHER_WORDS = ("good", "ok", "normal")
@@ -58,7 +58,7 @@ def _samples_in(folder: Path) -> Iterator[Sample]:
 
 def _train_samples(root: Path) -> tuple[Sample, ...]:
     folder = root / "train" / GOOD
-    good = pictures_in(folder, tell_of_those_below=True) if folder.is_dir() else []
+    good = pictures_in(folder, tell_of_those_below=True) if has_folder(folder) else []
     if not good:
         raise DataError(
             f"{folder} has no good pictures to train on, {found_folders(folders(root / 'train'))} in {root / 'train'}; "
@@ -69,7 +69,7 @@ def _train_samples(root: Path) -> tuple[Sample, ...]:
 
 def _test_samples(root: Path) -> tuple[Sample, ...]:
     test = root / "test"
-    kinds = folders(test) if test.is_dir() else []
+    kinds = folders(test) if has_folder(test) else []
     pictures = {kind: pictures_in(test / kind, tell_of_those_below=True) for kind in kinds}
     return tuple(sample for kind in kinds for sample in _labelled(pictures[kind], kind, root))
 
@@ -93,6 +93,9 @@ def _labelled(paths: Sequence[Path], kind: str, root: Path) -> Iterator[Sample]:
 def _fault_of_folder(path: Path, kind: str, truth: Path, misspelt: Path | None, matched: Matched) -> str | None:
     """What is wrong with the folder that should hold a picture's mask; None if nothing is."""
     expected = truth / (path.stem + "_mask.png")
+    taken = next((place for place in (truth.parent, truth) if is_file(place)), None)
+    if taken is not None and kind != GOOD:
+        return f"{path} has no mask, expected {expected}, but {taken} is a file and no folder; move it away"
     if misspelt is not None and kind != GOOD:
         return f"{path} has no mask, expected {expected}; rename the folder {misspelt}"
     if truth / path.stem in matched.strays:
@@ -100,6 +103,8 @@ def _fault_of_folder(path: Path, kind: str, truth: Path, misspelt: Path | None, 
             f"{truth / path.stem} is a folder, as in MVTec LOCO, expected one mask for each picture; join what it "
             f"holds into {expected}, or remove {truth} and judge whole pictures alone"
         )
+    if kind != GOOD and (unread := matched.unread_fault_of(path)) is not None:
+        return unread
     if not matched.of(path) and matched.strays and kind != GOOD:
         return (
             f"{path} has no mask, expected {expected}, while {truth} holds what belongs to no picture, such as "

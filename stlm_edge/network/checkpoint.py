@@ -77,7 +77,7 @@ def load(path: Path, *, threshold_is_needed: bool = True) -> Checkpoint:
             f"{path} is not a readable safetensors file ({error}); copy it again, or train again"
         ) from None
     if not {"spec", "config"} <= set(metadata):
-        raise CheckpointError(f"{path} holds tensors but no specification; expected what 'python -m train fit' writes")
+        raise CheckpointError(f"{path} holds tensors but no specification; expected what 'stlm train' writes")
     metadata = unsealed(metadata, path, error=CheckpointError, remedy="copy it again, or train again")
     try:
         config = parse(metadata["config"], what="the configuration")

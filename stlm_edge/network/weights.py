@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from stlm_edge.download import Published, fetch
 from stlm_edge.errors import WeightsError
-from stlm_edge.files import cache_folder, sha256
+from stlm_edge.files import cache_folder, require_regular, sha256
 from stlm_edge.memory import ran_out
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.teacher import Teacher
@@ -123,8 +124,11 @@ def load_torch_file(path: Path, *, device: torch.device | str = "cpu") -> Any:
         ValueError: in our own words, if it is no such file: torch's advise to run whatever code is in it.
         OSError: if it cannot be read.
     """
+    require_regular(path)
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        with warnings.catch_warnings():  # what torch has to say of a file that it refuses is no more than the refusal
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location=device, weights_only=True)
     except OSError:
         raise
     except Exception as error:  # a damaged pickle fails in any way that Python knows

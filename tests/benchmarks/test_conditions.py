@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import conditions
 from benchmarks.conditions import lines_of, parse_tegrastats, read_jetson, read_processor, watched, watching
+from stlm_edge.tensorrt import Gpu
 
 # As JetPack 5 prints them on an AGX Orin, JetPack 6 on an Orin Nano, and the same without root.
 AGX_ORIN = (
@@ -23,6 +24,12 @@ ORIN_NANO = (
     "27%@1510,25%@1510,29%@1510] EMC_FREQ 21%@2133 GR3D_FREQ 99%@[624] NVDEC off NVJPG off APE 200 cpu@52.593C "
     "soc2@51.25C soc0@50.562C gpu@53.125C tj@53.125C soc1@51.718C VDD_IN 9163mW/7210mW VDD_CPU_GPU_CV 3410mW/2310mW "
     "VDD_SOC 2084mW/1877mW"
+)
+# As JetPack 7 prints it on an AGX Thor: no load of the GPU, each heat with its highest, and the whole board's power.
+AGX_THOR = (
+    "08-08-2026 20:58:23 RAM 3429/125749MB (lfb 120x4MB) CPU [0%,5%,off]@2601 EMC_FREQ @4266 "
+    "GR3D_FREQ @[1574,1574,1574] cpu@49.75C/49.75C tj@51.218C/51.218C gpu@51.218C/51.218C "
+    "VDD_GPU 6330mW/6330mW/6330mW VIN_SYS_5V0 15486mW/7424mW/15486mW VIN 28906mW/14453mW/28906mW"
 )
 WITHOUT_ROOT = "RAM 3162/7620MB (lfb 4x2MB) CPU [1%@729,off] GR3D_FREQ 1% gpu@-256C VDD_IN 3913mW/3922mW"
 
@@ -64,6 +71,7 @@ def test_processor_of_a_virtual_machine_tells_less(tmp_path):
             ORIN_NANO,
             {"gpu_busy_percent": 99, "gpu_mhz": 624, "gpu_temperature_c": 53.125, "module_power_mw": 9163},
         ),
+        (AGX_THOR, {"gpu_mhz": 1574, "gpu_temperature_c": 51.218, "board_power_mw": 28906}),
         (WITHOUT_ROOT, {"gpu_busy_percent": 1, "module_power_mw": 3913}),
         ("", {}),
     ],
@@ -95,7 +103,12 @@ def test_machine_that_is_no_jetson_has_no_tegrastats(tmp_path, monkeypatch):
     assert read_jetson() == {}
 
 
-def fake_nvml(monkeypatch: pytest.MonkeyPatch, *, reasons: int = 0, power: bool = True) -> list[str]:
+UUID = "GPU-9196782c-2fae-91c7-c24f-e9a05e4369a7"
+
+
+def fake_nvml(
+    monkeypatch: pytest.MonkeyPatch, *, reasons: int = 0, power: bool = True, gpu: str | None = UUID
+) -> list[str]:
     """NVML's Python binding as far as it is asked; what a call returned, not what a GPU did."""
     calls: list[str] = []
 
@@ -107,6 +120,12 @@ def fake_nvml(monkeypatch: pytest.MonkeyPatch, *, reasons: int = 0, power: bool 
             raise NVMLError("Not Supported")
         return 251_300
 
+    def handle_of(uuid: str) -> str:
+        if uuid != UUID:
+            raise NVMLError("Not Found")
+        return uuid
+
+    monkeypatch.setattr(conditions, "find_gpu", lambda: Gpu("NVIDIA RTX A6000", "sm86", 84, gpu))
     module = types.ModuleType("pynvml")
     vars(module).update(
         NVMLError=NVMLError,
@@ -114,7 +133,7 @@ def fake_nvml(monkeypatch: pytest.MonkeyPatch, *, reasons: int = 0, power: bool 
         NVML_TEMPERATURE_GPU=0,
         nvmlInit=lambda: calls.append("init"),
         nvmlShutdown=lambda: calls.append("shutdown"),
-        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetHandleByUUID=handle_of,
         nvmlSystemGetDriverVersion=lambda: "580.65.06",
         nvmlDeviceGetClockInfo=lambda _, kind: {1: 1695}[kind],
         nvmlDeviceGetTemperature=lambda *_: 64,
@@ -146,6 +165,15 @@ def test_gpu_that_keeps_its_power_to_itself_is_read_all_the_same(monkeypatch):
     with watching() as told:
         assert told["before"]["gpu_mhz"] == 1695
         assert "gpu_power_w" not in told["before"]
+
+
+@pytest.mark.parametrize("gpu", [None, "GPU-fa724978-a973-65f4-7a78-26d847638556"])
+def test_another_gpu_is_never_read_instead_of_the_one_in_use(monkeypatch, gpu):
+    fake_nvml(monkeypatch, gpu=gpu, reasons=0x4)
+    monkeypatch.setenv("PATH", "")
+    with watching() as told:
+        assert [name for name in told["before"] if name.startswith(("gpu", "driver"))] == []
+    assert "SLOWED DOWN" not in "".join(told["warnings"])
 
 
 def test_machine_without_nvml_has_no_gpu_to_read(monkeypatch):

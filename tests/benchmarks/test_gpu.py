@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu import Part, do, main, plan_parts, why_not
+from benchmarks.gpu import Part, do, main, patience, plan_parts, why_not
 from benchmarks.record import read
 
 
@@ -41,7 +43,7 @@ def test_part_that_fails_is_written_down_with_its_error(tmp_path: Path) -> None:
     part = Part("bad", ("benchmarks.latency", "--checkpoint", str(missing), "--way", "eager"), 60)
     entry = do(part, tmp_path, limit_s=60)
     assert entry["status"] == "failed"
-    assert entry["reason"].startswith("error: ")
+    assert not entry["reason"].startswith("error: ")
     assert str(missing) in entry["reason"]
     assert entry["record"] is None
     assert (tmp_path / "bad.log").exists()
@@ -64,20 +66,75 @@ def test_part_is_left_out_without_time_a_gpu_or_what_it_builds_on() -> None:
     assert why_not(Part("c", (), 60, needs_gpu=True), [], device="cpu", left_s=600) == "needs a GPU"
 
 
-@pytest.mark.parametrize("graphs", [["a.onnx"], []])
-def test_most_important_parts_come_first_and_engines_are_built_before_they_run(
-    graphs: list[str], tmp_path: Path
-) -> None:
+def parts_of(checkpoint: str | None, *graphs: str, keeps_timings: bool = True) -> dict[str, Part]:
     listed = plan_parts(
-        Path("a.safetensors"), [Path(name) for name in graphs], output=tmp_path, device="cuda", data=None, quick=False
+        None if checkpoint is None else Path(checkpoint),
+        [Path(name) for name in graphs],
+        output=Path("out"),
+        device="cuda",
+        data=None,
+        quick=False,
+        keeps_timings=keeps_timings,
     )
-    parts = {part.name: part for part in listed}
-    names, stem = list(parts), "a" if graphs else "a.fp16"
-    assert names[0] == "ways"
-    assert names.index(f"build-{stem}") < names.index(f"plan-{stem}") < names.index("ways-8")
-    assert parts[f"plan-{stem}"].after == f"build-{stem}"
-    assert parts[f"build-{stem}"].after == (None if graphs else "export")
-    assert ("export" in names) == (not graphs)
+    return {part.name: part for part in listed}
+
+
+@pytest.mark.parametrize("graphs", [["a.onnx", "b.onnx"], []])
+def test_plans_are_built_before_anything_is_measured(graphs: list[str]) -> None:
+    parts = parts_of("a.safetensors", *graphs)
+    names, stems = list(parts), ["a", "b"] if graphs else ["a.fp16"]
+    first = [] if graphs else ["export"]
+    first += [f"{what}-{stem}" for what in ("build", "plan") for stem in stems]
+    assert names[: len(first)] == first
+    assert names.index("ways") < names.index("ways-8")
+    for stem in stems:
+        assert parts[f"plan-{stem}"].after == f"build-{stem}"
+        assert parts[f"build-{stem}"].after == (None if graphs else "export")
+
+
+def test_without_a_checkpoint_plans_are_measured_and_no_torch_is_asked_for() -> None:
+    parts = parts_of(None, "a.onnx", "b.onnx")
+    assert list(parts) == ["build-a", "build-b", "plan-a", "plan-b", "onnxruntime-a", "onnxruntime-b"]
+    words = {word for part in parts.values() for word in part.command}
+    assert not words & {"--checkpoint", "--way", "--device"}
+
+
+def test_builds_share_a_timing_cache_where_the_product_has_one() -> None:
+    for part in (parts_of(None, "a.onnx")["build-a"], parts_of("a.safetensors", "b.onnx")["build-b"]):
+        assert part.command[-2:] == ("--timing-cache", "out/timings")
+    assert "--timing-cache" not in parts_of(None, "a.onnx", keeps_timings=False)["build-a"].command
+
+
+def test_limits_grow_with_the_input_and_on_slow_devices() -> None:
+    card = patience("cuda", pixels=1024 * 1024, shares_memory=False)
+    assert card == patience("cuda", pixels=256 * 256, shares_memory=False) == 1
+    assert patience("cuda", pixels=4 * 1024 * 1024, shares_memory=False) == 4
+    assert patience("cuda", pixels=1024 * 1024, shares_memory=True) > card
+    assert patience("cpu", pixels=1024 * 1024, shares_memory=False) > card
+
+
+def test_part_is_left_out_without_its_package() -> None:
+    part = Part("c", ("http.server",), 60, needs="no-such-package")
+    assert why_not(part, [], device="cuda", left_s=600) == "no-such-package is not installed"
+    assert why_not(Part("c", (), 60, needs="numpy"), [], device="cuda", left_s=600) is None
+
+
+@pytest.mark.heavy
+def test_command_needs_no_torch_without_a_checkpoint(traced_engine: Path, tmp_path: Path) -> None:
+    """The parts themselves need a GPU; all of them are written down."""
+    arguments = ["--graph", str(traced_engine), "--output", str(tmp_path), "--device", "cpu"]
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'torchvision', 'timm', 'tqdm', 'onnxruntime', 'openvino'):\n"
+        "    sys.modules[name] = None\n"
+        "from benchmarks.gpu import main\n"
+        f"sys.exit(main({arguments!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), "nothing could be measured"
+    parts = read(tmp_path / "gpu.json").details["parts"]
+    assert {part["reason"] for part in parts} == {"needs a GPU"}
+    assert len(parts) == 3
 
 
 def test_bad_input_is_one_line(small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,7 +147,8 @@ def test_bad_input_is_one_line(small_checkpoint: Path, tmp_path: Path, capsys: p
         (["--checkpoint", str(tmp_path / "none"), *common], "none is no file"),
         (["--checkpoint", str(cut), *common], "cut.safetensors is not a readable safetensors file"),
         ([*known, *common, "--graph", str(tmp_path / "cut.onnx")], "cut.onnx"),
-        ([*known, *common, "--part", "nothing"], "expected some of ways"),
+        ([*known, *common, "--part", "nothing"], "expected some of export"),
+        (common, "expected --checkpoint CHECKPOINT, --graph GRAPH.onnx or both"),
         ([*known, "--device", "cpu", "--output", str(tmp_path / "file" / "x")], "cannot write"),
         ([*known, *common, "--graph", str(tmp_path / "none.onnx")], "none.onnx"),
     ):

@@ -83,7 +83,7 @@ def test_advice_names_the_fastest_that_is_nearly_the_best() -> None:
     assert warnings == [
         "pointless is dominated: middle is faster and as good.",
         "refused is not advised: the gate refuses it (map is off).",
-        "strange is not advised: nobody has compared it with its network (python -m export verify).",
+        "strange is not advised: nobody has compared it with its network (stlm verify).",
     ]
 
 

@@ -129,6 +129,22 @@ def test_mask_of_no_picture_is_refused(make_dagm):
         load_category(root, "Class1")
 
 
+def test_mask_of_a_kind_that_is_not_read_is_to_be_converted(make_dagm):
+    root = make_dagm("Class1")
+    mask = next((root / "Class1" / "Train" / "Label").glob("*.PNG"))
+    mask.rename(mask.with_suffix(".gif"))
+    with pytest.raises(DataError, match=r"_label\.gif, the mask of .* is of a kind that is not read here; convert it"):
+        load_category(root, "Class1")
+
+
+def test_file_in_the_place_of_the_labels_is_not_taken_for_missing_ones(make_dagm):
+    root = make_dagm("Class1")
+    shutil.rmtree(root / "Class1" / "Test" / "Label")
+    (root / "Class1" / "Test" / "Label").touch()
+    with pytest.raises(DataError, match=r"Test/Label is a file, expected a folder"):
+        load_category(root, "Class1")
+
+
 def test_masks_under_a_name_that_hides_their_pictures_are_refused(make_dagm):
     """Without the text that names them, all defective pictures would count as good."""
     root = make_dagm("Class1")

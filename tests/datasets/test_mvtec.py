@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -17,15 +16,12 @@ from stlm_edge.datasets.mvtec import labelled_by_folder
 from stlm_edge.errors import DataError, ImageError
 from stlm_edge.imaging import read_image, write_image
 from stlm_edge.masks import read_mask
+from tests.picture_files import write_deep
 
 
 def write(path: Path, *, shape: tuple[int, ...] = (12, 16, 3), dtype: type = np.uint8) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype=dtype)
-    done, data = cv2.imencode(path.suffix.lower(), image)
-    assert done
-    path.write_bytes(data.tobytes())
-    return path
+    return write_deep(path, np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype=dtype))
 
 
 def make_category(root: Path) -> Path:
@@ -166,6 +162,15 @@ def test_labels_are_enough_where_there_are_no_masks(tmp_path: Path, caplog: pyte
     assert "NO MASKS for 2 of 4 defective pictures (chip), the first is" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["test", "train/good"])
+def test_file_in_the_place_of_a_folder_is_not_taken_for_a_missing_one(tmp_path: Path, name: str) -> None:
+    root = make_category(tmp_path / "plate")
+    shutil.rmtree(root / name)
+    (root / name).touch()
+    with pytest.raises(DataError, match=rf"{name} is a file, expected a folder; move it away"):
+        load_category(root, None)
+
+
 def test_one_mask_that_is_missing_leaves_one_picture_unmarked_and_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -182,7 +187,12 @@ def test_one_mask_that_is_missing_leaves_one_picture_unmarked_and_is_told(
         (lambda folder: (folder / "001_mask.png").rename(folder / "1-mask.png"), r"no mask, .*such as 1-mask\.png"),
         (lambda folder: folder.rename(folder.with_name("Chip")), r"chip/000\.png has no mask, .*rename .*truth/Chip"),
         (lambda folder: folder.parent.rename(folder.parent.with_name("Ground-Truth")), "rename the folder .*Ground-Tr"),
-        (lambda folder: (folder / "001_mask.png").rename(folder / "001_mask.gif"), r"such as 001_mask\.gif; rename"),
+        (
+            lambda folder: (folder / "001_mask.png").rename(folder / "001_mask.gif"),
+            r"001_mask\.gif, .*convert it to PNG",
+        ),
+        (lambda folder: [shutil.rmtree(folder), folder.touch()], "chip is a file and no folder; move it away"),
+        (lambda folder: [shutil.rmtree(folder.parent), folder.parent.touch()], "ground_truth is a file and no folder"),
         (
             lambda folder: shutil.copy(folder / "001_mask.png", folder / "001.png"),
             r"has 2 masks, 001\.png and 001_mask",

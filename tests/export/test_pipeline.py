@@ -202,13 +202,22 @@ def test_checkpoint_becomes_a_plan_that_resizes_frames(small_checkpoint, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", [["--streams", "stacked"], ["--max-batch", "3", "--full-map"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "form",
+    [["--streams", "stacked"], ["--max-batch", "3", "--full-map"], ["--local-conv", "sums"], ["--simplify"]],
+    ids=" ".join,
+)
 def test_other_forms_of_the_graph(data, tmp_path, form):
+    if "--simplify" in form:
+        pytest.importorskip("onnxsim")
     path = tmp_path / "plate.plan"
     arguments = ["--precision", "fp16", *TARGET, "--data", str(data)]
     assert main(["engine", str(PLATE), "-o", str(path), *form, *arguments]) == 0
     spec = Sidecar.read(path).spec
     assert (spec.max_batch, spec.full_map) == ((3, True) if "--max-batch" in form else (1, False))
+    names = [node.name for node in read_graph(kept_graph(path)).model.graph.node]
+    assert any(name.endswith(".local_conv|mul") for name in names) == ("sums" in form)
+    assert any("|joined_" in name for name in names) == ("--simplify" in form)
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,7 @@ import hashlib
 import io
 import json
 import random
-import tarfile
 import tempfile
-import zipfile
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -310,30 +308,16 @@ def remembered(folder: Path) -> object:
 # --- data
 
 
-def data_set(split: str) -> Files:
-    """A data set of VisA's layout, or of DAGM's."""
-    with io.BytesIO() as drawn:
-        drawn.write(saved(lambda folder: write_image(folder / "a.png", np.zeros((4, 4, 3), np.uint8)))["a.png"])
-        picture = drawn.getvalue()
-    if split == "visa":
-        rows = [
-            ("train", "normal", "Normal/0.png"),
-            ("test", "normal", "Normal/1.png"),
-            ("test", "anomaly", "Anomaly/0.png"),
-        ]
-        lines, files = ["object,split,label,image,mask"], {}
-        for part, label, name in rows:
-            mask = "candle/Data/Masks/Anomaly/0.png" if label == "anomaly" else ""
-            lines.append(f"candle,{part},{label},candle/Data/Images/{name},{mask}")
-            files[f"candle/Data/Images/{name}"] = picture
-        files["candle/Data/Masks/Anomaly/0.png"] = picture
-        return files | {"split_csv/1cls.csv": "\n".join(lines).encode() + b"\n"}
-    files = {f"Class1/{half}/{index:04d}.PNG": picture for half in ("Train", "Test") for index in range(20)}
-    for half in ("Train", "Test"):
-        files[f"Class1/{half}/Label/0003_label.PNG"] = picture
-        labels = [f"{n}\t{int(n == 3)}\t{n:04d}.PNG\t0\t{f'{n:04d}_label.PNG' if n == 3 else '0'}" for n in range(20)]
-        files[f"Class1/{half}/Label/Labels.txt"] = "\n".join(["1", *labels]).encode()
-    return files
+def visa_files() -> Files:
+    from ..datasets.conftest import write_visa
+
+    return saved(write_visa)
+
+
+def dagm_files() -> Files:
+    from ..datasets.conftest import write_dagm
+
+    return saved(lambda folder: write_dagm(folder, "Class1", good=(20, 19), defective=(1, 1)))
 
 
 def listed(folder: Path) -> object:
@@ -383,19 +367,12 @@ def read_mask_file(folder: Path) -> object:
 
 
 def archive(kind: str) -> Files:
+    from ..test_archives import write_tar, write_zip
+
     content = {f"set/{index}.txt": bytes([65 + index]) * 700 for index in range(4)}
-    written = io.BytesIO()
     if kind == "zip":
-        with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as zipped:
-            for name, data in content.items():
-                zipped.writestr(name, data)
-    else:
-        with tarfile.open(fileobj=written, mode=kind) as tarred:  # type: ignore[call-overload]
-            for name, data in content.items():
-                member = tarfile.TarInfo(name)
-                member.size = len(data)
-                tarred.addfile(member, io.BytesIO(data))
-    return {"a": written.getvalue()}
+        return saved(lambda folder: write_zip(folder / "a", content))
+    return saved(lambda folder: write_tar(folder / "a", content, kind))
 
 
 def unpacked(folder: Path) -> object:
@@ -510,10 +487,8 @@ TARGETS: dict[str, Target] = {
     "grid.json-resealed": Target(grid_files, f"{GRID}/grid.json", report_grid, alter=resealed),
     "evaluation.json-resealed": Target(grid_files, f"{GRID}/evaluation.json", report_grid, alter=resealed),
     "features": Target(feature_file, "t/key.features", remembered, alter=of_bytes),
-    "visa": Target(functools.partial(data_set, "visa"), "split_csv/1cls.csv", listed, alter=of_bytes),
-    "dagm": Target(
-        functools.partial(data_set, "dagm"), "Class1/Train/Label/Labels.txt", listed, alter=of_bytes, is_mended=True
-    ),
+    "visa": Target(visa_files, "split_csv/1cls.csv", listed, alter=of_bytes),
+    "dagm": Target(dagm_files, "Class1/Train/Label/Labels.txt", listed, alter=of_bytes, is_mended=True),
     **{
         f"mask{suffix}": Target(functools.partial(mask_file, suffix), f"m{suffix}", read_mask_file, alter=of_bytes)
         for suffix in (".png", ".tif", ".bmp", ".jpg")

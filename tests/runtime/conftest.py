@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -108,3 +110,11 @@ def mvtec_test_folder(tmp_path: Path) -> Path:
     whole = (folder / "good" / "000.png").read_bytes()
     (folder / "scratch" / "002.png").write_bytes(whole[: len(whole) // 2])
     return folder
+
+
+@pytest.fixture
+def limit_files() -> Iterator[Callable[[int], None]]:
+    """As `ulimit -f` does, in bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)

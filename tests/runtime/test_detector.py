@@ -109,13 +109,11 @@ def test_regions_are_those_of_the_threshold_that_is_in_force(engine: Path) -> No
         assert strict.inspect(picture(60, spot=250)).regions == ()
 
 
-def test_detector_of_another_thread_refuses(engine: Path) -> None:
-    with (
-        Detector.open(engine) as detector,
-        ThreadPoolExecutor(1) as other,
-        pytest.raises(EngineError, match="was opened by another thread"),
-    ):
-        other.submit(detector.inspect, picture(60)).result()
+@pytest.mark.parametrize("tile", [None, (64, 128)])
+def test_many_threads_may_inspect_at_a_time(engine: Path, tile: tuple[int, int] | None) -> None:
+    with Detector.open(engine, tile=tile) as detector, ThreadPoolExecutor(8) as others:
+        found = list(others.map(lambda value: detector.inspect(picture(value)).is_anomalous, (60, 250) * 40))
+    assert found == [False, True] * 40
 
 
 def test_setting_that_cannot_work_leaves_no_backend_open(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -298,19 +297,3 @@ def test_frame_of_a_fast_camera_does_not_wait_for_the_whole_of_the_one_before() 
     kept, _ = run(Newest(750), FirstPixel(delay_s=0.03))
     waits = sorted(inspection.latency.wait_ms for inspection in kept.inspections[35:])
     assert waits[len(waits) // 2] < 22
-
-
-def test_line_belongs_to_the_thread_of_its_detector() -> None:
-    errors: list[Exception] = []
-    detector = detector_of(FirstPixel())
-
-    def elsewhere() -> None:
-        try:
-            detector.inspect(np.zeros((*INPUT_SIZE, 3), np.uint8))
-        except EngineError as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=elsewhere)
-    thread.start()
-    thread.join()
-    assert "opened by another thread" in str(errors[0])

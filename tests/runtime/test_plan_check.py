@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from runtime.backends import open_engine
-from runtime.plan_check import Machine, check_plan
+from runtime.plan_check import Machine, check_plan, on_another_gpu
 from stlm_edge import EngineRecord, Sidecar
 from stlm_edge.errors import EngineError, SpecError
 from stlm_edge.files import sha256
+from stlm_edge.sidecar import BuildMachine
+from stlm_edge.tensorrt import Gpu
 
 from .conftest import SPEC
 
-ORIN = Machine("tensorrt", "10.3.0", "sm87")
-DESKTOP = Machine("tensorrt", "10.13.0", "sm86")
-RTX = Machine("tensorrt-rtx", "1.7.1", "sm89")
+AGX_ORIN = Gpu("Orin", "sm87", multiprocessors=16)
+ORIN = Machine("tensorrt", "10.3.0", AGX_ORIN)
+DESKTOP = Machine("tensorrt", "10.13.0", Gpu("NVIDIA GeForce RTX 3090", "sm86", multiprocessors=82))
+RTX = Machine("tensorrt-rtx", "1.7.1", Gpu("NVIDIA GeForce RTX 4090", "sm89"))
 
 
 def sidecar(*, product: str = "tensorrt", version: str = "10.3.0", device: str = "sm87", digest: str = "") -> Sidecar:
@@ -38,7 +43,10 @@ def plan(tmp_path: Path) -> Path:
         (sidecar(), ORIN),
         (sidecar(product="tensorrt-rtx", version="1.7.1", device="sm86,sm89"), RTX),
         (sidecar(product="tensorrt-rtx", version="1.7.1", device="sm80+"), RTX),
-        (sidecar(product="tensorrt-rtx", version="1.7.1", device="sm80+"), Machine("tensorrt-rtx", "1.7.1", "sm120")),
+        (
+            sidecar(product="tensorrt-rtx", version="1.7.1", device="sm80+"),
+            Machine("tensorrt-rtx", "1.7.1", Gpu("NVIDIA GeForce RTX 5090", "sm120")),
+        ),
     ],
 )
 def test_plan_of_the_same_version_and_gpu_passes(built: Sidecar, machine: Machine) -> None:
@@ -52,25 +60,25 @@ def test_plan_of_the_same_version_and_gpu_passes(built: Sidecar, machine: Machin
             sidecar(),
             DESKTOP,
             "plate.plan was built with TensorRT 10.3.0 for sm87, this machine has TensorRT 10.13.0 on sm86; "
-            "rebuild: python -m export engine plate.plan.onnx -o plate.plan",
+            "rebuild: stlm export plate.plan.onnx -o plate.plan",
         ),
         (
             sidecar(),
-            Machine("tensorrt", "10.3.0", "sm86"),
+            Machine("tensorrt", "10.3.0", Gpu("NVIDIA GeForce RTX 3090", "sm86")),
             "plate.plan was built with TensorRT 10.3.0 for sm87, this machine has TensorRT 10.3.0 on sm86; "
-            "rebuild: python -m export engine plate.plan.onnx -o plate.plan",
+            "rebuild: stlm export plate.plan.onnx -o plate.plan",
         ),
         (
             sidecar(version="1.7.1"),
             RTX,
             "plate.plan was built with TensorRT 1.7.1 for sm87, this machine has TensorRT-RTX 1.7.1 on sm89; "
-            "rebuild: python -m export engine plate.plan.onnx -o plate.plan --product tensorrt-rtx --target sm89",
+            "rebuild: stlm export plate.plan.onnx -o plate.plan --product tensorrt-rtx --target sm89",
         ),
         (
             sidecar(product="tensorrt-rtx", version="1.7.1", device="sm80+"),
-            Machine("tensorrt-rtx", "1.7.1", "sm75"),
+            Machine("tensorrt-rtx", "1.7.1", Gpu("Tesla T4", "sm75")),
             "plate.plan was built with TensorRT-RTX 1.7.1 for sm80+, this machine has TensorRT-RTX 1.7.1 on sm75; "
-            "rebuild: python -m export engine plate.plan.onnx -o plate.plan --product tensorrt-rtx --target sm75",
+            "rebuild: stlm export plate.plan.onnx -o plate.plan --product tensorrt-rtx --target sm75",
         ),
         (
             sidecar(),
@@ -82,7 +90,7 @@ def test_plan_of_the_same_version_and_gpu_passes(built: Sidecar, machine: Machin
             sidecar(product="onnx", device="any"),
             ORIN,
             "the sidecar of plate.plan says that it is an engine of onnx, expected one of TensorRT or TensorRT-RTX; "
-            "build it again: python -m export engine plate.plan.onnx -o plate.plan",
+            "build it again: stlm export plate.plan.onnx -o plate.plan",
         ),
     ],
     ids=["version", "gpu", "product", "older than portable", "no gpu", "sidecar of another engine"],
@@ -95,8 +103,62 @@ def test_plan_that_does_not_fit_is_refused_with_the_command_that_helps(
     assert str(caught.value) == message
 
 
+def built_on(architecture: str, gpu: str, multiprocessors: int, **changes: Any) -> Sidecar:
+    whole = sidecar(device="sm86" if "RTX" in gpu else "sm87")
+    machine = BuildMachine(architecture, gpu, multiprocessors)
+    return dataclasses.replace(whole, engine=dataclasses.replace(whole.engine, built_on=machine, **changes))
+
+
+def test_plan_from_another_kind_of_processor_is_refused_by_its_record() -> None:
+    """TensorRT says "Platform specific tag mismatch detected" of it, see `tests/gpu_errors.json`."""
+    jetson = dataclasses.replace(ORIN, architecture="aarch64")
+    check_plan(Path("plate.plan"), built_on("aarch64", "Orin", 16), jetson)
+    check_plan(Path("plate.plan"), sidecar(), jetson)  # from before this was recorded
+    with pytest.raises(EngineError) as caught:
+        check_plan(Path("plate.plan"), built_on("x86_64", "Orin", 16), jetson)
+    assert str(caught.value) == (
+        "plate.plan was built with TensorRT 10.3.0 for sm87 on x86_64, this machine has TensorRT 10.3.0 on sm87, "
+        "aarch64; rebuild: stlm export plate.plan.onnx -o plate.plan"
+    )
+
+
+@pytest.mark.parametrize(
+    ("record", "gpu", "words"),
+    [
+        (built_on("x86_64", "Orin", 16), AGX_ORIN, None),
+        (
+            built_on("x86_64", "Orin", 16),
+            Gpu("Orin", "sm87", multiprocessors=8),
+            "plate.plan was built on Orin with 16 multiprocessors, this machine has Orin with 8 multiprocessors: there "
+            "it may be slow or fail; rebuild: stlm export plate.plan.onnx -o plate.plan",
+        ),
+        (
+            built_on("x86_64", "NVIDIA GeForce RTX 3090", 82),
+            Gpu("NVIDIA GeForce RTX 3050", "sm86", multiprocessors=20),
+            "was built on NVIDIA GeForce RTX 3090 with 82 multiprocessors, this machine has NVIDIA GeForce RTX 3050",
+        ),
+        (built_on("x86_64", "NVIDIA GeForce RTX 3090", 82, portability="every"), Gpu("other", "sm86", 20), None),
+        (sidecar(), AGX_ORIN, None),
+    ],
+    ids=["same", "AGX Orin's plan on an Orin NX", "desktop cards", "portable", "older record"],
+)
+def test_plan_from_another_gpu_of_its_compute_capability_is_warned_of(
+    record: Sidecar, gpu: Gpu, words: str | None
+) -> None:
+    machine = Machine("tensorrt", "10.3.0", gpu, architecture="x86_64")
+    check_plan(Path("plate.plan"), record, machine)
+    warning = on_another_gpu(Path("plate.plan"), record, machine)
+    assert warning is None if words is None else words in str(warning)
+
+
+def test_portable_plan_is_rebuilt_as_a_portable_one() -> None:
+    record = built_on("x86_64", "NVIDIA GeForce RTX 3090", 82, portability="every GPU")
+    with pytest.raises(EngineError, match=r"rebuild: stlm export plate\.plan\.onnx -o plate\.plan --portable$"):
+        check_plan(Path("plate.plan"), record, dataclasses.replace(DESKTOP, architecture="x86_64"))
+
+
 def test_path_with_a_space_is_quoted_in_the_command() -> None:
-    with pytest.raises(EngineError, match=r"engine 'my part/plate\.plan\.onnx' -o 'my part/plate\.plan'"):
+    with pytest.raises(EngineError, match=r"export 'my part/plate\.plan\.onnx' -o 'my part/plate\.plan'"):
         check_plan(Path("my part/plate.plan"), sidecar(), DESKTOP)
 
 
@@ -104,7 +166,7 @@ def test_path_with_a_space_is_quoted_in_the_command() -> None:
 def test_damaged_plan_is_refused_with_the_command_that_builds_it_again(plan: Path, change: str) -> None:
     whole = plan.read_bytes()
     plan.write_bytes(whole[:-1] if change == "truncated" else bytes([whole[0] ^ 1]) + whole[1:])
-    with pytest.raises(EngineError, match=r"the engine was changed.*python -m export engine \S+plate\.plan\.onnx -o "):
+    with pytest.raises(EngineError, match=r"the engine was changed.*stlm export \S+plate\.plan\.onnx -o "):
         open_engine(plan)
 
 
@@ -117,7 +179,7 @@ def test_edited_sidecar_of_a_plan(plan: Path) -> None:
 
 def test_missing_sidecar_of_a_plan(plan: Path) -> None:
     Sidecar.path_for(plan).unlink()
-    with pytest.raises(SpecError, match=r"has no plate\.plan\.json.*python -m export engine \S+plate\.plan\.onnx -o "):
+    with pytest.raises(SpecError, match=r"has no plate\.plan\.json.*stlm export \S+plate\.plan\.onnx -o "):
         open_engine(plan)
 
 

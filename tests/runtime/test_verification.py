@@ -31,7 +31,7 @@ def test_engine_without_a_verdict_is_warned_of(tmp_path: Path, caplog: pytest.Lo
     (record,) = opened_with(None, tmp_path, caplog)
     assert record.levelno == logging.WARNING
     assert "UNVERIFIED ENGINE" in record.message
-    assert f"python -m export verify {tmp_path / 'plate.onnx'}" in record.message
+    assert f"stlm verify {tmp_path / 'plate.onnx'}" in record.message
 
 
 def test_refused_engine_is_warned_of_with_the_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -46,7 +46,7 @@ def test_engine_that_was_not_executed_is_told_of(tmp_path: Path, caplog: pytest.
     (record,) = opened_with(dataclasses.replace(VERIFIED, executed=False), tmp_path, caplog)
     assert record.levelno == logging.INFO
     assert "verified by its graph alone" in record.message
-    assert "where it can be: python -m export verify" in record.message  # here may be no such place
+    assert "where it can be: stlm verify" in record.message  # here may be no such place
 
 
 def test_nothing_is_said_of_a_verified_engine(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""`python -m train fetch`, with archives that the tests make and a server on this machine."""
+"""`stlm fetch`, with archives that the tests make and a server on this machine."""
 
 from __future__ import annotations
 
@@ -219,6 +219,7 @@ def test_archive_of_something_else_leaves_nothing(files, words, tmp_path, capsys
         (["dagm", "--archive", "a.zip", "--archive", "b.zip", "--sha256", "0" * 64], "2 archives, expected one"),
         (["dagm", "--archive", "nowhere.zip"], "nowhere.zip cannot be read"),
         (["dagm", "--archive", "."], "cannot be read"),
+        (["dagm", "--archive", "/dev/zero"], "it is a device, expected a file"),
     ],
 )
 def test_wrong_use_is_one_line_and_exit_code_1(arguments, words, tmp_path, monkeypatch, capsys):

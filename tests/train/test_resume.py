@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import resource
 import shutil
 import signal
@@ -118,17 +119,27 @@ def test_damaged_state_is_refused(long, plate, tmp_path, monkeypatch):
             resume(tmp_path / "run")
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda state: state.update(epoch=3),
-        lambda state: state["history"].append(state["history"][0]),
-        lambda state: state["objective"][next(iter(state["objective"]))].add_(1e-3),
-        lambda state: state["optimisers"][0]["state"][0]["exp_avg"].zero_(),
-        lambda state: state["optimisers"][0]["param_groups"][0].update(lr=1.0),
-    ],
-    ids=["epoch", "history", "weights", "moments", "rate"],
-)
+ALTERED = {
+    "epoch": lambda state: state.update(epoch=3),
+    "history": lambda state: state["history"].append(state["history"][0]),
+    "weights": lambda state: state["objective"][next(iter(state["objective"]))].add_(1e-3),
+    "moments": lambda state: state["optimisers"][0]["state"][0]["exp_avg"].zero_(),
+    "rate": lambda state: state["optimisers"][0]["param_groups"][0].update(lr=1.0),
+    "seal": lambda state: state.pop("sha256"),
+}
+IMPOSSIBLE = {
+    "epoch of a longer run": lambda state: state.update(
+        epoch=9, history=[{**state["history"][0], "epoch": n} for n in range(1, 10)]
+    ),
+    "epoch before": lambda state: state.update(epoch=0, history=[]),
+    "nothing remembered": lambda state: state["optimisers"][0].update(state={}),
+    "one number remembered": lambda state: state["optimisers"][0]["state"][0].update(exp_avg=torch.tensor(1.0)),
+    "a word for a rate": lambda state: state["optimisers"][0]["param_groups"][0].update(lr="x"),
+    "another rate": lambda state: state["optimisers"][0]["param_groups"][0].update(lr=1e9),
+}
+
+
+@pytest.mark.parametrize("change", ALTERED.values(), ids=ALTERED)
 def test_state_that_was_altered_is_refused(long, plate, tmp_path, monkeypatch, change):
     killed_after(long, 1, monkeypatch, plate=plate, output=tmp_path / "run")
     path = tmp_path / "run" / STATE_NAME
@@ -136,6 +147,67 @@ def test_state_that_was_altered_is_refused(long, plate, tmp_path, monkeypatch, c
     change(state)
     torch.save(state, path)
     with pytest.raises(CheckpointError, match=r"state\.pt does not fit .*(SHA-256|epoch)"):
+        resume(tmp_path / "run")
+
+
+@pytest.mark.parametrize("change", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+def test_impossible_state_without_a_seal_is_refused(long, plate, tmp_path, monkeypatch, change):
+    """Those of earlier versions had none."""
+    killed_after(long, 1, monkeypatch, plate=plate, output=tmp_path / "run")
+    path = tmp_path / "run" / STATE_NAME
+    state = torch.load(path, weights_only=True)
+    del state["sha256"], state["settings"]
+    state["version"] = 1
+    change(state)
+    torch.save(state, path)
+    with pytest.raises(CheckpointError, match=r"state\.pt does not fit this training"):
+        resume(tmp_path / "run")
+
+
+@pytest.mark.parametrize("change", [{"last_epoch": 10**6}, {"T_max": 0}, {"base_lrs": [1.0]}, {"_last_lr": [1e9]}])
+def test_impossible_schedule_is_refused(long, plate, tmp_path, monkeypatch, change):
+    config = dataclasses.replace(long, schedule="cosine")
+    killed_after(config, 1, monkeypatch, plate=plate, output=tmp_path / "run")
+    path = tmp_path / "run" / STATE_NAME
+    state = torch.load(path, weights_only=True)
+    del state["sha256"]
+    state["version"] = 1
+    state["schedulers"][0].update(change)
+    torch.save(state, path)
+    with pytest.raises(CheckpointError, match=r"its learning rate"):
+        resume(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "change", [("seed: 3", "seed: 9"), ("epochs: 4", "epochs: 1"), ("holdout: ", "holdout: 0.7 #")]
+)
+def test_run_is_not_resumed_with_other_settings(long, plate, tmp_path, monkeypatch, change):
+    """Other pictures would be held out, of which the first part of the training has learnt."""
+    killed_after(long, 1, monkeypatch, plate=plate, output=tmp_path / "run")
+    config = tmp_path / "run" / CONFIG_NAME
+    text = config.read_text()
+    assert change[0] in text
+    config.write_text(text.replace(*change))
+    with pytest.raises(
+        CheckpointError, match=f"it was begun with {change[0].partition(':')[0]} .*write the old value back"
+    ):
+        resume(tmp_path / "run")
+    config.write_text(text.replace("batch_size: 2", "batch_size: 1"))
+    resume(tmp_path / "run")
+
+
+def test_unfinished_run_without_its_state_is_not_called_finished(long, plate, tmp_path, monkeypatch):
+    killed_after(long, 1, monkeypatch, plate=plate, output=tmp_path / "run")
+    (tmp_path / "run" / STATE_NAME).unlink()
+    with pytest.raises(CheckpointError, match=r"is not finished and has no state\.pt to go on from"):
+        resume(tmp_path / "run")
+
+
+def test_state_that_is_a_pipe_is_not_waited_for(long, plate, tmp_path, monkeypatch):
+    killed_after(long, 1, monkeypatch, plate=plate, output=tmp_path / "run")
+    (tmp_path / "run" / STATE_NAME).unlink()
+    os.mkfifo(tmp_path / "run" / STATE_NAME)
+    with pytest.raises(CheckpointError, match="it is a pipe, expected a file"):
         resume(tmp_path / "run")
 
 
@@ -149,13 +221,15 @@ def test_state_of_another_run_is_refused_and_one_of_an_earlier_version_taken(lon
         resume(tmp_path / "one")
     path.write_bytes(own)
     state = torch.load(path, weights_only=True)
-    del state["sha256"], state["run_id"]
+    del state["sha256"], state["run_id"], state["settings"]
+    state["version"] = 1
     state["optimisers"][0]["state"][0]["exp_avg"] = torch.zeros(3, 1, 1)
     torch.save(state, path)
     with pytest.raises(CheckpointError, match="its optimiser remembers"):
         resume(tmp_path / "one")
     state = torch.load(tmp_path / "other" / STATE_NAME, weights_only=True)
-    del state["sha256"], state["run_id"]
+    del state["sha256"], state["run_id"], state["settings"]
+    state["version"] = 1
     torch.save(state, path)
     (tmp_path / "one" / ".state.pt.abcd1234.pt").touch()
     resume(tmp_path / "one")
@@ -165,7 +239,7 @@ def test_state_of_another_run_is_refused_and_one_of_an_earlier_version_taken(lon
 
 def test_new_run_in_an_unfinished_ones_folder_is_told_how_to_go_on(long, plate, tmp_path, monkeypatch):
     killed_after(long, 1, monkeypatch, plate=plate, output=tmp_path / "run")
-    with pytest.raises(OutputError, match="go on with python -m train resume"):
+    with pytest.raises(OutputError, match="go on with stlm resume"):
         fit(long, data=plate, category="plate", textures=None, output=tmp_path / "run")
 
 

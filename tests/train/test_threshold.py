@@ -103,7 +103,9 @@ def test_threshold_out_of_reach_is_told_of_and_replaced(plate, checkpoint, capsy
     spec = json.loads(metadata["spec"])
     spec["threshold"]["value"] = 45.0
     save_file(load_file(checkpoint), checkpoint, metadata=sealed(metadata | {"spec": json.dumps(spec)}))
-    with pytest.raises(CheckpointError, match=r"the threshold is 45 .*choose it again \(stlm threshold\)"):
+    with pytest.raises(
+        CheckpointError, match=r"the threshold is 45 .*choose it again in the checkpoint \(stlm threshold CHECKPOINT"
+    ):
         load(checkpoint)
     assert main(["threshold", str(checkpoint), "--data", str(plate), "--category", "plate", "--method", "f1"]) == 0
     assert "is left out (the threshold is 45 where scores lie between 0 and " in capsys.readouterr().err

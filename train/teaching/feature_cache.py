@@ -29,9 +29,9 @@ def default_folder() -> Path:
     return cache_folder() / "teacher-features"
 
 
-def _check_sum(tensors: dict[str, Tensor]) -> str:
-    """Of names, shapes and values; a disk's flipped bit would be learnt from every epoch anew."""
-    found = 0
+def _check_sum(key: str, tensors: dict[str, Tensor]) -> str:
+    """Of the picture's key, names, shapes and values; what is wrong there would be learnt from every epoch anew."""
+    found = zlib.crc32(key.encode())
     for name, tensor in sorted(tensors.items()):
         found = zlib.crc32(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode(), found)
         found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, found)
@@ -67,7 +67,7 @@ class FeatureCache:
             with safe_open(path, framework="pt") as file:
                 said = (file.metadata() or {}).get(_CHECK)
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
-            if said != _check_sum(tensors):
+            if said != _check_sum(key, tensors):
                 return None
             os.utime(path)  # used last just now
         except (OSError, SafetensorError):
@@ -85,7 +85,7 @@ class FeatureCache:
         try:
             with replacing(path) as temporary:
                 try:
-                    save_file(tensors, temporary, metadata={_CHECK: _check_sum(tensors)})
+                    save_file(tensors, temporary, metadata={_CHECK: _check_sum(key, tensors)})
                 except SafetensorError as error:
                     raise OSError(str(error)) from error
             self._used_bytes += path.stat().st_size

@@ -125,7 +125,7 @@ def build_teacher(
     if weights == RANDOM:
         logger.warning(
             "NO TEACHER WEIGHTS: distilling from a RANDOM frozen %s. The model learns from pseudo anomalies alone and "
-            "will not reach the paper's figures; give --teacher-weights (see 'python -m train weights')",
+            "will not reach the paper's figures; give --teacher-weights (see 'stlm weights')",
             name,
         )
         return teacher

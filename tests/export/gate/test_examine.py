@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 
 import numpy as np
@@ -10,8 +11,9 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from export.gate.examine import DriftMeter, GateMetrics, examine, rank_correlation
-from export.gate.limits import LIMITS, objections
+from export.gate.limits import LIMITS, exceptions, objections
 from export.gate.pictures import Picture
+from export.gate.report import table
 from stlm_edge.errors import DataError, EngineError, VerificationError
 from stlm_edge.imaging import resize_map
 from stlm_edge.inspection import Answer
@@ -187,6 +189,21 @@ def test_pair_of_pictures_that_changes_places_is_no_objection_and_two_are():
     assert objections(two, LIMITS["fp16"], pairs=6) == [
         "x: drift of image AUROC in points is -33.3, expected at most 16.6667"
     ]
+    (said,) = exceptions(one, LIMITS["fp16"], pairs=6)
+    assert "x: image AUROC may move by 16.7 points here instead of 0.1, which is one pair" in said
+    assert exceptions(two, LIMITS["fp16"], pairs=6) == []
+    assert exceptions(dataclasses.replace(one, image_auroc_drift=0.1), LIMITS["fp16"], pairs=6) == []
+
+
+def test_table_says_why_a_figure_beyond_its_limit_is_no_objection():
+    examination = examine(Stated("reference"), [Stated("x")], labelled_pictures(6), limits=LIMITS["int8"])
+    (row,) = examination.rows
+    assert not any("places" in line for line in table(examination, precision="int8", widened=()))
+    moved = dataclasses.replace(row.drift, image_auroc_drift=100 / 8)
+    examination = dataclasses.replace(examination, rows=(dataclasses.replace(row, drift=moved),))
+    lines = list(table(examination, precision="int8", widened=()))
+    assert "±0.5" in "\n".join(lines)
+    assert any(line.startswith("x: image AUROC may move by 12.5 points here instead of 0.5") for line in lines)
 
 
 @pytest.mark.parametrize("count", [3, 24, 500])
@@ -198,6 +215,9 @@ def test_neighbours_in_rank_that_change_places_are_no_objection(count):
     for found, is_fine in ((one, True), (more, False)):
         drift = Drift("x", score_rank_correlation=rank_correlation(wanted, found), **values)
         assert (objections(drift, LIMITS["fp32"], pairs=0) == []) is is_fine
+        beyond = is_fine and drift.score_rank_correlation < LIMITS["fp32"].min_rank_correlation
+        said = exceptions(drift, LIMITS["fp32"], pairs=0)
+        assert ["two neighbours in rank" in line for line in said] == [True] * beyond
 
 
 def test_pictures_are_not_kept():

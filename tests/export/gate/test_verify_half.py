@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+import export.gate.inspectors
 from export.__main__ import main
 from export.gate.inspectors import has_half, open_inspector
 from export.gate.pictures import choose, find_samples, read
 from export.gate.verify import verify, would_verify
 from export.graph.graph import PrecisionRecord, read_graph
+from runtime.backends import open_backend
+from runtime.backends.base import Backend
 from stlm_edge.sidecar import Sidecar
 
-from ..conftest import Alter, alter
+from ..conftest import Alter, alter, shift_bias
+from .test_verify import as_plan
 
 
 def through_half(factor: float) -> Alter:
@@ -63,6 +68,42 @@ def test_overflow_that_processors_hide_is_refused(engine, plate_data, small_chec
     assert not gate.verified
     assert {line.split(":")[0] for line in gate.objections} == {"rounded to float16"}
     assert gate.drifts[0].max_map_error < 1e-3
+
+
+class RunsHere:
+    """Has a plan run as its graph, or as another one, on the processor."""
+
+    def __init__(self, graph: Path) -> None:
+        self.graph = graph
+
+    def __call__(self, plan: Path) -> tuple[Backend, Sidecar]:
+        sidecar = Sidecar.read(plan)
+        return open_backend(self.graph, spec=sidecar.spec, backend="onnxruntime"), sidecar
+
+
+def test_plan_that_runs_here_answers_alone_for_its_fp16(engine, plate_data, small_checkpoint, monkeypatch):
+    """What processors make of its graph is left out: here an overflow that this plan does not have."""
+    alter(engine, through_half(6e4), precision="fp16")
+    plan = as_plan(engine)
+    arguments = {"reference": small_checkpoint, "data": plate_data, "images": 3}
+    monkeypatch.setattr(export.gate.inspectors, "open_engine", RunsHere(engine))
+    gate = verify(plan, **arguments).gate
+    assert (gate.verified, gate.executed) == (True, True)
+    assert len(gate.drifts) == 1
+
+    faulty = engine.with_name("faulty.onnx")
+    shutil.copy(engine, faulty)
+    shutil.copy(Sidecar.path_for(engine), Sidecar.path_for(faulty))
+    alter(faulty, shift_bias(1.0), precision="fp16")
+    monkeypatch.setattr(export.gate.inspectors, "open_engine", RunsHere(faulty))
+    gate = verify(plan, **arguments).gate
+    assert (gate.verified, gate.executed, len(gate.drifts)) == (False, True, 1)
+
+
+def test_plan_in_float32_that_runs_here_has_its_graph_beside_it(engine, plate_data, small_checkpoint, monkeypatch):
+    monkeypatch.setattr(export.gate.inspectors, "open_engine", RunsHere(engine))
+    gate = verify(as_plan(engine), reference=small_checkpoint, data=plate_data, images=3).gate
+    assert [drift.backend for drift in gate.drifts][1:] == ["onnxruntime", "openvino"]
 
 
 def test_fp16_is_recognised(engine):

@@ -13,11 +13,13 @@ import pytest
 import torch
 
 import train
-from export.graph.deployment import DeploymentGraph, halve_linear
+from export.graph.deployment import Comparison, DeploymentGraph, halve_linear
+from export.graph.folding import ShiftedSum
 from export.graph.to_onnx import to_onnx
 from stlm_edge.errors import ConfigError
 from stlm_edge.imaging import resize, to_input
 from stlm_edge.network.checkpoint import load
+from stlm_edge.network.comparison import StreamFeatures
 from stlm_edge.network.design import Design
 from stlm_edge.network.encoder import ARCHITECTURES
 from stlm_edge.network.inference import InferencePath, prepare
@@ -87,6 +89,20 @@ def test_papers_architecture_with_its_padded_windows_agrees(trained, streams, si
     spec = dataclasses.replace(trained.spec, architecture="stlm", input_size=size)
     inspector = settled(Stlm(ARCHITECTURES["stlm"]), spec)
     assert_same_answers(inspector, DeploymentGraph(inspector, streams=streams, full_map=True), pictures(spec, 2))
+
+
+@pytest.mark.heavy
+def test_local_convolutions_as_sums_agree(trained):
+    graph = DeploymentGraph(InferencePath(trained.network, trained.spec), local_conv="sums", full_map=True)
+    sums = [module for module in graph.modules() if isinstance(module, ShiftedSum)]
+    assert len(sums) == 2 * sum(ARCHITECTURES["stlm-tiny"].depths[1:])
+    assert_same_answers(InferencePath(trained.network, trained.spec).eval(), graph, pictures(trained.spec, 2))
+
+
+@torch.no_grad()
+def test_features_of_zero_are_compared_without_dividing_by_it():
+    compared = Comparison(Design())(StreamFeatures((torch.zeros(1, 4, 2, 2),) * 2, (torch.randn(1, 4, 2, 2),) * 2))
+    assert torch.equal(compared, torch.zeros(1, 8, 2, 2))
 
 
 @pytest.mark.heavy
@@ -166,6 +182,13 @@ def assert_named_after_modules(graph: DeploymentGraph, model: onnx.ModelProto) -
     modules = {name for name, _ in graph.named_modules()}
     assert {name.split("|")[0] for name in names} - {"graph"} <= modules
     assert sum(name.startswith("graph|") for name in names) < 10
+
+
+def test_bytes_go_into_the_cast_alone_since_tensorrt_takes_them_nowhere_else(model, batched):
+    for made in (model, batched.model):
+        takers = [node.op_type for node in made.graph.node if "image" in node.input]
+        assert takers == ["Cast"]
+    assert any(node.op_type == "Shape" for node in batched.model.graph.node), "of the batch, which is dynamic"
 
 
 def test_nodes_are_named_after_modules(trained, model):

@@ -9,7 +9,7 @@ import torch
 from timm.models.tiny_vit import TinyVitBlock
 from torch import nn
 
-from export.graph.folding import FoldedBlock, WidePointwise
+from export.graph.folding import FoldedBlock, ShiftedSum, WidePointwise
 
 
 @torch.no_grad()
@@ -36,6 +36,14 @@ def test_attention_without_biases_gives_them_to_padded_pixels_too():
     x = torch.zeros(1, 64, 3, 3)  # of 49 pixels in the window, 40 are padding
     wanted = block(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
     torch.testing.assert_close(folded(x), wanted, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_sum_of_shifted_products_is_the_convolution_for_each_channel():
+    torch.manual_seed(0)
+    conv = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+    x = torch.randn(2, 8, 5, 6)
+    torch.testing.assert_close(ShiftedSum(conv)(x), conv(x), rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()

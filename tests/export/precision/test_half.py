@@ -81,6 +81,16 @@ def test_products_are_in_half_and_what_overflows_is_not(model):
             assert types[node.output[0]] == TensorProto.FLOAT16, node.name
 
 
+def test_of_the_comparison_only_the_product_is_in_half(model):
+    """The lengths are sums of squares; what is multiplied is normalised, and halves what travels between kernels."""
+    half = to_half(model, islands(model, None))
+    types = types_of(half)
+    compared = {n.name: types[n.output[0]] for n in half.graph.node if n.name.startswith("comparison")}
+    products = {name for name, kind in compared.items() if kind == TensorProto.FLOAT16 and "|mul" in name}
+    assert products == {"comparison.product|mul", "comparison.product|mul.2"}
+    assert compared["comparison|linalg_vector_norm"] == TensorProto.FLOAT
+
+
 def test_no_cast_is_made_twice_or_undone(model):
     half = to_half(model, islands(model, None))
     casts = [node for node in half.graph.node if node.op_type == "Cast"]
@@ -147,13 +157,29 @@ def test_pixels_with_fractions_keep_the_first_convolution_in_float32(model):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "max_batch", "shape"),
-    [({"streams": "stacked", "full_map": True}, 1, (1, 64, 96, 3)), ({"frame_size": (70, 130)}, 3, (2, 70, 130, 3))],
+    [
+        ({"streams": "stacked", "full_map": True}, 1, (1, 64, 96, 3)),
+        ({"frame_size": (70, 130)}, 3, (2, 70, 130, 3)),
+        ({"local_conv": "sums"}, 1, (1, 64, 96, 3)),
+    ],
 )
 def test_other_forms_of_the_graph_convert(inference, run, options, max_batch, shape):
     model = to_onnx(DeploymentGraph(inference, **options), max_batch=max_batch).model
     half = to_half(model, islands(model, None))
     frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     assert np.abs(run(rounded(half), frames)[0] - run(model, frames)[0]).max() < 1e-2
+
+
+@pytest.mark.slow
+def test_tensorrt_fuses_sums_of_shifted_products(inference, build_log, half_plan):
+    """That is what they are for: no kernel of a plan may hold a local convolution by itself."""
+    graph = to_onnx(DeploymentGraph(inference, local_conv="sums"))
+    half = to_half(graph.model, islands(graph.model, None))
+    kernels, before = kernel_lines(build_log(half, graph.spec)), kernel_lines(half_plan.log)
+    local = [line for line in kernels if ".local_conv|mul" in line]
+    assert local
+    assert all(".mlp.norm|layer_norm" in line for line in local)
+    assert len(kernels) < len(before)
 
 
 def test_tensorrt_fuses_every_window_attention_in_half(model, half_plan, float_plan):

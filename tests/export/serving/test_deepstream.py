@@ -13,14 +13,14 @@ import pytest
 
 from export.__main__ import main
 from export.graph.graph import Graph
-from export.serving.deepstream import CONFIG, MODEL, PLAN, with_float_input, write_deepstream
+from export.serving.deepstream import CONFIG, MODEL, PLAN, for_nvinfer, write_deepstream
 from stlm_edge.errors import EngineError
 from stlm_edge.plate.part import render_part
 from stlm_edge.sidecar import Sidecar
 
 from ..tiny import SIZE, write_engine
 
-# Of the group [property] in the documentation of Gst-nvinfer; `strongly-typed` in the sources of its version 9.
+# Of the group [property] in the documentation of Gst-nvinfer and in gstnvinfer_property_parser.cpp of its version 9.
 TEXT = str
 KEYS = {
     "gie-unique-id": range(1, 1 << 31),
@@ -68,7 +68,7 @@ def test_configuration_says_what_the_graph_takes(engine: Path, tmp_path: Path) -
     assert found["network-type"] == "100"  # none of its own kinds: raw tensors
     assert found["output-tensor-meta"] == "1"
     assert found["model-color-format"] == "1"  # BGR
-    assert found["network-input-order"] == "1"  # NHWC
+    assert found["network-input-order"] == "0"  # NCHW
     assert float(found["net-scale-factor"]) == 1
     assert (tmp_path / MODEL).is_file()
 
@@ -77,7 +77,7 @@ def test_comments_say_the_threshold_and_what_has_not_been_tried(engine: Path, tm
     text = write_deepstream(engine, tmp_path).read_text()
     threshold = Sidecar.read(engine).spec.require_threshold()
     assert f"score >= {threshold.value!r}" in text
-    assert "NOT TESTED" in text
+    assert "NOT TRIED" in text
     assert "--minShapes" not in text
 
 
@@ -86,26 +86,47 @@ def test_several_pictures_at_once(batched: Graph, tmp_path: Path) -> None:
     path = write_deepstream(write_engine(batched, tmp_path / "plate.onnx"), tmp_path / "deepstream")
     assert properties(path)["batch-size"] == "4"
     text = path.read_text()
-    assert f"--maxShapes=image:4x{SIZE[0]}x{SIZE[1]}x3" in text
+    assert f"--maxShapes=image:4x3x{SIZE[0]}x{SIZE[1]}" in text
     assert "anomaly_map, score and full_map" in text
 
 
-def test_floats_get_the_answers_of_bytes(engine: Path, tmp_path: Path) -> None:
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", ["graph", "batched"])
+def test_gst_nvinfer_takes_the_shapes(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> None:
+    """Its rules, of nvdsinfer_context_impl.cpp and nvdsinfer_func_utils.cpp, without `infer-dims`.
+
+    The shape behind the batch is channels, height, width, and as many channels as the colours have; every output has
+    elements left when its first dimension is taken off.
+    """
+    engine = write_engine(request.getfixturevalue(name), tmp_path / "plate.onnx")
+    write_deepstream(engine, tmp_path)
+    model = onnx.load(tmp_path / MODEL).graph
+    shapes = {
+        value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim][1:]
+        for value in (*model.input, *model.output)
+    }
+    assert shapes["image"] == [3, *SIZE]
+    assert shapes["score"] == [1]
+    assert all(shape and min(shape) > 0 for shape in shapes.values())
+
+
+def test_planes_of_floats_get_the_answers_of_bytes(engine: Path, tmp_path: Path) -> None:
     """Gst-nvinfer's pixels are the bytes as floats: its factor is 1 and it subtracts nothing."""
     write_deepstream(engine, tmp_path)
     image = render_part(np.random.default_rng(0), size=SIZE, defect="scratch").image[None]
-    answers = [
-        onnxruntime.InferenceSession(path).run(None, {"image": pixels})
-        for path, pixels in ((engine, image), (tmp_path / MODEL, image.astype(np.float32)))
-    ]
-    assert answers[0][0].std() > 0.01
-    for wanted, found in zip(*answers, strict=True):
-        np.testing.assert_array_equal(found, wanted)
+    planes = np.ascontiguousarray(image.transpose(0, 3, 1, 2), dtype=np.float32)
+    wanted, found = (
+        onnxruntime.InferenceSession(path).run(["anomaly_map", "score"], {"image": pixels})
+        for path, pixels in ((engine, image), (tmp_path / MODEL, planes))
+    )
+    assert wanted[0].std() > 0.01
+    np.testing.assert_array_equal(found[0], wanted[0])
+    np.testing.assert_array_equal(found[1], wanted[1][:, None])
 
 
 def test_graph_itself_is_left_alone(graph: Graph) -> None:
     before = graph.model.SerializeToString(deterministic=True)
-    changed = with_float_input(graph).model
+    changed = for_nvinfer(graph).model
     assert graph.model.SerializeToString(deterministic=True) == before
     assert changed.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
 
@@ -117,7 +138,7 @@ def test_tensorrt_reads_the_graph(engine: Path, tmp_path: Path) -> None:
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     assert trt.OnnxParser(network, trt.Logger(trt.Logger.ERROR)).parse((tmp_path / MODEL).read_bytes())
     assert network.get_input(0).dtype == trt.DataType.FLOAT
-    assert tuple(network.get_input(0).shape) == (1, *SIZE, 3)
+    assert tuple(network.get_input(0).shape) == (1, 3, *SIZE)
 
 
 def test_category_cannot_break_out_of_its_comment(graph: Graph, tmp_path: Path) -> None:
@@ -128,7 +149,7 @@ def test_category_cannot_break_out_of_its_comment(graph: Graph, tmp_path: Path) 
 
 
 def test_plan_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="hands over floats and no bytes"):
+    with pytest.raises(EngineError, match="planes of floats and no bytes"):
         write_deepstream(tmp_path / "plate.plan", tmp_path / "deepstream")
 
 
@@ -146,7 +167,7 @@ def test_command_warns_that_nothing_has_been_tried(
     assert main(["deepstream", str(engine), "-o", str(tmp_path)]) == 0
     printed = capsys.readouterr()
     assert printed.out.strip() == str(tmp_path / CONFIG)
-    assert "NOT TESTED" in printed.err
+    assert "NOT TRIED" in printed.err
 
 
 def test_unverified_engine_has_to_be_insisted_on(

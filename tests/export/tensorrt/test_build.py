@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import platform
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,17 +25,19 @@ from onnx import TensorProto, helper, numpy_helper
 import export.tensorrt.build
 from export.__main__ import main
 from export.graph.graph import OPSET, PRECISION_KEY, SPEC_KEY, PrecisionRecord, read_graph, set_metadata
+from export.pipeline import OnnxBuilder
 from export.tensorrt.build import PlanBuilder
 from export.tensorrt.product import find_product
 from runtime.backends import open_engine
+from stlm_edge.command import main as stlm
 from stlm_edge.errors import EngineError
 from stlm_edge.files import sha256
-from stlm_edge.sidecar import Sidecar
+from stlm_edge.sidecar import BuildMachine, Sidecar
 from stlm_edge.spec import ModelSpec, Threshold
 from stlm_edge.tensorrt import Gpu, kept_graph, process_logger, rebuild_command
 
+from ...fake_tensorrt import CACHE, fake_tensorrt
 from ..conftest import SM86, copied, error_line, files
-from .fake_tensorrt import CACHE, fake_tensorrt
 
 SIZE = (64, 96)
 pytestmark = pytest.mark.heavy
@@ -125,8 +129,8 @@ def test_rebuild_command_rebuilds_from_what_lies_beside_the_plan(plan, tmp_path,
     (tmp_path / "plate.plan.onnx").write_bytes(kept_graph(plan).read_bytes())
     monkeypatch.chdir(tmp_path)
     command = rebuild_command(Path("plate.plan"), product="tensorrt-rtx", targets=["sm89"])
-    assert command == "python -m export engine plate.plan.onnx -o plate.plan --product tensorrt-rtx --target sm89"
-    assert main(command.split()[3:]) == 0
+    assert command == "stlm export plate.plan.onnx -o plate.plan --product tensorrt-rtx --target sm89"
+    assert stlm(command.split()[1:]) == 0
     again, before = Sidecar.read(tmp_path / "plate.plan").engine, Sidecar.read(plan).engine
     assert again.device == "sm89"
     assert again.onnx_sha256 == before.onnx_sha256 == sha256(tmp_path / "plate.plan.onnx")
@@ -169,13 +173,18 @@ def test_failure_that_is_remembered_does_not_disturb_the_next_build(tmp_path):
 
 
 @pytest.mark.slow
-def test_building_needs_neither_torch_nor_timm_nor_modelopt(source, tmp_path):
+def test_rebuilding_needs_no_more_than_running_plans_has_installed(source, tmp_path):
+    """The command that a refused plan names, where only the extra of its TensorRT is installed."""
+    copied = shutil.copy(source, kept_graph(tmp_path / "plate.plan"))
+    command = rebuild_command(Path("plate.plan"), product="tensorrt-rtx", targets=["sm86"])
+    assert copied.name == command.split()[4]
     code = (
         "import sys\n"
-        "for name in ('torch', 'timm', 'modelopt', 'segment_anything', 'onnxscript', 'onnxruntime', 'openvino'):\n"
+        "for name in ('torch', 'timm', 'modelopt', 'segment_anything', 'onnxscript', 'onnxruntime', 'openvino',\n"
+        "             'tqdm', 'safetensors', 'yaml', 'matplotlib', 'scipy', 'PIL', 'huggingface_hub'):\n"
         "    sys.modules[name] = None\n"
         "from export.__main__ import main\n"
-        f"sys.exit(main(['engine', {str(source)!r}, '-o', 'plate.plan', '--target', 'sm86']))"
+        f"sys.exit(main({command.split()[3:]!r}))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=False)
@@ -251,6 +260,21 @@ def test_graph_that_cannot_be_used_is_one_line_and_leaves_nothing(source, tmp_pa
     assert files(folder) == {}
 
 
+def test_score_of_more_pixels_than_tensorrt_takes_is_refused_before_the_build(tmp_path, capsys, caplog):
+    graph = read_graph(write_brightness_graph(tmp_path / "plate.onnx", max_batch=1))
+    most, many = (
+        dataclasses.replace(graph, spec=dataclasses.replace(graph.spec, top_k=top_k), content=None)
+        for top_k in (3840, 3841)
+    )
+    assert PlanBuilder().precision_of(most) == "fp32"
+    OnnxBuilder().build(most, tmp_path / "most.onnx")
+    assert caplog.text == ""
+    OnnxBuilder().build(many, tmp_path / "many.onnx")
+    assert "NO TENSORRT takes many.onnx: its score is the mean of the 3841 highest pixels (top_k)" in caplog.text
+    assert main(["engine", str(tmp_path / "many.onnx"), "-o", str(tmp_path / "many.plan"), "--target", "sm86"]) == 1
+    assert "mean of the 3841 highest pixels (top_k), TensorRT takes 3840 at most; train with" in error_line(capsys)
+
+
 def test_precision_in_the_graph_is_the_plans(tmp_path):
     brightness = read_graph(write_brightness_graph(tmp_path / "plate.onnx", max_batch=2))
     half = brightness.with_model(brightness.model, PrecisionRecord("fp16", {"MLP": "fp16"}))
@@ -283,6 +307,7 @@ def test_ctrl_c_during_the_build_cancels_it_and_leaves_the_old_engine(source, pl
 PAUSED = """
 import signal, sys, time
 from export import __main__
+from export.pipeline import OnnxBuilder
 from export.tensorrt.build import PlanBuilder
 
 def build(self, graph, output, real=PlanBuilder.build):
@@ -330,7 +355,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from export.tensorrt.build import write_engine
-from stlm_edge.sidecar import Sidecar
+from stlm_edge.sidecar import BuildMachine, Sidecar
 
 folder, fatal = Path(sys.argv[1]), int(sys.argv[2])
 calls = 0
@@ -376,14 +401,14 @@ def test_killed_while_writing_leaves_the_old_engine_or_one_that_is_refused(plan,
     if consistent:
         assert output.read_bytes() == plan.read_bytes()
     else:
-        with pytest.raises(EngineError, match=r"the engine was changed.*python -m export engine .*plate\.plan\.onnx"):
+        with pytest.raises(EngineError, match=r"the engine was changed.*stlm export .*plate\.plan\.onnx"):
             open_engine(output)
 
 
 @pytest.fixture
 def on_orin(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt("10.3.0"))
-    monkeypatch.setattr(export.tensorrt.build, "find_gpu", lambda: Gpu("Orin", "sm87"))
+    monkeypatch.setattr(export.tensorrt.build, "find_gpu", lambda: Gpu("Orin", "sm87", multiprocessors=16))
 
 
 def test_tensorrt_with_a_gpu_records_it_and_keeps_its_timings(source, tmp_path, on_orin):
@@ -393,3 +418,28 @@ def test_tensorrt_with_a_gpu_records_it_and_keeps_its_timings(source, tmp_path, 
         assert cache.read_bytes() == CACHE + b"10.3.0"
     record = Sidecar.read(output).engine
     assert (record.product, record.version, record.device) == ("tensorrt", "10.3.0", "sm87")
+    assert record.built_on == BuildMachine(platform.machine(), "Orin", 16)
+    assert record.portability is None
+
+
+def test_portable_plan_says_in_its_record_and_at_once_what_that_costs(source, tmp_path, on_orin, capsys):
+    output = tmp_path / "plate.plan"
+    assert stlm(["export", str(source), "-o", str(output), "--portable"]) == 0
+    record = Sidecar.read(output).engine
+    assert record.device == "sm80+"
+    assert "runs on every GPU from sm80 on; may be slower" in str(record.portability)
+    assert str(record.portability) in capsys.readouterr().out
+
+
+def test_portable_plan_has_no_target(source, tmp_path, on_orin, capsys):
+    arguments = ["engine", str(source), "-o", str(tmp_path / "plate.plan"), "--portable", "--target", "sm86"]
+    assert main(arguments) == 1
+    assert "builds only for the GPU that it runs on, found --target sm86" in error_line(capsys)
+
+
+@pytest.mark.parametrize("version", ["8.6.1", "10.0.1"])
+def test_tensorrt_that_is_too_old_is_one_line_and_leaves_nothing(source, tmp_path, monkeypatch, capsys, version):
+    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt(version))
+    assert main(["engine", str(source), "-o", str(tmp_path / "plate.plan")]) == 1
+    assert f"found TensorRT {version}, which has no " in error_line(capsys)
+    assert files(tmp_path) == {}

@@ -9,12 +9,13 @@ import sys
 
 import pytest
 
+from export.tensorrt.memory import IF_KILLED, MemoryLimits
 from export.tensorrt.product import BuildProgress, Product, find_product
 from stlm_edge.errors import EngineError
 from stlm_edge.spec import ModelSpec
 from stlm_edge.tensorrt import Gpu
 
-from .fake_tensorrt import CACHE, fake_tensorrt
+from ...fake_tensorrt import CACHE, fake_tensorrt
 
 SPEC = ModelSpec(
     category="plate", architecture="stlm-tiny", input_size=(64, 96), map_size=(4, 6), weights_sha256="0" * 64
@@ -64,7 +65,13 @@ def test_none_installed_says_how_to_get_each():
         "find_product('auto')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    for words in ("neither TensorRT nor TensorRT-RTX", "JetPack", "pip install tensorrt,", "tensorrt-rtx-cu13"):
+    for words in (
+        "neither TensorRT nor TensorRT-RTX",
+        "JetPack",
+        "pip install tensorrt-cu13,",
+        "tensorrt-cu12",
+        "tensorrt-rtx-cu13",
+    ):
         assert words in done.stderr
 
 
@@ -112,11 +119,12 @@ def test_plan_is_built_as_the_report_and_the_precision_need_it(product):
         "cleared": ["TF32"],
         "limits": {},
         "profiles": [],
+        "compatibility": "NONE",
     }
 
 
 def test_workspace_and_dynamic_batch_reach_the_configuration(product):
-    built = json.loads(bytes(product.compile(b"graph", spec=BATCHED, workspace_mib=64).plan))
+    built = json.loads(bytes(product.compile(b"graph", spec=BATCHED, limits=MemoryLimits(64)).plan))
     assert built["limits"] == {"WORKSPACE": 64 << 20}
     assert built["profiles"] == [{"image": [[1, 480, 640, 3], [4, 480, 640, 3], [4, 480, 640, 3]]}]
 
@@ -150,17 +158,37 @@ def test_graph_that_cannot_be_read_is_one_line(product):
 
 def test_graph_that_cannot_be_built_says_why_and_what_to_try(product):
     with pytest.raises(EngineError, match="cannot build the graph") as caught:
-        product.compile(b"graph, impossible", spec=SPEC, workspace_mib=8)
+        product.compile(b"graph, impossible", spec=SPEC, limits=MemoryLimits(8))
     assert "(no implementation for head|conv); give more than --workspace 8" in str(caught.value)
 
 
-def test_builder_that_does_not_start_is_one_line(product, monkeypatch):
+def test_graph_that_does_not_fit_into_memory_is_not_given_more_workspace(product):
+    with pytest.raises(EngineError, match=r"cannot build the graph \(.*out of memory.*\); free GPU memory") as caught:
+        product.compile(b"graph, enormous", spec=SPEC, limits=MemoryLimits(8, None))
+    assert "--workspace" not in str(caught.value)
+
+
+def test_build_that_fails_where_memory_is_shared_says_what_frees_some(product):
+    with pytest.raises(EngineError, match="sudo init 3") as caught:
+        product.compile(b"graph, impossible", spec=SPEC, limits=MemoryLimits(8, 16))
+    assert str(caught.value).endswith(IF_KILLED)
+
+
+@pytest.mark.parametrize(
+    ("told", "remedy"),
+    [
+        ("CUDA initialization failure with error: 35", "pip install tensorrt-cu12"),
+        ("Unable to load library: libnvinfer_builder_resource.so.10.7.0", "install it again"),
+        ("nobody knows", "check the driver with nvidia-smi"),
+    ],
+)
+def test_builder_that_does_not_start_says_why_and_what_to_do(product, monkeypatch, told, remedy):
     def fail(logger):
-        logger.log(logger.Severity.ERROR, "CUDA initialization failure with error: 35")
+        logger.log(logger.Severity.ERROR, told)
         raise TypeError("pybind11::init(): factory function returned nullptr")
 
     monkeypatch.setattr(product.module, "Builder", fail)
-    with pytest.raises(EngineError, match=r"cannot start \(CUDA initialization failure with error: 35; pybind11"):
+    with pytest.raises(EngineError, match=rf"cannot start \({told}; pybind11.*\); .*{remedy}"):
         product.compile(b"graph", spec=SPEC)
 
 

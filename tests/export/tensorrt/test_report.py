@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from export.__main__ import main
 from export.tensorrt.kernels import Kernel, KernelTable, KernelTensor, kernels_path, read_kernels, write_kernels
-from export.tensorrt.report import make_report
+from export.tensorrt.report import as_text, make_report
 from stlm_edge.errors import ConfigError, EngineError
 from stlm_edge.tensorrt import GPU_PEAKS, GpuPeaks, peaks_of
 
@@ -75,6 +76,16 @@ def test_sums_and_shares_of_types(table):
     assert {row.name: row.gflop for row in report.streams} == {"plain": 5, "denoising": 1}
 
 
+def test_kernels_that_could_not_be_read_are_counted_and_shown(table):
+    unread = tuple(f"Name: kernel {index}, LayerType: new" for index in range(5))
+    report = make_report(dataclasses.replace(table, unread=unread), peaks_of([SLOW]), plan="p")
+    text = as_text(report)
+    assert "5 of 10 kernels are missing above" in text
+    assert [line in text for line in unread] == [True] * 3 + [False] * 2
+    assert "and 2 more" in text
+    assert "missing above" not in as_text(make_report(table, peaks_of([SLOW]), plan="p"))
+
+
 def test_half_precision_on_geforce_accumulates_in_single():
     # A GA102's tensor cores do 142 TFLOP/s only where they accumulate in FP16.
     assert GPU_PEAKS["rtx3090"].peak_flops_s("fp16") == 71e12
@@ -130,9 +141,17 @@ def test_kernels_come_back_as_they_were_written(plan, table):
     assert read_kernels(plan) == table
 
 
+def test_kernels_of_before_there_were_unread_ones_are_read(plan, table):
+    path = kernels_path(plan)
+    content = json.loads(path.read_text())
+    del content["sha256"], content["table"]["unread"]
+    path.write_text(json.dumps(content))
+    assert read_kernels(plan) == table
+
+
 def test_plan_without_kernels_is_refused(plan):
     kernels_path(plan).unlink()
-    with pytest.raises(EngineError, match=r"no stlm\.plan\.kernels\.json beside it.*python -m export engine"):
+    with pytest.raises(EngineError, match=r"no stlm\.plan\.kernels\.json beside it.*stlm export"):
         read_kernels(plan)
 
 

@@ -1,4 +1,4 @@
-"""`python -m runtime.inspect`: scores, overlays, and runs that are stopped, killed and gone on with."""
+"""`stlm inspect`: scores, overlays, and runs that are stopped, killed and gone on with."""
 
 from __future__ import annotations
 

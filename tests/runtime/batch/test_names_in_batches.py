@@ -1,4 +1,4 @@
-"""`python -m runtime.inspect` on names of every kind: each once, told apart, and gone on with."""
+"""`stlm inspect` on names of every kind: each once, told apart, and gone on with."""
 
 from __future__ import annotations
 

@@ -176,3 +176,14 @@ def test_record_of_another_program_beside_a_table_is_not_removed(tmp_path: Path)
     with pytest.raises(OutputError, match="is of another program"):
         opened(tmp_path, restart=True)
     assert (tmp_path / "run.json").exists() and (tmp_path / "scores.csv").exists()
+
+
+def test_new_folder_that_nothing_can_be_written_to_is_not_left_behind(
+    tmp_path: Path, limit_files: Callable[[int], None]
+) -> None:
+    (tmp_path / "old").mkdir()
+    limit_files(0)
+    for folder in (tmp_path / "new" / "deep", tmp_path / "old"):
+        with pytest.raises(OutputError, match=r"File too large.*ulimit -f"):
+            opened(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
+
+from stlm_edge.tensorrt import FEATURES
 
 Package = Callable[[str, str], None]
 Driver = Callable[..., None]
@@ -20,7 +22,23 @@ int cuInit(unsigned flags) { %(start)s; return %(status)d; }
 int cuDriverGetVersion(int *version) { *version = 13020; return 0; }
 int cuDeviceGet(int *device, int ordinal) { *device = 7; return 0; }
 int cuDeviceGetName(char *name, int size, int device) { strncpy(name, "Orin", size); return 0; }
-int cuDeviceGetAttribute(int *value, int attribute, int device) { *value = attribute == 75 ? 8 : 7; return 0; }
+int cuDeviceGetAttribute(int *value, int attribute, int device)
+    { *value = attribute == 75 ? 8 : attribute == 76 ? 7 : 16; return 0; }
+"""
+
+
+def module_of(version: str, features: Iterable[str] = FEATURES, more: str = "") -> str:
+    """The code of a module of TensorRT that has a version, some features, and nothing behind them."""
+    return f"""
+__version__ = {version!r}
+class Builder: pass
+for feature in {tuple(features)!r}:
+    owner, _, member = feature.rpartition(".")
+    if owner:
+        setattr(globals().setdefault(owner, type(owner, (), {{}})), member, None)
+    else:
+        globals()[member] = None
+{more}
 """
 
 

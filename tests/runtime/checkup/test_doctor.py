@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from runtime.checkup.finding import Finding
-from runtime.doctor import examine, main, usable_backends
+from runtime.checkup.engine import find_engine
+from runtime.checkup.finding import Finding, State
+from runtime.checkup.probe import Reply
+from runtime.doctor import examine, main, plan_driver, usable_backends
+from runtime.plan_check import Machine
 from stlm_edge import EngineRecord, Sidecar
+from stlm_edge.errors import EngineError
 from stlm_edge.files import sha256
+from stlm_edge.sidecar import BuildMachine
+from stlm_edge.tensorrt import Gpu, import_product
 
 from ..conftest import SPEC
-from .conftest import Driver, Package
+from .conftest import Driver, Package, module_of
 from .test_libraries import TENSORRT
 
 
@@ -78,7 +87,47 @@ def test_jetson_like_machine_runs_plans(
     assert findings["engine"]["found"] == (
         f"{plan} was built with TensorRT 10.13.0 for sm86, this machine has TensorRT 10.3.0 on sm87"
     )
-    assert findings["engine"]["remedy"] == f"rebuild: python -m export engine {plan}.onnx -o {plan}"
+    assert findings["engine"]["remedy"] == f"rebuild: stlm export {plan}.onnx -o {plan}"
+    main([])
+    assert capsys.readouterr().out.endswith("; plans by pycuda\n")
+
+
+def test_tensorrt_of_jetpack_6_0_is_too_old_in_the_words_of_builder_and_runtime(
+    driver: Driver, install: Package, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    driver()
+    install("tensorrt", module_of("8.6.2", features=()))
+    _, findings, backends = report(capsys)
+    assert findings["TensorRT"]["state"] == "broken"
+    assert "TensorRT" not in backends
+    module = types.ModuleType("tensorrt")
+    module.__dict__.update(__version__="8.6.2", Builder=object)
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    with pytest.raises(EngineError) as caught:
+        import_product("tensorrt")
+    assert f"{findings['TensorRT']['found']}; {findings['TensorRT']['remedy']}" == str(caught.value)
+    assert str(caught.value).startswith(
+        "found TensorRT 8.6.2, which has no NetworkDefinitionCreationFlag.STRONGLY_TYPED, expected 10.3 or later; on a "
+        "Jetson upgrade to JetPack 6.1 or later, "
+    )
+
+
+def test_plan_of_another_gpu_of_its_compute_capability_is_fit_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = tmp_path / "plate.plan"
+    plan.write_bytes(b"ptrt and more")
+    built_on = BuildMachine(platform.machine(), "Orin", 16)
+    record = EngineRecord("tensorrt", "10.3.0", "sm87", "fp16", sha256(plan), built_on=built_on)
+    Sidecar(spec=SPEC, engine=record).write(plan)
+    monkeypatch.setattr("runtime.checkup.engine.ask", lambda *_, **__: Reply((True, "runs on tensorrt, Orin")))
+    same, smaller = (
+        find_engine(plan, [Machine("tensorrt", "10.3.0", Gpu("Orin", "sm87", multiprocessors=number))])
+        for number in (16, 8)
+    )
+    assert (same.state, same.found) == ("ok", f"{plan} runs on tensorrt, Orin")
+    assert smaller.state == "ok"
+    assert f"; {plan} was built on Orin with 16 multiprocessors, this machine has Orin with 8" in smaller.found
 
 
 @pytest.mark.heavy
@@ -140,6 +189,24 @@ def test_tensorrt_needs_driver_gpu_library_and_pycuda(absent: str) -> None:
     assert usable_backends([Finding(name, "ok", "1") for name in names]) == ["TensorRT"]
     states = [Finding(name, "broken" if name == absent else "ok", "1") for name in names]
     assert usable_backends(states) == []
+
+
+@pytest.mark.parametrize(
+    ("pycuda", "bindings", "by"),
+    [
+        ("ok", "ok", "pycuda"),
+        ("missing", "ok", "cuda-bindings"),
+        ("broken", "ok", None),
+        ("missing", "missing", None),
+    ],
+)
+def test_plans_run_by_cuda_bindings_where_pycuda_is_not_installed(
+    pycuda: State, bindings: State, by: str | None
+) -> None:
+    fine = [Finding(name, "ok", "1") for name in ("OpenCV", "NVIDIA driver", "GPU", "TensorRT")]
+    findings = [*fine, Finding("pycuda", pycuda, "1"), Finding("cuda-bindings", bindings, "1")]
+    assert usable_backends(findings) == (["TensorRT"] if by else [])
+    assert by in (None, plan_driver(findings))
 
 
 @pytest.mark.heavy

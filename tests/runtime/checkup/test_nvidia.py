@@ -12,7 +12,7 @@ from .conftest import Driver
 
 
 def states(root: Path) -> list[tuple[str, str, str]]:
-    return [(finding.subject, finding.state, finding.found) for finding in find_driver(root)]
+    return [(finding.subject, finding.state, finding.found) for finding in find_driver(root)[0]]
 
 
 def test_gpu_of_a_driver_that_starts(driver: Driver, tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_gpu_of_a_driver_that_starts(driver: Driver, tmp_path: Path) -> None:
     version.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  Release\nGCC version: 12.3.0\n")
     assert states(tmp_path) == [
         ("NVIDIA driver", "ok", "for CUDA 13.2, version 580.65.06"),
-        ("GPU", "ok", "Orin, sm87"),
+        ("GPU", "ok", "Orin with 16 multiprocessors, sm87"),
     ]
 
 

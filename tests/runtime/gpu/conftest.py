@@ -21,12 +21,23 @@ from stlm_edge.files import sha256
 from stlm_edge.spec import ModelSpec
 from stlm_edge.tensorrt import Gpu
 
+from ...fake_tensorrt import brightness, fake_plan, fake_tensorrt
 from ..conftest import INPUT_SIZE, SPEC
 from .fake_cuda import FakeGpu
-from .fake_tensorrt import brightness, fake_plan, fake_tensorrt
 
 BATCHED = dataclasses.replace(SPEC, max_batch=3)
 RTX_VERSION = "1.7.1.116"
+
+
+@dataclass(frozen=True)
+class NotThere:
+    """A finder that does not find a package, also where there is one."""
+
+    package: str
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == self.package:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 @dataclass
@@ -40,17 +51,22 @@ class Machine:
     def install(self, *, version: str = "10.3.0", bindings: bool = True) -> Any:
         """TensorRT of a version; TensorRT-RTX if it begins with `1.`. Returns the module."""
         rtx = version.startswith("1.")
-        trt = fake_tensorrt(version, self.gpu, rtx=rtx)
-        pycuda = types.ModuleType("pycuda")
-        packages = {"pycuda": pycuda, "pycuda.driver": self.gpu.driver}
-        packages["tensorrt"], packages["tensorrt_rtx"] = (None, trt) if rtx else (trt, None)
+        trt = fake_tensorrt(version, self.gpu)
+        for name, module in zip(("tensorrt", "tensorrt_rtx"), (None, trt) if rtx else (trt, None), strict=True):
+            self.patch.setitem(sys.modules, name, module)
+        self.patch.setattr("runtime.backends.plan.find_gpu", lambda: Gpu("Fake RTX 3090", "sm86", multiprocessors=82))
+        self.install_drivers(bindings=bindings)
+        return trt
+
+    def install_drivers(self, *, bindings: bool = True) -> None:
+        """pycuda, and with it cuda-bindings."""
+        packages = {"pycuda": types.ModuleType("pycuda"), "pycuda.driver": self.gpu.driver}
         packages["cuda.bindings.driver"] = self.gpu.bindings if bindings else None
         for name in ("cuda", "cuda.bindings"):
             packages[name] = types.ModuleType(name) if bindings else None
         for name, module in packages.items():
             self.patch.setitem(sys.modules, name, module)
-        self.patch.setattr("runtime.backends.plan.find_gpu", lambda: Gpu("Fake RTX 3090", "sm86"))
-        return trt
+        self.patch.setattr("runtime.backends.cuda_pycuda.libcuda", lambda: self.gpu.libcuda)
 
     def plan(self, spec: ModelSpec = SPEC, *, version: str = "10.3.0", device: str = "sm86", **changes: Any) -> Path:
         """A plan that was built by a version for a GPU."""

@@ -71,13 +71,14 @@ class FakeGpu:
         self.memory: dict[int, Any] = {}
         self.graphs: dict[int, list[Callable[[], None]]] = {}
         self.retained = 0
-        self.stacks: dict[int, list[Any]] = {}
+        self.stacks = _Stacks(self.violations)
         self.live_tensorrt = 0
         self.launched_graphs = 0
         self.inferred: list[int] = []
         self._next = 100
         self.driver = _driver(self)
         self.bindings = _bindings(self)
+        self.libcuda = types.SimpleNamespace(cuCtxPopCurrent_v2=lambda _: self.stacks.drivers.pop())
 
     @property
     def left(self) -> dict[str, int]:
@@ -88,7 +89,7 @@ class FakeGpu:
             "events": len(self.events),
             "graphs": len(self.graphs),
             "contexts": self.retained,
-            "current": sum(map(len, self.stacks.values())),
+            "current": len(self.stacks.drivers) + len(self.stacks.pycudas),
             "TensorRT": self.live_tensorrt,
         }
         return {name: count for name, count in counts.items() if count}
@@ -98,7 +99,7 @@ class FakeGpu:
         return self._next
 
     def call(self, name: str, *, cleaning: bool = False) -> None:
-        """Every function of CUDA begins with this."""
+        """Every function of CUDA that needs a context begins with this."""
         self.calls += 1
         if any(queue.recording is not None for queue in self.queues.values()):
             self.violations.append(f"{name} during a capture")
@@ -114,7 +115,8 @@ class FakeGpu:
 
     @property
     def has_context(self) -> bool:
-        return any(context.is_valid for context in self.stacks.get(threading.get_ident(), []))
+        """One is current on this thread, and has not been given back."""
+        return bool(self.stacks.drivers) and self.retained > 0
 
     def queue(self, stream: int, work: Callable[[], None]) -> None:
         """Put work into a stream."""
@@ -166,16 +168,55 @@ class FakeGpu:
             self.run(stream, int(self.random.integers(queue.done, queue.queued + 1)))
 
 
-class _Memory:
+class _Stack(list[Any]):
+    """The contexts that pycuda knows of on one thread."""
+
+    def __init__(self, violations: list[str]) -> None:
+        super().__init__()
+        self._violations = violations
+
+    def __del__(self) -> None:
+        if self:
+            self._violations.append("a thread ended with a context on pycuda's stack, which aborts the program")
+
+
+class _Stacks(threading.local):
+    """The stacks of contexts of each thread: the driver's own, and pycuda's, of which the driver knows the top."""
+
+    def __init__(self, violations: list[str]) -> None:
+        self.drivers: list[Any] = []
+        self.pycudas = _Stack(violations)
+
+
+class _Ward:
+    """What pycuda ties to the context that is current when it is made, and frees in it."""
+
+    def __init__(self, gpu: FakeGpu) -> None:
+        self._ward = gpu.stacks.pycudas[-1] if gpu.stacks.pycudas else None
+        self._ward_stacks = gpu.stacks
+        self._ward_violations = gpu.violations
+
+    def _require_ward(self) -> None:
+        stack = self._ward_stacks.pycudas
+        if not self._ward.is_valid:
+            self._ward_violations.append(f"a {type(self).__name__} was freed after its context, so pycuda left it")
+        elif not stack or stack[-1] is not self._ward:
+            self._ward_violations.append(f"a {type(self).__name__} was freed while its context was not current")
+
+
+class _Memory(_Ward):
     """An allocation, on the device or page-locked on the host; `is_mapped` is None on the device."""
 
     def __init__(self, gpu: FakeGpu, shape: tuple[int, ...], dtype: Any, *, is_mapped: bool | None = None) -> None:
+        super().__init__(gpu)
         self._gpu = gpu
         self._array = np.empty(shape, dtype)
         self.is_mapped = is_mapped
         self.content = self._array.reshape(-1).view(np.uint8)
-        used = sum(each.content.nbytes for each in gpu.memory.values())
-        if used + self.content.nbytes > gpu.capacity:
+        # A card's memory is its own, and where memory is shared all of it counts.
+        counted = [self, *gpu.memory.values()]
+        used = sum(each.content.nbytes for each in counted if gpu.is_integrated or each.is_mapped is None)
+        if used > gpu.capacity:
             raise gpu.driver.MemoryError("cuMemAlloc failed: out of memory")
         self.content[:] = POISON
         self.address = self.content.ctypes.data
@@ -189,6 +230,7 @@ class _Memory:
         return self._array.__array_interface__
 
     def free(self) -> None:
+        self._require_ward()
         self._gpu.call("cuMemFree", cleaning=True)
         if not self._gpu.is_idle and not self._gpu.lost:
             self._gpu.violations.append("memory was freed while the GPU was at work")
@@ -217,28 +259,48 @@ def _driver(gpu: FakeGpu) -> Any:  # noqa: PLR0915  # one function for each that
     driver.host_alloc_flags = types.SimpleNamespace(DEVICEMAP=2)
 
     class Context:
-        # As pycuda's: one that is not valid any more leaves the stack when those above it have left.
         is_valid = True
 
+        def __init__(self) -> None:
+            self._thread = threading.get_ident()
+
         def push(self) -> None:
-            stack = gpu.stacks.setdefault(threading.get_ident(), [])
-            stack.append(self)
-            try:
-                gpu.call("cuCtxPushCurrent")
-            except driver.Error:
-                stack.pop()
-                raise
+            stacks = gpu.stacks
+            if stacks.pycudas:
+                stacks.drivers.pop()
+            gpu.calls += 1
+            if gpu.calls == gpu.fail_at:
+                raise driver.LogicError("cuCtxPushCurrent failed: invalid argument")
+            stacks.drivers.append(self)
+            stacks.pycudas.append(self)
+
+        @staticmethod
+        def pop() -> None:
+            stacks = gpu.stacks
+            stacks.drivers.pop()
+            stacks.pycudas.pop()
+            if stacks.pycudas:
+                stacks.drivers.append(stacks.pycudas[-1])
 
         def detach(self) -> None:
             assert self.is_valid
             left = {name for name in gpu.left if name not in ("contexts", "current")}
             if gpu.retained == 1 and left:
                 gpu.violations.append(f"the context went before {left}")
+            stacks = gpu.stacks
+            is_current = bool(stacks.pycudas) and stacks.pycudas[-1] is self
+            if not is_current:
+                if threading.get_ident() != self._thread:
+                    gpu.violations.append("a context was not given back: it was not current, and of another thread")
+                    return
+                stacks.drivers.append(self)  # where pycuda leaves it
             self.is_valid = False
             gpu.retained -= 1
-            stack = gpu.stacks.get(threading.get_ident(), [])
-            while stack and not stack[-1].is_valid:
-                stack.pop()
+            if is_current:
+                while stacks.pycudas and not stacks.pycudas[-1].is_valid:
+                    stacks.pycudas.pop()
+                if stacks.pycudas:
+                    stacks.drivers.append(stacks.pycudas[-1])
 
         @staticmethod
         def synchronize() -> None:
@@ -293,8 +355,9 @@ def _driver(gpu: FakeGpu) -> Any:  # noqa: PLR0915  # one function for each that
         return moments[1] - moments[0]
 
     # Their methods are functions of a number: the traceback of an error must not keep the object itself.
-    class Stream:
+    class Stream(_Ward):
         def __init__(self, flags: int = 0) -> None:
+            super().__init__(gpu)
             self._number = 0
             gpu.call("cuStreamCreate")
             self._number = gpu.new()
@@ -310,11 +373,13 @@ def _driver(gpu: FakeGpu) -> Any:  # noqa: PLR0915  # one function for each that
 
         def __del__(self) -> None:
             if self._number:
+                self._require_ward()
                 gpu.call("cuStreamDestroy", cleaning=True)
                 del gpu.queues[self._number]
 
-    class Event:
+    class Event(_Ward):
         def __init__(self, flags: int = 0) -> None:
+            super().__init__(gpu)
             self.number = 0
             assert flags == driver.event_flags.BLOCKING_SYNC
             gpu.call("cuEventCreate")
@@ -335,6 +400,7 @@ def _driver(gpu: FakeGpu) -> Any:  # noqa: PLR0915  # one function for each that
 
         def __del__(self) -> None:
             if self.number:
+                self._require_ward()
                 gpu.call("cuEventDestroy", cleaning=True)
                 del gpu.events[self.number]
 
@@ -440,7 +506,12 @@ def _bindings(gpu: FakeGpu) -> Any:
 
     def text(status: Any) -> tuple[Any, bytes]:
         lost = bindings.CUresult.CUDA_ERROR_LAUNCH_FAILED
-        return done, b"unspecified launch failure" if status == lost else b"operation failed due to a previous error"
+        return (
+            done,
+            b"unspecified launch failure"
+            if status == lost
+            else b"operation failed due to a previous error during capture",
+        )
 
     bindings.cuStreamBeginCapture, bindings.cuStreamEndCapture = begin, end
     bindings.cuGraphInstantiate, bindings.cuGraphLaunch = instantiate, launch

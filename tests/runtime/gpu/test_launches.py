@@ -11,8 +11,8 @@ import pytest
 from runtime.backends import open_engine
 from stlm_edge.files import cache_folder, sha256
 
+from ...fake_tensorrt import KERNELS
 from .conftest import RTX_VERSION, batches, run_two_in_hand
-from .fake_tensorrt import KERNELS
 
 
 def test_launches_are_recorded_once_for_each_slot(machine, caplog):
@@ -33,7 +33,7 @@ def test_capture_that_fails_leaves_plain_launches_and_a_warning(machine, name, p
         assert "graphs" not in machine.gpu.left
         run_two_in_hand(backend, batches(10))
     (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert f"{name} failed (operation failed due to a previous error)" in warning.getMessage()
+    assert f"{name} failed: operation failed due to a previous error during capture" in warning.getMessage()
 
 
 def test_kernels_that_cannot_be_captured_are_launched_plainly(machine, caplog):

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import platform
 import sys
 
 import pytest
 
-from runtime.backends import open_backend, open_engine
+from export.graph.graph import OPSET, Graph, PrecisionRecord
+from export.tensorrt.build import PlanBuilder
+from runtime.backends import open_backend, open_engine, plan
+from runtime.backends.cuda import open_driver
 from stlm_edge.errors import EngineError
+from stlm_edge.sidecar import BuildMachine, Sidecar
 
-from ..conftest import SPEC
-from .conftest import RTX_VERSION, batches, run_two_in_hand
+from ..conftest import SPEC, brightness_graph
+from .conftest import RTX_VERSION, NotThere, batches, run_two_in_hand
 
 
 def test_plan_that_tensorrt_rtx_finds_invalid_is_refused_with_its_reasons(machine):
@@ -44,8 +50,43 @@ def test_plan_of_another_machine_is_refused_with_the_command_that_rebuilds_it(ma
         with pytest.raises(EngineError) as caught:
             attempt()
         assert words in str(caught.value)
-        assert f"rebuild: python -m export engine {path}.onnx -o {path}" in str(caught.value)
+        assert f"rebuild: stlm export {path}.onnx -o {path}" in str(caught.value)
     assert machine.gpu.calls == 0, "before CUDA was started"
+
+
+@pytest.mark.parametrize("version", ["8.6.1", "10.0.1"])
+def test_machine_with_too_old_a_tensorrt_is_told_so(machine, version):
+    machine.install(version=version)
+    with pytest.raises(
+        EngineError, match=rf"found TensorRT {version}, which has no .*, expected 10\.3 or later; on a Je"
+    ):
+        open_engine(machine.plan())
+    assert machine.gpu.calls == 0
+
+
+def test_plan_of_another_gpu_is_run_and_warned_of(machine, caplog):
+    machine.install()
+    path = machine.plan()
+    whole = Sidecar.read(path)
+    for multiprocessors, warned in ((82, False), (20, True)):
+        built_on = BuildMachine(platform.machine(), "Fake RTX 3090", multiprocessors)
+        dataclasses.replace(whole, engine=dataclasses.replace(whole.engine, built_on=built_on)).write(path)
+        with open_engine(path)[0] as backend:
+            run_two_in_hand(backend, batches(3))
+        assert ("was built on Fake RTX 3090 with 20 multiprocessors, this machine has" in caplog.text) is warned
+    assert f"may be slow or fail; rebuild: stlm export {path}.onnx -o {path}" in caplog.text
+
+
+def test_plan_that_was_built_here_runs_here(machine, caplog):
+    machine.install()
+    machine.patch.setattr("export.tensorrt.build.find_gpu", plan.find_gpu)
+    model = brightness_graph()
+    model.opset_import[0].version = OPSET
+    path = machine.folder / "plate.plan"
+    PlanBuilder(product="tensorrt").build(Graph(model, SPEC, PrecisionRecord("fp32"), "a test"), path)
+    with open_engine(path)[0] as backend:
+        run_two_in_hand(backend, batches(3))
+    assert "was built on" not in caplog.text
 
 
 def test_machine_without_a_gpu(machine):
@@ -66,21 +107,29 @@ def test_machine_without_tensorrt_says_how_to_get_the_one_that_built_the_plan(ma
         open_engine(machine.plan())
 
 
-class NotThere:
-    """A finder that finds no pycuda, also where there is one."""
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        if name == "pycuda":
-            raise ModuleNotFoundError("No module named 'pycuda'", name="pycuda")
-
-
-def test_machine_without_pycuda_says_how_to_get_it(machine):
-    machine.install()
+def test_machine_without_pycuda_and_cuda_bindings_says_how_to_get_them(machine):
+    machine.install(bindings=False)
     for name in ("pycuda", "pycuda.driver"):
         machine.patch.delitem(sys.modules, name)
-    machine.patch.setattr(sys, "meta_path", [NotThere(), *sys.meta_path])
-    with pytest.raises(EngineError, match=r"found no pycuda.*pip install 'stlm-edge\[tensorrt\]'.*nvcc"):
+    machine.patch.setattr(sys, "meta_path", [NotThere("pycuda"), *sys.meta_path])
+    with pytest.raises(
+        EngineError,
+        match=r"found neither pycuda nor cuda-bindings.*pip install cuda-bindings.*stlm-edge\[tensorrt\]'.*nvcc",
+    ):
         open_engine(machine.plan())
+
+
+def test_machine_without_pycuda_runs_plans_by_cuda_bindings_alone_and_the_log_says_so(machine, caplog):
+    machine.install()
+    with caplog.at_level(logging.INFO):
+        assert open_driver().title == "pycuda"
+    assert "CUDA by pycuda" in caplog.text
+    for name in ("pycuda", "pycuda.driver"):
+        machine.patch.delitem(sys.modules, name)
+    machine.patch.setattr(sys, "meta_path", [NotThere("pycuda"), *sys.meta_path])
+    with caplog.at_level(logging.INFO):
+        assert open_driver().title == "cuda-bindings"
+    assert "CUDA by cuda-bindings" in caplog.text
 
 
 @pytest.mark.parametrize("reason", ["libcurand.so.10: cannot open shared object file", "numpy.core.multiarray failed"])

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cuda.bindings import driver
 
 from export.graph.graph import OPSET, Graph, PrecisionRecord
 from export.tensorrt.build import PlanBuilder
 from export.tensorrt.product import find_product
 from runtime.backends import open_backend, open_engine
+from runtime.backends.cuda import CudaContext
+from runtime.backends.cuda_bindings import call
 from runtime.backends.plan import Plan
 from stlm_edge.errors import EngineError
-from stlm_edge.sidecar import Sidecar
+from stlm_edge.sidecar import EngineRecord, Sidecar
 from stlm_edge.tensorrt import find_gpu
 
 from ..conftest import SPEC, brightness_graph, picture
@@ -27,7 +29,6 @@ def on_gpu(test: object) -> object:
     for mark in (
         pytest.mark.gpu,
         pytest.mark.skipif(find_gpu() is None, reason="no NVIDIA GPU"),
-        pytest.mark.skipif(importlib.util.find_spec("pycuda") is None, reason="no pycuda"),
     ):
         test = mark(test)
     return test
@@ -68,6 +69,14 @@ def test_tensorrt_rtx_itself_gives_its_reasons_where_it_cannot_start(plan: Path)
     assert "no reason" not in str(caught.value)
 
 
+def test_file_that_is_no_plan_is_refused_by_the_real_tensorrt_rtx(tmp_path: Path) -> None:
+    path, trt = tmp_path / "plate.plan", find_product("tensorrt-rtx").module
+    path.write_bytes(b"ptrt" + bytes(1000))
+    record = EngineRecord("tensorrt-rtx", trt.__version__, "sm86", "fp16", "0" * 64)
+    with pytest.raises(EngineError, match=r"TensorRT-RTX \S+ cannot load \S+plate.plan \(.*malformed engine\); build"):
+        Plan(path, trt, product="tensorrt-rtx", record=record, cuda=None)
+
+
 def random_batches(count: int) -> list[np.ndarray]:
     random = np.random.default_rng(0)
     return [random.integers(0, 256, (1, *SPEC.input_size, 3), np.uint8) for _ in range(count)]
@@ -89,33 +98,31 @@ def test_gpu_answers_as_onnx_runtime_does_two_in_hand(plan: Path) -> None:
             assert answer.infer_ms > 0
 
 
+def free_bytes() -> int:
+    """Of the GPU's memory."""
+    context = CudaContext()
+    try:
+        with context.current("tell what is free"):
+            return int(call(driver, "cuMemGetInfo"))
+    finally:
+        with context.closing():
+            pass
+
+
 @on_gpu
 def test_device_memory_stays_the_same_over_10_000_inferences(plan: Path) -> None:
-    import pycuda.driver
-
     batch = random_batches(1)[0]
     with open_engine(plan)[0] as backend:
         for _ in range(100):
             backend.infer(batch)
-        before, _ = pycuda.driver.mem_get_info()
+        before = free_bytes()
         for _ in range(10_000):
             backend.infer(batch)
-        after, _ = pycuda.driver.mem_get_info()
-    assert before - after < LEAK_LIMIT_BYTES
+        assert before - free_bytes() < LEAK_LIMIT_BYTES
 
 
 @on_gpu
 def test_opening_and_closing_gives_everything_back(plan: Path) -> None:
-    import pycuda.driver
-
-    def free_bytes() -> int:
-        context = pycuda.driver.Device(0).retain_primary_context()
-        context.push()
-        try:
-            return int(pycuda.driver.mem_get_info()[0])
-        finally:
-            context.detach()
-
     open_engine(plan)[0].close()
     before = free_bytes()
     for _ in range(20):

@@ -107,33 +107,6 @@ def test_restart_appends_to_what_yesterday_wrote(tmp_path: Path) -> None:
     assert indices(path) == [0, 1]
 
 
-def test_half_line_is_cut_off_and_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / "events.jsonl"
-    path.write_text('{"frame": 0}\n{"frame": 1}\n{"fra')
-    with sink_for(path) as sink:
-        sink.write(inspection(2))
-    assert indices(path) == [0, 1, 2]
-    (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert "half a line" in warning
-    assert '{"fra' in warning
-
-
-def test_block_of_zeros_as_after_a_power_cut_is_cut_off(tmp_path: Path) -> None:
-    path = tmp_path / "events.jsonl"
-    path.write_bytes(b'{"frame": 0}\n' + bytes(5000))
-    with sink_for(path) as sink:
-        sink.write(inspection(1))
-    assert indices(path) == [0, 1]
-
-
-def test_last_line_that_lacks_only_its_line_feed_is_kept(tmp_path: Path) -> None:
-    path = tmp_path / "events.jsonl"
-    path.write_text('{"frame": 0}\n{"frame": 1}')
-    with sink_for(path) as sink:
-        sink.write(inspection(2))
-    assert indices(path) == [0, 1, 2]
-
-
 def test_file_that_does_not_consist_of_lines_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(b"x" * 300_000)
@@ -401,25 +374,35 @@ def test_log_that_cannot_be_set_aside_grows_on(tmp_path: Path, caplog: pytest.Lo
     assert caplog.text.count("cannot be set aside") == 1
 
 
+DEEP_OBJECT, DEEP_LIST = '{"a":' * 20_000, "[" * 100_000
+
+
 @pytest.mark.parametrize(
-    ("end", "stays"),
+    ("end", "kept", "told"),
     [
-        ('{"a":' * 20_000, True),
-        ("[" * 100_000, True),
-        ("a note of my own", True),
-        ('{"time": "2026-11-28T15:18:28.332+00:00", "frame": 7, "sour', False),
-        ('{"ti\0\0\0', False),
+        (DEEP_OBJECT, [DEEP_OBJECT], []),
+        (DEEP_LIST, [DEEP_LIST], []),
+        ("a note of my own", ["a note of my own"], []),
+        ('{"frame": 7}', ['{"frame": 7}'], []),  # which lacks only its line feed
+        ('{"time": "2026-11-28T15:18:28.332+00:00", "frame": 7, "sour', [], ["half a line", '"frame": 7, "sour']),
+        ('{"fra', [], ["half a line", '{"fra']),
+        ('{"ti\0\0\0', [], ["half a line"]),
+        ("\0" * 5000, [], []),  # as after a power cut
     ],
-    ids=["deep object", "deep list", "foreign text", "own", "own and zeros"],
+    ids=["deep object", "deep list", "foreign text", "whole", "own", "short", "own and zeros", "zeros"],
 )
-def test_only_an_own_half_line_is_cut_off(tmp_path: Path, end: str, stays: bool) -> None:
+def test_only_an_own_half_line_is_cut_off_and_told_of(
+    tmp_path: Path, end: str, kept: list[str], told: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "events.jsonl"
     path.write_text('{"frame": 0}\n' + end)
     with sink_for(path) as sink:
         sink.write(inspection(1))
     lines = path.read_text().splitlines()
     assert json.loads(lines[0])["frame"] == 0 and json.loads(lines[-1])["frame"] == 1
-    assert lines[1:-1] == ([end] if stays else [])
+    assert lines[1:-1] == kept
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert not told or (len(warnings) == 1 and all(words in warnings[0] for words in told))
 
 
 def test_events_on_a_full_device(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_slow_output_drops_its_own_frames(caplog: pytest.LogCaptureFixture) -> N
     assert running.drops == {"slow": 496, "quick": 0, "blind": 0}
     # Said at the first one, and not 496 times.
     assert [record.getMessage() for record in caplog.records] == [
-        "slow is too slow for the line: 1 frames not written there"
+        "slow is too slow for the line: 1 frame not written there"
     ]
 
 
@@ -157,8 +157,8 @@ def test_failed_frame_is_counted_and_the_next_one_is_tried(caplog: pytest.LogCap
     assert sink.frames == [0, 1, 2, 6, 7, 8, 9]
     assert running.failures == {"disk": 3}
     assert [record.getMessage() for record in caplog.records] == [
-        "frame 3 does not fit (1 frames failed)",
-        "disk is written again; 3 frames are missing there",
+        "frame 3 does not fit (1 frame failed)",
+        "disk is written again and lacks 3 frames",
     ]
 
 
@@ -178,7 +178,7 @@ def test_frame_that_a_recording_lacks_somewhere_is_an_error_at_the_end_and_the_o
     running = outputs(drops=False, disk=sink, other=other)
     for index in range(100):
         running.write(inspection(index))
-    with pytest.raises(OutputError, match=r"disk lacks 1 frames that could not be written, expected all"):
+    with pytest.raises(OutputError, match=r"disk lacks 1 frame that could not be written, expected all"):
         running.close()
     running.close()
     assert sink.frames == [index for index in range(100) if index != 5]
@@ -234,7 +234,7 @@ def test_error_of_the_loop_is_not_hidden_by_one_of_an_output(caplog: pytest.LogC
     with pytest.raises(EngineError, match="the GPU is lost"), outputs(disk=sink) as running:
         running.write(inspection())
         raise EngineError("the GPU is lost")
-    assert "disk lacks 1 frames" in caplog.text
+    assert "disk lacks 1 frame" in caplog.text
 
 
 def test_output_that_hangs_is_given_up_and_the_others_are_finished() -> None:

@@ -92,6 +92,30 @@ def test_video_that_cannot_be_finished_is_discarded(small_disk: Callable[[int], 
     assert [path.name for path in folder.iterdir()] == ["others"]
 
 
+@pytest.mark.parametrize("suffix", [".avi", ".mp4"])
+def test_video_survives_a_limit_on_the_size_of_files(
+    tmp_path: Path, limit_files: Callable[[int], None], suffix: str
+) -> None:
+    path = tmp_path / f"line{suffix}"
+    sink = sink_for(path)
+    limit_files(4 << 20)
+    with pytest.raises(OutputError, match=r"File too large.*ulimit -f"):
+        for index in range(1000):
+            sink.write(inspection(index, image=NOISE))
+    sink.close()
+    assert frames_in(path) > 3
+
+
+def test_video_that_a_limit_on_files_has_cut_says_so(tmp_path: Path, limit_files: Callable[[int], None]) -> None:
+    sink = sink_for(tmp_path / "line.mp4")
+    for index in range(3):
+        sink.write(inspection(index, image=NOISE))
+    limit_files(1)
+    with pytest.raises(OutputError, match=r"holds 0 of 3 frames and is discarded \(File too large\).*ulimit -f"):
+        sink.close()
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("act", ["delete", "move", "file in the way"])
 def test_video_whose_folder_vanishes_is_begun_anew(tmp_path: Path, act: str, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "videos" / "line.avi"

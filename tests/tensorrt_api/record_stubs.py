@@ -3,9 +3,7 @@
 The stubs' package wants TensorRT itself, which the tests must do without, so what is needed of them is kept in
 `stubs.json`. To renew it: download the wheel of tensorrt-stubs with `pip download --no-deps`, unzip it, and
 
-    python tests/export/plan/tensorrt_api/record_stubs.py API 10.13.0 FOLDER
-
-for API `tests/export/plan/tensorrt_api`, what builds, and `tests/runtime/gpu/tensorrt_api`, what runs.
+    python tests/tensorrt_api/record_stubs.py tests/tensorrt_api 10.13.0 FOLDER
 """
 
 from __future__ import annotations

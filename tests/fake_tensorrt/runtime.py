@@ -1,74 +1,27 @@
-"""TensorRT's Python module as far as running a plan uses it, on a `FakeGpu`.
-
-A plan is a few words of JSON; what it computes is the brightness of `conftest.brightness_graph`. The names are held to
-the recorded ones of the real packages in `test_cuda_api.py`.
-"""
+"""What of the simulated TensorRT runs plans."""
 
 from __future__ import annotations
 
 import enum
 import json
-import types
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from stlm_edge.spec import ModelSpec
+from ..runtime.gpu.fake_cuda import INFER_MS, POISON, FakeGpu
+from .plan import brightness, told
 
-from .fake_cuda import INFER_MS, POISON, FakeGpu
-
-SCRATCH = 4096
 KERNELS = b"kernels"
 
 
-def fake_plan(spec: ModelSpec, **changes: Any) -> bytes:
-    """A plan for `spec`.
-
-    Args:
-        changes: of what it says: `dtype` of the image, `scratch` bytes, `validity` and `diagnostics` as TensorRT-RTX
-            reports them.
-    """
-    content = {
-        "batch": 1 if spec.max_batch == 1 else -1,
-        "most": spec.max_batch,
-        "picture": spec.picture_size,
-        "map": spec.map_size,
-        "full": spec.input_size if spec.full_map else None,
-        "dtype": "UINT8",
-        "scratch": SCRATCH,
-        "validity": "VALID",
-        "diagnostics": 0,
-    }
-    return json.dumps({**content, **changes}).encode()
-
-
-def brightness(batch: np.ndarray, map_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Maps and scores of (N, H, W, 3) uint8."""
-    count, height, width, _ = batch.shape
-    rows, columns = map_size
-    grey = batch.astype(np.float32).mean(axis=-1) / np.float32(255)
-    maps = grey.reshape(count, rows, height // rows, columns, width // columns).mean(axis=(2, 4))
-    return maps, maps.max(axis=(1, 2))
-
-
-def fake_tensorrt(version: str, gpu: FakeGpu, *, rtx: bool = False) -> Any:
-    """A module that looks like `tensorrt` of a version, or like `tensorrt_rtx`."""
-    trt: Any = types.ModuleType("tensorrt_rtx" if rtx else "tensorrt")
-    trt.__version__ = version
-    trt.Builder = type("Builder", (), {})
+def add_runtime(trt: Any, gpu: FakeGpu, *, rtx: bool) -> None:
+    """Put what runs plans into a module."""
     trt.DataType = enum.Enum("DataType", ["FLOAT", "HALF", "UINT8"])
     trt.TensorIOMode = enum.Enum("TensorIOMode", ["NONE", "INPUT", "OUTPUT"])
     trt.ExecutionContextAllocationStrategy = enum.Enum("ExecutionContextAllocationStrategy", ["STATIC", "USER_MANAGED"])
-    trt.is_broken = None
-    """The function that does not do what it should."""
-
-    class ILogger:
-        Severity = enum.Enum("Severity", ["INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"])
-
-        def log(self, severity: Any, message: str) -> None:
-            raise NotImplementedError
+    error = trt.ILogger.Severity.ERROR
 
     class Owned:
         """Belongs to the CUDA context, which must be there until it is gone."""
@@ -87,11 +40,11 @@ def fake_tensorrt(version: str, gpu: FakeGpu, *, rtx: bool = False) -> Any:
             if not gpu.is_idle and not gpu.lost:
                 gpu.violations.append(f"{type(self).__name__} went while the GPU was at work")
 
-        def _works(self, name: str, message: str = "Error Code 2: Internal Error\n(nobody knows)") -> bool:
+        def _works(self, name: str, words: str = "Error Code 1: Cuda Runtime (invalid resource handle)") -> bool:
             if gpu.lost:
-                self._log.log(ILogger.Severity.ERROR, "Error Code 1: Cuda Runtime (unspecified launch failure)")
+                self._log.log(error, told("an illegal memory access").replace("; ", "\n"))
             elif trt.is_broken == name:
-                self._log.log(ILogger.Severity.ERROR, message)
+                self._log.log(error, told(words))
             return not gpu.lost and trt.is_broken != name
 
     class IExecutionContext(Owned):
@@ -202,7 +155,7 @@ def fake_tensorrt(version: str, gpu: FakeGpu, *, rtx: bool = False) -> Any:
             return self._tensors[name][2]
 
         def create_execution_context(self, how: Any) -> Any:
-            if not self._works("create_execution_context"):
+            if not self._works("create_execution_context", "ExecutionContext::470] Error Code 2: OutOfMemory"):
                 return None
             strategy = how
             if rtx:
@@ -245,7 +198,7 @@ def fake_tensorrt(version: str, gpu: FakeGpu, *, rtx: bool = False) -> Any:
     class Runtime(Owned):
         def __new__(cls, log: Any) -> Any:
             if trt.is_broken == "Runtime":
-                log.log(ILogger.Severity.ERROR, "CUDA initialization failure with error: 35")
+                log.log(error, told("createInferRuntime: "))
                 raise TypeError("factory function returned nullptr")
             return super().__new__(cls)
 
@@ -253,16 +206,15 @@ def fake_tensorrt(version: str, gpu: FakeGpu, *, rtx: bool = False) -> Any:
             super().__init__(None, log)
 
         def deserialize_cuda_engine(self, content: bytes) -> Any:
-            if not self._works("deserialize_cuda_engine", "the plan is corrupt"):
+            if not self._works("deserialize_cuda_engine", "Current Version: 237"):
                 return None
             return ICudaEngine(self, self._log, json.loads(content))
 
-    trt.ILogger, trt.Runtime = ILogger, Runtime
+    trt.Runtime = Runtime
     # Not used by name, but their members are.
     trt.ICudaEngine, trt.IExecutionContext = ICudaEngine, IExecutionContext
     if rtx:
         _add_rtx(trt, config=IRuntimeConfig, cache=IRuntimeCache)
-    return trt
 
 
 def _add_rtx(trt: Any, *, config: Any, cache: Any) -> None:

@@ -1,40 +1,47 @@
-"""TensorRT's Python module as far as a build uses it, for machines that cannot have the real one: it needs a GPU.
-
-What it offers is held to the recorded names of the real one in `test_tensorrt_api.py`.
-"""
+"""What of the simulated TensorRT builds plans."""
 
 from __future__ import annotations
 
 import enum
 import json
-import types
+from collections.abc import Callable
 from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from export.graph.graph import SPEC_KEY
+from stlm_edge.spec import ModelSpec
+
+from .plan import fake_plan, told
 
 CACHE = b"timings of "
 """How a timing cache begins; the version follows."""
 
 
-def fake_tensorrt(version: str) -> Any:
-    """A module that looks like `tensorrt` of a version, and whose plans say in JSON how they were built.
+def add_builder(trt: Any, *, rtx: bool, has: Callable[[str], bool]) -> None:
+    """Put what builds plans into a module. It reads any graph but `garbage`, and cannot build one that is
+    `impossible` or `enormous`.
 
-    It reads any graph but `garbage`, and cannot build one with `impossible` in it.
+    Args:
+        has: whether the version has a name.
     """
-    old = version.startswith("10.")
-    trt: Any = types.ModuleType("tensorrt")
-    trt.__version__ = version
+    version = trt.__version__
+
+    def enumeration(name: str, *members: str) -> Any:
+        return enum.IntEnum(name, {member: index for index, member in enumerate(members) if has(member)})
+
     # TensorRT 11 has no precision flags and no implicit batch to choose.
-    trt.BuilderFlag = enum.Enum("BuilderFlag", ["TF32", *(["FP16", "INT8"] if old else [])])
-    trt.NetworkDefinitionCreationFlag = enum.IntEnum(
-        "NetworkDefinitionCreationFlag", {**({"EXPLICIT_BATCH": 0} if old else {}), "STRONGLY_TYPED": 1}
-    )
-    trt.MemoryPoolType = enum.Enum("MemoryPoolType", ["WORKSPACE"])
-    trt.ProfilingVerbosity = enum.Enum("ProfilingVerbosity", ["DETAILED"])
-
-    class ILogger:
-        Severity = enum.Enum("Severity", ["INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"])
-
-        def log(self, severity: Any, message: str) -> None:
-            raise NotImplementedError
+    trt.BuilderFlag = enumeration("BuilderFlag", "TF32", *([] if rtx else ["FP16", "INT8"]))
+    trt.NetworkDefinitionCreationFlag = enumeration("NetworkDefinitionCreationFlag", "EXPLICIT_BATCH", "STRONGLY_TYPED")
+    trt.MemoryPoolType = enumeration("MemoryPoolType", "WORKSPACE", "TACTIC_DRAM")
+    trt.ProfilingVerbosity = enumeration("ProfilingVerbosity", "DETAILED")
+    if rtx:
+        trt.ComputeCapability = enumeration("ComputeCapability", "NONE", "SM80", "SM86", "SM89")
+    else:
+        trt.HardwareCompatibilityLevel = enumeration(
+            "HardwareCompatibilityLevel", "NONE", "AMPERE_PLUS", "SAME_COMPUTE_CAPABILITY"
+        )
 
     class IProgressMonitor:
         def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
@@ -61,14 +68,20 @@ def fake_tensorrt(version: str) -> Any:
             self._shapes[name] = [list(least), list(best), list(most)]
 
     class IBuilderConfig:
-        __slots__ = ("_cache", "_cleared", "_limits", "_profiles", "profiling_verbosity", "progress_monitor")
+        __slots__ = (
+            *("_cache", "_cleared", "_limits", "_profiles", "_targets", "profiling_verbosity", "progress_monitor"),
+            *(["num_compute_capabilities"] if rtx else ["hardware_compatibility_level"]),
+        )
 
         def __init__(self) -> None:
             self._cleared: list[str] = []
             self._limits: dict[str, int] = {}
             self._profiles: list[Any] = []
+            self._targets: list[str] = []
             self._cache: Any = None
             self.profiling_verbosity = self.progress_monitor = None
+            if not rtx:
+                self.hardware_compatibility_level = trt.HardwareCompatibilityLevel.NONE
 
         def clear_flag(self, flag: Any) -> None:
             self._cleared.append(flag.name)
@@ -89,6 +102,10 @@ def fake_tensorrt(version: str) -> Any:
 
         def get_timing_cache(self) -> Any:
             return self._cache
+
+        def set_compute_capability(self, capability: Any, index: int) -> None:
+            assert index < self.num_compute_capabilities
+            self._targets.append(capability.name)
 
     class Network:
         graph = b""
@@ -129,7 +146,7 @@ def fake_tensorrt(version: str) -> Any:
             return IOptimizationProfile()
 
         def build_serialized_network(self, network: Any, config: Any) -> Any:
-            severity, monitor = ILogger.Severity, config.progress_monitor
+            severity, monitor = trt.ILogger.Severity, config.progress_monitor
             self._logger.log(severity.VERBOSE, "Name: kernel")
             self._logger.log(severity.WARNING, "half of it\nis slow")
             monitor.phase_start("Building engine", None, 2)
@@ -137,6 +154,10 @@ def fake_tensorrt(version: str) -> Any:
             monitor.phase_finish("Building engine")
             if b"impossible" in network.graph:
                 self._logger.log(severity.ERROR, "no implementation for\nhead|conv")
+                return None
+            if b"enormous" in network.graph:
+                for message in told("IBuilder::buildSerializedNetwork").split("; "):
+                    self._logger.log(severity.ERROR, message)
                 return None
             if not going_on:
                 return None
@@ -147,11 +168,26 @@ def fake_tensorrt(version: str) -> Any:
                     "cleared": config._cleared,
                     "limits": config._limits,
                     "profiles": config._profiles,
+                    "compatibility": None if rtx else config.hardware_compatibility_level.name,
+                    **runnable(network.graph),
                 }
             ).encode()
 
-    trt.Builder, trt.OnnxParser, trt.ILogger, trt.IProgressMonitor = Builder, OnnxParser, ILogger, IProgressMonitor
+    trt.Builder, trt.OnnxParser, trt.IProgressMonitor = Builder, OnnxParser, IProgressMonitor
     # Not used by name, but their members are.
     trt.IBuilderConfig, trt.IOptimizationProfile, trt.ITimingCache = IBuilderConfig, IOptimizationProfile, ITimingCache
     trt.ParserError = ParserError
-    return trt
+    if not rtx:
+        del IBuilderConfig.set_compute_capability
+
+
+def runnable(graph: bytes) -> dict[str, Any]:
+    """What running a plan needs to know of its graph; nothing if that is not one of this project."""
+    try:
+        metadata = {entry.key: entry.value for entry in onnx.load_from_string(graph).metadata_props}
+    except DecodeError:
+        return {}
+    if SPEC_KEY not in metadata:
+        return {}
+    facts: dict[str, Any] = json.loads(fake_plan(ModelSpec.from_json(metadata[SPEC_KEY])))
+    return facts

@@ -6,9 +6,9 @@ before is not looked at: a name that is missing is missing, a short one that is 
 those there are `stubs.json` and the installed TensorRT-RTX. To renew `bindings.json`: download the wheels, such as
 tensorrt-cu12-bindings, with `pip download --no-deps`, unzip each into a folder, and
 
-    python tests/export/plan/tensorrt_api/record_bindings.py API 10.3.0=FOLDER 10.13.0=FOLDER 11.4.0=FOLDER
+    python tests/tensorrt_api/record_bindings.py tests/tensorrt_api 8.6.1=FOLDER 10.0.1=FOLDER 10.3.0=FOLDER …
 
-for API `tests/export/plan/tensorrt_api`, what builds, and `tests/runtime/gpu/tensorrt_api`, what runs.
+The wheel of 8.6.1 is tensorrt-bindings, which has the names of JetPack 6.0's 8.6.2.
 """
 
 from __future__ import annotations

@@ -1,0 +1,34 @@
+"""Bars are drawn on a terminal and nowhere else."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from stlm_edge.progress import counted, fraction_bar
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stream", [Terminal, io.StringIO])
+def test_all_items_come_and_a_terminal_sees_how_many(stream, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", stream())
+    assert list(counted(iter("abc"), total=3)) == ["a", "b", "c"]
+    assert ("3/3" in sys.stderr.getvalue()) == (stream is Terminal)
+    assert stream is Terminal or sys.stderr.getvalue() == ""
+
+
+@pytest.mark.parametrize("stream", [Terminal, io.StringIO])
+def test_a_terminal_sees_the_fraction_and_what_is_done(stream, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", stream())
+    with fraction_bar("plate.plan") as show:
+        for fraction in (0.0, 0.25, 0.25, 1.0):
+            show(fraction, "timing")
+    printed = sys.stderr.getvalue()
+    assert all((words in printed) == (stream is Terminal) for words in ("plate.plan", "25%", "100%", "timing"))
+    assert stream is Terminal or printed == ""
