@@ -42,7 +42,7 @@ _ROOT = Path("/")
     "graphs",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="For --first-day: build plans of this .onnx file; repeatable.  [default: demo/plate.onnx]",
+    help="For --first-day: an .onnx file to build plans of; repeatable.  [default: demo/plate.onnx]",
 )
 @click.option(
     "--data", type=click.Path(path_type=Path), help="For --first-day: pictures for it.  [default: drawn parts]"

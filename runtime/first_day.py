@@ -11,7 +11,6 @@ import json
 import re
 import socket
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from stlm_edge.credentials import without_credentials
 from stlm_edge.errors import ConfigError, StlmError
-from stlm_edge.files import home, replacing
+from stlm_edge.files import cannot_write, folder_beside, home, replacing
 from stlm_edge.measure import program
 from stlm_edge.revision import version
 from stlm_edge.sidecar import Sidecar
@@ -58,6 +57,9 @@ class FirstDay:
     data: Path | None
     tell: Callable[[Outcome], None]
     outcomes: list[Outcome] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._program = version()
 
     def run(self) -> bool:
         """Do all there is to be done; returns whether nothing failed. Raises `OutputError`."""
@@ -159,7 +161,7 @@ class FirstDay:
 
     def _write(self) -> None:
         record = {
-            "program": version(),
+            "program": self._program,
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "steps": [outcome.to_json() for outcome in self.outcomes],
         }
@@ -195,9 +197,14 @@ def first_day(output: Path, *, graphs: Sequence[Path], data: Path | None, tell: 
     for path in [*graphs, *([] if data is None else [data])]:
         if not path.exists():
             raise ConfigError(f"{path} does not exist, expected a graph (.onnx) or pictures; check the path")
-    with tempfile.TemporaryDirectory(prefix="first-day-", dir=output.absolute().parent) as folder:
-        day = FirstDay(output, Path(folder), tuple(graphs), data, tell)
-        return day.run()
+    if output.suffix != ".zip":
+        raise ConfigError(f"found --first-day {output}, expected a file to write with the suffix .zip; name one")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with folder_beside(output.absolute()) as folder:
+            return FirstDay(output, folder, tuple(graphs), data, tell).run()
+    except OSError as error:
+        raise cannot_write(output, error) from error
 
 
 def figures(output: Path) -> list[str]:
