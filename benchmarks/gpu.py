@@ -20,8 +20,6 @@ TensorRT's timings of kernels are kept there.
 from __future__ import annotations
 
 import importlib.util
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -35,6 +33,7 @@ import click
 
 from benchmarks.record import Recorder, read, recording
 from benchmarks.tables import to_text
+from stlm_edge import steps
 from stlm_edge.cli import Number, run
 from stlm_edge.errors import ConfigError
 from stlm_edge.files import make_folder
@@ -48,7 +47,6 @@ BATCH = 8
 _MINUTES = 9.0  # for everything, on a card and at 1024 x 1024, as all limits of parts
 _LIMITS_PIXELS = 1024 * 1024
 _SHORTEST_S = 20.0  # no part is begun with less time left
-_GRACE_S = 10.0  # that a part has to end by itself when its time is over
 _UNHURRIED = 10  # on a processor, which is for trying, parts have so many times their limit
 _SMALL_BOARD = 6  # and where GPU and processor share memory: TensorRT tries the same kernels on a Jetson
 
@@ -225,39 +223,8 @@ def do(part: Part, output: Path, *, limit_s: float) -> dict[str, Any]:
     record.unlink(missing_ok=True)
     writes_record = part.command[0].startswith("benchmarks.")
     command = [*program(part.command[0]), *part.command[1:], *(("--json", str(record)) if writes_record else ())]
-    start_s = time.monotonic()
-    with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT) as process:
-        try:
-            code: int | None = process.wait(timeout=limit_s)
-        except subprocess.TimeoutExpired:
-            code = None
-        finally:
-            _end(process)
-    return {
-        "name": part.name,
-        "status": "stopped" if code is None else "failed" if code else "done",
-        "reason": f"its {limit_s:.0f} s were over" if code is None else _last_words(log) if code else None,
-        "seconds": round(time.monotonic() - start_s, 1),
-        "command": list(part.command),
-        "record": str(record) if record.exists() else None,
-    }
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """As Ctrl-C would, so that it writes what it has; if that does not help, at once."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(timeout=_GRACE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-def _last_words(log: Path) -> str:
-    """The error in a log, or what else stands last in it."""
-    lines = log.read_text(errors="replace").splitlines()
-    errors = [line for line in lines if line.startswith("error: ")]
-    return (errors or [line for line in lines if line.strip()] or ["it said nothing"])[-1]
+    outcome = steps.do(part.name, command, shown=part.command, log=log, limit_s=limit_s)
+    return outcome.to_json() | {"command": list(part.command), "record": str(record) if record.exists() else None}
 
 
 def _take_over(recorder: Recorder, entry: dict[str, Any]) -> None:

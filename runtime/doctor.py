@@ -18,6 +18,7 @@ from stlm_edge.cli import run
 if TYPE_CHECKING:
     from runtime.checkup.finding import Finding
     from runtime.plan_check import Machine
+    from stlm_edge.steps import Outcome
     from stlm_edge.tensorrt import Gpu
 
 Check = Callable[[], "list[Finding]"]
@@ -29,11 +30,34 @@ _ROOT = Path("/")
 @click.command()
 @click.option("--engine", type=click.Path(path_type=Path), help="Also try this one: .plan, .onnx or .xml.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(engine: Path | None, as_json: bool) -> int:
+@click.option(
+    "--first-day",
+    "report",
+    metavar="OUT.zip",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Try everything that needs a GPU, for up to an hour, and write what came of it here, without pictures.",
+)
+@click.option(
+    "--graph",
+    "graphs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="For --first-day: an .onnx file to build plans of; repeatable.  [default: demo/plate.onnx]",
+)
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="For --first-day: pictures for it.  [default: drawn parts]"
+)
+def command(
+    engine: Path | None, as_json: bool, report: Path | None, graphs: tuple[Path, ...], data: Path | None
+) -> int:
     """Say what this machine can run engines with and what is missing, with the remedy.
 
-    Exit code 0 if it can run any engine, with --engine that one, else 1.
+    Exit code 0 if it can run any engine, with --engine that one, else 1. With --first-day 1 if any step failed.
     """
+    if report is not None:
+        return _first_day(report, graphs, data)
+    if graphs or data is not None:
+        raise click.UsageError("found --graph or --data, which are for --first-day OUT.zip")
     from stlm_edge.tensorrt import TITLES
 
     findings = examine(engine)
@@ -51,6 +75,20 @@ def command(engine: Path | None, as_json: bool) -> int:
     plans = f"; plans by {plan_driver(findings)}" if set(backends) & set(TITLES.values()) else ""
     click.echo(f"\nthis machine {can}{plans}")
     return 0 if is_fit else 1
+
+
+def _first_day(report: Path, graphs: tuple[Path, ...], data: Path | None) -> int:
+    from runtime.first_day import figures, first_day
+
+    def tell(outcome: Outcome) -> None:
+        reason = "" if outcome.reason is None else f": {outcome.reason}"
+        click.echo(f"{outcome.status:<8} {outcome.name}, {outcome.seconds:.0f} s{reason}", err=True)
+
+    all_done = first_day(report, graphs=graphs, data=data, tell=tell)
+    for line in figures(report):
+        click.echo(line)
+    click.echo(f"{report}: logs and figures of all steps, without pictures; it can be sent as it is")
+    return 0 if all_done else 1
 
 
 def examine(engine: Path | None) -> list[Finding]:
