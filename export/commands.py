@@ -6,18 +6,26 @@ Whatever needs more than numpy is imported by the command that needs it, so that
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from export import CALIBRATION_IMAGES, GATE_IMAGES
+from export import CALIBRATION_IMAGES
+from export.options import (
+    ALLOW_UNVERIFIED,
+    PATH,
+    PRECISIONS,
+    class_option,
+    graph_options,
+    layer_classes,
+    picture_options,
+    settings_of,
+)
 from stlm_edge.cli import Number
 from stlm_edge.errors import VerificationError
-from stlm_edge.spec import Size
 from stlm_edge.tensorrt import TITLES
 
 if TYPE_CHECKING:
@@ -31,118 +39,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PATH = click.Path(path_type=Path)
-PRECISIONS = click.Choice(["fp32", "fp16", "int8"])
-
-ALLOW_UNVERIFIED = click.option(
-    "--allow-unverified",
-    is_flag=True,
-    help="Also take an engine that no gate has verified.",
-)
-
-Command = Callable[..., None]
-
-
-class FrameSize(click.ParamType[Size]):
-    """`HxW` in pixels → (height, width)."""
-
-    name = "HxW"
-
-    def convert(self, value: str | Size, param: click.Parameter | None, ctx: click.Context | None) -> Size:
-        if isinstance(value, tuple):
-            return value
-        match = re.fullmatch(r"(\d+)x(\d+)", value)
-        if match is None or min(map(int, match.groups())) < 1:
-            self.fail(f"{value!r} is no size; give height x width of the frames, such as 1080x1920", param, ctx)
-        return int(match[1]), int(match[2])
-
-
-def graph_options(command: Command) -> Command:
-    """What shapes the graph of a checkpoint."""
-    return _with(
-        command,
-        click.option(
-            "--frame-size", type=FrameSize(), help="Take raw frames of this size and resize them in the graph."
-        ),
-        click.option(
-            "--streams",
-            type=click.Choice(["branched", "stacked"]),
-            default="branched",
-            show_default=True,
-            help="One encoder after the other, or both as one grouped network.",
-        ),
-        click.option(
-            "--local-conv",
-            type=click.Choice(["convolution", "sums"]),
-            default="convolution",
-            show_default=True,
-            help="The blocks' convolutions as such, or as sums that TensorRT-RTX fuses and a processor is slow at.",
-        ),
-        click.option("--full-map", is_flag=True, help="Also put out the map at the network's input size."),
-        click.option(
-            "--max-batch",
-            type=click.IntRange(1, 64),
-            default=1,
-            show_default=True,
-            help="Take up to so many pictures at once; 1 makes all shapes fixed.",
-        ),
-        click.option(
-            "--simplify",
-            is_flag=True,
-            help="Run onnx-simplifier over the graph; that made no plan better so far.",
-        ),
-    )
-
-
-def picture_options(command: Command) -> Command:
-    """What an engine is calibrated on and judged by."""
-    return _with(
-        command,
-        click.option(
-            "--data",
-            type=PATH,
-            help="Pictures to compare on, best a data set with labels.  [default: drawn parts]",
-        ),
-        click.option("--category", help="Folder below --data."),
-        click.option(
-            "--images",
-            type=click.IntRange(1),
-            default=GATE_IMAGES,
-            show_default=True,
-            help="Compare on so many at most.",
-        ),
-        click.option(
-            "--calibration",
-            type=PATH,
-            help="Good pictures to measure ranges on.  [default: those for training of a data set]",
-        ),
-        click.option(
-            "--calibration-images",
-            type=click.IntRange(1),
-            default=CALIBRATION_IMAGES,
-            show_default=True,
-            help="So many at most.",
-        ),
-        click.option("--seed", default=0, show_default=True, help="Of the choice of calibration pictures."),
-        click.option("--picture", type=PATH, help="Write a contact sheet of the worst cases here, .png or .jpg."),
-        click.option("--reference", type=PATH, help="Compare with this checkpoint or fp32 graph.  [default: SOURCE]"),
-    )
-
-
-def class_option(command: Command) -> Command:
-    """Which layer classes are quantised."""
-    return click.option(
-        "--int8-classes",
-        help="For int8: all, or layer classes as 'sensitivity' names them, with commas.  "
-        "[default: as many as the comparison accepts]",
-    )(command)
-
-
-def _with(command: Command, *options: Callable[[Command], Command]) -> Command:
-    for option in reversed(options):
-        command = option(command)
-    return command
-
 
 @click.command()
 @click.argument("source", metavar="CHECKPOINT_OR_ONNX", type=PATH)
@@ -155,7 +51,7 @@ def onnx(source: Path, output: Path, precision: Precision, int8_classes: str | N
     """Write SOURCE as an ONNX graph in a precision, if it gives the network's answers."""
     from export.pipeline import OnnxBuilder
 
-    exported = _export(source, output, OnnxBuilder(precision), _settings(others), classes=_classes(int8_classes))
+    exported = _export(source, output, OnnxBuilder(precision), settings_of(others), classes=layer_classes(int8_classes))
     click.echo(f"{output}: {_verdict(exported.gate)}")
 
 
@@ -211,7 +107,7 @@ def engine(
         timing_cache=timing_cache,
         portable=portable,
     )
-    exported = _export(source, output, builder, _settings(others), classes=_classes(int8_classes))
+    exported = _export(source, output, builder, settings_of(others), classes=layer_classes(int8_classes))
     record = Sidecar.read(output).engine
     click.echo(
         f"{output}: {record.precision} for {record.device}, {TITLES[record.product]} {record.version}; "
@@ -240,7 +136,7 @@ def openvino(source: Path, output: Path, precision: CpuPrecision | Literal["auto
     """Write SOURCE as an engine of OpenVINO, for machines without an NVIDIA GPU, if it gives the network's answers."""
     from export.openvino import OpenVinoBuilder, measure_speed
 
-    pictures, options = _settings(others)
+    pictures, options = settings_of(others)
     if precision == "auto":
         from export.fastest import export_fastest
 
@@ -387,18 +283,6 @@ def deepstream(engine: Path, output: Path, allow_unverified: bool) -> None:
     logger.warning("NOT TRIED: %s; the file says how to build the plan", UNTRIED)
 
 
-def _settings(others: dict[str, Any]) -> tuple[Pictures, GraphOptions]:
-    """What `picture_options` and `graph_options` have collected."""
-    from export.gate.pictures import Pictures
-    from export.graph.graph import GraphOptions
-
-    others["worst"] = others.pop("picture")
-    graph = {
-        name: others.pop(name) for name in ("frame_size", "streams", "local_conv", "full_map", "max_batch", "simplify")
-    }
-    return Pictures(**others), GraphOptions(**graph)
-
-
 def _export(
     source: Path,
     output: Path,
@@ -429,21 +313,6 @@ def _lines_of_refusals() -> Iterator[None]:
 def _echo(lines: Iterable[str]) -> None:
     for line in lines:
         click.echo(line)
-
-
-def _classes(text: str | None) -> Classes:
-    from export.graph.parts import QUANTISABLE
-    from export.precision.apply import INT8_CLASSES
-
-    if text is None:
-        return "auto"
-    if text == "all":
-        return INT8_CLASSES
-    known = {str(name): name for name in QUANTISABLE}
-    names = [name.strip() for name in text.split(",")]
-    if unknown := [name for name in names if name not in known]:
-        raise click.UsageError(f"no layer class {unknown[0]!r}; expected all or some of {', '.join(known)}")
-    return tuple(known[name] for name in names)
 
 
 def _verdict(gate: Gate | None) -> str:
