@@ -8,8 +8,9 @@ import platform
 import signal
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from export.graph.graph import MOST_TOP_K, Graph, Precision
 from export.tensorrt.kernels import kernels_path, write_kernels
@@ -26,6 +27,13 @@ from stlm_edge.tensorrt import Gpu, OnLog, find_gpu, kept_graph
 logger = logging.getLogger(__name__)
 
 _REFRESH_S = 0.2
+
+
+class _Chosen(NamedTuple):
+    product: Product
+    gpu: Gpu | None
+    device: str
+    portability: Portability | None
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,20 @@ class PlanBuilder:
                 f"found a score that is the mean of the {graph.spec.top_k} highest pixels (top_k), TensorRT takes "
                 f"{MOST_TOP_K} at most; train with a smaller top_k, or run the network as .onnx or .xml on a processor"
             )
+        assert self._chosen  # what cannot be built with or for is told before minutes of calibration
         return self.precision or graph.precision
+
+    @cached_property
+    def _chosen(self) -> _Chosen:
+        """What builds, and for what. Raises `StlmError` for what does not go together or is not there."""
+        product, gpu = find_product(self.product), find_gpu()
+        device = product.device(self.targets, gpu=gpu)
+        if self.timing_cache is not None and not product.keeps_timings:
+            raise ConfigError(
+                f"{product} measures nothing while it builds, so it has no timing cache; found --timing-cache "
+                f"{self.timing_cache}, leave it out"
+            )
+        return _Chosen(product, gpu, device, choose_portability(product, device) if self.portable else None)
 
     def build(self, graph: Graph, output: Path, *, on_log: OnLog | None = None) -> None:
         """Write the plan `output`, its sidecar, and beside them its list of kernels and the graph it was built from.
@@ -72,11 +93,8 @@ class PlanBuilder:
             StlmError: if the graph, the settings or the place to write to cannot be used, or the build fails.
             KeyboardInterrupt: after Ctrl-C, when TensorRT has ended; nothing was written then.
         """
-        product = find_product(self.product)
-        gpu = find_gpu()
-        device = product.device(self.targets, gpu=gpu)
-        portability = choose_portability(product, device) if self.portable else None
-        timings = _read_timings(self.timing_cache, product)
+        product, gpu, device, portability = self._chosen
+        timings = None if self.timing_cache is None else _read_timings(self.timing_cache)
         limits = memory_limits(self.workspace_mib, gpu)
         make_folder(output.parent)
         content = graph.to_bytes()
@@ -197,15 +215,8 @@ def _compile(
     return built.result()
 
 
-def _read_timings(path: Path | None, product: Product) -> bytes | None:
-    """The content of a timing cache, empty for a new one; None to build without."""
-    if path is None:
-        return None
-    if not product.keeps_timings:
-        raise ConfigError(
-            f"{product} measures nothing while it builds, so it has no timing cache; found --timing-cache {path}, "
-            "leave it out"
-        )
+def _read_timings(path: Path) -> bytes:
+    """The content of a timing cache, empty for a new one."""
     make_folder(path.parent)
     try:
         return path.read_bytes()

@@ -30,7 +30,7 @@ from export.tensorrt.build import PlanBuilder
 from export.tensorrt.product import find_product
 from runtime.backends import open_engine
 from stlm_edge.command import main as stlm
-from stlm_edge.errors import EngineError
+from stlm_edge.errors import ConfigError, EngineError
 from stlm_edge.files import sha256
 from stlm_edge.sidecar import BuildMachine, Sidecar
 from stlm_edge.spec import ModelSpec, Threshold
@@ -268,11 +268,26 @@ def test_score_of_more_pixels_than_tensorrt_takes_is_refused_before_the_build(tm
     )
     assert PlanBuilder().precision_of(most) == "fp32"
     OnnxBuilder().build(most, tmp_path / "most.onnx")
-    assert caplog.text == ""
+    assert "NO TENSORRT" not in caplog.text
     OnnxBuilder().build(many, tmp_path / "many.onnx")
     assert "NO TENSORRT takes many.onnx: its score is the mean of the 3841 highest pixels (top_k)" in caplog.text
     assert main(["engine", str(tmp_path / "many.onnx"), "-o", str(tmp_path / "many.plan"), "--target", "sm86"]) == 1
     assert "mean of the 3841 highest pixels (top_k), TensorRT takes 3840 at most; train with" in error_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"product": "tensorrt-rtx", "timing_cache": Path("timings")}, "has no timing cache"),
+        ({"product": "tensorrt-rtx", "targets": ("sm5",)}, "builds for"),
+        ({"product": "tensorrt"}, "found no TensorRT"),
+    ],
+)
+def test_what_cannot_be_built_is_told_before_ranges_are_measured(graph, monkeypatch, settings, words):
+    """INT8 takes minutes of them."""
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises((ConfigError, EngineError), match=words):
+        PlanBuilder(**settings).precision_of(graph)
 
 
 def test_precision_in_the_graph_is_the_plans(tmp_path):
