@@ -62,7 +62,7 @@ def onnx(source: Path, output: Path, precision: Precision, int8_classes: str | N
 @click.option("--target", help="Compute capabilities to build for without the GPU (sm86,sm89); TensorRT-RTX only.")
 @click.option(
     "--workspace",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1 << 20),
     metavar="MIB",
     help="Scratch memory of a layer at most.  [default: what the GPU has; half of what is free where it shares memory]",
 )

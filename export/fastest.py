@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from export.pipeline import open_source, tell_of_chosen_threshold
 from export.publish import publish
 from runtime.backends.openvino import has_bf16
 from stlm_edge.errors import VerificationError
+from stlm_edge.files import folder_beside, folder_for
 from stlm_edge.sidecar import Gate
 from stlm_edge.spec import ModelSpec
 
@@ -67,7 +67,7 @@ def export_fastest(
     graph = open_source(source, output, suffix=OpenVinoBuilder.suffix, pictures=pictures, options=options)
     builders, left_out = builders_here(pictures)
     builders["fp32"].precision_of(graph)  # refuses a graph that has another
-    times = _time(graph, builders, timer)
+    times = _time(graph, builders, timer, beside=output)
     tell_of_chosen_threshold(output)
     verdicts: dict[CpuPrecision, str] = {}
     lines: tuple[str, ...] = ()
@@ -140,9 +140,10 @@ def table(times: Times, verdicts: Mapping[CpuPrecision, str]) -> Iterator[str]:
         yield f"{precision}  {median(found):.2f} {span}  {verdicts.get(precision, 'not judged')}"
 
 
-def _time(graph: Graph, builders: Builders, timer: Timer) -> Times:
-    with tempfile.TemporaryDirectory() as folder:
-        engines = {name: Path(folder) / f"{name}.xml" for name in builders}
+def _time(graph: Graph, builders: Builders, timer: Timer, *, beside: Path) -> Times:
+    """In a folder beside the engine, where the next run removes what a killed one has left."""
+    with folder_for(beside.parent), folder_beside(beside.absolute()) as folder:
+        engines = {name: folder / f"{name}.xml" for name in builders}
         for name, path in engines.items():
             replace(builders[name], count=1).build(graph, path)  # ranges do not change how fast it is
         logger.info("timing %s in turns on this machine", ", ".join(engines))

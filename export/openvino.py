@@ -101,7 +101,7 @@ class OpenVinoBuilder:
         if graph.precision != "fp32":
             raise ConfigError(
                 f"the graph is in {graph.precision} already; give the checkpoint, or the graph that "
-                "'stlm export onnx CHECKPOINT' wrote in fp32"
+                "'stlm export CHECKPOINT -o GRAPH.onnx' wrote in fp32"
             )
         return "fp32"
 

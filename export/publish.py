@@ -52,10 +52,16 @@ def publish(
             raise
         if found is not None and not found.gate.verified:
             objections = found.gate.objections
+            is_exact = Sidecar.read(beside).engine.precision == "fp32"
+            remedy = (
+                "export in another form (.onnx, .xml) to see whose fault it is"
+                if is_exact
+                else ("export in a higher precision")
+            )
             raise VerificationError(
                 f"{output} is NOT VERIFIED ({'; '.join(objections[:3])}{' …' if len(objections) > 3 else ''}); "
                 f"the engine is kept as {beside.name} to look at, and nothing was written to {output.name}; "
-                "export in a higher precision",
+                f"{remedy}",
                 lines=found.lines,
                 objections=objections,
             )

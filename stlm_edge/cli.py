@@ -48,6 +48,9 @@ class Choice(click.Choice[str]):
 class Number(click.FloatRange):
     """A finite number, within bounds where there are some; a range of click's lets NaN through."""
 
+    def _describe_range(self) -> str:
+        return "" if self.min is None and self.max is None else super()._describe_range()
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):

@@ -16,8 +16,6 @@ from stlm_edge.errors import ImageError
 from stlm_edge.imaging import Mask, read_pixels
 from stlm_edge.spec import Size
 
-_LOSSLESS = frozenset({".png", ".bmp", ".tif", ".tiff", ".pbm", ".pgm", ".ppm", ".pnm"})
-
 _MOST_LEVELS = 16
 """Different values in a mask that was drawn in flat colours; there every value may mean something."""
 
@@ -27,6 +25,9 @@ or blurred by a format with losses, whose blocks of colour take 16 pixels."""
 
 _NOISE = 16
 """The part of the range, 1 / 16, that such a mask may be off black anywhere."""
+
+_FLAT_SIDE, _LEAST_FLAT = 5, 25
+"""Where so many pixels have neighbours of about their own grey, it was drawn, and is no edge."""
 
 _REMEDY = "save it as PNG without transparency, defects white (255) on black (0)"
 
@@ -51,7 +52,7 @@ def read_mask(path: Path, *, size: Size | None, of_classes: bool = False) -> Mas
             f"{path} is {values.shape[0]} x {values.shape[1]} (height x width), its picture is {size[0]} x {size[1]} "
             "(height x width); a mask must have the size of its picture"
         )
-    if of_classes and path.suffix.lower() not in _LOSSLESS:
+    if of_classes and _has_losses(path):
         raise ImageError(
             f"{path} holds numbers of classes in a format that changes them, expected PNG; fetch the masks again"
         )
@@ -83,14 +84,35 @@ def _check_levels(path: Path, values: NDArray[np.uint8 | np.uint16], marked: Mas
             f"{path} has values up to {values.max()} and none above half of {whole}, so it would show no defect; "
             f"expected 0 for normal and {whole} for defective pixels: scale it"
         )
-    is_soft = path.suffix.lower() not in _LOSSLESS or np.count_nonzero(np.bincount(values.ravel())) > _MOST_LEVELS
+    has_losses = _has_losses(path)
+    is_soft = has_losses or np.count_nonzero(np.bincount(values.ravel())) > _MOST_LEVELS
     edge = _SOFT_EDGE if is_soft else _EDGE
     near = cv2.dilate(marked, np.ones((2 * edge + 1, 2 * edge + 1), np.uint8))
     doubtful = values[(values > (whole // _NOISE if is_soft else 0)) & (near == 0)]
+    where = "away from all bright ones"
+    if not doubtful.size and has_losses:
+        doubtful, where = _flat_greys(values, whole), "beside bright ones"
     if doubtful.size:
         levels = np.unique(doubtful)
         named = ", ".join(map(str, levels[:4])) + (", …" if levels.size > 4 else "")
         raise ImageError(
-            f"{path} has {doubtful.size} pixels of grey ({named} of {whole}) away from all bright ones, which may be "
+            f"{path} has {doubtful.size} pixels of grey ({named} of {whole}) {where}, which may be "
             f"defects or not; {_REMEDY}"
         )
+
+
+def _has_losses(path: Path) -> bool:
+    """Whether a file's content, whatever its name, is of a format that changes values: JPEG, WebP or JPEG 2000."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    return head.startswith((b"\xff\xd8", b"\xff\x4f")) or head[4:8] == b"jP  " or (is_webp and b"VP8L" not in head)
+
+
+def _flat_greys(values: NDArray[np.uint8 | np.uint16], whole: int) -> NDArray[np.uint8 | np.uint16]:
+    """The greys of areas that are neither black nor white and no edges; none if there are but a few such pixels."""
+    window = np.ones((_FLAT_SIDE, _FLAT_SIDE), np.uint8)
+    lowest, highest = cv2.erode(values, window), cv2.dilate(values, window)
+    is_flat = highest - lowest < whole // 32
+    greys = values[is_flat & (values > whole // _NOISE) & (values < whole - whole // 8)]
+    return greys if greys.size >= _LEAST_FLAT else greys[:0]

@@ -81,10 +81,11 @@ def import_product(name: ProductName) -> Any:
         if error.name == MODULES[name]:
             return None
         raise _broken(name, str(error)) from error
-    except (ImportError, OSError, RuntimeError) as error:  # bindings without their libraries, or of another driver
-        raise _broken(name, str(error)) from error
-    if not hasattr(module, "Builder"):
-        raise _broken(name, f"{getattr(module, '__file__', None) or 'a folder of that name'} has no Builder")
+    except Exception as error:  # bindings without their libraries, or of another driver, numpy or Python
+        raise _broken(name, f"{type(error).__name__}: {error}") from error
+    for part in ("Builder", "__version__"):
+        if not hasattr(module, part):
+            raise _broken(name, f"{getattr(module, '__file__', None) or 'a folder of that name'} has no {part}")
     require_features(name, module)
     return module
 

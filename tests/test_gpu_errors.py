@@ -32,6 +32,28 @@ def test_remedy_fits_what_is_told(told):
         assert words in remedy
 
 
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ("no kernel image is available for execution on the device", "build the plan"),
+        ("the provided PTX was compiled with an unsupported toolchain.", "update the driver"),
+        ("CUDA initialization failure with error: 804", "library of CUDA newer than the driver"),
+        ("Unable to load library: libcuda.so.1", "there is no NVIDIA driver here"),
+        ("Error Code 1: Cublas (CUBLAS_STATUS_ALLOC_FAILED)", "free GPU memory"),
+        ("Requested amount of GPU memory (536870912 bytes) could not be allocated", "free GPU memory"),
+        ("NvMapMemAllocInternalTagged: 1075072515 error 12; NvMap error 12", "free GPU memory"),
+        ("insufficient workspace for any tactic", "--workspace"),
+    ],
+)
+def test_words_of_the_driver_and_of_libraries_have_their_remedies(told, words):
+    """As CUDA's reference lists the errors 2, 209, 222 and 804, and libraries repeat them."""
+    assert words in str(remedy_for(told))
+
+
+def test_word_driver_alone_does_not_blame_the_driver():
+    assert remedy_for("Serialization (the engine was made by another driver program)") is None
+
+
 def test_every_cause_is_there_with_its_source():
     assert {told["cause"] for told in TOLD} == set(REMEDIES)
     assert all(told["from"] for told in TOLD)

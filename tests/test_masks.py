@@ -130,6 +130,20 @@ def test_several_levels_of_grey_are_refused_with_them(
         read_mask(path, size=SIZE)
 
 
+@pytest.mark.parametrize("quality", [50, 95])
+@pytest.mark.parametrize("suffix", [".jpg", ".webp"])
+@pytest.mark.parametrize("grey", [20, 85, 170])
+def test_grey_area_beside_a_white_one_is_refused_in_formats_with_losses_too(
+    tmp_path: Path, grey: int, suffix: str, quality: int
+) -> None:
+    mask = np.zeros((96, 128), np.uint8)
+    mask[30:55, 30:60], mask[30:55, 60:74] = 255, grey
+    flag = cv2.IMWRITE_JPEG_QUALITY if suffix == ".jpg" else cv2.IMWRITE_WEBP_QUALITY
+    assert cv2.imwrite(str(tmp_path / f"a{suffix}"), mask, [flag, quality])
+    with pytest.raises(ImageError, match=r"pixels of grey .* beside bright ones, which may be defects or not"):
+        read_mask(tmp_path / f"a{suffix}", size=mask.shape)
+
+
 def test_background_that_is_not_black_is_refused(tmp_path: Path) -> None:
     for background in ((90, 1, 60), (100, 100, 100), (1, 1, 1)):
         image = np.full((*SIZE, 3), background, np.uint8)
@@ -162,6 +176,9 @@ def test_class_numbers_in_a_format_with_losses_are_refused(tmp_path: Path) -> No
     write_image(tmp_path / "a.jpg", spot(3))
     with pytest.raises(ImageError, match=r"a\.jpg holds numbers of classes in a format that changes them"):
         read_mask(tmp_path / "a.jpg", size=SIZE, of_classes=True)
+    (tmp_path / "a.jpg").rename(tmp_path / "a.png")  # whatever it is called
+    with pytest.raises(ImageError, match=r"a\.png holds numbers of classes in a format that changes them"):
+        read_mask(tmp_path / "a.png", size=SIZE, of_classes=True)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])

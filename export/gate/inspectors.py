@@ -105,7 +105,7 @@ def open_reference(path: Path, *, spec: ModelSpec) -> Iterator[Reference]:
         )
     if graph.precision != "fp32" or has_half(graph.model):
         raise VerificationError(
-            f"{path} is not in float32 throughout, expected the graph of: stlm export onnx CHECKPOINT"
+            f"{path} is not in float32 throughout, expected the graph of: stlm export CHECKPOINT -o GRAPH.onnx"
         )
     with open_inspector(path, spec=found, backend="onnxruntime", name=ONNX_NAME) as inspector:
         yield Reference(inspector)

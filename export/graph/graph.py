@@ -158,7 +158,9 @@ def read_graph(path: Path) -> Graph:
         SpecError: if its specification is damaged.
     """
     if not path.is_file():
-        raise EngineError(f"{path} is not a file, expected an ONNX graph; write it: stlm export onnx CHECKPOINT")
+        raise EngineError(
+            f"{path} is not a file, expected an ONNX graph; write it: stlm export CHECKPOINT -o GRAPH.onnx"
+        )
     try:
         content = path.read_bytes()
         if content:
@@ -171,7 +173,7 @@ def read_graph(path: Path) -> Graph:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise EngineError(
             f"{path} is truncated or not an ONNX file ({reason}); copy it again or export again: "
-            "stlm export onnx CHECKPOINT"
+            "stlm export CHECKPOINT -o GRAPH.onnx"
         ) from error
     # What is not UTF-8 comes as bytes.
     told = {entry.key: entry.value for entry in model.metadata_props if isinstance(entry.value, str)}
@@ -180,7 +182,7 @@ def read_graph(path: Path) -> Graph:
     if opset != OPSET:
         raise EngineError(
             f"{path} has opset {opset}, expected {OPSET}, which every TensorRT from 10.3 on reads alike; export again: "
-            "stlm export onnx CHECKPOINT"
+            "stlm export CHECKPOINT -o GRAPH.onnx"
         )
     return Graph(model, spec, _record(told.get(PRECISION_KEY), path), f"onnx {onnx.__version__}", content)
 
@@ -202,7 +204,7 @@ def _spec(text: str | None, path: Path) -> ModelSpec:
     if text is None:
         raise EngineError(
             f"{path} has no {SPEC_KEY} in its metadata, so nobody knows its threshold or input size; "
-            "expected a file of: stlm export onnx CHECKPOINT"
+            "expected a file of: stlm export CHECKPOINT -o GRAPH.onnx"
         )
     try:
         return ModelSpec.from_json(text)

@@ -154,7 +154,7 @@ def sensitivity_table(
     if graph.precision != "fp32":
         raise ConfigError(
             f"{source} is in {graph.precision} already; give the checkpoint, or the graph that "
-            "'stlm export onnx CHECKPOINT' wrote in fp32"
+            "'stlm export CHECKPOINT -o GRAPH.onnx' wrote in fp32"
         )
     given = calibrated(graph, data, count=count, seed=seed)
     if test is None:

@@ -106,6 +106,8 @@ class PlanBuilder:
                 on_log(severity, message)
 
         logger.info("building %s for %s with %s; Ctrl-C cancels", output, device, product)
+        if graph.precision == "fp32":
+            logger.info("it will be in FP32, as the graph is; --precision fp16 moves about half the bytes")
         try:
             compiled = _compile(
                 product,

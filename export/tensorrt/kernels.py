@@ -161,7 +161,7 @@ def _sha256(plan: Path) -> str:
     if plan.suffix != ".plan":
         raise EngineError(f"{plan} has the suffix {plan.suffix!r}, expected .plan; only plans have kernels to tell of")
     if not plan.is_file():
-        raise EngineError(f"{plan} is not a file, expected a plan; build it: python -m export engine CHECKPOINT")
+        raise EngineError(f"{plan} is not a file, expected a plan; build it: stlm export CHECKPOINT -o {plan}")
     try:
         return sha256(plan)
     except OSError as error:

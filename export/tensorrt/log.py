@@ -44,6 +44,7 @@ _DTYPES = {
     "half": "fp16",
     "fp16": "fp16",
     "bfloat16": "bf16",
+    "bf16": "bf16",
     "fp8": "fp8",
     "int8": "int8",
     "uint8": "uint8",

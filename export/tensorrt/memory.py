@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from stlm_edge.errors import ConfigError
 from stlm_edge.tensorrt import Gpu
 
 logger = logging.getLogger(__name__)
@@ -41,10 +42,14 @@ def memory_limits(workspace: int | None, gpu: Gpu | None, *, meminfo: Path = Pat
         workspace: what the user says, in MiB; None for the default.
         gpu: of this machine.
         meminfo: where Linux says what is free.
+    Raises:
+        ConfigError: if a layer were to take more than that.
     """
     free = _available_mib(meminfo) if gpu is not None and gpu.shares_memory else None
     if free is None:
         return MemoryLimits(workspace)
+    if workspace is not None and workspace > free:
+        raise ConfigError(f"found --workspace {workspace}, only {free} MiB are free; {IF_KILLED}")
     limits = MemoryLimits(workspace or max(free // 2, 1), max(free * 3 // 4, workspace or 1))
     logger.info(
         "GPU and processor share memory, and %d MiB are free: a layer may take %d MiB for scratch (--workspace), the "

@@ -205,7 +205,7 @@ class Product:
             network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
             parser = trt.OnnxParser(network, log)
             if not parser.parse(graph):
-                remedy = "export it again: python -m export onnx CHECKPOINT"
+                remedy = "export it again: stlm export CHECKPOINT -o GRAPH.onnx"
                 raise self._failed("read the graph", _parser_errors(parser) or errors, remedy)
             config = self._config(builder, spec=spec, targets=targets, limits=limits)
             if portability is not None:

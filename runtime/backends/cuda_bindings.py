@@ -65,7 +65,7 @@ class BindingsDriver:
     def start(self) -> None:
         call(self._api, "cuInit", 0)
         self._device = call(self._api, "cuDeviceGet", 0)
-        self.gpu = call(self._api, "cuDeviceGetName", 256, self._device).split(b"\0")[0].decode()
+        self.gpu = call(self._api, "cuDeviceGetName", 256, self._device).split(b"\0")[0].decode(errors="replace")
         attribute = self._api.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_INTEGRATED
         self.is_integrated = bool(call(self._api, "cuDeviceGetAttribute", attribute, self._device))
         self._context = call(self._api, "cuDevicePrimaryCtxRetain", self._device)

@@ -45,11 +45,6 @@ def load_dagm(root: Path, name: str, *, seed: int) -> Category:
     defective: list[Sample] = []
     for sample in (sample for half in HALVES for sample in _labelled(root, half)):
         (good if sample.label == GOOD else defective).append(sample)
-    if not defective and not any((root / half / _LABELS).is_file() for half in HALVES):
-        raise DataError(
-            f"{root / HALVES[0] / 'Label'} and {root / HALVES[1] / 'Label'} hold neither masks nor Labels.txt, expected"
-            " either, which tell good from defective; unpack the data set again"
-        )
     if len(good) <= GOOD_TEST_PICTURES:
         raise DataError(
             f"{root} has {len(good)} good pictures, expected more than {GOOD_TEST_PICTURES}, which the paper's split "
@@ -91,6 +86,11 @@ def _labelled(root: Path, half: str) -> list[Sample]:
     absent = sorted(name for name, is_defective in named.items() if is_defective and name not in matched.masks)
     if absent:
         raise DataError(f"{text} names {absent[0]} as defective, which is not in {folder}; unpack the data set again")
+    if not has_masks and not text.is_file():
+        raise DataError(
+            f"{label_folder} holds neither masks nor Labels.txt, expected either, which tell good from defective; "
+            "unpack the data set again"
+        )
     unnamed = [path for path in found if path.stem not in named]
     if text.is_file() and not has_masks and unnamed:
         raise DataError(

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialised
 
 from stlm_edge.errors import CheckpointError, SpecError, StlmError
-from stlm_edge.files import replacing
+from stlm_edge.files import write_bytes
 from stlm_edge.memory import ran_out
 from stlm_edge.network.design import Design
 from stlm_edge.network.encoder import architecture_named
@@ -48,11 +49,8 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "design": checkpoint.network.design.to_json(),
         "config": json.dumps(checkpoint.config),
     }
-    with replacing(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata=sealed(metadata))
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
+    # Not by `save_file`, which writes a file of its own first: a kill would leave it, and its owner alone may read it.
+    write_bytes(path, serialised(tensors, metadata=sealed(metadata)))
 
 
 def load(path: Path, *, threshold_is_needed: bool = True) -> Checkpoint:

@@ -189,12 +189,12 @@ def test_labels_alone_are_enough(make_dagm):
 
 
 def test_neither_masks_nor_labels_are_refused(make_dagm):
-    root = make_dagm("Class1")
-    for half in ("Train", "Test"):
-        for file in (root / "Class1" / half / "Label").iterdir():
+    for name, half in (("Class1", "Train"), ("Class2", "Test")):
+        root = make_dagm(name)
+        for file in (root / name / half / "Label").iterdir():
             file.unlink()
-    with pytest.raises(DataError, match=r"Train/Label and .*Test/Label hold neither masks nor Labels\.txt"):
-        load_category(root, "Class1")
+        with pytest.raises(DataError, match=rf"{half}/Label holds neither masks nor Labels\.txt"):
+            load_category(root, name)
 
 
 def labels_text(root):

@@ -32,6 +32,13 @@ def test_weights_spec_and_configuration_come_back(saved):
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), loaded.network.parameters(), strict=True))
 
 
+def test_written_file_may_be_read_by_whoever_may_read_others(saved):
+    path = saved[0]
+    new = path.with_name("new")
+    new.touch()
+    assert path.stat().st_mode == new.stat().st_mode
+
+
 def test_missing_damaged_and_foreign_files_are_refused(saved, tmp_path):
     path, _, _ = saved
     with pytest.raises(CheckpointError, match="is no file"):

@@ -163,8 +163,8 @@ def test_data_sets_of_other_layouts_are_evaluated(data, checkpoint, tmp_path, ca
         (dagm / "Class1" / half / "Label").mkdir(parents=True)
         for index in range(16):
             shutil.copy(good, dagm / "Class1" / half / f"{half}{index}.PNG")
-    shutil.copy(defect, dagm / "Class1" / "Train" / "9.PNG")
-    write_image(dagm / "Class1" / "Train" / "Label" / "9_label.PNG", truth * np.uint8(255))
+        shutil.copy(defect, dagm / "Class1" / half / "99.PNG")
+        write_image(dagm / "Class1" / half / "Label" / "99_label.PNG", truth * np.uint8(255))
     for folder, category in ((visa, "part"), (dagm, "Class1")):
         assert run("evaluate", folder, category, checkpoint=checkpoint, out=tmp_path / category) == 0
         line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("anomaly "))

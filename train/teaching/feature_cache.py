@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 from torch import Tensor
 
 from stlm_edge.errors import OutputError
-from stlm_edge.files import cache_folder, replacing
+from stlm_edge.files import cache_folder, write_bytes
 from stlm_edge.network.decoder import Features
 
 logger = logging.getLogger(__name__)
@@ -83,11 +83,7 @@ class FeatureCache:
         path = self._path(key)
         tensors = {f"layer{index}": feature.cpu().contiguous() for index, feature in enumerate(features, start=1)}
         try:
-            with replacing(path) as temporary:
-                try:
-                    save_file(tensors, temporary, metadata={_CHECK: _check_sum(key, tensors)})
-                except SafetensorError as error:
-                    raise OSError(str(error)) from error
+            write_bytes(path, serialised(tensors, metadata={_CHECK: _check_sum(key, tensors)}))
             self._used_bytes += path.stat().st_size
             self._mine.add(path)
             self._written += 1

@@ -12,6 +12,7 @@ import pytest
 import export.tensorrt.build
 from export.tensorrt.build import PlanBuilder
 from export.tensorrt.memory import MemoryLimits, memory_limits
+from stlm_edge.errors import ConfigError
 from stlm_edge.tensorrt import Gpu
 
 from ...fake_tensorrt import fake_tensorrt
@@ -42,6 +43,8 @@ def test_half_of_what_is_free_is_for_a_layer_and_that_is_said(meminfo, caplog):
 def test_what_the_user_says_counts(meminfo):
     assert memory_limits(512, ORIN, meminfo=meminfo) == MemoryLimits(512, 3072)
     assert memory_limits(3500, ORIN, meminfo=meminfo) == MemoryLimits(3500, 3500)
+    with pytest.raises(ConfigError, match="found --workspace 5000, only 4096 MiB are free"):
+        memory_limits(5000, ORIN, meminfo=meminfo)
 
 
 def test_no_word_of_free_memory_leaves_it_to_tensorrt(tmp_path):
