@@ -251,12 +251,13 @@ def small_objective() -> Any:
 
 
 def state_file() -> Files:
-    from train.training import begin
+    from train.training import EpochRecord, begin
 
     training = begin(*small_objective(), steps_per_epoch=2, run_id="a")
     for parameter in training.objective.parameters():
         parameter.grad = parameter.detach() * 0
     training.move()
+    training.epoch, training.history = 1, [EpochRecord(1, 2.0, 2.0, 1.0, pictures_per_s=5.0, memory_gb=0.5)]
     return saved(lambda folder: training.save(folder / "state.pt"))
 
 

@@ -177,14 +177,14 @@ def test_rebuilding_needs_no_more_than_running_plans_has_installed(source, tmp_p
     """The command that a refused plan names, where only the extra of its TensorRT is installed."""
     copied = shutil.copy(source, kept_graph(tmp_path / "plate.plan"))
     command = rebuild_command(Path("plate.plan"), product="tensorrt-rtx", targets=["sm86"])
-    assert copied.name == command.split()[4]
+    assert copied.name == command.split()[2]
     code = (
         "import sys\n"
         "for name in ('torch', 'timm', 'modelopt', 'segment_anything', 'onnxscript', 'onnxruntime', 'openvino',\n"
         "             'tqdm', 'safetensors', 'yaml', 'matplotlib', 'scipy', 'PIL', 'huggingface_hub'):\n"
         "    sys.modules[name] = None\n"
-        "from export.__main__ import main\n"
-        f"sys.exit(main({command.split()[3:]!r}))"
+        "from stlm_edge.command import main\n"
+        f"sys.exit(main({command.split()[1:]!r}))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=False)
