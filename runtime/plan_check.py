@@ -78,4 +78,6 @@ def _rebuild(path: Path, record: EngineRecord, machine: Machine, gpu: Gpu) -> st
     # TensorRT builds for its own GPU, and is what a build takes first; TensorRT-RTX must be told both.
     if machine.product == "tensorrt-rtx":
         return rebuild_command(path, product=machine.product, targets=[gpu.compute_capability])
-    return rebuild_command(path, portable=record.portability is not None)
+    # A GPU that a portable plan is not for may be one that none can be built on, as below compute capability 8.0.
+    portable = record.portability is not None and is_for(record.device, gpu.compute_capability)
+    return rebuild_command(path, portable=portable)

@@ -157,6 +157,13 @@ def test_portable_plan_is_rebuilt_as_a_portable_one() -> None:
         check_plan(Path("plate.plan"), record, dataclasses.replace(DESKTOP, architecture="x86_64"))
 
 
+def test_portable_plan_is_rebuilt_as_any_other_where_none_can_be_portable() -> None:
+    ampere = dataclasses.replace(sidecar(device="sm80+").engine, portability="every GPU from 8.0 on")
+    turing = Machine("tensorrt", "10.3.0", Gpu("Tesla T4", "sm75"))
+    with pytest.raises(EngineError, match=r"rebuild: stlm export plate\.plan\.onnx -o plate\.plan$"):
+        check_plan(Path("plate.plan"), dataclasses.replace(sidecar(), engine=ampere), turing)
+
+
 def test_path_with_a_space_is_quoted_in_the_command() -> None:
     with pytest.raises(EngineError, match=r"export 'my part/plate\.plan\.onnx' -o 'my part/plate\.plan'"):
         check_plan(Path("my part/plate.plan"), sidecar(), DESKTOP)
