@@ -39,9 +39,6 @@ from stlm_edge.spec import ModelSpec, Size
 
 Streams = Literal["branched", "stacked"]
 
-_CORNERS = (0.5 - 0.5 / STRIDE, 0.5 / STRIDE)
-"""Share of the neighbouring cell in the outermost and in the innermost pixel of a quarter, along one axis."""
-
 
 class DeploymentGraph(nn.Module):
     """From camera pixels to the coarse map and the score; of a trained `InferencePath`, which it leaves alone."""
@@ -237,20 +234,23 @@ class Scoring(nn.Module):
     """The coarse map up-sampled, and the score, for which it need not be up-sampled.
 
     Between the centres of four cells of the coarse map, the up-sampled one is linear in each direction. So each of the
-    16 x 16 blocks that lie over the cells consists of four quarters, each of which is highest in one of its corners: a
-    block's maximum is known from 16 of its 256 pixels, and only the blocks that can hold the highest pixels are made.
+    blocks of `stride` x `stride` pixels that lie over the cells consists of four quarters, each of which is highest in
+    one of its corners: a block's maximum is known from 16 of its pixels, and only the blocks that can hold the highest
+    pixels are made.
     """
 
     shares: Tensor
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, *, stride: int = STRIDE) -> None:
         super().__init__()
         self.size = spec.input_size
         self.top_k = spec.top_k
-        offsets = (torch.arange(STRIDE, dtype=torch.float64) + 0.5) / STRIDE - 0.5
+        # Share of the neighbouring cell in the outermost and in the innermost pixel of a quarter, along one axis.
+        self.corners = (0.5 - 0.5 / stride, 0.5 / stride)
+        offsets = (torch.arange(stride, dtype=torch.float64) + 0.5) / stride - 0.5
         # How much of the cell before, of a cell itself and of the one behind is in each pixel of its block.
         axis = torch.stack([(-offsets).clamp(min=0), 1 - offsets.abs(), offsets.clamp(min=0)])
-        self.register_buffer("shares", torch.einsum("ip,jq->ijpq", axis, axis).reshape(9, STRIDE * STRIDE).float())
+        self.register_buffer("shares", torch.einsum("ip,jq->ijpq", axis, axis).reshape(9, stride * stride).float())
 
     def forward(self, coarse: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 1, h, w) → (N, *input_size), which costs nothing where nobody asks for it, and (N,)."""
@@ -271,7 +271,7 @@ class Scoring(nn.Module):
         height, width = coarse.shape[1:]
         tall = torch.cat([coarse[:, :1], coarse, coarse[:, -1:]], dim=1)
         bordered = torch.cat([tall[:, :, :1], tall, tall[:, :, -1:]], dim=2)
-        maxima = _block_maxima(bordered).flatten(1)
+        maxima = self._block_maxima(bordered).flatten(1)
         best = maxima.topk(min(self.top_k, height * width), dim=1).indices
         around = [bordered[:, row : row + height, column : column + width] for row in range(3) for column in range(3)]
         chosen = torch.stack([cells.flatten(1).gather(1, best) for cells in around], dim=2)
@@ -279,14 +279,14 @@ class Scoring(nn.Module):
         mean: Tensor = pixels.topk(self.top_k, dim=1).values.mean(dim=1)
         return mean
 
-
-def _block_maxima(bordered: Tensor) -> Tensor:
-    """(N, h + 2, w + 2), with a border of repeated cells → (N, h, w): the highest pixel over each cell."""
-    rows = [_mixed(bordered[:, 1:-1], far, s) for far in (bordered[:, :-2], bordered[:, 2:]) for s in _CORNERS]
-    corners = [
-        _mixed(row[:, :, 1:-1], far, s) for row in rows for far in (row[:, :, :-2], row[:, :, 2:]) for s in _CORNERS
-    ]
-    return reduce(torch.maximum, corners)
+    def _block_maxima(self, bordered: Tensor) -> Tensor:
+        """(N, h + 2, w + 2), with a border of repeated cells → (N, h, w): the highest pixel over each cell."""
+        corners = self.corners
+        rows = [_mixed(bordered[:, 1:-1], far, s) for far in (bordered[:, :-2], bordered[:, 2:]) for s in corners]
+        sides = [
+            _mixed(row[:, :, 1:-1], far, s) for row in rows for far in (row[:, :, :-2], row[:, :, 2:]) for s in corners
+        ]
+        return reduce(torch.maximum, sides)
 
 
 def _mixed(near: Tensor, far: Tensor, share: float) -> Tensor:

@@ -25,13 +25,14 @@ LayerClass = Literal[
     "decoder",
     "comparison",
     "feature aggregation",
+    "patch memory",
     "score",
     "encoders",
     "other",
 ]
 """What precision is chosen by."""
 
-NEVER_QUANTISED: tuple[LayerClass, ...] = ("pixels", "comparison", "score", "other")
+NEVER_QUANTISED: tuple[LayerClass, ...] = ("pixels", "comparison", "patch memory", "score", "other")
 
 QUANTISABLE: tuple[LayerClass, ...] = tuple(name for name in get_args(LayerClass) if name not in NEVER_QUANTISED)
 """Classes whose convolutions and products with weights can be in INT8."""
@@ -48,6 +49,7 @@ STAGES = (
     "decoder",
     "comparison",
     "feature aggregation",
+    "patch memory",
     "score",
     "other",
 )
@@ -83,7 +85,8 @@ _PARTS: tuple[tuple[str, LayerClass, str], ...] = (
     (r"(denoising_)?decoder\b", "decoder", "decoder"),
     (r"comparison\b", "comparison", "comparison"),
     (r"feature_aggregation\b", "feature aggregation", "feature aggregation"),
-    (r"scoring\b", "score", "score"),
+    (r"memory\b", "patch memory", "patch memory"),
+    (r"(fusion|scoring)\b", "score", "score"),
     (r"graph\|sigmoid", "score", "other"),  # a kernel of its own goes with what made its input
 )
 """Beginning of a node's name, as `to_onnx` gives it → its class and its stage; the first that fits."""

@@ -31,8 +31,9 @@ LOWEST = float(np.finfo(np.float16).smallest_normal)
 _RULES: tuple[tuple[str, str], ...] = (
     (r"pixels\|.*", "pixels lose their fractions in FP16 before the mean is off"),
     (r"comparison\|.*", "the sum of squares over channels overflows FP16, and 1e-12 is 0 in it"),
+    (r"memory\|.*", "large squares nearly cancel where a patch is near a remembered one"),
     (r".*\.local_conv\|.*", "a sum of nine products, which is within one kernel"),
-    (r"graph\|sigmoid.*|scoring\|.*", "the answer itself"),
+    (r"graph\|sigmoid.*|fusion\|.*|scoring\|.*", "the answer itself"),
 )
 """Names of nodes, and why they stay in FP32 whatever the pictures say."""
 

@@ -27,6 +27,7 @@ _COLOURS = {
     "decoder": "#e6550d",
     "comparison": "#fdae6b",
     "feature aggregation": "#9e9ac8",
+    "patch memory": "#e7298a",
     "score": "#d62728",
     "other": "#000000",
 }

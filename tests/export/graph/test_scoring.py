@@ -12,13 +12,14 @@ from stlm_edge.spec import ModelSpec
 
 @pytest.mark.parametrize("size, k", [((256, 256), 100), ((64, 96), 100), ((32, 32), 1024), ((512, 64), 1)])
 @pytest.mark.parametrize("levels", [2, 3, 1 << 20], ids=lambda levels: f"{levels} levels")
-def test_mean_of_the_highest_pixels_is_exact(size, k, levels):
+@pytest.mark.parametrize("stride", [16, 8])
+def test_mean_of_the_highest_pixels_is_exact(size, k, levels, stride):
     """Also where many cells are equal, and many pixels with them."""
     spec = ModelSpec("plate", "stlm", size, size, "0", top_k=k)
-    grid = (size[0] // 16, size[1] // 16)
+    grid = (size[0] // stride, size[1] // stride)
     coarse = torch.randint(levels, (3, 1, *grid), generator=torch.Generator().manual_seed(0)) / (levels - 1)
     wanted = F.interpolate(coarse, size=size, mode="bilinear", align_corners=False).squeeze(1)
-    full, score = Scoring(spec)(coarse)
+    full, score = Scoring(spec, stride=stride)(coarse)
     assert torch.equal(full, wanted)
     torch.testing.assert_close(score, wanted.flatten(1).topk(k).values.mean(dim=1), atol=1e-6, rtol=0)
 
