@@ -102,6 +102,8 @@ class ModelSpec:
         max_batch: pictures that an exported graph takes at once, at most.
         full_map: an exported graph also puts out the map at `input_size`.
         highest_score: that a picture can have: 1 with a feature aggregation. None in records from before it was said.
+        memory: patches of good pictures that the network remembers; 0 without such a memory.
+        memory_neighbours: of how many nearest ones its distance is the mean.
         schema_version: of this record.
     """
 
@@ -123,6 +125,8 @@ class ModelSpec:
     max_batch: Annotated[int, Within(1, 4096)] = field(default=1, metadata=MAY_LACK)
     full_map: bool = field(default=False, metadata=MAY_LACK)
     highest_score: Annotated[float, Within(1, HIGHEST_SCORE)] | None = field(default=None, metadata=MAY_LACK)
+    memory: Count = field(default=0, metadata=MAY_LACK)
+    memory_neighbours: Annotated[int, Within(1)] = field(default=1, metadata=MAY_LACK)
     schema_version: int = field(default=SCHEMA_VERSION)
 
     def __post_init__(self) -> None:

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from export.graph.folded_decoder import FoldedDecoder
 from export.graph.folding import LocalConv, fold_batch_norms, fold_encoder, fold_pixels
 from stlm_edge.errors import ConfigError
+from stlm_edge.network import patch_memory
 from stlm_edge.network.comparison import NORM_EPSILON, StreamFeatures, compare, tlm_map
 from stlm_edge.network.decoder import Features, TwoWayDecoder
 from stlm_edge.network.design import Design, Layers
@@ -88,12 +89,15 @@ class DeploymentGraph(nn.Module):
                 )
             self.plain, self.denoising = None, None
             self.both = StackedEncoders(network.plain, network.denoising)
-        self.grid: Size = (spec.input_size[0] // STRIDE, spec.input_size[1] // STRIDE)
-        self.decoder = _folded(network.decoder, self.grid)
-        self.denoising_decoder = _folded(network.denoising_decoder, self.grid)
+        self.memory, self.fusion = network.memory, network.fusion
+        cells: Size = (spec.input_size[0] // STRIDE, spec.input_size[1] // STRIDE)
+        self.decoder = _folded(network.decoder, cells)
+        self.denoising_decoder = _folded(network.denoising_decoder, cells)
         self.comparison = Comparison(self.design)
         self.feature_aggregation = network.feature_aggregation
-        self.scoring = Scoring(spec)
+        stride = STRIDE if self.memory is None else patch_memory.STRIDE
+        self.grid: Size = (spec.input_size[0] // stride, spec.input_size[1] // stride)
+        self.scoring = Scoring(spec, stride=stride)
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -101,20 +105,39 @@ class DeploymentGraph(nn.Module):
         Args:
             images: (N, H, W, 3) uint8, BGR; (H, W) = `frame_size` or the network's input size.
         Returns:
-            anomaly_map: (N, h, w) float32 in 0 … 1; (h, w) = input size / 16.
+            anomaly_map: (N, h, w) float32 in 0 … 1; (h, w) = input size / 16, or / 8 with a patch memory.
             score: (N,) float32, as `InferencePath.forward` defines it.
             full_map: (N, *input_size) float32, only if it was asked for.
         """
-        compared = self.comparison(self._features(self.pixels(images)))
-        coarse = compared if self.feature_aggregation is None else torch.sigmoid(self.feature_aggregation(compared))
+        pixels = self.pixels(images)
+        if self.memory is None or self.fusion is None:
+            logits = self._aggregated(self._features(pixels))
+            coarse = logits if self.feature_aggregation is None else torch.sigmoid(logits)
+        else:
+            assert isinstance(self.plain, Teacher)  # or there would be no memory
+            maps = self.plain.maps(pixels)
+            distances = self.memory(*maps)
+            if self.denoising is None:
+                coarse = self.fusion(distances, None)
+            else:
+                plain = self.plain.features_of(maps, self.design.layers)
+                coarse = self.fusion(distances, self._aggregated(self._features(pixels, plain=plain)))
         full, score = self.scoring(coarse)
         return (coarse.squeeze(1), score, full) if self.full_map else (coarse.squeeze(1), score)
 
-    def _features(self, pixels: Tensor) -> StreamFeatures:
+    def _aggregated(self, features: StreamFeatures) -> Tensor:
+        """Logits, or the map itself where there is no feature aggregation."""
+        compared: Tensor = self.comparison(features)
+        return compared if self.feature_aggregation is None else self.feature_aggregation(compared)
+
+    def _features(self, pixels: Tensor, *, plain: Features | None = None) -> StreamFeatures:
+        """Both streams' features. Args: plain: those of the network in the plain stream's place, if they are there."""
         layers = self.design.layers
         if isinstance(self.plain, Teacher):
             denoising: Tensor = self.denoising(pixels)  # type: ignore[misc]  # there is one unless stacked
-            return StreamFeatures(self.plain(pixels, layers), _decode(self.decoder, denoising, layers))
+            return StreamFeatures(
+                self.plain(pixels, layers) if plain is None else plain, _decode(self.decoder, denoising, layers)
+            )
         if self.both is not None:
             embeddings: Tensor = self.both(pixels)
         else:

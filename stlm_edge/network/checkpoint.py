@@ -99,9 +99,14 @@ def load(path: Path, *, threshold_is_needed: bool = True) -> Checkpoint:
 
 
 def _spec(text: str, design: Design, *, leave_out: Sequence[str] = ()) -> ModelSpec:
-    """The specification, with the highest score that the network can give. Raises `SpecError`."""
+    """The specification, with what the design says: the highest possible score, the memory. Raises `SpecError`."""
     found = parse(text, what="the model specification") | dict.fromkeys(leave_out)
-    return dataclasses.replace(build(ModelSpec, found), highest_score=design.highest_score)
+    return dataclasses.replace(
+        build(ModelSpec, found),
+        highest_score=design.highest_score,
+        memory=design.memory,
+        memory_neighbours=design.memory_neighbours,
+    )
 
 
 def resized(trained: Checkpoint, size: Size) -> Checkpoint:

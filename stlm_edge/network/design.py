@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
-from typing import Literal, get_args, get_type_hints
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, get_args, get_type_hints
 
 from stlm_edge.errors import ConfigError
-from stlm_edge.records import build, parse
+from stlm_edge.records import MAY_LACK, Within, build, parse
+
+MOST_PATCHES = 100_000
+"""Of a memory: as many distances are computed for each of 64 pixels of a picture."""
+
+MOST_NEIGHBOURS = 100
 
 TeacherName = Literal["sam_vit_h", "sam_vit_l", "sam_vit_b", "mobile_sam", "stlm-tiny"]
 
@@ -17,6 +22,7 @@ DecoderDesign = Literal["shared", "separate"]
 Layers = Literal["l1+l2", "l1", "l2"]
 Comparison = Literal["product", "cosine", "subtraction", "concat"]
 Aggregation = Literal["light", "original", "none"]
+MapSource = Literal[Aggregation, "memory"]
 
 
 @dataclass(frozen=True)
@@ -30,24 +36,43 @@ class Design:
             two-way blocks. With `l1` there is no decoder at all, so this is also table 4's "without mask decoder".
         comparison: what the feature aggregation is given (table 6).
         aggregation: the paper's lightweight one, the original one of DeSTSeg with 256 channels (figure 6), or none:
-            the map is then the product of the layers' cosine distances, as in STPM (table 4, "strategy [46]").
+            the map is then the product of the layers' cosine distances, as in STPM (table 4, "strategy [46]"). With
+            memory there is no denoising stream either, so nothing is compared: the patch memory alone makes the map.
+        memory: how many patches of good pictures are remembered, whose distances are added to the aggregation's map;
+            0 for no such memory. It needs a frozen plain stream.
+        memory_neighbours: of how many nearest remembered patches the distance is the mean.
     """
 
     plain_stream: PlainStream = "student"
     decoder: DecoderDesign = "shared"
     layers: Layers = "l1+l2"
     comparison: Comparison = "product"
-    aggregation: Aggregation = "light"
+    aggregation: MapSource = "light"
+    memory: Annotated[int, Within(0, MOST_PATCHES)] = field(default=0, metadata=MAY_LACK)
+    memory_neighbours: Annotated[int, Within(1, MOST_NEIGHBOURS)] = field(default=1, metadata=MAY_LACK)
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(Design).items():
             value = getattr(self, name)
-            if value not in get_args(hint):
+            if hint is not int and value not in get_args(hint):
                 raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(get_args(hint))}")
+        if self.memory and self.plain_stream == "student":
+            raise ConfigError("a patch memory needs features that stay as they are: plain_stream teacher")
+        if self.memory and self.aggregation == "none":
+            raise ConfigError("a patch memory is added to the map of a feature aggregation, found aggregation none")
+        if self.memory < self.memory_neighbours and (self.memory or self.aggregation == "memory"):
+            raise ConfigError(
+                f"memory is {self.memory}, expected at least memory_neighbours, which is {self.memory_neighbours}"
+            )
+
+    @property
+    def has_denoising(self) -> bool:
+        """Whether there is a denoising stream, which the plain one is compared with."""
+        return self.aggregation != "memory"
 
     @property
     def has_decoder(self) -> bool:
-        return self.layers != "l1"
+        return self.layers != "l1" and self.has_denoising
 
     @property
     def highest_score(self) -> float:

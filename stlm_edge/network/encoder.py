@@ -82,6 +82,7 @@ class ImageEncoder(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.backbone = _backbone(architecture)
+        self.map_channels = (architecture.embed_dims[1], architecture.embed_dims[2])
         channels = architecture.embedding_channels
         self.neck = nn.Sequential(
             nn.Conv2d(architecture.embed_dims[-1], channels, kernel_size=1, bias=False),
@@ -98,6 +99,18 @@ class ImageEncoder(nn.Module):
             (N, C, H / 16, W / 16), C = architecture.embedding_channels
         """
         embedding: Tensor = self.neck(self.backbone(pixels))
+        return embedding
+
+    def maps(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """What the second and the third stage see, (N, C1, H / 8, W / 8) and (N, C2, H / 16, W / 16)."""
+        backbone: Any = self.backbone
+        fine: Tensor = backbone.stages[:2](backbone.patch_embed(pixels))
+        return fine, backbone.stages[2](fine)
+
+    def embedding_of(self, coarse: Tensor) -> Tensor:
+        """`forward`, from the second of `maps`."""
+        backbone: Any = self.backbone
+        embedding: Tensor = self.neck(backbone.stages[3](coarse))
         return embedding
 
 

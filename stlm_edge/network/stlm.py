@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +13,7 @@ from stlm_edge.network.decoder import Features, decode, decoder_of
 from stlm_edge.network.design import Design
 from stlm_edge.network.encoder import Architecture, ImageEncoder
 from stlm_edge.network.feature_aggregation import ORIGINAL_CHANNELS, ORIGINAL_RATES, FeatureAggregation
+from stlm_edge.network.patch_memory import Fusion, PatchMemory
 from stlm_edge.network.teacher import SamTeacher, random_teacher
 from stlm_edge.spec import Size
 
@@ -20,9 +23,11 @@ class Stlm(nn.Module):
 
     Attributes:
         plain: an `ImageEncoder`, or the frozen `SamTeacher` that takes its place.
+        denoising: None where a patch memory alone makes the map.
         decoder: of both streams, or of the plain one; None where only L1 is compared.
         denoising_decoder: of the denoising stream where it has its own, else None.
         feature_aggregation: None where the design has none.
+        memory, fusion: of good pictures' patches, and how its distances become part of the map; None without one.
     """
 
     def __init__(self, architecture: Architecture, design: Design | None = None, *, image_size: Size = (1024, 1024)):
@@ -46,11 +51,34 @@ class Stlm(nn.Module):
                     f"{design.plain_stream} in the plain stream's place has {self.plain.channels} channels, the "
                     f"architecture {architecture.name} has {architecture.embedding_channels}; they must be the same"
                 )
-        self.denoising = ImageEncoder(architecture)
+        self.denoising = ImageEncoder(architecture) if design.has_denoising else None
         self.decoder = decoder_of(architecture) if design.has_decoder else None
         own = design.has_decoder and design.decoder == "separate" and design.plain_stream == "student"
         self.denoising_decoder = decoder_of(architecture) if own else None
         self.feature_aggregation = _aggregation(architecture, design)
+        self.memory: PatchMemory | None = None
+        self.fusion: Fusion | None = None
+        if design.memory:
+            self.remember(PatchMemory(design.memory, sum(self._map_channels()), neighbours=design.memory_neighbours))
+
+    def remember(self, memory: PatchMemory) -> None:
+        """Have the map made with a memory of patches that the plain stream sees; `fusion` is then to be set.
+
+        Raises `ConfigError` if the plain stream has no maps, or learns.
+        """
+        self._map_channels()
+        self.design = dataclasses.replace(
+            self.design, memory=len(memory.patches), memory_neighbours=memory.neighbours
+        )
+        self.memory, self.fusion = memory, Fusion().to(memory.patches.device)
+
+    def _map_channels(self) -> tuple[int, int]:
+        if not isinstance(self.plain, SamTeacher) or self.plain.map_channels is None:
+            raise ConfigError(
+                f"a patch memory needs features at strides 8 and 16 that stay as they are, which "
+                f"{self.design.plain_stream} in the plain stream's place does not have; give another, or memory 0"
+            )
+        return self.plain.map_channels
 
     def features(self, pixels: Tensor, *, plain: Features | None = None) -> StreamFeatures:
         """Both streams' features; a shared decoder takes both in one call.
@@ -60,6 +88,8 @@ class Stlm(nn.Module):
             plain: features of the network in the plain stream's place, if the caller has them already.
         """
         layers = self.design.layers
+        if self.denoising is None:
+            raise ConfigError("this network has one stream, so there are no features to compare")
         denoising = self.denoising(pixels)
         if isinstance(self.plain, SamTeacher):
             stand_in = self.plain(pixels, layers) if plain is None else plain
@@ -88,16 +118,37 @@ class Stlm(nn.Module):
         Args:
             pixels: (N, 3, H, W), normalised RGB; H and W multiples of 32.
         Returns:
-            (N, 1, H / 16, W / 16), the anomaly map in 0 … 1; without feature aggregation `tlm_map`.
+            (N, 1, H / 16, W / 16), or with a patch memory (N, 1, H / 8, W / 8), the anomaly map in 0 … 1; without
+            feature aggregation `tlm_map`.
         """
-        features = self.features(pixels)
-        if self.feature_aggregation is None:
-            return tlm_map(features)
-        return torch.sigmoid(self.aggregate(features))
+        return self.compared(pixels)[0]
+
+    def compared(self, pixels: Tensor) -> tuple[Tensor, StreamFeatures | None]:
+        """The map, as `forward`, and both streams' features; None where there is one stream."""
+        if self.memory is None or self.fusion is None:
+            features = self.features(pixels)
+            if self.feature_aggregation is None:
+                return tlm_map(features), features
+            return torch.sigmoid(self.aggregate(features)), features
+        distances, logits, remembered = self.distances_and_logits(pixels)
+        return self.fusion(distances, logits), remembered
+
+    def distances_and_logits(self, pixels: Tensor) -> tuple[Tensor, Tensor | None, StreamFeatures | None]:
+        """What `fusion` makes one map of: (N, 1, H / 8, W / 8), (N, 1, H / 16, W / 16); and both streams' features.
+
+        Logits and features are None where there is one stream. Only where there is a patch memory.
+        """
+        assert self.memory is not None and isinstance(self.plain, SamTeacher)
+        maps = self.plain.maps(pixels)
+        distances = self.memory(*maps)
+        if self.denoising is None:
+            return distances, None, None
+        features = self.features(pixels, plain=self.plain.features_of(maps, self.design.layers))
+        return distances, self.aggregate(features), features
 
 
 def _aggregation(architecture: Architecture, design: Design) -> FeatureAggregation | None:
-    if design.aggregation == "none":
+    if design.aggregation in ("none", "memory"):
         return None
     inputs = design.layer_count * comparison_channels(design.comparison, architecture.embedding_channels)
     if design.aggregation == "original":

@@ -16,6 +16,9 @@ from stlm_edge.network.design import Layers, TeacherName
 from stlm_edge.network.encoder import EMBEDDING_CHANNELS, STRIDE, ImageEncoder, architecture_named
 from stlm_edge.spec import Size
 
+Maps = tuple[Tensor, Tensor]
+"""Features at strides 8 and 16, see `Teacher.maps`."""
+
 SAM_SIZE = 1024
 SAM_WIDTHS = {"sam_vit_b": (768, 12, 12, (2, 5, 8, 11)), "sam_vit_l": (1024, 24, 16, (5, 11, 17, 23))}
 SAM_WIDTHS["sam_vit_h"] = (1280, 32, 16, (7, 15, 23, 31))
@@ -28,7 +31,10 @@ class Teacher(nn.Module, ABC):
     Attributes:
         encoder: what takes the pixels and most of the time.
         channels: of L1 and L2.
+        map_channels: of `maps`; None for a teacher that has none.
     """
+
+    map_channels: tuple[int, int] | None = None
 
     def __init__(self, encoder: nn.Module, *, channels: int) -> None:
         super().__init__()
@@ -49,6 +55,20 @@ class Teacher(nn.Module, ABC):
         Returns:
             L1, L2 or both, each (N, channels, H / 16, W / 16).
         """
+
+    def maps(self, pixels: Tensor) -> Maps:
+        """The features of its encoder before they become L1 and L2: what a patch memory remembers.
+
+        Args:
+            pixels: (N, 3, H, W), normalised RGB.
+        Returns:
+            (N, C1, H / 8, W / 8) and (N, C2, H / 16, W / 16), (C1, C2) = `map_channels`.
+        """
+        raise NotImplementedError("this teacher has no maps; ask for its `map_channels` first")
+
+    def features_of(self, maps: Maps, layers: Layers = "l1+l2") -> Features:
+        """`forward`, from what `maps` gives, so that whoever needs both runs the encoder once."""
+        raise NotImplementedError("this teacher has no maps; ask for its `map_channels` first")
 
     @torch.no_grad()
     def settle(self, pixels: Tensor) -> None:
@@ -73,11 +93,24 @@ class SamTeacher(Teacher):
     def __init__(self, encoder: nn.Module, decoder: TwoWayDecoder) -> None:
         super().__init__(encoder, channels=decoder.channels)
         self.decoder = decoder.requires_grad_(False).eval()
+        if isinstance(encoder, ImageEncoder):  # SAM's own has one stride alone
+            self.map_channels = encoder.map_channels
 
     @torch.no_grad()
     def forward(self, pixels: Tensor, layers: Layers = "l1+l2") -> Features:
         """See `Teacher.forward`."""
         return decode(self.decoder, self.encoder(pixels), layers)
+
+    @torch.no_grad()
+    def maps(self, pixels: Tensor) -> Maps:
+        """See `Teacher.maps`."""
+        maps: Maps = self.encoder.maps(pixels)
+        return maps
+
+    @torch.no_grad()
+    def features_of(self, maps: Maps, layers: Layers = "l1+l2") -> Features:
+        """See `Teacher.features_of`."""
+        return decode(self.decoder, self.encoder.embedding_of(maps[1]), layers)
 
 
 def random_teacher(name: TeacherName, *, image_size: Size) -> SamTeacher:

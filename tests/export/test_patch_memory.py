@@ -1,0 +1,93 @@
+"""A network with a patch memory, and one that is nothing but it, give the same answers on everything that runs them."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import openvino
+import pytest
+import torch
+
+from export.gate.inspectors import exact_inspector
+from export.graph.deployment import DeploymentGraph
+from export.graph.graph import Graph
+from export.graph.parts import layer_class
+from export.graph.to_onnx import to_onnx
+from export.openvino import quantise
+from export.precision.apply import in_precision
+from export.precision.int8 import quantisable
+from stlm_edge.files import write_bytes
+from stlm_edge.imaging import read_image, to_input
+from stlm_edge.network.design import Design
+from stlm_edge.network.encoder import ARCHITECTURES
+from stlm_edge.network.inference import InferencePath, prepare
+from stlm_edge.network.stlm import Stlm
+from stlm_edge.network.teacher import Teacher
+from stlm_edge.network.weights import fingerprint
+from stlm_edge.plate.part import render_part
+from stlm_edge.spec import ModelSpec, Threshold
+from train.patch_memory import remember
+
+SIZE = (64, 96)
+DESIGNS = {
+    "beside a head": Design(plain_stream="stlm-tiny", memory=100),
+    "alone": Design(plain_stream="stlm-tiny", aggregation="memory", memory=100),
+    "three neighbours": Design(plain_stream="stlm-tiny", aggregation="memory", memory=100, memory_neighbours=3),
+}
+
+
+def pictures(first: int, *, defect: str | None = None) -> list[np.ndarray]:
+    return [
+        to_input(render_part(np.random.default_rng(first + i), size=SIZE, defect=defect).image, spec=spec_of())[0]
+        for i in range(4)
+    ]
+
+
+def spec_of(weights: str = "") -> ModelSpec:
+    return ModelSpec("plate", "stlm-tiny", SIZE, SIZE, weights, Threshold(0.5, "manual", 0), highest_score=1.0)
+
+
+@torch.no_grad()
+def inspector_of(design: Design) -> InferencePath:
+    """An untrained network with batch statistics of real pictures and a memory of these."""
+    torch.manual_seed(0)
+    network = Stlm(ARCHITECTURES["stlm-tiny"], design, image_size=SIZE)
+    good = pictures(0)
+    pixels = prepare(torch.from_numpy(np.stack(good)), spec_of())
+    assert isinstance(network.plain, Teacher)
+    network.plain.settle(pixels)
+    built = remember(network.plain, good, spec_of(), patches=100, neighbours=design.memory_neighbours, seed=0)
+    network.remember(built.memory)
+    if network.feature_aggregation is not None:
+        network.train()
+        for _ in range(3):
+            network(pixels)
+    network.eval()
+    assert network.fusion is not None
+    distances, logits, _ = network.distances_and_logits(pixels)
+    for name, found in (("distance", distances), ("logit", logits)):
+        if found is not None:
+            getattr(network.fusion, f"{name}_shift").copy_(found.median())
+            getattr(network.fusion, f"{name}_scale").copy_(found.max() - found.median() + 0.1)
+    return InferencePath(network, spec_of(fingerprint(network.state_dict()))).eval()
+
+
+@pytest.fixture(scope="module", params=DESIGNS)
+def inspector(request) -> InferencePath:
+    return inspector_of(DESIGNS[request.param])
+
+
+@pytest.fixture(scope="module")
+def graph(inspector) -> Graph:
+    return to_onnx(DeploymentGraph(inspector))
+
+
+@torch.no_grad()
+def test_deployment_graph_gives_the_networks_answers(inspector):
+    images = torch.from_numpy(np.stack(pictures(50, defect="missing_hole")))
+    full, score = inspector(images)
+    coarse, found_score, found_full = DeploymentGraph(inspector, full_map=True)(images)
+    assert full.std() > 0.01  # or nothing would be compared
+    assert coarse.shape == (4, SIZE[0] // 8, SIZE[1] // 8)
+    assert (found_full - full).abs().max() < 1e-4
+    assert (found_score - score).abs().max() < 1e-4
