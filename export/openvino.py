@@ -53,6 +53,9 @@ _BY_CLASS: dict[CpuPrecision, dict[str, str]] = {
 QUANTISED = "MatMul"
 """The type of operation that is quantised."""
 
+MEMORY = "memory|"
+"""Beginning of the names of what stays in FP32 all the same: distances to remembered patches are small differences."""
+
 _WITHOUT_ARITHMETIC = ("Constant", "Parameter", "Result")
 
 PICTURES = 4
@@ -153,6 +156,7 @@ def quantise(model: openvino.Model, pictures: Sequence[Path], *, spec: ModelSpec
         operation.get_friendly_name()
         for operation in model.get_ordered_ops()
         if operation.get_type_name() not in (QUANTISED, *_WITHOUT_ARITHMETIC)
+        or operation.get_friendly_name().startswith(MEMORY)
     ]
 
     def read(path: Path) -> Input:

@@ -34,13 +34,13 @@ class PatchMemory(nn.Module):
         neighbours: how many of the nearest patches the distance is the mean to.
         mean, deviation: of each channel, (C,).
         patches: (M, C), standardised.
-        halves: (M,), half of their squared lengths.
+        bias: (M,), minus half of their squared lengths.
     """
 
     mean: Tensor
     deviation: Tensor
     patches: Tensor
-    halves: Tensor
+    bias: Tensor
 
     def __init__(self, patches: int, channels: int, *, neighbours: int = 1) -> None:
         """An empty one, to load a checkpoint into; `filled` makes one that knows something."""
@@ -49,7 +49,7 @@ class PatchMemory(nn.Module):
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("deviation", torch.ones(channels))
         self.register_buffer("patches", torch.zeros(patches, channels))
-        self.register_buffer("halves", torch.zeros(patches))
+        self.register_buffer("bias", torch.zeros(patches))
 
     @classmethod
     def filled(cls, patches: Tensor, *, mean: Tensor, deviation: Tensor, neighbours: int = 1) -> PatchMemory:
@@ -57,11 +57,11 @@ class PatchMemory(nn.Module):
         Args:
             patches: (M, C), standardised by `mean` and `deviation`; M at least `neighbours`.
         """
-        memory = cls(*patches.shape, neighbours=neighbours)
+        memory = cls(*patches.shape, neighbours=neighbours).to(patches.device)
         memory.mean.copy_(mean)
         memory.deviation.copy_(deviation)
         memory.patches.copy_(patches)
-        memory.halves.copy_(patches.square().sum(dim=1) / 2)
+        memory.bias.copy_(-patches.square().sum(dim=1) / 2)
         return memory
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
@@ -84,8 +84,10 @@ class PatchMemory(nn.Module):
 
     def _nearest(self, rows: Tensor) -> Tensor:
         """a·b - |b|² / 2 of the nearest patches b, (R, neighbours)."""
-        parts = zip(self.patches.split(AT_ONCE), self.halves.split(AT_ONCE), strict=True)
-        products = (F.linear(rows, patches, -halves) for patches, halves in parts)
+        parts = [(self.patches, self.bias)]
+        if len(self.bias) > AT_ONCE:
+            parts = list(zip(self.patches.split(AT_ONCE), self.bias.split(AT_ONCE), strict=True))
+        products = (F.linear(rows, patches, bias) for patches, bias in parts)
         if self.neighbours == 1:  # a maximum is much cheaper than the sorting of one
             return reduce(torch.maximum, (product.amax(dim=1, keepdim=True) for product in products))
         best = torch.cat([_highest(product, self.neighbours) for product in products], dim=1)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import openvino
 import pytest
 import torch
 
-from export.gate.inspectors import exact_inspector
+from export.gate.inspectors import exact_inspector, open_inspector
 from export.graph.deployment import DeploymentGraph
 from export.graph.graph import Graph
-from export.graph.parts import layer_class
+from export.graph.parts import PRODUCTS, layer_class
 from export.graph.to_onnx import to_onnx
 from export.openvino import quantise
 from export.precision.apply import in_precision
 from export.precision.int8 import quantisable
-from stlm_edge.files import write_bytes
-from stlm_edge.imaging import read_image, to_input
+from export.tensorrt.build import PlanBuilder
+from stlm_edge.imaging import to_input
 from stlm_edge.network.design import Design
 from stlm_edge.network.encoder import ARCHITECTURES
 from stlm_edge.network.inference import InferencePath, prepare
@@ -25,6 +24,7 @@ from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.teacher import Teacher
 from stlm_edge.network.weights import fingerprint
 from stlm_edge.plate.part import render_part
+from stlm_edge.sidecar import Sidecar
 from stlm_edge.spec import ModelSpec, Threshold
 from train.patch_memory import remember
 
@@ -91,3 +91,62 @@ def test_deployment_graph_gives_the_networks_answers(inspector):
     assert coarse.shape == (4, SIZE[0] // 8, SIZE[1] // 8)
     assert (found_full - full).abs().max() < 1e-4
     assert (found_score - score).abs().max() < 1e-4
+
+@torch.no_grad()
+def test_plain_stream_is_run_once_for_both_ways(inspector):
+    network = inspector.network
+    assert isinstance(network.plain, Teacher)
+    pixels = prepare(torch.from_numpy(np.stack(pictures(50))), inspector.spec)
+    for shared, own in zip(network.plain.features_of(network.plain.maps(pixels)), network.plain(pixels), strict=True):
+        assert torch.equal(shared, own)
+
+
+@pytest.mark.heavy
+@torch.no_grad()
+def test_graph_gives_the_networks_answers_on_every_runtime(inspector, graph, tmp_path, good):
+    """Within rounding; in FP16, which a processor rounds as a GPU does, within the gate's limits of FP16."""
+    half = in_precision(graph, "fp16", good=good)
+    path = tmp_path / "graph.onnx"
+    graph.save(path)
+    with (
+        exact_inspector(graph) as onnxruntime,
+        open_inspector(path, spec=graph.spec, backend="openvino", name="openvino") as vino,
+        exact_inspector(half) as rounded,
+    ):
+        for image in (*pictures(20), *pictures(50, defect="missing_hole")):
+            coarse = inspector.network(prepare(torch.from_numpy(image[None]), inspector.spec))
+            score = float(inspector.finish(coarse)[1])
+            for subject, most in ((onnxruntime, 1e-4), (vino, 1e-4), (rounded, 0.02)):
+                found = subject.inspect(image)
+                assert np.abs(found.anomaly_map - coarse[0, 0].numpy()).max() < most, subject.name
+                assert abs(found.score - score) < most, subject.name
+
+
+@pytest.mark.heavy
+def test_memory_stays_in_float32_and_out_of_int8(graph, good):
+    memory = {node.name for node in graph.model.graph.node if layer_class(node) == "patch memory"}
+    products = [node for node in graph.model.graph.node if node.name in memory and node.op_type in PRODUCTS]
+    assert products
+    half = in_precision(graph, "fp16", good=good)
+    assert half.record.by_class["patch memory"] == "fp32"
+    assert memory.isdisjoint(node.name for node in quantisable(graph.model, kept=()))
+
+
+@pytest.mark.heavy
+def test_int8_for_openvino_leaves_the_memory_alone(graph, good):
+    model = openvino.Core().read_model(graph.to_bytes())
+    quantised = quantise(model, sorted(good.iterdir()), spec=graph.spec)
+    operations = {operation.get_friendly_name(): operation for operation in quantised.get_ordered_ops()}
+    products = [name for name, found in operations.items() if found.get_type_name() == "MatMul" and "memory" in name]
+    assert products
+    for name in products:
+        sources = [port.get_source_output().get_node().get_type_name() for port in operations[name].inputs()]
+        assert "FakeQuantize" not in sources
+
+
+@pytest.mark.heavy
+def test_plan_is_built_of_it(graph, good, tmp_path):
+    plan = tmp_path / "plate.plan"
+    PlanBuilder(targets=("sm86",)).build(in_precision(graph, "fp16", good=good), plan)
+    assert plan.stat().st_size > 0
+    assert Sidecar.read(plan).spec.memory == graph.spec.memory
