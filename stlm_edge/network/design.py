@@ -7,12 +7,18 @@ import json
 from dataclasses import dataclass
 from typing import Literal, get_args, get_type_hints
 
-from stlm_edge.errors import ConfigError
+from stlm_edge.errors import ConfigError, shown
 from stlm_edge.records import build, parse
 
-TeacherName = Literal["sam_vit_h", "sam_vit_l", "sam_vit_b", "mobile_sam", "stlm-tiny"]
+TEACHERS = ("sam_vit_h", "sam_vit_l", "sam_vit_b", "mobile_sam", "stlm-tiny", "gabor")
+"""Frozen teachers by name; besides, `timm:NAME` is any backbone of timm."""
+TIMM = "timm:"
 
-PlainStream = Literal["student", TeacherName]
+PUBLISHED_WEIGHTS = "published"
+"""For a teacher's weights: those that its authors published."""
+RANDOM_WEIGHTS = "random"
+"""For weights: none, on purpose."""
+
 DecoderDesign = Literal["shared", "separate"]
 Layers = Literal["l1+l2", "l1", "l2"]
 Comparison = Literal["product", "cosine", "subtraction", "concat"]
@@ -24,7 +30,7 @@ class Design:
     """What distinguishes the ablations at inference; training has more of them (see `train.config`).
 
     Attributes:
-        plain_stream: `student`, or the name of the frozen network that takes its place (table 4, without plain stream).
+        plain_stream: `student`, or the name of the frozen teacher that takes its place (table 4, without plain stream).
         decoder: one for both streams, or one for each (figures 4 and 5).
         layers: which features are compared (figure 11). L1 is the image embedding, L2 the image tokens after the
             two-way blocks. With `l1` there is no decoder at all, so this is also table 4's "without mask decoder".
@@ -33,17 +39,19 @@ class Design:
             the map is then the product of the layers' cosine distances, as in STPM (table 4, "strategy [46]").
     """
 
-    plain_stream: PlainStream = "student"
+    plain_stream: str = "student"
     decoder: DecoderDesign = "shared"
     layers: Layers = "l1+l2"
     comparison: Comparison = "product"
     aggregation: Aggregation = "light"
 
     def __post_init__(self) -> None:
+        if self.plain_stream != "student":
+            check_teacher("plain_stream", self.plain_stream, also=("student",))
         for name, hint in get_type_hints(Design).items():
-            value = getattr(self, name)
-            if value not in get_args(hint):
-                raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(get_args(hint))}")
+            value, known = getattr(self, name), get_args(hint)
+            if known and value not in known:
+                raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(known)}")
 
     @property
     def has_decoder(self) -> bool:
@@ -74,4 +82,19 @@ class Design:
         remedy = "train with this version"
         return build(
             cls, parse(text, what="the design", error=ConfigError, remedy=remedy), error=ConfigError, remedy=remedy
+        )
+
+
+def check_teacher(setting: str, value: object, *, also: tuple[str, ...] = ()) -> None:
+    """Raises `ConfigError` unless the value may name a teacher; whether timm knows a backbone is not looked up.
+
+    Args:
+        also: what else the setting may be.
+    """
+    if value in TEACHERS or value in also:
+        return
+    if not isinstance(value, str) or not value.startswith(TIMM) or value == TIMM:
+        raise ConfigError(
+            f"{setting} is {shown(value)}, expected one of {', '.join((*also, *TEACHERS))}, or timm:NAME with a "
+            "backbone of timm, such as timm:tf_efficientnet_lite0"
         )

@@ -11,7 +11,8 @@ from stlm_edge.network.decoder import Features, decode, decoder_of
 from stlm_edge.network.design import Design
 from stlm_edge.network.encoder import Architecture, ImageEncoder
 from stlm_edge.network.feature_aggregation import ORIGINAL_CHANNELS, ORIGINAL_RATES, FeatureAggregation
-from stlm_edge.network.teacher import SamTeacher, random_teacher
+from stlm_edge.network.teachers import teacher_named
+from stlm_edge.network.teachers.base import Teacher
 from stlm_edge.spec import Size
 
 
@@ -19,7 +20,7 @@ class Stlm(nn.Module):
     """The two-stream lightweight model with its feature aggregation, or one of its ablations.
 
     Attributes:
-        plain: an `ImageEncoder`, or the frozen `SamTeacher` that takes its place.
+        plain: an `ImageEncoder`, or the frozen `Teacher` that takes its place.
         decoder: of both streams, or of the plain one; None where only L1 is compared.
         denoising_decoder: of the denoising stream where it has its own, else None.
         feature_aggregation: None where the design has none.
@@ -36,11 +37,13 @@ class Stlm(nn.Module):
         super().__init__()
         self.architecture = architecture
         self.design = design = Design() if design is None else design
-        self.plain: ImageEncoder | SamTeacher
+        self.plain: ImageEncoder | Teacher
         if design.plain_stream == "student":
             self.plain = ImageEncoder(architecture)
         else:
-            self.plain = random_teacher(design.plain_stream, image_size=image_size)
+            self.plain = teacher_named(
+                design.plain_stream, image_size=image_size, channels=architecture.embedding_channels
+            )
             if self.plain.channels != architecture.embedding_channels:
                 raise ConfigError(
                     f"{design.plain_stream} in the plain stream's place has {self.plain.channels} channels, the "
@@ -61,7 +64,7 @@ class Stlm(nn.Module):
         """
         layers = self.design.layers
         denoising = self.denoising(pixels)
-        if isinstance(self.plain, SamTeacher):
+        if isinstance(self.plain, Teacher):
             stand_in = self.plain(pixels, layers) if plain is None else plain
             return StreamFeatures(plain=stand_in, denoising=decode(self.decoder, denoising, layers))
         embedding = self.plain(pixels)
