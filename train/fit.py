@@ -20,9 +20,10 @@ from stlm_edge.imaging import Image
 from stlm_edge.network.checkpoint import Checkpoint, load, save
 from stlm_edge.network.encoder import architecture_named
 from stlm_edge.network.inference import InferencePath, choose_device, prepare
+from stlm_edge.network.initial import load_initial
 from stlm_edge.network.stlm import Stlm
-from stlm_edge.network.teacher import Teacher
-from stlm_edge.network.weights import fingerprint, load_initial, locate, read_tensors
+from stlm_edge.network.teachers.base import Teacher
+from stlm_edge.network.weights import fingerprint, locate, read_tensors
 from stlm_edge.spec import ModelSpec
 from stlm_edge.thresholds import good_quantile, promise, with_normal_scores
 from train.augment import rotation_for, variation_of
@@ -44,7 +45,6 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT_NAME = "model.safetensors"
 STATE_NAME = "state.pt"
-SETTLING_IMAGES = 16
 HELD_OUT_WATCHED = 32
 """Held-out pictures whose loss is watched, at most."""
 
@@ -294,14 +294,14 @@ def build(
             )
         else:
             logger.info("initial weights: %s", load_initial(network, locate(config.initial_weights)))
-        teacher = teacher_of(config)
+        teacher = teacher_of(config, channels=network.architecture.embedding_channels)
     guidance = None
     channels = network.architecture.embedding_channels
     if teacher is not None:
         teacher.to(device)
         channels = teacher.channels
-        if config.teacher_weights == RANDOM:
-            teacher.settle(prepare(torch.from_numpy(np.stack(batches.images[:SETTLING_IMAGES])).to(device), spec))
+        some = batches.images[: teacher.settling_images]
+        teacher.settle(prepare(torch.from_numpy(np.stack(some)).to(device), spec))
         if isinstance(network.plain, Teacher):
             network.plain.load_state_dict(teacher.state_dict())
         guidance = make_guidance(

@@ -13,7 +13,7 @@ from stlm_edge.network.comparison import NORM_EPSILON, StreamFeatures
 from stlm_edge.network.decoder import Features
 from stlm_edge.network.inference import prepare
 from stlm_edge.network.stlm import Stlm
-from stlm_edge.network.teacher import Teacher
+from stlm_edge.network.teachers.base import Teacher
 from stlm_edge.spec import ModelSpec
 from train.config import TrainConfig
 from train.data import Batch

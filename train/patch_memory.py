@@ -13,7 +13,7 @@ from stlm_edge.errors import DataError, counted
 from stlm_edge.imaging import Image
 from stlm_edge.network.inference import prepare
 from stlm_edge.network.patch_memory import PatchMemory, describe
-from stlm_edge.network.teacher import Teacher
+from stlm_edge.network.teachers.base import Teacher
 from stlm_edge.spec import ModelSpec
 
 DRAWN = 10

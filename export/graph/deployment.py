@@ -35,7 +35,7 @@ from stlm_edge.network.decoder import Features, TwoWayDecoder
 from stlm_edge.network.design import Design, Layers
 from stlm_edge.network.encoder import STRIDE, ImageEncoder
 from stlm_edge.network.inference import InferencePath
-from stlm_edge.network.teacher import Teacher
+from stlm_edge.network.teachers.base import Teacher
 from stlm_edge.spec import ModelSpec, Size
 
 Streams = Literal["branched", "stacked"]

@@ -7,17 +7,22 @@ import json
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, get_args, get_type_hints
 
-from stlm_edge.errors import ConfigError
+from stlm_edge.errors import ConfigError, shown
 from stlm_edge.records import MAY_LACK, Within, build, parse
 
 MOST_PATCHES = 100_000
-"""Of a memory: as many distances are computed for each of 64 pixels of a picture."""
-
+"""Of a memory: as many distances are computed for each 64 pixels of a picture."""
 MOST_NEIGHBOURS = 100
 
-TeacherName = Literal["sam_vit_h", "sam_vit_l", "sam_vit_b", "mobile_sam", "stlm-tiny"]
+TEACHERS = ("sam_vit_h", "sam_vit_l", "sam_vit_b", "mobile_sam", "stlm-tiny", "gabor")
+"""Frozen teachers by name; besides, `timm:NAME` is any backbone of timm."""
+TIMM = "timm:"
 
-PlainStream = Literal["student", TeacherName]
+PUBLISHED_WEIGHTS = "published"
+"""For a teacher's weights: those that its authors published."""
+RANDOM_WEIGHTS = "random"
+"""For weights: none, on purpose."""
+
 DecoderDesign = Literal["shared", "separate"]
 Layers = Literal["l1+l2", "l1", "l2"]
 Comparison = Literal["product", "cosine", "subtraction", "concat"]
@@ -30,7 +35,7 @@ class Design:
     """What distinguishes the ablations at inference; training has more of them (see `train.config`).
 
     Attributes:
-        plain_stream: `student`, or the name of the frozen network that takes its place (table 4, without plain stream).
+        plain_stream: `student`, or the name of the frozen teacher that takes its place (table 4, without plain stream).
         decoder: one for both streams, or one for each (figures 4 and 5).
         layers: which features are compared (figure 11). L1 is the image embedding, L2 the image tokens after the
             two-way blocks. With `l1` there is no decoder at all, so this is also table 4's "without mask decoder".
@@ -43,7 +48,7 @@ class Design:
         memory_neighbours: of how many nearest remembered patches the distance is the mean.
     """
 
-    plain_stream: PlainStream = "student"
+    plain_stream: str = "student"
     decoder: DecoderDesign = "shared"
     layers: Layers = "l1+l2"
     comparison: Comparison = "product"
@@ -52,10 +57,12 @@ class Design:
     memory_neighbours: Annotated[int, Within(1, MOST_NEIGHBOURS)] = field(default=1, metadata=MAY_LACK)
 
     def __post_init__(self) -> None:
+        if self.plain_stream != "student":
+            check_teacher("plain_stream", self.plain_stream, also=("student",))
         for name, hint in get_type_hints(Design).items():
-            value = getattr(self, name)
-            if hint is not int and value not in get_args(hint):
-                raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(get_args(hint))}")
+            value, known = getattr(self, name), get_args(hint)
+            if known and value not in known:
+                raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(known)}")
         if self.memory and self.plain_stream == "student":
             raise ConfigError("a patch memory needs features that stay as they are: plain_stream teacher")
         if self.memory and self.aggregation == "none":
@@ -99,4 +106,19 @@ class Design:
         remedy = "train with this version"
         return build(
             cls, parse(text, what="the design", error=ConfigError, remedy=remedy), error=ConfigError, remedy=remedy
+        )
+
+
+def check_teacher(setting: str, value: object, *, also: tuple[str, ...] = ()) -> None:
+    """Raises `ConfigError` unless the value may name a teacher; whether timm knows a backbone is not looked up.
+
+    Args:
+        also: what else the setting may be.
+    """
+    if value in TEACHERS or value in also:
+        return
+    if not isinstance(value, str) or not value.startswith(TIMM) or value == TIMM:
+        raise ConfigError(
+            f"{setting} is {shown(value)}, expected one of {', '.join((*also, *TEACHERS))}, or timm:NAME with a "
+            "backbone of timm, such as timm:tf_efficientnet_lite0"
         )

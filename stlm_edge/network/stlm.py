@@ -14,7 +14,8 @@ from stlm_edge.network.design import Design
 from stlm_edge.network.encoder import Architecture, ImageEncoder
 from stlm_edge.network.feature_aggregation import ORIGINAL_CHANNELS, ORIGINAL_RATES, FeatureAggregation
 from stlm_edge.network.patch_memory import Fusion, PatchMemory
-from stlm_edge.network.teacher import SamTeacher, random_teacher
+from stlm_edge.network.teachers import teacher_named
+from stlm_edge.network.teachers.base import Teacher
 from stlm_edge.spec import Size
 
 
@@ -22,7 +23,7 @@ class Stlm(nn.Module):
     """The two-stream lightweight model with its feature aggregation, or one of its ablations.
 
     Attributes:
-        plain: an `ImageEncoder`, or the frozen `SamTeacher` that takes its place.
+        plain: an `ImageEncoder`, or the frozen `Teacher` that takes its place.
         denoising: None where a patch memory alone makes the map.
         decoder: of both streams, or of the plain one; None where only L1 is compared.
         denoising_decoder: of the denoising stream where it has its own, else None.
@@ -41,11 +42,13 @@ class Stlm(nn.Module):
         super().__init__()
         self.architecture = architecture
         self.design = design = Design() if design is None else design
-        self.plain: ImageEncoder | SamTeacher
+        self.plain: ImageEncoder | Teacher
         if design.plain_stream == "student":
             self.plain = ImageEncoder(architecture)
         else:
-            self.plain = random_teacher(design.plain_stream, image_size=image_size)
+            self.plain = teacher_named(
+                design.plain_stream, image_size=image_size, channels=architecture.embedding_channels
+            )
             if self.plain.channels != architecture.embedding_channels:
                 raise ConfigError(
                     f"{design.plain_stream} in the plain stream's place has {self.plain.channels} channels, the "
@@ -73,7 +76,7 @@ class Stlm(nn.Module):
         self.memory, self.fusion = memory, Fusion().to(memory.patches.device)
 
     def _map_channels(self) -> tuple[int, int]:
-        if not isinstance(self.plain, SamTeacher) or self.plain.map_channels is None:
+        if not isinstance(self.plain, Teacher) or self.plain.map_channels is None:
             raise ConfigError(
                 f"a patch memory needs features at strides 8 and 16 that stay as they are, which "
                 f"{self.design.plain_stream} in the plain stream's place does not have; give another, or memory 0"
@@ -91,7 +94,7 @@ class Stlm(nn.Module):
         if self.denoising is None:
             raise ConfigError("this network has one stream, so there are no features to compare")
         denoising = self.denoising(pixels)
-        if isinstance(self.plain, SamTeacher):
+        if isinstance(self.plain, Teacher):
             stand_in = self.plain(pixels, layers) if plain is None else plain
             return StreamFeatures(plain=stand_in, denoising=decode(self.decoder, denoising, layers))
         embedding = self.plain(pixels)
@@ -138,7 +141,7 @@ class Stlm(nn.Module):
 
         Logits and features are None where there is one stream. Only where there is a patch memory.
         """
-        assert self.memory is not None and isinstance(self.plain, SamTeacher)
+        assert self.memory is not None and isinstance(self.plain, Teacher)
         maps = self.plain.maps(pixels)
         distances = self.memory(*maps)
         if self.denoising is None:

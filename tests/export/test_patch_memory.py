@@ -21,7 +21,7 @@ from stlm_edge.network.design import Design
 from stlm_edge.network.encoder import ARCHITECTURES
 from stlm_edge.network.inference import InferencePath, prepare
 from stlm_edge.network.stlm import Stlm
-from stlm_edge.network.teacher import Teacher
+from stlm_edge.network.teachers.base import Teacher
 from stlm_edge.network.weights import fingerprint
 from stlm_edge.plate.part import render_part
 from stlm_edge.sidecar import Sidecar

@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 
 from stlm_edge.errors import WeightsError
 from stlm_edge.network.encoder import ARCHITECTURES
+from stlm_edge.network.initial import load_initial, load_mobile_sam
 from stlm_edge.network.stlm import Stlm
-from stlm_edge.network.weights import fingerprint, load_initial, load_mobile_sam, locate, read_tensors
+from stlm_edge.network.weights import fingerprint, locate, read_tensors
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from stlm_edge.network.design import Design
 from stlm_edge.network.encoder import ARCHITECTURES
 from stlm_edge.network.inference import InferencePath
 from stlm_edge.network.stlm import Stlm
-from stlm_edge.network.teacher import Teacher
+from stlm_edge.network.teachers.base import Teacher
 from stlm_edge.spec import ModelSpec
 from train.config import from_dict, load_preset, presets
 from train.data import Batches, load_images
@@ -198,9 +198,9 @@ def test_fixed_teacher_as_plain_stream_neither_learns_nor_leaves_evaluation_mode
     assert isinstance(network.plain, Teacher)
     torch.manual_seed(config.seed)  # the teacher is built right after the network, from the same random numbers
     Stlm(ARCHITECTURES["stlm-tiny"], config.design, image_size=(128, 128))
-    from stlm_edge.network.teacher import random_teacher
+    from stlm_edge.network.teachers.sam import sam_teacher
 
-    teacher = random_teacher("stlm-tiny", image_size=(128, 128))
+    teacher = sam_teacher("stlm-tiny", image_size=(128, 128))
     trained = dict(network.plain.named_parameters())
     assert all(torch.equal(value, trained[name]) for name, value in teacher.named_parameters())
     network.train()

@@ -12,8 +12,8 @@ import train
 from stlm_edge.network.checkpoint import load
 from stlm_edge.network.encoder import ARCHITECTURES
 from stlm_edge.network.inference import InferencePath
+from stlm_edge.network.initial import load_initial
 from stlm_edge.network.stlm import Stlm
-from stlm_edge.network.weights import load_initial
 from stlm_edge.plate.part import render_part
 from train.evaluate import score_images
 

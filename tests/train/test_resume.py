@@ -354,11 +354,10 @@ def test_run_is_not_resumed_on_other_pictures(long, plate, tmp_path, monkeypatch
 
 def test_teacher_that_moved_is_given_anew(plate, tmp_path, monkeypatch, long):
     torch.manual_seed(5)
-    from stlm_edge.network import weights
-    from train.teaching import teacher as module
+    from stlm_edge.network.teachers import sam
 
-    monkeypatch.setitem(module.PUBLISHED, "stlm-tiny", weights.PUBLISHED["mobile_sam"])
-    monkeypatch.setattr(module, "load_teacher", lambda *_, **__: None)
+    monkeypatch.setitem(sam.PUBLISHED, "stlm-tiny", sam.PUBLISHED["mobile_sam"])
+    monkeypatch.setattr(sam, "_load", lambda *_, **__: None)
     (tmp_path / "here").mkdir()
     torch.save({"a": torch.zeros(1)}, tmp_path / "here" / "teacher.pt")
     monkeypatch.chdir(tmp_path / "here")

@@ -14,7 +14,7 @@ from stlm_edge.errors import ConfigError
 from stlm_edge.network.decoder import Features
 from stlm_edge.network.design import Layers
 from stlm_edge.network.inference import prepare
-from stlm_edge.network.teacher import Teacher
+from stlm_edge.network.teachers.base import Teacher
 from stlm_edge.network.weights import fingerprint
 from stlm_edge.spec import ModelSpec
 from train.data import Batch

@@ -1,28 +1,22 @@
-"""The frozen network to distil from: SAM, MobileSAM, or where there are no weights a random one."""
+"""The teacher of a training, by its settings: its features or its masks, and what brings a student's to them."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 import torch
 from segment_anything.modeling import MaskDecoder
 from torch import Tensor, nn
 
-from stlm_edge.errors import WeightsError
 from stlm_edge.network.decoder import Features, TwoWayDecoder
-from stlm_edge.network.design import Layers, TeacherName
-from stlm_edge.network.teacher import SamTeacher, Teacher, random_teacher, resize_positions
-from stlm_edge.network.weights import PUBLISHED, decoder_tensors, locate, mobile_sam_encoder_tensors, read_tensors
+from stlm_edge.network.design import Layers
+from stlm_edge.network.encoder import EMBEDDING_CHANNELS
+from stlm_edge.network.teachers import give_weights, teacher_named
+from stlm_edge.network.teachers.base import Teacher, Weights
+from stlm_edge.network.teachers.sam import SamTeacher
 from stlm_edge.spec import Size
-from train.config import PUBLISHED as PUBLISHED_WEIGHTS
-from train.config import RANDOM, TrainConfig
-from train.teaching.gabor import GaborTeacher
-
-logger = logging.getLogger(__name__)
+from train.config import NO_TEACHER, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -64,15 +58,19 @@ class MaskHead(nn.Module):
 class MaskTeacher(SamTeacher):
     """A teacher that gives its masks instead of its features (table 9)."""
 
-    def __init__(self, encoder: nn.Module, decoder: TwoWayDecoder) -> None:
-        super().__init__(encoder, decoder)
-        self.mask_head = MaskHead(decoder.channels).requires_grad_(False).eval()
+    def __init__(self, teacher: SamTeacher) -> None:
+        super().__init__(teacher.name, teacher.encoder, teacher.decoder, image_size=teacher.image_size)
+        self.mask_head = MaskHead(teacher.channels).requires_grad_(False).eval()
 
     @torch.no_grad()
     def forward(self, pixels: Tensor, _layers: Layers = "l1+l2") -> Features:
         """(N, 3, H, W), normalised RGB → (N, 4, H / 4, W / 4), logits of the masks."""
         masks: Tensor = self.mask_head(self.decoder, self.encoder(pixels))
         return (masks,)
+
+    def tensors_of(self, tensors: Mapping[str, Tensor]) -> list[tuple[nn.Module, Mapping[str, Tensor]]]:
+        """See `SamTeacher.tensors_of`."""
+        return [*super().tensors_of(tensors), (self.mask_head, mask_head_tensors(tensors))]
 
 
 class Projections(nn.Module):
@@ -94,71 +92,35 @@ class Projections(nn.Module):
         return tuple(layer(feature) for layer, feature in zip(self.layers, features, strict=True))
 
 
-def teacher_of(config: TrainConfig) -> Teacher | None:
-    """What a training with these settings distils from, None where from nothing. Raises `WeightsError`."""
-    if config.teacher == "none":
+def teacher_of(config: TrainConfig, *, channels: int) -> Teacher | None:
+    """What a training with these settings distils from, None where from nothing.
+
+    Args:
+        channels: of the network's embedding, which a teacher that can choose has too.
+    Raises:
+        ConfigError, WeightsError, DownloadError: see `teacher_named` and `Teacher.load`.
+    """
+    if config.teacher == NO_TEACHER:
         return None
     masks = config.distillation == "logits"
-    return build_teacher(config.teacher, weights=config.teacher_weights, image_size=config.image_size, masks=masks)
+    size, weights = config.image_size, config.teacher_weights
+    return build_teacher(config.teacher, weights=weights, image_size=size, channels=channels, masks=masks)
 
 
 def build_teacher(
-    name: TeacherName | Literal["gabor"], *, weights: str, image_size: Size, masks: bool = False
+    name: str, *, weights: Weights, image_size: Size, channels: int = EMBEDDING_CHANNELS, masks: bool = False
 ) -> Teacher:
-    """Build the teacher and load its weights.
+    """Build a teacher and load its weights.
 
     Args:
-        weights: a file, `published`, or `random`, which a warning says.
-        masks: whether it shall give its masks instead of its features.
-    Raises:
-        WeightsError: if the file does not fit the teacher.
+        masks: whether it shall give its masks instead of its features; only SAM and its kind have any.
     """
-    if name == "gabor":
-        if weights != RANDOM:
-            raise WeightsError(
-                f"found {weights!r} for the teacher gabor, which has none; give --teacher-weights random"
-            )
-        return GaborTeacher(image_size)
-    teacher = random_teacher(name, image_size=image_size)
+    teacher = teacher_named(name, image_size=image_size, channels=channels)
     if masks:
-        teacher = MaskTeacher(teacher.encoder, teacher.decoder)
-    if weights == RANDOM:
-        logger.warning(
-            "NO TEACHER WEIGHTS: distilling from a RANDOM frozen %s. The model learns from pseudo anomalies alone and "
-            "will not reach the paper's figures; give --teacher-weights (see 'stlm weights')",
-            name,
-        )
-        return teacher
-    path = teacher_file(name, weights)
-    load_teacher(teacher, name, path=path, tensors=read_tensors(path), image_size=image_size)
-    logger.info("teacher %s from %s", name, path)
+        assert isinstance(teacher, SamTeacher)  # the settings allow no other
+        teacher = MaskTeacher(teacher)
+    give_weights(teacher, name=name, weights=weights)
     return teacher
-
-
-def teacher_file(name: TeacherName, weights: str) -> Path:
-    """Where the teacher's weights are, fetched if they are published and missing. Raises `WeightsError`."""
-    if name not in PUBLISHED:
-        raise WeightsError(
-            f"the teacher {name} has no published weights, found {weights!r}; give --teacher-weights random"
-        )
-    return locate(name if weights == PUBLISHED_WEIGHTS else weights)
-
-
-def load_teacher(
-    teacher: SamTeacher, name: TeacherName, *, path: Path, tensors: Mapping[str, Tensor], image_size: Size
-) -> None:
-    """Load a state dict of SAM or MobileSAM. Raises `WeightsError` if it does not fit."""
-    if name == "mobile_sam":
-        encoder = mobile_sam_encoder_tensors(tensors)
-    else:
-        prefix = "image_encoder."
-        encoder = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-        if "pos_embed" in encoder:
-            encoder["pos_embed"] = resize_positions(encoder["pos_embed"], image_size)
-    _load(teacher.encoder, encoder, path=path, name=name)
-    _load(teacher.decoder, decoder_tensors(tensors), path=path, name=name)
-    if isinstance(teacher, MaskTeacher):
-        _load(teacher.mask_head, mask_head_tensors(tensors), path=path, name=name)
 
 
 def mask_head_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -166,15 +128,3 @@ def mask_head_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     prefix = "mask_decoder."
     wanted = (f"{prefix}output_upscaling.", f"{prefix}output_hypernetworks_mlps.")
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(wanted)}
-
-
-def _load(module: nn.Module, tensors: Mapping[str, Tensor], *, path: Path, name: str) -> None:
-    wanted = {key: value.shape for key, value in module.state_dict().items()}
-    missing = [key for key in wanted if key not in tensors and not key.endswith("num_batches_tracked")]
-    wrong = [key for key in wanted if key in tensors and tensors[key].shape != wanted[key]]
-    if missing or wrong:
-        raise WeightsError(
-            f"{path} does not fit the teacher {name}: {len(missing)} tensors missing, {len(wrong)} of another shape "
-            f"(the first is {(missing + wrong)[0]}); give the file that belongs to {name}"
-        )
-    module.load_state_dict({key: tensors[key] for key in wanted if key in tensors}, strict=False)

@@ -5,9 +5,9 @@ import torch
 
 from stlm_edge.errors import WeightsError
 from stlm_edge.network.inference import prepare
+from stlm_edge.network.teachers.gabor import GaborTeacher
 from stlm_edge.spec import ModelSpec
 from train.objective import distillation_loss
-from train.teaching.gabor import GaborTeacher
 from train.teaching.teacher import build_teacher
 
 SPEC = ModelSpec("ground", "stlm-tiny", (128, 128), (128, 128), "")

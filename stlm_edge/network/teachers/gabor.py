@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stlm_edge.errors import WeightsError
 from stlm_edge.network.decoder import Features
 from stlm_edge.network.design import Layers
 from stlm_edge.network.encoder import STRIDE
-from stlm_edge.network.teacher import Teacher
+from stlm_edge.network.teachers.base import Teacher, Weights
 from stlm_edge.spec import ModelSpec, Size
 
 LEVELS = 4
@@ -40,6 +41,8 @@ class GaborTeacher(Teacher):
     the mean and deviation that `settle` finds.
     """
 
+    needs_weights = False
+
     def __init__(self, image_size: Size) -> None:
         super().__init__(GaborFilters(image_size), channels=GaborFilters.channels)
 
@@ -54,6 +57,10 @@ class GaborTeacher(Teacher):
         layer1 = self.encoder(pixels)
         layer2 = F.avg_pool2d(layer1, 3, stride=1, padding=1, count_include_pad=False)
         return {"l1": (layer1,), "l2": (layer2,), "l1+l2": (layer1, layer2)}[layers]
+
+    def load(self, weights: Weights) -> str:
+        """Refused: it has none."""
+        raise WeightsError(f"found {weights!r} for the teacher gabor, which has none; give --teacher-weights random")
 
     @torch.no_grad()
     def settle(self, pixels: Tensor) -> None:

@@ -1,0 +1,110 @@
+"""What a frozen teacher is to a training and to a network whose plain stream it stands in for (table 4)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from stlm_edge.network.decoder import Features
+from stlm_edge.network.design import Layers
+
+Maps = tuple[Tensor, Tensor]
+"""Features at strides 8 and 16, see `Teacher.maps`."""
+
+Weights = Literal["published", "random"] | str
+"""Of a teacher: those that its authors published, none on purpose, or a file."""
+
+
+class Teacher(nn.Module, ABC):
+    """What is distilled from: a network or filters, frozen; `train()` leaves it in evaluation mode.
+
+    Attributes:
+        encoder: what takes the pixels and most of the time.
+        channels: of L1 and L2.
+        map_channels: of `maps`; None for a teacher that has none.
+        settling_images: good pictures that `settle` wants, at most.
+        has_weights: whether `load` has given it any.
+        needs_weights: whether it teaches little without.
+    """
+
+    map_channels: tuple[int, int] | None = None
+    settling_images = 16
+    has_weights = False
+    needs_weights = True
+
+    def __init__(self, encoder: nn.Module, *, channels: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.channels = channels
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, _mode: bool = True) -> Teacher:
+        """Stays as it is, whatever the network around it does."""
+        return super().train(False)
+
+    @abstractmethod
+    def forward(self, pixels: Tensor, layers: Layers = "l1+l2") -> Features:
+        """
+        Args:
+            pixels: (N, 3, H, W), normalised RGB.
+        Returns:
+            L1, L2 or both, each (N, channels, H / 16, W / 16).
+        """
+
+    @abstractmethod
+    def load(self, weights: Weights) -> str:
+        """Take weights.
+
+        Args:
+            weights: `published`, or a file; not `random`, which is what it has without.
+        Returns:
+            Where they are from, for people.
+        Raises:
+            WeightsError: if it has none, or they do not fit.
+            DownloadError: if the published ones are not here and cannot be fetched.
+        """
+
+    def maps(self, pixels: Tensor) -> Maps:
+        """The features of its encoder before they become L1 and L2: what a patch memory remembers.
+
+        Args:
+            pixels: (N, 3, H, W), normalised RGB.
+        Returns:
+            (N, C1, H / 8, W / 8) and (N, C2, H / 16, W / 16), (C1, C2) = `map_channels`.
+        """
+        raise NotImplementedError("this teacher has no maps; ask for its `map_channels` first")
+
+    def features_of(self, maps: Maps, layers: Layers = "l1+l2") -> Features:
+        """`forward`, from what `maps` gives, so that whoever needs both runs the encoder once."""
+        raise NotImplementedError("this teacher has no maps; ask for its `map_channels` first")
+
+    @torch.no_grad()
+    def settle(self, pixels: Tensor) -> None:
+        """Learn from good pictures what it has to know of them before it teaches.
+
+        A network with random weights gives its batch normalisations their statistics: with the initial ones its
+        activations fade from layer to layer, and all positions get nearly the same features. One with weights of its
+        own needs nothing.
+
+        Args:
+            pixels: (N, 3, H, W), normalised RGB.
+        Raises:
+            ConfigError: if it cannot take pictures of this size.
+        """
+        if not self.has_weights:
+            settle_norms(self, pixels)
+
+
+@torch.no_grad()
+def settle_norms(network: nn.Module, pixels: Tensor) -> None:
+    """Give all batch normalisations the statistics that these pixels have there."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+            nn.Module.train(module)
+    network(pixels)
+    network.eval()
