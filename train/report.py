@@ -8,6 +8,7 @@ import io
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 from stlm_edge.datasets import check_masks, load_category
 from stlm_edge.datasets.listing import folders, found_folders
@@ -25,6 +26,16 @@ from train.plots import write_curves, write_distribution
 from train.sheets import write_contact_sheet, write_missed
 
 EVALUATION_NAME = "evaluation.json"
+
+COLUMNS = {
+    "image_auroc": "image AUROC",
+    "image_ap": "image AP",
+    "pixel_auroc": "pixel AUROC",
+    "pixel_ap": "pixel AP",
+    "aupro": "AUPRO",
+    "pixel_fnr": "pixel FNR",
+}
+"""Of tables: figure → title."""
 
 
 def evaluate_checkpoint(checkpoint: Path, *, data: Path, category: str | None, device: str, folder: Path) -> Evaluation:
@@ -58,9 +69,9 @@ def evaluate_checkpoint(checkpoint: Path, *, data: Path, category: str | None, d
 
 def evaluation_table(evaluation: Evaluation) -> str:
     """The evaluation as text: one line for each kind of defect, then all together, then without aggregation."""
-    width = max(map(len, [*evaluation.kinds, "all, TLM only"])) + 2
-    head = f"{'':<{width}}{'images':>6}{'image AUROC':>13}{'image AP':>10}{'pixel AUROC':>13}{'pixel AP':>10}"
-    lines = [head + f"{'AUPRO':>8}{'pixel FNR':>11}{'missed':>13}{'peak in mask':>15}"]
+    width = max(map(len, [*evaluation.kinds, f"{ALL}, TLM only"])) + 2
+    head = f"{'':<{width}}{'images':>6}" + "".join(f"{title:>13}" for title in COLUMNS.values())
+    lines = [head + f"{'missed':>13}{'peak in mask':>15}"]
     rows: list[tuple[str, Scores, DefectVerdicts | None]] = [
         (name, scores, evaluation.verdicts[name]) for name, scores in evaluation.kinds.items()
     ]
@@ -73,9 +84,9 @@ def evaluation_table(evaluation: Evaluation) -> str:
             missed = f"{verdicts.missed} of {verdicts.defective}"
             peaks = f"{verdicts.peak_in_mask} of {verdicts.found_marked}" if verdicts.found_marked else "-"
         lines.append(
-            f"{name:<{width}}{scores.images:>6}{_percent(scores.image_auroc):>13}{_percent(scores.image_ap):>10}"
-            f"{_percent(scores.pixel_auroc):>13}{_percent(scores.pixel_ap):>10}{_percent(scores.aupro):>8}"
-            f"{_percent(scores.pixel_fnr):>11}{missed:>13}{peaks:>15}".rstrip()
+            f"{name:<{width}}{scores.images:>6}"
+            + "".join(f"{_percent(getattr(scores, figure)):>13}" for figure in COLUMNS)
+            + f"{missed:>13}{peaks:>15}".rstrip()
         )
     optimum = evaluation.f1_optimal_threshold
     lines.append(
@@ -96,7 +107,7 @@ def evaluation_table(evaluation: Evaluation) -> str:
 
 def write_json(path: Path, evaluation: Evaluation) -> None:
     """Write the evaluation under its SHA-256, undefined metrics as null. Raises `OutputError`."""
-    content = {name: _finite(value) for name, value in dataclasses.asdict(evaluation).items()}
+    content = finite(dataclasses.asdict(evaluation))
     content["peak_reach_px"] = REACH
     write_text(path, json.dumps(sealed(content), indent=2) + "\n")
 
@@ -119,7 +130,10 @@ def _percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.2f}"
 
 
-def _finite(value: object) -> object:
+def finite(value: Any) -> Any:
+    """The same with None for NaN, which JSON does not have."""
     if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
+        return {key: finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(entry) for entry in value]
     return None if isinstance(value, float) and math.isnan(value) else value
