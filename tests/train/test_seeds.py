@@ -142,7 +142,9 @@ def test_seeds_are_trained_stopped_and_gone_on_with(plate, tmp_path, capsys, mon
     assert specs[0].weights_sha256 != specs[1].weights_sha256
     assert main([*arguments, "--learning-rate", "0.1"]) == 1
     assert "learning_rate" in capsys.readouterr().err.splitlines()[-1]
-    assert main(["fit", "--data", str(plate / "plate" / "test" / "good"), *QUICK, "--seeds", "2", "-o", str(folder)]) == 1
+    assert (
+        main(["fit", "--data", str(plate / "plate" / "test" / "good"), *QUICK, "--seeds", "2", "-o", str(folder)]) == 1
+    )
     assert "was run with 6 good pictures, now" in capsys.readouterr().err.splitlines()[-1]
 
 
