@@ -20,14 +20,18 @@ says which cell it is and no more. The peak counts if its cell touches the mask.
 """
 
 
-def peak_is_marked(anomaly_map: Map, mask: Mask, *, input_size: Size) -> bool:
+def peak_in_mask(anomaly_map: Map, mask: Mask | None, *, input_size: Size) -> bool | None:
     """Whether the mask is within `REACH` of the highest pixel; of equally high ones, of any.
 
     Args:
         anomaly_map: (h, w), of any size.
         mask: (H, W), not 0 on defects, of the same picture at its own size.
         input_size: (height, width) of the network's input, whose pixels `REACH` counts.
+    Returns:
+        None where nothing is marked.
     """
+    if mask is None or not mask.any():
+        return None
     rows, columns = np.nonzero(anomaly_map == anomaly_map.max())
     spans = [
         _span((places + 0.5) / cells, reach=REACH / side, pixels=pixels)

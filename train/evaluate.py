@@ -23,7 +23,7 @@ from stlm_edge.memory import ran_out
 from stlm_edge.metrics import ALL, QualityMeter, best_f1
 from stlm_edge.network.comparison import tlm_map
 from stlm_edge.network.inference import InferencePath, prepare
-from stlm_edge.peaks import peak_is_marked
+from stlm_edge.peaks import peak_in_mask
 from stlm_edge.spec import ModelSpec, Size
 from train.evaluation import Curves, DefectVerdicts, Evaluation, Measured, Results, Scored, Scores
 
@@ -164,11 +164,12 @@ def score_images(inspector: InferencePath, images: Iterable[Image]) -> list[floa
 
 
 def _scored(result: Inspected, *, input_size: Size) -> Scored:
-    peak_in_mask = None
-    if result.sample.label != GOOD and result.mask is not None:
-        peak_in_mask = peak_is_marked(result.answer.anomaly_map, result.mask, input_size=input_size)
-    tlm_score = None if result.tlm_answer is None else result.tlm_answer.score
-    return Scored(result.sample, result.answer.score, tlm_score, peak_in_mask)
+    return Scored(
+        sample=result.sample,
+        score=result.answer.score,
+        tlm_score=None if result.tlm_answer is None else result.tlm_answer.score,
+        peak_in_mask=peak_in_mask(result.answer.anomaly_map, result.mask, input_size=input_size),
+    )
 
 
 def _measure(meter: QualityMeter, *, side: int, at_half: bool) -> tuple[Measured, dict[str, Curves]]:
