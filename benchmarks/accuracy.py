@@ -244,8 +244,8 @@ def command(
             )
             if row["found_marked"]:
                 click.echo(
-                    f"{row['name']}: {row['peak_in_mask']} of {row['found_marked']} found ones with a mask have the peak "
-                    "of their map in it, the others were found for something else"
+                    f"{row['name']}: {row['peak_in_mask']} of {row['found_marked']} found ones with a mask have "
+                    "the peak of their map in it, the others were found for something else"
                 )
         if row["drift"] is not None:
             moved = {AREAS[name]: row["drift"][name] for name in DRIFTING if row["drift"][name] is not None}
