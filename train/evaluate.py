@@ -26,6 +26,7 @@ from stlm_edge.network.inference import InferencePath, prepare
 from stlm_edge.peaks import peak_in_mask
 from stlm_edge.spec import ModelSpec, Size
 from train.evaluation import Curves, DefectVerdicts, Evaluation, Measured, Results, Scored, Scores
+from train.intervals import intervals
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +37,14 @@ CPU_BATCH, GPU_BATCH = 2, 16
 T = TypeVar("T")
 
 
-def evaluate(inspector: InferencePath, samples: Sequence[Sample]) -> Results:
+def evaluate(inspector: InferencePath, samples: Sequence[Sample], *, parts: Sequence[int] | None = None) -> Results:
     """Inspect labelled pictures and measure; see `QualityMeter` for what is kept of them.
 
     Figures over pixels are undefined for kinds of defects that are not all marked, and then for all of them together;
     `check_masks` says so beforehand.
 
+    Args:
+        parts: a number for each sample, which those of one part share, for intervals; None for none.
     Raises:
         DataError: if there are none, or a mask cannot be used.
         SpecError: if the model has no threshold.
@@ -51,7 +54,8 @@ def evaluate(inspector: InferencePath, samples: Sequence[Sample]) -> Results:
     threshold = inspector.spec.require_threshold()
     meter = QualityMeter(sides=2)
     pictures: list[Scored] = []
-    for result in inspect(inspector, sorted(samples, key=lambda sample: sample.label)):
+    order = sorted(range(len(samples)), key=lambda index: samples[index].label)
+    for result in inspect(inspector, [samples[index] for index in order]):
         meter.add(result.answer, result.tlm_answer, label=result.sample.label, size=result.size, mask=result.mask)
         pictures.append(_scored(result, input_size=inspector.spec.input_size))
     measured, curves = _measure(meter, side=0, at_half=True)
@@ -76,6 +80,15 @@ def evaluate(inspector: InferencePath, samples: Sequence[Sample]) -> Results:
         defective=int(np.count_nonzero(labels)),
         missed=int(np.count_nonzero(labels & ~anomalous)),
         false_alarms=int(np.count_nonzero(~labels & anomalous)),
+        intervals=None
+        if parts is None
+        else intervals(
+            meter,
+            pictures,
+            [str(parts[index]) for index in order],
+            threshold=threshold.value,
+            overall=measured.overall,
+        ),
         verdicts={kind: DefectVerdicts.of(own, threshold=threshold.value) for kind, own in by_kind.items()},
         weights_sha256=inspector.spec.weights_sha256,
     )

@@ -97,6 +97,21 @@ class DefectVerdicts:
 
 
 @dataclass(frozen=True)
+class Intervals:
+    """Between which values figures lie with 95 % confidence, as far as other parts would differ from these.
+
+    Attributes:
+        parts: how many the pictures show.
+        figures: lowest and highest of those of `Scores` that are areas, over all pictures, and of the shares of defects
+            that are missed, of good pictures that are called anomalous, and of found defects whose peak is in the mask;
+            without those that are undefined.
+    """
+
+    parts: int
+    figures: dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Everything measured on one category; `train.report` writes it.
 
@@ -107,6 +122,7 @@ class Evaluation:
         f1_optimal_threshold: of the image score on these pictures, to compare; NaN without good or defective ones.
         missed: defective pictures called good; false_alarms: good ones called anomalous.
         verdicts: of each kind of defect, and of `all` together.
+        intervals: None where nobody said which pictures show the same part.
         weights_sha256: of the network that was measured.
     """
 
@@ -122,6 +138,7 @@ class Evaluation:
     missed: int
     false_alarms: int
     verdicts: dict[str, DefectVerdicts]
+    intervals: Intervals | None
     weights_sha256: str
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from stlm_edge.datasets import check_masks, load_category
 from stlm_edge.datasets.listing import folders, found_folders
-from stlm_edge.errors import DataError
+from stlm_edge.errors import DataError, counted
 from stlm_edge.files import make_folder, write_text
 from stlm_edge.metrics import ALL
 from stlm_edge.names import cell, defused
@@ -36,6 +36,11 @@ COLUMNS = {
     "pixel_fnr": "pixel FNR",
 }
 """Of tables: figure → title."""
+INTERVAL_NAMES = COLUMNS | {
+    "missed_share": "missed",
+    "false_alarm_share": "false alarms",
+    "peak_in_mask_share": "peak in mask",
+}
 
 
 def evaluate_checkpoint(checkpoint: Path, *, data: Path, category: str | None, device: str, folder: Path) -> Evaluation:
@@ -102,7 +107,14 @@ def evaluation_table(evaluation: Evaluation) -> str:
             f"({100 * every.peak_in_mask / every.found_marked:.1f} %) have the peak of their map in the mask or up to "
             f"{REACH} pixels of the input beside it; {beside} were found for something else"
         )
+    if evaluation.intervals is not None:
+        told = [f"{INTERVAL_NAMES[name]} {_range(span)}" for name, span in evaluation.intervals.figures.items()]
+        lines.append(f"95 % intervals over {counted(evaluation.intervals.parts, 'part')}, in %: {', '.join(told)}")
     return "\n".join(lines)
+
+
+def _range(span: tuple[float, float]) -> str:
+    return f"{100 * span[0]:.1f} to {100 * span[1]:.1f}"
 
 
 def write_json(path: Path, evaluation: Evaluation) -> None:

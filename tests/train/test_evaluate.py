@@ -238,3 +238,35 @@ def test_scores_of_prepared_pictures_are_those_of_an_inspection(inspector, plate
     with torch.no_grad():
         alone = [float(inspector(torch.from_numpy(image[None]))[1][0]) for image in images]
     assert scores == pytest.approx(alone, abs=1e-6)
+
+
+def test_intervals_are_over_parts(inspector, samples):
+    assert evaluate(inspector, samples).evaluation.intervals is None
+    parts = list(range(len(samples)))
+    evaluation = evaluate(inspector, samples, parts=parts).evaluation
+    found = evaluation.intervals
+    assert found.parts == len(samples) == 6
+    for name in ("image_auroc", "pixel_auroc", "pixel_ap", "aupro"):
+        low, high = found.figures[name]
+        assert low <= getattr(evaluation.overall, name) + 2e-3
+        assert high >= getattr(evaluation.overall, name) - 2e-3
+        assert low < high or name == "image_auroc"  # which is 0 here in each draw
+    assert found.figures["missed_share"] == (evaluation.missed / 4,) * 2  # all the same, so in each draw
+    assert "95 % intervals over 6 parts, in %: image AUROC " in evaluation_table(evaluation)
+    # In another order, with the same parts, it is the same.
+    again = evaluate(inspector, samples[::-1], parts=parts[::-1]).evaluation.intervals
+    assert again.figures["pixel_auroc"] == pytest.approx(found.figures["pixel_auroc"], abs=2e-3)
+    # Of one part there is no other to draw.
+    one = evaluate(inspector, samples, parts=[0] * len(samples)).evaluation.intervals
+    low, high = one.figures["pixel_auroc"]
+    assert (one.parts, low) == (1, high)
+
+
+def test_intervals_leave_out_what_is_undefined(inspector, samples):
+    chips = [sample for sample in samples if sample.label == "chip"]
+    found = evaluate(inspector, chips, parts=[0] * len(chips)).evaluation.intervals
+    assert set(found.figures) >= {"missed_share"}
+    assert not {"image_auroc", "false_alarm_share"} & set(found.figures)
+    unmarked = [dataclasses.replace(sample, mask=None) for sample in samples]
+    found = evaluate(inspector, unmarked, parts=range(6)).evaluation.intervals
+    assert set(found.figures) == {"image_auroc", "missed_share", "false_alarm_share"}
