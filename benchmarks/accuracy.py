@@ -37,8 +37,9 @@ from stlm_edge.errors import DataError, VerificationError
 from stlm_edge.imaging import Image
 from stlm_edge.inspection import Answer, Inspector
 from stlm_edge.metrics import Quality, QualityMeter
+from stlm_edge.peaks import peak_in_mask
 from stlm_edge.scoring import is_anomalous
-from stlm_edge.spec import ModelSpec, Threshold
+from stlm_edge.spec import ModelSpec, Size, Threshold
 
 PATH = click.Path(path_type=Path)
 
@@ -87,20 +88,38 @@ def labelled_set(data: Path, category: str | None, *, images: int | None = None)
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """What an inspector answers to each picture, and how good that is."""
+    """What an inspector answers to each picture, and how good that is.
+
+    Attributes:
+        peaks: whether the map of each picture is highest in the defect's mask, see `stlm_edge.peaks`; None without one.
+    """
 
     answers: tuple[Answer, ...]
     quality: Quality
+    peaks: tuple[bool | None, ...]
 
     def mistakes(self, pictures: LabelledSet, threshold: Threshold) -> dict[str, int]:
-        """How many defective pictures score below the threshold, and how many good ones from it on."""
+        """How many defective pictures score below the threshold, and how many good ones from it on.
+
+        And of those defects that are found and have a mask, `found_marked`, how many have the peak of their map in it.
+        """
         wrong = [
             sample.label
             for sample, answer in zip(pictures.samples, self.answers, strict=True)
             if is_anomalous(answer.score, threshold) != (sample.label != GOOD)
         ]
         false_alarms = wrong.count(GOOD)
-        return {"missed": len(wrong) - false_alarms, "false_alarms": false_alarms}
+        found = [
+            peak
+            for peak, answer in zip(self.peaks, self.answers, strict=True)
+            if peak is not None and is_anomalous(answer.score, threshold)
+        ]
+        return {
+            "missed": len(wrong) - false_alarms,
+            "false_alarms": false_alarms,
+            "found_marked": len(found),
+            "peak_in_mask": sum(found),
+        }
 
     def record_as(self, name: str, recorder: Recorder) -> dict[str, float | None]:
         """Make measures of the quality, and return it by `FIGURES` for a record's table: None where undefined."""
@@ -112,17 +131,18 @@ class Judged:
         return figures
 
 
-def judge(inspector: Inspector, pictures: LabelledSet) -> Judged:
+def judge(inspector: Inspector, pictures: LabelledSet, *, input_size: Size) -> Judged:
     """Have all pictures inspected; of each the map as it is answered is kept. Raises `ImageError`, `EngineError`."""
-    meter, answers = QualityMeter(), []
+    meter, answers, peaks = QualityMeter(), [], []
     for picture in read_with_progress(pictures.samples):
         answer = inspector.inspect(picture.image)
         size = (picture.image.shape[0], picture.image.shape[1])
         meter.add(answer, label=picture.label, size=size, mask=picture.mask)
         answers.append(answer)
+        peaks.append(peak_in_mask(answer.anomaly_map, picture.mask, input_size=input_size))
     quality = meter.quality()
     assert quality is not None  # all were answered
-    return Judged(tuple(answers), quality)
+    return Judged(tuple(answers), quality, tuple(peaks))
 
 
 @dataclass(frozen=True)
@@ -222,6 +242,11 @@ def command(
                 f"{row['name']}: {row['missed']} of {pictures.defective} defective pictures missed and "
                 f"{row['false_alarms']} of {pictures.good} good ones called anomalous at {row['threshold']:.4g}"
             )
+            if row["found_marked"]:
+                click.echo(
+                    f"{row['name']}: {row['peak_in_mask']} of {row['found_marked']} found ones with a mask have "
+                    "the peak of their map in it, the others were found for something else"
+                )
         if row["drift"] is not None:
             moved = {AREAS[name]: row["drift"][name] for name in DRIFTING if row["drift"][name] is not None}
             said = ", ".join(f"{title} {points:+.3f}" for title, points in moved.items())
@@ -257,7 +282,7 @@ def _judge_all(
         network = tuple(getattr(spec, key) for key in NETWORK)
         if reference is not None and network not in origins:
             with _open_reference(reference, path, spec) as inspector:
-                judged = judge(inspector, pictures)
+                judged = judge(inspector, pictures, input_size=spec.input_size)
             resizing = "" if spec.frame_size is None else " with frames of {} x {}".format(*spec.frame_size)
             origin = f"{reference.name}{resizing}"
             origins[network] = origin, judged
@@ -266,12 +291,13 @@ def _judge_all(
                 {
                     **{"name": origin, "library": library, "precision": "fp32", "input_size": list(spec.input_size)},
                     **dict.fromkeys(("verified", "threshold", "drift", "missed", "false_alarms")),
+                    **dict.fromkeys(("found_marked", "peak_in_mask")),
                     **judged.record_as(origin, recorder),
                 }
             )
             recorder.save()
         with open_inspector(path, backend=backend) as opened:
-            judged = judge(opened, pictures)
+            judged = judge(opened, pictures, input_size=spec.input_size)
         origin, wanted = origins.setdefault(network, (name, judged))
         rows.append(
             {

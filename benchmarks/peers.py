@@ -27,7 +27,7 @@ import numpy as np
 from benchmarks.accuracy import labelled_set, open_inspector
 from benchmarks.anomalib_methods import BACKBONES, METHODS, AnomalibInspector, Backbone, Recipe, fitted, kept_in
 from benchmarks.gabor import GaborMemory
-from benchmarks.intervals import Judged, Resampled, parts_of, resample
+from benchmarks.intervals import Resampled, parts_of, resample
 from benchmarks.record import recording
 from benchmarks.subjects import require_different
 from benchmarks.tables import AREAS, to_text
@@ -40,6 +40,7 @@ from stlm_edge.inspection import Answer, Inspector
 from stlm_edge.measure import Schedule, Subject, Work, measure
 from stlm_edge.network.checkpoint import load
 from stlm_edge.network.inference import InferencePath, choose_device
+from stlm_edge.resampling import Judged
 from stlm_edge.sidecar import Sidecar, weights_of
 
 PATH = click.Path(path_type=Path)

@@ -208,7 +208,8 @@ def _measure(
     for setting, entry in zip(settings, measured, strict=True):
         logger.info("accuracy: %s", setting.name)
         with open_inspector(setting.path) as inspector:
-            judged, gate = judge(inspector, pictures), inspector.detector.sidecar.engine.gate
+            judged = judge(inspector, pictures, input_size=inspector.detector.spec.input_size)
+            gate = inspector.detector.sidecar.engine.gate
         points.append(
             {
                 "name": setting.name,

@@ -61,7 +61,7 @@ def command(
 
     The results are OUTPUT/scores.csv and OUTPUT/overlays. The same command goes on where an earlier run was stopped.
     """
-    from runtime.batch.listing import list_pictures
+    from runtime.batch.listing import list_pictures, overlay_names
     from runtime.batch.loop import BatchRun
     from runtime.batch.table import OVERLAYS, TABLE, RunSettings, ScoreTable
     from runtime.signals import StopSignals
@@ -97,6 +97,8 @@ def command(
                     table,
                     overlays=overlays,
                     folder=output / OVERLAYS,
+                    # With those of earlier runs, whose pictures may be gone, so that none is written over.
+                    overlay_of=overlay_names([*table.done, *(picture.name for picture in listing.pictures)]),
                     on_done=(lambda: bar.update(1)) if bar is not None else lambda: None,
                 )
                 batch.run(left, stop)

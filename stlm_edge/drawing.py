@@ -1,7 +1,8 @@
 """Pictures for people: heat maps, outlines of what was found, and contact sheets.
 
 Maps are drawn on a scale that depends on the threshold and never on the picture: half of the colours lie below the
-threshold, half between it and 1, the highest value of an anomaly map. So any two pictures can be compared.
+threshold, half between it and 1, the highest value of an anomaly map. So any two pictures can be compared. Only
+`own_scale` shows a map between its own lowest and highest value, for where it stays below the threshold.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ Colour = tuple[int, int, int]
 WHITE: Colour = (255, 255, 255)
 INK: Colour = (48, 42, 38)
 AMBER: Colour = (40, 215, 255)
+RED: Colour = (60, 60, 255)
 
 _HALO: Colour = (32, 32, 32)
 _EMPTY: Colour = (236, 234, 232)
@@ -64,6 +66,23 @@ def add_heat(image: Image, anomaly_map: Map, *, threshold: float) -> None:
 def false_colour(anomaly_map: Map, *, threshold: float) -> Image:
     """The map alone, from dark blue over grey at the threshold to yellow at 1; the same to colour-blind eyes."""
     return np.asarray(cv2.applyColorMap(_level(anomaly_map, threshold=threshold), cv2.COLORMAP_CIVIDIS), np.uint8)
+
+
+def own_scale(anomaly_map: Map) -> Image:
+    """The map alone, from dark blue at its lowest value to yellow at its highest; a flat one is dark blue."""
+    lowest, highest = float(anomaly_map.min()), float(anomaly_map.max())
+    return false_colour((anomaly_map - lowest) / max(highest - lowest, 1e-6), threshold=0.5)
+
+
+def mark_peak(image: Image, anomaly_map: Map) -> Image:
+    """A copy of the picture with a cross where the map of its size is highest."""
+    drawn = image.copy()
+    row, column = np.unravel_index(int(anomaly_map.argmax()), anomaly_map.shape)
+    arm = max(5, max(image.shape[:2]) // 15)  # sheets fit the longer side
+    stroke = max(1, arm // 12)
+    for colour, thickness in ((_HALO, 3 * stroke), (RED, stroke)):
+        cv2.drawMarker(drawn, (int(column), int(row)), colour, cv2.MARKER_CROSS, arm, thickness, cv2.LINE_AA)
+    return drawn
 
 
 def draw_regions(image: Image, anomaly_map: Map, *, threshold: float, colour: Colour = AMBER) -> Image:

@@ -276,6 +276,15 @@ class QualityMeter:
                 scores.append(answer.score)
         self._truths.append(_Truth(label, size, None if mask is None else np.packbits(mask)))
 
+    def picture(self, index: int, side: int = 0) -> tuple[Answer, Mask]:
+        """What a side that has answered all of them said to one picture, its map as large as the picture; and its mask.
+
+        A picture without a mask has an empty one.
+        """
+        truth = self._truths[index]
+        enlarged = resize_map(self._maps[side][index], truth.size)
+        return Answer(enlarged, self._scores[side][index]), truth.mask()
+
     def quality(self, side: int = 0) -> Quality | None:
         """Of a side over all pictures, of which there is one at least; None if it did not answer all of them."""
         if len(self._scores[side]) < len(self._truths):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stlm_edge.drawing import contact_sheet, draw_regions, draw_text, heat_map, text_width
+from stlm_edge.drawing import contact_sheet, draw_regions, draw_text, heat_map, mark_peak, own_scale, text_width
 
 GREY = np.full((80, 120, 3), 90, np.uint8)
 
@@ -86,3 +86,20 @@ def test_contact_sheet_without_rows_has_its_titles() -> None:
 def test_contact_sheet_with_a_wrong_number_of_titles_or_captions(titles: list[str], captions: list[str]) -> None:
     with pytest.raises(ValueError, match="zip"):
         contact_sheet([[GREY, GREY]], titles=titles, captions=captions)
+
+
+def test_own_scale_shows_where_a_calm_map_is_highest() -> None:
+    calm, loud = map_with_spot(0.02, elsewhere=0.01), map_with_spot(0.9, elsewhere=0.1)
+    np.testing.assert_array_equal(own_scale(calm), own_scale(loud))
+    spot, rest = own_scale(calm)[30, 45].astype(int), own_scale(calm)[60, 10].astype(int)
+    assert spot[2] - spot[0] > 100 > rest[2] - rest[0]  # yellow and dark blue
+    assert len(np.unique(own_scale(map_with_spot(0.5, elsewhere=0.5)).reshape(-1, 3), axis=0)) == 1
+
+
+def test_cross_stands_where_the_map_is_highest() -> None:
+    anomaly_map = map_with_spot(0.4)
+    anomaly_map[60, 100] = 0.5
+    drawn = mark_peak(GREY, anomaly_map)
+    changed = np.argwhere((drawn != GREY).any(axis=-1))
+    assert changed.mean(axis=0) == pytest.approx([60, 100], abs=1)
+    assert np.ptp(changed, axis=0).max() < 20

@@ -15,7 +15,7 @@ from stlm_edge.errors import ConfigError, DataError, WeightsError
 from stlm_edge.threshold_command import threshold
 from train.config import TrainConfig, described_presets, from_dict, load_preset
 from train.options import training_options
-from train.values import SeedsType
+from train.values import SeedCountType, SeedsType
 
 FOLDER = click.Path(path_type=Path)
 
@@ -47,10 +47,22 @@ def command() -> None:
 @category_option
 @textures_option
 @click.option("--output", "-o", type=FOLDER, help="Folder of the run.  [default: runs/CATEGORY]")
+@click.option(
+    "--seeds",
+    type=SeedCountType(),
+    help="Train so many times, with the seeds 0, 1, …, or with those given as 0,3,7, into OUTPUT/seed-SEED; the same "
+    "command goes on where it was stopped.",
+)
 @preset_option
 @training_options
 def fit(
-    data: Path, category: str | None, textures: Path | None, output: Path | None, preset: str, **settings: Any
+    data: Path,
+    category: str | None,
+    textures: Path | None,
+    output: Path | None,
+    seeds: tuple[int, ...] | None,
+    preset: str,
+    **settings: Any,
 ) -> None:
     """Train a model and choose its threshold.
 
@@ -59,7 +71,15 @@ def fit(
     from train.distributed import this_process
     from train.fit import fit as run_fit
 
+    if seeds is not None and settings["seed"] is not None:
+        raise click.UsageError("--seed is one seed and --seeds are several; give one of them")
     config = _config(preset, settings)
+    if seeds is not None:
+        from train.seeds import fit_seeds
+
+        for checkpoint in fit_seeds(config, seeds, data=data, category=category, textures=textures, output=output):
+            click.echo(checkpoint)
+        return
     checkpoint = run_fit(config, data=data, category=category, textures=textures, output=output)
     if this_process().is_main:
         click.echo(checkpoint)
@@ -111,16 +131,37 @@ def preview(
 @click.argument("checkpoint", type=FOLDER)
 @data_option
 @category_option
+@click.option("--seeds", type=SeedCountType(), help="Of a folder of several: which, as for fit.  [default: all there]")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
 @click.option("--output", "-o", type=FOLDER, help="Folder for metrics and pictures.  [default: beside CHECKPOINT]")
-def evaluate(checkpoint: Path, data: Path, category: str | None, device: str, output: Path | None) -> None:
+def evaluate(
+    checkpoint: Path,
+    data: Path,
+    category: str | None,
+    seeds: tuple[int, ...] | None,
+    device: str,
+    output: Path | None,
+) -> None:
     """Measure CHECKPOINT on the test pictures, at their own resolution, with and without feature aggregation.
 
-    Writes evaluation.json, scores of each picture (.csv), the best, borderline and worst pictures of each kind, ROC,
-    PRO and precision-recall curves, and how the scores are distributed.
+    Writes evaluation.json, scores of each picture (.csv), the best, borderline and worst pictures of each kind, those
+    defects that are missed, ROC, PRO and precision-recall curves, and how the scores are distributed.
+
+    CHECKPOINT may be a folder of fit --seeds: then each of its runs is measured, and evaluation-seeds.json has the mean
+    of each figure with an interval.
     """
     from train.report import evaluate_checkpoint, evaluation_table
 
+    if checkpoint.is_dir():
+        from train.spread import SPREAD_NAME, evaluate_seeds, seeds_table
+
+        folder = output or checkpoint
+        runs = evaluate_seeds(checkpoint, seeds=seeds, data=data, category=category, device=device, output=folder)
+        click.echo(seeds_table(runs))
+        click.echo(f"written: {folder / SPREAD_NAME} and, for each seed, {folder / 'seed-*' / 'evaluation.json'}")
+        return
+    if seeds is not None:
+        raise click.UsageError(f"--seeds goes with a folder of 'stlm train --seeds', found {checkpoint}")
     folder = output or checkpoint.parent
     evaluation = evaluate_checkpoint(checkpoint, data=data, category=category, device=device, folder=folder)
     click.echo(evaluation_table(evaluation))

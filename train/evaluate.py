@@ -15,21 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stlm_edge.curves import Line, thinned
 from stlm_edge.datasets import GOOD, Sample, read_truth
 from stlm_edge.errors import DataError
 from stlm_edge.imaging import Image, Input, Map, Mask, read_image, resize_map, to_input
 from stlm_edge.inspection import Answer
 from stlm_edge.memory import ran_out
-from stlm_edge.metrics import ALL, QualityCurves, QualityMeter, best_f1, missed_share
+from stlm_edge.metrics import ALL, QualityMeter, best_f1
 from stlm_edge.network.comparison import tlm_map
 from stlm_edge.network.inference import InferencePath, prepare
+from stlm_edge.peaks import peak_in_mask
 from stlm_edge.spec import ModelSpec, Size
+from train.evaluation import Curves, DefectVerdicts, Evaluation, Measured, Results, Scored, Scores
+from train.intervals import intervals
 
 logger = logging.getLogger(__name__)
-
-POINTS = 1000
-"""Of a curve that is kept for drawing."""
 
 READERS = 4
 CPU_BATCH, GPU_BATCH = 2, 16
@@ -38,126 +37,14 @@ CPU_BATCH, GPU_BATCH = 2, 16
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Metrics over some pictures; NaN where they are undefined, for instance without a good picture.
-
-    Attributes:
-        aupro: area under the per-region overlap up to a false-positive rate of 0.3, divided by 0.3.
-        pixel_fnr: false negative rate (equation 9) at the F1-optimal pixel threshold; the paper states neither its
-            threshold nor that it counts pixels, but its figures fit nothing else.
-        pixel_fnr_at_half: the same at 0.5; NaN without feature aggregation, where 0.5 means nothing.
-    """
-
-    images: int
-    image_auroc: float
-    image_ap: float
-    pixel_auroc: float
-    pixel_ap: float
-    aupro: float
-    pixel_fnr: float
-    pixel_fnr_at_half: float
-
-    @classmethod
-    def of(cls, curves: QualityCurves, *, at_half: bool) -> Scores:
-        """Args: at_half: whether 0.5 means something as a threshold."""
-        quality = curves.quality()
-        return cls(
-            images=quality.images,
-            image_auroc=quality.image_auroc,
-            image_ap=quality.image_ap,
-            pixel_auroc=quality.pixel_auroc,
-            pixel_ap=quality.pixel_ap,
-            aupro=quality.aupro,
-            pixel_fnr=quality.pixel_best_f1.fnr,
-            pixel_fnr_at_half=missed_share(curves.pixel, 0.5) if at_half else math.nan,
-        )
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Metrics over all test pictures and over good ones with each kind of defect."""
-
-    overall: Scores
-    kinds: dict[str, Scores]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Everything measured on one category; `train.report` writes it.
-
-    Attributes:
-        overall, kinds: with feature aggregation, as deployed.
-        tlm_only: without: the product of the streams' distances (TLM only).
-        threshold: of the specification; verdicts below are by it.
-        f1_optimal_threshold: of the image score on these pictures, to compare; NaN without good or defective ones.
-        missed: defective pictures called good; false_alarms: good ones called anomalous.
-        weights_sha256: of the network that was measured.
-    """
-
-    category: str
-    overall: Scores
-    kinds: dict[str, Scores]
-    tlm_only: Measured
-    threshold: float
-    threshold_method: str
-    f1_optimal_threshold: float
-    good: int
-    defective: int
-    missed: int
-    false_alarms: int
-    weights_sha256: str
-
-
-@dataclass(frozen=True)
-class Scored:
-    """One picture's scores, without its map."""
-
-    sample: Sample
-    score: float
-    tlm_score: float
-
-
-@dataclass(frozen=True)
-class Curves:
-    """Curves over some pictures, thinned for drawing; empty where they are undefined."""
-
-    image_roc: Line
-    pixel_roc: Line
-    pro: Line
-    pixel_precision_recall: Line
-
-    @classmethod
-    def of(cls, curves: QualityCurves) -> Curves:
-        return cls(
-            image_roc=curves.image.roc(),
-            pixel_roc=thinned(curves.pixel.roc(), points=POINTS),
-            pro=thinned(curves.pixel.pro(), points=POINTS),
-            pixel_precision_recall=thinned(curves.pixel.precision_recall(), points=POINTS),
-        )
-
-
-@dataclass(frozen=True)
-class Results:
-    """An evaluation with what pictures and plots are made from.
-
-    Attributes:
-        curves: by kind, `all` for all together.
-        tlm_curves: over all together, without feature aggregation.
-    """
-
-    evaluation: Evaluation
-    pictures: tuple[Scored, ...]
-    curves: dict[str, Curves]
-    tlm_curves: Curves
-
-
-def evaluate(inspector: InferencePath, samples: Sequence[Sample]) -> Results:
+def evaluate(inspector: InferencePath, samples: Sequence[Sample], *, parts: Sequence[int] | None = None) -> Results:
     """Inspect labelled pictures and measure; see `QualityMeter` for what is kept of them.
 
     Figures over pixels are undefined for kinds of defects that are not all marked, and then for all of them together;
     `check_masks` says so beforehand.
 
+    Args:
+        parts: a number for each sample, which those of one part share, for intervals; None for none.
     Raises:
         DataError: if there are none, or a mask cannot be used.
         SpecError: if the model has no threshold.
@@ -167,14 +54,20 @@ def evaluate(inspector: InferencePath, samples: Sequence[Sample]) -> Results:
     threshold = inspector.spec.require_threshold()
     meter = QualityMeter(sides=2)
     pictures: list[Scored] = []
-    for result in inspect(inspector, sorted(samples, key=lambda sample: sample.label)):
+    order = sorted(range(len(samples)), key=lambda index: samples[index].label)
+    for result in inspect(inspector, [samples[index] for index in order]):
         meter.add(result.answer, result.tlm_answer, label=result.sample.label, size=result.size, mask=result.mask)
-        pictures.append(Scored(result.sample, result.answer.score, result.tlm_answer.score))
+        pictures.append(_scored(result, input_size=inspector.spec.input_size))
     measured, curves = _measure(meter, side=0, at_half=True)
-    tlm_only, tlm_curves = _measure(meter, side=1, at_half=False)
+    has_streams = all(picture.tlm_score is not None for picture in pictures)
+    tlm_only, tlm_curves = _measure(meter, side=1, at_half=False) if has_streams else (None, None)
     labels = np.array([picture.sample.label != GOOD for picture in pictures])
     scores = np.array([picture.score for picture in pictures])
     anomalous = scores >= threshold.value
+    by_kind: dict[str, list[Scored]] = {kind: [] for kind in (*measured.kinds, ALL)}
+    for picture in pictures:
+        for kind in (picture.sample.label, ALL) if picture.sample.label != GOOD else ():
+            by_kind[kind].append(picture)
     evaluation = Evaluation(
         category=inspector.spec.category,
         overall=measured.overall,
@@ -187,9 +80,19 @@ def evaluate(inspector: InferencePath, samples: Sequence[Sample]) -> Results:
         defective=int(np.count_nonzero(labels)),
         missed=int(np.count_nonzero(labels & ~anomalous)),
         false_alarms=int(np.count_nonzero(~labels & anomalous)),
+        intervals=None
+        if parts is None
+        else intervals(
+            meter,
+            pictures,
+            [str(parts[index]) for index in order],
+            threshold=threshold.value,
+            overall=measured.overall,
+        ),
+        verdicts={kind: DefectVerdicts.of(own, threshold=threshold.value) for kind, own in by_kind.items()},
         weights_sha256=inspector.spec.weights_sha256,
     )
-    return Results(evaluation, tuple(pictures), curves, tlm_curves[ALL])
+    return Results(evaluation, tuple(pictures), curves, None if tlm_curves is None else tlm_curves[ALL])
 
 
 @dataclass(frozen=True)
@@ -200,14 +103,14 @@ class Inspected:
         size: (height, width) of the picture.
         mask: of that size; None for a defect that nobody has marked.
         answer: map at the network's input size, and score.
-        tlm_answer: the same without feature aggregation, on another scale.
+        tlm_answer: the same without feature aggregation, on another scale; None of a network without two streams.
     """
 
     sample: Sample
     size: Size
     mask: Mask | None
     answer: Answer
-    tlm_answer: Answer
+    tlm_answer: Answer | None
 
     @property
     def anomaly_map(self) -> Map:
@@ -215,9 +118,9 @@ class Inspected:
         return resize_map(self.answer.anomaly_map, self.size)
 
     @property
-    def tlm_map(self) -> Map:
+    def tlm_map(self) -> Map | None:
         """In the picture's own pixels."""
-        return resize_map(self.tlm_answer.anomaly_map, self.size)
+        return None if self.tlm_answer is None else resize_map(self.tlm_answer.anomaly_map, self.size)
 
 
 @torch.no_grad()
@@ -235,7 +138,7 @@ def inspect(inspector: InferencePath, samples: Sequence[Sample]) -> Iterator[Ins
             batch = list(chunk)
             pixels = torch.from_numpy(np.concatenate([picture.pixels for picture in batch])).to(device)
             answers = passes(partial(both_maps, inspector), pixels)
-            maps, scores, tlm_maps, tlm_scores = (answer.numpy() for answer in answers)
+            maps, scores, *tlm = (answer.numpy() for answer in answers)
             for index, picture in enumerate(batch):
                 yield Inspected(
                     sample=picture.sample,
@@ -243,15 +146,16 @@ def inspect(inspector: InferencePath, samples: Sequence[Sample]) -> Iterator[Ins
                     mask=picture.mask,
                     # Copies, since a view of one map would keep the whole batch's.
                     answer=Answer(maps[index].copy(), float(scores[index])),
-                    tlm_answer=Answer(tlm_maps[index].copy(), float(tlm_scores[index])),
+                    tlm_answer=Answer(tlm[0][index].copy(), float(tlm[1][index])) if tlm else None,
                 )
 
 
-def both_maps(inspector: InferencePath, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def both_maps(inspector: InferencePath, images: Tensor) -> tuple[Tensor, ...]:
     """What `inspector(images)` answers and the same without feature aggregation, from one pass of the streams.
 
     Returns:
-        anomaly_map (N, H, W), score (N,), and both again of the map without feature aggregation.
+        anomaly_map (N, H, W), score (N,), and of a network with two streams both again of the map without feature
+        aggregation.
     """
     network = inspector.network
     features = network.features(prepare(images, inspector.spec))
@@ -270,6 +174,15 @@ def score_images(inspector: InferencePath, images: Iterable[Image]) -> list[floa
     for chunk in _chunks(images, _batch_size(device)):
         scores += passes(inspector, torch.from_numpy(np.stack(chunk)).to(device))[1].tolist()
     return scores
+
+
+def _scored(result: Inspected, *, input_size: Size) -> Scored:
+    return Scored(
+        sample=result.sample,
+        score=result.answer.score,
+        tlm_score=None if result.tlm_answer is None else result.tlm_answer.score,
+        peak_in_mask=peak_in_mask(result.answer.anomaly_map, result.mask, input_size=input_size),
+    )
 
 
 def _measure(meter: QualityMeter, *, side: int, at_half: bool) -> tuple[Measured, dict[str, Curves]]:

@@ -17,7 +17,7 @@ from stlm_edge.curves import Line
 from stlm_edge.datasets import GOOD
 from stlm_edge.files import write_bytes
 from stlm_edge.metrics import FPR_LIMIT
-from train.evaluate import Curves, Evaluation, Results, Scores
+from train.evaluation import Curves, Evaluation, Results, Scores
 
 KIND_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#6A51A3")
 """Six of Okabe and Ito's, which colour-blind people can tell apart, and two more; kinds beyond them are dashed."""
@@ -115,7 +115,8 @@ def _draw_all(axes: Axes, results: Results, name: str) -> None:
     for index, kind in enumerate(kinds if len(kinds) > 1 else []):
         line = _line(results.curves[kind], name)
         axes.plot(*line.T, color=_colour(index), linestyle=_dash(index), linewidth=1.1, alpha=0.9, zorder=3)
-    axes.plot(*_line(results.tlm_curves, name).T, color=GREY, linewidth=1.8, linestyle=(0, (3, 1.5)), zorder=4)
+    if results.tlm_curves is not None:
+        axes.plot(*_line(results.tlm_curves, name).T, color=GREY, linewidth=1.8, linestyle=(0, (3, 1.5)), zorder=4)
     axes.plot(*_line(results.curves["all"], name).T, color=INK, linewidth=2.2, zorder=5)
     if not len(_line(results.curves["all"], name)):
         axes.text(0.6, 0.25, "undefined: good and defective\npictures are needed", ha="center", va="center")
@@ -129,8 +130,9 @@ def _legend(figure: Figure, evaluation: Evaluation) -> None:
         handles.append(
             Line2D([], [], color=_colour(index), linestyle=_dash(index), linewidth=1.4, label=_areas(kind, scores))
         )
-    label = _areas("all, without feature aggregation", evaluation.tlm_only.overall)
-    handles.append(Line2D([], [], color=GREY, linewidth=1.8, linestyle=(0, (3, 1.5)), label=label))
+    if evaluation.tlm_only is not None:
+        label = _areas("all, without feature aggregation", evaluation.tlm_only.overall)
+        handles.append(Line2D([], [], color=GREY, linewidth=1.8, linestyle=(0, (3, 1.5)), label=label))
     figure.legend(
         handles=handles,
         loc="outside lower center",

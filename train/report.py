@@ -1,4 +1,4 @@
-"""What an evaluation leaves in its folder: figures, scores, a contact sheet and plots."""
+"""What an evaluation leaves in its folder: figures, scores, contact sheets and plots."""
 
 from __future__ import annotations
 
@@ -7,28 +7,40 @@ import dataclasses
 import io
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from stlm_edge.datasets import GOOD, check_masks, load_category
+from stlm_edge.datasets import check_masks, load_category
 from stlm_edge.datasets.listing import folders, found_folders
-from stlm_edge.drawing import contact_sheet, draw_regions, false_colour, heat_map
-from stlm_edge.errors import DataError
+from stlm_edge.errors import DataError, counted
 from stlm_edge.files import make_folder, write_text
-from stlm_edge.imaging import Image, read_image, write_image
-from stlm_edge.names import cell, defused, escaped
+from stlm_edge.metrics import ALL
+from stlm_edge.names import cell, defused
 from stlm_edge.network.checkpoint import load
 from stlm_edge.network.inference import InferencePath, choose_device
+from stlm_edge.peaks import REACH
 from stlm_edge.seal import sealed
-from train.evaluate import Evaluation, Results, Scored, evaluate, inspect
+from train.evaluate import evaluate
+from train.evaluation import DefectVerdicts, Evaluation, Results, Scores
 from train.plots import write_curves, write_distribution
+from train.sheets import write_contact_sheet, write_missed
 
 EVALUATION_NAME = "evaluation.json"
 
-TITLES = ("picture", "truth", "anomaly map", "overlay", "TLM only")
-CELL = (200, 200)
+COLUMNS = {
+    "image_auroc": "image AUROC",
+    "image_ap": "image AP",
+    "pixel_auroc": "pixel AUROC",
+    "pixel_ap": "pixel AP",
+    "aupro": "AUPRO",
+    "pixel_fnr": "pixel FNR",
+}
+"""Of tables: figure → title."""
+INTERVAL_NAMES = COLUMNS | {
+    "missed_share": "missed",
+    "false_alarm_share": "false alarms",
+    "peak_in_mask_share": "peak in mask",
+}
 
 
 def evaluate_checkpoint(checkpoint: Path, *, data: Path, category: str | None, device: str, folder: Path) -> Evaluation:
@@ -53,6 +65,7 @@ def evaluate_checkpoint(checkpoint: Path, *, data: Path, category: str | None, d
     results = evaluate(inspector, samples)
     write_scores(folder / "evaluation-scores.csv", results)
     write_contact_sheet(folder / "evaluation.png", inspector, results)
+    write_missed(folder / "evaluation-missed.png", inspector, results)
     write_curves(folder / "evaluation-curves.png", results)
     write_distribution(folder / "evaluation-scores.png", results)
     write_json(folder / EVALUATION_NAME, results.evaluation)
@@ -61,15 +74,24 @@ def evaluate_checkpoint(checkpoint: Path, *, data: Path, category: str | None, d
 
 def evaluation_table(evaluation: Evaluation) -> str:
     """The evaluation as text: one line for each kind of defect, then all together, then without aggregation."""
-    width = max(map(len, [*evaluation.kinds, "all, TLM only"])) + 2
-    head = f"{'':<{width}}{'images':>6}{'image AUROC':>13}{'image AP':>10}{'pixel AUROC':>13}{'pixel AP':>10}"
-    lines = [head + f"{'AUPRO':>8}{'pixel FNR':>11}"]
-    rows = [*evaluation.kinds.items(), ("all", evaluation.overall), ("all, TLM only", evaluation.tlm_only.overall)]
-    for name, scores in rows:
+    width = max(map(len, [*evaluation.kinds, f"{ALL}, TLM only"])) + 2
+    head = f"{'':<{width}}{'images':>6}" + "".join(f"{title:>13}" for title in COLUMNS.values())
+    lines = [head + f"{'missed':>13}{'peak in mask':>15}"]
+    rows: list[tuple[str, Scores, DefectVerdicts | None]] = [
+        (name, scores, evaluation.verdicts[name]) for name, scores in evaluation.kinds.items()
+    ]
+    rows.append((ALL, evaluation.overall, evaluation.verdicts[ALL]))
+    if evaluation.tlm_only is not None:
+        rows.append((f"{ALL}, TLM only", evaluation.tlm_only.overall, None))
+    for name, scores, verdicts in rows:
+        missed, peaks = "", ""
+        if verdicts is not None:
+            missed = f"{verdicts.missed} of {verdicts.defective}"
+            peaks = f"{verdicts.peak_in_mask} of {verdicts.found_marked}" if verdicts.found_marked else "-"
         lines.append(
-            f"{name:<{width}}{scores.images:>6}{_percent(scores.image_auroc):>13}{_percent(scores.image_ap):>10}"
-            f"{_percent(scores.pixel_auroc):>13}{_percent(scores.pixel_ap):>10}{_percent(scores.aupro):>8}"
-            f"{_percent(scores.pixel_fnr):>11}"
+            f"{name:<{width}}{scores.images:>6}"
+            + "".join(f"{_percent(getattr(scores, figure)):>13}" for figure in COLUMNS)
+            + f"{missed:>13}{peaks:>15}".rstrip()
         )
     optimum = evaluation.f1_optimal_threshold
     lines.append(
@@ -77,12 +99,28 @@ def evaluation_table(evaluation: Evaluation) -> str:
         f"{evaluation.false_alarms} of {evaluation.good} good ones called anomalous"
         + ("" if math.isnan(optimum) else f" (F1-optimal here: {optimum:.4f})")
     )
+    every = evaluation.verdicts[ALL]
+    if every.found_marked:
+        beside = every.found_marked - every.peak_in_mask
+        lines.append(
+            f"found for the defect itself: {every.peak_in_mask} of {every.found_marked} "
+            f"({100 * every.peak_in_mask / every.found_marked:.1f} %) have the peak of their map in the mask or up to "
+            f"{REACH} pixels of the input beside it; {beside} were found for something else"
+        )
+    if evaluation.intervals is not None:
+        told = [f"{INTERVAL_NAMES[name]} {_range(span)}" for name, span in evaluation.intervals.figures.items()]
+        lines.append(f"95 % intervals over {counted(evaluation.intervals.parts, 'part')}, in %: {', '.join(told)}")
     return "\n".join(lines)
+
+
+def _range(span: tuple[float, float]) -> str:
+    return f"{100 * span[0]:.1f} to {100 * span[1]:.1f}"
 
 
 def write_json(path: Path, evaluation: Evaluation) -> None:
     """Write the evaluation under its SHA-256, undefined metrics as null. Raises `OutputError`."""
-    content = {name: _finite(value) for name, value in dataclasses.asdict(evaluation).items()}
+    content = finite(dataclasses.asdict(evaluation))
+    content["peak_reach_px"] = REACH
     write_text(path, json.dumps(sealed(content), indent=2) + "\n")
 
 
@@ -90,75 +128,24 @@ def write_scores(path: Path, results: Results) -> None:
     """Write one line of CSV for each picture. Raises `OutputError`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("picture", "label", "score", "anomalous", "tlm_score"))
+    writer.writerow(("picture", "label", "score", "anomalous", "tlm_score", "peak_in_mask"))
     for picture in results.pictures:
         anomalous = int(picture.score >= results.evaluation.threshold)
         name = f"{picture.sample.path.parent.name}/{picture.sample.path.name}"
-        writer.writerow(
-            (cell(name), defused(picture.sample.label), f"{picture.score:.7g}", anomalous, f"{picture.tlm_score:.7g}")
-        )
+        tlm_score = "" if picture.tlm_score is None else f"{picture.tlm_score:.7g}"
+        peak = "" if picture.peak_in_mask is None else int(picture.peak_in_mask)
+        writer.writerow((cell(name), defused(picture.sample.label), f"{picture.score:.7g}", anomalous, tlm_score, peak))
     write_text(path, text.getvalue())
-
-
-def choose(pictures: Sequence[Scored], *, threshold: float) -> list[tuple[str, Scored]]:
-    """Of pictures of one kind the best, the borderline and the worst, each picture once; fewer if there are fewer.
-
-    The best is furthest on its right side of the threshold, the worst furthest to or beyond the wrong one, the
-    borderline one nearest to it.
-    """
-    ordered = sorted(pictures, key=lambda picture: picture.score, reverse=pictures[0].sample.label != GOOD)
-    chosen = [("best", ordered[0])]
-    if len(ordered) > 2:
-        nearest = min(ordered[1:-1], key=lambda picture: abs(picture.score - threshold))
-        chosen.append(("borderline", nearest))
-    if len(ordered) > 1:
-        chosen.append(("worst", ordered[-1]))
-    return chosen
-
-
-def verdict(picture: Scored, *, threshold: float) -> str:
-    """What the threshold makes of a picture, in one word."""
-    anomalous = picture.score >= threshold
-    if picture.sample.label == GOOD:
-        return "false alarm" if anomalous else "passed"
-    return "found" if anomalous else "missed"
-
-
-def write_contact_sheet(path: Path, inspector: InferencePath, results: Results) -> None:
-    """Draw the chosen pictures of each kind, the good ones first. Raises `OutputError`."""
-    threshold = results.evaluation.threshold
-    chosen: list[tuple[str, Scored]] = []
-    labels = {picture.sample.label for picture in results.pictures}
-    for label in sorted(labels, key=lambda name: (name != GOOD, name)):
-        chosen += choose([p for p in results.pictures if p.sample.label == label], threshold=threshold)
-    # The training-free map has no threshold of its own; the highest score of a good picture sets its scale.
-    calm = [picture.tlm_score for picture in results.pictures if picture.sample.label == GOOD]
-    tlm_threshold = max(calm or [picture.tlm_score for picture in results.pictures])
-    rows: list[list[Image]] = []
-    captions: list[str] = []
-    inspected = inspect(inspector, [picture.sample for _, picture in chosen])
-    for (role, picture), result in zip(chosen, inspected, strict=True):
-        image = read_image(picture.sample.path)
-        rows.append(
-            [
-                image,
-                image if result.mask is None else draw_regions(image, result.mask.astype(np.float32), threshold=0.5),
-                false_colour(result.anomaly_map, threshold=threshold),
-                heat_map(image, result.anomaly_map, threshold=threshold),
-                false_colour(result.tlm_map, threshold=tlm_threshold),
-            ]
-        )
-        said = verdict(picture, threshold=threshold)
-        lines = (f"{picture.sample.label}: {role}", escaped(picture.sample.path.stem), f"{picture.score:.3f}, {said}")
-        captions.append("\n".join(lines if result.mask is not None else (*lines, "no mask")))
-    write_image(path, contact_sheet(rows, titles=TITLES, captions=captions, cell=CELL))
 
 
 def _percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.2f}"
 
 
-def _finite(value: object) -> object:
+def finite(value: Any) -> Any:
+    """The same with None for NaN, which JSON does not have."""
     if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
+        return {key: finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(entry) for entry in value]
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -33,9 +33,23 @@ class SeedsType(click.ParamType[tuple[int, ...]]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:  # noqa: ARG002
         if isinstance(value, tuple):
             return value
-        if re.fullmatch(r"\d+(,\d+)*", value) is None:
+        if re.fullmatch(r"\d{1,18}(,\d{1,18})*", value, re.ASCII) is None:
             self.fail(f"{value!r} is no list of seeds, expected whole numbers such as 0,1,2")
         return tuple(int(seed) for seed in value.split(","))
+
+
+class SeedCountType(SeedsType):
+    """How many seeds, counted from 0, or which, separated by commas: 3 is 0,1,2."""
+
+    MOST = 1000
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        seeds = super().convert(value, param, ctx)
+        if isinstance(value, tuple) or "," in value:
+            return tuple(dict.fromkeys(seeds))
+        if not 1 <= seeds[0] <= self.MOST:
+            self.fail(f"{value!r} is no number of trainings, expected 1 to {self.MOST}, or seeds such as 0,1,2")
+        return tuple(range(seeds[0]))
 
 
 def type_of(hint: Any) -> Any:

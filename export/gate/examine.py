@@ -24,6 +24,14 @@ logger = logging.getLogger(__name__)
 FLAT = 0.01
 """Standard deviation of the network's maps or scores below which their correlation would tell of rounding only."""
 
+FEWEST_FOR_QUALITY = 30
+"""Good pictures, and defective ones, from which on an AUROC is told.
+
+The standard error of an AUROC of 90 is then 4 points, that of the 8 and 8 of an export 8 (Hanley and McNeil, 1982): by
+so few a model looks perfect or useless by luck. How far it moved between two sides on the same pictures is exact with
+any number of them.
+"""
+
 _SMALLEST = 1e-9
 _STEP = 1.01
 _BUCKETS = math.ceil(math.log(16 / _SMALLEST, _STEP))
@@ -76,7 +84,7 @@ class Examination:
 
     Attributes:
         metrics: of the reference.
-        pairs: of a good and a defective picture.
+        good, defective: how many pictures the sides were compared on; what nobody has labelled counts as good.
         resize: the reference against the network with pictures that the host resized; None where the graph takes
             such pictures. It is measured and not judged: it changes pixels by less than a grey level, which is nothing
             that the engine does wrong, though a network may answer to it more than to FP16.
@@ -86,8 +94,19 @@ class Examination:
     metrics: GateMetrics
     limits: Limits
     rows: tuple[Row, ...]
-    pairs: int
+    good: int
+    defective: int
     resize: Row | None
+
+    @property
+    def pairs(self) -> int:
+        """Of a good and a defective picture."""
+        return self.good * self.defective
+
+    @property
+    def tells_quality(self) -> bool:
+        """Whether there are pictures enough to say how good the model is; with fewer, only how far the sides differ."""
+        return min(self.good, self.defective) >= FEWEST_FOR_QUALITY
 
     def gate(self, *, executed: bool) -> Gate:
         """The verdict, for the sidecar."""
@@ -137,14 +156,16 @@ def examine(
     qualities = [meter.quality(side) for side in range(len(subjects) + 2)]
     metrics, host, *found_metrics = (None if quality is None else GateMetrics.of(quality) for quality in qualities)
     assert metrics is not None  # the reference has answered all pictures
-    pairs = meter.defective * (meter.images - meter.defective)
+    good, defective = meter.images - meter.defective, meter.defective
+    pairs = good * defective
     rows = [side.row(metrics, its, limits, pairs=pairs) for side, its in zip(compared, found_metrics, strict=True)]
     return Examination(
         reference=reference.name,
         metrics=metrics,
         limits=limits,
         rows=tuple(rows),
-        pairs=pairs,
+        good=good,
+        defective=defective,
         resize=None if host is None else resized.row(host, metrics, None, pairs=pairs),
     )
 

@@ -9,37 +9,43 @@ from typing import Any
 
 import numpy as np
 
-from export.gate.examine import Examination, GateMetrics, Row
+from export.gate.examine import FEWEST_FOR_QUALITY, Examination, GateMetrics, Row
 from export.gate.limits import exceptions
 from stlm_edge.drawing import contact_sheet, false_colour
+from stlm_edge.errors import counted
 from stlm_edge.imaging import Image, resize_map
 from stlm_edge.sidecar import Drift, Gate, Limits
 
-_COLUMNS = ("map max", "map p99", "map corr.", "score max", "rank corr.", "image AUROC", "pixel AUROC", "AUPRO")
+_METRICS = ("image AUROC", "pixel AUROC", "AUPRO")
+_AGREEMENT = ("map max", "map p99", "map corr.", "score max", "rank corr.")
 _TITLES = ("picture", "reference", "backend", "difference (grey: limit)")
 _NONE = "-"
 
 
 def table(examination: Examination, *, precision: str, widened: Sequence[str]) -> Iterator[str]:
-    """Lines of text; metrics in %, with the drift in points behind them.
+    """Lines of text: how far each row is from the reference, of the metrics in points.
+
+    Where there are pictures enough, see `Examination.tells_quality`, the metrics themselves stand before, in %.
 
     Args:
         widened: names of the rows that compute a graph with FP16 in float32.
     """
-    limits = examination.limits
+    limits, quality = examination.limits, examination.tells_quality
+    own = _percent(examination.metrics, None) if quality else ("",) * len(_METRICS)
     rows = [
-        ("", _COLUMNS),
-        (f"{examination.reference} (reference)", (*[""] * 5, *_percent(examination.metrics, None))),
-        *((row.name, _cells(row)) for row in examination.rows),
+        ("", (*_AGREEMENT, *(_METRICS if quality else (f"{name} drift" for name in _METRICS)))),
+        (f"{examination.reference} (reference)", (*("",) * len(_AGREEMENT), *own)),
+        *((row.name, _cells(row, quality=quality)) for row in examination.rows),
         (f"limits of {precision}", _limit_cells(limits)),
     ]
     if examination.resize is not None:
-        rows.append((examination.resize.name, _cells(examination.resize)))
+        rows.append((examination.resize.name, _cells(examination.resize, quality=quality)))
     names = max(len(name) for name, _ in rows)
-    widths = [max(len(cells[column]) for _, cells in rows) for column in range(len(_COLUMNS))]
+    widths = [max(map(len, column)) for column in zip(*(cells for _, cells in rows), strict=True)]
     for name, cells in rows:
         aligned = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
         yield "  ".join((name.ljust(names), *aligned)).rstrip()
+    yield _on(examination)
     if examination.resize is not None:
         yield (
             f"{examination.resize.name}: against the host's, measured and not judged; the threshold was chosen with "
@@ -63,6 +69,8 @@ def to_json(examination: Examination, gate: Gate, *, engine: str, precision: str
         "engine": engine,
         "precision": precision,
         "gate": dataclasses.asdict(gate),
+        "pictures": {"good": examination.good, "defective": examination.defective},
+        "tells_quality": examination.tells_quality,
         "reference_metrics": dataclasses.asdict(examination.metrics),
         "rows": [
             {
@@ -103,9 +111,20 @@ def worst_sheet(examination: Examination, *, threshold: float) -> Image | None:
     return contact_sheet(rows, titles=_TITLES, captions=captions) if rows else None
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _on(examination: Examination) -> str:
+    """What the pictures can tell."""
+    pictures = f"on {counted(examination.good + examination.defective, 'picture')}, {examination.defective} of defects"
+    if examination.tells_quality:
+        return f"{pictures}; stlm evaluate tells of each kind of defect, and what is missed"
+    return (
+        f"{pictures}: how far each is from {examination.reference}, and not how good the model is, which takes "
+        f"{FEWEST_FOR_QUALITY} with and {FEWEST_FOR_QUALITY} without defects; stlm evaluate tells that"
+    )
+
+
+def _cells(row: Row, *, quality: bool) -> tuple[str, ...]:
     if row.drift is None:
-        return ("failed", *[_NONE] * (len(_COLUMNS) - 1))
+        return ("failed", *[_NONE] * (len(_AGREEMENT) + len(_METRICS) - 1))
     drift = row.drift
     return (
         f"{drift.max_map_error:.1e}",
@@ -113,7 +132,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         _correlation(drift.map_correlation),
         f"{drift.max_score_error:.1e}",
         _correlation(drift.score_rank_correlation),
-        *_percent(row.metrics, drift),
+        *(_percent(row.metrics, drift) if quality else map(_moved, _drifts(drift))),
     )
 
 
@@ -128,17 +147,23 @@ def _limit_cells(limits: Limits) -> tuple[str, ...]:
     )
 
 
-def _percent(metrics: GateMetrics | None, drift: Drift | None) -> tuple[str, str, str]:
+def _percent(metrics: GateMetrics | None, drift: Drift | None) -> tuple[str, ...]:
     if metrics is None:
-        return (_NONE, _NONE, _NONE)
-    moved = (None,) * 3 if drift is None else (drift.image_auroc_drift, drift.pixel_auroc_drift, drift.aupro_drift)
-    image, pixel, overlap = (
-        _NONE
-        if value is None
-        else f"{100 * value:.2f}" + ("" if points is None else f" ({round(points, 3) + 0.0:+.3f})")
-        for value, points in zip(dataclasses.astuple(metrics), moved, strict=True)
+        return (_NONE,) * len(_METRICS)
+    drifts = (None,) * len(_METRICS) if drift is None else _drifts(drift)
+    return tuple(
+        _NONE if value is None else f"{100 * value:.2f}" + ("" if points is None else f" ({_moved(points)})")
+        for value, points in zip(dataclasses.astuple(metrics), drifts, strict=True)
     )
-    return image, pixel, overlap
+
+
+def _drifts(drift: Drift) -> tuple[float | None, ...]:
+    """In the order of `_METRICS`."""
+    return drift.image_auroc_drift, drift.pixel_auroc_drift, drift.aupro_drift
+
+
+def _moved(points: float | None) -> str:
+    return _NONE if points is None else f"{round(points, 3) + 0.0:+.3f}"
 
 
 def _correlation(value: float | None) -> str:

@@ -1,9 +1,10 @@
-"""Which pictures are to be inspected, and by what names they stand in the results."""
+"""Which pictures are to be inspected, and by what names they and their overlays stand in the results."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from runtime.batch.table import CHECKSUMS, OVERLAYS, RECORD, TABLE
 from stlm_edge.datasets import GOOD
 from stlm_edge.errors import SourceError
 from stlm_edge.folders import SUFFIXES, is_file, is_folder, pictures_below
-from stlm_edge.names import escaped
+from stlm_edge.names import escaped, fitted
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,28 @@ def list_pictures(inputs: Sequence[Path], *, results: Path) -> Listing:
         label = escaped(path.parent.name) if labelled[above] else None
         pictures.append(Picture(path, path.relative_to(root).as_posix(), label))
     return Listing(root, tuple(pictures))
+
+
+def overlay_names(names: Iterable[str]) -> dict[str, str]:
+    """Where the overlay of each picture lies below the folder of overlays: that of `a/x.png` at `a/x.jpg`.
+
+    Pictures of one folder that would share it, as x.png and x.bmp, keep their own suffix: `x.png.jpg` and `x.bmp.jpg`.
+    Upper and lower case count as the same there, as some file systems have it. A name that is too long ends in a hash.
+
+    Args:
+        names: of all pictures whose overlays may lie there, with `/`.
+    """
+    parts = {name: name.rpartition("/")[::2] for name in names}
+    shorts = {name: (folder, file.rpartition(".")[0] or file) for name, (folder, file) in parts.items()}
+    wanted = Counter((folder, file.casefold()) for folder, file in shorts.values())
+    whole = {(folder, file.casefold()) for folder, file in parts.values()}
+    found = {}
+    for name, (folder, file) in shorts.items():
+        place = (folder, file.casefold())
+        # What is another's whole name could be the name that it keeps.
+        chosen = file if wanted[place] == 1 and place not in whole else parts[name][1]
+        found[name] = f"{folder}/{fitted(chosen, suffix='.jpg')}" if folder else fitted(chosen, suffix=".jpg")
+    return found
 
 
 def _below(path: Path, *, results: Path) -> Iterator[Path]:

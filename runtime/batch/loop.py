@@ -6,7 +6,7 @@ import errno
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,6 @@ from runtime.batch.table import PictureRow
 from runtime.overlay import draw_overlay
 from stlm_edge.errors import ImageError, OutputError
 from stlm_edge.imaging import Image, read_image, write_image
-from stlm_edge.names import fitted
 
 if TYPE_CHECKING:
     from runtime.batch.listing import Picture
@@ -73,14 +72,16 @@ class BatchRun:
         *,
         overlays: Overlays,
         folder: Path,
+        overlay_of: Mapping[str, str],
         on_done: Callable[[], object] = lambda: None,
     ) -> None:
         """
         Args:
             table: gets a row for each picture, in their order, once its overlay is written.
             overlays: which pictures get one.
-            folder: where overlays lie, `<name>.jpg` each; a name that is too long ends in a hash, and one that the file
-                system refuses costs its overlay and not its row.
+            folder: where overlays lie.
+            overlay_of: picture's name → its overlay's below `folder`, see `runtime.batch.listing.overlay_names`; one
+                that the file system refuses costs its overlay and not its row.
             on_done: is told of each row.
         """
         self.counts = Counts()
@@ -88,6 +89,7 @@ class BatchRun:
         self._table = table
         self._overlays = overlays
         self._folder = folder
+        self._overlay_of = overlay_of
         self._on_done = on_done
         # It starts a thread when there is something for it to do.
         self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="pictures")
@@ -195,9 +197,7 @@ class BatchRun:
         self._write_rows(most=_BEHIND)
 
     def _draw(self, picture: Picture, image: Image, anomaly: Anomaly) -> None:
-        # The whole name stands in the overlay's: a.png and a.bmp may lie side by side.
-        folder, _, name = picture.name.rpartition("/")
-        path = self._folder / folder / fitted(name, suffix=".jpg")
+        path = self._folder / self._overlay_of[picture.name]
         drawn = draw_overlay(image, anomaly, threshold=self._detector.threshold.value, fps=None)
         try:
             write_image(path, drawn)

@@ -66,6 +66,7 @@ def test_figures_are_those_of_the_detectors_own_maps_scores_and_verdicts(
     assert entry["pixel_ap"] == pytest.approx(average_precision_score(truth, pixels), abs=1e-6)
     assert entry["aupro"] == pytest.approx(aupro(maps, masks), abs=1e-6)
     assert (entry["missed"], entry["false_alarms"], entry["threshold"]) == (2, 0, 0.5)
+    assert (entry["found_marked"], entry["peak_in_mask"]) == (1, 1)
     assert (entry["input_size"], entry["precision"]) == ([64, 128], "fp32")
     measure = record.measures["plate.onnx image_auroc"]
     assert (measure.unit, measure.better, measure.is_exact) == ("%", "higher", False)
@@ -74,6 +75,7 @@ def test_figures_are_those_of_the_detectors_own_maps_scores_and_verdicts(
     assert "2 good and 3 defective" in said.out
     assert "66.7" in said.out
     assert "plate.onnx: 2 of 3 defective pictures missed and 0 of 2 good ones called anomalous at 0.5" in said.out
+    assert "plate.onnx: 1 of 1 found ones with a mask have the peak of their map in it" in said.out
     assert "UNVERIFIED ENGINE" in said.err
 
 
@@ -140,12 +142,17 @@ def test_network_in_pytorch_gets_the_figures_of_an_evaluation(tmp_path: Path) ->
     inspector = InferencePath(loaded.network, loaded.spec)
     pictures = labelled_set(tmp_path / "plate", None)
     wanted = evaluate(inspector, pictures.samples).evaluation
-    found = judge(NetworkInspector(inspector), pictures)
+    found = judge(NetworkInspector(inspector), pictures, input_size=loaded.spec.input_size)
     quality = found.quality
     assert quality.image_auroc == pytest.approx(wanted.overall.image_auroc, abs=1e-9)
     assert quality.image_ap == pytest.approx(wanted.overall.image_ap, abs=1e-9)
     mistakes = found.mistakes(pictures, loaded.spec.require_threshold())
-    assert mistakes == {"missed": wanted.missed, "false_alarms": wanted.false_alarms}
+    every = wanted.verdicts["all"]
+    assert mistakes == {
+        **{"missed": wanted.missed, "false_alarms": wanted.false_alarms},
+        **{"found_marked": every.found_marked, "peak_in_mask": every.peak_in_mask},
+    }
+    assert every.found_marked == 4
     # The runtime enlarges maps at once. Enlarged over the input's size, as an evaluation does, they are the same maps.
     masks = [read_truth(sample, size=(120, 140)) for sample in pictures.samples]
     detour = [

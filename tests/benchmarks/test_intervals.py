@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.intervals import Histograms, Judged, Values, draw_weights, parts_of, resample
+from benchmarks.intervals import parts_of, resample
 from benchmarks.tables import AREAS
 from stlm_edge.errors import DataError
 from stlm_edge.inspection import Answer
 from stlm_edge.metrics import pixel_metrics, roc_auc
+from stlm_edge.resampling import Histograms, Judged, Values, draw_weights
 
 
 def judged(kind: str, part: str, rng: np.random.Generator, *, contrast: float = 1.0, size=(24, 30)) -> Judged:
@@ -52,7 +53,7 @@ def test_histograms_give_the_exact_metrics_but_for_a_little(pictures: list[Judge
 
 def test_a_draw_is_what_the_exact_metrics_say_of_the_pictures_drawn(pictures: list[Judged]) -> None:
     draws = resample(pictures, resamples=3, seed=5)["all"].draws
-    weights = draw_weights(pictures, resamples=3, seed=5)
+    weights = draw_weights([p.kind for p in pictures], [p.part for p in pictures], resamples=3, seed=5)
     for index, counts in enumerate(weights.astype(int)):
         drawn = [picture for picture, count in zip(pictures, counts, strict=True) for _ in range(count)]
         pixels = pixel_metrics([picture.answer.anomaly_map for picture in drawn], [picture.mask for picture in drawn])
@@ -62,7 +63,7 @@ def test_a_draw_is_what_the_exact_metrics_say_of_the_pictures_drawn(pictures: li
 
 
 def test_pictures_of_a_part_are_drawn_together_and_kinds_keep_their_number(pictures: list[Judged]) -> None:
-    weights = draw_weights(pictures, resamples=200, seed=0)
+    weights = draw_weights([p.kind for p in pictures], [p.part for p in pictures], resamples=200, seed=0)
     assert np.array_equal(weights[:, 0::2], weights[:, 1::2])
     for kind, count in (("good", 16), ("dent", 8), ("scratch", 8)):
         members = [index for index, picture in enumerate(pictures) if picture.kind == kind]

@@ -11,11 +11,12 @@ import pytest
 
 from benchmarks import gabor, peers
 from benchmarks.gabor import GaborMemory, features
-from benchmarks.intervals import Judged, resample
+from benchmarks.intervals import resample
 from benchmarks.peers import estimates, main
 from benchmarks.record import read
 from benchmarks.tables import is_peer
 from stlm_edge.inspection import Answer
+from stlm_edge.resampling import Judged
 
 
 def striped(rng: np.random.Generator, *, size=(180, 140), defect: bool = False, light: float = 1.0):

@@ -19,11 +19,14 @@ from stlm_edge.errors import DataError, SpecError
 from stlm_edge.imaging import read_image, to_input
 from stlm_edge.metrics import pixel_metrics, roc_auc
 from stlm_edge.names import escaped, from_cell
-from stlm_edge.network.checkpoint import load
+from stlm_edge.network.checkpoint import load, save
 from stlm_edge.network.inference import InferencePath
 from train.__main__ import main
-from train.evaluate import Scored, evaluate, inspect, score_images
-from train.report import choose, evaluation_table, verdict
+from train.evaluate import evaluate, inspect, score_images
+from train.evaluation import DefectVerdicts, Scored
+from train.plots import write_curves
+from train.report import evaluation_table, write_scores
+from train.sheets import choose, choose_missed, verdict, write_contact_sheet
 
 
 @pytest.fixture
@@ -93,12 +96,17 @@ def test_nothing_to_measure_is_an_error(inspector, samples):
 @pytest.mark.heavy
 def test_command_writes_figures_scores_pictures_and_plots(plate, checkpoint, tmp_path, capsys):
     folder = tmp_path / "measured"
+    loaded = load(checkpoint)
+    high = dataclasses.replace(loaded.spec.threshold, value=0.9999)
+    save(checkpoint, dataclasses.replace(loaded, spec=dataclasses.replace(loaded.spec, threshold=high)))
     assert main(["evaluate", str(checkpoint), "--data", str(plate), "--category", "plate", "-o", str(folder)]) == 0
     printed = capsys.readouterr().out
     assert "all, TLM only" in printed
+    assert printed.splitlines()[5].split()[-4:] == ["4", "of", "4", "-"]  # all kinds together: nothing is found
     assert {path.name for path in folder.iterdir()} == {
         "evaluation.json",
         "evaluation.png",
+        "evaluation-missed.png",
         "evaluation-curves.png",
         "evaluation-scores.png",
         "evaluation-scores.csv",
@@ -110,8 +118,19 @@ def test_command_writes_figures_scores_pictures_and_plots(plate, checkpoint, tmp
     assert len(lines) == 6
     for line in lines:
         assert (float(line["score"]) >= evaluation["threshold"]) == (line["anomalous"] == "1")
-    for name in ("evaluation.png", "evaluation-curves.png", "evaluation-scores.png"):
+    assert evaluation["verdicts"]["all"] == {"defective": 4, "missed": 4, "found_marked": 0, "peak_in_mask": 0}
+    for name in ("evaluation.png", "evaluation-missed.png", "evaluation-curves.png", "evaluation-scores.png"):
         assert read_image(folder / name).std() > 10
+    # With nothing missed, the sheet of before does not stay.
+    save(checkpoint, loaded)
+    assert main(["evaluate", str(checkpoint), "--data", str(plate), "--category", "plate", "-o", str(folder)]) == 0
+    assert not (folder / "evaluation-missed.png").exists()
+    every = json.loads((folder / "evaluation.json").read_text())["verdicts"]["all"]
+    assert (every["missed"], every["found_marked"]) == (0, 4)
+    lines = list(csv.DictReader((folder / "evaluation-scores.csv").read_text().splitlines()))
+    assert sum(line["peak_in_mask"] == "1" for line in lines) == every["peak_in_mask"]
+    assert f"found for the defect itself: {every['peak_in_mask']} of 4 " in capsys.readouterr().out
+    assert {line["peak_in_mask"] for line in lines if line["label"] == "good"} == {""}
 
 
 @pytest.mark.heavy
@@ -155,6 +174,62 @@ def test_sheet_shows_the_clearest_the_closest_and_the_worst():
 def test_verdicts_in_words():
     words = [verdict(scored(label, score)[0], threshold=0.5) for label in ("good", "chip") for score in (0.4, 0.5)]
     assert words == ["passed", "false alarm", "missed", "found"]
+    found = dataclasses.replace(scored("chip", 0.6)[0], peak_in_mask=False)
+    assert verdict(found, threshold=0.5) == "found beside it"
+    assert verdict(dataclasses.replace(found, score=0.4), threshold=0.5) == "missed"
+
+
+def test_missed_defects_come_kind_by_kind_in_turns_the_lowest_first():
+    pictures = [*scored("chip", 0.3, 0.1, 0.9, 0.2), *scored("good", 0.1), *scored("stain", 0.4, 0.5)]
+    assert [(role, p.sample.label, p.score) for role, p in choose_missed(pictures, threshold=0.5)] == [
+        ("missed 1 of 3", "chip", 0.1),
+        ("missed 1 of 1", "stain", 0.4),
+        ("missed 2 of 3", "chip", 0.2),
+        ("missed 3 of 3", "chip", 0.3),
+    ]
+
+
+def test_found_for_something_beside_the_defect_is_counted_apart():
+    peaks = (True, True, False, None, False)
+    pictures = [
+        dataclasses.replace(picture, peak_in_mask=peak)
+        for picture, peak in zip(scored("chip", 0.9, 0.2, 0.8, 0.7, 0.1), peaks, strict=True)
+    ]
+    assert DefectVerdicts.of(pictures, threshold=0.5) == DefectVerdicts(
+        defective=5, missed=2, found_marked=2, peak_in_mask=1
+    )
+
+
+def test_verdicts_are_told_for_each_kind_and_together(inspector, samples):
+    low = dataclasses.replace(inspector.spec.threshold, value=1e-3)
+    inspector.spec = dataclasses.replace(inspector.spec, threshold=low)
+    results = evaluate(inspector, samples)
+    verdicts = results.evaluation.verdicts
+    assert set(verdicts) == {"chip", "missing_hole", "scratch", "stain", "all"}
+    for name in ("missed", "defective", "found_marked", "peak_in_mask"):
+        assert getattr(verdicts["all"], name) == sum(
+            getattr(verdicts[kind], name) for kind in verdicts if kind != "all"
+        )
+    for result in inspect(inspector, [sample for sample in samples if sample.label != "good"]):
+        row, column = np.unravel_index(result.anomaly_map.argmax(), result.anomaly_map.shape)
+        near = result.mask[max(0, row - 12) : row + 13, max(0, column - 12) : column + 13]  # 8 of 64 are 12 of 96
+        assert verdicts[result.sample.label].peak_in_mask == near.any()
+
+
+def test_network_without_two_streams_is_measured_without_their_map(inspector, samples, tmp_path, monkeypatch):
+    def one_map(inspector, images):
+        return inspector(images)
+
+    monkeypatch.setattr("train.evaluate.both_maps", one_map)
+    results = evaluate(inspector, samples)
+    assert results.evaluation.tlm_only is None
+    assert "TLM only" not in evaluation_table(results.evaluation)
+    write_scores(tmp_path / "scores.csv", results)
+    lines = list(csv.DictReader((tmp_path / "scores.csv").read_text().splitlines()))
+    assert {line["tlm_score"] for line in lines} == {""}
+    write_contact_sheet(tmp_path / "sheet.png", inspector, results)
+    write_curves(tmp_path / "curves.png", results)
+    assert read_image(tmp_path / "sheet.png").std() > 10
 
 
 def test_scores_of_prepared_pictures_are_those_of_an_inspection(inspector, plate):
@@ -163,3 +238,35 @@ def test_scores_of_prepared_pictures_are_those_of_an_inspection(inspector, plate
     with torch.no_grad():
         alone = [float(inspector(torch.from_numpy(image[None]))[1][0]) for image in images]
     assert scores == pytest.approx(alone, abs=1e-6)
+
+
+def test_intervals_are_over_parts(inspector, samples):
+    assert evaluate(inspector, samples).evaluation.intervals is None
+    parts = list(range(len(samples)))
+    evaluation = evaluate(inspector, samples, parts=parts).evaluation
+    found = evaluation.intervals
+    assert found.parts == len(samples) == 6
+    for name in ("image_auroc", "pixel_auroc", "pixel_ap", "aupro"):
+        low, high = found.figures[name]
+        assert low <= getattr(evaluation.overall, name) + 2e-3
+        assert high >= getattr(evaluation.overall, name) - 2e-3
+        assert low < high or name == "image_auroc"  # which is 0 here in each draw
+    assert found.figures["missed_share"] == (evaluation.missed / 4,) * 2  # all the same, so in each draw
+    assert "95 % intervals over 6 parts, in %: image AUROC " in evaluation_table(evaluation)
+    # In another order, with the same parts, it is the same.
+    again = evaluate(inspector, samples[::-1], parts=parts[::-1]).evaluation.intervals
+    assert again.figures["pixel_auroc"] == pytest.approx(found.figures["pixel_auroc"], abs=2e-3)
+    # Of one part there is no other to draw.
+    one = evaluate(inspector, samples, parts=[0] * len(samples)).evaluation.intervals
+    low, high = one.figures["pixel_auroc"]
+    assert (one.parts, low) == (1, high)
+
+
+def test_intervals_leave_out_what_is_undefined(inspector, samples):
+    chips = [sample for sample in samples if sample.label == "chip"]
+    found = evaluate(inspector, chips, parts=[0] * len(chips)).evaluation.intervals
+    assert set(found.figures) >= {"missed_share"}
+    assert not {"image_auroc", "false_alarm_share"} & set(found.figures)
+    unmarked = [dataclasses.replace(sample, mask=None) for sample in samples]
+    found = evaluate(inspector, unmarked, parts=range(6)).evaluation.intervals
+    assert set(found.figures) == {"image_auroc", "missed_share", "false_alarm_share"}

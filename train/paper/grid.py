@@ -12,19 +12,16 @@ from typing import Any, Literal
 
 import torch
 
-from stlm_edge.errors import CheckpointError, ConfigError, DataError, StlmError
+from stlm_edge.errors import ConfigError, DataError, StlmError
 from stlm_edge.files import make_folder, write_text
-from stlm_edge.network.checkpoint import load
 from stlm_edge.seal import sealed
-from train import fit as training
 from train.config import TrainConfig, from_dict, load_preset
+from train.fit import CHECKPOINT_NAME
 from train.paper.results import RECORD_NAME, read_json
 from train.report import EVALUATION_NAME, evaluate_checkpoint
+from train.runs import bring_to_end, changes, progress
 
 logger = logging.getLogger(__name__)
-
-EXECUTION = ("device", "workers", "teacher_cache_gb", "tensorboard")
-"""Settings that decide how a run is computed and not what comes of it; they may differ between calls."""
 
 State = Literal["finished", "to evaluate", "to resume", "to train"]
 
@@ -87,10 +84,9 @@ def plan(
 
 def state(run: Run) -> State:
     """How far a run has come, from what is in its folder."""
-    if (run.folder / training.STATE_NAME).exists():
-        return "to resume"
-    if not _is_trained(run.folder / training.CHECKPOINT_NAME):
-        return "to train"
+    found = progress(run.folder)
+    if found != "trained":
+        return found
     return "finished" if (run.folder / EVALUATION_NAME).exists() else "to evaluate"
 
 
@@ -102,11 +98,9 @@ def check_same(run: Run, *, data: Path) -> None:
     record = read_json(path)
     if not {"settings", "data"} <= set(record):
         raise DataError(f"{path} does not say what was run; delete {run.folder}, and the run is done again")
-    before, now = from_dict(record["settings"]).to_dict(), run.config.to_dict()
-    different = [name for name in now if before[name] != now[name] and name not in EXECUTION]
+    different = changes(from_dict(record["settings"]), run.config)
     if different:
-        found = ", ".join(f"{name} {before[name]}, now {now[name]}" for name in different)
-        raise ConfigError(f"{run.folder} was run with {found}; choose another folder with --output, or delete it")
+        raise ConfigError(f"{run.folder} was run with {different}; choose another folder with --output, or delete it")
     if record["data"] != data.resolve().name:
         raise ConfigError(
             f"{run.folder} was run on {record['data']}, now {data.resolve().name}; choose another folder with --output"
@@ -145,13 +139,9 @@ def run_all(runs: Sequence[Run], *, data: Path, textures: Path | None) -> list[F
 
 
 def _bring_to_end(run: Run, before: State, *, data: Path, textures: Path | None) -> None:
-    checkpoint = run.folder / training.CHECKPOINT_NAME
-    if before == "to resume":
-        training.resume(run.folder, data=data, textures=textures)
-    elif before != "to evaluate":
+    if before == "to train":
         make_folder(run.folder)
-        for name in (training.CHECKPOINT_NAME, training.STATE_NAME, EVALUATION_NAME):  # half a run is begun again
-            (run.folder / name).unlink(missing_ok=True)
+        (run.folder / EVALUATION_NAME).unlink(missing_ok=True)
         record = {
             "preset": run.preset,
             "category": run.category,
@@ -160,16 +150,7 @@ def _bring_to_end(run: Run, before: State, *, data: Path, textures: Path | None)
             "settings": run.config.to_dict(),
         }
         write_text(run.folder / RECORD_NAME, json.dumps(sealed(record), indent=2) + "\n")
-        training.fit(run.config, data=data, category=run.category, textures=textures, output=run.folder)
-    if (run.folder / training.STATE_NAME).exists():
-        raise KeyboardInterrupt  # the training took Ctrl-C as its own and kept what there was
+    if before != "to evaluate":
+        bring_to_end(run.config, run.folder, data=data, category=run.category, textures=textures)
+    checkpoint = run.folder / CHECKPOINT_NAME
     evaluate_checkpoint(checkpoint, data=data, category=run.category, device=run.config.device, folder=run.folder)
-
-
-def _is_trained(checkpoint: Path) -> bool:
-    """A checkpoint gets its threshold at the end of a training; one that is damaged counts for nothing."""
-    try:
-        return checkpoint.exists() and load(checkpoint).spec.threshold is not None
-    except CheckpointError as error:
-        logger.warning("%s; it is trained again", error)
-        return False

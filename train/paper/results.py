@@ -85,7 +85,9 @@ def read_records(folder: Path) -> list[FinishedRun]:
             cell, measured = read_json(path), read_json(evaluation)
             try:
                 run = {name: cell[name] for name in ("preset", "category", "seed")}
-                metrics = {"overall": measured["overall"], "tlm_only": measured["tlm_only"]["overall"]}
+                without = measured["tlm_only"]
+                tlm_only = {} if without is None else without["overall"]  # of a network without two streams
+                metrics = {"overall": measured["overall"], "tlm_only": tlm_only}
             except (LookupError, TypeError) as error:
                 raise DataError(f"{path.parent} holds no finished run of a grid ({error!r}); delete it") from None
             try:

@@ -206,6 +206,24 @@ def test_table_says_why_a_figure_beyond_its_limit_is_no_objection():
     assert any(line.startswith("x: image AUROC may move by 12.5 points here instead of 0.5") for line in lines)
 
 
+@pytest.mark.parametrize(("count", "tells"), [(87, False), (90, True)])
+def test_quality_is_told_by_thirty_pictures_of_either_kind_and_drift_by_any(count, tells):
+    pictures = list(labelled_pictures(count))
+    good = sum(picture.label == "good" for picture in pictures)
+    assert min(good, count - good) == (30 if tells else 29)
+    examination = examine(Stated("reference"), [Stated("x", noise=0.3)], pictures, limits=LIMITS["int8"])
+    assert examination.tells_quality is tells
+    lines = list(table(examination, precision="int8", widened=()))
+    (drift,) = (row.drift for row in examination.rows)
+    assert any(f"{drift.pixel_auroc_drift:+.3f}" in line for line in lines)
+    value = f"{100 * examination.metrics.pixel_auroc:.2f}"
+    assert any(value in line for line in lines[1:2]) is tells
+    assert ("pixel AUROC drift" in lines[0]) is not tells
+    (said,) = [line for line in lines if line.startswith(f"on {count} pictures, {count - good} of defects")]
+    assert ("not how good the model is" in said) is not tells
+    assert "stlm evaluate tells" in said
+
+
 @pytest.mark.parametrize("count", [3, 24, 500])
 def test_neighbours_in_rank_that_change_places_are_no_objection(count):
     wanted = np.arange(count, dtype=np.float64)

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from runtime.batch import loop
+from runtime.batch.listing import overlay_names
 from runtime.camera import main as camera
 from runtime.inspect import main
 from stlm_edge.files import temporary_name
@@ -118,11 +118,12 @@ def test_overlay_whose_name_the_file_system_refuses_costs_itself_alone(
 ) -> None:
     """Here since another picture's folder has that name."""
     write_image(tmp_path / "in" / "a.png", picture(250, size=(32, 64)))
-    write_image(tmp_path / "in" / "a.png.jpg" / "b.png", picture(250, size=(32, 64)))
+    write_image(tmp_path / "in" / "a.jpg" / "b.png", picture(250, size=(32, 64)))
     results = tmp_path / "results"
     assert main([str(engine), str(tmp_path / "in"), "-o", str(results), "--overlays", "all"]) == 0
     assert len(rows(results)) == 2
-    assert "no overlay of a.png" in capsys.readouterr().err
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("no overlay of ")]
+    assert line.startswith(("no overlay of a.png: ", "no overlay of a.jpg/b.png: "))  # whichever came second
 
 
 def test_left_over_of_a_killed_run_is_written_over(engine: Path, tmp_path: Path) -> None:
@@ -130,10 +131,10 @@ def test_left_over_of_a_killed_run_is_written_over(engine: Path, tmp_path: Path)
     write_image(tmp_path / "in" / name, picture(250, size=(32, 64)))
     overlays = tmp_path / "results" / "overlays"
     overlays.mkdir(parents=True)
-    left = temporary_name(overlays / loop.fitted(name, suffix=".jpg"))
+    left = temporary_name(overlays / f"{'x' * 250}.jpg")
     left.write_bytes(b"half")
     assert main([str(engine), str(tmp_path / "in"), "-o", str(tmp_path / "results"), "--overlays", "all"]) == 0
-    assert [path.name for path in overlays.iterdir()] == [loop.fitted(name, suffix=".jpg")]
+    assert [path.name for path in overlays.iterdir()] == [f"{'x' * 250}.jpg"]
 
 
 def test_hidden_files_and_own_results_are_no_pictures(
@@ -183,3 +184,44 @@ def test_video_that_opencv_cannot_name_is_refused(
     assert "has a name that is not UTF-8" in capsys.readouterr().err
     assert camera(["--engine", str(engine), "--source", str(odd), f"--output={video}"]) == 1
     assert "has a name that is not UTF-8" in capsys.readouterr().err
+
+
+def test_overlay_has_the_name_of_its_picture() -> None:
+    names = ["x.jpg", "a/x.png", "b/x.BMP", "a/y.1.tif", "bare"]
+    assert list(overlay_names(names).values()) == ["x.jpg", "a/x.jpg", "b/x.jpg", "a/y.1.jpg", "bare.jpg"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a.png", "a.bmp"],
+        ["a.png", "A.bmp"],
+        ["a.png", "a.bmp", "a.png.bmp", "a.png.bmp.tif"],
+        ["a.png", "a"],
+        ["a.jpg", "a.jpg.png", "a.jpg.jpg"],
+        ["x" * 255, "x" * 251 + ".png", "x" * 250 + "y.png", "x" * 251 + ".bmp"],
+    ],
+)
+def test_no_overlay_takes_the_name_of_another(names: list[str]) -> None:
+    for folder in ("", "a/"):
+        found = list(overlay_names([folder + name for name in names]).values())
+        assert len({name.casefold() for name in found}) == len(names)
+        assert all(len(Path(name).name) <= 255 for name in found)
+
+
+def test_pictures_of_one_name_have_an_overlay_each(engine: Path, tmp_path: Path) -> None:
+    pictures, results = tmp_path / "in", tmp_path / "results"
+    overlays = results / "overlays"
+    arguments = [str(engine), str(pictures), "-o", str(results), "--overlays", "all"]
+    write_image(pictures / "b.png", picture(90, size=(32, 64)))
+    write_image(pictures / "a.png", picture(250, size=(32, 64)))
+    write_image(pictures / "a.bmp", picture(20, size=(32, 64)))
+    assert main(arguments) == 0
+    assert sorted(path.name for path in overlays.iterdir()) == ["a.bmp.jpg", "a.png.jpg", "b.jpg"]
+    # A picture that is gone keeps its overlay when another of its name comes.
+    before = (overlays / "b.jpg").read_bytes()
+    (pictures / "b.png").unlink()
+    write_image(pictures / "b.tif", picture(250, size=(32, 64)))
+    assert main(arguments) == 0
+    assert (overlays / "b.jpg").read_bytes() == before
+    assert (overlays / "b.tif.jpg").is_file()
