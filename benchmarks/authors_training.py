@@ -43,7 +43,7 @@ def ask(teacher: Teacher, spec: ModelSpec, batch: Batch) -> list[Features]:
 def step(training: Training, batch: Batch, taught: Sequence[Features]) -> float:
     """One step; returns the total loss."""
     objective, network = training.objective, training.objective.network
-    assert network.decoder is not None
+    assert network.decoder is not None and network.denoising is not None
     pixels = prepare(batch.pseudo, objective.spec)
     streams = [decode_each(network.decoder, stream(pixels)) for stream in (network.plain, network.denoising)]
     total = objective.segmentation(network.aggregate(StreamFeatures(*streams)), batch.mask)

@@ -146,7 +146,7 @@ def authors_way(path: InferencePath) -> Inspect:
         )
 
     def forward(images: Tensor) -> tuple[Tensor, Tensor]:
-        assert network.decoder is not None
+        assert network.decoder is not None and network.denoising is not None
         pixels = prepare(images, path.spec).contiguous()  # theirs come so from the loader
         features = StreamFeatures(
             plain=decode_each(network.decoder, network.plain(pixels)),

@@ -10,6 +10,8 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from stlm_edge.errors import ConfigError, SpecError, shown
 from stlm_edge.network.design import (
+    MOST_NEIGHBOURS,
+    MOST_PATCHES,
     PUBLISHED_WEIGHTS,
     RANDOM_WEIGHTS,
     TEACHERS,
@@ -53,7 +55,9 @@ class TrainConfig:
 
     architecture: Literal["stlm", "stlm-tiny"] = setting("stlm", "Widths and depths of the network.")
     image_size: Size = setting((1024, 1024), "Network input: one number, or HEIGHTxWIDTH; multiples of 32.")
-    epochs: int = setting(200, "Passes over the training pictures.")
+    epochs: int = setting(
+        200, "Passes over the training pictures; 0: nothing is trained, the network is plain stream and memory alone."
+    )
     batch_size: int = setting(2, "Pictures in a step, over all processes.")
     accumulate: int = setting(1, "Steps whose gradients are added up before the weights move; saves memory.")
     learning_rate: float = setting(5e-4, "Of Adam, for streams and decoder.")
@@ -105,6 +109,12 @@ class TrainConfig:
     aggregation: Aggregation = setting(
         "light", "The paper's; the original one with 256 channels (figure 6); none: cosine distances alone (table 4)."
     )
+    memory: int = setting(
+        0,
+        "Patches of good pictures that are remembered, 1,000 to 10,000 for instance; distances to the nearest are "
+        "added to the map. 0: none.",
+    )
+    memory_neighbours: int = setting(1, "Of how many nearest remembered patches the distance is the mean.")
     distillation: Literal["features", "logits"] = setting(
         "features", "What the streams learn from the teacher: its features, or its masks (table 9)."
     )
@@ -150,10 +160,13 @@ class TrainConfig:
             check_input_size(self.image_size)
         except SpecError as error:
             raise ConfigError(f"image_size: {error}") from None
-        for name in ("epochs", "batch_size", "accumulate"):
+        for name in ("batch_size", "accumulate"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        for name in ("patience", "workers", "seed", "teacher_cache_gb"):
+        for name in ("epochs", "patience", "workers", "seed", "teacher_cache_gb"):
             _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
+        _check("memory", self.memory, 0 <= self.memory <= MOST_PATCHES, f"0 to {MOST_PATCHES}")
+        most = min(self.memory, MOST_NEIGHBOURS) if self.memory else MOST_NEIGHBOURS
+        _check("memory_neighbours", self.memory_neighbours, 1 <= self.memory_neighbours <= most, f"1 to {most}")
         _check("learning_rate", self.learning_rate, 0 < self.learning_rate <= 10, "more than 0 and at most 10")
         _check_kinds(self.pseudo_anomalies)
         check_teacher("teacher", self.teacher, also=(NO_TEACHER,))
@@ -172,6 +185,9 @@ class TrainConfig:
         unaggregated, one_layer = self.aggregation == "none", self.layers != "l1+l2"
         undecoded = self.layers == "l1" and self.decoder == "separate"
         for wrong, settings, reason in (
+            (not (self.epochs or self.memory), "epochs 0, memory 0", "nothing to learn and nothing to remember"),
+            (bool(self.memory) and not stand_in, "memory, plain_stream student", "a stream that learns sees others"),
+            (bool(self.memory) and unaggregated, "memory, aggregation none", "no logits to add the distances to"),
             (untaught and stand_in, "teacher none, plain_stream teacher", "no such stream"),
             (untaught and unaggregated, "teacher none, aggregation none", "nothing to learn from"),
             (untaught and staged, "teacher none, streams_first", "nothing to learn from at first"),
@@ -199,8 +215,15 @@ class TrainConfig:
     def design(self) -> Design:
         """The network that these settings ask for."""
         # Of the teachers, only networks can stand in for the plain stream; the checks have refused the others.
-        plain = "student" if self.plain_stream == "student" else self.teacher
-        return Design(plain, self.decoder, self.layers, self.comparison, self.aggregation)
+        return Design(
+            "student" if self.plain_stream == "student" else self.teacher,
+            self.decoder,
+            self.layers,
+            self.comparison,
+            self.aggregation if self.epochs else "memory",
+            self.memory,
+            self.memory_neighbours if self.memory else 1,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as YAML and JSON hold them."""

@@ -157,11 +157,9 @@ def both_maps(inspector: InferencePath, images: Tensor) -> tuple[Tensor, ...]:
         anomaly_map (N, H, W), score (N,), and of a network with two streams both again of the map without feature
         aggregation.
     """
-    network = inspector.network
-    features = network.features(prepare(images, inspector.spec))
-    distance = tlm_map(features)
-    aggregated = distance if network.feature_aggregation is None else torch.sigmoid(network.aggregate(features))
-    return *inspector.finish(aggregated), *inspector.finish(distance)
+    coarse, features = inspector.network.compared(prepare(images, inspector.spec))
+    tlm = () if features is None else inspector.finish(tlm_map(features))
+    return *inspector.finish(coarse), *tlm
 
 
 @torch.no_grad()

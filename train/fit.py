@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import uuid
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +29,11 @@ from stlm_edge.spec import ModelSpec
 from stlm_edge.thresholds import good_quantile, promise, with_normal_scores
 from train.augment import rotation_for, variation_of
 from train.config import RANDOM, TrainConfig
-from train.data import Batches, load_images, split
+from train.data import Batches, load_images, split_indices
 from train.distributed import Processes, joined, main_first, share_batch_norms
-from train.evaluate import score_images
 from train.loop import Ending, train
 from train.objective import Objective
+from train.patch_memory import good_scores, remember_good
 from train.pseudo_anomalies.choice import pseudo_anomalies_of
 from train.pseudo_anomalies.textures import texture_source
 from train.record import Pictures, Sources, read_record, weights_files, write_record
@@ -123,7 +124,8 @@ def _run(
         textures = texture_source(sources.textures)
         rotation = rotation_for(config.rotation, loaded.name)
         good = load_images(loaded.train, size=config.image_size, skip_corrupt=config.skip_corrupt)
-        images, held_out = split(good, holdout=config.holdout, seed=config.seed)
+        learnt, held = split_indices(len(good), holdout=config.holdout, seed=config.seed)
+        images, held_out = [good[index] for index in learnt], [good[index] for index in held]
         batches = stack.enter_context(
             Batches(
                 images,
@@ -195,7 +197,7 @@ def _run(
             failures=folder / "failed",
         )
         if processes.is_main:
-            keeper.finish(ending, held_out)
+            keeper.finish(ending, good, held)
     return folder / CHECKPOINT_NAME
 
 
@@ -239,8 +241,8 @@ class _Keeper:
                 self.board.show(record, InferencePath(self.network, self.spec))
         return bool(self.config.patience) and self._patience.over
 
-    def finish(self, ending: Ending, held_out: list[Image]) -> None:
-        """Choose the threshold and write the finished checkpoint."""
+    def finish(self, ending: Ending, good: Sequence[Image], held_out: Sequence[int]) -> None:
+        """Remember good pictures where that is wanted, choose the threshold and write the finished checkpoint."""
         checkpoint = self.folder / CHECKPOINT_NAME
         if ending is Ending.INTERRUPTED:
             logger.warning(
@@ -251,7 +253,10 @@ class _Keeper:
         elif self.config.patience and checkpoint.exists():
             logger.info("%s; the best epoch's weights are kept", ending.value)
             self.network.load_state_dict(load(checkpoint).network.state_dict())
-        scores = score_images(InferencePath(self.network, self.spec), held_out)
+        inspector, parts = InferencePath(self.network, self.spec), range(len(good))
+        if self.config.memory:
+            remember_good(inspector, good, self.config, parts=parts, held_out=held_out)
+        scores = list(good_scores(inspector, good, parts=parts, held_out=held_out).values())
         threshold = good_quantile(scores, false_alarm_rate=self.config.false_alarm_rate)
         self._save(with_normal_scores(dataclasses.replace(self.spec, threshold=threshold), scores))
         if ending is not Ending.INTERRUPTED:
@@ -259,7 +264,7 @@ class _Keeper:
         logger.info(
             "threshold %.6g from %s; %s",
             threshold.value,
-            counted(threshold.images, "held-out good picture"),
+            counted(threshold.images, "good picture" if self.network.denoising is None else "held-out good picture"),
             promise(threshold),
         )
 
@@ -283,9 +288,13 @@ def build(
         begun: whether all that learns gets its weights from a state, so that nobody needs initial ones.
     """
     torch.manual_seed(config.seed)
-    network = Stlm(architecture_named(config.architecture), config.design, image_size=config.image_size)
+    # A memory comes last, of all good pictures; a network that is nothing else has its place from the start.
+    design = dataclasses.replace(config.design, memory=0, memory_neighbours=1) if config.epochs else config.design
+    network = Stlm(architecture_named(config.architecture), design, image_size=config.image_size)
+    if config.memory:
+        network.require_maps()
     with main_first(processes):
-        if begun:
+        if begun or not config.epochs:
             pass
         elif config.initial_weights == RANDOM:
             logger.warning(

@@ -1,9 +1,8 @@
-"""Building a patch memory from good pictures: which patches are kept, and how far pictures are from those of others."""
+"""Building a patch memory from good pictures, and scoring these as if nothing of their part had been remembered."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,10 +10,12 @@ from torch import Tensor
 
 from stlm_edge.errors import DataError, counted
 from stlm_edge.imaging import Image
-from stlm_edge.network.inference import prepare
+from stlm_edge.network.inference import InferencePath, prepare
 from stlm_edge.network.patch_memory import PatchMemory, describe
 from stlm_edge.network.teachers.base import Teacher
 from stlm_edge.spec import ModelSpec
+from train.config import TrainConfig
+from train.evaluate import score_images
 
 DRAWN = 10
 """Patches that are drawn at random for each one that is kept: the choice among all would take as many times longer."""
@@ -25,46 +26,85 @@ POOL = 512
 SMALLEST_DEVIATION = 1e-3
 """Of a channel: one that says the same of all patches stays without influence."""
 
-AT_ONCE = 2
-"""Pictures in one pass of the backbone."""
-
-Maps = tuple[Tensor, Tensor]
-"""The backbone's features of one picture, (1, C1, H / 8, W / 8) and (1, C2, H / 16, W / 16)."""
+SMALLEST_SCALE = 1e-3
+"""Of distances and logits: what hardly varies on good pictures is not blown up."""
 
 
-@dataclass(frozen=True)
-class Remembered:
-    """A memory, and where it has its patches from.
+def remember_good(
+    inspector: InferencePath,
+    images: Sequence[Image],
+    config: TrainConfig,
+    *,
+    parts: Sequence[int],
+    held_out: Sequence[int],
+) -> None:
+    """Give a trained network its memory of good pictures, and bring distances and logits to one scale.
 
-    Attributes:
-        origins: (M,), the picture of each patch, by its place among those that it was built from.
+    The scale is that of pictures from which nothing was learnt, see `unlearnt`.
+
+    Args:
+        inspector: its network has a frozen plain stream with maps.
+        images: all good pictures, also those held out: they are scored without what is remembered of their part.
+        parts, held_out: see `good_scores`.
+    Raises:
+        ConfigError: if the plain stream has no maps.
+        DataError: if there is too little to remember.
     """
+    network = inspector.network
+    assert isinstance(network.plain, Teacher)  # or the settings would have been refused
+    found = build(
+        network.plain,
+        images,
+        inspector.spec,
+        patches=config.memory,
+        neighbours=config.memory_neighbours,
+        seed=config.seed,
+    )
+    network.remember(found)
+    assert network.fusion is not None
+    pairs = list(_left_out(inspector, images, parts=parts, of=unlearnt(inspector, images, held_out)))
+    for name, maps in zip(("distance", "logit"), zip(*pairs, strict=True), strict=True):
+        given = [single for single in maps if single is not None]
+        if given:
+            shift, scale = usual(inspector, torch.cat(given))
+            getattr(network.fusion, f"{name}_shift").fill_(shift)
+            getattr(network.fusion, f"{name}_scale").fill_(scale)
 
-    memory: PatchMemory
-    origins: Tensor
 
-    def without(self, pictures: Sequence[int]) -> PatchMemory:
-        """The memory without what it has from some pictures.
+def good_scores(
+    inspector: InferencePath, images: Sequence[Image], *, parts: Sequence[int], held_out: Sequence[int]
+) -> dict[int, float]:
+    """Scores of good pictures as the network gives them to pictures that it knows nothing of.
 
-        Raises:
-            DataError: if fewer than `neighbours` patches are left.
-        """
-        kept = ~torch.isin(self.origins, torch.tensor(pictures, device=self.origins.device))
-        memory = self.memory
-        if int(kept.sum()) < memory.neighbours:
-            raise DataError(
-                f"all remembered patches are of one part, of {counted(len(pictures), 'picture')}; give good pictures "
-                "of several parts"
-            )
-        return PatchMemory.filled(
-            memory.patches[kept], mean=memory.mean, deviation=memory.deviation, neighbours=memory.neighbours
-        )
+    Args:
+        images: all good pictures of the training, in its order.
+        parts: of each, the number of the part that it shows; where all show one, each counts as a part.
+        held_out: numbers of those that the head has not learnt from.
+    Returns:
+        Number of a picture → its score; of those held out, or of all where nothing learns but the memory.
+    Raises:
+        DataError: if without a part nothing is remembered.
+    """
+    numbers = unlearnt(inspector, images, held_out)
+    network = inspector.network
+    if network.memory is None or network.fusion is None:
+        return dict(zip(numbers, score_images(inspector, [images[number] for number in numbers]), strict=True))
+    pairs = _left_out(inspector, images, parts=parts, of=numbers)
+    scores = (float(inspector.finish(network.fusion(distances, logits))[1]) for distances, logits in pairs)
+    return dict(zip(numbers, scores, strict=True))
 
 
-def remember(
+def unlearnt(inspector: InferencePath, images: Sequence[Image], held_out: Sequence[int]) -> list[int]:
+    """Numbers of the good pictures that can be scored as new ones, since the memory can leave out what it has of them:
+    those held out from the head, or all where there is none."""
+    return list(held_out) if inspector.network.design.has_denoising else list(range(len(images)))
+
+
+@torch.no_grad()
+def build(
     backbone: Teacher, images: Sequence[Image], spec: ModelSpec, *, patches: int, neighbours: int, seed: int
-) -> Remembered:
-    """Build a memory of good pictures.
+) -> PatchMemory:
+    """A memory of good pictures.
 
     Args:
         backbone: frozen, with maps at strides 8 and 16.
@@ -82,44 +122,42 @@ def remember(
             f"{neighbours}; give more pictures, or less of it"
         )
     mean, deviation = rows.mean(dim=0), rows.std(dim=0, correction=0).clamp_min(SMALLEST_DEVIATION)
-    standardised = (rows - mean) / deviation
-    kept = farthest(standardised, min(patches, len(rows)), first=int(rng.integers(len(rows))))
-    memory = PatchMemory.filled(standardised[kept], mean=mean, deviation=deviation, neighbours=neighbours)
-    return Remembered(memory, origins[kept])
+    rows = (rows - mean) / deviation
+    kept = farthest(rows, min(patches, len(rows)), first=int(rng.integers(len(rows))))
+    return PatchMemory.filled(rows[kept], mean=mean, deviation=deviation, origins=origins[kept], neighbours=neighbours)
+
+
+def usual(inspector: InferencePath, maps: Tensor) -> tuple[float, float]:
+    """What of maps (N, 1, h, w) is to be 0 and how far above it is to be 1, see `Fusion`."""
+    shift = float(maps.median())
+    score = float(inspector.finish(maps)[1].median())
+    return shift, max(score - shift, SMALLEST_SCALE)
 
 
 @torch.no_grad()
-def left_out_distances(
-    remembered: Remembered, backbone: Teacher, images: Sequence[Image], spec: ModelSpec, *, parts: Sequence[int]
-) -> Iterator[Tensor]:
-    """How far each picture that a memory was built from is from what the memory has of other parts.
+def _left_out(
+    inspector: InferencePath, images: Sequence[Image], *, parts: Sequence[int], of: Sequence[int]
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Distances and logits of some pictures, as `Stlm.distances_and_logits`, without what is remembered of their part.
 
-    So a picture that was remembered is scored as one that was not, or a little higher: another patch would have been
-    chosen in the place of each that is left out.
-
-    Args:
-        images: those that `remembered` was built from, in their order.
-        parts: for each picture, the number of the part that it shows.
-    Returns:
-        For each picture (1, 1, H / 8, W / 8).
-    Raises:
-        DataError: if all patches are of one part.
+    Other patches would have been kept in the place of those that are left out, so distances are a little larger than
+    those of new pictures: by 0.4 % in the mean of 200 magnetic tiles with 4,000 patches, by 2 % with 1,000.
     """
-    without: dict[int, PatchMemory] = {}
-    for part in set(parts):
-        without[part] = remembered.without([index for index, other in enumerate(parts) if other == part])
-    for part, maps in zip(parts, backbone_maps(backbone, images, spec), strict=True):
-        yield without[part](*maps)
-
-
-@torch.no_grad()
-def backbone_maps(backbone: Teacher, images: Sequence[Image], spec: ModelSpec) -> Iterator[Maps]:
-    """The features of each picture, on the backbone's device."""
-    device = next(backbone.parameters()).device
-    for start in range(0, len(images), AT_ONCE):
-        pixels = prepare(torch.from_numpy(np.stack(images[start : start + AT_ONCE])).to(device), spec)
-        fine, coarse = backbone.maps(pixels)
-        yield from zip(fine.split(1), coarse.split(1), strict=True)
+    network = inspector.eval().network
+    assert network.memory is not None
+    device = next(network.parameters()).device
+    pictures_of: dict[int, list[int]] = {}
+    for number, part in enumerate(parts if len(set(parts)) > 1 else range(len(images))):
+        pictures_of.setdefault(part, []).append(number)
+    own = {number: numbers for numbers in pictures_of.values() for number in numbers}
+    whole = network.memory
+    for number in of:
+        network.memory = whole.without(own[number])
+        try:
+            distances, logits, _ = network.distances_and_logits(_prepared(images[number], inspector.spec, device))
+        finally:
+            network.memory = whole
+        yield distances, logits
 
 
 def farthest(points: Tensor, count: int, *, first: int) -> Tensor:
@@ -172,9 +210,14 @@ def _drawn(
 ) -> tuple[Tensor, Tensor]:
     """Descriptors of `count` cells of each picture, or of all: (N, C), and the picture of each, (N,)."""
     rows, origins = [], []
-    for index, maps in enumerate(backbone_maps(backbone, images, spec)):
-        cells = describe(*maps)[0].flatten(1).T
+    device = next(backbone.parameters()).device
+    for number, image in enumerate(images):
+        cells = describe(*backbone.maps(_prepared(image, spec, device)))[0].flatten(1).T
         drawn = np.sort(rng.permutation(len(cells))[:count])
-        rows.append(cells[torch.from_numpy(drawn).to(cells.device)])
-        origins.append(torch.full((len(drawn),), index, device=cells.device))
+        rows.append(cells[torch.from_numpy(drawn).to(device)])
+        origins.append(torch.full((len(drawn),), number, device=device))
     return torch.cat(rows), torch.cat(origins)
+
+
+def _prepared(image: Image, spec: ModelSpec, device: torch.device) -> Tensor:
+    return prepare(torch.from_numpy(image[None]).to(device), spec)

@@ -19,8 +19,9 @@ from stlm_edge.thresholds import (
     with_normal_scores,
 )
 from train.config import from_dict
-from train.data import load_images, split
+from train.data import load_images, split_indices
 from train.evaluate import score_images
+from train.patch_memory import good_scores
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +58,9 @@ def choose_on_checkpoint(
     else:
         config = from_dict(checkpoint.config)
         good = load_images(loaded.train, size=checkpoint.spec.input_size, skip_corrupt=config.skip_corrupt)
-        _, held_out = split(good, holdout=config.holdout, seed=config.seed)
-        defective = [False] * len(held_out)
-        scores = score_images(inference, held_out)
+        _, held_out = split_indices(len(good), holdout=config.holdout, seed=config.seed)
+        scores = list(good_scores(inference, good, parts=range(len(good)), held_out=held_out).values())
+        defective = [False] * len(scores)
         rate = config.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
         spec = dataclasses.replace(checkpoint.spec, threshold=good_quantile(scores, false_alarm_rate=rate))
         spec = with_normal_scores(spec, scores)

@@ -31,6 +31,7 @@ STATE_VERSION = 2
 MAY_CHANGE = (
     *("batch_size", "accumulate", "precision", "device", "workers", "tensorboard", "patience", "false_alarm_rate"),
     *("initial_weights", "teacher_weights", "teacher_precision", "teacher_cache_gb", "compile_teacher"),
+    *("memory", "memory_neighbours"),
 )
 """Settings that a run may be resumed with others of; by the rest its pictures are divided, and its weights learnt."""
 
@@ -244,7 +245,7 @@ def _require_same_schedule(scheduler: LRScheduler, values: dict[str, Any]) -> No
 def begin(objective: Objective, config: TrainConfig, *, steps_per_epoch: int, run_id: str = "") -> Training:
     """Optimisers and schedules for an objective that stands on its device already."""
     device = next(objective.parameters()).device
-    optimisers = make_optimisers(objective, config)
+    optimisers = make_optimisers(objective, config) if config.epochs else ()
     moves = config.epochs * -(-steps_per_epoch // config.accumulate)
     schedulers = (
         tuple(CosineAnnealingLR(optimiser, moves) for optimiser in optimisers) if config.schedule == "cosine" else ()

@@ -82,7 +82,7 @@ class DeploymentGraph(nn.Module):
         self.denoising: nn.Module | None = network.denoising
         self.both: StackedEncoders | None = None
         if streams == "stacked":
-            if not two_students:
+            if not two_students or network.denoising is None:
                 raise ConfigError(
                     f"the plain stream is {self.design.plain_stream}, another network than the denoising one; "
                     "only two of a kind can be stacked, export with --streams branched"

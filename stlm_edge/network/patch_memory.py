@@ -7,11 +7,14 @@ score is, as everywhere here, the mean of the map's highest pixels.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import reduce
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from stlm_edge.errors import DataError, counted
 
 STRIDE = 8
 """Pixels of the input for one cell of the distances, hence of the whole map where there is a memory."""
@@ -35,12 +38,15 @@ class PatchMemory(nn.Module):
         mean, deviation: of each channel, (C,).
         patches: (M, C), standardised.
         bias: (M,), minus half of their squared lengths.
+        origins: (M,), the good picture of each, by its place among those of the training; what a part is scored
+            without, and no part of a graph.
     """
 
     mean: Tensor
     deviation: Tensor
     patches: Tensor
     bias: Tensor
+    origins: Tensor
 
     def __init__(self, patches: int, channels: int, *, neighbours: int = 1) -> None:
         """An empty one, to load a checkpoint into; `filled` makes one that knows something."""
@@ -50,9 +56,12 @@ class PatchMemory(nn.Module):
         self.register_buffer("deviation", torch.ones(channels))
         self.register_buffer("patches", torch.zeros(patches, channels))
         self.register_buffer("bias", torch.zeros(patches))
+        self.register_buffer("origins", torch.zeros(patches, dtype=torch.int32))
 
     @classmethod
-    def filled(cls, patches: Tensor, *, mean: Tensor, deviation: Tensor, neighbours: int = 1) -> PatchMemory:
+    def filled(
+        cls, patches: Tensor, *, mean: Tensor, deviation: Tensor, origins: Tensor, neighbours: int = 1
+    ) -> PatchMemory:
         """
         Args:
             patches: (M, C), standardised by `mean` and `deviation`; M at least `neighbours`.
@@ -62,7 +71,29 @@ class PatchMemory(nn.Module):
         memory.deviation.copy_(deviation)
         memory.patches.copy_(patches)
         memory.bias.copy_(-patches.square().sum(dim=1) / 2)
+        memory.origins.copy_(origins)
         return memory
+
+    def without(self, pictures: Iterable[int]) -> PatchMemory:
+        """What is left if nothing had been remembered of these pictures; `neighbours` patches at least.
+
+        Raises:
+            DataError: if fewer are left.
+        """
+        left_out = torch.tensor(sorted(pictures), device=self.origins.device)
+        kept = ~torch.isin(self.origins, left_out)
+        if int(kept.sum()) < self.neighbours:
+            raise DataError(
+                f"without {counted(len(left_out), 'picture')} of one part nothing is remembered; give good pictures of "
+                "several parts, or more of them"
+            )
+        return PatchMemory.filled(
+            self.patches[kept],
+            mean=self.mean,
+            deviation=self.deviation,
+            origins=self.origins[kept],
+            neighbours=self.neighbours,
+        )
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
         """
@@ -86,7 +117,7 @@ class PatchMemory(nn.Module):
         """a·b - |b|² / 2 of the nearest patches b, (R, neighbours)."""
         parts = [(self.patches, self.bias)]
         if len(self.bias) > AT_ONCE:
-            parts = list(zip(self.patches.split(AT_ONCE), self.bias.split(AT_ONCE), strict=True))
+            parts = list(zip(torch.split(self.patches, AT_ONCE), torch.split(self.bias, AT_ONCE), strict=True))
         products = (F.linear(rows, patches, bias) for patches, bias in parts)
         if self.neighbours == 1:  # a maximum is much cheaper than the sorting of one
             return reduce(torch.maximum, (product.amax(dim=1, keepdim=True) for product in products))

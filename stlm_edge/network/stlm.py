@@ -62,24 +62,29 @@ class Stlm(nn.Module):
         self.memory: PatchMemory | None = None
         self.fusion: Fusion | None = None
         if design.memory:
-            self.remember(PatchMemory(design.memory, sum(self._map_channels()), neighbours=design.memory_neighbours))
+            self.remember(PatchMemory(design.memory, sum(self.require_maps()), neighbours=design.memory_neighbours))
 
     def remember(self, memory: PatchMemory) -> None:
         """Have the map made with a memory of patches that the plain stream sees; `fusion` is then to be set.
 
         Raises `ConfigError` if the plain stream has no maps, or learns.
         """
-        self._map_channels()
-        self.design = dataclasses.replace(
-            self.design, memory=len(memory.patches), memory_neighbours=memory.neighbours
-        )
+        sees, remembers = sum(self.require_maps()), memory.patches.shape[1]
+        if sees != remembers:
+            raise ConfigError(f"the plain stream has {sees} channels, the memory {remembers}; build it of that stream")
+        self.design = dataclasses.replace(self.design, memory=len(memory.patches), memory_neighbours=memory.neighbours)
         self.memory, self.fusion = memory, Fusion().to(memory.patches.device)
 
-    def _map_channels(self) -> tuple[int, int]:
+    def require_maps(self) -> tuple[int, int]:
+        """The channels of what the plain stream sees at strides 8 and 16.
+
+        Raises `ConfigError` if it has no such maps, or learns.
+        """
+        stream = self.design.plain_stream
         if not isinstance(self.plain, Teacher) or self.plain.map_channels is None:
             raise ConfigError(
-                f"a patch memory needs features at strides 8 and 16 that stay as they are, which "
-                f"{self.design.plain_stream} in the plain stream's place does not have; give another, or memory 0"
+                f"a patch memory needs features at strides 8 and 16 that stay as they are, which {stream} as the plain "
+                "stream does not have; give --teacher timm:NAME and --plain-stream teacher, or --memory 0"
             )
         return self.plain.map_channels
 

@@ -26,7 +26,7 @@ from stlm_edge.network.weights import fingerprint
 from stlm_edge.plate.part import render_part
 from stlm_edge.sidecar import Sidecar
 from stlm_edge.spec import ModelSpec, Threshold
-from train.patch_memory import remember
+from train.patch_memory import build
 
 SIZE = (64, 96)
 DESIGNS = {
@@ -56,8 +56,7 @@ def inspector_of(design: Design) -> InferencePath:
     pixels = prepare(torch.from_numpy(np.stack(good)), spec_of())
     assert isinstance(network.plain, Teacher)
     network.plain.settle(pixels)
-    built = remember(network.plain, good, spec_of(), patches=100, neighbours=design.memory_neighbours, seed=0)
-    network.remember(built.memory)
+    network.remember(build(network.plain, good, spec_of(), patches=100, neighbours=design.memory_neighbours, seed=0))
     if network.feature_aggregation is not None:
         network.train()
         for _ in range(3):
@@ -91,6 +90,7 @@ def test_deployment_graph_gives_the_networks_answers(inspector):
     assert coarse.shape == (4, SIZE[0] // 8, SIZE[1] // 8)
     assert (found_full - full).abs().max() < 1e-4
     assert (found_score - score).abs().max() < 1e-4
+
 
 @torch.no_grad()
 def test_plain_stream_is_run_once_for_both_ways(inspector):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from stlm_edge.errors import DataError
 from stlm_edge.network import patch_memory
 from stlm_edge.network.patch_memory import Fusion, PatchMemory, describe
 
@@ -15,6 +16,7 @@ def filled(patches: int, channels: int, *, neighbours: int = 1, offset: float = 
         torch.randn(patches, channels, generator=generator),
         mean=torch.full((channels,), offset),
         deviation=torch.rand(channels, generator=generator) + 0.5,
+        origins=torch.arange(patches) % 3,
         neighbours=neighbours,
     )
 
@@ -51,6 +53,18 @@ def test_distances_of_features_far_from_zero_keep_their_digits():
 def test_remembered_patch_has_no_distance():
     memory = filled(30, 16)
     assert memory.distances(memory.patches).max() < 5e-3  # the root of what rounding leaves
+
+
+def test_what_is_left_without_some_pictures_is_what_others_showed():
+    memory = filled(30, 16, neighbours=2)
+    left = memory.without([0, 2])
+    assert torch.equal(left.patches, memory.patches[1::3])
+    assert set(left.origins.tolist()) == {1}
+    rows = torch.randn(4, 16)
+    expected = torch.cdist(rows, memory.patches[1::3]).topk(2, largest=False).values.mean(dim=1)
+    torch.testing.assert_close(left.distances(rows), expected, atol=1e-5, rtol=1e-5)
+    with pytest.raises(DataError, match="without 3 pictures of one part nothing is remembered; give good pictures of"):
+        memory.without([0, 1, 2])
 
 
 def test_flat_features_stay_flat_up_to_the_border():

@@ -53,7 +53,10 @@ def test_every_flag_changes_the_setting_of_its_name(monkeypatch, tmp_path):
     ("setting", "value", "expected"),
     [
         ("image_size", 100, "multiples of 32"),
-        ("epochs", 0, "at least 1"),
+        ("epochs", 0, "nothing to learn and nothing to remember"),
+        ("epochs", -1, "0 or more"),
+        ("memory", -1, "0 to 100000"),
+        ("memory_neighbours", 0, "1 to 100"),
         ("epochs", 1.5, "whole number"),
         ("batch_size", "two", "whole number"),
         ("architecture", "resnet", "one of stlm"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stlm_edge.errors import DataError
+from stlm_edge.imaging import Image
+from stlm_edge.network.encoder import ARCHITECTURES
+from stlm_edge.network.inference import InferencePath, prepare
+from stlm_edge.network.stlm import Stlm
+from stlm_edge.network.teachers.base import Teacher
 from stlm_edge.spec import ModelSpec
 from train import patch_memory
-from train.patch_memory import farthest, left_out_distances, remember
+from train.config import TrainConfig
+from train.evaluate import score_images
+from train.patch_memory import build, farthest, good_scores, remember_good
 
 SPEC = ModelSpec(
     category="x", architecture="stlm-tiny", input_size=(32, 64), map_size=(32, 64), weights_sha256="", highest_score=1.0
@@ -55,40 +65,95 @@ def test_equal_points_are_chosen_once_each():
 
 def test_memory_is_the_same_for_the_same_seed():
     images = pictures(3)
-    first, second = (remember(Pooled(), images, SPEC, patches=20, neighbours=1, seed=4) for _ in range(2))
-    assert torch.equal(first.memory.patches, second.memory.patches)
+    first, second = (build(Pooled(), images, SPEC, patches=20, neighbours=1, seed=4) for _ in range(2))
+    assert torch.equal(first.patches, second.patches)
     assert torch.equal(first.origins, second.origins)
-    other = remember(Pooled(), images, SPEC, patches=20, neighbours=1, seed=5)
-    assert not torch.equal(first.memory.patches, other.memory.patches)
+    other = build(Pooled(), images, SPEC, patches=20, neighbours=1, seed=5)
+    assert not torch.equal(first.patches, other.patches)
 
 
 def test_memory_has_fewer_patches_where_the_pictures_have():
-    found = remember(Pooled(), pictures(2), SPEC, patches=1000, neighbours=2, seed=0)
-    assert len(found.memory.patches) == 2 * (32 // 8) * (64 // 8)
+    found = build(Pooled(), pictures(2), SPEC, patches=1000, neighbours=2, seed=0)
+    assert len(found.patches) == 2 * (32 // 8) * (64 // 8)
     assert sorted(found.origins.tolist()) == [0] * 32 + [1] * 32
-    assert found.memory.patches.mean(dim=0).abs().max() < 1e-5
-    assert (found.memory.patches.std(dim=0, correction=0) - 1).abs().max() < 1e-4
-
-
-def test_picture_is_scored_without_what_is_remembered_of_its_part():
-    a, b, c = pictures(3)
-    images = [a, a, b, c]
-    found = remember(Pooled(), images, SPEC, patches=1000, neighbours=1, seed=0)
-    alone = [float(d.max()) for d in left_out_distances(found, Pooled(), images, SPEC, parts=[0, 1, 2, 3])]
-    assert alone[0] < 0.01 and alone[1] < 0.01  # each finds the other
-    assert min(alone[2:]) > 0.5
-    grouped = [float(d.max()) for d in left_out_distances(found, Pooled(), images, SPEC, parts=[0, 0, 1, 2])]
-    assert min(grouped) > 0.5
-    assert grouped[2:] == alone[2:]
-
-
-def test_pictures_of_one_part_alone_are_refused():
-    images = pictures(2)
-    found = remember(Pooled(), images, SPEC, patches=10, neighbours=1, seed=0)
-    with pytest.raises(DataError, match="all remembered patches are of one part, of 2 pictures; give good pictures"):
-        list(left_out_distances(found, Pooled(), images, SPEC, parts=[7, 7]))
+    assert found.patches.mean(dim=0).abs().max() < 1e-5
+    assert (found.patches.std(dim=0, correction=0) - 1).abs().max() < 1e-4
 
 
 def test_more_neighbours_than_patches_are_refused():
     with pytest.raises(DataError, match="found 64 patches in 2 good pictures, expected at least memory_neighbours 65"):
-        remember(Pooled(), pictures(2), SPEC, patches=64, neighbours=65, seed=0)
+        build(Pooled(), pictures(2), SPEC, patches=64, neighbours=65, seed=0)
+
+
+def remembering(
+    images: Sequence[Image], *, epochs: int, parts: Sequence[int], held_out: Sequence[int]
+) -> InferencePath:
+    config = TrainConfig(
+        architecture="stlm-tiny",
+        image_size=SPEC.input_size,
+        epochs=epochs,
+        teacher="stlm-tiny",
+        teacher_weights="random",
+        plain_stream="teacher",
+        memory=1000,
+    )
+    torch.manual_seed(0)
+    design = config.design if epochs == 0 else dataclasses.replace(config.design, memory=0)
+    inspector = InferencePath(Stlm(ARCHITECTURES["stlm-tiny"], design, image_size=SPEC.input_size), SPEC).eval()
+    assert isinstance(inspector.network.plain, Teacher)
+    inspector.network.plain.settle(prepare(torch.from_numpy(np.stack(images)), SPEC))
+    remember_good(inspector, images, config, parts=parts, held_out=held_out)
+    return inspector
+
+
+def test_network_without_a_head_scores_all_pictures_each_without_its_part():
+    a, b, c, d = pictures(4)
+    images = [a, a, b, c, d]
+    inspector = remembering(images, epochs=0, parts=range(5), held_out=[2])
+    alone = good_scores(inspector, images, parts=range(5), held_out=[2])
+    assert list(alone) == [0, 1, 2, 3, 4]
+    known = score_images(inspector, images)
+    assert alone[0] == pytest.approx(known[0], abs=1e-3)  # each of two equal pictures finds the other
+    assert all(alone[number] > known[number] + 0.1 for number in (2, 3, 4))
+    grouped = good_scores(inspector, images, parts=[0, 0, 1, 2, 3], held_out=[2])
+    assert grouped[0] > known[0] + 0.1
+    assert {number: grouped[number] for number in (2, 3, 4)} == {number: alone[number] for number in (2, 3, 4)}
+    assert inspector.network.memory is not None
+    assert len(inspector.network.memory.patches) == 160  # nothing has been taken out of it for good
+
+
+def test_where_all_pictures_show_one_part_each_counts_as_one():
+    images = pictures(3)
+    inspector = remembering(images, epochs=0, parts=[7, 7, 7], held_out=[])
+    assert good_scores(inspector, images, parts=[7, 7, 7], held_out=[]) == good_scores(
+        inspector, images, parts=[0, 1, 2], held_out=[]
+    )
+
+
+def test_network_with_a_head_scores_those_held_out_from_it():
+    images = pictures(5)
+    inspector = remembering(images, epochs=1, parts=range(5), held_out=[1, 4])
+    found = good_scores(inspector, images, parts=range(5), held_out=[1, 4])
+    assert list(found) == [1, 4]
+    assert inspector.network.design.memory == 160
+
+
+def test_scale_makes_usual_cells_0_and_usual_scores_1():
+    images = pictures(6)
+    inspector = remembering(images, epochs=1, parts=range(6), held_out=[0, 2, 5])
+    fusion = inspector.network.fusion
+    assert fusion is not None
+    pairs = list(patch_memory._left_out(inspector, images, parts=range(6), of=[0, 2, 5]))
+    for index, (shift, scale) in enumerate(
+        [(fusion.distance_shift, fusion.distance_scale), (fusion.logit_shift, fusion.logit_scale)]
+    ):
+        maps = (torch.cat([pair[index] for pair in pairs]) - shift) / scale
+        assert float(maps.median()) == pytest.approx(0, abs=1e-4)
+        assert float(inspector.finish(maps)[1].median()) == pytest.approx(1, abs=1e-4)
+
+
+def test_network_without_a_memory_scores_those_held_out_as_ever():
+    images = pictures(3)
+    inspector = InferencePath(Stlm(ARCHITECTURES["stlm-tiny"], image_size=SPEC.input_size), SPEC).eval()
+    found = good_scores(inspector, images, parts=[0, 0, 1], held_out=[2])
+    assert found == {2: score_images(inspector, images[2:])[0]}

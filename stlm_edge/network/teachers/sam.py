@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from segment_anything.modeling import ImageEncoderViT
@@ -49,13 +49,13 @@ class SamTeacher(Teacher):
     @torch.no_grad()
     def maps(self, pixels: Tensor) -> Maps:
         """See `Teacher.maps`."""
-        maps: Maps = self.encoder.maps(pixels)
-        return maps
+        encoder = cast(ImageEncoder, self.encoder)  # or `map_channels` would have said that it has none
+        return encoder.maps(pixels)
 
     @torch.no_grad()
     def features_of(self, maps: Maps, layers: Layers = "l1+l2") -> Features:
         """See `Teacher.features_of`."""
-        return decode(self.decoder, self.encoder.embedding_of(maps[1]), layers)
+        return decode(self.decoder, cast(ImageEncoder, self.encoder).embedding_of(maps[1]), layers)
 
     def load(self, weights: Weights) -> str:
         """Load a state dict of SAM or MobileSAM; see `Teacher.load`."""
