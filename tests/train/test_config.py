@@ -17,6 +17,9 @@ OTHER = {
     "device": "cpu",
 }
 
+NEEDS = {"memory": ("--plain-stream", "teacher")}
+"""What else has to be given with a setting."""
+
 
 def another(entry: dataclasses.Field):
     """A value that the setting may have and that is not its default."""
@@ -44,7 +47,7 @@ def test_every_flag_changes_the_setting_of_its_name(monkeypatch, tmp_path):
         value = another(entry)
         flag = "--" + entry.name.replace("_", "-")
         text = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        arguments = [flag] if value is True else [flag, text]
+        arguments = [flag] if value is True else [flag, text, *NEEDS.get(entry.name, ())]
         assert main(["fit", "--data", str(tmp_path), *arguments]) == 0, flag
         assert getattr(made.pop(), entry.name) == value != entry.default, flag
 
