@@ -26,6 +26,9 @@ POOL = 512
 SMALLEST_DEVIATION = 1e-3
 """Of a channel: one that says the same of all patches stays without influence."""
 
+SCALED = 64
+"""Pictures that the scale is of, at most."""
+
 SMALLEST_SCALE = 1e-3
 """Of distances and logits: what hardly varies on good pictures is not blown up."""
 
@@ -62,7 +65,9 @@ def remember_good(
     )
     network.remember(found)
     assert network.fusion is not None
-    pairs = list(_left_out(inspector, images, parts=parts, of=unlearnt(inspector, images, held_out)))
+    numbers = unlearnt(inspector, images, held_out)
+    some = numbers[:: -(-len(numbers) // SCALED)]
+    pairs = list(_left_out(inspector, images, parts=parts, of=some))
     for name, maps in zip(("distance", "logit"), zip(*pairs, strict=True), strict=True):
         given = [single for single in maps if single is not None]
         if given:

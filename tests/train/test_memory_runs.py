@@ -1,0 +1,91 @@
+"""Runs whose network has a patch memory, through the command line where the user stands."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from export.__main__ import main as export
+from stlm_edge.network.checkpoint import load
+from stlm_edge.sidecar import Sidecar
+from train.__main__ import main
+
+MEMORY = ["--teacher", "stlm-tiny", "--teacher-weights", "random", "--plain-stream", "teacher", "--memory", "60"]
+QUICK = ["--preset", "cpu", "--image-size", "64", "--batch-size", "2", *MEMORY]
+
+
+@pytest.mark.heavy
+def test_folder_of_good_pictures_becomes_a_verified_engine_without_training(plate, tmp_path, capsys):
+    run, data = tmp_path / "run", ["--data", str(plate), "--category", "plate"]
+    checkpoint, engine = run / "model.safetensors", tmp_path / "plate.onnx"
+    assert main(["fit", *data, "-o", str(run), *QUICK, "--epochs", "0"]) == 0
+    assert "NO INITIAL WEIGHTS" not in capsys.readouterr().err  # nothing is there to have any
+    assert sorted(path.name for path in run.iterdir()) == ["config.yaml", "model.safetensors", "run.json"]
+    loaded = load(checkpoint)
+    design = loaded.network.design
+    assert (design.aggregation, design.memory, loaded.spec.memory) == ("memory", 60, 60)
+    assert {name.split(".")[0] for name in loaded.network.state_dict()} == {"plain", "memory", "fusion"}
+    threshold = loaded.spec.require_threshold()
+    assert threshold.images == len(list((plate / "plate/train/good").iterdir()))
+    assert main(["threshold", str(checkpoint), *data]) == 0
+    assert load(checkpoint).spec.require_threshold().value == pytest.approx(threshold.value, abs=1e-6)
+    assert main(["evaluate", str(checkpoint), *data]) == 0
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    assert evaluation["tlm_only"] is None
+    assert evaluation["overall"]["image_auroc"] is not None
+    assert export(["onnx", str(checkpoint), "-o", str(engine), *data]) == 0
+    sidecar = Sidecar.read(engine)
+    assert sidecar.engine.gate is not None
+    assert sidecar.engine.gate.verified
+    assert (sidecar.spec.memory, sidecar.spec.memory_neighbours, sidecar.spec.map_size) == (60, 1, (8, 8))
+
+
+class Killed(BaseException):
+    """Stands for a kill while the pictures are being remembered."""
+
+
+@pytest.mark.heavy
+def test_run_that_was_killed_while_it_remembered_ends_as_one_that_was_not(plate, tmp_path, monkeypatch):
+    arguments = ["fit", "--data", str(plate), "--category", "plate", *QUICK, "--epochs", "1"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert main([*arguments, "-o", str(whole)]) == 0
+
+    def kill(*_arguments: object, **_options: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("train.fit.remember_good", kill)
+        main([*arguments, "-o", str(killed)])
+    assert load(killed / "model.safetensors").network.design.memory == 0
+    assert main(["resume", str(killed)]) == 0
+    wanted, found = (load(run / "model.safetensors") for run in (whole, killed))
+    assert found.spec.weights_sha256 == wanted.spec.weights_sha256
+    assert wanted.network.design.memory == 60
+    assert wanted.network.feature_aggregation is not None
+    assert wanted.spec.highest_score == 1
+    assert wanted.network.fusion is not None
+    assert float(wanted.network.fusion.logit_scale) != 1
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--plain-stream", "student"], "memory, plain_stream student: a stream that learns sees others"),
+        (["--epochs", "0", "--memory", "0"], "epochs 0, memory 0: nothing to learn and nothing to remember"),
+        (["--memory-neighbours", "61"], "memory_neighbours is 61, expected 1 to 60"),
+        (["--aggregation", "none"], "memory, aggregation none: no logits to add the distances to"),
+        (
+            ["--teacher", "sam_vit_b", "--architecture", "stlm"],
+            "features at strides 8 and 16 that stay as they are, which sam_vit_b as the plain stream does not have",
+        ),
+    ],
+)
+def test_what_a_memory_cannot_go_with_is_one_line(arguments, words, plate, tmp_path, capsys):
+    given = ["fit", "--data", str(plate), "--category", "plate", "-o", str(tmp_path / "run"), *QUICK, *arguments]
+    assert main(given) == 1
+    captured = capsys.readouterr().err
+    assert words in captured
+    assert "Traceback" not in captured
+    assert not (tmp_path / "run").exists()
