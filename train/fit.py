@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import logging
@@ -39,7 +40,7 @@ from train.pseudo_anomalies.textures import texture_source
 from train.record import Pictures, Sources, read_record, weights_files, write_record
 from train.teaching.guidance import Guidance, make_guidance
 from train.teaching.teacher import mask_head_tensors, teacher_of
-from train.training import EpochRecord, Training, begin
+from train.training import EpochRecord, Training, begin, restore_plain
 from train.watch import Board, Patience, held_out_loss
 
 logger = logging.getLogger(__name__)
@@ -148,7 +149,7 @@ def _run(
             highest_score=config.design.highest_score,
         )
         objective, guidance = build(
-            sources.located(config), spec, batches, device=device, processes=processes, begun=state is not None
+            sources.located(config), spec, batches, device=device, processes=processes, state=state
         )
         training = begin(objective, config, steps_per_epoch=len(batches), run_id=run_id)
         make_folder(folder)  # not before all that is asked for has been found to fit
@@ -280,12 +281,15 @@ def build(
     *,
     device: torch.device,
     processes: Processes,
-    begun: bool = False,
+    state: Path | None = None,
 ) -> tuple[Objective, Guidance | None]:
     """The network with its losses and the teacher's guidance, on the device; the same weights in every process.
 
+    A frozen plain stream that comes with the weights, in a state or in a checkpoint of this toolkit, is the teacher as
+    it is: what it learnt of good pictures is what the denoising stream learns from, and no file of its own is needed.
+
     Args:
-        begun: whether all that learns gets its weights from a state, so that nobody needs initial ones.
+        state: what all that learns gets its weights from, so that nobody needs initial ones.
     """
     torch.manual_seed(config.seed)
     # A memory comes last, of all good pictures; a network that is nothing else has its place from the start.
@@ -293,26 +297,39 @@ def build(
     network = Stlm(architecture_named(config.architecture), design, image_size=config.image_size)
     if config.memory:
         network.require_maps()
+    frozen = network.plain if isinstance(network.plain, Teacher) else None
+    comes_along = False
     with main_first(processes):
-        if begun or not config.epochs:
-            pass
+        if state is not None:
+            if frozen is not None:
+                restore_plain(frozen, state)
+                comes_along = True
+        elif not config.epochs:
+            pass  # nothing that learns is there
         elif config.initial_weights == RANDOM:
             logger.warning(
                 "NO INITIAL WEIGHTS: both streams and the decoder start RANDOM; give --initial-weights: "
                 "MobileSAM's for stlm, or a checkpoint of the same architecture"
             )
         else:
-            logger.info("initial weights: %s", load_initial(network, locate(config.initial_weights)))
-        teacher = teacher_of(config, channels=network.architecture.embedding_channels)
+            report = load_initial(network, locate(config.initial_weights))
+            logger.info("initial weights: %s", report)
+            comes_along = frozen is not None and report.is_whole
+        if frozen is not None and comes_along:
+            logger.info("teacher %s as it was for these weights, found there", config.teacher)
+            teacher: Teacher | None = copy.deepcopy(frozen)
+        else:
+            teacher = teacher_of(config, channels=network.architecture.embedding_channels)
     guidance = None
     channels = network.architecture.embedding_channels
     if teacher is not None:
         teacher.to(device)
         channels = teacher.channels
-        some = batches.images[: teacher.settling_images]
-        teacher.settle(prepare(torch.from_numpy(np.stack(some)).to(device), spec))
-        if isinstance(network.plain, Teacher):
-            network.plain.load_state_dict(teacher.state_dict())
+        if not comes_along:
+            some = batches.images[: teacher.settling_images]
+            teacher.settle(prepare(torch.from_numpy(np.stack(some)).to(device), spec))
+            if frozen is not None:
+                frozen.load_state_dict(teacher.state_dict())
         guidance = make_guidance(
             teacher,
             spec=spec,
@@ -324,7 +341,7 @@ def build(
     if processes.count > 1:
         share_batch_norms(network)
     objective = Objective(network, config, spec=spec, teacher_channels=channels)
-    if objective.mask_heads and config.initial_weights != RANDOM and not begun:
+    if objective.mask_heads and config.initial_weights != RANDOM and state is None:
         tensors = mask_head_tensors(read_tensors(locate(config.initial_weights)))
         for head in objective.mask_heads if tensors else ():  # a checkpoint of this toolkit has none
             head.load_state_dict(tensors)

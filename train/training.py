@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -19,6 +21,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 from stlm_edge.errors import CheckpointError, shown
 from stlm_edge.files import replacing
 from stlm_edge.memory import ran_out
+from stlm_edge.network.teachers.base import Teacher
 from stlm_edge.network.weights import fingerprint, load_torch_file
 from stlm_edge.records import build
 from stlm_edge.seal import SEAL
@@ -134,7 +137,7 @@ class Training:
         Raises:
             CheckpointError: if the file is damaged, of another run, or of other settings.
         """
-        try:
+        with _fitting(path):
             state: dict[str, Any] = load_torch_file(path, device=self.device)
             if state["version"] not in range(1, STATE_VERSION + 1):
                 raise ValueError(f"state version {shown(state['version'])}, this toolkit reads {STATE_VERSION}")
@@ -164,13 +167,6 @@ class Training:
                 scheduler.load_state_dict(values)
             self.scaler.load_state_dict(state["scaler"])
             self.history, self.epoch = history, len(history)
-        except Exception as error:  # a flipped byte lets the unpickler fail in any way that Python knows
-            if ran_out(error):
-                raise
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise CheckpointError(
-                f"{path} does not fit this training ({reason}); train again in another folder"
-            ) from None
 
     def _require_settings(self, begun_with: dict[str, Any]) -> None:
         """Raises `ValueError` if a run was begun with other settings than it has now."""
@@ -180,6 +176,28 @@ class Training:
                     f"it was begun with {name} {shown(value)}, config.yaml has {shown(self.settings[name])}; write the "
                     "old value back"
                 )
+
+
+def restore_plain(plain: Teacher, path: Path) -> None:
+    """Give a frozen plain stream the weights that it has in a state; see `Training.restore`, which checks the rest."""
+    with _fitting(path):
+        objective = load_torch_file(path)["objective"]
+        prefix = "network.plain."
+        plain.load_state_dict(
+            {name.removeprefix(prefix): tensor for name, tensor in objective.items() if name.startswith(prefix)}
+        )
+
+
+@contextmanager
+def _fitting(path: Path) -> Iterator[None]:
+    """Raises `CheckpointError` for whatever is wrong with a state within the block."""
+    try:
+        yield
+    except Exception as error:  # a flipped byte lets the unpickler fail in any way that Python knows
+        if ran_out(error):
+            raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{path} does not fit this training ({reason}); train again in another folder") from None
 
 
 def _sha256(state: dict[str, Any]) -> str:

