@@ -163,12 +163,10 @@ class ModelSpec:
             if size is not None and (len(size) != 2 or min(size) < 1 or math.prod(size) > MOST_PIXELS):
                 raise SpecError(f"{name} is {size}, expected a height and a width in pixels; export the model again")
         if self.threshold is not None:
-            for score in (self.threshold.value, self.threshold.unclear):
-                if score is not None:
-                    self.require_reachable(
-                        score,
-                        remedy="choose it again in the checkpoint (stlm threshold CHECKPOINT --data DIR), and export again",
-                    )
+            remedy = "choose it again in the checkpoint (stlm threshold CHECKPOINT --data DIR), and export again"
+            self.require_reachable(self.threshold.value, remedy=remedy)
+            if self.threshold.unclear is not None:
+                self.require_reachable(self.threshold.unclear, remedy=remedy)
         self._require_scores("normal_score_range", self.normal_score_range, count=2)
         self._require_scores("normal_score_deciles", self.normal_score_deciles, count=11)
 

@@ -13,7 +13,7 @@ from stlm_edge.thresholds import choose
 from stlm_edge.thresholds.tail import fit_tail
 
 RATE = 0.01
-TRIALS = 60
+TRIALS = 40
 
 # Of the logits of scores: the value that a share of them exceeds, and the share that exceeds a value.
 TAILS: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
@@ -52,6 +52,20 @@ def test_modelled_rate_is_nearer_than_counting_and_its_interval_holds_it(parts, 
     assert 0.85 <= np.mean(inside) <= 0.99
     assert RATE / 2 < np.mean(rates) < 2.2 * RATE
     assert np.mean(rates) < 0.85 * np.mean(counted)  # which cannot give less than 1 / (parts + 1)
+
+
+def test_counted_rate_of_clustered_scores_is_about_what_is_said(monkeypatch):
+    monkeypatch.setattr("stlm_edge.thresholds.choice.DRAWS", 10)
+    rng, numbers = np.random.default_rng(3), np.repeat(np.arange(39), 4).tolist()
+    for alike in (0.0, 0.5, 1.0):
+        rates = []
+        for _ in range(400):
+            own = math.sqrt(1 - alike) * rng.normal(size=(39, 4))
+            logits = math.sqrt(alike) * rng.normal(size=(39, 1)) + own
+            threshold = choose((1 / (1 + np.exp(-logits))).ravel().tolist(), numbers, false_alarm_rate=0.05)
+            assert (threshold.false_alarm_rate, threshold.modelled) == (0.05, False)
+            rates.append(1 - NormalDist().cdf(math.log(threshold.value / (1 - threshold.value))))
+        assert np.mean(rates) == pytest.approx(0.05, rel=0.2), alike
 
 
 def test_tail_of_a_known_shape_is_found():

@@ -33,7 +33,9 @@ def test_all_held_out_pictures_pass_where_few_cannot_promise_the_rate(caplog):
     assert threshold.value == pytest.approx(0.3, abs=1e-6)
     assert threshold.false_alarm_rate == 1 / 4
     assert not threshold.modelled
-    assert "3 good parts cannot promise a false-alarm rate of 0.01, only 0.25; it takes 99, or 8 to model" in caplog.text
+    assert (
+        "3 good parts cannot promise a false-alarm rate of 0.01, only 0.25; it takes 99, or 8 to model" in caplog.text
+    )
 
 
 @pytest.fixture
@@ -194,7 +196,9 @@ def test_unclear_lies_below_the_threshold_and_is_reached_by_as_many_as_wanted():
     assert of_single_parts(scores, false_alarm_rate=0.01) == dataclasses.replace(
         threshold, unclear=None, unclear_rate=None
     )
-    assert any(f"unclear from {threshold.unclear:.6g} on" in line for line in expectations(threshold, pseudo_found=None))
+    assert any(
+        f"unclear from {threshold.unclear:.6g} on" in line for line in expectations(threshold, pseudo_found=None)
+    )
 
 
 def test_unclear_that_is_not_below_the_threshold_is_left_out_and_said(caplog):

@@ -1,14 +1,16 @@
 """Which of some good pictures look like the same part again: another exposure of it, the next frame of a video.
 
 Parts in a fixture look nearly alike without being the same, so what all pictures share is taken away first, and the
-rest is compared where each neighbourhood counts the same, whatever its contrast. Only pairs are joined that are far more
-alike than pairs of these pictures are: where all of them resemble one another, as parts that differ by little more than
-their place do, that is none. What is missed makes intervals too narrow, what is joined wrongly too wide.
+rest is compared where each neighbourhood counts the same, whatever its contrast. Only pairs are joined that are far
+more alike than pairs of these pictures are: where all of them resemble one another, as parts that differ by little more
+than their place do, that is none. What is missed makes intervals too narrow, what is joined wrongly too wide.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
 
 import cv2
 import numpy as np
@@ -33,33 +35,44 @@ _DEVIATIONS = 5.0
 Values = NDArray[np.float32]
 
 
-def near_duplicates(images: Sequence[Image]) -> list[int]:
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What of a picture is compared with others.
+
+    Attributes:
+        cells: (48, 48) float32, grey.
+        digest: of all pixels.
+    """
+
+    cells: Values
+    digest: bytes
+
+    @classmethod
+    def of(cls, image: Image) -> Look:
+        """Args: image: (H, W, 3) uint8, BGR; all of one size."""
+        grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        cells = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+        return cls(np.asarray(cells, np.float32), blake2b(np.ascontiguousarray(image).tobytes()).digest())
+
+
+def near_duplicates(looks: Sequence[Look]) -> list[int]:
     """The part of each picture, by a number that the pictures of a part share.
 
-    Equal pictures are of one part however alike the others are. Pictures without any structure, and more than
-    `MOST_PICTURES`, are not compared, and each is a part of its own.
-
-    Args:
-        images: (H, W, 3) uint8, BGR, all of one size.
+    Equal pictures are of one part however alike the others are. Pictures without any structure, less than
+    `FEWEST_PICTURES` and more than `MOST_PICTURES` are not compared, and each is a part of its own.
     """
-    own = list(range(len(images)))
-    if not FEWEST_PICTURES <= len(images) <= MOST_PICTURES:
-        return own
-    cells = np.stack([_cells(image) for image in images])
+    if not FEWEST_PICTURES <= len(looks) <= MOST_PICTURES:
+        return list(range(len(looks)))
+    cells = np.stack([look.cells for look in looks])
     has_structure = cells.std(axis=(1, 2)) > 1
     similarity = _similarity(np.stack([_levelled(picture) for picture in cells]), has_structure)
-    pairs = similarity[np.triu_indices(len(images), 1)]
+    pairs = similarity[np.triu_indices(len(looks), 1)]
     middle = np.median(pairs)
     spread = 1.4826 * np.median(np.abs(pairs - middle))
     joined = similarity >= max(_LEAST, middle + _DEVIATIONS * spread)
-    for twins in _equal(images, has_structure):
+    for twins in _equal(looks, has_structure):
         joined[np.ix_(twins, twins)] = True
     return _components(joined)
-
-
-def _cells(image: Image) -> Values:
-    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    return np.asarray(cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), np.float32)
 
 
 def _levelled(cells: Values) -> Values:
@@ -88,10 +101,10 @@ def _normalised(cells: Values, has_structure: NDArray[np.bool_]) -> Values:
     return np.asarray(flat * (has_structure[:, None] / np.maximum(length, 1e-3)), np.float32)
 
 
-def _equal(images: Sequence[Image], has_structure: NDArray[np.bool_]) -> list[list[int]]:
+def _equal(looks: Sequence[Look], has_structure: NDArray[np.bool_]) -> list[list[int]]:
     by_pixels: dict[bytes, list[int]] = {}
     for index in np.flatnonzero(has_structure).tolist():
-        by_pixels.setdefault(images[index].tobytes(), []).append(index)
+        by_pixels.setdefault(looks[index].digest, []).append(index)
     return [twins for twins in by_pixels.values() if len(twins) > 1]
 
 

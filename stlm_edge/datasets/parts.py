@@ -5,16 +5,16 @@ from __future__ import annotations
 import csv
 import logging
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from stlm_edge.datasets.listing import read_text
-from stlm_edge.datasets.near_duplicates import near_duplicates
+from stlm_edge.datasets.near_duplicates import MOST_PICTURES, Look, near_duplicates
 from stlm_edge.datasets.table import TableError, table_rows
-from stlm_edge.errors import ConfigError, DataError, counted, shown
-from stlm_edge.imaging import Image
+from stlm_edge.errors import ConfigError, DataError, SpecError, counted, shown
+from stlm_edge.records import build
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +22,14 @@ COLUMNS = {"picture": ("file", "image", "path"), "part": ("tile", "group")}
 """Of a file of groups, and what else they may be called."""
 
 _REMEDY = f"expected a CSV file with the columns {' and '.join(COLUMNS)} and a line for each picture; correct it"
+
+
+@dataclass(frozen=True)
+class _Written:
+    """Parts in a record."""
+
+    numbers: str
+    how: str
 
 
 @dataclass(frozen=True)
@@ -42,34 +50,78 @@ class Parts:
         known: dict[Hashable, int] = {}
         return cls(tuple(known.setdefault(name, len(known)) for name in names), how)
 
+    @classmethod
+    def one_by_one(cls, count: int, *, how: str) -> Parts:
+        """Each picture a part of its own."""
+        return cls(tuple(range(count)), f"one by one, {how}")
+
+    @classmethod
+    def from_record(cls, record: object) -> Parts:
+        """What `to_record` gave. Raises `SpecError`."""
+        written = build(_Written, record)
+        if re.fullmatch(r"[0-9]{1,9}( [0-9]{1,9})*", written.numbers) is None:
+            raise SpecError(f"the parts are {shown(written.numbers)}, expected whole numbers; train again")
+        return cls(tuple(map(int, written.numbers.split())), written.how)
+
+    def to_record(self) -> dict[str, str]:
+        """For JSON, in one line however many pictures there are."""
+        return {"numbers": " ".join(map(str, self.numbers)), "how": self.how}
+
     @property
     def count(self) -> int:
         return len(set(self.numbers))
+
+    def of_pictures(self, indices: Iterable[int]) -> list[int]:
+        """The numbers of some pictures' parts."""
+        return [self.numbers[index] for index in indices]
 
     def __str__(self) -> str:
         return f"{counted(len(self.numbers), 'picture')} of {counted(self.count, 'part')} ({self.how})"
 
 
 def find_parts(
-    pictures: Sequence[Path], images: Sequence[Image], *, groups: Path | None, group_by: str, folders: Sequence[Path]
+    pictures: Sequence[Path], looks: Sequence[Look], *, groups: Path | None, group_by: str, folders: Sequence[Path]
 ) -> Parts:
     """By whichever way somebody said, else by what looks nearly the same.
 
     Args:
-        pictures, images: (H, W, 3) uint8 BGR each, all of one size; where they came from, and what was read.
+        looks: of each picture.
         groups: see `read_groups`, with `folders`.
         group_by: see `by_pattern`; empty for none.
     Raises:
         ConfigError, DataError: as those do.
     """
-    if groups is not None:
-        return read_groups(groups, pictures, folders=folders)
-    if group_by:
-        return by_pattern(group_by, pictures)
-    found = Parts.of(near_duplicates(images), how="")
-    alike = len(found.numbers) - sum(found.numbers.count(part) == 1 for part in set(found.numbers))
+    found = parts_as_said(pictures, groups=groups, group_by=group_by, folders=folders) or _by_looks(looks)
+    if found.count == 1 < len(pictures):
+        logger.warning(
+            "ONE PART: all %d good pictures show it (%s), so each counts as a part of its own, and the threshold may "
+            "be too low for other parts; add pictures of others",
+            len(pictures),
+            found.how,
+        )
+        return Parts.one_by_one(len(pictures), how="since all show one part")
+    return found
+
+
+def _by_looks(looks: Sequence[Look]) -> Parts:
+    if len(looks) > MOST_PICTURES:
+        return Parts.one_by_one(
+            len(looks), how=f"for nobody said which show the same part, and more than {MOST_PICTURES} are not compared"
+        )
+    found = Parts.of(near_duplicates(looks), how="")
+    pictures_of = Counter(found.numbers)
+    alike = sum(count for count in pictures_of.values() if count > 1)
     how = f"{alike} look nearly the same as others" if alike else "none looks nearly the same as another"
     return Parts(found.numbers, f"nobody said which show the same one; {how}")
+
+
+def parts_as_said(
+    pictures: Sequence[Path], *, groups: Path | None, group_by: str, folders: Sequence[Path]
+) -> Parts | None:
+    """The same, None where nobody said."""
+    if groups is not None:
+        return read_groups(groups, pictures, folders=folders)
+    return by_pattern(group_by, pictures) if group_by else None
 
 
 def by_pattern(pattern: str, pictures: Sequence[Path]) -> Parts:

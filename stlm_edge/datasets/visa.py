@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 SPLIT = Path("split_csv") / "1cls.csv"
 
-COLUMNS: dict[str, tuple[str, ...]] = {name: () for name in ("object", "split", "label", "image", "mask")}
+COLUMNS: dict[str, tuple[str, ...]] = dict.fromkeys(("object", "split", "label", "image", "mask"), ())
 _SPLITS = ("train", "test")
 LABELS = {"normal": GOOD, "anomaly": ANOMALY}
 

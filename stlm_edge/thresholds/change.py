@@ -128,7 +128,7 @@ def expectations(threshold: Threshold, *, pseudo_found: tuple[int, int] | None) 
     if pseudo_found is not None:
         found, drawn = pseudo_found
         yield (
-            f"pseudo anomalies found: {100 * found / drawn:.0f} % of {drawn}, drawn into these good pictures as for the "
+            f"pseudo anomalies found: {100 * found / drawn:.0f} % of {drawn}, drawn into good pictures as for the "
             "training; real defects may be harder"
         )
 

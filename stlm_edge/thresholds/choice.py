@@ -16,7 +16,7 @@ from stlm_edge.errors import DataError, counted
 from stlm_edge.metrics import best_f1
 from stlm_edge.spec import ModelSpec, Threshold
 from stlm_edge.thresholds.count import CONFIDENCE, false_alarm_interval
-from stlm_edge.thresholds.tail import FEWEST_PARTS, Tail, fit_tail
+from stlm_edge.thresholds.tail import FEWEST_PARTS, fit_tail
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +46,11 @@ def choose(
 ) -> Threshold:
     """The threshold that good pictures reach with the wanted probability.
 
-    A part counts once, however many pictures show it. If these parts and future ones come from the same line, the next
-    one scores above the j-th highest of n with probability j / (n + 1), whatever the distribution: where the wanted
-    rate is 1 / (n + 1) or more, the threshold is that order statistic. Where it is less, the tail is modelled (see
-    `stlm_edge.thresholds.tail`), and the threshold stands no lower than for 1 / (n + 1).
+    A part counts once, however many pictures show it, each for its share of it. If these parts and future ones come
+    from the same line, the next picture scores above the j-th highest of n parts with probability j / (n + 1), whatever
+    the distribution; that is exact where a part has one picture, or pictures that score alike or have nothing to do
+    with each other. Where the wanted rate is 1 / (n + 1) or more, the threshold is that order statistic. Where it is
+    less, the tail is modelled (see `stlm_edge.thresholds.tail`), and the threshold stands no lower than for 1 / (n + 1).
 
     Args:
         scores: image scores of good pictures, by something that has learnt from no picture of their part.
@@ -82,8 +83,8 @@ def choose(
         )
     elif ranked.parts < FEW_PARTS:
         logger.warning(
-            "FEW PARTS: the threshold is from %s of %s, expected %d parts or more; its false-alarm rate is known within "
-            "wide limits only",
+            "FEW PARTS: the threshold is from %s of %s, expected %d parts or more; its false-alarm rate is known "
+            "within wide limits only",
             counted(len(scores), "picture"),
             counted(ranked.parts, "good part"),
             FEW_PARTS,
