@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_type_hints
 
+from stlm_edge.datasets.parts import compiled
 from stlm_edge.errors import ConfigError, SpecError, shown
 from stlm_edge.network.design import Aggregation, Comparison, DecoderDesign, Design, Layers, PlainStream, TeacherName
 from stlm_edge.records import read_settings
@@ -110,7 +111,21 @@ class TrainConfig:
         "Of streams and decoder: mobile_sam, or its file; a checkpoint of this toolkit, for all; random (table 8).",
     )
     holdout: float = setting(0.1, "Share of the good pictures kept from training, for the threshold.")
+    groups: str = setting(
+        "",
+        "CSV file with the columns picture and part: pictures of a part are held out together, and count as one.  "
+        "[default: those that look nearly the same]",
+    )
+    group_by: str = setting("", "The same by a regular expression, whose first group or all of it is in file names.")
+    folds: int = setting(
+        0,
+        "Train so many times more, each time without another share of the parts, so that the threshold is from all "
+        "good pictures; 0: from those held out.",
+    )
     false_alarm_rate: float = setting(FALSE_ALARM_RATE, "Expected share of good pictures above the threshold.")
+    unclear_rate: float = setting(
+        0.0, "Expected share of good pictures above a second threshold, from which on one is unclear; 0: none."
+    )
     patience: int = setting(
         0, "Epochs without a better loss on the held-out pictures before the training ends, keeping the best; 0: never."
     )
@@ -139,7 +154,7 @@ class TrainConfig:
             raise ConfigError(f"image_size: {error}") from None
         for name in ("epochs", "batch_size", "accumulate"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        for name in ("patience", "workers", "seed", "teacher_cache_gb"):
+        for name in ("patience", "workers", "seed", "teacher_cache_gb", "folds"):
             _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
         _check("learning_rate", self.learning_rate, 0 < self.learning_rate <= 10, "more than 0 and at most 10")
         _check_kinds(self.pseudo_anomalies)
@@ -147,6 +162,11 @@ class TrainConfig:
             _check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")
         for name in ("holdout", "false_alarm_rate"):
             _check(name, getattr(self, name), 0 < getattr(self, name) < 1, "more than 0 and less than 1")
+        within = self.unclear_rate == 0 or self.false_alarm_rate < self.unclear_rate < 1
+        _check("unclear_rate", self.unclear_rate, within, f"0, or more than {self.false_alarm_rate:g} and less than 1")
+        _check("folds", self.folds, self.folds != 1, "0, or 2 and more")
+        if self.group_by:
+            compiled(self.group_by)
         _check("streams_first", self.streams_first, 0 <= self.streams_first < 1, "0 or more and less than 1")
         self._check_together()
 
@@ -157,6 +177,7 @@ class TrainConfig:
         unaggregated, one_layer = self.aggregation == "none", self.layers != "l1+l2"
         undecoded = self.layers == "l1" and self.decoder == "separate"
         for wrong, settings, reason in (
+            (bool(self.groups and self.group_by), "groups, group_by", "either says which pictures show one part"),
             (untaught and stand_in, "teacher none, plain_stream teacher", "no such stream"),
             (untaught and unaggregated, "teacher none, aggregation none", "nothing to learn from"),
             (untaught and staged, "teacher none, streams_first", "nothing to learn from at first"),
