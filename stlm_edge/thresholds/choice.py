@@ -50,7 +50,7 @@ def choose(
     from the same line, the next picture scores above the j-th highest of n parts with probability j / (n + 1), whatever
     the distribution; that is exact where a part has one picture, or pictures that score alike or have nothing to do
     with each other. Where the wanted rate is 1 / (n + 1) or more, the threshold is that order statistic. Where it is
-    less, the tail is modelled (see `stlm_edge.thresholds.tail`), and the threshold stands no lower than for 1 / (n + 1).
+    less, the tail is modelled (see `stlm_edge.thresholds.tail`), and the threshold is no lower than for 1 / (n + 1).
 
     Args:
         scores: image scores of good pictures, by something that has learnt from no picture of their part.
