@@ -5,7 +5,6 @@ Draws are those of `stlm_edge.resampling`; the figures themselves are the qualit
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 
 from benchmarks.tables import AREAS
 from stlm_edge.datasets import GOOD
-from stlm_edge.errors import DataError
+from stlm_edge.datasets.parts import read_groups
 from stlm_edge.metrics import ALL, QualityMeter
 from stlm_edge.resampling import Histograms, Judged, Values, draw_weights
 
@@ -28,20 +27,13 @@ class Resampled:
 
 
 def parts_of(paths: Sequence[Path], *, root: Path, tiles: Path | None) -> list[str]:
-    """The part of each picture, by a CSV with the columns file (below `root`, with /) and tile; without one its own.
+    """The part of each picture, by a CSV with the columns file and tile, see `read_groups`; without one its own.
 
     Raises `DataError` if the file cannot be read, or lacks a column or a picture.
     """
-    names = [path.relative_to(root).as_posix() for path in paths]
     if tiles is None:
-        return names
-    try:
-        with tiles.open(newline="", encoding="utf-8") as file:
-            tile_of = {row["file"]: row["tile"] for row in csv.DictReader(file) if row["tile"]}
-        return [tile_of[name] for name in names]
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
-        wanted = "give a CSV file with the columns file and tile, and a line for each test picture"
-        raise DataError(f"{tiles} cannot be used ({error!r}); {wanted}") from None
+        return [path.relative_to(root).as_posix() for path in paths]
+    return list(map(str, read_groups(tiles, paths, folders=[root]).numbers))
 
 
 def resample(pictures: Sequence[Judged], *, resamples: int = 1000, seed: int = 0) -> dict[str, Resampled]:

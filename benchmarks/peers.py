@@ -57,7 +57,11 @@ Open = Callable[[], AbstractContextManager[Inspector]]
 @click.command()
 @click.option("--data", required=True, type=PATH, help="Data set, in any layout that 'train fit' knows.")
 @click.option("--category", help="Folder below --data; without it --data is the category itself.")
-@click.option("--tiles", type=PATH, help="CSV with columns file, tile: pictures of one tile belong together.  [alone]")
+@click.option(
+    "--tiles",
+    type=PATH,
+    help="CSV with columns picture, part (or file, tile): pictures of one part belong together.  [alone]",
+)
 @click.option("--method", "names", multiple=True, default=(BAR, *METHODS), type=click.Choice((BAR, *METHODS)))
 @click.option("--checkpoint", "checkpoints", multiple=True, type=PATH, help="Our network, as trained; repeatable.")
 @click.option("--engine", "engines", multiple=True, type=PATH, help="Our network, as deployed; repeatable.")

@@ -61,6 +61,7 @@ class Anomaly:
         threshold: of the score, and of the map for `regions`.
         area: what is inspected of the frame; None for all of it.
         tiling: the tiles that the frame was cut into; None for one picture.
+        unclear_from: the score, below the threshold, from which on a frame is unclear; None where none is called so.
     """
 
     score: float
@@ -71,6 +72,12 @@ class Anomaly:
     threshold: float
     area: Area | None = None
     tiling: Tiling | None = None
+    unclear_from: float | None = None
+
+    @property
+    def is_unclear(self) -> bool:
+        """Not anomalous, and not surely good either: the score lies between both thresholds."""
+        return not self.is_anomalous and self.unclear_from is not None and self.score >= self.unclear_from
 
     @cached_property
     def anomaly_map(self) -> Map:
@@ -91,7 +98,7 @@ class Anomaly:
         return find_regions(self._map, frame_size=self.frame_size, threshold=self.threshold, inspected=inspected)
 
     def __repr__(self) -> str:
-        verdict = "anomalous" if self.is_anomalous else "good"
+        verdict = "anomalous" if self.is_anomalous else "unclear" if self.is_unclear else "good"
         size = f"{self.frame_size[0]} x {self.frame_size[1]}"
         return f"<Anomaly {verdict}: score {self.score:.3f}, threshold {self.threshold:.3f}, frame {size}>"
 

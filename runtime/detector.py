@@ -122,7 +122,12 @@ class Detector(Closing):
             opened.close()
             raise
         if by_hand is not None:
-            logger.info("threshold %g given by hand instead of %g, which the sidecar has", by_hand.value, chosen.value)
+            logger.info(
+                "threshold %g given by hand instead of %g, which the sidecar has%s",
+                by_hand.value,
+                chosen.value,
+                "" if chosen.unclear is None else f"; its {chosen.unclear:g} for unclear pictures is not used",
+            )
         detector._say_what_is_inspected()
         return detector
 
@@ -218,7 +223,17 @@ class Detector(Closing):
                 download_ms=answer.download_ms,
                 decide_ms=1e3 * (time.perf_counter() - start_s),
             )
-            anomalies.append(Anomaly(score, verdict, network_map, size, latency, self.threshold.value, self.area))
+            anomaly = Anomaly(
+                score,
+                verdict,
+                network_map,
+                size,
+                latency,
+                self.threshold.value,
+                self.area,
+                unclear_from=self.threshold.unclear,
+            )
+            anomalies.append(anomaly)
         return anomalies
 
     def _inspect_tiles(self, images: Sequence[Image]) -> list[Anomaly]:
@@ -235,7 +250,17 @@ class Detector(Closing):
         answer = infer_tiles(self._backend, image, canvas=self._canvas, spec=self.spec)
         latency = Latency(answer.prepare_ms, 0.0, answer.infer_ms, 0.0, answer.stitch_ms)
         verdict = is_anomalous(answer.score, self.threshold)
-        return Anomaly(answer.score, verdict, answer.maps, size, latency, self.threshold.value, self.area, tiling)
+        return Anomaly(
+            answer.score,
+            verdict,
+            answer.maps,
+            size,
+            latency,
+            self.threshold.value,
+            self.area,
+            tiling,
+            self.threshold.unclear,
+        )
 
     def _tiling_of(self, size: Size) -> Tiling | None:
         """The tiles of a frame; None if it is not larger than one."""

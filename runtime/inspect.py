@@ -40,7 +40,7 @@ _OVERLAYS = ("all", "anomalies", "none")
     type=click.Choice(_OVERLAYS),
     default="anomalies",
     show_default=True,
-    help="Which pictures are drawn with what was found in them.",
+    help="Which pictures are drawn with what was found in them; those that are unclear go with the anomalies.",
 )
 @detector_options
 @click.option("--restart", is_flag=True, help="Remove the results of an earlier run first, instead of going on.")
@@ -87,6 +87,7 @@ def command(
             else f"{escaped(area.source)} ({hashlib.sha256(area.mask.tobytes()).hexdigest()[:12]})",
             tile=None if tile_size is None else f"{tile_size[0]} x {tile_size[1]}",
             overlays=overlays,
+            unclear=detector.threshold.unclear,
         )
         with ScoreTable(output, settings, restart=restart) as table:
             left = [picture for picture in listing.pictures if picture.name not in table.done]
@@ -129,6 +130,7 @@ def _report(counts: Counts, *, table: Path, already: int, duration_s: float) -> 
     lines = [
         f"pictures inspected  {counts.inspected} in {duration_s:.1f} s, {rate:.1f} per second",
         f"anomalous           {counts.anomalous}",
+        *([f"unclear             {counts.unclear}"] if counts.unclear else []),
         *([f"could not be read   {counts.unreadable}"] if counts.unreadable else []),
         *([f"done before         {already}"] if already else []),
         f"scores              {table}",

@@ -15,6 +15,7 @@ from stlm_edge.drawing import AMBER, INK, WHITE, Colour, add_heat, add_outlines,
 from stlm_edge.imaging import Image
 
 GOOD: Colour = (86, 138, 46)
+UNCLEAR: Colour = (8, 112, 150)
 ANOMALY: Colour = (30, 98, 214)
 ALARM: Colour = (44, 24, 190)
 FAULT: Colour = AMBER
@@ -99,6 +100,8 @@ def _verdict(
     score = f"score {anomaly.score:.3f} {relation} {threshold:.3f}"
     if alarm:
         return ALARM, ("ALARM", score)
+    if anomaly.is_unclear:
+        return UNCLEAR, ("UNCLEAR", score)
     return (ANOMALY, ("ANOMALY", score)) if anomaly.is_anomalous else (GOOD, ("GOOD", score))
 
 

@@ -50,6 +50,7 @@ class RunSummary:
         frames_per_second: over the whole run.
         latency: by stage, `FrameLatency` and after it drawing and publishing.
         truth: None where no frame had a label.
+        unclear: frames whose score lay between the engine's two thresholds.
     """
 
     frames: int
@@ -67,6 +68,7 @@ class RunSummary:
     frames_per_second: float
     latency: dict[str, Percentiles]
     truth: Truth | None
+    unclear: int = 0
 
     def to_json(self) -> str:
         """One JSON object, its keys the attributes' names."""
@@ -76,6 +78,8 @@ class RunSummary:
         """The same for people; what did not happen is left out, except for what a line must not do."""
         yield f"frames inspected   {self.frames} in {self.duration_s:.1f} s, {self.frames_per_second:.1f} per second"
         yield f"anomalies          {self.anomalies}, {counted(self.alarms, 'alarm')}"
+        if self.unclear:
+            yield f"unclear            {self.unclear}"
         yield f"frames dropped     {self.dropped}"
         yield f"pictures skipped   {self.skipped}"
         for kind, count in self.faults.items():
@@ -108,7 +112,7 @@ class RunRecorder:
         self._verdicts: Counter[tuple[bool, bool]] = Counter()
         self._faults: Counter[str] = Counter()
         self._events: Counter[str] = Counter()
-        self._frames = self._anomalies = self._alarms = self._parts = 0
+        self._frames = self._anomalies = self._unclear = self._alarms = self._parts = 0
         self._was_alarm = False
 
     def add(self, inspection: Inspection) -> None:
@@ -124,6 +128,7 @@ class RunRecorder:
                 return
             found, label = inspection.anomaly.is_anomalous, inspection.frame.label
             self._anomalies += found
+            self._unclear += inspection.anomaly.is_unclear
             if label is not None:
                 self._verdicts[label != GOOD, found] += 1
             for stage in VERDICT_STAGES:
@@ -170,4 +175,5 @@ class RunRecorder:
                     stage: histogram.percentiles() for stage, histogram in self._latency.items() if histogram.count
                 },
                 truth=truth if any(counted.values()) else None,
+                unclear=self._unclear,
             )

@@ -52,14 +52,20 @@ class Threshold:
 
     Attributes:
         value: on the scale of the image score.
-        method: `quantile`, an order statistic of held-out good pictures; `f1`, needs labels;
-            `manual`, given by whoever runs the engine.
+        method: `quantile`, from the scores of held-out good pictures; `f1`, needs labels; `manual`, given by whoever
+            runs the engine.
         images: how many pictures it was chosen from; 0 for `manual`.
         false_alarm_rate: for `quantile`, the expected share of good pictures at or above `value`.
-        false_alarm_interval: for `quantile`, lowest and highest such share that so many pictures leave open, with
-            95 % confidence; None in records from before it was computed.
+        false_alarm_interval: for `quantile`, lowest and highest such share that so many parts leave open, with 95 %
+            confidence, or about 90 % where it is `modelled`; None in records from before it was computed.
         measured_on: what computed the scores: `pytorch`, or what runs the engine that it was chosen again on.
         previous: the value that it replaced in an engine's sidecar, None if it is the first.
+        parts: how many parts those pictures show; None for `manual` and where it was not asked.
+        value_interval: between which values 95 % of thresholds chosen from as many other parts would lie.
+        modelled: the rate is less than so many parts can show by their count, and comes from a model of the tail.
+        unclear: the score, below `value`, from which on a picture that is not anomalous is unclear: neither surely good
+            nor surely bad. None where nothing is called so.
+        unclear_rate: the expected share of good pictures at or above `unclear`.
     """
 
     value: float
@@ -69,13 +75,24 @@ class Threshold:
     false_alarm_interval: tuple[Share, Share] | None = field(default=None, metadata=MAY_LACK)
     measured_on: str = field(default="pytorch", metadata=MAY_LACK)
     previous: float | None = field(default=None, metadata=MAY_LACK)
+    parts: Count | None = field(default=None, metadata=MAY_LACK)
+    value_interval: tuple[float, float] | None = field(default=None, metadata=MAY_LACK)
+    modelled: bool = field(default=False, metadata=MAY_LACK)
+    unclear: float | None = field(default=None, metadata=MAY_LACK)
+    unclear_rate: Share | None = field(default=None, metadata=MAY_LACK)
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.value):
             raise SpecError(f"threshold is {self.value}, expected a finite number; choose it again")
-        low, high = self.false_alarm_interval or (0.0, 1.0)
-        if low > high:
-            raise SpecError(f"false_alarm_interval is {low} to {high}, expected it to rise; choose the threshold again")
+        for name in ("false_alarm_interval", "value_interval"):
+            low, high = getattr(self, name) or (0.0, 1.0)
+            if not low <= high:
+                raise SpecError(f"{name} is {low} to {high}, expected it to rise; choose the threshold again")
+        if self.unclear is not None and not self.unclear < self.value:
+            raise SpecError(
+                f"unclear is {self.unclear:.9g}, expected a score below the threshold {self.value:.9g}; choose both "
+                "again (stlm threshold)"
+            )
 
 
 @dataclass(frozen=True)
@@ -150,10 +167,10 @@ class ModelSpec:
             if size is not None and (len(size) != 2 or min(size) < 1 or math.prod(size) > MOST_PIXELS):
                 raise SpecError(f"{name} is {size}, expected a height and a width in pixels; export the model again")
         if self.threshold is not None:
-            self.require_reachable(
-                self.threshold.value,
-                remedy="choose it again in the checkpoint (stlm threshold CHECKPOINT --data DIR), and export again",
-            )
+            remedy = "choose it again in the checkpoint (stlm threshold CHECKPOINT --data DIR), and export again"
+            self.require_reachable(self.threshold.value, remedy=remedy)
+            if self.threshold.unclear is not None:
+                self.require_reachable(self.threshold.unclear, remedy=remedy)
         self._require_scores("normal_score_range", self.normal_score_range, count=2)
         self._require_scores("normal_score_deciles", self.normal_score_deciles, count=11)
 

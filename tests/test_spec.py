@@ -66,6 +66,18 @@ def test_missing_key_is_refused() -> None:
         ModelSpec.from_json(json.dumps(data))
 
 
+def test_second_threshold_survives_json_and_records_from_before_it_read() -> None:
+    chosen = dataclasses.replace(
+        SPEC.require_threshold(), parts=12, value_interval=(0.2, 0.3), modelled=True, unclear=0.15, unclear_rate=0.1
+    )
+    both = dataclasses.replace(SPEC, threshold=chosen)
+    assert ModelSpec.from_json(both.to_json()) == both
+    data = json.loads(SPEC.to_json())
+    for name in ("parts", "value_interval", "modelled", "unclear", "unclear_rate"):
+        del data["threshold"][name]
+    assert ModelSpec.from_json(json.dumps(data)) == SPEC
+
+
 def test_record_from_before_the_interval_still_reads() -> None:
     data = json.loads(SPEC.to_json())
     del data["threshold"]["false_alarm_interval"]
@@ -130,6 +142,11 @@ def test_unknown_key_of_the_threshold_is_refused() -> None:
         ({"normal_score_range": [0.5, 1.5], "highest_score": 1}, "to 1 or less"),
         ({"normal_score_deciles": [-1.0] * 11}, "expected 11 scores that rise from 0 or more"),
         ({"threshold": threshold_of(false_alarm_interval=[1, 0])}, "expected it to rise"),
+        ({"threshold": threshold_of(value_interval=[0.3, 0.2])}, "value_interval is 0.3 to 0.2, expected it to rise"),
+        ({"threshold": threshold_of(unclear=0.25)}, "unclear is 0.25, expected a score below the threshold 0.25"),
+        ({"threshold": threshold_of(unclear=-0.1)}, "everything would be anomalous; choose it again in the checkpoint"),
+        ({"threshold": threshold_of(unclear_rate=2)}, "expected 0 to 1"),
+        ({"threshold": threshold_of(parts=-1)}, "expected at least 0"),
         ({"normal_score_range": [0.5]}, "expected a list of 2"),
         ({"threshold": threshold_of(value=45)}, "nothing would ever be anomalous; choose it again in the checkpoint"),
         ({"threshold": threshold_of(value=1e308)}, "nothing would ever be anomalous"),

@@ -132,6 +132,17 @@ def preview(
 @data_option
 @category_option
 @click.option("--seeds", type=SeedCountType(), help="Of a folder of several: which, as for fit.  [default: all there]")
+@click.option(
+    "--groups",
+    type=FOLDER,
+    help="CSV file with the columns picture and part, for 95 % intervals over parts: pictures of a part count as one.",
+)
+@click.option(
+    "--group-by",
+    default="",
+    metavar="REGEX",
+    help="The same by a regular expression, whose first group or all of it is in file names.",
+)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
 @click.option("--output", "-o", type=FOLDER, help="Folder for metrics and pictures.  [default: beside CHECKPOINT]")
 def evaluate(
@@ -139,6 +150,8 @@ def evaluate(
     data: Path,
     category: str | None,
     seeds: tuple[int, ...] | None,
+    groups: Path | None,
+    group_by: str,
     device: str,
     output: Path | None,
 ) -> None:
@@ -152,18 +165,31 @@ def evaluate(
     """
     from train.report import evaluate_checkpoint, evaluation_table
 
+    if groups is not None and group_by:
+        raise click.UsageError("--groups and --group-by both say which pictures show the same part; give one of them")
     if checkpoint.is_dir():
         from train.spread import SPREAD_NAME, evaluate_seeds, seeds_table
 
         folder = output or checkpoint
-        runs = evaluate_seeds(checkpoint, seeds=seeds, data=data, category=category, device=device, output=folder)
+        runs = evaluate_seeds(
+            checkpoint,
+            seeds=seeds,
+            data=data,
+            category=category,
+            device=device,
+            output=folder,
+            groups=groups,
+            group_by=group_by,
+        )
         click.echo(seeds_table(runs))
         click.echo(f"written: {folder / SPREAD_NAME} and, for each seed, {folder / 'seed-*' / 'evaluation.json'}")
         return
     if seeds is not None:
         raise click.UsageError(f"--seeds goes with a folder of 'stlm train --seeds', found {checkpoint}")
     folder = output or checkpoint.parent
-    evaluation = evaluate_checkpoint(checkpoint, data=data, category=category, device=device, folder=folder)
+    evaluation = evaluate_checkpoint(
+        checkpoint, data=data, category=category, device=device, folder=folder, groups=groups, group_by=group_by
+    )
     click.echo(evaluation_table(evaluation))
     click.echo(f"written: {folder / 'evaluation.json'} and evaluation-*.csv, -*.png beside it")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
+from stlm_edge.datasets.parts import compiled
 from stlm_edge.errors import ConfigError, SpecError, shown
 from stlm_edge.network.design import (
     MOST_NEIGHBOURS,
@@ -133,7 +134,21 @@ class TrainConfig:
         "Of streams and decoder: mobile_sam, or its file; a checkpoint of this toolkit, for all; random (table 8).",
     )
     holdout: float = setting(0.1, "Share of the good pictures kept from training, for the threshold.")
+    groups: str = setting(
+        "",
+        "CSV file with the columns picture and part: pictures of a part are held out together, and count as one.  "
+        "[default: those that look nearly the same]",
+    )
+    group_by: str = setting("", "The same by a regular expression, whose first group or all of it is in file names.")
+    folds: int = setting(
+        0,
+        "Train so many times more, each time without another share of the parts, so that the threshold is from all "
+        "good pictures; 0: from those held out.",
+    )
     false_alarm_rate: float = setting(FALSE_ALARM_RATE, "Expected share of good pictures above the threshold.")
+    unclear_rate: float = setting(
+        0.0, "Expected share of good pictures above a second threshold, from which on one is unclear; 0: none."
+    )
     patience: int = setting(
         0, "Epochs without a better loss on the held-out pictures before the training ends, keeping the best; 0: never."
     )
@@ -162,7 +177,7 @@ class TrainConfig:
             raise ConfigError(f"image_size: {error}") from None
         for name in ("batch_size", "accumulate"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        for name in ("epochs", "patience", "workers", "seed", "teacher_cache_gb"):
+        for name in ("epochs", "patience", "workers", "seed", "teacher_cache_gb", "folds"):
             _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
         _check("memory", self.memory, 0 <= self.memory <= MOST_PATCHES, f"0 to {MOST_PATCHES}")
         most = min(self.memory, MOST_NEIGHBOURS) if self.memory else MOST_NEIGHBOURS
@@ -174,6 +189,11 @@ class TrainConfig:
             _check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")
         for name in ("holdout", "false_alarm_rate"):
             _check(name, getattr(self, name), 0 < getattr(self, name) < 1, "more than 0 and less than 1")
+        within = self.unclear_rate == 0 or self.false_alarm_rate < self.unclear_rate < 1
+        _check("unclear_rate", self.unclear_rate, within, f"0, or more than {self.false_alarm_rate:g} and less than 1")
+        _check("folds", self.folds, self.folds != 1, "0, or 2 and more")
+        if self.group_by:
+            compiled(self.group_by)
         _check("streams_first", self.streams_first, 0 <= self.streams_first < 1, "0 or more and less than 1")
         self._check_together()
 
@@ -188,6 +208,7 @@ class TrainConfig:
             (not (self.epochs or self.memory), "epochs 0, memory 0", "nothing to learn and nothing to remember"),
             (bool(self.memory) and not stand_in, "memory, plain_stream student", "a stream that learns sees others"),
             (bool(self.memory) and unaggregated, "memory, aggregation none", "no logits to add the distances to"),
+            (bool(self.groups and self.group_by), "groups, group_by", "either says which pictures show one part"),
             (untaught and stand_in, "teacher none, plain_stream teacher", "no such stream"),
             (untaught and unaggregated, "teacher none, aggregation none", "nothing to learn from"),
             (untaught and staged, "teacher none, streams_first", "nothing to learn from at first"),

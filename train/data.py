@@ -59,21 +59,27 @@ class Batch:
 
 
 def load_images(samples: Sequence[Sample], *, size: Size, skip_corrupt: bool) -> list[Image]:
-    """Decode and resize all pictures once, several at a time.
+    """`load_pictures` without their samples."""
+    return [image for _, image in load_pictures(samples, size=size, skip_corrupt=skip_corrupt)]
+
+
+def load_pictures(samples: Sequence[Sample], *, size: Size, skip_corrupt: bool) -> list[tuple[Sample, Image]]:
+    """Decode and resize all pictures once, several at a time; in their order.
 
     Raises:
         ImageError: for a picture that cannot be read, unless `skip_corrupt`: then it is named and left out.
         DataError: if none is left.
     """
-    images: list[Image] = []
+    loaded: list[tuple[Sample, Image]] = []
     corrupt = 0
     pool = ThreadPoolExecutor(min(MOST_DECODERS, len(os.sched_getaffinity(0))))
     try:
         read = pool.map(lambda sample: _read(sample, size), samples)
         hidden = len(samples) < PROGRESS_FROM or None  # None: where nobody watches a terminal
-        for entry in tqdm(read, total=len(samples), unit="picture", disable=hidden, leave=False):
+        shown = tqdm(read, total=len(samples), unit="picture", disable=hidden, leave=False)
+        for sample, entry in zip(samples, shown, strict=True):
             if not isinstance(entry, ImageError):
-                images.append(entry)
+                loaded.append((sample, entry))
             elif skip_corrupt:
                 corrupt += 1
                 logger.warning("skipped: %s", entry)
@@ -83,30 +89,41 @@ def load_images(samples: Sequence[Sample], *, size: Size, skip_corrupt: bool) ->
         pool.shutdown(cancel_futures=True)
     if corrupt:
         logger.warning("%d of %d pictures could not be read and were skipped", corrupt, len(samples))
-    if not images:
+    if not loaded:
         raise DataError(f"none of {len(samples)} pictures can be read; replace them")
-    return images
+    return loaded
 
 
-def split_indices(count: int, *, holdout: float, seed: int) -> tuple[list[int], list[int]]:
-    """Divide `count` good pictures at random into those to train on and those to choose the threshold with.
+def split_indices(parts: Sequence[int], *, holdout: float, seed: int) -> tuple[list[int], list[int]]:
+    """Divide good pictures at random into those to train on and those to choose the threshold with.
 
+    All pictures of a part go the same way: one that was trained on would make those held out score too low. The share
+    is of parts; a part with which more than half of the pictures would be held out is trained on.
+
+    Args:
+        parts: the part of each picture, by numbers.
     Returns:
-        The numbers of either, ascending.
+        The numbers of the pictures of either, ascending.
     Raises:
-        DataError: if there are fewer than two.
+        DataError: if there are fewer than two pictures or parts.
     """
+    count = len(parts)
     if count < 2:
         raise DataError(f"found {count} good picture, expected at least 2: one to train on, one for the threshold")
-    order = np.random.default_rng(seed).permutation(count).tolist()
-    held = min(max(1, round(holdout * count)), count - 1)
-    return sorted(order[held:]), sorted(order[:held])
-
-
-def split(images: Sequence[Image], *, holdout: float, seed: int) -> tuple[list[Image], list[Image]]:
-    """`split_indices` with the pictures themselves."""
-    training, held_out = split_indices(len(images), holdout=holdout, seed=seed)
-    return [images[index] for index in training], [images[index] for index in held_out]
+    pictures_of: dict[int, list[int]] = {}
+    for index, part in enumerate(parts):
+        pictures_of.setdefault(part, []).append(index)
+    if len(pictures_of) == 1:
+        raise DataError(f"found {count} good pictures of 1 part, expected at least 2 parts; add pictures of others")
+    groups = list(pictures_of.values())
+    wanted = min(max(1, round(holdout * len(groups))), len(groups) - 1)
+    most = max(count // 2, wanted)
+    held: list[list[int]] = []
+    for place in np.random.default_rng(seed).permutation(len(groups)).tolist():
+        if len(held) < wanted and sum(map(len, held)) + len(groups[place]) <= most:
+            held.append(groups[place])
+    held_out = sorted(index for group in held for index in group)
+    return sorted(set(range(count)) - set(held_out)), held_out
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ import copy
 import dataclasses
 import json
 import logging
+import math
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,30 +17,31 @@ import numpy as np
 import torch
 
 from stlm_edge.datasets import load_category
-from stlm_edge.errors import CheckpointError, DataError, OutputError, counted
+from stlm_edge.errors import CheckpointError, OutputError, counted
 from stlm_edge.files import make_folder, remove_left_over, write_text
-from stlm_edge.imaging import Image
 from stlm_edge.network.checkpoint import Checkpoint, load, save
 from stlm_edge.network.encoder import architecture_named
 from stlm_edge.network.inference import InferencePath, choose_device, prepare
 from stlm_edge.network.initial import load_initial
+from stlm_edge.network.patch_memory import without_memory
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.teachers.base import Teacher
 from stlm_edge.network.weights import fingerprint, locate, read_tensors
 from stlm_edge.spec import ModelSpec
-from stlm_edge.thresholds import good_quantile, promise, with_normal_scores
-from train.augment import rotation_for, variation_of
+from stlm_edge.thresholds import expectations, with_normal_scores
 from train.config import RANDOM, TrainConfig
-from train.data import Batches, load_images, split_indices
+from train.data import Batches
 from train.distributed import Processes, joined, main_first, share_batch_norms
+from train.folds import cross_fitted, divide, scores_of_fold
+from train.good_pictures import GoodPictures, read_good_pictures
 from train.loop import Ending, train
 from train.objective import Objective
 from train.patch_memory import good_scores, remember_good
 from train.pseudo_anomalies.choice import pseudo_anomalies_of
-from train.pseudo_anomalies.textures import texture_source
-from train.record import Pictures, Sources, read_record, weights_files, write_record
+from train.record import Begun, Sources, read_record, weights_files, write_record
 from train.teaching.guidance import Guidance, make_guidance
 from train.teaching.teacher import mask_head_tensors, teacher_of
+from train.threshold import chosen_threshold, pseudo_found
 from train.training import EpochRecord, Training, begin, restore_plain
 from train.watch import Board, Patience, held_out_loss
 
@@ -100,7 +102,7 @@ def resume(
     sources = begun.sources.moved(data=data, textures=textures, teacher_weights=teacher_weights)
     if not state.exists():
         return _run(begun.config, sources, folder, run_id=begun.id, state=None)
-    return _run(begun.config, sources, folder, run_id=begun.id, state=state, expected=begun.pictures)
+    return _run(begun.config, sources, folder, run_id=begun.id, state=state, begun=begun)
 
 
 def _run(
@@ -110,38 +112,15 @@ def _run(
     *,
     run_id: str,
     state: Path | None,
-    expected: Pictures | None = None,
+    begun: Begun | None = None,
 ) -> Path:
+    """Args: begun: the run that `state` is of; None where it starts."""
     with ExitStack() as stack:
         processes, device = stack.enter_context(joined(choose_device(config.device)))
-        loaded = load_category(sources.data, sources.category)
-        pictures = Pictures.of(loaded.train)
-        if expected not in (None, pictures):
-            # Otherwise some of those held out would be such that the first part of the training has learnt from.
-            raise DataError(
-                f"{folder} was begun on {expected.count} good pictures, found {pictures.count} others in "
-                f"{sources.data}; give --data with the same ones, or train again in another folder"
-            )
-        textures = texture_source(sources.textures)
-        rotation = rotation_for(config.rotation, loaded.name)
-        good = load_images(loaded.train, size=config.image_size, skip_corrupt=config.skip_corrupt)
-        learnt, held = split_indices(len(good), holdout=config.holdout, seed=config.seed)
-        images, held_out = [good[index] for index in learnt], [good[index] for index in held]
-        batches = stack.enter_context(
-            Batches(
-                images,
-                pseudo_anomalies=pseudo_anomalies_of(config, images=images, textures=textures),
-                batch_size=config.batch_size,
-                seed=config.seed,
-                rotation=rotation,
-                variation=variation_of(config),
-                workers=config.workers,
-                process=processes.index,
-                processes=processes.count,
-            )
-        )
+        data = read_good_pictures(config, sources, folder, begun)
+        batches = stack.enter_context(data.batches(data.learnt, config, processes))
         spec = ModelSpec(
-            category=loaded.name,
+            category=data.category,
             architecture=config.architecture,
             input_size=config.image_size,
             map_size=config.image_size,
@@ -157,7 +136,14 @@ def _run(
             for name in (STATE_NAME, CHECKPOINT_NAME, "history.jsonl"):
                 remove_left_over(folder / name)
             write_record(
-                folder, config, sources, pictures=pictures, run_id=run_id, device=device, processes=processes.count
+                folder,
+                config,
+                sources,
+                pictures=data.told,
+                parts=data.parts,
+                run_id=run_id,
+                device=device,
+                processes=processes.count,
             )
         if state is not None:
             training.restore(state)
@@ -165,10 +151,11 @@ def _run(
         elif processes.is_main:
             training.save(folder / STATE_NAME)
         logger.info(
-            "training %s on %s (%d held out) at %d x %d, %d in a step, on %s%s",
+            "training %s on %s (%d of %s held out) at %d x %d, %d in a step, on %s%s",
             config.architecture,
-            counted(len(images), "picture"),
-            len(held_out),
+            counted(len(data.learnt), "picture"),
+            len(data.held),
+            counted(len(set(data.parts.of_pictures(data.held))), "part"),
             *config.image_size,
             batches.batch_size,
             device,
@@ -181,25 +168,76 @@ def _run(
             )
         watched, board = None, None
         if config.patience or config.tensorboard:
-            shown = held_out[:HELD_OUT_WATCHED]
-            drawn = pseudo_anomalies_of(config, images=shown, textures=textures)
+            shown = data.images(data.held)[:HELD_OUT_WATCHED]
+            drawn = pseudo_anomalies_of(config, images=shown, textures=data.textures)
             watched = Batches(shown, pseudo_anomalies=drawn, batch_size=config.batch_size, seed=config.seed + 1)
             if config.tensorboard and processes.is_main:
                 board = Board(folder / "tensorboard", first=next(iter(watched.epoch(0))))
                 stack.callback(board.close)
-        keeper = _Keeper(folder, config, spec, training, guidance, watched, board, writes=processes.is_main)
-        ending = train(
-            training,
-            guidance,
-            batches,
-            config=config,
-            after_epoch=keeper,
-            processes=processes,
-            failures=folder / "failed",
-        )
+        keeper = _Keeper(folder, config, spec, training, guidance, watched, board, data, writes=processes.is_main)
+        # Where its folds were begun, a training has come to its end, by patience perhaps before the last epoch.
+        is_trained = begun is not None and scores_of_fold(0, data.held, folder=folder, run_id=run_id) is not None
+        ending = Ending.FINISHED
+        if not is_trained:
+            ending = train(
+                training,
+                guidance,
+                batches,
+                config=config,
+                after_epoch=keeper,
+                processes=processes,
+                failures=folder / "failed",
+            )
         if processes.is_main:
-            keeper.finish(ending, good, held)
+            keeper.take_best(ending)
+            keeper.remember()
+        scores, is_whole = keeper.scores(), True
+        if config.folds and ending is not Ending.INTERRUPTED and len(scores) < len(data.good):
+            scores, is_whole = _fold_scores(keeper, sources, processes, run_id=run_id)
+        if processes.is_main:
+            keeper.finish(scores, is_whole=is_whole and ending is not Ending.INTERRUPTED)
     return folder / CHECKPOINT_NAME
+
+
+def _fold_scores(
+    keeper: _Keeper, sources: Sources, processes: Processes, *, run_id: str
+) -> tuple[dict[int, float], bool]:
+    """Scores of all good pictures by networks that are trained for it, and whether none was interrupted."""
+    config, data, device = keeper.config, keeper.data, keeper.training.device
+    folds = divide(data.parts.numbers, data.learnt, folds=config.folds, seed=config.seed)
+    logger.info("folds: the training is done %d times more, each as long as it was", len(folds))
+
+    def score_without(left_out: Sequence[int]) -> list[float] | None:
+        if left_out is data.held:
+            return list(keeper.scores().values())
+        rest = sorted(set(range(len(data.good))) - set(left_out))
+        with data.batches(rest, config, processes) as batches:
+            objective, guidance = build(
+                sources.located(config), keeper.spec, batches, device=device, processes=processes
+            )
+            ending = train(
+                begin(objective, config, steps_per_epoch=len(batches)),
+                guidance,
+                batches,
+                config=config,
+                after_epoch=lambda record: record.epoch >= keeper.kept_epoch,
+                processes=processes,
+            )
+        if ending is Ending.INTERRUPTED:
+            return None
+        inspector = InferencePath(objective.network, keeper.spec)
+        parts = data.parts.numbers
+        if config.memory:
+            remember_good(inspector, data.good, config, parts=parts, held_out=left_out)
+        return list(good_scores(inspector, data.good, parts=parts, held_out=left_out).values())
+
+    return cross_fitted(
+        [data.held, *folds],
+        folder=keeper.folder,
+        run_id=run_id,
+        score_without=score_without,
+        writes=processes.is_main,
+    )
 
 
 @dataclass
@@ -218,6 +256,7 @@ class _Keeper:
     guidance: Guidance | None
     watched: Batches | None
     board: Board | None
+    data: GoodPictures
     writes: bool
 
     def __post_init__(self) -> None:
@@ -242,8 +281,16 @@ class _Keeper:
                 self.board.show(record, InferencePath(self.network, self.spec))
         return bool(self.config.patience) and self._patience.over
 
-    def finish(self, ending: Ending, good: Sequence[Image], held_out: Sequence[int]) -> None:
-        """Remember good pictures where that is wanted, choose the threshold and write the finished checkpoint."""
+    @property
+    def kept_epoch(self) -> int:
+        """The epoch whose weights are the finished network's: with patience the best one, else the last."""
+        history = self.training.history
+        if not self.config.patience:
+            return self.config.epochs
+        return min(history, key=lambda record: math.inf if record.held_out is None else record.held_out).epoch
+
+    def take_best(self, ending: Ending) -> None:
+        """At the end: have the network be the one that is to be kept."""
         checkpoint = self.folder / CHECKPOINT_NAME
         if ending is Ending.INTERRUPTED:
             logger.warning(
@@ -253,25 +300,47 @@ class _Keeper:
             )
         elif self.config.patience and checkpoint.exists():
             logger.info("%s; the best epoch's weights are kept", ending.value)
-            self.network.load_state_dict(load(checkpoint).network.state_dict())
-        inspector, parts = InferencePath(self.network, self.spec), range(len(good))
+            # Of a run that was interrupted it has a memory already; this network gets its own.
+            self.network.load_state_dict(without_memory(load(checkpoint).network.state_dict()))
+
+    def remember(self) -> None:
+        """At the end: have the network remember good pictures, if it shall."""
         if self.config.memory:
-            remember_good(inspector, good, self.config, parts=parts, held_out=held_out)
-        scores = list(good_scores(inspector, good, parts=parts, held_out=held_out).values())
-        threshold = good_quantile(scores, false_alarm_rate=self.config.false_alarm_rate)
-        self._save(with_normal_scores(dataclasses.replace(self.spec, threshold=threshold), scores))
-        if ending is not Ending.INTERRUPTED:
+            data, inspector = self.data, InferencePath(self.network, self.spec)
+            remember_good(inspector, data.good, self.config, parts=data.parts.numbers, held_out=data.held)
+
+    def scores(self) -> dict[int, float]:
+        """See `good_scores`."""
+        data, inspector = self.data, InferencePath(self.network, self.spec)
+        return good_scores(inspector, data.good, parts=data.parts.numbers, held_out=data.held)
+
+    def finish(self, scores: Mapping[int, float], *, is_whole: bool) -> None:
+        """Choose the threshold and write the finished checkpoint.
+
+        Args:
+            scores: number of a good picture → its score by a network that has learnt from no picture of its part; those
+                held out are among them, with the scores of this one.
+            is_whole: nothing was interrupted, so nobody will go on.
+        """
+        held, parts = self.data.held, self.data.parts.of_pictures(list(scores))
+        own = held if self.network.design.has_denoising else list(scores)
+        threshold = chosen_threshold(self.config, self.spec, list(scores.values()), parts)
+        spec = dataclasses.replace(self.spec, threshold=threshold)
+        self._save(with_normal_scores(spec, [scores[number] for number in own]))
+        if is_whole:
             (self.folder / STATE_NAME).unlink(missing_ok=True)
-        logger.info(
-            "threshold %.6g from %s; %s",
-            threshold.value,
-            counted(threshold.images, "good picture" if self.network.denoising is None else "held-out good picture"),
-            promise(threshold),
+        found = pseudo_found(
+            InferencePath(self.network, self.spec),
+            self.config,
+            self.data.images(held),
+            textures=self.data.textures,
+            threshold=threshold,
         )
+        logger.info("threshold %.6g; %s", threshold.value, "; ".join(expectations(threshold, pseudo_found=found)))
 
     def _save(self, spec: ModelSpec) -> None:
         spec = dataclasses.replace(spec, weights_sha256=fingerprint(self.network.state_dict()))
-        save(self.folder / CHECKPOINT_NAME, Checkpoint(self.network, spec, self.config.to_dict()))
+        save(self.folder / CHECKPOINT_NAME, Checkpoint(self.network, spec, self.config.to_dict(), self.data.parts))
 
 
 def build(

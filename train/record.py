@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from stlm_edge import __version__
-from stlm_edge.datasets import Sample
+from stlm_edge.datasets import Parts, Sample
 from stlm_edge.errors import CheckpointError, StlmError
 from stlm_edge.files import write_text
 from stlm_edge.names import escaped, printable, unescaped
@@ -95,6 +95,7 @@ class _Record:
     id: str = field(default="", metadata=MAY_LACK)
     weights: dict[str, str] = field(default_factory=dict, metadata=MAY_LACK)
     pictures: Pictures | None = field(default=None, metadata=MAY_LACK)
+    parts: dict[str, str] | None = field(default=None, metadata=MAY_LACK)
 
 
 @dataclass(frozen=True)
@@ -102,13 +103,14 @@ class Begun:
     """A run as its folder tells of it.
 
     Attributes:
-        pictures: None in a run that was begun before they were told.
+        pictures, parts: None in a run that was begun before they were told.
     """
 
     config: TrainConfig
     sources: Sources
     id: str
     pictures: Pictures | None
+    parts: Parts | None
 
 
 def write_record(
@@ -117,6 +119,7 @@ def write_record(
     sources: Sources,
     *,
     pictures: Pictures,
+    parts: Parts,
     run_id: str,
     device: torch.device,
     processes: int,
@@ -129,6 +132,7 @@ def write_record(
         "textures": None if sources.textures is None else escaped(str(sources.textures.resolve())),
         "weights": {name: escaped(str(path)) for name, path in sources.weights.items()},
         "pictures": asdict(pictures),
+        "parts": parts.to_record(),
         "id": run_id,
         "command": printable(" ".join(sys.argv[1:])),
         "seed": config.seed,
@@ -151,6 +155,7 @@ def read_record(folder: Path) -> Begun:
         known = {entry.name for entry in fields(_Record)}
         named = {name: value for name, value in record.items() if name in known}
         found = build(_Record, named, error=CheckpointError, remedy=remedy)
+        parts = None if found.parts is None else Parts.from_record(found.parts)
     except (FileNotFoundError, StlmError) as error:
         raise CheckpointError(f"{folder} is no run to resume ({error}); {remedy}") from None
     textures = None if found.textures is None else Path(unescaped(found.textures))
@@ -161,7 +166,8 @@ def read_record(folder: Path) -> Begun:
         if "weights" in named
         else weights_files(config)
     )
-    return Begun(config, Sources(Path(unescaped(found.data)), category, textures, weights), found.id, found.pictures)
+    sources = Sources(Path(unescaped(found.data)), category, textures, weights)
+    return Begun(config, sources, found.id, found.pictures, parts)
 
 
 def _version(package: str) -> str | None:

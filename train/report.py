@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from stlm_edge.datasets import check_masks, load_category
+from stlm_edge.datasets import check_masks, load_category, parts_as_said
 from stlm_edge.datasets.listing import folders, found_folders
 from stlm_edge.errors import DataError, counted
 from stlm_edge.files import make_folder, write_text
@@ -43,11 +43,22 @@ INTERVAL_NAMES = COLUMNS | {
 }
 
 
-def evaluate_checkpoint(checkpoint: Path, *, data: Path, category: str | None, device: str, folder: Path) -> Evaluation:
+def evaluate_checkpoint(
+    checkpoint: Path,
+    *,
+    data: Path,
+    category: str | None,
+    device: str,
+    folder: Path,
+    groups: Path | None = None,
+    group_by: str = "",
+) -> Evaluation:
     """Measure a checkpoint on a category's test pictures and write everything into `folder`.
 
     `evaluation.json` comes last: where it is, the rest is too.
 
+    Args:
+        groups, group_by: which test pictures show the same part, for intervals, see `stlm_edge.datasets.parts`.
     Raises:
         StlmError: in the words of whatever is wrong with checkpoint, pictures or folder.
     """
@@ -60,9 +71,15 @@ def evaluate_checkpoint(checkpoint: Path, *, data: Path, category: str | None, d
             "test/<defect> beside train/good; add them"
         )
     check_masks(samples)
+    said = parts_as_said(
+        [sample.path for sample in samples],
+        groups=groups,
+        group_by=group_by,
+        folders=[data] if category is None else [data, data / category],
+    )
     inspector = InferencePath(loaded.network, loaded.spec).to(choose_device(device))
     make_folder(folder)
-    results = evaluate(inspector, samples)
+    results = evaluate(inspector, samples, parts=None if said is None else said.numbers)
     write_scores(folder / "evaluation-scores.csv", results)
     write_contact_sheet(folder / "evaluation.png", inspector, results)
     write_missed(folder / "evaluation-missed.png", inspector, results)

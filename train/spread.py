@@ -84,7 +84,15 @@ def _within(t: float, freedom: int) -> float:
 
 
 def evaluate_seeds(
-    folder: Path, *, seeds: Sequence[int] | None, data: Path, category: str | None, device: str, output: Path
+    folder: Path,
+    *,
+    seeds: Sequence[int] | None,
+    data: Path,
+    category: str | None,
+    device: str,
+    output: Path,
+    groups: Path | None = None,
+    group_by: str = "",
 ) -> dict[int, Evaluation]:
     """Measure the runs of `train.seeds.fit_seeds`, each as `evaluate_checkpoint` does, into `output/seed-SEED`.
 
@@ -97,7 +105,15 @@ def evaluate_seeds(
     """
     checkpoints = find_seeds(folder, seeds)
     runs = {
-        seed: evaluate_checkpoint(path, data=data, category=category, device=device, folder=seed_folder(output, seed))
+        seed: evaluate_checkpoint(
+            path,
+            data=data,
+            category=category,
+            device=device,
+            folder=seed_folder(output, seed),
+            groups=groups,
+            group_by=group_by,
+        )
         for seed, path in checkpoints.items()
     }
     write_text(output / SPREAD_NAME, json.dumps(sealed(to_json(runs)), indent=2) + "\n")

@@ -1,33 +1,104 @@
-"""Choosing the threshold of a finished checkpoint again, and writing it there."""
+"""Choosing a threshold at the end of a training, and the one of a finished checkpoint again."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from stlm_edge.datasets import GOOD, load_category
-from stlm_edge.imaging import read_image, resize
-from stlm_edge.network.checkpoint import load, save
+import numpy as np
+
+from stlm_edge.datasets import GOOD, Category, Look, Parts, Sample, find_parts, load_category, parts_as_said
+from stlm_edge.errors import DataError, counted
+from stlm_edge.imaging import Image, read_image, resize
+from stlm_edge.network.checkpoint import Checkpoint, load, save
 from stlm_edge.network.inference import InferencePath, choose_device
+from stlm_edge.spec import HIGHEST_SCORE, ModelSpec, Threshold
 from stlm_edge.thresholds import (
     Method,
     ThresholdChange,
+    choose,
     f1_optimal,
-    good_quantile,
     threshold_change,
     with_normal_scores,
+    with_unclear,
 )
-from train.config import from_dict
-from train.data import load_images, split_indices
+from train.config import TrainConfig, from_dict
+from train.data import load_pictures, split_indices
 from train.evaluate import score_images
 from train.patch_memory import good_scores
+from train.pseudo_anomalies.choice import pseudo_anomalies_of
+from train.pseudo_anomalies.textures import TextureSource, texture_source
 
 logger = logging.getLogger(__name__)
 
+FEWEST_PSEUDO = 40
+"""Pseudo anomalies that a share of them is told of, at least; good pictures get several where they are fewer."""
+
+
+def parts_of(
+    pictures: Sequence[tuple[Sample, Image]], config: TrainConfig, *, data: Path, category: str | None
+) -> Parts:
+    """Which of the good pictures show the same part, as the settings say or as they look. Raises as `find_parts`."""
+    found = find_parts(
+        [sample.path for sample, _ in pictures],
+        [] if config.groups or config.group_by else [Look.of(image) for _, image in pictures],
+        groups=Path(config.groups) if config.groups else None,
+        group_by=config.group_by,
+        folders=_folders(data, category),
+    )
+    logger.info("good pictures: %s", found)
+    return found
+
+
+def chosen_threshold(config: TrainConfig, spec: ModelSpec, scores: Sequence[float], parts: Sequence[int]) -> Threshold:
+    """From scores of good pictures, each by what has learnt from no picture of its part, with the run's settings."""
+    return choose(
+        scores,
+        parts,
+        false_alarm_rate=config.false_alarm_rate,
+        unclear_rate=config.unclear_rate or None,
+        highest_score=spec.highest_score or HIGHEST_SCORE,
+    )
+
+
+def pseudo_found(
+    inspector: InferencePath,
+    config: TrainConfig,
+    images: Sequence[Image],
+    *,
+    textures: TextureSource,
+    threshold: Threshold,
+) -> tuple[int, int] | None:
+    """How many pseudo anomalies reach a threshold, drawn into good pictures as for the training, and of how many; None
+    where these pictures take none."""
+    anomalies = pseudo_anomalies_of(config, images=images, textures=textures, kinds=config.pseudo_anomalies.split("+"))
+
+    def drawn() -> Iterator[Image]:
+        for number in range(math.ceil(FEWEST_PSEUDO / len(images))):
+            for index, image in enumerate(images):
+                changed, mask = anomalies.draw(np.random.default_rng((config.seed, number, index)), image)
+                if mask.any():
+                    yield changed
+
+    scores = np.array(score_images(inspector, drawn()))
+    return (int(np.count_nonzero(scores >= threshold.value)), scores.size) if scores.size else None
+
 
 def choose_on_checkpoint(
-    path: Path, *, data: Path, category: str | None, method: Method, false_alarm_rate: float | None, device: str
+    path: Path,
+    *,
+    data: Path,
+    category: str | None,
+    method: Method,
+    false_alarm_rate: float | None = None,
+    unclear_rate: float | None = None,
+    groups: Path | None = None,
+    group_by: str = "",
+    textures: Path | None = None,
+    device: str = "auto",
 ) -> ThresholdChange:
     """Score pictures with a checkpoint, and change the threshold in it.
 
@@ -35,6 +106,10 @@ def choose_on_checkpoint(
         data: what the checkpoint was trained on. `quantile` takes the good pictures that the training held out, `f1`
             the labelled test pictures; whatever is measured on those afterwards flatters the model.
         false_alarm_rate: for `quantile`, wanted share of good pictures at or above it; None: that of the training.
+        unclear_rate: wanted share at or above the second threshold; 0: none, None: that of the training.
+        groups, group_by: which pictures show the same part, see `stlm_edge.datasets.find_parts`; without either as the
+            training has it. What was held out stays so.
+        textures: that pseudo anomalies are cut from, for the share of them that is found.
     Raises:
         DataError: if there is no picture, or `f1` lacks good or defective ones.
         StlmError: in the words of whatever else is wrong with checkpoint, pictures or device.
@@ -50,19 +125,99 @@ def choose_on_checkpoint(
             checkpoint.spec.category,
             loaded.name,
         )
+    config = from_dict(checkpoint.config)
+    if groups is not None or group_by:
+        config = dataclasses.replace(config, groups=str(groups or ""), group_by=group_by)
+    if false_alarm_rate is not None or unclear_rate is not None:
+        config = dataclasses.replace(
+            config,
+            false_alarm_rate=config.false_alarm_rate if false_alarm_rate is None else false_alarm_rate,
+            unclear_rate=config.unclear_rate if unclear_rate is None else unclear_rate,
+        )
     if method == "f1":
-        pictures = (resize(read_image(sample.path), checkpoint.spec.input_size) for sample in loaded.test)
-        defective = [sample.label != GOOD for sample in loaded.test]
-        scores = score_images(inference, pictures)
-        spec = dataclasses.replace(checkpoint.spec, threshold=f1_optimal(scores, defective))
+        spec, change = _by_f1(checkpoint, inference, loaded, config, folders=_folders(data, category))
     else:
-        config = from_dict(checkpoint.config)
-        good = load_images(loaded.train, size=checkpoint.spec.input_size, skip_corrupt=config.skip_corrupt)
-        _, held_out = split_indices(len(good), holdout=config.holdout, seed=config.seed)
-        scores = list(good_scores(inference, good, parts=range(len(good)), held_out=held_out).values())
-        defective = [False] * len(scores)
-        rate = config.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
-        spec = dataclasses.replace(checkpoint.spec, threshold=good_quantile(scores, false_alarm_rate=rate))
-        spec = with_normal_scores(spec, scores)
+        spec, change = _by_quantile(
+            checkpoint,
+            inference,
+            loaded,
+            config,
+            data=data,
+            category=category,
+            textures=textures,
+            is_regrouped=groups is not None or bool(group_by),
+        )
     save(path, dataclasses.replace(checkpoint, spec=spec))
-    return threshold_change(checkpoint.spec.threshold, spec.require_threshold(), scores=scores, defective=defective)
+    return change
+
+
+def _by_f1(
+    checkpoint: Checkpoint, inference: InferencePath, loaded: Category, config: TrainConfig, *, folders: Sequence[Path]
+) -> tuple[ModelSpec, ThresholdChange]:
+    defective = [sample.label != GOOD for sample in loaded.test]
+    paths = [sample.path for sample in loaded.test]
+    groups = Path(config.groups) if config.groups else None
+    said = parts_as_said(paths, groups=groups, group_by=config.group_by, folders=folders)
+    parts = list(range(len(paths))) if said is None else said.of_pictures(range(len(paths)))
+    size = checkpoint.spec.input_size
+    scores = score_images(inference, (resize(read_image(path), size) for path in paths))
+    chosen = f1_optimal(scores, defective, parts)
+    if config.unclear_rate:
+        good = [index for index, is_defective in enumerate(defective) if not is_defective]
+        chosen = with_unclear(
+            chosen,
+            [scores[index] for index in good],
+            [parts[index] for index in good],
+            unclear_rate=config.unclear_rate,
+            highest_score=checkpoint.spec.highest_score or HIGHEST_SCORE,
+        )
+    spec = dataclasses.replace(checkpoint.spec, threshold=chosen)
+    return spec, threshold_change(checkpoint.spec.threshold, chosen, scores=scores, defective=defective, parts=parts)
+
+
+def _by_quantile(
+    checkpoint: Checkpoint,
+    inference: InferencePath,
+    loaded: Category,
+    config: TrainConfig,
+    *,
+    data: Path,
+    category: str | None,
+    textures: Path | None,
+    is_regrouped: bool,
+) -> tuple[ModelSpec, ThresholdChange]:
+    pictures = load_pictures(loaded.train, size=checkpoint.spec.input_size, skip_corrupt=config.skip_corrupt)
+    divided = checkpoint.parts or Parts.one_by_one(len(pictures), how="as it was trained")
+    is_same = len(divided.numbers) == len(pictures)
+    if is_same and not is_regrouped and checkpoint.parts is not None:
+        parts = divided
+        logger.info("good pictures: %s", parts)
+    else:
+        parts = parts_of(pictures, config, data=data, category=category)
+    _, held_out = split_indices((divided if is_same else parts).numbers, holdout=config.holdout, seed=config.seed)
+    if inference.network.memory is not None and not is_same:
+        raise DataError(
+            f"the network remembers {counted(len(divided.numbers), 'good picture')}, found {len(pictures)}, so nobody "
+            "knows what to leave out of its memory; give the data that it was trained on"
+        )
+    good = [image for _, image in pictures]
+    scored = good_scores(inference, good, parts=parts.numbers, held_out=held_out)
+    scores, numbers = list(scored.values()), parts.of_pictures(list(scored))
+    images = [good[number] for number in held_out]
+    chosen = chosen_threshold(config, checkpoint.spec, scores, numbers)
+    found = pseudo_found(inference, config, images, textures=texture_source(textures), threshold=chosen)
+    spec = with_normal_scores(dataclasses.replace(checkpoint.spec, threshold=chosen), scores)
+    change = threshold_change(
+        checkpoint.spec.threshold,
+        chosen,
+        scores=scores,
+        defective=[False] * len(scores),
+        parts=numbers,
+        pseudo_found=found,
+    )
+    return spec, change
+
+
+def _folders(data: Path, category: str | None) -> list[Path]:
+    """That paths in a file of groups may start from."""
+    return [data] if category is None else [data, data / category]

@@ -33,6 +33,7 @@ STATE_VERSION = 2
 
 MAY_CHANGE = (
     *("batch_size", "accumulate", "precision", "device", "workers", "tensorboard", "patience", "false_alarm_rate"),
+    *("unclear_rate", "folds", "groups", "group_by"),  # its parts are recorded
     *("initial_weights", "teacher_weights", "teacher_precision", "teacher_cache_gb", "compile_teacher"),
     *("memory", "memory_neighbours"),
 )

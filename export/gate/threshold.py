@@ -10,25 +10,34 @@ from pathlib import Path
 from export.gate.pictures import find_samples, read_with_progress
 from runtime.backends import open_engine
 from runtime.verification import warn_unless_verified
-from stlm_edge.datasets import GOOD, Sample
+from stlm_edge.datasets import GOOD, Look, Sample, find_parts, parts_as_said
 from stlm_edge.errors import DataError
 from stlm_edge.imaging import to_input
 from stlm_edge.sidecar import Sidecar, rewrite
-from stlm_edge.spec import Threshold
+from stlm_edge.spec import HIGHEST_SCORE, Threshold
 from stlm_edge.thresholds import (
     Method,
     ThresholdChange,
+    choose,
     f1_optimal,
-    good_quantile,
     threshold_change,
     with_normal_scores,
+    with_unclear,
 )
 
 logger = logging.getLogger(__name__)
 
 
 def choose_on_engine(
-    engine: Path, *, data: Path, category: str | None, method: Method, false_alarm_rate: float
+    engine: Path,
+    *,
+    data: Path,
+    category: str | None,
+    method: Method,
+    false_alarm_rate: float,
+    unclear_rate: float | None = None,
+    groups: Path | None = None,
+    group_by: str = "",
 ) -> ThresholdChange:
     """Score pictures on an engine, and change the threshold and the normal scores in its sidecar.
 
@@ -37,6 +46,9 @@ def choose_on_engine(
         data: pictures, see `export.gate.pictures.find_samples`.
         method: `quantile` takes good pictures only, `f1` labelled ones.
         false_alarm_rate: for `quantile`, wanted share of good pictures at or above the threshold.
+        unclear_rate: wanted share at or above the second one; 0: none, None: as the sidecar has it.
+        groups, group_by: which pictures show the same part, see `stlm_edge.datasets.find_parts`; where nobody says,
+            good pictures that look nearly the same do for `quantile`, and none for `f1`.
     Raises:
         DataError: if there is no picture, there are defects among those for `quantile`, or `f1` lacks either kind.
         EngineError, SpecError: if the engine cannot be opened or run.
@@ -45,21 +57,43 @@ def choose_on_engine(
     samples = find_samples(data, category)
     if method == "quantile":
         _require_good(samples, data)
+    paths, folders = [sample.path for sample in samples], [data] if category is None else [data, data / category]
+    parts = parts_as_said(paths, groups=groups, group_by=group_by, folders=folders)
     backend, sidecar = open_engine(engine)
     warn_unless_verified(engine, sidecar)
+    scores, looks = [], []
     with backend:
         # Labels are enough here, so that no mask can be in the way.
         unmarked = [dataclasses.replace(sample, mask=None, mask_fault=None) for sample in samples]
-        inputs = (to_input(picture.image, spec=sidecar.spec) for picture in read_with_progress(unmarked))
-        scores = [float(backend.infer(each)[1][0]) for each in inputs]
+        for picture in read_with_progress(unmarked):
+            pixels = to_input(picture.image, spec=sidecar.spec)
+            scores.append(float(backend.infer(pixels)[1][0]))
+            looks.append(Look.of(pixels[0]))
+    if parts is None and method == "quantile":
+        parts = find_parts(paths, looks, groups=None, group_by="", folders=folders)
+    if parts is not None:
+        logger.info("good pictures: %s" if method == "quantile" else "pictures: %s", parts)
+    numbers = range(len(scores)) if parts is None else parts.numbers
     defective = [sample.label != GOOD for sample in samples]
-    good = [score for score, is_defective in zip(scores, defective, strict=True) if not is_defective]
+    good = [index for index, is_defective in enumerate(defective) if not is_defective]
+    good_scores, good_parts = [scores[index] for index in good], [numbers[index] for index in good]
+    highest = sidecar.spec.highest_score or HIGHEST_SCORE
+    if unclear_rate is None:
+        unclear_rate = sidecar.spec.require_threshold().unclear_rate or 0
     if method == "quantile":
-        chosen = good_quantile(good, false_alarm_rate=false_alarm_rate)
+        chosen = choose(
+            good_scores,
+            good_parts,
+            false_alarm_rate=false_alarm_rate,
+            unclear_rate=unclear_rate or None,
+            highest_score=highest,
+        )
     else:
-        chosen = f1_optimal(scores, defective)
-    before, after = _replace(engine, sidecar, chosen, good=good)
-    return threshold_change(before, after, scores=scores, defective=defective)
+        chosen = f1_optimal(scores, defective, numbers)
+        if unclear_rate:
+            chosen = with_unclear(chosen, good_scores, good_parts, unclear_rate=unclear_rate, highest_score=highest)
+    before, after = _replace(engine, sidecar, chosen, good=good_scores)
+    return threshold_change(before, after, scores=scores, defective=defective, parts=numbers)
 
 
 def _require_good(samples: Sequence[Sample], data: Path) -> None:

@@ -42,6 +42,7 @@ class Counts:
 
     inspected: int = 0
     anomalous: int = 0
+    unclear: int = 0
     unreadable: int = 0
 
 
@@ -175,6 +176,7 @@ class BatchRun:
     def _add(self, picture: Picture, image: Image, anomaly: Anomaly) -> None:
         self.counts.inspected += 1
         self.counts.anomalous += anomaly.is_anomalous
+        self.counts.unclear += anomaly.is_unclear
         row = PictureRow(
             picture.name,
             anomaly.score,
@@ -184,7 +186,8 @@ class BatchRun:
             picture.label,
             anomaly.latency.total_ms / 1e3,
         )
-        is_drawn = self._overlays == "all" or (self._overlays == "anomalies" and anomaly.is_anomalous)
+        is_found = anomaly.is_anomalous or anomaly.is_unclear
+        is_drawn = self._overlays == "all" or (self._overlays == "anomalies" and is_found)
         drawing = self._pool.submit(self._draw, picture, image, anomaly) if is_drawn else None
         self._behind.append((row, drawing))
         self._write_rows(most=_BEHIND)

@@ -45,6 +45,7 @@ class RunSettings:
         area: what is inspected of a picture, by its files and pixels; None for all of it.
         tile: size of the tiles, in words; None for whole pictures.
         overlays: which pictures have one.
+        unclear: the score from which on a picture below the threshold is unclear; None for none.
     """
 
     engine_sha256: str
@@ -53,6 +54,7 @@ class RunSettings:
     area: str | None
     tile: str | None
     overlays: str
+    unclear: float | None = None
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,10 @@ def verdict_event(inspection: Inspection, *, engine_sha256: str) -> dict[str, An
     """What is told of a frame, ready for JSON.
 
     Keys: `time` (of capture, ISO 8601, UTC), `frame`, `source`, `score` and `anomalous` (null for a frame with a
-    fault), `threshold`, `alarm`, `part`, `fault` where there is one, `regions` (largest peak first; `box` is left, top,
-    width, height in pixels of the frame), `label` where the source knows it, `latency_ms` by stage, `engine_sha256`.
-    Names are escaped, see `stlm_edge.names`.
+    fault), `threshold`, `unclear` (of an engine with a threshold for it, not for a frame with a fault), `alarm`,
+    `part`, `fault` where there is one, `regions` (largest peak first; `box` is left, top, width, height in pixels of
+    the frame), `label` where the source knows it, `latency_ms` by stage, `engine_sha256`. Names are escaped, see
+    `stlm_edge.names`.
     """
     frame, anomaly = inspection.frame, inspection.anomaly
     regions = () if anomaly is None else anomaly.regions
@@ -33,6 +34,7 @@ def verdict_event(inspection: Inspection, *, engine_sha256: str) -> dict[str, An
         "score": None if anomaly is None else anomaly.score,
         "threshold": inspection.threshold,
         "anomalous": None if anomaly is None else anomaly.is_anomalous,
+        **({} if anomaly is None or anomaly.unclear_from is None else {"unclear": anomaly.is_unclear}),
         "alarm": inspection.alarm,
         "part": inspection.part,
         **({} if inspection.fault is None else {"fault": inspection.fault}),

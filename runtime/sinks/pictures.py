@@ -28,7 +28,7 @@ class PictureFolder(FrameSink):
     def __init__(self, path: Path, *, only: Which = "all", limit: int = _DEFAULT_LIMIT) -> None:
         """
         Args:
-            only: `anomalies` leaves out frames without anomaly, alarm and fault.
+            only: `anomalies` leaves out frames that are good and have neither alarm nor fault.
             limit: bytes.
         Raises:
             OutputError: if the folder cannot be made or written to.
@@ -57,5 +57,6 @@ class PictureFolder(FrameSink):
 
 
 def _is_remarkable(inspection: Inspection) -> bool:
-    is_anomalous = inspection.anomaly is not None and inspection.anomaly.is_anomalous
-    return is_anomalous or inspection.alarm or inspection.fault is not None
+    anomaly = inspection.anomaly
+    is_found = anomaly is not None and (anomaly.is_anomalous or anomaly.is_unclear)
+    return is_found or inspection.alarm or inspection.fault is not None

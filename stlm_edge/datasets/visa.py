@@ -18,15 +18,14 @@ could as well put a picture there.
 from __future__ import annotations
 
 import csv
-import io
 import logging
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from stlm_edge.datasets.listing import by_number, read_text
 from stlm_edge.datasets.samples import ANOMALY, GOOD, Category, Sample
+from stlm_edge.datasets.table import TableError, table_rows
 from stlm_edge.errors import DataError
 from stlm_edge.folders import is_file
 
@@ -34,11 +33,9 @@ logger = logging.getLogger(__name__)
 
 SPLIT = Path("split_csv") / "1cls.csv"
 
-COLUMNS = ("object", "split", "label", "image", "mask")
+COLUMNS: dict[str, tuple[str, ...]] = dict.fromkeys(("object", "split", "label", "image", "mask"), ())
 _SPLITS = ("train", "test")
 LABELS = {"normal": GOOD, "anomaly": ANOMALY}
-
-_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
 @dataclass(frozen=True)
@@ -109,11 +106,11 @@ def _sample(folder: Path, row: SplitRow, owners: Counter[str]) -> Sample:
 def _rows(folder: Path) -> list[SplitRow]:
     path = folder / SPLIT
     try:
-        found = [(number, fields) for number, fields in _parsed(read_text(path)) if any(fields.values())]
+        found = [(number, fields) for number, fields in table_rows(read_text(path), COLUMNS) if any(fields.values())]
     except (OSError, UnicodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as VisA's split ({error}); fetch it again") from None
-    except _SplitError as error:
-        raise DataError(f"{path}{error}") from None
+    except TableError as error:
+        raise DataError(f"{path}{error}; correct it, or fetch it again") from None
     rows: dict[SplitRow, None] = {}
     by_image: dict[str, SplitRow] = {}
     for number, fields in found:
@@ -121,8 +118,8 @@ def _rows(folder: Path) -> list[SplitRow]:
             row = _row(fields)
             first = by_image.setdefault(row.image, row)
             if replace(first, split=row.split) != row:
-                raise _SplitError(f"found {row.image} a second time and with other words, expected each picture once")
-        except _SplitError as error:
+                raise TableError(f"found {row.image} a second time and with other words, expected each picture once")
+        except TableError as error:
             raise DataError(f"{path}, line {number}: {error}; correct the line, or fetch the split again") from None
         rows[row] = None
     if len(rows) < len(found):
@@ -134,50 +131,18 @@ def _rows(folder: Path) -> list[SplitRow]:
     return list(rows)
 
 
-class _SplitError(Exception):
-    """What was found in a split and what was expected."""
-
-
-def _parsed(text: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Number and fields of each line after the first, by the names of `COLUMNS`."""
-    lines = io.StringIO(text, newline="")
-    head, separator, names = lines.readline(), ",", list[str]()
-    for each in _SEPARATORS:
-        read = [name.strip().casefold() for name in next(csv.reader([head], delimiter=each), [])]
-        if len(set(COLUMNS) & set(read)) > len(set(COLUMNS) & set(names)):
-            separator, names = each, read
-    absent = [name for name in COLUMNS if name not in names]
-    if absent:
-        raise _SplitError(
-            f" lacks the columns {', '.join(absent)}: found {head.strip()[:120]!r}, expected {','.join(COLUMNS)} with "
-            f"{', '.join(_SEPARATORS.values())} between them; fetch it again"
-        )
-    twice = [name for name, count in Counter(names).items() if count > 1 and name in COLUMNS]
-    if twice:
-        raise _SplitError(f" has {twice[0]} as the name of several columns, expected one; remove the others")
-    reader = csv.reader(lines, delimiter=separator, strict=True)
-    for fields in reader:
-        if len(fields) > len(names) and any(fields[len(names) :]):
-            raise _SplitError(
-                f", line {reader.line_num + 1}: found {len(fields)} fields, expected {len(names)}; put quotes around "
-                f"those that have {_SEPARATORS[separator]} in them"
-            )
-        by_name = dict(zip(names, (field.strip() for field in fields), strict=False))
-        yield reader.line_num + 1, {name: by_name.get(name, "") for name in COLUMNS}
-
-
 def _row(fields: dict[str, str]) -> SplitRow:
     category, split, label = fields["object"], fields["split"].casefold(), fields["label"].casefold()
     if not category or category.startswith(".") or set("/\\") & set(category) or not category.isprintable():
-        raise _SplitError(f"found {category!r} as the object, expected the name of a folder")
+        raise TableError(f"found {category!r} as the object, expected the name of a folder")
     if split not in _SPLITS or label not in LABELS:
-        raise _SplitError(
+        raise TableError(
             f"found {fields['split']!r} and {fields['label']!r}, expected train or test, and {' or '.join(LABELS)}"
         )
     if split == "train" and label == "anomaly":
-        raise _SplitError("found an anomaly to train on, expected good pictures only, as in the one-class split")
+        raise TableError("found an anomaly to train on, expected good pictures only, as in the one-class split")
     if not fields["image"]:
-        raise _SplitError("found no path of the picture")
+        raise TableError("found no path of the picture")
     return SplitRow(category, split, label, _inside(fields["image"]), _inside(fields["mask"]))
 
 
@@ -188,7 +153,7 @@ def _inside(text: str) -> str:
     windows = PureWindowsPath(text)
     path = PurePosixPath(windows.as_posix())
     if windows.drive or path.is_absolute() or ".." in path.parts or not text.isprintable():
-        raise _SplitError(f"found the path {text!r}, expected one below VisA's folder, without ..")
+        raise TableError(f"found the path {text!r}, expected one below VisA's folder, without ..")
     return str(path)
 
 

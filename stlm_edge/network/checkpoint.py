@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as serialised
 
+from stlm_edge.datasets import Parts
 from stlm_edge.errors import CheckpointError, SpecError, StlmError
 from stlm_edge.files import write_bytes
 from stlm_edge.memory import ran_out
@@ -34,11 +35,14 @@ class Checkpoint:
 
     Attributes:
         config: the settings of the run that trained it, as `train.config` reads and writes them.
+        parts: of the good pictures that it was trained on and those held out; None in one from before they were told,
+            whose pictures were divided one by one.
     """
 
     network: Stlm
     spec: ModelSpec
     config: dict[str, Any]
+    parts: Parts | None = None
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -49,6 +53,8 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "design": checkpoint.network.design.to_json(),
         "config": json.dumps(checkpoint.config),
     }
+    if checkpoint.parts is not None:
+        metadata["parts"] = json.dumps(checkpoint.parts.to_record())
     # Not by `save_file`, which writes a file of its own first: a kill would leave it, and its owner alone may read it.
     write_bytes(path, serialised(tensors, metadata=sealed(metadata)))
 
@@ -80,6 +86,8 @@ def load(path: Path, *, threshold_is_needed: bool = True) -> Checkpoint:
     try:
         config = parse(metadata["config"], what="the configuration")
         design = Design.from_json(metadata["design"]) if "design" in metadata else Design()  # before there were others
+        written = metadata.get("parts")
+        parts = None if written is None else Parts.from_record(parse(written, what="the list of parts"))
         try:
             spec = _spec(metadata["spec"], design)
         except SpecError as error:
@@ -95,7 +103,7 @@ def load(path: Path, *, threshold_is_needed: bool = True) -> Checkpoint:
         raise CheckpointError(f"{path} does not fit this version of stlm-edge ({error}); train again") from None
     if fingerprint(tensors) != spec.weights_sha256:
         raise CheckpointError(f"{path} has other weights than its specification says; it was altered, train again")
-    return Checkpoint(network=network.eval(), spec=spec, config=config)
+    return Checkpoint(network=network.eval(), spec=spec, config=config, parts=parts)
 
 
 def _spec(text: str, design: Design, *, leave_out: Sequence[str] = ()) -> ModelSpec:
@@ -122,4 +130,4 @@ def resized(trained: Checkpoint, size: Size) -> Checkpoint:
     spec = dataclasses.replace(trained.spec, input_size=size, map_size=size)
     network = Stlm(architecture_named(spec.architecture), trained.network.design, image_size=size)
     network.load_state_dict(trained.network.state_dict())
-    return Checkpoint(network.eval(), spec, trained.config)
+    return Checkpoint(network.eval(), spec, trained.config, trained.parts)

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from stlm_edge.errors import WeightsError
+from stlm_edge.network.patch_memory import without_memory
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.teachers.base import Teacher
 from stlm_edge.network.weights import decoder_tensors, mobile_sam_encoder_tensors, read_tensors
@@ -44,7 +45,7 @@ def load_initial(network: Stlm, path: Path) -> LoadReport:
     Raises:
         WeightsError: if the file is neither, or if the checkpoint is of another architecture.
     """
-    tensors = read_tensors(path)
+    tensors = without_memory(read_tensors(path))  # a training ends with a memory of its own pictures
     expected = network.state_dict()
     if not any(name.startswith("feature_aggregation.") for name in tensors):
         return load_mobile_sam(network, path)

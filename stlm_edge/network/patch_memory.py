@@ -7,7 +7,7 @@ score is, as everywhere here, the mean of the map's highest pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import reduce
 
 import torch
@@ -162,6 +162,11 @@ class Fusion(nn.Module):
             standardised = (logits.float() - self.logit_shift) / self.logit_scale
             total = total + F.interpolate(standardised, size=size, mode="bilinear", align_corners=False)
         return torch.sigmoid(total - GOOD)
+
+
+def without_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of a network's tensors by name, what it has learnt before it remembered anything."""
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(("memory.", "fusion."))}
 
 
 def describe(fine: Tensor, coarse: Tensor) -> Tensor:

@@ -121,18 +121,20 @@ def test_without_a_file_each_picture_is_a_part_of_its_own(tmp_path: Path) -> Non
 
 
 def test_pictures_of_one_tile_are_one_part(tmp_path: Path) -> None:
-    (tmp_path / "tiles.csv").write_text("file,tile\ntest/good/a.png,7\ntest/good/b.png,7\n")
-    paths = [tmp_path / "test/good/a.png", tmp_path / "test/good/b.png"]
-    assert parts_of(paths, root=tmp_path, tiles=tmp_path / "tiles.csv") == ["7", "7"]
+    (tmp_path / "tiles.csv").write_text("file,tile\ntest/good/a.png,7\ntest/good/b.png,7\ntest/good/c.png,8\n")
+    paths = [tmp_path / "test/good" / name for name in ("a.png", "b.png", "c.png")]
+    first, second, third = parts_of(paths, root=tmp_path, tiles=tmp_path / "tiles.csv")
+    assert first == second != third
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("file,tile\ntest/good/b.png,7\n", "cannot be used (KeyError('test/good/a.png'))"),
-        ("file,tile\ntest/good/a.png\n", "a line for each test picture"),
-        ("picture,part\na,1\n", "give a CSV file with the columns file and tile"),
-        (None, "give a CSV file with the columns file and tile"),
+        ("file,tile\ntest/good/b.png,7\n", "names 1 picture that is not there, the first is test/good/b.png"),
+        ("file,tile\ntest/good/a.png\n", "and a line for each picture"),
+        ("file,tile\n", "lacks 1 of 1 picture"),
+        ("path,kind\na,1\n", "expected a CSV file with the columns picture and part"),
+        (None, "expected a CSV file with the columns picture and part"),
     ],
 )
 def test_file_of_tiles_that_cannot_be_used_is_refused(tmp_path: Path, text: str | None, words: str) -> None:

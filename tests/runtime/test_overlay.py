@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 
 from runtime.detector import Anomaly, Latency
-from runtime.overlay import ALARM, ANOMALY, FAULT, GOOD, draw_overlay, drawn_once
+from runtime.overlay import ALARM, ANOMALY, FAULT, GOOD, UNCLEAR, draw_overlay, drawn_once
 from stlm_edge.imaging import Image
 
 from .conftest import picture
 
 
-def inspected(score: float, *, size: tuple[int, int] = (96, 192)) -> Anomaly:
+def inspected(score: float, *, size: tuple[int, int] = (96, 192), unclear_from: float | None = None) -> Anomaly:
     """A quarter of the map's rows and an eighth of its columns have the score."""
     network_map = np.full((32, 64), 0.1, np.float32)
     network_map[8:16, 16:24] = score
-    return Anomaly(score, score >= 0.5, network_map, size, Latency(3, 0, 5, 0, 1), 0.5)
+    latency = Latency(3, 0, 5, 0, 1)
+    return Anomaly(score, score >= 0.5, network_map, size, latency, 0.5, unclear_from=unclear_from)
 
 
 def bar_colour(drawn: Image) -> tuple[int, ...]:
@@ -30,12 +31,14 @@ def test_verdict_colours_the_bar() -> None:
     image = picture(60)
     colours = [
         bar_colour(draw_overlay(image, inspected(0.2), threshold=0.5, fps=10)),
-        bar_colour(draw_overlay(image, inspected(0.9), threshold=0.5, fps=10)),
+        bar_colour(draw_overlay(image, inspected(0.3, unclear_from=0.4), threshold=0.5, fps=10)),
+        bar_colour(draw_overlay(image, inspected(0.4, unclear_from=0.4), threshold=0.5, fps=10)),
+        bar_colour(draw_overlay(image, inspected(0.9, unclear_from=0.4), threshold=0.5, fps=10)),
         bar_colour(draw_overlay(image, inspected(0.9), threshold=0.5, fps=10, alarm=True)),
         bar_colour(draw_overlay(image, None, threshold=0.5, fps=10, fault="frozen")),
     ]
-    assert colours == [GOOD, ANOMALY, ALARM, FAULT]
-    assert len(set(colours)) == 4
+    assert colours == [GOOD, GOOD, UNCLEAR, ANOMALY, ALARM, FAULT]
+    assert len(set(colours)) == 5
 
 
 def test_alarm_lasts_over_a_frame_that_is_good_by_itself() -> None:

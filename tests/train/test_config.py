@@ -27,7 +27,7 @@ def another(entry: dataclasses.Field):
         return next(choice for choice in reversed(choices) if choice not in (entry.default, "none"))
     if isinstance(entry.default, bool):
         return not entry.default
-    return OTHER.get(entry.name, 0.25 if isinstance(entry.default, float) else 3)
+    return OTHER.get(entry.name, {float: 0.25, str: "a"}.get(type(entry.default), 3))
 
 
 def test_defaults_are_the_papers_preset():

@@ -16,7 +16,7 @@ import torch
 
 from stlm_edge.errors import ConfigError, DataError, TrainingError
 from train import workers as workers_module
-from train.data import Batches, split, split_indices
+from train.data import Batches, split_indices
 from train.pseudo_anomalies.choice import PseudoAnomalies
 from train.pseudo_anomalies.textures import FolderTextures, ProceduralTextures
 
@@ -219,12 +219,30 @@ def test_ctrl_c_is_left_to_the_main_process(tmp_path):
     assert errors == ""
 
 
-def test_split_indices_are_those_of_split():
-    pictures = [np.full((1, 1, 3), index, np.uint8) for index in range(20)]
-    training, held_out = split(pictures, holdout=0.2, seed=3)
-    indices = split_indices(20, holdout=0.2, seed=3)
-    assert [int(image[0, 0, 0]) for image in training] == indices[0]
-    assert [int(image[0, 0, 0]) for image in held_out] == indices[1]
-    assert len(indices[1]) == 4
+def test_pictures_of_parts_of_their_own_are_divided_as_before_there_were_parts():
+    """What was held out of a checkpoint stays so: an order of pictures is drawn, and its beginning is held out."""
+    for count, holdout, seed in ((20, 0.2, 3), (2, 0.1, 0), (7, 0.9, 1), (200, 0.1, 5)):
+        order = np.random.default_rng(seed).permutation(count).tolist()
+        held = min(max(1, round(holdout * count)), count - 1)
+        expected = sorted(order[held:]), sorted(order[:held])
+        assert split_indices(range(count), holdout=holdout, seed=seed) == expected
     with pytest.raises(DataError, match="at least 2"):
-        split_indices(1, holdout=0.2, seed=3)
+        split_indices([0], holdout=0.2, seed=3)
+
+
+def test_pictures_of_a_part_go_the_same_way():
+    parts = [index // 4 for index in range(200)]
+    for seed in range(20):
+        training, held_out = split_indices(parts, holdout=0.1, seed=seed)
+        assert sorted(training + held_out) == list(range(200))
+        assert not {parts[index] for index in training} & {parts[index] for index in held_out}
+        assert len(held_out) == 20
+
+
+def test_part_with_most_pictures_is_learnt_from():
+    parts = [0] * 90 + [1] * 5 + [2] * 5
+    for seed in range(20):
+        training, held_out = split_indices(parts, holdout=0.34, seed=seed)
+        assert len(held_out) == 5 and set(range(90)) <= set(training)
+    with pytest.raises(DataError, match="10 good pictures of 1 part"):
+        split_indices([0] * 10, holdout=0.1, seed=0)

@@ -270,3 +270,22 @@ def test_intervals_leave_out_what_is_undefined(inspector, samples):
     unmarked = [dataclasses.replace(sample, mask=None) for sample in samples]
     found = evaluate(inspector, unmarked, parts=range(6)).evaluation.intervals
     assert set(found.figures) == {"image_auroc", "missed_share", "false_alarm_share"}
+
+
+@pytest.mark.heavy
+def test_command_takes_the_parts_from_a_file_or_from_names(plate, checkpoint, tmp_path, capsys):
+    arguments = ["evaluate", str(checkpoint), "--data", str(plate), "--category", "plate", "-o", str(tmp_path / "out")]
+    lines = [f"test/{path.parent.name}/{path.name},{path.parent.name}" for path in (plate / "plate/test").glob("*/*")]
+    (tmp_path / "parts.csv").write_text("\n".join(["picture,part", *lines]))
+    assert main([*arguments, "--groups", str(tmp_path / "parts.csv")]) == 0
+    assert "95 % intervals over 5 parts, in %: " in capsys.readouterr().out
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())["intervals"]
+    assert found["parts"] == 5
+    low, high = found["figures"]["pixel_auroc"]
+    assert 0 <= low <= high <= 1
+    assert main([*arguments, "--group-by", "^00[01]"]) == 0
+    assert "95 % intervals over 2 parts" in capsys.readouterr().out
+    (tmp_path / "parts.csv").write_text("picture,part\nnowhere.png,1\n")
+    assert main([*arguments, "--groups", str(tmp_path / "parts.csv")]) == 1
+    assert "nowhere.png" in capsys.readouterr().err.splitlines()[-1]
+    assert main([*arguments, "--groups", "x.csv", "--group-by", "a"]) == 2

@@ -62,7 +62,7 @@ def trained(monkeypatch, checkpoint, quick):
     calls: list[int] = []
 
     def fit(config, *, output: Path, **_: object) -> None:
-        output.mkdir(parents=True)
+        output.mkdir(parents=True, exist_ok=True)
         calls.append(config.seed)
         shutil.copy(checkpoint, output / "model.safetensors")
 
@@ -87,6 +87,19 @@ def test_begun_seed_is_resumed_and_a_stop_ends_the_others(trained, quick, plate,
     with pytest.raises(KeyboardInterrupt):  # as Ctrl-C leaves it: with a state
         fit_seeds(quick, (0, 1), data=plate, category="plate", textures=None, output=tmp_path)
     assert (resumed, trained) == ([folder], [])
+
+
+def test_half_a_training_without_a_state_is_begun_again(trained, quick, plate, tmp_path, checkpoint, caplog):
+    (tmp_path / "seed-0").mkdir()
+    half = load(checkpoint)
+    save(
+        tmp_path / "seed-0" / "model.safetensors",
+        dataclasses.replace(half, spec=dataclasses.replace(half.spec, threshold=None)),
+    )
+    found = fit_seeds(quick, (0,), data=plate, category="plate", textures=None, output=tmp_path)
+    assert load(found[0]).spec.threshold is not None
+    assert trained == [0]
+    assert "is of half a training and has no state to go on from; it is trained again" in caplog.text
 
 
 def test_several_processes_are_told_to_train_one_after_the_other(quick, plate, monkeypatch):

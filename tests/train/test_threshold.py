@@ -26,6 +26,8 @@ def test_command_chooses_by_either_method_and_the_method_travels(plate, checkpoi
     assert [line.split(":")[0] for line in printed[1:]] == [
         "false alarms on these 2 good pictures",
         "missed of these 4 defective pictures",
+        "F1 on these pictures",
+        "from 6 pictures of 6 parts",
     ]
     assert spec.threshold.method == "f1"
     assert spec.threshold.images == len(load_category(plate, "plate").test)

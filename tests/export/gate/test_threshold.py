@@ -48,6 +48,36 @@ def test_threshold_follows_the_engines_scores_and_nothing_else_changes(engine, p
     assert f"false alarms on these 6 good pictures: {alarms} before, 1 now" in printed
 
 
+def test_parts_and_a_second_threshold_reach_the_sidecar_and_stay(engine, plate_data, tmp_path, capsys):
+    good = plate_data / "test" / "good"
+    groups = tmp_path / "parts.csv"
+    groups.write_text(
+        "picture,part\n" + "".join(f"{path.name},{n // 2}\n" for n, path in enumerate(sorted(good.iterdir())))
+    )
+    command = ["threshold", str(engine), "--data", str(good), "--false-alarm-rate", "0.3"]
+    assert main([*command, "--groups", str(groups), "--unclear-rate", "0.6"]) == 0
+    printed = capsys.readouterr()
+    assert "good pictures: 6 pictures of 3 parts (by " in printed.err and "FEW PARTS" in printed.err
+    assert "from 6 pictures of 3 parts" in printed.out and "unclear from " in printed.out
+    measured = sorted(score for _, score in scores(engine, good))
+    chosen = Sidecar.read(engine).spec.threshold
+    assert (chosen.images, chosen.parts, chosen.unclear_rate) == (6, 3, 0.6)
+    assert measured[1] <= chosen.unclear <= measured[2] * (1 + 1e-6) < chosen.value
+    assert main(command) == 0  # the rate stays as it was
+    assert Sidecar.read(engine).spec.threshold.unclear_rate == 0.6
+    assert main([*command, "--unclear-rate", "0"]) == 0
+    assert Sidecar.read(engine).spec.threshold.unclear is None
+
+
+def test_f1_of_parts_and_with_a_second_threshold(engine, plate_data, capsys):
+    command = ["threshold", str(engine), "--data", str(plate_data), "--method", "f1"]
+    assert main([*command, "--group-by", "^00[0-9]"]) == 0
+    assert "F1 on these pictures: " in capsys.readouterr().out
+    assert Sidecar.read(engine).spec.threshold.parts == 6
+    assert main(command) == 0
+    assert Sidecar.read(engine).spec.threshold.parts == 10
+
+
 def test_command_is_listed_by_its_name_of_today_alone(capsys):
     assert main(["--help"]) == 0
     listed = [line.split()[0] for line in capsys.readouterr().out.partition("Commands:")[2].splitlines() if line]
@@ -106,6 +136,11 @@ def test_previous_value_is_the_one_replaced(engine, plate_data):
         (["--data", "{empty}/nowhere"], 1, "does not exist"),
         (["--data", "{data}", "--method", "f1", "--false-alarm-rate", "0.1"], 2, "goes with --method quantile"),
         (["--data", "{data}", "--false-alarm-rate", "0"], 2, "is not in the range"),
+        (["--data", "{data}/test/good", "--groups", "{empty}/none.csv"], 1, "none.csv cannot be read"),
+        (["--data", "{data}/test/good", "--group-by", "x"], 1, "finds no part in the name 000.png"),
+        (["--data", "{data}/test/good", "--group-by", "x", "--groups", "y"], 2, "give one of them"),
+        (["--data", "{data}/test/good", "--unclear-rate", "0.01"], 2, "expected 0, or more than 0.01"),
+        (["--data", "{data}/test/good", "--textures", "{data}"], 2, "goes with a checkpoint"),
     ],
 )
 def test_what_cannot_work_is_refused_and_changes_nothing(engine, plate_data, tmp_path, capsys, arguments, code, words):

@@ -242,6 +242,8 @@ def test_damaged_record_is_named(tmp_path):
     (folder / "evaluation.json").write_text(json.dumps(sealed(measured)).replace("0.91", "0.97"))
     with pytest.raises(DataError, match="another SHA-256 than it says"):
         read_records(tmp_path)
+    (folder / "evaluation.json").write_text(json.dumps(sealed(measured | {"tlm_only": None})))  # without two streams
+    assert read_records(tmp_path)[0].tlm_only == {}
     (folder / "evaluation.json").write_text(json.dumps(measured | {"overall": {"image_auroc": "high"}}))
     with pytest.raises(DataError, match="expected a number"):
         read_records(tmp_path)

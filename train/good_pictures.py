@@ -1,0 +1,93 @@
+"""The good pictures of a run: read, told apart by part, divided into those to learn from and those held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stlm_edge.datasets import Parts, load_category
+from stlm_edge.errors import DataError, counted
+from stlm_edge.imaging import Image
+from train.augment import rotation_for, variation_of
+from train.config import TrainConfig
+from train.data import Batches, load_pictures, split_indices
+from train.distributed import Processes
+from train.pseudo_anomalies.choice import pseudo_anomalies_of
+from train.pseudo_anomalies.textures import TextureSource, texture_source
+from train.record import Begun, Pictures, Sources
+from train.threshold import parts_of
+
+
+@dataclass(frozen=True, eq=False)
+class GoodPictures:
+    """What a run learns from.
+
+    Attributes:
+        told: of all good pictures, for the record.
+        good: those that could be read, of the network's size.
+        parts: of these.
+        learnt, held: the numbers of those to learn from and of those held out.
+        rotation: what `config.rotation` comes to for the category.
+    """
+
+    category: str
+    told: Pictures
+    good: list[Image]
+    parts: Parts
+    learnt: list[int]
+    held: list[int]
+    textures: TextureSource
+    rotation: str
+
+    def images(self, numbers: Sequence[int]) -> list[Image]:
+        return [self.good[number] for number in numbers]
+
+    def batches(self, numbers: Sequence[int], config: TrainConfig, processes: Processes) -> Batches:
+        """Of some of them, as the settings have it."""
+        images = self.images(numbers)
+        return Batches(
+            images,
+            pseudo_anomalies=pseudo_anomalies_of(config, images=images, textures=self.textures),
+            batch_size=config.batch_size,
+            seed=config.seed,
+            rotation=self.rotation,
+            variation=variation_of(config),
+            workers=config.workers,
+            process=processes.index,
+            processes=processes.count,
+        )
+
+
+def read_good_pictures(config: TrainConfig, sources: Sources, folder: Path, begun: Begun | None) -> GoodPictures:
+    """Read and divide them.
+
+    Args:
+        folder: of the run.
+        begun: the run that is gone on with; its parts stay as they were, since they decide what is held out.
+    Raises:
+        StlmError: in the words of whatever is wrong with data or textures.
+        DataError: also if the pictures are not those that the run was begun with.
+    """
+    loaded = load_category(sources.data, sources.category)
+    told = Pictures.of(loaded.train)
+    if begun is not None and begun.pictures not in (None, told):
+        # Otherwise some of those held out would be such that the first part of the training has learnt from.
+        raise DataError(
+            f"{folder} was begun on {begun.pictures.count} good pictures, found {told.count} others in {sources.data}; "
+            "give --data with the same ones, or train again in another folder"
+        )
+    textures = texture_source(sources.textures)
+    rotation = rotation_for(config.rotation, loaded.name)
+    good = load_pictures(loaded.train, size=config.image_size, skip_corrupt=config.skip_corrupt)
+    if begun is None:
+        parts = parts_of(good, config, data=sources.data, category=sources.category)
+    else:
+        parts = begun.parts or Parts.one_by_one(len(good), how="as the training was begun")
+    if len(parts.numbers) != len(good):
+        raise DataError(
+            f"{folder} was begun on {counted(len(parts.numbers), 'picture')} that could be read, found {len(good)}; "
+            "bring the others back, or train again in another folder"
+        )
+    learnt, held = split_indices(parts.numbers, holdout=config.holdout, seed=config.seed)
+    return GoodPictures(loaded.name, told, [image for _, image in good], parts, learnt, held, textures, rotation)
