@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import logging
@@ -13,36 +12,28 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from stlm_edge.datasets import load_category
 from stlm_edge.errors import CheckpointError, OutputError, counted
 from stlm_edge.files import make_folder, remove_left_over, write_text
 from stlm_edge.network.checkpoint import Checkpoint, load, save
-from stlm_edge.network.encoder import architecture_named
-from stlm_edge.network.inference import InferencePath, choose_device, prepare
-from stlm_edge.network.initial import load_initial
+from stlm_edge.network.inference import InferencePath, choose_device
 from stlm_edge.network.patch_memory import without_memory
-from stlm_edge.network.stlm import Stlm
-from stlm_edge.network.teachers.base import Teacher
-from stlm_edge.network.weights import fingerprint, locate, read_tensors
+from stlm_edge.network.weights import fingerprint
 from stlm_edge.spec import ModelSpec
 from stlm_edge.thresholds import expectations, with_normal_scores
-from train.config import RANDOM, TrainConfig
+from train.config import TrainConfig
 from train.data import Batches
-from train.distributed import Processes, joined, main_first, share_batch_norms
+from train.distributed import Processes, joined
 from train.folds import cross_fitted, divide, scores_of_fold
 from train.good_pictures import GoodPictures, read_good_pictures
 from train.loop import Ending, train
-from train.objective import Objective
 from train.patch_memory import good_scores, remember_good
 from train.pseudo_anomalies.choice import pseudo_anomalies_of
 from train.record import Begun, Sources, read_record, weights_files, write_record
-from train.teaching.guidance import Guidance, make_guidance
-from train.teaching.teacher import mask_head_tensors, teacher_of
+from train.start import build
+from train.teaching.guidance import Guidance
 from train.threshold import chosen_threshold, pseudo_found
-from train.training import EpochRecord, Training, begin, restore_plain
+from train.training import EpochRecord, Training, begin
 from train.watch import Board, Patience, held_out_loss
 
 logger = logging.getLogger(__name__)
@@ -150,17 +141,18 @@ def _run(
             logger.info("going on after epoch %d", training.epoch)
         elif processes.is_main:
             training.save(folder / STATE_NAME)
-        logger.info(
-            "training %s on %s (%d of %s held out) at %d x %d, %d in a step, on %s%s",
-            config.architecture,
-            counted(len(data.learnt), "picture"),
-            len(data.held),
-            counted(len(set(data.parts.of_pictures(data.held))), "part"),
-            *config.image_size,
-            batches.batch_size,
-            device,
-            f" and {processes.count - 1} more" if processes.count > 1 else "",
-        )
+        if config.epochs:
+            logger.info(
+                "training %s on %s (%d of %s held out) at %d x %d, %d in a step, on %s%s",
+                config.architecture,
+                counted(len(data.learnt), "picture"),
+                len(data.held),
+                counted(len(set(data.parts.of_pictures(data.held))), "part"),
+                *config.image_size,
+                batches.batch_size,
+                device,
+                f" and {processes.count - 1} more" if processes.count > 1 else "",
+            )
         if batches.batch_size == 1 and config.aggregation != "none":
             logger.info(
                 "one picture in a step: what is pooled over it is normalised by running statistics, which stay as they "
@@ -341,77 +333,3 @@ class _Keeper:
     def _save(self, spec: ModelSpec) -> None:
         spec = dataclasses.replace(spec, weights_sha256=fingerprint(self.network.state_dict()))
         save(self.folder / CHECKPOINT_NAME, Checkpoint(self.network, spec, self.config.to_dict(), self.data.parts))
-
-
-def build(
-    config: TrainConfig,
-    spec: ModelSpec,
-    batches: Batches,
-    *,
-    device: torch.device,
-    processes: Processes,
-    state: Path | None = None,
-) -> tuple[Objective, Guidance | None]:
-    """The network with its losses and the teacher's guidance, on the device; the same weights in every process.
-
-    A frozen plain stream that comes with the weights, in a state or in a checkpoint of this toolkit, is the teacher as
-    it is: what it learnt of good pictures is what the denoising stream learns from, and no file of its own is needed.
-
-    Args:
-        state: what all that learns gets its weights from, so that nobody needs initial ones.
-    """
-    torch.manual_seed(config.seed)
-    # A memory comes last, of all good pictures; a network that is nothing else has its place from the start.
-    design = dataclasses.replace(config.design, memory=0, memory_neighbours=1) if config.epochs else config.design
-    network = Stlm(architecture_named(config.architecture), design, image_size=config.image_size)
-    if config.memory:
-        network.require_maps()
-    frozen = network.plain if isinstance(network.plain, Teacher) else None
-    comes_along = False
-    with main_first(processes):
-        if state is not None:
-            if frozen is not None:
-                restore_plain(frozen, state)
-                comes_along = True
-        elif not config.epochs:
-            pass  # nothing that learns is there
-        elif config.initial_weights == RANDOM:
-            logger.warning(
-                "NO INITIAL WEIGHTS: both streams and the decoder start RANDOM; give --initial-weights: "
-                "MobileSAM's for stlm, or a checkpoint of the same architecture"
-            )
-        else:
-            report = load_initial(network, locate(config.initial_weights))
-            logger.info("initial weights: %s", report)
-            comes_along = frozen is not None and report.is_whole
-        if frozen is not None and comes_along:
-            logger.info("teacher %s as it was for these weights, found there", config.teacher)
-            teacher: Teacher | None = copy.deepcopy(frozen)
-        else:
-            teacher = teacher_of(config, channels=network.architecture.embedding_channels)
-    guidance = None
-    channels = network.architecture.embedding_channels
-    if teacher is not None:
-        teacher.to(device)
-        channels = teacher.channels
-        if not comes_along:
-            some = batches.images[: teacher.settling_images]
-            teacher.settle(prepare(torch.from_numpy(np.stack(some)).to(device), spec))
-            if frozen is not None:
-                frozen.load_state_dict(teacher.state_dict())
-        guidance = make_guidance(
-            teacher,
-            spec=spec,
-            layers=config.layers,
-            precision=config.teacher_precision,
-            compile_teacher=config.compile_teacher,
-            cache_gb=0 if batches.varies else config.teacher_cache_gb,
-        )
-    if processes.count > 1:
-        share_batch_norms(network)
-    objective = Objective(network, config, spec=spec, teacher_channels=channels)
-    if objective.mask_heads and config.initial_weights != RANDOM and state is None:
-        tensors = mask_head_tensors(read_tensors(locate(config.initial_weights)))
-        for head in objective.mask_heads if tensors else ():  # a checkpoint of this toolkit has none
-            head.load_state_dict(tensors)
-    return objective.to(device).to(memory_format=torch.channels_last), guidance

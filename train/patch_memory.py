@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -16,6 +17,8 @@ from stlm_edge.network.teachers.base import Teacher
 from stlm_edge.spec import ModelSpec
 from train.config import TrainConfig
 from train.evaluate import score_images
+
+logger = logging.getLogger(__name__)
 
 DRAWN = 10
 """Patches that are drawn at random for each one that is kept: the choice among all would take as many times longer."""
@@ -55,6 +58,7 @@ def remember_good(
     """
     network = inspector.network
     assert isinstance(network.plain, Teacher)  # or the settings would have been refused
+    logger.info("remembering up to %d patches of %s", config.memory, counted(len(images), "good picture"))
     found = build(
         network.plain,
         images,

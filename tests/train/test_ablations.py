@@ -23,9 +23,10 @@ from stlm_edge.spec import ModelSpec
 from train.config import from_dict, load_preset, presets
 from train.data import Batches, load_images
 from train.distributed import Processes
-from train.fit import build, fit
+from train.fit import fit
 from train.pseudo_anomalies.choice import pseudo_anomalies_of
 from train.pseudo_anomalies.textures import ProceduralTextures
+from train.start import build
 from train.teaching.teacher import MaskHead
 from train.training import begin
 

@@ -1,0 +1,107 @@
+"""What a training starts with: the network and its losses, and the teacher that guides them."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from stlm_edge.network.encoder import architecture_named
+from stlm_edge.network.inference import prepare
+from stlm_edge.network.initial import load_initial
+from stlm_edge.network.stlm import Stlm
+from stlm_edge.network.teachers.base import Teacher
+from stlm_edge.network.weights import locate, read_tensors
+from stlm_edge.spec import ModelSpec
+from train.config import RANDOM, TrainConfig
+from train.data import Batches
+from train.distributed import Processes, main_first, share_batch_norms
+from train.objective import Objective
+from train.teaching.guidance import Guidance, make_guidance
+from train.teaching.teacher import mask_head_tensors, teacher_of
+from train.training import restore_plain
+
+logger = logging.getLogger(__name__)
+
+
+def build(
+    config: TrainConfig,
+    spec: ModelSpec,
+    batches: Batches,
+    *,
+    device: torch.device,
+    processes: Processes,
+    state: Path | None = None,
+) -> tuple[Objective, Guidance | None]:
+    """The network with its losses and the teacher's guidance, on the device; the same weights in every process.
+
+    A frozen plain stream that comes with the weights, in a state or in a checkpoint of this toolkit, is the teacher as
+    it is: what it learnt of good pictures is what the denoising stream learns from, and no file of its own is needed.
+
+    Args:
+        state: what all that learns gets its weights from, so that nobody needs initial ones.
+    """
+    torch.manual_seed(config.seed)
+    # A memory comes last, of all good pictures; a network that is nothing else has its place from the start.
+    design = dataclasses.replace(config.design, memory=0, memory_neighbours=1) if config.epochs else config.design
+    network = Stlm(architecture_named(config.architecture), design, image_size=config.image_size)
+    if config.memory:
+        network.require_maps()
+    frozen = network.plain if isinstance(network.plain, Teacher) else None
+    with main_first(processes):
+        comes_along = _give_weights(network, config, state)
+        if frozen is not None and comes_along:
+            logger.info("teacher %s as it was for these weights, found there", config.teacher)
+            teacher: Teacher | None = copy.deepcopy(frozen)
+        else:
+            teacher = teacher_of(config, channels=network.architecture.embedding_channels)
+    guidance = None
+    channels = network.architecture.embedding_channels
+    if teacher is not None:
+        teacher.to(device)
+        channels = teacher.channels
+        if not comes_along:
+            some = batches.images[: teacher.settling_images]
+            teacher.settle(prepare(torch.from_numpy(np.stack(some)).to(device), spec))
+            if frozen is not None:
+                frozen.load_state_dict(teacher.state_dict())
+        guidance = make_guidance(
+            teacher,
+            spec=spec,
+            layers=config.layers,
+            precision=config.teacher_precision,
+            compile_teacher=config.compile_teacher,
+            cache_gb=0 if batches.varies else config.teacher_cache_gb,
+        )
+    if processes.count > 1:
+        share_batch_norms(network)
+    objective = Objective(network, config, spec=spec, teacher_channels=channels)
+    if objective.mask_heads and config.initial_weights != RANDOM and state is None:
+        tensors = mask_head_tensors(read_tensors(locate(config.initial_weights)))
+        for head in objective.mask_heads if tensors else ():  # a checkpoint of this toolkit has none
+            head.load_state_dict(tensors)
+    return objective.to(device).to(memory_format=torch.channels_last), guidance
+
+
+def _give_weights(network: Stlm, config: TrainConfig, state: Path | None) -> bool:
+    """Give a network what it starts from; True if a frozen plain stream has its weights from there."""
+    frozen = network.plain if isinstance(network.plain, Teacher) else None
+    if state is not None:
+        if frozen is not None:
+            restore_plain(frozen, state)
+        return frozen is not None
+    if not config.epochs:
+        return False  # nothing that learns is there
+    if config.initial_weights == RANDOM:
+        logger.warning(
+            "NO INITIAL WEIGHTS: both streams and the decoder start RANDOM; give --initial-weights: "
+            "MobileSAM's for stlm, or a checkpoint of the same architecture"
+        )
+        return False
+    report = load_initial(network, locate(config.initial_weights))
+    logger.info("initial weights: %s", report)
+    return frozen is not None and report.is_whole
