@@ -39,10 +39,10 @@ from train.augment import rotation_for, variation_of
 from train.config import TrainConfig, from_dict, load_preset
 from train.data import Batch, Batches, load_images
 from train.distributed import Processes
-from train.fit import build
 from train.options import training_options
 from train.pseudo_anomalies.choice import pseudo_anomalies_of
 from train.pseudo_anomalies.textures import texture_source
+from train.start import build
 from train.teaching.teacher import Taught
 from train.training import Training, begin
 from train.workers import PREFETCHED
