@@ -66,7 +66,7 @@ def train(
     with (
         deferred_interrupt() as interrupted,
         tqdm(
-            total=total, initial=training.epoch * len(batches), unit="step", disable=not processes.is_main
+            total=total, initial=training.epoch * len(batches), unit="step", disable=not (processes.is_main and total)
         ) as progress,
         advice_on_memory(training, config, share=batches.share, processes=processes.count),
     ):
