@@ -106,7 +106,11 @@ class TrainConfig:
     layers: Layers = setting(
         "l1+l2", "Features to distil and compare (figure 11); l1 alone needs no decoder (table 4)."
     )
-    comparison: Comparison = setting("product", "What the feature aggregation is given (table 6).")
+    comparison: Comparison = setting(
+        "product",
+        "What the feature aggregation is given (table 6); plain: what a frozen plain stream sees, without a denoising "
+        "one.",
+    )
     aggregation: Aggregation = setting(
         "light", "The paper's; the original one with 256 channels (figure 6); none: cosine distances alone (table 4)."
     )
@@ -203,12 +207,17 @@ class TrainConfig:
         maskless = filtered or self.teacher.startswith(TIMM)
         stand_in, masks, staged = self.plain_stream == "teacher", self.distillation == "logits", self.streams_first > 0
         unaggregated, one_layer = self.aggregation == "none", self.layers != "l1+l2"
+        alone = self.comparison == "plain"
         undecoded = self.layers == "l1" and self.decoder == "separate"
         for wrong, settings, reason in (
             (not (self.epochs or self.memory), "epochs 0, memory 0", "nothing to learn and nothing to remember"),
             (bool(self.memory) and not stand_in, "memory, plain_stream student", "a stream that learns sees others"),
             (bool(self.memory) and unaggregated, "memory, aggregation none", "no logits to add the distances to"),
             (bool(self.groups and self.group_by), "groups, group_by", "either says which pictures show one part"),
+            (alone and not stand_in, "comparison plain, plain_stream student", "only a frozen one is looked at alone"),
+            (alone and unaggregated, "comparison plain, aggregation none", "nothing would be compared"),
+            (alone and masks, "comparison plain, distillation logits", "nothing is distilled"),
+            (alone and staged, "comparison plain, streams_first", "no stream learns"),
             (untaught and stand_in, "teacher none, plain_stream teacher", "no such stream"),
             (untaught and unaggregated, "teacher none, aggregation none", "nothing to learn from"),
             (untaught and staged, "teacher none, streams_first", "nothing to learn from at first"),

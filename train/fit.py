@@ -315,7 +315,7 @@ class _Keeper:
             is_whole: nothing was interrupted, so nobody will go on.
         """
         held, parts = self.data.held, self.data.parts.of_pictures(list(scores))
-        own = held if self.network.design.has_denoising else list(scores)
+        own = held if self.network.feature_aggregation is not None else list(scores)
         threshold = chosen_threshold(self.config, self.spec, list(scores.values()), parts)
         spec = dataclasses.replace(self.spec, threshold=threshold)
         self._save(with_normal_scores(spec, [scores[number] for number in own]))

@@ -71,6 +71,8 @@ class Objective(nn.Module):
         """
         network, config = self.network, self.config
         pixels = prepare(batch.pseudo, self.spec)
+        if network.denoising is None:
+            return self._of_plain_features(pixels.contiguous(memory_format=torch.channels_last), batch)
         with autocast(config.precision, pixels.device):
             given = taught.plain if taught is not None and isinstance(network.plain, Teacher) else None
             features = network.features(pixels.contiguous(memory_format=torch.channels_last), plain=given)
@@ -86,6 +88,14 @@ class Objective(nn.Module):
                 plain = learn(student[0], taught.plain)
         segmentation = zero if logits is None else self.segmentation(logits.float(), batch.mask)
         return LossTerms(plain=plain, denoising=denoising, segmentation=segmentation)
+
+    def _of_plain_features(self, pixels: Tensor, batch: Batch) -> LossTerms:
+        """The terms where nothing is distilled or compared."""
+        assert isinstance(self.network.plain, Teacher)
+        with autocast(self.config.precision, pixels.device):
+            logits = self.network.plain_logits(self.network.plain.maps(pixels))
+        zero = torch.zeros((), device=pixels.device)
+        return LossTerms(plain=zero, denoising=zero, segmentation=self.segmentation(logits.float(), batch.mask))
 
     def segmentation(self, logits: Tensor, mask: Tensor) -> Tensor:
         """The loss of the map (equations 5 to 7), or the one that the settings put in its place.

@@ -106,7 +106,7 @@ def good_scores(
 def unlearnt(inspector: InferencePath, images: Sequence[Image], held_out: Sequence[int]) -> list[int]:
     """Numbers of the good pictures that can be scored as new ones, since the memory can leave out what it has of them:
     those held out from the head, or all where there is none."""
-    return list(held_out) if inspector.network.design.has_denoising else list(range(len(images)))
+    return list(held_out) if inspector.network.feature_aggregation is not None else list(range(len(images)))
 
 
 @torch.no_grad()

@@ -69,7 +69,7 @@ def build(
             teacher.settle(prepare(torch.from_numpy(np.stack(some)).to(device), spec))
             if frozen is not None:
                 frozen.load_state_dict(teacher.state_dict())
-    if teacher is not None and config.epochs:
+    if teacher is not None and network.denoising is not None:
         guidance = make_guidance(
             teacher,
             spec=spec,

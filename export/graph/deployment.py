@@ -29,13 +29,12 @@ from torch.nn import functional as F
 from export.graph.folded_decoder import FoldedDecoder
 from export.graph.folding import LocalConv, fold_batch_norms, fold_encoder, fold_pixels
 from stlm_edge.errors import ConfigError
-from stlm_edge.network import patch_memory
 from stlm_edge.network.comparison import NORM_EPSILON, StreamFeatures, compare, tlm_map
 from stlm_edge.network.decoder import Features, TwoWayDecoder
 from stlm_edge.network.design import Design, Layers
 from stlm_edge.network.encoder import STRIDE, ImageEncoder
 from stlm_edge.network.inference import InferencePath
-from stlm_edge.network.teachers.base import Teacher
+from stlm_edge.network.teachers.base import Maps, Teacher
 from stlm_edge.spec import ModelSpec, Size
 
 Streams = Literal["branched", "stacked"]
@@ -90,12 +89,13 @@ class DeploymentGraph(nn.Module):
             self.plain, self.denoising = None, None
             self.both = StackedEncoders(network.plain, network.denoising)
         self.memory, self.fusion = network.memory, network.fusion
+        self.plain_features = network.plain_features
         cells: Size = (spec.input_size[0] // STRIDE, spec.input_size[1] // STRIDE)
         self.decoder = _folded(network.decoder, cells)
         self.denoising_decoder = _folded(network.denoising_decoder, cells)
         self.comparison = Comparison(self.design)
         self.feature_aggregation = network.feature_aggregation
-        stride = STRIDE if self.memory is None else patch_memory.STRIDE
+        stride = self.design.map_stride
         self.grid: Size = (spec.input_size[0] // stride, spec.input_size[1] // stride)
         self.scoring = Scoring(spec, stride=stride)
         self.eval().requires_grad_(False)
@@ -105,29 +105,36 @@ class DeploymentGraph(nn.Module):
         Args:
             images: (N, H, W, 3) uint8, BGR; (H, W) = `frame_size` or the network's input size.
         Returns:
-            anomaly_map: (N, h, w) float32 in 0 … 1; (h, w) = input size / 16, or / 8 with a patch memory.
+            anomaly_map: (N, h, w) float32 in 0 … 1; (h, w) = input size / `design.map_stride`.
             score: (N,) float32, as `InferencePath.forward` defines it.
             full_map: (N, *input_size) float32, only if it was asked for.
         """
         pixels = self.pixels(images)
-        if self.memory is None or self.fusion is None:
-            logits = self._aggregated(self._features(pixels))
-            coarse = logits if self.feature_aggregation is None else torch.sigmoid(logits)
-        else:
-            assert isinstance(self.plain, Teacher)  # or there would be no memory
+        maps = None
+        if self.memory is not None or self.plain_features is not None:
+            assert isinstance(self.plain, Teacher)  # or there would be neither
             maps = self.plain.maps(pixels)
-            distances = self.memory(*maps)
-            if self.denoising is None:
-                coarse = self.fusion(distances, None)
-            else:
-                plain = self.plain.features_of(maps, self.design.layers)
-                coarse = self.fusion(distances, self._aggregated(self._features(pixels, plain=plain)))
+        logits = self._logits(pixels, maps)
+        if self.memory is not None and self.fusion is not None and maps is not None:
+            coarse = self.fusion(self.memory(*maps), logits)
+        else:
+            assert logits is not None
+            coarse = logits if self.feature_aggregation is None else torch.sigmoid(logits)
         full, score = self.scoring(coarse)
         return (coarse.squeeze(1), score, full) if self.full_map else (coarse.squeeze(1), score)
 
-    def _aggregated(self, features: StreamFeatures) -> Tensor:
-        """Logits, or the map itself where there is no feature aggregation."""
-        compared: Tensor = self.comparison(features)
+    def _logits(self, pixels: Tensor, maps: Maps | None) -> Tensor | None:
+        """Of the feature aggregation; the map itself where there is none; None where a memory alone makes the map."""
+        if self.plain_features is not None and self.feature_aggregation is not None and maps is not None:
+            seen: Tensor = self.feature_aggregation(self.plain_features(*maps))
+            return seen
+        if self.design.aggregation == "memory":
+            return None
+        plain = None
+        if maps is not None:
+            assert isinstance(self.plain, Teacher)
+            plain = self.plain.features_of(maps, self.design.layers)
+        compared: Tensor = self.comparison(self._features(pixels, plain=plain))
         return compared if self.feature_aggregation is None else self.feature_aggregation(compared)
 
     def _features(self, pixels: Tensor, *, plain: Features | None = None) -> StreamFeatures:

@@ -84,6 +84,7 @@ _PARTS: tuple[tuple[str, LayerClass, str], ...] = (
     (r"(plain|denoising)\.", "other", "encoders"),
     (r"(denoising_)?decoder\b", "decoder", "decoder"),
     (r"comparison\b", "comparison", "comparison"),
+    (r"plain_features\b", "comparison", "comparison"),
     (r"feature_aggregation\b", "feature aggregation", "feature aggregation"),
     (r"memory\b", "patch memory", "patch memory"),
     (r"(fusion|scoring)\b", "score", "score"),

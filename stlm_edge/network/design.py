@@ -25,7 +25,7 @@ RANDOM_WEIGHTS = "random"
 
 DecoderDesign = Literal["shared", "separate"]
 Layers = Literal["l1+l2", "l1", "l2"]
-Comparison = Literal["product", "cosine", "subtraction", "concat"]
+Comparison = Literal["product", "cosine", "subtraction", "concat", "plain"]
 Aggregation = Literal["light", "original", "none"]
 MapSource = Literal[Aggregation, "memory"]
 
@@ -39,7 +39,8 @@ class Design:
         decoder: one for both streams, or one for each (figures 4 and 5).
         layers: which features are compared (figure 11). L1 is the image embedding, L2 the image tokens after the
             two-way blocks. With `l1` there is no decoder at all, so this is also table 4's "without mask decoder".
-        comparison: what the feature aggregation is given (table 6).
+        comparison: what the feature aggregation is given (table 6). With plain, which is not the paper's, nothing is
+            compared and there is no denoising stream: it is given what a frozen plain stream sees, at stride 8.
         aggregation: the paper's lightweight one, the original one of DeSTSeg with 256 channels (figure 6), or none:
             the map is then the product of the layers' cosine distances, as in STPM (table 4, "strategy [46]"). With
             memory there is no denoising stream either, so nothing is compared: the patch memory alone makes the map.
@@ -65,6 +66,10 @@ class Design:
                 raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(known)}")
         if self.memory and self.plain_stream == "student":
             raise ConfigError("a patch memory needs features that stay as they are: plain_stream teacher")
+        if self.comparison == "plain" and (self.plain_stream == "student" or self.aggregation == "none"):
+            raise ConfigError(
+                "comparison plain needs a frozen plain stream and a feature aggregation that learns from it"
+            )
         if self.memory and self.aggregation == "none":
             raise ConfigError("a patch memory is added to the map of a feature aggregation, found aggregation none")
         if self.memory < self.memory_neighbours and (self.memory or self.aggregation == "memory"):
@@ -75,7 +80,17 @@ class Design:
     @property
     def has_denoising(self) -> bool:
         """Whether there is a denoising stream, which the plain one is compared with."""
-        return self.aggregation != "memory"
+        return self.aggregation != "memory" and self.comparison != "plain"
+
+    @property
+    def sees_plain(self) -> bool:
+        """Whether the feature aggregation is given what the plain stream sees, and nothing else."""
+        return self.aggregation != "memory" and self.comparison == "plain"
+
+    @property
+    def map_stride(self) -> int:
+        """Pixels of the input for one cell of the map."""
+        return 8 if self.memory or self.sees_plain else 16
 
     @property
     def has_decoder(self) -> bool:

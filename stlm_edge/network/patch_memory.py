@@ -152,7 +152,7 @@ class Fusion(nn.Module):
         """
         Args:
             distances: (N, 1, h, w).
-            logits: (N, 1, h / 2, w / 2); None where there is no head.
+            logits: (N, 1, h, w), or half of that; None where there is no head.
         Returns:
             (N, 1, h, w) in 0 … 1.
         """
@@ -160,7 +160,9 @@ class Fusion(nn.Module):
         if logits is not None:
             size = (distances.shape[2], distances.shape[3])
             standardised = (logits.float() - self.logit_shift) / self.logit_scale
-            total = total + F.interpolate(standardised, size=size, mode="bilinear", align_corners=False)
+            if (logits.shape[2], logits.shape[3]) != size:
+                standardised = F.interpolate(standardised, size=size, mode="bilinear", align_corners=False)
+            total = total + standardised
         return torch.sigmoid(total - GOOD)
 
 

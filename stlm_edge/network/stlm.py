@@ -14,8 +14,9 @@ from stlm_edge.network.design import Design
 from stlm_edge.network.encoder import Architecture, ImageEncoder
 from stlm_edge.network.feature_aggregation import ORIGINAL_CHANNELS, ORIGINAL_RATES, FeatureAggregation
 from stlm_edge.network.patch_memory import Fusion, PatchMemory
+from stlm_edge.network.plain_features import PlainFeatures
 from stlm_edge.network.teachers import teacher_named
-from stlm_edge.network.teachers.base import Teacher
+from stlm_edge.network.teachers.base import Maps, Teacher
 from stlm_edge.spec import Size
 
 
@@ -24,7 +25,9 @@ class Stlm(nn.Module):
 
     Attributes:
         plain: an `ImageEncoder`, or the frozen `Teacher` that takes its place.
-        denoising: None where a patch memory alone makes the map.
+        denoising: None where nothing is compared: a patch memory alone makes the map, or the feature aggregation takes
+            what the plain stream sees.
+        plain_features: brings that to the feature aggregation; None where streams are compared.
         decoder: of both streams, or of the plain one; None where only L1 is compared.
         denoising_decoder: of the denoising stream where it has its own, else None.
         feature_aggregation: None where the design has none.
@@ -58,7 +61,8 @@ class Stlm(nn.Module):
         self.decoder = decoder_of(architecture) if design.has_decoder else None
         own = design.has_decoder and design.decoder == "separate" and design.plain_stream == "student"
         self.denoising_decoder = decoder_of(architecture) if own else None
-        self.feature_aggregation = _aggregation(architecture, design)
+        self.plain_features = PlainFeatures(sum(self.require_maps())) if design.sees_plain else None
+        self.feature_aggregation = self._aggregation()
         self.memory: PatchMemory | None = None
         self.fusion: Fusion | None = None
         if design.memory:
@@ -83,8 +87,8 @@ class Stlm(nn.Module):
         stream = self.design.plain_stream
         if not isinstance(self.plain, Teacher) or self.plain.map_channels is None:
             raise ConfigError(
-                f"a patch memory needs features at strides 8 and 16 that stay as they are, which {stream} as the plain "
-                "stream does not have; give --teacher timm:NAME and --plain-stream teacher, or --memory 0"
+                "a patch memory and comparison plain need features at strides 8 and 16 that stay as they are, which "
+                f"{stream} as the plain stream does not have; give --teacher timm:NAME and --plain-stream teacher"
             )
         return self.plain.map_channels
 
@@ -115,7 +119,7 @@ class Stlm(nn.Module):
         )
 
     def aggregate(self, features: StreamFeatures) -> Tensor:
-        """(N, 1, H / 16, W / 16), logits of "anomalous"; only where there is a feature aggregation."""
+        """(N, 1, H / 16, W / 16), logits of "anomalous"; only where a feature aggregation compares two streams."""
         if self.feature_aggregation is None:
             raise ConfigError("this network has no feature aggregation; its map is tlm_map(features)")
         logits: Tensor = self.feature_aggregation(compare(features, self.design.comparison))
@@ -126,14 +130,16 @@ class Stlm(nn.Module):
         Args:
             pixels: (N, 3, H, W), normalised RGB; H and W multiples of 32.
         Returns:
-            (N, 1, H / 16, W / 16), or with a patch memory (N, 1, H / 8, W / 8), the anomaly map in 0 … 1; without
-            feature aggregation `tlm_map`.
+            (N, 1, H / s, W / s), s = `design.map_stride`, the anomaly map in 0 … 1; without feature aggregation
+            `tlm_map`.
         """
         return self.compared(pixels)[0]
 
     def compared(self, pixels: Tensor) -> tuple[Tensor, StreamFeatures | None]:
         """The map, as `forward`, and both streams' features; None where there is one stream."""
         if self.memory is None or self.fusion is None:
+            if self.plain_features is not None:
+                return torch.sigmoid(self.plain_logits(self._maps(pixels))), None
             features = self.features(pixels)
             if self.feature_aggregation is None:
                 return tlm_map(features), features
@@ -142,23 +148,40 @@ class Stlm(nn.Module):
         return self.fusion(distances, logits), remembered
 
     def distances_and_logits(self, pixels: Tensor) -> tuple[Tensor, Tensor | None, StreamFeatures | None]:
-        """What `fusion` makes one map of: (N, 1, H / 8, W / 8), (N, 1, H / 16, W / 16); and both streams' features.
+        """What `fusion` makes one map of, and both streams' features. Only where there is a patch memory.
 
-        Logits and features are None where there is one stream. Only where there is a patch memory.
+        Returns:
+            distances (N, 1, H / 8, W / 8); logits of that size, or of half of it where streams are compared, or None
+            where there is no feature aggregation; features, None where there is one stream.
         """
         assert self.memory is not None and isinstance(self.plain, Teacher)
-        maps = self.plain.maps(pixels)
+        maps = self._maps(pixels)
         distances = self.memory(*maps)
+        if self.plain_features is not None:
+            return distances, self.plain_logits(maps), None
         if self.denoising is None:
             return distances, None, None
         features = self.features(pixels, plain=self.plain.features_of(maps, self.design.layers))
         return distances, self.aggregate(features), features
 
+    def plain_logits(self, maps: Maps) -> Tensor:
+        """(N, 1, H / 8, W / 8), logits of "anomalous" by what the plain stream sees; only where there is no other."""
+        assert self.plain_features is not None and self.feature_aggregation is not None
+        logits: Tensor = self.feature_aggregation(self.plain_features(*maps))
+        return logits
 
-def _aggregation(architecture: Architecture, design: Design) -> FeatureAggregation | None:
-    if design.aggregation in ("none", "memory"):
-        return None
-    inputs = design.layer_count * comparison_channels(design.comparison, architecture.embedding_channels)
-    if design.aggregation == "original":
-        return FeatureAggregation(inputs=inputs, channels=ORIGINAL_CHANNELS, rates=ORIGINAL_RATES)
-    return FeatureAggregation(inputs=inputs, channels=architecture.aggregation_channels)
+    def _maps(self, pixels: Tensor) -> Maps:
+        assert isinstance(self.plain, Teacher)  # or there would be neither a memory nor `plain_features`
+        return self.plain.maps(pixels)
+
+    def _aggregation(self) -> FeatureAggregation | None:
+        design, architecture = self.design, self.architecture
+        if design.aggregation in ("none", "memory"):
+            return None
+        if design.sees_plain:
+            inputs = sum(self.require_maps())
+        else:
+            inputs = design.layer_count * comparison_channels(design.comparison, architecture.embedding_channels)
+        if design.aggregation == "original":
+            return FeatureAggregation(inputs=inputs, channels=ORIGINAL_CHANNELS, rates=ORIGINAL_RATES)
+        return FeatureAggregation(inputs=inputs, channels=architecture.aggregation_channels)

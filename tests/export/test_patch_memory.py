@@ -31,6 +31,7 @@ from train.patch_memory import build
 SIZE = (64, 96)
 DESIGNS = {
     "beside a head": Design(plain_stream="stlm-tiny", memory=100),
+    "beside what is seen": Design(plain_stream="stlm-tiny", comparison="plain", memory=100),
     "alone": Design(plain_stream="stlm-tiny", aggregation="memory", memory=100),
     "three neighbours": Design(plain_stream="stlm-tiny", aggregation="memory", memory=100, memory_neighbours=3),
 }
