@@ -22,6 +22,10 @@ STRIDE = 8
 AT_ONCE = 4096
 """Patches that are compared at a time: distances of all cells to these are what lives in memory, once."""
 
+SMALLEST_SQUARE = 0.25
+"""Of a distance: below, over dozens of channels of deviation 1, it says no more, and the root of what rounding leaves
+of a patch that is remembered itself would be larger than what runtimes may differ by."""
+
 GOOD = 2.0
 """What is taken from the standardised sum before the sigmoid: see `Fusion`."""
 
@@ -101,7 +105,7 @@ class PatchMemory(nn.Module):
             fine: (N, C1, H / 8, W / 8), the backbone's features.
             coarse: (N, C2, H / 16, W / 16).
         Returns:
-            (N, 1, H / 8, W / 8) float32, mean distance to the nearest patches; 0 or more.
+            (N, 1, H / 8, W / 8) float32, mean distance to the nearest patches; 0.5 or more.
         """
         batch, _, height, width = fine.shape
         rows = describe(fine, coarse).permute(0, 2, 3, 1).flatten(0, 2)
@@ -111,7 +115,7 @@ class PatchMemory(nn.Module):
         """Of standardised descriptors (R, C), as `forward`: (R,)."""
         nearest = self._nearest(rows)
         squares = rows.square().sum(dim=1, keepdim=True) - 2 * nearest
-        return squares.clamp_min(0).sqrt().mean(dim=1)
+        return squares.clamp_min(SMALLEST_SQUARE).sqrt().mean(dim=1)
 
     def _nearest(self, rows: Tensor) -> Tensor:
         """a·b - |b|² / 2 of the nearest patches b, (R, neighbours)."""

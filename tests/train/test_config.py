@@ -15,6 +15,7 @@ OTHER = {
     "teacher_weights": "a.pt",
     "initial_weights": "b.pt",
     "device": "cpu",
+    "teacher": "mobile_sam",
 }
 
 NEEDS = {"memory": ("--plain-stream", "teacher")}
