@@ -139,6 +139,12 @@ def test_part_counts_once_however_many_pictures_show_it():
     assert (five.images, five.parts) == (495, 99)
 
 
+def test_rate_that_neither_count_nor_model_can_have_puts_the_threshold_above_all_pictures():
+    scores, parts = clustered(np.random.default_rng(11), parts=5, pictures=4, within=0.5)
+    assert choose(scores, parts, false_alarm_rate=0.01).value > scores.max()
+    assert choose(scores, parts, false_alarm_rate=0.2).value < scores.max()
+
+
 @pytest.mark.parametrize("rate", [0.05, 0.005])
 def test_intervals_by_part_are_wider_than_by_picture(rate):
     scores, parts = clustered(np.random.default_rng(4), parts=40, pictures=5, within=0.2)
