@@ -36,7 +36,7 @@ from train.loop import Ending, train
 from train.objective import Objective
 from train.pseudo_anomalies.choice import pseudo_anomalies_of
 from train.pseudo_anomalies.textures import texture_source
-from train.record import Pictures, Sources, read_record, weights_files, write_record
+from train.record import Begun, Pictures, Sources, read_record, weights_files, write_record
 from train.teaching.guidance import Guidance, make_guidance
 from train.teaching.teacher import mask_head_tensors, teacher_of
 from train.training import EpochRecord, Training, begin, restore_plain
@@ -99,7 +99,7 @@ def resume(
     sources = begun.sources.moved(data=data, textures=textures, teacher_weights=teacher_weights)
     if not state.exists():
         return _run(begun.config, sources, folder, run_id=begun.id, state=None)
-    return _run(begun.config, sources, folder, run_id=begun.id, state=state, expected=begun.pictures)
+    return _run(begun.config, sources, folder, run_id=begun.id, state=state, begun=begun)
 
 
 def _run(
@@ -109,12 +109,13 @@ def _run(
     *,
     run_id: str,
     state: Path | None,
-    expected: Pictures | None = None,
+    begun: Begun | None = None,
 ) -> Path:
     with ExitStack() as stack:
         processes, device = stack.enter_context(joined(choose_device(config.device)))
         loaded = load_category(sources.data, sources.category)
         pictures = Pictures.of(loaded.train)
+        expected = None if begun is None else begun.pictures
         if expected not in (None, pictures):
             # Otherwise some of those held out would be such that the first part of the training has learnt from.
             raise DataError(
@@ -150,12 +151,22 @@ def _run(
             sources.located(config), spec, batches, device=device, processes=processes, state=state
         )
         training = begin(objective, config, steps_per_epoch=len(batches), run_id=run_id)
+        taught_by = None if guidance is None else guidance.teacher.origin
+        if begun is not None and begun.taught_by is not None:
+            taught_by = begun.taught_by  # a state has the tensors of a frozen stream, not where they were from
         make_folder(folder)  # not before all that is asked for has been found to fit
         if processes.is_main:
             for name in (STATE_NAME, CHECKPOINT_NAME, "history.jsonl"):
                 remove_left_over(folder / name)
             write_record(
-                folder, config, sources, pictures=pictures, run_id=run_id, device=device, processes=processes.count
+                folder,
+                config,
+                sources,
+                pictures=pictures,
+                taught_by=taught_by,
+                run_id=run_id,
+                device=device,
+                processes=processes.count,
             )
         if state is not None:
             training.restore(state)
@@ -306,6 +317,7 @@ def build(
             comes_along = frozen is not None and report.is_whole
         if frozen is not None and comes_along:
             logger.info("teacher %s as it was for these weights, found there", config.teacher)
+            frozen.origin = str(state or config.initial_weights)
             teacher: Teacher | None = copy.deepcopy(frozen)
         else:
             teacher = teacher_of(config, channels=network.architecture.embedding_channels)
