@@ -30,7 +30,7 @@ from train.loop import Ending, train
 from train.patch_memory import good_scores, remember_good
 from train.pseudo_anomalies.choice import pseudo_anomalies_of
 from train.record import Begun, Sources, read_record, weights_files, write_record
-from train.start import build
+from train.start import build, taught_by
 from train.teaching.guidance import Guidance
 from train.threshold import chosen_threshold, pseudo_found
 from train.training import EpochRecord, Training, begin
@@ -132,6 +132,7 @@ def _run(
                 sources,
                 pictures=data.told,
                 parts=data.parts,
+                taught_by=taught_by(objective.network, guidance, begun),
                 run_id=run_id,
                 device=device,
                 processes=processes.count,

@@ -94,6 +94,7 @@ class _Record:
     textures: str | None
     id: str = field(default="", metadata=MAY_LACK)
     weights: dict[str, str] = field(default_factory=dict, metadata=MAY_LACK)
+    teacher_weights_from: str | None = field(default=None, metadata=MAY_LACK)
     pictures: Pictures | None = field(default=None, metadata=MAY_LACK)
     parts: dict[str, str] | None = field(default=None, metadata=MAY_LACK)
 
@@ -104,6 +105,7 @@ class Begun:
 
     Attributes:
         pictures, parts: None in a run that was begun before they were told.
+        taught_by: see `write_record`.
     """
 
     config: TrainConfig
@@ -111,6 +113,7 @@ class Begun:
     id: str
     pictures: Pictures | None
     parts: Parts | None
+    taught_by: str | None
 
 
 def write_record(
@@ -120,17 +123,25 @@ def write_record(
     *,
     pictures: Pictures,
     parts: Parts,
+    taught_by: str | None,
     run_id: str,
     device: torch.device,
     processes: int,
 ) -> None:
-    """Write `config.yaml` and `run.json`. Raises `OutputError`."""
+    """Write `config.yaml` and `run.json`.
+
+    Args:
+        taught_by: the origin of the teacher's weights, see `Teacher`; None without a teacher.
+    Raises:
+        OutputError: if the folder cannot be written to.
+    """
     write_text(folder / CONFIG_NAME, yaml.safe_dump(config.to_dict(), sort_keys=False))
     record: dict[str, Any] = {
         "data": escaped(str(sources.data.resolve())),
         "category": None if sources.category is None else escaped(sources.category),
         "textures": None if sources.textures is None else escaped(str(sources.textures.resolve())),
         "weights": {name: escaped(str(path)) for name, path in sources.weights.items()},
+        "teacher_weights_from": None if taught_by is None else escaped(taught_by),
         "pictures": asdict(pictures),
         "parts": parts.to_record(),
         "id": run_id,
@@ -166,8 +177,9 @@ def read_record(folder: Path) -> Begun:
         if "weights" in named
         else weights_files(config)
     )
+    taught_by = None if found.teacher_weights_from is None else unescaped(found.teacher_weights_from)
     sources = Sources(Path(unescaped(found.data)), category, textures, weights)
-    return Begun(config, sources, found.id, found.pictures, parts)
+    return Begun(config, sources, found.id, found.pictures, parts, taught_by)
 
 
 def _version(package: str) -> str | None:

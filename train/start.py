@@ -21,6 +21,7 @@ from train.config import RANDOM, TrainConfig
 from train.data import Batches
 from train.distributed import Processes, main_first, share_batch_norms
 from train.objective import Objective
+from train.record import Begun
 from train.teaching.guidance import Guidance, make_guidance
 from train.teaching.teacher import mask_head_tensors, teacher_of
 from train.training import restore_plain
@@ -56,6 +57,7 @@ def build(
         comes_along = _give_weights(network, config, state)
         if frozen is not None and comes_along:
             logger.info("teacher %s as it was for these weights, found there", config.teacher)
+            frozen.origin = str(state or config.initial_weights)
             teacher: Teacher | None = copy.deepcopy(frozen)
         else:
             teacher = teacher_of(config, channels=network.architecture.embedding_channels)
@@ -69,6 +71,7 @@ def build(
             teacher.settle(prepare(torch.from_numpy(np.stack(some)).to(device), spec))
             if frozen is not None:
                 frozen.load_state_dict(teacher.state_dict())
+                frozen.origin = teacher.origin
     if teacher is not None and network.denoising is not None:
         guidance = make_guidance(
             teacher,
@@ -88,6 +91,14 @@ def build(
     return objective.to(device).to(memory_format=torch.channels_last), guidance
 
 
+def taught_by(network: Stlm, guidance: Guidance | None, begun: Begun | None) -> str | None:
+    """Where the teacher's weights are from, see `write_record`; None where there is no teacher."""
+    if begun is not None and begun.taught_by is not None:
+        return begun.taught_by  # a state has the tensors of a frozen stream, not where they were from
+    teacher = network.plain if guidance is None else guidance.teacher
+    return teacher.origin if isinstance(teacher, Teacher) else None
+
+
 def _give_weights(network: Stlm, config: TrainConfig, state: Path | None) -> bool:
     """Give a network what it starts from; True if a frozen plain stream has its weights from there."""
     frozen = network.plain if isinstance(network.plain, Teacher) else None
@@ -95,8 +106,8 @@ def _give_weights(network: Stlm, config: TrainConfig, state: Path | None) -> boo
         if frozen is not None:
             restore_plain(frozen, state)
         return frozen is not None
-    if not config.epochs:
-        return False  # nothing that learns is there
+    if not config.epochs or (network.denoising is None and config.initial_weights == RANDOM):
+        return False  # nothing but perhaps a head learns, for which there are no published weights
     if config.initial_weights == RANDOM:
         logger.warning(
             "NO INITIAL WEIGHTS: both streams and the decoder start RANDOM; give --initial-weights: "

@@ -21,6 +21,7 @@ DESIGNS = [
     Design(layers="l1", comparison="concat"),
     Design(layers="l2", comparison="cosine", aggregation="original"),
     Design(aggregation="none"),
+    Design(plain_stream="timm:test_efficientnet"),
 ]
 """One of each ablation that is another network."""
 

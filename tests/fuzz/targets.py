@@ -226,6 +226,7 @@ def run_files() -> Files:
             TrainConfig(),
             sources,
             pictures=pictures,
+            taught_by="random",
             run_id="0" * 32,
             device=torch.device("cpu"),
             processes=1,

@@ -74,6 +74,9 @@ def test_every_flag_changes_the_setting_of_its_name(monkeypatch, tmp_path):
         ("streams_first", 1.0, "less than 1"),
         ("comparison", "sum", "one of product"),
         ("precision", "fp8", "one of fp32"),
+        ("teacher", "resnet18", "or timm:NAME with a backbone of timm"),
+        ("teacher", "timm:", "or timm:NAME with a backbone of timm"),
+        ("plain_stream", "timm:resnet18", "one of student, teacher"),
     ],
 )
 def test_value_that_cannot_work_is_refused(setting, value, expected):
@@ -92,6 +95,7 @@ AS_YAML_WRITES = [
     ("compile_teacher", "on", "on"),
     ("compile_teacher", '"on"', "on"),
     ("teacher", "none", "none"),
+    ("teacher", "timm:resnet18.a1_in1k", "timm:resnet18.a1_in1k"),
     ("flip_vertical", "yes", True),
     ("flip_vertical", "On", True),
     ("flip_vertical", "true", True),
@@ -202,3 +206,12 @@ def test_presets_are_listed_with_what_they_are(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(presets())
     assert all(len(line.split(maxsplit=1)[1]) > 15 for line in lines)
+
+
+def test_backbone_of_timm_has_no_masks_and_may_stand_in_for_the_plain_stream():
+    with pytest.raises(ConfigError, match=r"teacher timm:resnet18, distillation logits: no masks; change one of them"):
+        from_dict({"teacher": "timm:resnet18", "distillation": "logits"})
+    assert from_dict({"teacher": "timm:resnet18"}).design.plain_stream == "student"
+    config = from_dict({"teacher": "timm:resnet18", "plain_stream": "teacher"})
+    assert config.design.plain_stream == "timm:resnet18"
+    assert from_dict(config.to_dict()) == config

@@ -202,7 +202,9 @@ def test_run_folder_tells_how_it_was_made(trained_run, plate, quick):
 def test_package_that_came_another_way_has_no_version(monkeypatch, plate, tmp_path, quick):
     monkeypatch.setattr("train.record.PACKAGES", ("torch", "opencv-from-jetpack"))
     sources, pictures = Sources(plate, "plate", None), Pictures(0, "")
-    write_record(tmp_path, quick, sources, pictures=pictures, run_id="", device=torch.device("cpu"), processes=1)
+    write_record(
+        tmp_path, quick, sources, pictures=pictures, taught_by=None, run_id="", device=torch.device("cpu"), processes=1
+    )
     versions = json.loads((tmp_path / "run.json").read_text())["versions"]
     assert versions["opencv-from-jetpack"] is None
     assert versions["torch"]
@@ -215,7 +217,14 @@ def test_run_on_folders_of_any_name_is_found_again(tmp_path):
     sources = Sources(data, os.fsdecode(b"\\xe4\xe4"), data / "textures", weights)
     pictures = Pictures(0, "")
     write_record(
-        tmp_path, TrainConfig(), sources, pictures=pictures, run_id="", device=torch.device("cpu"), processes=1
+        tmp_path,
+        TrainConfig(),
+        sources,
+        pictures=pictures,
+        taught_by=None,
+        run_id="",
+        device=torch.device("cpu"),
+        processes=1,
     )
     json.loads((tmp_path / "run.json").read_bytes())["data"].encode()
     assert read_record(tmp_path).sources == sources

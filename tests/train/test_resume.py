@@ -13,7 +13,9 @@ import sys
 import time
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from stlm_edge.errors import CheckpointError, DataError, OutputError, WeightsError
 from stlm_edge.network.checkpoint import load
@@ -357,7 +359,7 @@ def test_teacher_that_moved_is_given_anew(plate, tmp_path, monkeypatch, long):
     from stlm_edge.network.teachers import sam
 
     monkeypatch.setitem(sam.PUBLISHED, "stlm-tiny", sam.PUBLISHED["mobile_sam"])
-    monkeypatch.setattr(sam, "_load", lambda *_, **__: None)
+    monkeypatch.setattr(sam, "load_exactly", lambda *_, **__: None)
     (tmp_path / "here").mkdir()
     torch.save({"a": torch.zeros(1)}, tmp_path / "here" / "teacher.pt")
     monkeypatch.chdir(tmp_path / "here")
@@ -381,3 +383,41 @@ def test_run_of_an_earlier_version_is_resumed(long, plate, tmp_path, monkeypatch
     (run / CONFIG_NAME).write_bytes(b"\xef\xbb\xbf" + config.replace("\n", "\r\n").encode())
     resume(run)
     assert len(outcome(run)[2]) == EPOCHS
+
+
+def test_frozen_plain_stream_needs_no_file_of_its_teacher_any_more(plate, tmp_path, monkeypatch, long):
+    """Neither where a run goes on, bit for bit, nor where another one starts from its checkpoint."""
+    torch.manual_seed(5)
+    weights = tmp_path / "backbone.safetensors"
+    save_file(timm.create_model("test_efficientnet").state_dict(), weights)
+    frozen = {"teacher": "timm:test_efficientnet", "teacher_weights": str(weights), "plain_stream": "teacher"}
+    config = dataclasses.replace(long, epochs=2, **frozen)
+    fit(config, data=plate, category="plate", textures=None, output=tmp_path / "whole")
+    killed_after(config, 1, monkeypatch, plate=plate, output=tmp_path / "halves")
+    weights.unlink()
+    resume(tmp_path / "halves")
+    assert outcome(tmp_path / "halves") == outcome(tmp_path / "whole")
+    first = load(tmp_path / "whole" / "model.safetensors").network.plain.state_dict()
+    assert first["project.bias"].abs().max() > 0  # settled
+    again = dataclasses.replace(config, seed=4, epochs=1, initial_weights=str(tmp_path / "whole" / "model.safetensors"))
+    fit(again, data=plate, category="plate", textures=None, output=tmp_path / "again")
+    second = load(tmp_path / "again" / "model.safetensors").network.plain.state_dict()
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+def test_state_without_the_frozen_plain_stream_is_refused(plate, tmp_path, monkeypatch, long):
+    frozen = {"teacher": "timm:test_efficientnet", "teacher_weights": "random", "plain_stream": "teacher"}
+    config = dataclasses.replace(long, epochs=2, **frozen)
+    killed_after(config, 1, monkeypatch, plate=plate, output=tmp_path / "run")
+    torch.save({"objective": {}}, tmp_path / "run" / STATE_NAME)
+    with pytest.raises(CheckpointError, match="does not fit this training"):
+        resume(tmp_path / "run")
+
+
+def test_backbone_teaches_both_students(plate, tmp_path, monkeypatch, long):
+    config = dataclasses.replace(long, epochs=1, teacher="timm:test_efficientnet", teacher_weights="random")
+    fit(config, data=plate, category="plate", textures=None, output=tmp_path / "run")
+    assert all(loss > 0 for loss in outcome(tmp_path / "run")[2][0][1:])
+    assert not [
+        name for name in load(tmp_path / "run" / "model.safetensors").network.state_dict() if "project." in name
+    ]

@@ -125,7 +125,9 @@ def make_guidance(
     cache = None
     if cache_gb > 0:
         digest = hashlib.sha256(fingerprint(teacher.state_dict()).encode())
-        digest.update(f"{type(teacher).__name__} {precision} {layers} {spec.pixel_mean} {spec.pixel_std}".encode())
+        digest.update(
+            f"{type(teacher).__name__} {teacher.name} {precision} {layers} {spec.pixel_mean} {spec.pixel_std}".encode()
+        )
         cache = FeatureCache(default_folder(), digest.hexdigest()[:32], limit_bytes=round(cache_gb * 1e9))
     logger.info(
         "teacher in %s%s, %s",

@@ -28,10 +28,12 @@ class Teacher(nn.Module, ABC):
         channels: of L1 and L2.
         map_channels: of `maps`; None for a teacher that has none.
         settling_images: good pictures that `settle` wants, at most.
+        name: one of `TEACHERS`, or `timm:NAME`.
         origin: where its weights are from, for people; `random` until `load` has given it any.
         needs_weights: whether it teaches little without.
     """
 
+    name: str
     map_channels: tuple[int, int] | None = None
     settling_images = 16
     origin: str = RANDOM_WEIGHTS

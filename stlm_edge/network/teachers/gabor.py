@@ -41,6 +41,7 @@ class GaborTeacher(Teacher):
     the mean and deviation that `settle` finds.
     """
 
+    name = "gabor"
     needs_weights = False
 
     def __init__(self, image_size: Size) -> None:

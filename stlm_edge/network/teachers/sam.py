@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stlm_edge.errors import WeightsError
+from stlm_edge.files import sha256
 from stlm_edge.network.decoder import Features, TwoWayDecoder, decode, decoder_of
 from stlm_edge.network.design import PUBLISHED_WEIGHTS, Layers
 from stlm_edge.network.encoder import EMBEDDING_CHANNELS, STRIDE, ImageEncoder, architecture_named
@@ -66,7 +67,7 @@ class SamTeacher(Teacher):
         tensors = read_tensors(path)
         for module, named in self.tensors_of(tensors):
             load_exactly(module, named, found=str(path), name=self.name)
-        self.origin = str(path)
+        self.origin = f"{path} (SHA-256 {sha256(path)})"
 
     def tensors_of(self, tensors: Mapping[str, Tensor]) -> list[tuple[nn.Module, Mapping[str, Tensor]]]:
         """Each part of the teacher with what a file has for it, by the part's own names."""

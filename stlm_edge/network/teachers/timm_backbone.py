@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stlm_edge.errors import ConfigError, WeightsError, shortly
+from stlm_edge.files import sha256
 from stlm_edge.memory import ran_out
 from stlm_edge.network.decoder import Features
 from stlm_edge.network.design import PUBLISHED_WEIGHTS, TIMM, Layers
@@ -52,7 +53,8 @@ class TimmTeacher(Teacher):
     def __init__(self, name: str, *, channels: int) -> None:
         encoder = _features(name)
         super().__init__(encoder, channels=channels)
-        self.name = name
+        self.name = f"{TIMM}{name}"
+        self.backbone = name
         fine, coarse = encoder.feature_info.channels()
         self.map_channels = (fine, coarse)
         self._channels_last = getattr(encoder, "output_fmt", "NCHW") == "NHWC"
@@ -83,20 +85,20 @@ class TimmTeacher(Teacher):
 
     def load(self, weights: Weights) -> None:
         """Take timm's published weights, those of a package or of a file; see `Teacher.load`."""
-        package = package_of(self.name) if weights == PUBLISHED_WEIGHTS else None
-        packaged = None if package is None else package.find()
-        if packaged is not None:
-            tensors = packaged_tensors(packaged, timm.create_model(self.name, pretrained=False))
-            origin = f"{packaged.name} of the package {package}"
+        package = package_of(self.backbone) if weights == PUBLISHED_WEIGHTS else None
+        path = None if package is None else package.find()
+        if path is not None:
+            tensors = packaged_tensors(path, timm.create_model(self.backbone, pretrained=False))
+            origin = f"{path.name} of the package {package}"
         elif weights == PUBLISHED_WEIGHTS:
-            path, licence = published_file(self.name)
+            path, licence = published_file(self.backbone)
             tensors, origin = read_tensors(path), f"{path}, licence {licence}"
         else:
             path = Path(weights)
             if not path.is_file():
                 raise WeightsError(f"{path} is no file; give --teacher-weights FILE, published or random")
-            tensors, origin = read_tensors(path), str(path)
-        load_features(self.encoder, self.name, tensors, found=origin)
+            tensors, origin = read_tensors(path), f"{path} (SHA-256 {sha256(path)})"
+        load_features(self.encoder, self.backbone, tensors, found=str(path))
         self.origin = origin
 
     @torch.no_grad()
@@ -114,11 +116,11 @@ class TimmTeacher(Teacher):
                 raise
             size = " x ".join(map(str, pixels.shape[2:]))
             raise ConfigError(
-                f"{TIMM}{self.name} cannot take pictures of {size} ({shortly(error)}); give another --image-size, or "
+                f"{self.name} cannot take pictures of {size} ({shortly(error)}); give another --image-size, or "
                 "another backbone"
             ) from None
         if not torch.isfinite(correlation).all():
-            raise ConfigError(f"{TIMM}{self.name} gives no finite features of these pictures; take other weights")
+            raise ConfigError(f"{self.name} gives no finite features of these pictures; take other weights")
         values, vectors = torch.linalg.eigh(correlation)
         # What these pictures do not vary in has no order and no direction: it would be another one on each machine.
         varied = values.flip(0)[: self.channels] > LEAST_VARIANCE * len(values)
@@ -139,7 +141,7 @@ class TimmTeacher(Teacher):
         found = [tuple(maps.shape[1:]) for maps in self.maps(pixels)]
         if found != expected:
             raise ConfigError(
-                f"{TIMM}{self.name} has features of (channels, height, width) {found} for pictures of "
+                f"{self.name} has features of (channels, height, width) {found} for pictures of "
                 f"{pixels.shape[2]} x {pixels.shape[3]}, expected {expected} at strides 8 and 16; {_REMEDY}"
             )
 

@@ -19,6 +19,7 @@ from tests.network.teachers.small import CHANNELS, SIZE
 class Brightness(Teacher):
     """A teacher more, as CONTRIBUTING says how to add one."""
 
+    name = "brightness"
     needs_weights = False
 
     def __init__(self) -> None:
