@@ -180,7 +180,7 @@ def test_without_anomalib_one_line_says_what_makes_its_environment(
         (["--data", "{root}/ground/train/good", "--method", "gabor"], "found 6 pictures without labels"),
         (["--data", "{root}/ground"], "efficientad and draem train with pictures of other things; give --textures"),
         (["--data", "{root}/ground", "--textures", "{root}/none"], "none"),
-        (["--data", "{root}/ground", "--method", "gabor", "--tiles", "{root}/none.csv"], "none.csv cannot be used"),
+        (["--data", "{root}/ground", "--method", "gabor", "--tiles", "{root}/none.csv"], "none.csv cannot be read"),
     ],
 )
 def test_input_that_cannot_work_is_one_line(

@@ -18,7 +18,10 @@ OTHER = {
     "teacher": "mobile_sam",
 }
 
-NEEDS = {"memory": ("--plain-stream", "teacher")}
+NEEDS = {
+    "memory": ("--plain-stream", "teacher"),
+    "comparison": ("--plain-stream", "teacher", "--teacher", "mobile_sam"),
+}
 """What else has to be given with a setting."""
 
 
