@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from export.__main__ import main as export
 from stlm_edge.network.checkpoint import load
 from stlm_edge.sidecar import Sidecar
 from train.__main__ import main
+from train.training import Training
 
 MEMORY = ["--teacher", "stlm-tiny", "--teacher-weights", "random", "--plain-stream", "teacher", "--memory", "60"]
 QUICK = ["--preset", "cpu", "--image-size", "64", "--batch-size", "2", *MEMORY]
@@ -41,8 +43,50 @@ def test_folder_of_good_pictures_becomes_a_verified_engine_without_training(plat
     assert (sidecar.spec.memory, sidecar.spec.memory_neighbours, sidecar.spec.map_size) == (60, 1, (8, 8))
 
 
+@pytest.mark.heavy
+@pytest.mark.parametrize("memory", [60, 0])
+def test_head_that_is_given_what_the_plain_stream_sees_becomes_a_verified_engine(memory, plate, tmp_path):
+    run, data = tmp_path / "run", ["--data", str(plate), "--category", "plate"]
+    checkpoint, engine = run / "model.safetensors", tmp_path / "plate.onnx"
+    plain = ["--comparison", "plain", "--memory", str(memory), "--epochs", "1"]
+    assert main(["fit", *data, "-o", str(run), *QUICK, *plain]) == 0
+    loaded = load(checkpoint)
+    parts = {"plain", "plain_features", "feature_aggregation"} | ({"memory", "fusion"} if memory else set())
+    assert {name.split(".")[0] for name in loaded.network.state_dict()} == parts
+    assert loaded.network.plain_features is not None
+    assert loaded.network.plain_features.norm.num_batches_tracked > 0  # it has learnt what is usual
+    assert main(["evaluate", str(checkpoint), *data]) == 0
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    assert evaluation["tlm_only"] is None
+    assert export(["onnx", str(checkpoint), "-o", str(engine), *data]) == 0
+    sidecar = Sidecar.read(engine)
+    assert sidecar.engine.gate is not None
+    assert sidecar.engine.gate.verified
+    assert sidecar.spec.map_size == (8, 8)
+
+
+@pytest.mark.heavy
+def test_head_that_is_given_what_the_plain_stream_sees_goes_on_after_a_kill(plate, tmp_path, monkeypatch):
+    arguments = ["fit", "--data", str(plate), "--category", "plate", *QUICK, "--comparison", "plain", "--epochs", "2"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert main([*arguments, "-o", str(whole)]) == 0
+    saved = Training.save
+
+    def kill(training: Training, path: Path) -> None:
+        saved(training, path)
+        if training.epoch == 1:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Training, "save", kill)
+        main([*arguments, "-o", str(killed)])
+    assert main(["resume", str(killed)]) == 0
+    wanted, found = (load(run / "model.safetensors") for run in (whole, killed))
+    assert found.spec.weights_sha256 == wanted.spec.weights_sha256
+
+
 class Killed(BaseException):
-    """Stands for a kill while the pictures are being remembered."""
+    """Stands for a kill."""
 
 
 @pytest.mark.heavy
@@ -76,6 +120,12 @@ def test_run_that_was_killed_while_it_remembered_ends_as_one_that_was_not(plate,
         (["--epochs", "0", "--memory", "0"], "epochs 0, memory 0: nothing to learn and nothing to remember"),
         (["--memory-neighbours", "61"], "memory_neighbours is 61, expected 1 to 60"),
         (["--aggregation", "none"], "memory, aggregation none: no logits to add the distances to"),
+        (
+            ["--comparison", "plain", "--plain-stream", "student", "--memory", "0"],
+            "only a frozen one is looked at alone",
+        ),
+        (["--comparison", "plain", "--aggregation", "none", "--memory", "0"], "aggregation none: nothing would be"),
+        (["--comparison", "plain", "--streams-first", "0.5"], "comparison plain, streams_first: no stream learns"),
         (
             ["--teacher", "sam_vit_b", "--architecture", "stlm"],
             "features at strides 8 and 16 that stay as they are, which sam_vit_b as the plain stream does not have",
