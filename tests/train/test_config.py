@@ -12,6 +12,7 @@ from train.config import HINTS, TrainConfig, from_dict, load_preset, presets
 OTHER = {
     "image_size": (128, 192),
     "pseudo_anomalies": "perlin+nsa",
+    "teacher": "timm:resnet18",
     "teacher_weights": "a.pt",
     "initial_weights": "b.pt",
     "device": "cpu",

@@ -168,7 +168,18 @@ def _features(name: str) -> Any:
         raise ConfigError(f"{TIMM}{name} has features at strides {found}, expected 8 and 16 among them; {_REMEDY}")
     # Of several at one stride the last one sees most.
     indices = [len(strides) - 1 - strides[::-1].index(stride) for stride in STRIDES]
-    return timm.create_model(name, pretrained=False, features_only=True, out_indices=indices)
+    return _without_later_stages(timm.create_model(name, pretrained=False, features_only=True, out_indices=indices))
+
+
+def _without_later_stages(network: Any) -> Any:
+    """timm leaves out what lies behind the last features that are asked for, but not of EfficientNet and MobileNet.
+
+    These would keep it, two thirds of their parameters, in each checkpoint, and compute it for nobody.
+    """
+    blocks, asked_for = getattr(network, "blocks", None), getattr(network, "_stage_out_idx", None)
+    if isinstance(blocks, nn.Sequential) and isinstance(asked_for, dict):
+        del blocks[max(asked_for) :]
+    return network
 
 
 _REMEDY = "take a convolutional or hierarchical one, such as timm:tf_efficientnet_lite0 or timm:resnet18"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+import timm
 import torch
 
 from stlm_edge.errors import ConfigError
@@ -126,3 +129,18 @@ def test_sign_that_the_solver_gives_a_component_does_not_matter(monkeypatch: pyt
     other.settle(pixels(8))
     assert teacher.project.weight.any()
     assert torch.equal(teacher.project.weight, other.project.weight)
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "mobilenetv3_small_050", SMALL])
+def test_stages_behind_stride_16_are_left_out_and_answers_stay(name: str) -> None:
+    """timm itself keeps them in EfficientNet and MobileNet: 3.0 M parameters instead of 0.7 M in each checkpoint."""
+    ours: Any = backbone(name).encoder
+    theirs = timm.create_model(name, features_only=True, out_indices=ours.feature_info.out_indices).eval()
+    theirs.load_state_dict(ours.state_dict(), strict=False)
+    with torch.no_grad():
+        for mine, other in zip(ours(pixels(1)), theirs(pixels(1)), strict=True):
+            assert torch.equal(mine, other)
+    with torch.enable_grad():
+        ours.requires_grad_(True)
+        sum(maps.square().sum() for maps in ours(pixels(1))).backward()
+    assert [key for key, parameter in ours.named_parameters() if parameter.grad is None] == []
