@@ -154,7 +154,9 @@ class TrainConfig:
         0.0, "Expected share of good pictures above a second threshold, from which on one is unclear; 0: none."
     )
     patience: int = setting(
-        0, "Epochs without a better loss on the held-out pictures before the training ends, keeping the best; 0: never."
+        0,
+        "Epochs without better detection of pseudo anomalies in held-out pictures before the training ends, keeping "
+        "the best; 0: never.",
     )
     skip_corrupt: bool = setting(False, "Leave out pictures that cannot be read instead of stopping.")
     seed: int = setting(0, "Of weights, order, hold-out and pseudo anomalies.")

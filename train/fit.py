@@ -31,17 +31,18 @@ from train.patch_memory import good_scores, remember_good
 from train.pseudo_anomalies.choice import pseudo_anomalies_of
 from train.record import Begun, Sources, read_record, weights_files, write_record
 from train.start import build, taught_by
-from train.teaching.guidance import Guidance
 from train.threshold import chosen_threshold, pseudo_found
 from train.training import EpochRecord, Training, begin
-from train.watch import Board, Patience, held_out_loss
+from train.watch import Board, Patience, held_out_error
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_NAME = "model.safetensors"
 STATE_NAME = "state.pt"
 HELD_OUT_WATCHED = 32
-"""Held-out pictures whose loss is watched, at most."""
+"""Held-out pictures that are watched, at most."""
+FEWEST_WATCHED = 8
+"""Where there are fewer, each is watched with several pseudo anomalies."""
 
 
 def fit(config: TrainConfig, *, data: Path, category: str | None, textures: Path | None, output: Path | None) -> Path:
@@ -161,13 +162,15 @@ def _run(
             )
         watched, board = None, None
         if config.patience or config.tensorboard:
-            shown = data.images(data.held)[:HELD_OUT_WATCHED]
-            drawn = pseudo_anomalies_of(config, images=shown, textures=data.textures)
+            held = data.images(data.held)
+            shown = (held * -(-FEWEST_WATCHED // len(held)))[:HELD_OUT_WATCHED]
+            always = dataclasses.replace(config, anomaly_probability=1.0)
+            drawn = pseudo_anomalies_of(always, images=shown, textures=data.textures)
             watched = Batches(shown, pseudo_anomalies=drawn, batch_size=config.batch_size, seed=config.seed + 1)
             if config.tensorboard and processes.is_main:
                 board = Board(folder / "tensorboard", first=next(iter(watched.epoch(0))))
                 stack.callback(board.close)
-        keeper = _Keeper(folder, config, spec, training, guidance, watched, board, data, writes=processes.is_main)
+        keeper = _Keeper(folder, config, spec, training, watched, board, data, writes=processes.is_main)
         # Where its folds were begun, a training has come to its end, by patience perhaps before the last epoch.
         is_trained = begun is not None and scores_of_fold(0, data.held, folder=folder, run_id=run_id) is not None
         ending = Ending.FINISHED
@@ -235,10 +238,10 @@ def _fold_scores(
 
 @dataclass
 class _Keeper:
-    """Writes the run's folder after each epoch and at the end, and says when the held-out loss falls no more.
+    """Writes the run's folder after each epoch and at the end, and says when the held-out error falls no more.
 
     Attributes:
-        watched: whose loss is measured after each epoch.
+        watched: whose error is measured after each epoch.
         writes: only one of several processes does.
     """
 
@@ -246,7 +249,6 @@ class _Keeper:
     config: TrainConfig
     spec: ModelSpec
     training: Training
-    guidance: Guidance | None
     watched: Batches | None
     board: Board | None
     data: GoodPictures
@@ -260,9 +262,9 @@ class _Keeper:
         """Keep what the epoch gave; True if the training shall end."""
         better = True
         if self.watched is not None:
-            loss = held_out_loss(self.training.objective, self.guidance, self.watched)
-            record = dataclasses.replace(record, held_out=loss)
-            better = self._patience.improves(loss) or not self.config.patience
+            error = held_out_error(InferencePath(self.network, self.spec), self.watched)
+            record = dataclasses.replace(record, held_out=error)
+            better = self._patience.improves(error) or not self.config.patience
         self.training.history.append(record)
         if self.writes:
             lines = [json.dumps(dataclasses.asdict(entry)) for entry in self.training.history]

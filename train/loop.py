@@ -35,7 +35,7 @@ class Ending(Enum):
 
     FINISHED = "all epochs were trained"
     INTERRUPTED = "interrupted by Ctrl-C"
-    PLATEAU = "the loss on the held-out pictures no longer fell"
+    PLATEAU = "pseudo anomalies in held-out pictures were no longer detected better"
 
 
 def train(

@@ -55,7 +55,7 @@ class EpochRecord:
     Attributes:
         pictures_per_s: over all processes.
         memory_gb: the most that was in use so far.
-        held_out: loss on the held-out pictures, where the training watches it.
+        held_out: error on held-out pictures, where the training watches it, see `train.watch.held_out_error`.
     """
 
     epoch: int

@@ -6,15 +6,16 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from stlm_edge.errors import ConfigError
-from stlm_edge.network.inference import InferencePath
+from stlm_edge.metrics import average_precision, roc_auc
+from stlm_edge.network.inference import InferencePath, prepare
 from train.data import Batch, Batches
 from train.distributed import average
-from train.objective import Objective
-from train.teaching.guidance import Guidance
+from train.objective import any_in_cell
 from train.training import EpochRecord
 
 SHOWN = 8
@@ -22,7 +23,7 @@ SHOWN = 8
 
 
 class Patience:
-    """Says when the loss has not fallen for some epochs."""
+    """Says when the held-out error has not fallen for some epochs."""
 
     def __init__(self, epochs: int, history: list[EpochRecord]) -> None:
         self._epochs = epochs
@@ -32,10 +33,10 @@ class Patience:
             if record.held_out is not None:
                 self.improves(record.held_out)
 
-    def improves(self, loss: float) -> bool:
-        """Take note of an epoch's loss; True if it is the lowest so far."""
-        better = loss < self._best
-        self._best = min(self._best, loss)
+    def improves(self, error: float) -> bool:
+        """Take note of an epoch's error; True if it is the lowest so far."""
+        better = error < self._best
+        self._best = min(self._best, error)
         self._since = 0 if better else self._since + 1
         return better
 
@@ -45,15 +46,33 @@ class Patience:
 
 
 @torch.no_grad()
-def held_out_loss(objective: Objective, guidance: Guidance | None, batches: Batches) -> float:
-    """The total loss on held-out pictures with pseudo anomalies that are the same each time."""
-    device = next(objective.parameters()).device
-    objective.eval()
-    losses = []
+def held_out_error(inspector: InferencePath, batches: Batches) -> float:
+    """How badly pseudo anomalies are detected in held-out pictures, the same ones each time.
+
+    The total loss would mostly say how well a teacher is followed, and a network that follows it better does not find
+    more.
+
+    Returns:
+        1 less the mean of two areas: image AUROC of the pictures with pseudo anomalies against the same ones without,
+        and average precision of the map's cells; 1 where no anomaly was drawn.
+    """
+    device = next(inspector.parameters()).device
+    inspector.eval()
+    scores, is_anomalous, cells, targets = [], [], [], []
     for drawn in batches.epoch(0):
         batch = drawn.to(device)
-        losses.append(objective(batch, None if guidance is None else guidance(batch)).total)
-    return float(average(torch.stack(losses).mean(), device))
+        for pictures, pseudo in ((batch.clean, False), (batch.pseudo, True)):
+            coarse = inspector.network(prepare(pictures, inspector.spec))
+            scores.append(inspector.finish(coarse)[1].cpu())
+            is_anomalous += [pseudo and changed for changed in batch.changed]
+        cells.append(coarse.flatten().cpu())
+        targets.append(any_in_cell(batch.mask, (coarse.shape[2], coarse.shape[3])).flatten().cpu() > 0)
+    labels, marked = np.array(is_anomalous), torch.cat(targets).numpy()
+    if not labels.any() or marked.all() or not marked.any():
+        return 1.0
+    area = roc_auc(torch.cat(scores).double().numpy(), labels)
+    precision = average_precision(torch.cat(cells).double().numpy(), marked)
+    return float(average(torch.tensor(1 - (area + precision) / 2), device))
 
 
 class Board:
@@ -82,7 +101,7 @@ class Board:
             "loss/plain": record.plain,
             "loss/denoising": record.denoising,
             "loss/segmentation": record.segmentation,
-            "loss/held_out": record.held_out,
+            "held_out/error": record.held_out,
             "speed/pictures_per_s": record.pictures_per_s,
             "memory/gb": record.memory_gb,
         }

@@ -16,7 +16,6 @@ OTHER = {
     "teacher_weights": "a.pt",
     "initial_weights": "b.pt",
     "device": "cpu",
-    "teacher": "mobile_sam",
 }
 
 NEEDS = {

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from stlm_edge.datasets import Parts
 from stlm_edge.errors import ConfigError
 from stlm_edge.network.checkpoint import load
 from stlm_edge.network.encoder import ARCHITECTURES
@@ -115,7 +116,7 @@ def test_what_is_left_at_the_end_of_an_epoch_moves_the_weights_too(quick, images
 @pytest.mark.heavy
 def test_patience_ends_the_training_and_keeps_the_best_epoch(plate, tmp_path, quick, monkeypatch):
     losses = iter([3.0, 1.0, 2.0, 2.5, 0.1])
-    monkeypatch.setattr("train.fit.held_out_loss", lambda *_: next(losses))
+    monkeypatch.setattr("train.fit.held_out_error", lambda *_: next(losses))
     saved = []
     from train import fit as module
 
@@ -136,7 +137,7 @@ def test_patience_counts_what_a_resumed_run_has_seen():
 
 
 @pytest.mark.heavy
-def test_held_out_loss_is_the_same_for_the_same_weights(plate, tmp_path, quick):
+def test_held_out_error_is_the_same_for_the_same_weights(plate, tmp_path, quick):
     """It is measured after each epoch, on pseudo anomalies that do not change, and falls while the network learns."""
     config = dataclasses.replace(quick, epochs=6, patience=50)
     for name in ("a", "b"):
@@ -158,7 +159,7 @@ def test_tensorboard_gets_losses_and_pictures(plate, tmp_path, quick):
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
     tags = events.Tags()
-    assert {"loss/plain", "loss/denoising", "loss/segmentation", "loss/held_out", "speed/pictures_per_s"} <= set(
+    assert {"loss/plain", "loss/denoising", "loss/segmentation", "held_out/error", "speed/pictures_per_s"} <= set(
         tags["scalars"]
     )
     assert [event.step for event in events.Scalars("loss/plain")] == [1, 2]
@@ -203,7 +204,15 @@ def test_package_that_came_another_way_has_no_version(monkeypatch, plate, tmp_pa
     monkeypatch.setattr("train.record.PACKAGES", ("torch", "opencv-from-jetpack"))
     sources, pictures = Sources(plate, "plate", None), Pictures(0, "")
     write_record(
-        tmp_path, quick, sources, pictures=pictures, taught_by=None, run_id="", device=torch.device("cpu"), processes=1
+        tmp_path,
+        quick,
+        sources,
+        pictures=pictures,
+        parts=Parts.one_by_one(2, how="one by one"),
+        taught_by=None,
+        run_id="",
+        device=torch.device("cpu"),
+        processes=1,
     )
     versions = json.loads((tmp_path / "run.json").read_text())["versions"]
     assert versions["opencv-from-jetpack"] is None
@@ -221,6 +230,7 @@ def test_run_on_folders_of_any_name_is_found_again(tmp_path):
         TrainConfig(),
         sources,
         pictures=pictures,
+        parts=Parts.one_by_one(2, how="one by one"),
         taught_by=None,
         run_id="",
         device=torch.device("cpu"),
