@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
-from stlm_edge.datasets.parts import compiled
 from stlm_edge.errors import ConfigError, SpecError, shown
 from stlm_edge.network.design import (
     MOST_NEIGHBOURS,
@@ -24,6 +23,7 @@ from stlm_edge.network.design import (
     Layers,
     check_teacher,
 )
+from stlm_edge.patterns import compiled
 from stlm_edge.records import read_settings
 from stlm_edge.spec import FALSE_ALARM_RATE, Size, check_input_size
 from train.values import understood

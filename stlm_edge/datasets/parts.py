@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from stlm_edge.datasets.listing import read_text
 from stlm_edge.datasets.near_duplicates import MOST_PICTURES, Look, near_duplicates
 from stlm_edge.datasets.table import TableError, table_rows
-from stlm_edge.errors import ConfigError, DataError, SpecError, counted, shown
+from stlm_edge.errors import DataError, SpecError, counted, shown
+from stlm_edge.patterns import compiled
 from stlm_edge.records import build
 
 logger = logging.getLogger(__name__)
@@ -143,16 +144,6 @@ def by_pattern(pattern: str, pictures: Sequence[Path]) -> Parts:
             )
         names.append(name)
     return Parts.of(names, how=f"by their names, --group-by {pattern}")
-
-
-def compiled(pattern: str) -> re.Pattern[str]:
-    """The regular expression. Raises `ConfigError` if it is none."""
-    try:
-        return re.compile(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise ConfigError(
-            f"--group-by is {shown(pattern)}, expected a regular expression ({error}); for example '^(tile[0-9]+)_'"
-        ) from None
 
 
 def read_groups(path: Path, pictures: Sequence[Path], *, folders: Sequence[Path]) -> Parts:
