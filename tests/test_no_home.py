@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.settings import TWO_STREAMS
+
 PROGRAM = """
 import os, pwd, sys, runpy
 def nobody(number):
@@ -40,7 +42,7 @@ def run(module: str, *arguments: object, cwd: Path) -> str:
 
 @pytest.mark.heavy
 def test_training_without_a_home_asks_the_teacher_anew_and_says_so(plate: Path, tmp_path: Path) -> None:
-    arguments = ["--preset", "cpu", "--image-size", "64", "--epochs", "2", "--data", plate / "plate", "-o", "run"]
+    arguments = ["--preset", TWO_STREAMS, "--image-size", "64", "--epochs", "2", "--data", plate / "plate", "-o", "run"]
     said = run("train", "fit", *arguments, cwd=tmp_path)
     assert said.count("the teacher's features are computed anew each time") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -33,7 +33,7 @@ preset_option = click.option(
     "--preset",
     default="paper",
     show_default=True,
-    help="paper, cpu, cpu-surface, one of the paper's ablations ('stlm presets'), or a YAML file of settings.",
+    help="paper, cpu, one of the paper's ablations ('stlm presets'), or a YAML file of settings.",
 )
 
 

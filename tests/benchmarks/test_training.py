@@ -10,9 +10,10 @@ import pytest
 from benchmarks.authors_training import perlin
 from benchmarks.record import read
 from benchmarks.training import WAYS, main
+from tests.settings import TWO_STREAMS
 from train.pseudo_anomalies.perlin import perlin_gradients, perlin_noise
 
-SMALL = ["--preset", "cpu", "--image-size", "64", "--batch-size", "2", "--device", "cpu"]
+SMALL = ["--preset", TWO_STREAMS, "--image-size", "64", "--batch-size", "2", "--device", "cpu"]
 
 
 @pytest.mark.slow
@@ -57,7 +58,13 @@ def test_noise_of_the_obvious_way_is_the_same_noise() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--preset", "dust"], ["--pseudo-anomalies", "dust"], ["--preset", "cpu", "--teacher", "none"]]
+    "arguments",
+    [
+        ["--preset", "dust"],
+        ["--pseudo-anomalies", "dust"],
+        ["--preset", TWO_STREAMS, "--teacher", "none"],
+        ["--preset", "cpu"],
+    ],
 )
 def test_bad_input_is_one_line(arguments: list[str], tmp_path: Path, capsys) -> None:
     assert main(["--data", str(tmp_path), *arguments]) == 1

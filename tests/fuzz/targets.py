@@ -22,6 +22,7 @@ import numpy as np
 from stlm_edge.errors import StlmError
 from stlm_edge.imaging import write_image
 from stlm_edge.seal import SEAL, seal_of, sealed
+from tests.settings import TWO_STREAMS
 
 from .mutations import of_bytes, of_json, of_object, write
 
@@ -246,7 +247,9 @@ def small_objective() -> Any:
     from train.config import from_dict, load_preset
     from train.objective import Objective
 
-    config = from_dict(load_preset("cpu") | {"image_size": [64, 64], "teacher": "none", "initial_weights": "random"})
+    config = from_dict(
+        load_preset(TWO_STREAMS) | {"image_size": [64, 64], "teacher": "none", "initial_weights": "random"}
+    )
     spec = ModelSpec("plate", "stlm-tiny", (64, 64), (64, 64), "")
     return Objective(small_network(), config, spec=spec, teacher_channels=64), config
 

@@ -13,13 +13,14 @@ from stlm_edge.network.encoder import ARCHITECTURES
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.weights import fingerprint
 from stlm_edge.spec import ModelSpec, Threshold
+from tests.settings import TWO_STREAMS
 from train.config import TrainConfig, from_dict, load_preset
 
 QUICK = {"image_size": (64, 64), "epochs": 1, "batch_size": 2}
 
 
 def settings() -> TrainConfig:
-    return from_dict(load_preset("cpu") | QUICK)
+    return from_dict(load_preset(TWO_STREAMS) | QUICK)
 
 
 @pytest.fixture

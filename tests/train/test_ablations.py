@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 
@@ -20,6 +21,7 @@ from stlm_edge.network.inference import InferencePath
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.teachers.base import Teacher
 from stlm_edge.spec import ModelSpec
+from tests.settings import TWO_STREAMS
 from train.config import from_dict, load_preset, presets
 from train.data import Batches, load_images
 from train.distributed import Processes
@@ -43,12 +45,17 @@ SMALL = {
 
 ABLATIONS = [name for name in presets() if name.startswith(("table", "figure"))]
 
-FITTED = ("figure5-separate-decoders", "table9-logits", "table6-concat")
-"""One of each kind that no other test fits: another decoder, another thing to distil, another comparison."""
+FITTED = ("figure5-separate-decoders", "table9-logits", "table6-concat", "cpu", "gabor")
+"""One of each kind that no other test fits: another decoder, another thing to distil, another comparison, no second
+stream, filters."""
+
+
+NAMES = [*ABLATIONS, "cpu", "gabor"]
 
 
 def settings(name: str, **changes):
-    values = load_preset(name) | SMALL | changes
+    preset = load_preset(TWO_STREAMS) | {"teacher": "gabor"} if name == "gabor" else load_preset(name)
+    values = preset | SMALL | changes
     if values["teacher"] not in ("none", "mobile_sam", "gabor"):
         values["teacher"] = "stlm-tiny"
     return from_dict(values)
@@ -70,7 +77,7 @@ def images(three):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("name", [*ABLATIONS, "cpu-surface"])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_ablation_learns_in_one_step(name, images):
     """Forward, losses, backward and one move of the weights, as `fit` does it."""
     config = settings(name)
@@ -79,7 +86,7 @@ def test_every_ablation_learns_in_one_step(name, images):
     batches = Batches(images, pseudo_anomalies=pseudo, batch_size=2, seed=config.seed)
     objective, guidance = build(config, spec, batches, device=torch.device("cpu"), processes=Processes())
     network = objective.network
-    assert network.design == config.design
+    assert network.design == dataclasses.replace(config.design, memory=0)  # which is filled after the last epoch
     training = begin(objective, config, steps_per_epoch=1)
     before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
     batch = next(iter(batches.epoch(1)))
@@ -100,13 +107,14 @@ def test_every_ablation_learns_in_one_step(name, images):
 @pytest.mark.heavy
 @pytest.mark.parametrize(
     "name",
-    [name if name in FITTED else pytest.param(name, marks=pytest.mark.slow) for name in (*ABLATIONS, "cpu-surface")],
+    [name if name in FITTED else pytest.param(name, marks=pytest.mark.slow) for name in NAMES],
 )
 def test_every_ablation_trains_and_its_checkpoint_inspects(name, three, tmp_path):
     config = settings(name)
     path = fit(config, data=three, category=None, textures=None, output=tmp_path / "run")
     loaded = load(path)
-    assert loaded.network.design == config.design
+    remembered = min(config.memory, 3 * (128 // 8) ** 2)
+    assert loaded.network.design == dataclasses.replace(config.design, memory=remembered)
     anomaly_map, score = InferencePath(loaded.network, loaded.spec).eval()(
         torch.zeros(1, 128, 128, 3, dtype=torch.uint8)
     )

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from stlm_edge.imaging import write_image
+from tests.settings import TWO_STREAMS
 from train.__main__ import main
 
-QUICK = ["--preset", "cpu", "--image-size", "64", "--epochs", "1", "--batch-size", "2"]
+QUICK = ["--preset", TWO_STREAMS, "--image-size", "64", "--epochs", "1", "--batch-size", "2"]
 
 Spoil = Callable[[Path], None]
 

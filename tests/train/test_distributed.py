@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from stlm_edge.network.checkpoint import load
+from tests.settings import TWO_STREAMS
 from train.distributed import SharedBatchNorm2d, share_batch_norms
 
 SETTINGS = {
@@ -20,7 +21,7 @@ SETTINGS = {
 
 
 def run(launcher, plate, output, arguments):
-    small = ["--preset", "cpu", "--device", "cpu", "--image-size", "64", "--batch-size", "4", "--epochs", "3"]
+    small = ["--preset", TWO_STREAMS, "--device", "cpu", "--image-size", "64", "--batch-size", "4", "--epochs", "3"]
     where = ["--data", str(plate), "--category", "plate", "-o", str(output)]
     command = [sys.executable, *launcher, "-m", "train", "fit", *where, *small, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

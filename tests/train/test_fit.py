@@ -20,6 +20,7 @@ from stlm_edge.network.checkpoint import load
 from stlm_edge.network.encoder import ARCHITECTURES
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.spec import ModelSpec
+from tests.settings import TWO_STREAMS
 from train.__main__ import main
 from train.config import from_dict
 from train.data import Batches, load_images, split_indices
@@ -33,7 +34,7 @@ from train.teaching.teacher import build_teacher
 from train.training import begin, make_optimisers
 
 SPEC = ModelSpec("plate", "stlm-tiny", (64, 64), (64, 64), "")
-QUICK = ["--preset", "cpu", "--image-size", "64", "--epochs", "1", "--batch-size", "2"]
+QUICK = ["--preset", TWO_STREAMS, "--image-size", "64", "--epochs", "1", "--batch-size", "2"]
 
 
 def training_of(network, config, teacher, steps=2):

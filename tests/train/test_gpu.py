@@ -12,6 +12,7 @@ import torch
 from stlm_edge.errors import TrainingError
 from stlm_edge.network.checkpoint import load
 from stlm_edge.spec import ModelSpec
+from tests.settings import TWO_STREAMS
 from train.config import from_dict, load_preset
 from train.data import Batch
 from train.fit import fit
@@ -23,7 +24,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 def settings(**changes):
     small = {"image_size": (128, 128), "epochs": 2, "batch_size": 2, "device": "cuda", "workers": 2}
-    return from_dict(load_preset("cpu") | small | changes)
+    return from_dict(load_preset(TWO_STREAMS) | small | changes)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from stlm_edge.network.checkpoint import load
+from tests.settings import TWO_STREAMS
 from train.__main__ import main
 
 
@@ -81,6 +82,6 @@ def test_training_asks_for_no_test_picture(unmarked, tmp_path, spoil) -> None:
         shutil.rmtree(unmarked / "test")
     elif spoil == "masks of nothing":
         (unmarked / "ground_truth" / "chip" / "999").mkdir(parents=True)
-    small = ["--preset", "cpu", "--image-size", "64", "--epochs", "1", "--batch-size", "2"]
+    small = ["--preset", TWO_STREAMS, "--image-size", "64", "--epochs", "1", "--batch-size", "2"]
     assert main(["fit", "--data", str(unmarked), "-o", str(tmp_path / "run"), *small]) == 0
     assert load(tmp_path / "run" / "model.safetensors").spec.threshold is not None

@@ -10,11 +10,12 @@ import pytest
 from export.__main__ import main as export
 from stlm_edge.network.checkpoint import load
 from stlm_edge.sidecar import Sidecar
+from tests.settings import TWO_STREAMS
 from train.__main__ import main
 from train.training import Training
 
 MEMORY = ["--teacher", "stlm-tiny", "--teacher-weights", "random", "--plain-stream", "teacher", "--memory", "60"]
-QUICK = ["--preset", "cpu", "--image-size", "64", "--batch-size", "2", *MEMORY]
+QUICK = ["--preset", TWO_STREAMS, "--image-size", "64", "--batch-size", "2", *MEMORY]
 
 
 @pytest.mark.heavy

@@ -14,6 +14,7 @@ from stlm_edge.errors import TrainingError
 from stlm_edge.network.checkpoint import load
 from stlm_edge.network.inference import InferencePath
 from stlm_edge.network.stlm import Stlm
+from tests.settings import TWO_STREAMS
 from train.__main__ import main
 from train.config import TrainConfig
 from train.evaluate import score_images
@@ -102,7 +103,17 @@ def flags(message: str, name: str) -> list[str]:
 def test_whoever_follows_the_advice_ends_with_a_model(preferred, tries, plate, tmp_path, capsys, monkeypatch):
     """From 4 pictures of 128 x 128 to what memory holds: one of 96 x 96."""
     Memory(monkeypatch, 96 * 96)
-    arguments = ["fit", "--preset", "cpu", "--data", str(plate / "plate"), "-o", str(tmp_path / "run"), "--epochs", "1"]
+    arguments = [
+        "fit",
+        "--preset",
+        TWO_STREAMS,
+        "--data",
+        str(plate / "plate"),
+        "-o",
+        str(tmp_path / "run"),
+        "--epochs",
+        "1",
+    ]
     arguments += ["--image-size", "128", "--batch-size", "4"]
     for _ in range(tries):
         if main(arguments) == 0:
@@ -128,7 +139,7 @@ def test_run_that_lost_its_memory_later_is_resumed_with_smaller_steps(plate, tmp
 
     with monkeypatch.context() as patch:
         patch.setattr(module._Keeper, "__call__", lose_memory)
-        small = ["--preset", "cpu", "--image-size", "64", "--batch-size", "4", "--epochs", "3"]
+        small = ["--preset", TWO_STREAMS, "--image-size", "64", "--batch-size", "4", "--epochs", "3"]
         assert main(["fit", "--data", str(plate / "plate"), "-o", str(run), *small]) == 1
     assert "write batch_size: 2 and accumulate: 2 into its config.yaml and resume" in capsys.readouterr().err
     config = (run / CONFIG_NAME).read_text().replace("batch_size: 4", "batch_size: 2")

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from stlm_edge.network.checkpoint import load
+from tests.settings import TWO_STREAMS
 from train.__main__ import main
 from train.folds import divide
 
-QUICK = ["--preset", "cpu", "--image-size", "64", "--epochs", "1", "--batch-size", "2", "--workers", "0"]
+QUICK = ["--preset", TWO_STREAMS, "--image-size", "64", "--epochs", "1", "--batch-size", "2", "--workers", "0"]
 
 
 @pytest.fixture

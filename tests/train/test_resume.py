@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 from stlm_edge.errors import CheckpointError, DataError, OutputError, WeightsError
 from stlm_edge.network.checkpoint import load
+from tests.settings import TWO_STREAMS
 from train.__main__ import main
 from train.fit import STATE_NAME, fit, resume
 from train.record import CONFIG_NAME, RECORD_NAME
@@ -79,7 +80,7 @@ def test_run_is_its_first_half_and_the_resumed_second_bit_for_bit(changes, long,
 def test_killed_process_is_resumed_from_the_command_line(plate, tmp_path):
     """With a real SIGKILL at whatever moment it comes."""
     run = tmp_path / "run"
-    arguments = ["--preset", "cpu", "--image-size", "64", "--epochs", "12", "--batch-size", "2"]
+    arguments = ["--preset", TWO_STREAMS, "--image-size", "64", "--epochs", "12", "--batch-size", "2"]
     command = [sys.executable, "-m", "train", "fit", "--data", str(plate), "--category", "plate", *arguments]
     process = subprocess.Popen([*command, "-o", str(run)], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 90

@@ -19,13 +19,14 @@ from stlm_edge.network.encoder import ARCHITECTURES
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.weights import fingerprint
 from stlm_edge.seal import unsealed
+from tests.settings import TWO_STREAMS
 from train.__main__ import main
 from train.loop import Ending
 from train.seeds import find_seeds, fit_seeds
 from train.spread import Spread, student_quantile
 from train.values import SeedCountType
 
-QUICK = ["--preset", "cpu", "--image-size", "64", "--epochs", "1", "--batch-size", "2"]
+QUICK = ["--preset", TWO_STREAMS, "--image-size", "64", "--epochs", "1", "--batch-size", "2"]
 
 
 def test_a_number_is_how_many_and_a_list_is_which():

@@ -17,6 +17,7 @@ from stlm_edge.errors import ConfigError, DataError
 from stlm_edge.network.checkpoint import load, save
 from stlm_edge.plate.part import write_dataset
 from stlm_edge.seal import sealed
+from tests.settings import TWO_STREAMS
 from train.__main__ import main
 from train.paper.grid import Run, plan, state
 from train.paper.results import FinishedRun, Obtained, average, read_records, text, text_tables, write_report
@@ -36,12 +37,10 @@ def parts(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def presets(tmp_path) -> list[str]:
-    """`cpu` and one of another name."""
-    from train.config import PRESETS
-
+    """One of tests, and one of another name."""
     own = tmp_path / "table6-concat.yaml"
-    shutil.copy(PRESETS / "cpu.yaml", own)
-    return ["--preset", "cpu", "--preset", str(own)]
+    shutil.copy(TWO_STREAMS, own)
+    return ["--preset", TWO_STREAMS, "--preset", str(own)]
 
 
 def stamps(folder: Path) -> dict[str, int]:
@@ -88,12 +87,12 @@ def test_run_that_fails_does_not_end_the_others(parts, tmp_path, capsys):
     shutil.copytree(parts, data)
     (data / "bottle" / "train" / "good" / "000.png").write_bytes(b"")
     output = tmp_path / "grid"
-    arguments = ["grid", "--data", str(data), "--all-categories", "--preset", "cpu", *SMALL, "-o", str(output)]
+    arguments = ["grid", "--data", str(data), "--all-categories", "--preset", TWO_STREAMS, *SMALL, "-o", str(output)]
     assert main(arguments) == 1
     captured = capsys.readouterr()
-    assert "cpu, carpet" in captured.out
+    assert "demo, carpet" in captured.out
     last = captured.err.splitlines()[-1]
-    assert last.startswith("failed: cpu, bottle, seed 0: ")
+    assert last.startswith("failed: demo, bottle, seed 0: ")
     assert "000.png" in last
 
     shutil.copy(parts / "bottle" / "train" / "good" / "000.png", data / "bottle" / "train" / "good" / "000.png")

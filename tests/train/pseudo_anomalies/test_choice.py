@@ -12,6 +12,7 @@ import torch
 from stlm_edge.errors import ConfigError
 from stlm_edge.imaging import read_image
 from stlm_edge.plate.part import render_part
+from tests.settings import TWO_STREAMS
 from train.__main__ import main
 from train.objective import any_in_cell, shrink_mask
 from train.pseudo_anomalies.choice import CUT, PAIRED, PseudoAnomalies
@@ -150,7 +151,7 @@ def test_thin_line_stays_in_the_target_any_and_vanishes_from_the_centres():
 
 def test_preview_shows_each_kind_in_the_users_own_pictures(plate, tmp_path, capsys):
     output = tmp_path / "sheets" / "preview.png"
-    arguments = ["preview", "--data", str(plate), "--category", "plate", "--preset", "cpu", "--image-size", "64"]
+    arguments = ["preview", "--data", str(plate), "--category", "plate", "--preset", TWO_STREAMS, "--image-size", "64"]
     assert main([*arguments, "--count", "2", "-o", str(output)]) == 0
     assert capsys.readouterr().out.strip() == str(output)
     three_kinds = read_image(output).shape

@@ -15,9 +15,10 @@ from stlm_edge.files import sha256
 from stlm_edge.network.checkpoint import load
 from stlm_edge.network.teachers import packages
 from stlm_edge.network.teachers.timm_backbone import TimmTeacher
+from tests.settings import TWO_STREAMS
 from train.__main__ import main
 
-SMALL = ["--preset", "cpu", "--image-size", "64", "--epochs", "1", "--batch-size", "2", "--workers", "0"]
+SMALL = ["--preset", TWO_STREAMS, "--image-size", "64", "--epochs", "1", "--batch-size", "2", "--workers", "0"]
 
 pytestmark = pytest.mark.heavy
 
