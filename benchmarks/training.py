@@ -82,8 +82,8 @@ def command(
     config = from_dict(load_preset(preset) | {name: value for name, value in settings.items() if value is not None})
     if config.teacher == "none" or not config.design.has_denoising:
         raise ConfigError(
-            "found nothing to distil, expected a teacher and a student, as the authors' way has; add --teacher, such as "
-            "stlm-tiny, and a --comparison of two streams"
+            "found nothing to distil, expected a teacher and a student, as the authors' way has; add --teacher, such as"
+            " stlm-tiny, and a --comparison of two streams"
         )
     schedule = Schedule(turns=turns, runs=steps, settle=0, turn_s=math.inf, loads_apart=False)
     with recording("training", json_path) as recorder, tempfile.TemporaryDirectory() as cache:

@@ -124,7 +124,7 @@ AS_YAML_WRITES = [
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
 def test_yaml_is_understood_as_the_command_line_is(setting, written, value, ending, tmp_path, monkeypatch):
     path = tmp_path / "own.yaml"
-    text = f"# settings\nextends: cpu\n{setting}: {written}\n"
+    text = f"# settings\nextends: paper\n{setting}: {written}\n"
     path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", ending).encode())
     found = getattr(from_dict(load_preset(str(path))), setting)
     assert (found, type(found)) == (value, type(value))
@@ -133,7 +133,7 @@ def test_yaml_is_understood_as_the_command_line_is(setting, written, value, endi
     made = []
     monkeypatch.setattr("train.fit.fit", lambda config, **_: made.append(config))
     flag = "--" + setting.replace("_", "-")
-    assert main(["fit", "--data", str(tmp_path), "--preset", "cpu", flag, written]) == 0
+    assert main(["fit", "--data", str(tmp_path), "--preset", "paper", flag, written]) == 0
     assert getattr(made[0], setting) == value
 
 
