@@ -24,7 +24,8 @@ demo: $(VENV)/demo.stamp
 	rm -rf $(DEMO)
 	$(BIN)/python -m stlm_edge.plate $(DEMO)/data --train 200 --test-good 40 --defects 10
 	$(BIN)/python -m train fit --preset train/pretrained/plate/demo.yaml \
-	    --initial-weights train/pretrained/plate/model.safetensors --learning-rate 3e-4 --epochs 4 --data $(DEMO)/data --category plate --output $(DEMO)/run
+	    --initial-weights train/pretrained/plate/model.safetensors --learning-rate 3e-4 --epochs 4 \
+	    --data $(DEMO)/data --category plate --output $(DEMO)/run
 	$(BIN)/python -m train evaluate $(DEMO)/run/model.safetensors --data $(DEMO)/data --category plate
 	$(BIN)/python -m export onnx $(DEMO)/run/model.safetensors --output $(DEMO)/plate.onnx --data $(DEMO)/data/plate/test
 	$(BIN)/python -m export openvino $(DEMO)/plate.onnx --output $(DEMO)/plate.xml --precision auto \
