@@ -217,6 +217,7 @@ def read_preset(folder: Path) -> object:
 def run_files() -> Files:
     import torch
 
+    from stlm_edge.datasets.parts import Parts
     from train.config import TrainConfig
     from train.record import Pictures, Sources, write_record
 
@@ -227,6 +228,7 @@ def run_files() -> Files:
             TrainConfig(),
             sources,
             pictures=pictures,
+            parts=Parts.one_by_one(6, how="none looks nearly the same as another"),
             taught_by="random",
             run_id="0" * 32,
             device=torch.device("cpu"),
