@@ -150,7 +150,7 @@ def _run(
                 "training %s on %s (%s) at %d x %d, %d in a step, on %s%s",
                 config.architecture,
                 counted(len(learnt), "picture"),
-                told_division(data.division, heads=config.heads),
+                _told(data.division, heads=config.heads),
                 *config.image_size,
                 batches.batch_size,
                 device,
@@ -237,7 +237,7 @@ def _fold_scores(
     )
 
 
-def told_division(division: Division, *, heads: int) -> str:
+def _told(division: Division, *, heads: int) -> str:
     """Which pictures the threshold will be from, for people."""
     if heads > 1:
         return f"{heads} heads, each without another share of {counted(len(set(division.parts)), 'part')}"
