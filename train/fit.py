@@ -14,7 +14,7 @@ from pathlib import Path
 
 from stlm_edge.datasets import load_category
 from stlm_edge.errors import CheckpointError, OutputError, counted
-from stlm_edge.files import make_folder, remove_left_over, write_text
+from stlm_edge.files import locked, make_folder, remove_left_over, write_text
 from stlm_edge.network.checkpoint import Checkpoint, load, save
 from stlm_edge.network.inference import InferencePath, choose_device
 from stlm_edge.network.patch_memory import without_memory
@@ -127,6 +127,7 @@ def _run(
         training = begin(objective, config, steps_per_epoch=len(batches), run_id=run_id)
         make_folder(folder)  # not before all that is asked for has been found to fit
         if processes.is_main:
+            stack.enter_context(locked(folder))
             for name in (STATE_NAME, CHECKPOINT_NAME, "history.jsonl"):
                 remove_left_over(folder / name)
             write_record(

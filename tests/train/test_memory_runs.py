@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from export.__main__ import main as export
+from stlm_edge.files import locked
 from stlm_edge.network.checkpoint import load
 from stlm_edge.sidecar import Sidecar
 from tests.settings import TWO_STREAMS
@@ -140,3 +141,15 @@ def test_what_a_memory_cannot_go_with_is_one_line(arguments, words, plate, tmp_p
     assert words in captured
     assert "Traceback" not in captured
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.heavy
+def test_folder_in_which_another_training_runs_is_left_alone(plate, tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    arguments = ["fit", "--data", str(plate), "--category", "plate", "-o", str(run), *QUICK, "--epochs", "0"]
+    with locked(run):
+        assert main(arguments) == 1
+        assert f"error: {run} is being written by another program" in capsys.readouterr().err
+        assert list(run.iterdir()) == []
+    assert main(arguments) == 0
