@@ -118,6 +118,7 @@ def _run(
             map_size=config.image_size,
             weights_sha256="",
             highest_score=config.design.highest_score,
+            seen=data.seen,
         )
         objective, guidance = build(
             sources.located(config), spec, batches, device=device, processes=processes, state=state

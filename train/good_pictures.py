@@ -9,6 +9,7 @@ from pathlib import Path
 from stlm_edge.datasets import Parts, load_category
 from stlm_edge.errors import DataError, counted
 from stlm_edge.imaging import Image
+from stlm_edge.seen import seen_of
 from train.augment import rotation_for, variation_of
 from train.config import TrainConfig
 from train.data import Batches, load_pictures, split_indices
@@ -26,6 +27,7 @@ class GoodPictures:
     Attributes:
         told: of all good pictures, for the record.
         good: those that could be read, of the network's size.
+        seen: what the finished network will have learnt from or remember, see `stlm_edge.seen`.
         parts: of these.
         learnt, held: the numbers of those to learn from and of those held out.
         rotation: what `config.rotation` comes to for the category.
@@ -34,6 +36,7 @@ class GoodPictures:
     category: str
     told: Pictures
     good: list[Image]
+    seen: str
     parts: Parts
     learnt: list[int]
     held: list[int]
@@ -90,4 +93,15 @@ def read_good_pictures(config: TrainConfig, sources: Sources, folder: Path, begu
             "bring the others back, or train again in another folder"
         )
     learnt, held = split_indices(parts.numbers, holdout=config.holdout, seed=config.seed)
-    return GoodPictures(loaded.name, told, [image for _, image in good], parts, learnt, held, textures, rotation)
+    known = range(len(good)) if config.memory else learnt
+    return GoodPictures(
+        category=loaded.name,
+        told=told,
+        good=[picture.image for picture in good],
+        seen=seen_of([good[number].digest for number in known]),
+        parts=parts,
+        learnt=learnt,
+        held=held,
+        textures=textures,
+        rotation=rotation,
+    )

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from stlm_edge.datasets import GOOD, Category, Look, Parts, Sample, find_parts, load_category, parts_as_said
+from stlm_edge.datasets import GOOD, Category, Look, Parts, find_parts, load_category, parts_as_said
 from stlm_edge.errors import DataError, counted
 from stlm_edge.imaging import Image, read_image, resize
 from stlm_edge.network.checkpoint import Checkpoint, load, save
 from stlm_edge.network.inference import InferencePath, choose_device
+from stlm_edge.seen import SeenPictures, digest_of, seen_of
 from stlm_edge.spec import HIGHEST_SCORE, ModelSpec, Threshold
 from stlm_edge.thresholds import (
     Method,
@@ -26,7 +27,7 @@ from stlm_edge.thresholds import (
     with_unclear,
 )
 from train.config import TrainConfig, from_dict
-from train.data import load_pictures, split_indices
+from train.data import Loaded, load_pictures, split_indices
 from train.evaluate import score_images
 from train.patch_memory import good_scores
 from train.pseudo_anomalies.choice import pseudo_anomalies_of
@@ -38,13 +39,11 @@ FEWEST_PSEUDO = 40
 """Pseudo anomalies that a share of them is told of, at least; good pictures get several where they are fewer."""
 
 
-def parts_of(
-    pictures: Sequence[tuple[Sample, Image]], config: TrainConfig, *, data: Path, category: str | None
-) -> Parts:
+def parts_of(pictures: Sequence[Loaded], config: TrainConfig, *, data: Path, category: str | None) -> Parts:
     """Which of the good pictures show the same part, as the settings say or as they look. Raises as `find_parts`."""
     found = find_parts(
-        [sample.path for sample, _ in pictures],
-        [] if config.groups or config.group_by else [Look.of(image) for _, image in pictures],
+        [picture.sample.path for picture in pictures],
+        [] if config.groups or config.group_by else [Look.of(picture.image) for picture in pictures],
         groups=Path(config.groups) if config.groups else None,
         group_by=config.group_by,
         folders=_folders(data, category),
@@ -160,7 +159,17 @@ def _by_f1(
     said = parts_as_said(paths, groups=groups, group_by=config.group_by, folders=folders)
     parts = list(range(len(paths))) if said is None else said.of_pictures(range(len(paths)))
     size = checkpoint.spec.input_size
-    scores = score_images(inference, (resize(read_image(path), size) for path in paths))
+    seen = SeenPictures(checkpoint.spec)
+
+    def read() -> Iterator[Image]:
+        for path, is_defective in zip(paths, defective, strict=True):
+            image = read_image(path)
+            if not is_defective:
+                seen.add(digest_of(image), name=str(path))
+            yield resize(image, size)
+
+    scores = score_images(inference, read())
+    seen.require_new("the checkpoint")
     chosen = f1_optimal(scores, defective, parts)
     if config.unclear_rate:
         good = [index for index, is_defective in enumerate(defective) if not is_defective]
@@ -188,19 +197,22 @@ def _by_quantile(
 ) -> tuple[ModelSpec, ThresholdChange]:
     pictures = load_pictures(loaded.train, size=checkpoint.spec.input_size, skip_corrupt=config.skip_corrupt)
     divided = checkpoint.parts or Parts.one_by_one(len(pictures), how="as it was trained")
+    remembers, known = inference.network.memory is not None, checkpoint.spec.seen
     is_same = len(divided.numbers) == len(pictures)
+    if remembers and known:
+        is_same = is_same and seen_of([picture.digest for picture in pictures]) == known
     if is_same and not is_regrouped and checkpoint.parts is not None:
         parts = divided
         logger.info("good pictures: %s", parts)
     else:
         parts = parts_of(pictures, config, data=data, category=category)
     _, held_out = split_indices((divided if is_same else parts).numbers, holdout=config.holdout, seed=config.seed)
-    if inference.network.memory is not None and not is_same:
+    if remembers and not is_same:
         raise DataError(
-            f"the network remembers {counted(len(divided.numbers), 'good picture')}, found {len(pictures)}, so nobody "
-            "knows what to leave out of its memory; give the data that it was trained on"
+            f"the network remembers {counted(len(divided.numbers), 'good picture')}, found {len(pictures)} others, so "
+            "nobody knows what to leave out of its memory; give the data that it was trained on"
         )
-    good = [image for _, image in pictures]
+    good = [picture.image for picture in pictures]
     scored = good_scores(inference, good, parts=parts.numbers, held_out=held_out)
     scores, numbers = list(scored.values()), parts.of_pictures(list(scored))
     images = [good[number] for number in held_out]

@@ -12,8 +12,13 @@ from safetensors.torch import load_file, save_file
 from export.__main__ import command as export_command
 from stlm_edge.datasets import GOOD, load_category
 from stlm_edge.errors import CheckpointError
+from stlm_edge.imaging import read_image
 from stlm_edge.network.checkpoint import load, save
+from stlm_edge.network.design import Design
+from stlm_edge.network.stlm import Stlm
+from stlm_edge.network.weights import fingerprint
 from stlm_edge.seal import sealed
+from stlm_edge.seen import digest_of, seen_of
 from train.__main__ import command, main
 
 
@@ -64,6 +69,24 @@ def test_f1_without_labelled_pictures_is_an_error(plate, checkpoint, capsys):
     assert main(["threshold", str(checkpoint), "--data", str(good), "--method", "f1"]) == 1
     assert "0 defective and 0 good" in capsys.readouterr().err
     assert load(checkpoint).spec.threshold.value == 0.5
+
+
+@pytest.mark.parametrize(("memory", "code"), [(0, 0), (60, 1)])
+def test_f1_by_good_pictures_that_the_network_knows_is_told_or_refused(memory, code, plate, checkpoint, capsys):
+    known = [sample.path for sample in load_category(plate, "plate").test if sample.label == GOOD]
+    made = load(checkpoint)
+    spec = dataclasses.replace(made.spec, seen=seen_of([digest_of(read_image(path)) for path in known]))
+    if memory:
+        design = Design(plain_stream="stlm-tiny", aggregation="memory", memory=memory)
+        network = Stlm(made.network.architecture, design, image_size=spec.input_size).eval()
+        spec = dataclasses.replace(spec, weights_sha256=fingerprint(network.state_dict()))
+        made = dataclasses.replace(made, network=network)
+    save(checkpoint, dataclasses.replace(made, spec=spec))
+    before = checkpoint.read_bytes()
+    assert main(["threshold", str(checkpoint), "--data", str(plate), "--category", "plate", "--method", "f1"]) == code
+    told = capsys.readouterr().err
+    assert f"{'remembers' if memory else 'SEEN PICTURES: the checkpoint has learnt from'} 2 of these 2 good" in told
+    assert (checkpoint.read_bytes() == before) == (code == 1)
 
 
 @pytest.mark.parametrize("old", ["good", "good-quantile"])

@@ -14,8 +14,11 @@ from export.__main__ import main
 from export.gate.pictures import find_samples, read
 from runtime.detector import Detector
 from stlm_edge.datasets import GOOD
+from stlm_edge.imaging import read_image
+from stlm_edge.seen import digest_of, seen_of
 from stlm_edge.sidecar import Sidecar
 
+from ...runtime.conftest import SPEC, write_engine
 from ..conftest import alter, shift_bias
 
 
@@ -155,6 +158,22 @@ def test_what_cannot_work_is_refused_and_changes_nothing(engine, plate_data, tmp
 def test_training_pictures_are_warned_of(engine, plate_data, capsys):
     assert main(["calibrate", str(engine), "--data", str(plate_data / "train" / "good")]) == 0
     assert "TRAINING PICTURES: 3 of 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("memory", "code"), [(0, 0), (9, 1)])
+@pytest.mark.parametrize("method", ["quantile", "f1"])
+def test_pictures_that_the_engine_knows_are_told_or_refused(method, memory, code, plate_data, tmp_path, capsys):
+    known = sorted((plate_data / "test" / "good").iterdir())[:2]
+    spec = dataclasses.replace(SPEC, memory=memory, seen=seen_of([digest_of(read_image(path)) for path in known]))
+    engine = write_engine(tmp_path / "plate.onnx", spec=spec)
+    before = Sidecar.path_for(engine).read_bytes()
+    data = plate_data if method == "f1" else plate_data / "test" / "good"
+    assert main(["threshold", str(engine), "--data", str(data), "--method", method]) == code
+    told = capsys.readouterr().err
+    verb = "remembers" if memory else "has learnt from"
+    assert f"{engine} {verb} 2 of these 6 good pictures (the first is good/000.png)" in told
+    assert "TRAINING PICTURES" not in told
+    assert (Sidecar.path_for(engine).read_bytes() == before) == (code == 1)
 
 
 def test_unverified_engine_is_warned_of(engine, plate_data, capsys):
