@@ -189,9 +189,20 @@ def test_parts_in_a_fixture_are_not_taken_for_one(caplog):
     assert found([*images, images[7].copy()]) == [*range(40), 7]
 
 
-def test_pictures_without_structure_and_noise_are_not_taken_for_one():
+def test_pictures_without_structure_are_one_part_and_told_where_there_is_no_other(caplog):
     rng = np.random.default_rng(1)
-    assert found([np.full((64, 64, 3), 90, np.uint8)] * 20) == list(range(20))
+    grey = [np.full((64, 64, 3), value, np.uint8) for value in (90, 91, 200, 90)]
+    parts = [surface(rng) for _ in range(10)]
+    assert found([*parts, *grey]) == [*range(10), 10, 10, 10, 10]
+    assert found([*grey, parts[0], parts[0].copy()]) == [0, 0, 0, 0, 4, 4]  # too few to compare others
+    assert found(parts[:4]) == [0, 1, 2, 3]
+    looks = [Look.of(image) for image in grey * 3]
+    assert find_parts([Path("a")] * 12, looks, groups=None, group_by="", folders=[]).count == 12
+    assert "ONE PART: all 12 good pictures show it" in caplog.text
+
+
+def test_pictures_of_noise_are_not_taken_for_one():
+    rng = np.random.default_rng(1)
     assert found([rng.integers(0, 256, (64, 64, 3)).astype(np.uint8) for _ in range(40)]) == list(range(40))
 
 
