@@ -118,11 +118,14 @@ def choose_on_checkpoint(
     loaded = load_category(data, category)
     if loaded.name != checkpoint.spec.category:
         logger.warning(
-            "OTHER PICTURES: %s was trained on %s, found %s; quantile takes the share of them that a training would "
-            "have held out, so give the data that it was trained on",
+            "OTHER PICTURES: %s was trained on %s, found %s; %s",
             path,
             checkpoint.spec.category,
             loaded.name,
+            "the threshold will be one for these"
+            if method == "f1"
+            else "quantile takes the share of them that a training would have held out, so give the data that it was "
+            "trained on",
         )
     config = from_dict(checkpoint.config)
     if groups is not None or group_by:
@@ -157,7 +160,7 @@ def _by_f1(
     paths = [sample.path for sample in loaded.test]
     groups = Path(config.groups) if config.groups else None
     said = parts_as_said(paths, groups=groups, group_by=config.group_by, folders=folders)
-    parts = list(range(len(paths))) if said is None else said.of_pictures(range(len(paths)))
+    parts = list(range(len(paths))) if said is None else list(said.numbers)
     size = checkpoint.spec.input_size
     seen = SeenPictures(checkpoint.spec)
 
@@ -170,7 +173,7 @@ def _by_f1(
 
     scores = score_images(inference, read())
     seen.require_new("the checkpoint")
-    chosen = f1_optimal(scores, defective, parts)
+    chosen = f1_optimal(scores, defective, None if said is None else parts)
     if config.unclear_rate:
         good = [index for index, is_defective in enumerate(defective) if not is_defective]
         chosen = with_unclear(

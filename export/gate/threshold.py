@@ -96,7 +96,7 @@ def choose_on_engine(
             highest_score=highest,
         )
     else:
-        chosen = f1_optimal(scores, defective, numbers)
+        chosen = f1_optimal(scores, defective, None if parts is None else parts.numbers)
         if unclear_rate:
             chosen = with_unclear(chosen, good_scores, good_parts, unclear_rate=unclear_rate, highest_score=highest)
     before, after = _replace(engine, sidecar, chosen, good=good_scores)

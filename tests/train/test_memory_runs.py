@@ -25,8 +25,11 @@ QUICK = ["--preset", TWO_STREAMS, "--image-size", "64", "--batch-size", "2", *ME
 def test_folder_of_good_pictures_becomes_a_verified_engine_without_training(plate, tmp_path, capsys):
     run, data = tmp_path / "run", ["--data", str(plate), "--category", "plate"]
     checkpoint, engine = run / "model.safetensors", tmp_path / "plate.onnx"
-    assert main(["fit", *data, "-o", str(run), *QUICK, "--epochs", "0"]) == 0
-    assert "NO INITIAL WEIGHTS" not in capsys.readouterr().err  # nothing is there to have any
+    idle = ["--comparison", "plain", "--folds", "3", "--batch-size", "1"]
+    assert main(["fit", *data, "-o", str(run), *QUICK, "--epochs", "0", *idle]) == 0
+    told = capsys.readouterr().err
+    assert "NO INITIAL WEIGHTS" not in told  # nothing is there to have any
+    assert "what is for a head has no effect: comparison plain, folds 3\n" in told and "in a step" not in told
     assert sorted(path.name for path in run.iterdir()) == ["config.yaml", "model.safetensors", "run.json"]
     loaded = load(checkpoint)
     design = loaded.network.design

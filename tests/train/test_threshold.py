@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 from safetensors import safe_open
@@ -32,7 +33,7 @@ def test_command_chooses_by_either_method_and_the_method_travels(plate, checkpoi
         "false alarms on these 2 good pictures",
         "missed of these 4 defective pictures",
         "F1 on these pictures",
-        "from 6 pictures of 6 parts",
+        "from 6 pictures",
     ]
     assert spec.threshold.method == "f1"
     assert spec.threshold.images == len(load_category(plate, "plate").test)
@@ -119,7 +120,15 @@ def test_device_is_for_checkpoints(tmp_path, capsys):
 
 def test_other_pictures_than_the_trainings_are_told(plate, checkpoint, capsys):
     assert main(["threshold", str(checkpoint), "--data", str(plate / "plate" / "train" / "good")]) == 0
-    assert "OTHER PICTURES" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "OTHER PICTURES" in told and "so give the data that it was trained on" in told
+
+
+def test_other_pictures_than_the_trainings_may_choose_by_their_labels(plate, checkpoint, tmp_path, capsys):
+    shutil.copytree(plate / "plate", tmp_path / "plates")
+    assert main(["threshold", str(checkpoint), "--data", str(tmp_path / "plates"), "--method", "f1"]) == 0
+    told = capsys.readouterr().err
+    assert "found plates; the threshold will be one for these" in told and "quantile" not in told
 
 
 def test_threshold_out_of_reach_is_told_of_and_replaced(plate, checkpoint, capsys):
