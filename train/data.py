@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Generator, Iterator, Sequence
@@ -44,6 +45,7 @@ class Batch:
         changed: for each picture, whether `pseudo` differs from `clean`.
         keys: for each picture, a digest of its clean pixels if the very same picture comes back in later epochs, as
             pictures do that are not turned; otherwise None. What is computed from it can be kept under this key.
+        folds: for each picture, see `Batches`.
     """
 
     clean: Tensor
@@ -51,12 +53,14 @@ class Batch:
     mask: Tensor
     changed: tuple[bool, ...]
     keys: tuple[str | None, ...]
+    folds: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.clean)
 
     def to(self, device: torch.device | str) -> Batch:
-        return Batch(self.clean.to(device), self.pseudo.to(device), self.mask.to(device), self.changed, self.keys)
+        clean, pseudo, mask = (tensor.to(device) for tensor in (self.clean, self.pseudo, self.mask))
+        return dataclasses.replace(self, clean=clean, pseudo=pseudo, mask=mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +121,7 @@ def split_indices(parts: Sequence[int], *, holdout: float, seed: int) -> tuple[l
 
     Args:
         parts: the part of each picture, by numbers.
+        holdout: 0 to less than 1; more than 0 holds one part out at least.
     Returns:
         The numbers of the pictures of either, ascending.
     Raises:
@@ -130,6 +135,8 @@ def split_indices(parts: Sequence[int], *, holdout: float, seed: int) -> tuple[l
         pictures_of.setdefault(part, []).append(index)
     if len(pictures_of) == 1:
         raise DataError(f"found {count} good pictures of 1 part, expected at least 2 parts; add pictures of others")
+    if not holdout:
+        return list(range(count)), []
     groups = list(pictures_of.values())
     wanted = min(max(1, round(holdout * len(groups))), len(groups) - 1)
     most = max(count // 2, wanted)
@@ -173,6 +180,7 @@ class Batches:
         variation: of light and mirroring, before that.
         workers: processes that make the batches ahead; 0: made when asked for, in this process.
         process, processes: of a training in several processes, which gets which part of each batch.
+        folds: of each picture, the number of the head that does not learn from it; empty where all learn from all.
     Attributes:
         share: pictures in a step of this process.
         varies: whether good pictures come back changed, so that nothing can be kept about them.
@@ -193,6 +201,7 @@ class Batches:
         workers: int = 0,
         process: int = 0,
         processes: int = 1,
+        folds: Sequence[int] = (),
     ) -> None:
         if batch_size % processes:
             raise ConfigError(
@@ -204,6 +213,7 @@ class Batches:
         self.pseudo_anomalies = pseudo_anomalies
         self.batch_size = min(batch_size, len(images) // processes * processes)
         self.seed = seed
+        self.folds = folds
         self.rotation = check_rotation(rotation)
         self.variation = variation
         self.varies = self.rotation != "none" or variation != AS_THEY_ARE
@@ -272,7 +282,8 @@ class Batches:
         if parts.pseudo is not None and parts.masks is not None:
             for place, picture, where in zip(parts.touched, parts.pseudo, parts.masks, strict=True):
                 pseudo[place], mask[place, 0] = picture, where
-        return Batch(clean, pseudo, mask, parts.changed, tuple(map(self._key, indices)))
+        folds = tuple(self.folds[index] for index in indices) if self.folds else ()
+        return Batch(clean, pseudo, mask, parts.changed, tuple(map(self._key, indices)), folds)
 
     def _draw(self, number: int, index: int) -> tuple[Image, Image, Mask]:
         rng = np.random.default_rng((self.seed, number, index))

@@ -27,9 +27,9 @@ from stlm_edge.thresholds import (
     with_unclear,
 )
 from train.config import TrainConfig, from_dict
-from train.data import Loaded, load_pictures, split_indices
+from train.data import Loaded, load_pictures
 from train.evaluate import score_images
-from train.patch_memory import good_scores
+from train.left_out import Division, good_scores, scores_of_new
 from train.pseudo_anomalies.choice import pseudo_anomalies_of
 from train.pseudo_anomalies.textures import TextureSource, texture_source
 
@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 FEWEST_PSEUDO = 40
 """Pseudo anomalies that a share of them is told of, at least; good pictures get several where they are fewer."""
+MOST_DRAWN_INTO = 100
+"""Good pictures that they are drawn into, at most."""
 
 
 def parts_of(pictures: Sequence[Loaded], config: TrainConfig, *, data: Path, category: str | None) -> Parts:
@@ -67,22 +69,30 @@ def pseudo_found(
     inspector: InferencePath,
     config: TrainConfig,
     images: Sequence[Image],
+    division: Division,
     *,
     textures: TextureSource,
     threshold: Threshold,
 ) -> tuple[int, int] | None:
     """How many pseudo anomalies reach a threshold, drawn into good pictures as for the training, and of how many; None
-    where these pictures take none."""
-    anomalies = pseudo_anomalies_of(config, images=images, textures=textures, kinds=config.pseudo_anomalies.split("+"))
+    where these pictures take none.
 
-    def drawn() -> Iterator[Image]:
-        for number in range(math.ceil(FEWEST_PSEUDO / len(images))):
-            for index, image in enumerate(images):
-                changed, mask = anomalies.draw(np.random.default_rng((config.seed, number, index)), image)
+    Args:
+        images, division: of all good pictures; each is scored by what has learnt from no picture of its part.
+    """
+    numbers = division.unlearnt(inspector.network)
+    numbers = numbers[:: math.ceil(len(numbers) / MOST_DRAWN_INTO)]
+    some = [images[number] for number in numbers]
+    anomalies = pseudo_anomalies_of(config, images=some, textures=textures, kinds=config.pseudo_anomalies.split("+"))
+
+    def drawn() -> Iterator[tuple[int, Image]]:
+        for turn in range(math.ceil(FEWEST_PSEUDO / len(numbers))):
+            for index, number in enumerate(numbers):
+                changed, mask = anomalies.draw(np.random.default_rng((config.seed, turn, index)), images[number])
                 if mask.any():
-                    yield changed
+                    yield number, changed
 
-    scores = np.array(score_images(inspector, drawn()))
+    scores = np.array(list(scores_of_new(inspector, drawn(), division)))
     return (int(np.count_nonzero(scores >= threshold.value)), scores.size) if scores.size else None
 
 
@@ -200,27 +210,33 @@ def _by_quantile(
 ) -> tuple[ModelSpec, ThresholdChange]:
     pictures = load_pictures(loaded.train, size=checkpoint.spec.input_size, skip_corrupt=config.skip_corrupt)
     divided = checkpoint.parts or Parts.one_by_one(len(pictures), how="as it was trained")
-    remembers, known = inference.network.memory is not None, checkpoint.spec.seen
     is_same = len(divided.numbers) == len(pictures)
-    if remembers and known:
-        is_same = is_same and seen_of([picture.digest for picture in pictures]) == known
     if is_same and not is_regrouped and checkpoint.parts is not None:
         parts = divided
         logger.info("good pictures: %s", parts)
     else:
         parts = parts_of(pictures, config, data=data, category=category)
-    _, held_out = split_indices((divided if is_same else parts).numbers, holdout=config.holdout, seed=config.seed)
-    if remembers and not is_same:
+    design, known = inference.network.design, checkpoint.spec.seen
+    as_trained = Division.of((divided if is_same else parts).numbers, config)
+    if is_same and known:
+        own = range(len(pictures)) if design.memory else as_trained.learnt
+        is_same = seen_of([pictures[number].digest for number in own]) == known
+    if (design.memory or design.heads > 1) and not is_same:
         raise DataError(
-            f"the network remembers {counted(len(divided.numbers), 'good picture')}, found {len(pictures)} others, so "
-            "nobody knows what to leave out of its memory; give the data that it was trained on"
+            f"the network is of {counted(len(divided.numbers), 'good picture')}, found {len(pictures)} others, so "
+            "nobody knows what of it to leave out for each; give the data that it was trained on"
         )
     good = [picture.image for picture in pictures]
-    scored = good_scores(inference, good, parts=parts.numbers, held_out=held_out)
+    division = dataclasses.replace(as_trained, parts=parts.numbers)
+    scored = good_scores(inference, good, division)
+    if not (design.memory or design.heads > 1):  # others are left out of what is known
+        seen = SeenPictures(checkpoint.spec)
+        for number in scored:
+            seen.add(pictures[number].digest, name=str(pictures[number].sample.path))
+        seen.require_new("the checkpoint")
     scores, numbers = list(scored.values()), parts.of_pictures(list(scored))
-    images = [good[number] for number in held_out]
     chosen = chosen_threshold(config, checkpoint.spec, scores, numbers)
-    found = pseudo_found(inference, config, images, textures=texture_source(textures), threshold=chosen)
+    found = pseudo_found(inference, config, good, division, textures=texture_source(textures), threshold=chosen)
     spec = with_normal_scores(dataclasses.replace(checkpoint.spec, threshold=chosen), scores)
     change = threshold_change(
         checkpoint.spec.threshold,

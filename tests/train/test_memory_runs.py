@@ -61,7 +61,7 @@ def test_folder_of_good_pictures_becomes_a_verified_engine_without_training(plat
     shutil.copytree(plate / "plate/train/good", others)
     shutil.copy(new[0], others / remembered[0].name)  # as many, and one is another
     assert main(["threshold", str(checkpoint), "--data", str(others)]) == 1
-    assert "remembers 6 good pictures, found 6 others" in capsys.readouterr().err
+    assert "the network is of 6 good pictures, found 6 others" in capsys.readouterr().err
 
 
 @pytest.mark.heavy

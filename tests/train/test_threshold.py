@@ -90,6 +90,14 @@ def test_f1_by_good_pictures_that_the_network_knows_is_told_or_refused(memory, c
     assert (checkpoint.read_bytes() == before) == (code == 1)
 
 
+def test_picture_that_is_held_out_by_its_place_and_was_learnt_from_is_told(plate, checkpoint, capsys):
+    made = load(checkpoint)
+    good = [digest_of(read_image(sample.path)) for sample in load_category(plate, "plate").train]
+    save(checkpoint, dataclasses.replace(made, spec=dataclasses.replace(made.spec, seen=seen_of(good))))
+    assert main(["threshold", str(checkpoint), "--data", str(plate), "--category", "plate"]) == 0
+    assert "SEEN PICTURES: the checkpoint has learnt from 1 of these 1 good picture (" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("old", ["good", "good-quantile"])
 def test_old_words_for_a_method_are_taken(plate, checkpoint, old):
     arguments = ["threshold", str(checkpoint), "--data", str(plate), "--category", "plate", "--method", old]
