@@ -151,7 +151,9 @@ class TrainConfig:
         "CSV file with the columns picture and part: pictures of a part are held out together, and count as one.  "
         "[default: those that look nearly the same]",
     )
-    group_by: str = setting("", "The same by a regular expression, whose first group or all of it is in file names.")
+    group_by: str = setting(
+        "", "The same by a regular expression, whose first group or all of it is in names without suffix."
+    )
     folds: int = setting(
         0,
         "Train so many times more, each time without another share of the parts, so that the threshold is from all "

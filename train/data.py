@@ -19,6 +19,7 @@ from tqdm import tqdm
 from stlm_edge.datasets import Sample
 from stlm_edge.errors import ConfigError, DataError, ImageError, counted
 from stlm_edge.imaging import Image, Mask, read_image, resize
+from stlm_edge.seen import digest_of
 from stlm_edge.spec import Size
 from train.augment import AS_THEY_ARE, Variation, check_rotation, rotate
 from train.pseudo_anomalies.choice import PseudoAnomalies
@@ -62,28 +63,42 @@ class Batch:
         return dataclasses.replace(self, clean=clean, pseudo=pseudo, mask=mask)
 
 
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A picture in memory.
+
+    Attributes:
+        image: (H, W, 3) uint8, BGR, of the network's size.
+        digest: of it as it was read, see `stlm_edge.seen`.
+    """
+
+    sample: Sample
+    image: Image
+    digest: str
+
+
 def load_images(samples: Sequence[Sample], *, size: Size, skip_corrupt: bool) -> list[Image]:
     """`load_pictures` without their samples."""
-    return [image for _, image in load_pictures(samples, size=size, skip_corrupt=skip_corrupt)]
+    return [picture.image for picture in load_pictures(samples, size=size, skip_corrupt=skip_corrupt)]
 
 
-def load_pictures(samples: Sequence[Sample], *, size: Size, skip_corrupt: bool) -> list[tuple[Sample, Image]]:
+def load_pictures(samples: Sequence[Sample], *, size: Size, skip_corrupt: bool) -> list[Loaded]:
     """Decode and resize all pictures once, several at a time; in their order.
 
     Raises:
         ImageError: for a picture that cannot be read, unless `skip_corrupt`: then it is named and left out.
         DataError: if none is left.
     """
-    loaded: list[tuple[Sample, Image]] = []
+    loaded: list[Loaded] = []
     corrupt = 0
     pool = ThreadPoolExecutor(min(MOST_DECODERS, len(os.sched_getaffinity(0))))
     try:
         read = pool.map(lambda sample: _read(sample, size), samples)
         hidden = len(samples) < PROGRESS_FROM or None  # None: where nobody watches a terminal
         shown = tqdm(read, total=len(samples), unit="picture", disable=hidden, leave=False)
-        for sample, entry in zip(samples, shown, strict=True):
+        for entry in shown:
             if not isinstance(entry, ImageError):
-                loaded.append((sample, entry))
+                loaded.append(entry)
             elif skip_corrupt:
                 corrupt += 1
                 logger.warning("skipped: %s", entry)
@@ -284,11 +299,12 @@ class Batches:
         return self._keys[index]
 
 
-def _read(sample: Sample, size: Size) -> Image | ImageError:
+def _read(sample: Sample, size: Size) -> Loaded | ImageError:
     try:
-        return resize(read_image(sample.path), size)
+        image = read_image(sample.path)
     except ImageError as error:
         return error
+    return Loaded(sample, resize(image, size), digest_of(image))
 
 
 def _stack(arrays: Sequence[Image | Mask]) -> Tensor:

@@ -12,6 +12,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from stlm_edge.datasets import load_category
 from stlm_edge.errors import CheckpointError, OutputError, counted
 from stlm_edge.files import locked, make_folder, remove_left_over, write_text
@@ -42,6 +44,8 @@ CHECKPOINT_NAME = "model.safetensors"
 STATE_NAME = "state.pt"
 HELD_OUT_WATCHED = 32
 """Held-out pictures that are watched, at most."""
+HEAD_ONLY = ("comparison", "aggregation", "heads", "folds", "patience")
+"""Settings that one might take for having an effect where nothing is trained."""
 FEWEST_WATCHED = 8
 """Where there are fewer, each is watched with several pseudo anomalies."""
 
@@ -120,6 +124,7 @@ def _run(
             map_size=config.image_size,
             weights_sha256="",
             highest_score=config.design.highest_score,
+            seen=data.seen,
         )
         objective, guidance = build(
             sources.located(config), spec, batches, device=device, processes=processes, state=state
@@ -146,22 +151,7 @@ def _run(
             logger.info("going on after epoch %d", training.epoch)
         elif processes.is_main:
             training.save(folder / STATE_NAME)
-        if config.epochs:
-            logger.info(
-                "training %s on %s (%s) at %d x %d, %d in a step, on %s%s",
-                config.architecture,
-                counted(len(learnt), "picture"),
-                _told(data.division, heads=config.heads),
-                *config.image_size,
-                batches.batch_size,
-                device,
-                f" and {processes.count - 1} more" if processes.count > 1 else "",
-            )
-        if batches.batch_size == 1 and config.aggregation != "none":
-            logger.info(
-                "one picture in a step: what is pooled over it is normalised by running statistics, which stay as they "
-                "are; with two in a step they are learnt"
-            )
+        _tell_what_is_done(config, data, batches, device=device, processes=processes.count)
         watched, board = None, None
         if config.patience or config.tensorboard:
             images = data.images(held)
@@ -195,6 +185,34 @@ def _run(
         if processes.is_main:
             keeper.finish(scores, is_whole=is_whole and ending is not Ending.INTERRUPTED)
     return folder / CHECKPOINT_NAME
+
+
+def _tell_what_is_done(
+    config: TrainConfig, data: GoodPictures, batches: Batches, *, device: torch.device, processes: int
+) -> None:
+    if not config.epochs:
+        idle = [name for name in HEAD_ONLY if getattr(config, name) != getattr(TrainConfig, name)]
+        told = ", ".join(f"{name} {getattr(config, name)}" for name in idle)
+        logger.info(
+            "nothing is trained: the network is plain stream and memory alone%s",
+            f"; what is for a head has no effect: {told}" if told else "",
+        )
+        return
+    logger.info(
+        "training %s on %s (%s) at %d x %d, %d in a step, on %s%s",
+        config.architecture,
+        counted(len(data.division.learnt), "picture"),
+        _told(data.division, heads=config.heads),
+        *config.image_size,
+        batches.batch_size,
+        device,
+        f" and {processes - 1} more" if processes > 1 else "",
+    )
+    if batches.batch_size == 1 and config.aggregation != "none":
+        logger.info(
+            "one picture in a step: what is pooled over it is normalised by running statistics, which stay as they "
+            "are; with two in a step they are learnt"
+        )
 
 
 def _fold_scores(

@@ -9,6 +9,7 @@ from pathlib import Path
 from stlm_edge.datasets import Parts, load_category
 from stlm_edge.errors import ConfigError, DataError, counted
 from stlm_edge.imaging import Image
+from stlm_edge.seen import seen_of
 from train.augment import rotation_for, variation_of
 from train.config import TrainConfig
 from train.data import Batches, load_pictures
@@ -27,6 +28,7 @@ class GoodPictures:
     Attributes:
         told: of all good pictures, for the record.
         good: those that could be read, of the network's size.
+        seen: what the finished network will have learnt from or remember, see `stlm_edge.seen`.
         parts: of these.
         division: of these, which are learnt from.
         rotation: what `config.rotation` comes to for the category.
@@ -35,6 +37,7 @@ class GoodPictures:
     category: str
     told: Pictures
     good: list[Image]
+    seen: str
     parts: Parts
     division: Division
     textures: TextureSource
@@ -99,4 +102,14 @@ def read_good_pictures(config: TrainConfig, sources: Sources, folder: Path, begu
             "bring the others back, or train again in another folder"
         )
     division = Division.of(parts.numbers, config)
-    return GoodPictures(loaded.name, told, [image for _, image in good], parts, division, textures, rotation)
+    known = range(len(good)) if config.memory else division.learnt
+    return GoodPictures(
+        category=loaded.name,
+        told=told,
+        good=[picture.image for picture in good],
+        seen=seen_of([good[number].digest for number in known]),
+        parts=parts,
+        division=division,
+        textures=textures,
+        rotation=rotation,
+    )

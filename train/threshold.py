@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from stlm_edge.datasets import GOOD, Category, Look, Parts, Sample, find_parts, load_category, parts_as_said
+from stlm_edge.datasets import GOOD, Category, Look, Parts, find_parts, load_category, parts_as_said
 from stlm_edge.errors import DataError, counted
 from stlm_edge.imaging import Image, read_image, resize
 from stlm_edge.network.checkpoint import Checkpoint, load, save
 from stlm_edge.network.inference import InferencePath, choose_device
+from stlm_edge.seen import SeenPictures, digest_of, seen_of
 from stlm_edge.spec import HIGHEST_SCORE, ModelSpec, Threshold
 from stlm_edge.thresholds import (
     Method,
@@ -26,7 +27,7 @@ from stlm_edge.thresholds import (
     with_unclear,
 )
 from train.config import TrainConfig, from_dict
-from train.data import load_pictures
+from train.data import Loaded, load_pictures
 from train.evaluate import score_images
 from train.left_out import Division, good_scores, scores_of_new
 from train.pseudo_anomalies.choice import pseudo_anomalies_of
@@ -40,13 +41,11 @@ MOST_DRAWN_INTO = 100
 """Good pictures that they are drawn into, at most."""
 
 
-def parts_of(
-    pictures: Sequence[tuple[Sample, Image]], config: TrainConfig, *, data: Path, category: str | None
-) -> Parts:
+def parts_of(pictures: Sequence[Loaded], config: TrainConfig, *, data: Path, category: str | None) -> Parts:
     """Which of the good pictures show the same part, as the settings say or as they look. Raises as `find_parts`."""
     found = find_parts(
-        [sample.path for sample, _ in pictures],
-        [] if config.groups or config.group_by else [Look.of(image) for _, image in pictures],
+        [picture.sample.path for picture in pictures],
+        [] if config.groups or config.group_by else [Look.of(picture.image) for picture in pictures],
         groups=Path(config.groups) if config.groups else None,
         group_by=config.group_by,
         folders=_folders(data, category),
@@ -129,11 +128,14 @@ def choose_on_checkpoint(
     loaded = load_category(data, category)
     if loaded.name != checkpoint.spec.category:
         logger.warning(
-            "OTHER PICTURES: %s was trained on %s, found %s; quantile takes the share of them that a training would "
-            "have held out, so give the data that it was trained on",
+            "OTHER PICTURES: %s was trained on %s, found %s; %s",
             path,
             checkpoint.spec.category,
             loaded.name,
+            "the threshold will be one for these"
+            if method == "f1"
+            else "quantile takes the share of them that a training would have held out, so give the data that it was "
+            "trained on",
         )
     config = from_dict(checkpoint.config)
     if groups is not None or group_by:
@@ -168,10 +170,20 @@ def _by_f1(
     paths = [sample.path for sample in loaded.test]
     groups = Path(config.groups) if config.groups else None
     said = parts_as_said(paths, groups=groups, group_by=config.group_by, folders=folders)
-    parts = list(range(len(paths))) if said is None else said.of_pictures(range(len(paths)))
+    parts = list(range(len(paths))) if said is None else list(said.numbers)
     size = checkpoint.spec.input_size
-    scores = score_images(inference, (resize(read_image(path), size) for path in paths))
-    chosen = f1_optimal(scores, defective, parts)
+    seen = SeenPictures(checkpoint.spec)
+
+    def read() -> Iterator[Image]:
+        for path, is_defective in zip(paths, defective, strict=True):
+            image = read_image(path)
+            if not is_defective:
+                seen.add(digest_of(image), name=str(path))
+            yield resize(image, size)
+
+    scores = score_images(inference, read())
+    seen.require_new("the checkpoint")
+    chosen = f1_optimal(scores, defective, None if said is None else parts)
     if config.unclear_rate:
         good = [index for index, is_defective in enumerate(defective) if not is_defective]
         chosen = with_unclear(
@@ -204,16 +216,24 @@ def _by_quantile(
         logger.info("good pictures: %s", parts)
     else:
         parts = parts_of(pictures, config, data=data, category=category)
-    design = inference.network.design
+    design, known = inference.network.design, checkpoint.spec.seen
+    as_trained = Division.of((divided if is_same else parts).numbers, config)
+    if is_same and known:
+        own = range(len(pictures)) if design.memory else as_trained.learnt
+        is_same = seen_of([pictures[number].digest for number in own]) == known
     if (design.memory or design.heads > 1) and not is_same:
         raise DataError(
-            f"the network is of {counted(len(divided.numbers), 'good picture')}, found {len(pictures)}, so nobody "
-            "knows what of it to leave out for each; give the data that it was trained on"
+            f"the network is of {counted(len(divided.numbers), 'good picture')}, found {len(pictures)} others, so "
+            "nobody knows what of it to leave out for each; give the data that it was trained on"
         )
-    as_trained = Division.of((divided if is_same else parts).numbers, config)
-    good = [image for _, image in pictures]
+    good = [picture.image for picture in pictures]
     division = dataclasses.replace(as_trained, parts=parts.numbers)
     scored = good_scores(inference, good, division)
+    if not (design.memory or design.heads > 1):  # others are left out of what is known
+        seen = SeenPictures(checkpoint.spec)
+        for number in scored:
+            seen.add(pictures[number].digest, name=str(pictures[number].sample.path))
+        seen.require_new("the checkpoint")
     scores, numbers = list(scored.values()), parts.of_pictures(list(scored))
     chosen = chosen_threshold(config, checkpoint.spec, scores, numbers)
     found = pseudo_found(inference, config, good, division, textures=texture_source(textures), threshold=chosen)
