@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from stlm_edge.datasets import Parts
 from stlm_edge.errors import ConfigError
 from stlm_edge.network.checkpoint import load
 from stlm_edge.network.design import Design
@@ -167,7 +168,8 @@ def test_several_processes_do_not_train_a_committee():
         "x",
         Pictures(2, ""),
         [np.zeros((*SIZE, 3), np.uint8)] * 2,
-        None,  # type: ignore[arg-type]
+        "",
+        Parts.one_by_one(2, how="as drawn"),
         Division.of(range(2), CONFIG),
         texture_source(None),
         "none",
