@@ -38,10 +38,10 @@ def test_what_needs_no_gpu_is_measured_on_a_processor(
     assert "tf32 left out: needs a GPU." in printed
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_part_that_fails_is_written_down_with_its_error(tmp_path: Path) -> None:
-    missing = tmp_path / "none.safetensors"
-    part = Part("bad", ("benchmarks.latency", "--checkpoint", str(missing), "--way", "eager"), 60)
+    missing = tmp_path / "none.onnx"
+    part = Part("bad", ("benchmarks.latency", "--engine", str(missing)), 60)
     entry = do(part, tmp_path, limit_s=60)
     assert entry["status"] == "failed"
     assert not entry["reason"].startswith("error: ")
