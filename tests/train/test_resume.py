@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import timm
@@ -23,75 +21,12 @@ from stlm_edge.network.checkpoint import load
 from tests.settings import TWO_STREAMS
 from train.__main__ import main
 from train.fit import STATE_NAME, fit, resume
-from train.record import CONFIG_NAME, RECORD_NAME
+from train.record import RECORD_NAME
 
-from .conftest import settings
+from .conftest import EPOCHS
+from .killed import Killed, kill_after, killed_after, outcome
 
 pytestmark = pytest.mark.heavy
-
-EPOCHS = 3
-"""Of two steps each, since two of the plate's six pictures are held out or left over."""
-
-
-def outcome(folder):
-    """The weights' hash, the threshold and the losses of each epoch."""
-    spec = load(folder / "model.safetensors").spec
-    lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    losses = [(line["epoch"], line["plain"], line["denoising"], line["segmentation"]) for line in lines]
-    return spec.weights_sha256, spec.threshold, losses
-
-
-LONG = dataclasses.replace(settings(), epochs=EPOCHS, seed=3)
-
-
-@pytest.fixture
-def long():
-    return LONG
-
-
-class Killed(BaseException):
-    """Stands for a kill in the middle of an epoch."""
-
-
-def killed_after(config, epochs, monkeypatch, *, plate, output):
-    """Train until some steps into the epoch after `epochs`, then stop without any tidying up."""
-    from train import loop
-
-    original, steps = loop._step, [0]
-
-    def step(*arguments, **options):
-        steps[0] += 1
-        if steps[0] > 2 * epochs + 1:
-            raise Killed
-        return original(*arguments, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "_step", step)
-        with pytest.raises(Killed):
-            fit(config, data=plate, category="plate", textures=None, output=output)
-
-
-@pytest.fixture(scope="session")
-def whole_run(make_once, plate) -> Path:
-    """A run of `long` from its beginning to its end."""
-    return make_once("whole", lambda folder: fit(LONG, data=plate, category="plate", textures=None, output=folder))
-
-
-@pytest.fixture(scope="session")
-def killed_run(make_once, plate) -> Path:
-    """A run of `long`, killed in its second epoch."""
-
-    def begin(folder: Path) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            killed_after(LONG, 1, patch, plate=plate, output=folder)
-
-    return make_once("killed", begin)
-
-
-@pytest.fixture
-def begun(killed_run, tmp_path) -> Path:
-    """The same, to be changed and gone on with."""
-    return Path(shutil.copytree(killed_run, tmp_path / "run"))
 
 
 @pytest.mark.parametrize("changes", [{"head_optimiser": "sgd", "segmentation_loss": "focal-l1"}, {"workers": 2}])
@@ -134,131 +69,6 @@ def test_only_an_unfinished_run_can_be_resumed(trained_run, tmp_path):
         resume(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="is finished"):
         resume(trained_run)
-
-
-def test_damaged_state_is_refused(begun):
-    state = begun / STATE_NAME
-    state.write_bytes(state.read_bytes()[:-2000])
-    said = r"state\.pt does not fit this training \(it is damaged, or no file that torch has written\); train again"
-    for content in (state.read_bytes(), b"junk", b""):
-        state.write_bytes(content)
-        with pytest.raises(CheckpointError, match=said):
-            resume(begun)
-
-
-ALTERED = {
-    "epoch": lambda state: state.update(epoch=2),
-    "history": lambda state: state["history"].append(state["history"][0]),
-    "weights": lambda state: state["objective"][next(iter(state["objective"]))].add_(1e-3),
-    "moments": lambda state: state["optimisers"][0]["state"][0]["exp_avg"].zero_(),
-    "rate": lambda state: state["optimisers"][0]["param_groups"][0].update(lr=1.0),
-    "seal": lambda state: state.pop("sha256"),
-}
-IMPOSSIBLE = {
-    "epoch of a longer run": lambda state: state.update(
-        epoch=9, history=[{**state["history"][0], "epoch": n} for n in range(1, 10)]
-    ),
-    "epoch before": lambda state: state.update(epoch=0, history=[]),
-    "nothing remembered": lambda state: state["optimisers"][0].update(state={}),
-    "one number remembered": lambda state: state["optimisers"][0]["state"][0].update(exp_avg=torch.tensor(1.0)),
-    "a word for a rate": lambda state: state["optimisers"][0]["param_groups"][0].update(lr="x"),
-    "another rate": lambda state: state["optimisers"][0]["param_groups"][0].update(lr=1e9),
-}
-
-
-@pytest.mark.parametrize("change", ALTERED.values(), ids=ALTERED)
-def test_state_that_was_altered_is_refused(begun, change):
-    path = begun / STATE_NAME
-    state = torch.load(path, weights_only=True)
-    change(state)
-    torch.save(state, path)
-    with pytest.raises(CheckpointError, match=r"state\.pt does not fit .*(SHA-256|epoch)"):
-        resume(begun)
-
-
-@pytest.mark.parametrize("change", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
-def test_impossible_state_without_a_seal_is_refused(begun, change):
-    """Those of earlier versions had none."""
-    path = begun / STATE_NAME
-    state = torch.load(path, weights_only=True)
-    del state["sha256"], state["settings"]
-    state["version"] = 1
-    change(state)
-    torch.save(state, path)
-    with pytest.raises(CheckpointError, match=r"state\.pt does not fit this training"):
-        resume(begun)
-
-
-@pytest.mark.parametrize("change", [{"last_epoch": 10**6}, {"T_max": 0}, {"base_lrs": [1.0]}, {"_last_lr": [1e9]}])
-def test_impossible_schedule_is_refused(begun, change):
-    path = begun / STATE_NAME
-    state = torch.load(path, weights_only=True)
-    del state["sha256"]
-    state["version"] = 1
-    state["schedulers"][0].update(change)
-    torch.save(state, path)
-    with pytest.raises(CheckpointError, match=r"its learning rate"):
-        resume(begun)
-
-
-@pytest.mark.parametrize(
-    "change", [("seed: 3", "seed: 9"), ("epochs: 3", "epochs: 1"), ("holdout: ", "holdout: 0.7 #")]
-)
-def test_run_is_not_resumed_with_other_settings(begun, change):
-    """Other pictures would be held out, of which the first part of the training has learnt."""
-    config = begun / CONFIG_NAME
-    text = config.read_text()
-    assert change[0] in text
-    config.write_text(text.replace(*change))
-    with pytest.raises(
-        CheckpointError, match=f"it was begun with {change[0].partition(':')[0]} .*write the old value back"
-    ):
-        resume(begun)
-
-
-def test_run_is_resumed_with_a_smaller_batch(begun):
-    config = begun / CONFIG_NAME
-    config.write_text(config.read_text().replace("batch_size: 2", "batch_size: 1"))
-    resume(begun)
-    assert len(outcome(begun)[2]) == EPOCHS
-
-
-def test_unfinished_run_without_its_state_is_not_called_finished(begun):
-    (begun / STATE_NAME).unlink()
-    with pytest.raises(CheckpointError, match=r"is not finished and has no state\.pt to go on from"):
-        resume(begun)
-
-
-def test_state_that_is_a_pipe_is_not_waited_for(begun):
-    (begun / STATE_NAME).unlink()
-    os.mkfifo(begun / STATE_NAME)
-    with pytest.raises(CheckpointError, match="it is a pipe, expected a file"):
-        resume(begun)
-
-
-def test_state_of_another_run_is_refused_and_one_of_an_earlier_version_taken(begun, long, plate, tmp_path, monkeypatch):
-    killed_after(long, 1, monkeypatch, plate=plate, output=tmp_path / "other")
-    path = begun / STATE_NAME
-    own = path.read_bytes()
-    path.write_bytes((tmp_path / "other" / STATE_NAME).read_bytes())
-    with pytest.raises(CheckpointError, match="it is another run's"):
-        resume(begun)
-    path.write_bytes(own)
-    state = torch.load(path, weights_only=True)
-    del state["sha256"], state["run_id"], state["settings"]
-    state["version"] = 1
-    state["optimisers"][0]["state"][0]["exp_avg"] = torch.zeros(3, 1, 1)
-    torch.save(state, path)
-    with pytest.raises(CheckpointError, match="its optimiser remembers"):
-        resume(begun)
-    state = torch.load(tmp_path / "other" / STATE_NAME, weights_only=True)
-    del state["sha256"], state["run_id"], state["settings"]
-    state["version"] = 1
-    torch.save(state, path)
-    (begun / ".state.pt.abcd1234.pt").touch()
-    resume(begun)
-    assert len(outcome(begun)[2]) == EPOCHS
-    assert not [entry.name for entry in (begun).iterdir() if entry.name.startswith(".")]
 
 
 def test_new_run_in_an_unfinished_ones_folder_is_told_how_to_go_on(begun, long, plate):
@@ -309,7 +119,7 @@ def test_run_goes_on_from_another_folder_under_another_name_without_its_initial_
     monkeypatch.chdir(here)
     fit(config, data=(here / "data").relative_to(here), output=tmp_path / "whole", **relative)
     with monkeypatch.context() as patch:
-        killed_in_the_second_epoch(patch)
+        kill_after(patch, epochs=1)
         with pytest.raises(Killed):
             fit(config, data=(here / "data").relative_to(here), output=(here / "run").relative_to(here), **relative)
     monkeypatch.chdir(there)
@@ -320,20 +130,6 @@ def test_run_goes_on_from_another_folder_under_another_name_without_its_initial_
     assert main(["resume", "link"]) == 0
     assert outcome(there / "renamed") == outcome(tmp_path / "whole")
     assert load(there / "link" / "model.safetensors").config == load(tmp_path / "whole" / "model.safetensors").config
-
-
-def killed_in_the_second_epoch(patch):
-    from train import loop
-
-    original, steps = loop._step, [0]
-
-    def step(*arguments, **options):
-        steps[0] += 1
-        if steps[0] > 3:
-            raise Killed
-        return original(*arguments, **options)
-
-    patch.setattr(loop, "_step", step)
 
 
 def test_run_that_never_wrote_a_state_finds_its_relative_weights_again(long, plate, trained_run, tmp_path, monkeypatch):
@@ -356,7 +152,7 @@ def test_pictures_and_textures_that_moved_are_given_anew(long, plate, tmp_path, 
     arguments = {"data": data, "category": None, "textures": textures}
     fit(long, output=tmp_path / "whole", **arguments)
     with monkeypatch.context() as patch:
-        killed_in_the_second_epoch(patch)
+        kill_after(patch, epochs=1)
         with pytest.raises(Killed):
             fit(long, output=tmp_path / "run", **arguments)
     moved, textures = data.rename(tmp_path / "disk"), textures.rename(tmp_path / "other")
@@ -393,16 +189,6 @@ def test_teacher_that_moved_is_given_anew(plate, tmp_path, monkeypatch, long):
     assert len(outcome(tmp_path / "run")[2]) == EPOCHS
 
 
-def test_run_of_an_earlier_version_is_resumed(begun):
-    """It tells neither where its weights were nor which pictures it had; its YAML has what YAML 1.1 makes of values."""
-    record = json.loads((begun / RECORD_NAME).read_text())
-    (begun / RECORD_NAME).write_text(json.dumps({key: record[key] for key in ("data", "category", "textures")}))
-    config = (begun / CONFIG_NAME).read_text().replace("brightness:", "exposure_jitter:")
-    (begun / CONFIG_NAME).write_bytes(b"\xef\xbb\xbf" + config.replace("\n", "\r\n").encode())
-    resume(begun)
-    assert len(outcome(begun)[2]) == EPOCHS
-
-
 def test_frozen_plain_stream_needs_no_file_of_its_teacher_any_more(plate, tmp_path, monkeypatch, long):
     """Neither where a run goes on, bit for bit, nor where another one starts from its checkpoint."""
     torch.manual_seed(5)
@@ -421,15 +207,6 @@ def test_frozen_plain_stream_needs_no_file_of_its_teacher_any_more(plate, tmp_pa
     fit(again, data=plate, category="plate", textures=None, output=tmp_path / "again")
     second = load(tmp_path / "again" / "model.safetensors").network.plain.state_dict()
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
-
-
-def test_state_without_the_frozen_plain_stream_is_refused(plate, tmp_path, monkeypatch, long):
-    frozen = {"teacher": "timm:test_efficientnet", "teacher_weights": "random", "plain_stream": "teacher"}
-    config = dataclasses.replace(long, epochs=2, **frozen)
-    killed_after(config, 1, monkeypatch, plate=plate, output=tmp_path / "run")
-    torch.save({"objective": {}}, tmp_path / "run" / STATE_NAME)
-    with pytest.raises(CheckpointError, match="does not fit this training"):
-        resume(tmp_path / "run")
 
 
 def test_backbone_teaches_both_students(plate, tmp_path, monkeypatch, long):
