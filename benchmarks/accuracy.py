@@ -39,6 +39,7 @@ from stlm_edge.inspection import Answer, Inspector
 from stlm_edge.metrics import Quality, QualityMeter
 from stlm_edge.peaks import peak_in_mask
 from stlm_edge.scoring import is_anomalous
+from stlm_edge.seen import SeenPictures, digest_of
 from stlm_edge.spec import ModelSpec, Size, Threshold
 
 PATH = click.Path(path_type=Path)
@@ -131,10 +132,18 @@ class Judged:
         return figures
 
 
-def judge(inspector: Inspector, pictures: LabelledSet, *, input_size: Size) -> Judged:
-    """Have all pictures inspected; of each the map as it is answered is kept. Raises `ImageError`, `EngineError`."""
+def judge(inspector: Inspector, pictures: LabelledSet, *, input_size: Size, seen: SeenPictures | None = None) -> Judged:
+    """Have all pictures inspected; of each the map as it is answered is kept.
+
+    Args:
+        seen: is shown the good ones.
+    Raises:
+        ImageError, EngineError: for one that cannot be inspected.
+    """
     meter, answers, peaks = QualityMeter(), [], []
     for picture in read_with_progress(pictures.samples):
+        if seen is not None and picture.label == GOOD:
+            seen.add(digest_of(picture.image), name=picture.name)
         answer = inspector.inspect(picture.image)
         size = (picture.image.shape[0], picture.image.shape[1])
         meter.add(answer, label=picture.label, size=size, mask=picture.mask)
@@ -296,8 +305,10 @@ def _judge_all(
                 }
             )
             recorder.save()
+        seen = SeenPictures(spec)
         with open_inspector(path, backend=backend) as opened:
-            judged = judge(opened, pictures, input_size=spec.input_size)
+            judged = judge(opened, pictures, input_size=spec.input_size, seen=seen)
+        seen.warn(name)
         origin, wanted = origins.setdefault(network, (name, judged))
         rows.append(
             {

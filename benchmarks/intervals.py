@@ -26,6 +26,13 @@ class Resampled:
     draws: dict[str, Values]
 
 
+def mean_of(runs: Sequence[Resampled]) -> Resampled:
+    """Of several runs on the same pictures with the same draws: mean figures, and the same means in each draw."""
+    names = runs[0].exact
+    exact = {name: float(np.mean([run.exact[name] for run in runs])) for name in names}
+    return Resampled(exact, {name: np.mean([run.draws[name] for run in runs], axis=0) for name in names})
+
+
 def parts_of(paths: Sequence[Path], *, root: Path, tiles: Path | None) -> list[str]:
     """The part of each picture, by a CSV with the columns file and tile, see `read_groups`; without one its own.
 

@@ -3,9 +3,10 @@
     python -m benchmarks.peers --data mvtec --category bottle --textures dtd/images \
         --checkpoint runs/bottle/model.safetensors --engine bottle.xml --models kept/
 
-Gabor filters with nearest neighbours, which learn nothing, are the bar; the other methods are anomalib's, which wants
-an environment of its own. All are judged by one meter at the pictures' resolution and timed in turns, from pixels in
-memory to map and score. One that fails says so in its row and does not stop the others; the exit code is 1 then.
+One of them is the bar that gains are over: Gabor filters with nearest neighbours, which learn nothing, or what `--bar`
+says. Other methods are anomalib's, which wants an environment of its own. All are judged by one meter at the pictures'
+resolution and timed in turns, from pixels in memory to map and score. Of a folder of several seeds the figures are
+means over the seeds. One that fails says so in its row and does not stop the others; the exit code is 1 then.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,7 @@ import numpy as np
 from benchmarks.accuracy import labelled_set, open_inspector
 from benchmarks.anomalib_methods import BACKBONES, METHODS, AnomalibInspector, Backbone, Recipe, fitted, kept_in
 from benchmarks.gabor import GaborMemory
-from benchmarks.intervals import Resampled, parts_of, resample
+from benchmarks.intervals import Resampled, mean_of, parts_of, resample
 from benchmarks.record import recording
 from benchmarks.subjects import require_different
 from benchmarks.tables import AREAS, to_text
@@ -42,6 +45,7 @@ from stlm_edge.network.checkpoint import load
 from stlm_edge.network.inference import InferencePath, choose_device
 from stlm_edge.resampling import Judged
 from stlm_edge.sidecar import Sidecar, weights_of
+from train.seeds import find_seeds
 
 PATH = click.Path(path_type=Path)
 BAR = "gabor"
@@ -54,6 +58,46 @@ Open = Callable[[], AbstractContextManager[Inspector]]
 """Picklable, to be opened in another process too."""
 
 
+@dataclass(frozen=True)
+class Peer:
+    """One row of the table.
+
+    Attributes:
+        method: as `--method` names it; empty for ours.
+        about: trains it, where it is not yet, and gives its facts.
+        openers: of the runs with each seed.
+        thresholds: of each run; none where a method has no threshold.
+    """
+
+    method: str
+    name: str
+    about: Callable[[], Facts]
+    openers: tuple[Open, ...]
+    thresholds: tuple[float, ...] = ()
+
+    def judged(self, samples: Sequence[Sample], parts: Sequence[str], *, seed: int) -> tuple[dict[str, Resampled], str]:
+        """Figures, means over the runs, and what their thresholds make of the pictures, for people. Raises `StlmError`.
+
+        Draws are the same for each run, so those of the mean are of the same parts, and its interval is over parts.
+        """
+        runs, counts = [], []
+        for opener, threshold in zip_longest(self.openers, self.thresholds):
+            pictures = list(judge(opener, samples, parts))
+            runs.append(resample(pictures, seed=seed))
+            if threshold is not None:
+                over = [(picture.kind == GOOD, picture.answer.score >= threshold) for picture in pictures]
+                counts.append((over.count((False, False)), over.count((True, True))))
+        found = {kind: mean_of([run[kind] for run in runs]) for kind in runs[0]}
+        if not counts:
+            return found, ""
+        missed, alarms = (", ".join(map(str, column)) for column in zip(*counts, strict=True))
+        good = sum(sample.label == GOOD for sample in samples)
+        seeds = f"mean of {len(runs)} seeds; " if len(runs) > 1 else ""
+        return found, (
+            f"{seeds}at its threshold {missed} of {len(samples) - good} missed, {alarms} of {good} false alarms"
+        )
+
+
 @click.command()
 @click.option("--data", required=True, type=PATH, help="Data set, in any layout that 'train fit' knows.")
 @click.option("--category", help="Folder below --data; without it --data is the category itself.")
@@ -63,7 +107,14 @@ Open = Callable[[], AbstractContextManager[Inspector]]
     help="CSV with columns picture, part (or file, tile): pictures of one part belong together.  [alone]",
 )
 @click.option("--method", "names", multiple=True, default=(BAR, *METHODS), type=click.Choice((BAR, *METHODS)))
-@click.option("--checkpoint", "checkpoints", multiple=True, type=PATH, help="Our network, as trained; repeatable.")
+@click.option("--bar", default=BAR, show_default=True, type=click.Choice((BAR, *METHODS)), help="What gains are over.")
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    multiple=True,
+    type=PATH,
+    help="Our network, as trained, or a folder of 'train fit --seeds'; repeatable.",
+)
 @click.option("--engine", "engines", multiple=True, type=PATH, help="Our network, as deployed; repeatable.")
 @click.option(
     "--backbone", default="published", show_default=True, type=click.Choice(BACKBONES), help="Of the methods."
@@ -82,6 +133,7 @@ def command(
     category: str | None,
     tiles: Path | None,
     names: tuple[str, ...],
+    bar: str,
     checkpoints: tuple[Path, ...],
     engines: tuple[Path, ...],
     backbone: Backbone,
@@ -111,34 +163,38 @@ def command(
     parts = parts_of([sample.path for sample in test], root=data / (category or ""), tiles=tiles)
     loaded, timed = load_category(data, category), [sample.path for sample in test[:: -(-len(test) // TIMED)]]
     pictures = [sample.path for sample in loaded.train]
-    peers: list[tuple[str, Callable[[], Facts], Open]] = []
+    peers: list[Peer] = []
     if BAR in names:
         start_s, memory = time.perf_counter(), GaborMemory.of(pictures, seed=seed)
         known = {"train_minutes": (time.perf_counter() - start_s) / 60, "model_mb": memory.patches.nbytes / 1e6}
         again = partial(opened, GaborMemory, memory.mean, memory.deviation, memory.patches)
-        peers.append((memory.name, lambda: known, again))
-    peers += [(_ours(path), partial(about_network, path), partial(opened, network, path)) for path in checkpoints]
-    peers += [(_ours(path), partial(about_engine, path), partial(open_inspector, path)) for path in engines]
+        peers.append(Peer(BAR, memory.name, lambda: known, (again,)))
+    peers += [our_network(path) for path in checkpoints]
+    peers += [Peer("", _ours(path), partial(about_engine, path), (partial(open_inspector, path),)) for path in engines]
     with tempfile.TemporaryDirectory() as scratch, recording("peers", json_path) as recorder:
         for name in chosen:
             recipe = Recipe(name, backbone, image_size, seed, coreset if name == "patchcore" else None)
             output = kept_in(models or Path(scratch), recipe, pictures)
             train = partial(fitted, recipe, pictures, other, minutes=minutes, output=output)
-            peers.append((METHODS[name].title, train, partial(opened, AnomalibInspector, output)))
-        require_different(name for name, *_ in peers)
+            peers.append(Peer(name, METHODS[name].title, train, (partial(opened, AnomalibInspector, output),)))
+        require_different(peer.name for peer in peers)
         words = f"{loaded.name}: {len(pictures)} good pictures to train, {len(test)} to test"
         rows: dict[str, Facts] = {}
-        subjects, bar = [], dict[str, Resampled]()
-        for name, about, opener in peers:
+        subjects, below = [], dict[str, Resampled]()
+        for peer in sorted(peers, key=lambda peer: peer.method != bar):  # gains are over the first
             try:
-                facts, found = about(), resample(list(judge(opener, test, parts)), seed=seed)
+                facts = peer.about()
+                found, verdicts = peer.judged(test, parts, seed=seed)
             except Exception as error:  # whatever a library raises: the others go on
-                rows[name] = row_of(name, {"note": "failed: " + " ".join(f"{type(error).__name__}: {error}".split())})
+                rows[peer.name] = row_of(
+                    peer.name, {"note": "failed: " + " ".join(f"{type(error).__name__}: {error}".split())}
+                )
             else:
-                rows[name] = row_of(name, facts, found, bar)
-                subjects.append(Subject(name, partial(open_timing, opener, timed)))
-                bar |= found if name == GaborMemory.name else {}
-            recorder.details |= {"data": words, "methods": list(rows.values())}
+                note = "; ".join(filter(None, (facts.get("note", ""), verdicts)))
+                rows[peer.name] = row_of(peer.name, facts | {"note": note}, found, below)
+                subjects.append(Subject(peer.name, partial(open_timing, peer.openers[0], timed)))
+                below |= found if peer.method == bar else {}
+            recorder.details |= {"data": words, "bar": bar, "methods": list(rows.values())}
             recorder.save()
         for one in measure(subjects, Schedule(turns=turns, runs=runs)):
             rows[one.name] |= {"p50_ms": one.quantile(0.5), "p95_ms": one.quantile(0.95), "running_mb": one.running_mb}
@@ -215,11 +271,27 @@ def network(path: Path) -> Inspector:
     return NetworkInspector(InferencePath(loaded.network, loaded.spec).to(choose_device("auto")))
 
 
+def our_network(path: Path) -> Peer:
+    """A checkpoint, or a folder of several seeds'. Raises `StlmError`."""
+    paths = list(find_seeds(path, None).values()) if path.is_dir() else [path]
+    thresholds = tuple(load(each).spec.require_threshold().value for each in paths)
+    openers = tuple(partial(opened, network, each) for each in paths)
+    return Peer(
+        "",
+        f"STLM ({path.name})" if path.is_dir() else _ours(path),
+        partial(about_network, paths[0]),
+        openers,
+        thresholds,
+    )
+
+
 def about_network(path: Path) -> Facts:
     loaded = load(path)
+    stream = loaded.network.design.plain_stream
+    learns = stream == "student"
     return {
-        "backbone": loaded.spec.architecture,
-        "pretrained": loaded.config.get("initial_weights"),
+        "backbone": loaded.spec.architecture if learns else stream,
+        "pretrained": loaded.config.get("initial_weights" if learns else "teacher_weights"),
         "input_size": list(loaded.spec.input_size),
         "parameters": sum(parameter.numel() for parameter in loaded.network.parameters()),
         "model_mb": path.stat().st_size / 1e6,

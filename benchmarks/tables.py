@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.record import Record
 from stlm_edge.errors import counted
+from stlm_edge.metrics import ALL
 from train.paper.figures import GPU, METHODS
 
 NOTHING = "–"
@@ -214,22 +215,18 @@ def _remarks(methods: Iterable[Entry]) -> list[str]:
     return [f"{', '.join(names)}: {note}." for note, names in notes.items()]
 
 
-@_kind("intervals", "By kind of defect: %, with 95 % intervals over parts", ["peers", "gabor_knn"])
+@_kind("intervals", "By kind of defect: %, with 95 % intervals over parts", ["peers"])
 def _intervals(record: Record) -> Table:
-    if record.benchmark == "gabor_knn":
-        names = {"model": "STLM (PyTorch)", "bar": "Gabor filters", "gain": "STLM (PyTorch), gain over the bar"}
-        found = [(names[row["method"]], row["kind"], row["estimates"]) for row in record.details["rows"]]
-    else:
-        found = [
-            (method["name"] + words, kind, estimates)
-            for method in record.details["methods"]
-            for key, words in (("kinds", ""), ("gain", ", gain over the bar"))
-            for kind, estimates in method.get(key, {}).items()
-        ]
-    rows = [
-        [name, kind, *(_interval(estimates[key], sign="+" * name.endswith("gain over the bar")) for key in AREAS)]
-        for name, kind, estimates in found
-    ]
+    """Each kind for each method; gains over the bar of all kinds together."""
+    methods, rows = record.details["methods"], []
+    for method in methods:
+        for kind, estimates in method.get("kinds", {}).items():
+            rows.append([method["name"], kind, *(_interval(estimates[key], sign="") for key in AREAS)])
+    for method in methods:
+        if gain := method.get("gain", {}).get(ALL):
+            rows.append(
+                [f"{method['name']}, gain over the bar", ALL, *(_interval(gain[key], sign="+") for key in AREAS)]
+            )
     return Table(["method", "defect", *AREAS.values()], rows)
 
 

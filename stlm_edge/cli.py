@@ -65,6 +65,22 @@ OLD_OPTIONS = {
 }
 """Options that scripts may still call otherwise; taken and not shown."""
 
+
+class Words(click.ParamType[str]):
+    """A text that says something; an empty one would be none without a word."""
+
+    def __init__(self, name: str, *, expected: str) -> None:
+        self.name = name
+        self._expected = expected
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not value:
+            self.fail(f"it is empty, expected {self._expected}", param, ctx)
+        return value
+
+
+REGEX = Words("regex", expected="a regular expression, such as '^([^_]+)_'")
+
 METHOD = Choice(["quantile", "f1"], old={"good": "quantile", "good-quantile": "quantile", "f1-optimal": "f1"})
 """How a threshold is chosen: from good pictures alone, or F1-optimal on labelled ones."""
 

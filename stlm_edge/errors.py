@@ -52,9 +52,9 @@ def shown(value: object) -> str:
         return "a number of thousands of digits"
 
 
-def counted(count: int, what: str) -> str:
-    """`1 picture`, `2 pictures`."""
-    return f"{count} {what}{'' if count == 1 else 's'}"
+def counted(count: int, what: str, several: str = "") -> str:
+    """`1 picture`, `2 pictures`. Args: several: its plural, if that is not `what` with an s."""
+    return f"{count} {what if count == 1 else several or what + 's'}"
 
 
 def shortly(error: BaseException) -> str:

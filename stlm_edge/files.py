@@ -228,6 +228,17 @@ def lock(descriptor: int, path: Path) -> None:
         logger.warning("%s cannot be locked (%s); see that no other program writes there", path, error.strerror)
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Within the block, no other program that asks for it gets this folder; see `lock`, which says what is raised."""
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        lock(handle, folder)
+        yield
+    finally:
+        os.close(handle)
+
+
 def cannot_write(path: Path, error: OSError) -> OutputError:
     """The one line for a place that cannot be written to, with the remedy for what the system says of it."""
     return OutputError(f"cannot write {path} ({error.strerror or error}); {remedy(error)}")

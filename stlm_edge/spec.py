@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -31,6 +32,9 @@ HIGHEST_SCORE = 4.0
 ThresholdMethod = Literal["quantile", "f1", "manual"]
 
 SIZE_MULTIPLE = 32
+
+DIGEST_DIGITS = 12
+"""Of a picture in `ModelSpec.seen`: by one chance in a hundred millions, two of some thousands have the same."""
 
 FALSE_ALARM_RATE = 0.01
 """Wanted share of good pictures at or above a threshold, unless another one is asked for."""
@@ -121,6 +125,8 @@ class ModelSpec:
         highest_score: that a picture can have: 1 with a feature aggregation. None in records from before it was said.
         memory: patches of good pictures that the network remembers; 0 without such a memory.
         memory_neighbours: of how many nearest ones its distance is the mean.
+        seen: digests of the good pictures that it has learnt from or remembers, one after the other, see
+            `stlm_edge.seen`; empty where nobody knows.
         schema_version: of this record.
     """
 
@@ -144,6 +150,7 @@ class ModelSpec:
     highest_score: Annotated[float, Within(1, HIGHEST_SCORE)] | None = field(default=None, metadata=MAY_LACK)
     memory: Count = field(default=0, metadata=MAY_LACK)
     memory_neighbours: Annotated[int, Within(1)] = field(default=1, metadata=MAY_LACK)
+    seen: str = field(default="", metadata=MAY_LACK)
     schema_version: int = field(default=SCHEMA_VERSION)
 
     def __post_init__(self) -> None:
@@ -159,6 +166,11 @@ class ModelSpec:
                     f"{expected!r}; export the model again with this version"
                 )
         check_input_size(self.input_size)
+        if len(self.seen) % DIGEST_DIGITS or re.fullmatch("[0-9a-f]*", self.seen) is None:
+            raise SpecError(
+                f"seen is {shown(self.seen)}, expected {DIGEST_DIGITS} hexadecimal digits for each picture; export the "
+                "model again"
+            )
         for name in ("top_k", "max_batch"):
             if getattr(self, name) < 1:
                 raise SpecError(f"{name} is {getattr(self, name)}, expected at least 1; export the model again")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stlm_edge.cli import METHOD, Number
+from stlm_edge.cli import METHOD, REGEX, Number
 from stlm_edge.spec import FALSE_ALARM_RATE
 
 if TYPE_CHECKING:
@@ -56,9 +56,8 @@ PATH = click.Path(path_type=Path)
 )
 @click.option(
     "--group-by",
-    default="",
-    metavar="REGEX",
-    help="The same by a regular expression, whose first group or all of it is in file names.",
+    type=REGEX,
+    help="The same by a regular expression, whose first group or all of it is in names without suffix.",
 )
 @click.option("--textures", type=PATH, help="For a checkpoint: what was given for the training.")
 @click.option("--device", help="For a checkpoint: cpu, cuda or auto.  [default: auto]")
@@ -70,7 +69,7 @@ def threshold(
     false_alarm_rate: float | None,
     unclear_rate: float | None,
     groups: Path | None,
-    group_by: str,
+    group_by: str | None,
     textures: Path | None,
     device: str | None,
 ) -> None:
@@ -81,7 +80,7 @@ def threshold(
     """
     if method == "f1" and false_alarm_rate is not None:
         raise click.UsageError("--false-alarm-rate goes with --method quantile; --method f1 needs none")
-    if groups is not None and group_by:
+    if groups is not None and group_by is not None:
         raise click.UsageError("--groups and --group-by both say which pictures show the same part; give one of them")
     if file.suffix in ENGINES:
         if textures is not None:
@@ -102,7 +101,7 @@ def threshold(
             false_alarm_rate=rate,
             unclear_rate=unclear_rate,
             groups=groups,
-            group_by=group_by,
+            group_by=group_by or "",
         )
     else:
         from train.threshold import choose_on_checkpoint
@@ -115,7 +114,7 @@ def threshold(
             false_alarm_rate=false_alarm_rate,
             unclear_rate=unclear_rate,
             groups=groups,
-            group_by=group_by,
+            group_by=group_by or "",
             textures=textures,
             device=device or "auto",
         )

@@ -94,7 +94,7 @@ def test_f1_optimal_threshold_stands_between_two_scores():
     threshold = f1_optimal([0.1, 0.2, 0.6, 0.9], [False, False, True, True])
     low, high = threshold.value_interval
     assert low <= 0.4 <= high
-    assert dataclasses.replace(threshold, value_interval=None) == Threshold(value=0.4, method="f1", images=4, parts=4)
+    assert dataclasses.replace(threshold, value_interval=None) == Threshold(value=0.4, method="f1", images=4)
 
 
 def test_f1_optimal_threshold_may_lie_below_all():
@@ -211,6 +211,7 @@ def test_unclear_that_is_not_below_the_threshold_is_left_out_and_said(caplog):
     f1 = Threshold(value=0.2, method="f1", images=4)
     assert with_unclear(f1, [0.1, 0.3, 0.3], [0, 1, 2], unclear_rate=0.5) == f1
     assert "NO UNCLEAR" in caplog.text
+    assert "more parts" not in caplog.text  # they do not move a threshold by F1
     found = with_unclear(f1, [0.1] * 9 + [0.3], range(10), unclear_rate=0.5)
     assert found.unclear == pytest.approx(0.1)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from stlm_edge.cli import run
+from stlm_edge.cli import REGEX, run
 from stlm_edge.errors import ConfigError, DataError, WeightsError
 from stlm_edge.threshold_command import threshold
 from train.config import TrainConfig, described_presets, from_dict, load_preset
@@ -139,9 +139,8 @@ def preview(
 )
 @click.option(
     "--group-by",
-    default="",
-    metavar="REGEX",
-    help="The same by a regular expression, whose first group or all of it is in file names.",
+    type=REGEX,
+    help="The same by a regular expression, whose first group or all of it is in names without suffix.",
 )
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
 @click.option("--output", "-o", type=FOLDER, help="Folder for metrics and pictures.  [default: beside CHECKPOINT]")
@@ -151,7 +150,7 @@ def evaluate(
     category: str | None,
     seeds: tuple[int, ...] | None,
     groups: Path | None,
-    group_by: str,
+    group_by: str | None,
     device: str,
     output: Path | None,
 ) -> None:
@@ -165,7 +164,7 @@ def evaluate(
     """
     from train.report import evaluate_checkpoint, evaluation_table
 
-    if groups is not None and group_by:
+    if groups is not None and group_by is not None:
         raise click.UsageError("--groups and --group-by both say which pictures show the same part; give one of them")
     if checkpoint.is_dir():
         from train.spread import SPREAD_NAME, evaluate_seeds, seeds_table
@@ -179,7 +178,7 @@ def evaluate(
             device=device,
             output=folder,
             groups=groups,
-            group_by=group_by,
+            group_by=group_by or "",
         )
         click.echo(seeds_table(runs))
         click.echo(f"written: {folder / SPREAD_NAME} and, for each seed, {folder / 'seed-*' / 'evaluation.json'}")
@@ -188,7 +187,7 @@ def evaluate(
         raise click.UsageError(f"--seeds goes with a folder of 'stlm train --seeds', found {checkpoint}")
     folder = output or checkpoint.parent
     evaluation = evaluate_checkpoint(
-        checkpoint, data=data, category=category, device=device, folder=folder, groups=groups, group_by=group_by
+        checkpoint, data=data, category=category, device=device, folder=folder, groups=groups, group_by=group_by or ""
     )
     click.echo(evaluation_table(evaluation))
     click.echo(f"written: {folder / 'evaluation.json'} and evaluation-*.csv, -*.png beside it")

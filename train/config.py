@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from stlm_edge.errors import ConfigError, SpecError, shown
 from stlm_edge.network.design import (
+    MOST_HEADS,
     MOST_NEIGHBOURS,
     MOST_PATCHES,
     PUBLISHED_WEIGHTS,
@@ -120,6 +121,11 @@ class TrainConfig:
         "added to the map. 0: none.",
     )
     memory_neighbours: int = setting(1, "Of how many nearest remembered patches the distance is the mean.")
+    heads: int = setting(
+        1,
+        "With comparison plain: so many feature aggregations, each of which learns without another share of the parts, "
+        "so that the threshold is from all good pictures; the map is their mean.",
+    )
     distillation: Literal["features", "logits"] = setting(
         "features", "What the streams learn from the teacher: its features, or its masks (table 9)."
     )
@@ -137,13 +143,17 @@ class TrainConfig:
         "mobile_sam",
         "Of streams and decoder: mobile_sam, or its file; a checkpoint of this toolkit, for all; random (table 8).",
     )
-    holdout: float = setting(0.1, "Share of the good pictures kept from training, for the threshold.")
+    holdout: float = setting(
+        0.1, "Share of the good pictures kept from training, for the threshold; 0 where there are several heads."
+    )
     groups: str = setting(
         "",
         "CSV file with the columns picture and part: pictures of a part are held out together, and count as one.  "
         "[default: those that look nearly the same]",
     )
-    group_by: str = setting("", "The same by a regular expression, whose first group or all of it is in file names.")
+    group_by: str = setting(
+        "", "The same by a regular expression, whose first group or all of it is in names without suffix."
+    )
     folds: int = setting(
         0,
         "Train so many times more, each time without another share of the parts, so that the threshold is from all "
@@ -193,8 +203,12 @@ class TrainConfig:
         check_teacher("teacher", self.teacher, also=(NO_TEACHER,))
         for name in ("anomaly_probability", "largest_beta", "brightness"):
             _check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")
-        for name in ("holdout", "false_alarm_rate"):
-            _check(name, getattr(self, name), 0 < getattr(self, name) < 1, "more than 0 and less than 1")
+        _check("false_alarm_rate", self.false_alarm_rate, 0 < self.false_alarm_rate < 1, "more than 0 and less than 1")
+        _check("heads", self.heads, 1 <= self.heads <= MOST_HEADS, f"1 to {MOST_HEADS}")
+        needs_held = self.heads == 1 or self.patience > 0 or self.tensorboard
+        lowest = "more than 0" if needs_held else "0 or more"
+        fits = 0 <= self.holdout < 1 and (self.holdout > 0 or not needs_held)
+        _check("holdout", self.holdout, fits, f"{lowest} and less than 1")
         within = self.unclear_rate == 0 or self.false_alarm_rate < self.unclear_rate < 1
         _check("unclear_rate", self.unclear_rate, within, f"0, or more than {self.false_alarm_rate:g} and less than 1")
         _check("folds", self.folds, self.folds != 1, "0, or 2 and more")
@@ -216,6 +230,8 @@ class TrainConfig:
             (bool(self.memory) and not stand_in, "memory, plain_stream student", "a stream that learns sees others"),
             (bool(self.memory) and unaggregated, "memory, aggregation none", "no logits to add the distances to"),
             (bool(self.groups and self.group_by), "groups, group_by", "either says which pictures show one part"),
+            (self.heads > 1 and not alone, "heads, comparison", "several heads see what a frozen stream sees: plain"),
+            (self.heads > 1 and self.folds > 0, "heads, folds", "the heads are the folds"),
             (alone and not stand_in, "comparison plain, plain_stream student", "only a frozen one is looked at alone"),
             (alone and unaggregated, "comparison plain, aggregation none", "nothing would be compared"),
             (alone and masks, "comparison plain, distillation logits", "nothing is distilled"),
@@ -255,6 +271,7 @@ class TrainConfig:
             self.aggregation if self.epochs else "memory",
             self.memory,
             self.memory_neighbours if self.memory else 1,
+            self.heads if self.epochs else 1,
         )
 
     def to_dict(self) -> dict[str, Any]:

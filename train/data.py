@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Generator, Iterator, Sequence
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from stlm_edge.datasets import Sample
 from stlm_edge.errors import ConfigError, DataError, ImageError, counted
 from stlm_edge.imaging import Image, Mask, read_image, resize
+from stlm_edge.seen import digest_of
 from stlm_edge.spec import Size
 from train.augment import AS_THEY_ARE, Variation, check_rotation, rotate
 from train.pseudo_anomalies.choice import PseudoAnomalies
@@ -43,6 +45,7 @@ class Batch:
         changed: for each picture, whether `pseudo` differs from `clean`.
         keys: for each picture, a digest of its clean pixels if the very same picture comes back in later epochs, as
             pictures do that are not turned; otherwise None. What is computed from it can be kept under this key.
+        folds: for each picture, see `Batches`.
     """
 
     clean: Tensor
@@ -50,36 +53,52 @@ class Batch:
     mask: Tensor
     changed: tuple[bool, ...]
     keys: tuple[str | None, ...]
+    folds: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.clean)
 
     def to(self, device: torch.device | str) -> Batch:
-        return Batch(self.clean.to(device), self.pseudo.to(device), self.mask.to(device), self.changed, self.keys)
+        clean, pseudo, mask = (tensor.to(device) for tensor in (self.clean, self.pseudo, self.mask))
+        return dataclasses.replace(self, clean=clean, pseudo=pseudo, mask=mask)
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A picture in memory.
+
+    Attributes:
+        image: (H, W, 3) uint8, BGR, of the network's size.
+        digest: of it as it was read, see `stlm_edge.seen`.
+    """
+
+    sample: Sample
+    image: Image
+    digest: str
 
 
 def load_images(samples: Sequence[Sample], *, size: Size, skip_corrupt: bool) -> list[Image]:
     """`load_pictures` without their samples."""
-    return [image for _, image in load_pictures(samples, size=size, skip_corrupt=skip_corrupt)]
+    return [picture.image for picture in load_pictures(samples, size=size, skip_corrupt=skip_corrupt)]
 
 
-def load_pictures(samples: Sequence[Sample], *, size: Size, skip_corrupt: bool) -> list[tuple[Sample, Image]]:
+def load_pictures(samples: Sequence[Sample], *, size: Size, skip_corrupt: bool) -> list[Loaded]:
     """Decode and resize all pictures once, several at a time; in their order.
 
     Raises:
         ImageError: for a picture that cannot be read, unless `skip_corrupt`: then it is named and left out.
         DataError: if none is left.
     """
-    loaded: list[tuple[Sample, Image]] = []
+    loaded: list[Loaded] = []
     corrupt = 0
     pool = ThreadPoolExecutor(min(MOST_DECODERS, len(os.sched_getaffinity(0))))
     try:
         read = pool.map(lambda sample: _read(sample, size), samples)
         hidden = len(samples) < PROGRESS_FROM or None  # None: where nobody watches a terminal
         shown = tqdm(read, total=len(samples), unit="picture", disable=hidden, leave=False)
-        for sample, entry in zip(samples, shown, strict=True):
+        for entry in shown:
             if not isinstance(entry, ImageError):
-                loaded.append((sample, entry))
+                loaded.append(entry)
             elif skip_corrupt:
                 corrupt += 1
                 logger.warning("skipped: %s", entry)
@@ -102,6 +121,7 @@ def split_indices(parts: Sequence[int], *, holdout: float, seed: int) -> tuple[l
 
     Args:
         parts: the part of each picture, by numbers.
+        holdout: 0 to less than 1; more than 0 holds one part out at least.
     Returns:
         The numbers of the pictures of either, ascending.
     Raises:
@@ -115,6 +135,8 @@ def split_indices(parts: Sequence[int], *, holdout: float, seed: int) -> tuple[l
         pictures_of.setdefault(part, []).append(index)
     if len(pictures_of) == 1:
         raise DataError(f"found {count} good pictures of 1 part, expected at least 2 parts; add pictures of others")
+    if not holdout:
+        return list(range(count)), []
     groups = list(pictures_of.values())
     wanted = min(max(1, round(holdout * len(groups))), len(groups) - 1)
     most = max(count // 2, wanted)
@@ -158,6 +180,7 @@ class Batches:
         variation: of light and mirroring, before that.
         workers: processes that make the batches ahead; 0: made when asked for, in this process.
         process, processes: of a training in several processes, which gets which part of each batch.
+        folds: of each picture, the number of the head that does not learn from it; empty where all learn from all.
     Attributes:
         share: pictures in a step of this process.
         varies: whether good pictures come back changed, so that nothing can be kept about them.
@@ -178,6 +201,7 @@ class Batches:
         workers: int = 0,
         process: int = 0,
         processes: int = 1,
+        folds: Sequence[int] = (),
     ) -> None:
         if batch_size % processes:
             raise ConfigError(
@@ -189,6 +213,7 @@ class Batches:
         self.pseudo_anomalies = pseudo_anomalies
         self.batch_size = min(batch_size, len(images) // processes * processes)
         self.seed = seed
+        self.folds = folds
         self.rotation = check_rotation(rotation)
         self.variation = variation
         self.varies = self.rotation != "none" or variation != AS_THEY_ARE
@@ -257,7 +282,8 @@ class Batches:
         if parts.pseudo is not None and parts.masks is not None:
             for place, picture, where in zip(parts.touched, parts.pseudo, parts.masks, strict=True):
                 pseudo[place], mask[place, 0] = picture, where
-        return Batch(clean, pseudo, mask, parts.changed, tuple(map(self._key, indices)))
+        folds = tuple(self.folds[index] for index in indices) if self.folds else ()
+        return Batch(clean, pseudo, mask, parts.changed, tuple(map(self._key, indices)), folds)
 
     def _draw(self, number: int, index: int) -> tuple[Image, Image, Mask]:
         rng = np.random.default_rng((self.seed, number, index))
@@ -273,11 +299,12 @@ class Batches:
         return self._keys[index]
 
 
-def _read(sample: Sample, size: Size) -> Image | ImageError:
+def _read(sample: Sample, size: Size) -> Loaded | ImageError:
     try:
-        return resize(read_image(sample.path), size)
+        image = read_image(sample.path)
     except ImageError as error:
         return error
+    return Loaded(sample, resize(image, size), digest_of(image))
 
 
 def _stack(arrays: Sequence[Image | Mask]) -> Tensor:

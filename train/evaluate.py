@@ -24,6 +24,7 @@ from stlm_edge.metrics import ALL, QualityMeter, best_f1
 from stlm_edge.network.comparison import tlm_map
 from stlm_edge.network.inference import InferencePath, prepare
 from stlm_edge.peaks import peak_in_mask
+from stlm_edge.seen import SeenPictures, digest_of
 from stlm_edge.spec import ModelSpec, Size
 from train.evaluation import Curves, DefectVerdicts, Evaluation, Measured, Results, Scored, Scores
 from train.intervals import intervals
@@ -55,9 +56,13 @@ def evaluate(inspector: InferencePath, samples: Sequence[Sample], *, parts: Sequ
     meter = QualityMeter(sides=2)
     pictures: list[Scored] = []
     order = sorted(range(len(samples)), key=lambda index: samples[index].label)
+    seen = SeenPictures(inspector.spec)
     for result in inspect(inspector, [samples[index] for index in order]):
+        if result.sample.label == GOOD:
+            seen.add(result.digest, name=str(result.sample.path))
         meter.add(result.answer, result.tlm_answer, label=result.sample.label, size=result.size, mask=result.mask)
         pictures.append(_scored(result, input_size=inspector.spec.input_size))
+    seen.warn("the network")
     measured, curves = _measure(meter, side=0, at_half=True)
     has_streams = all(picture.tlm_score is not None for picture in pictures)
     tlm_only, tlm_curves = _measure(meter, side=1, at_half=False) if has_streams else (None, None)
@@ -101,6 +106,7 @@ class Inspected:
 
     Attributes:
         size: (height, width) of the picture.
+        digest: of its pixels, see `stlm_edge.seen`.
         mask: of that size; None for a defect that nobody has marked.
         answer: map at the network's input size, and score.
         tlm_answer: the same without feature aggregation, on another scale; None of a network without two streams.
@@ -108,6 +114,7 @@ class Inspected:
 
     sample: Sample
     size: Size
+    digest: str
     mask: Mask | None
     answer: Answer
     tlm_answer: Answer | None
@@ -143,6 +150,7 @@ def inspect(inspector: InferencePath, samples: Sequence[Sample]) -> Iterator[Ins
                 yield Inspected(
                     sample=picture.sample,
                     size=picture.size,
+                    digest=picture.digest,
                     mask=picture.mask,
                     # Copies, since a view of one map would keep the whole batch's.
                     answer=Answer(maps[index].copy(), float(scores[index])),
@@ -197,13 +205,14 @@ class _Picture:
     sample: Sample
     pixels: Input
     size: Size
+    digest: str
     mask: Mask | None
 
 
 def _read(sample: Sample, spec: ModelSpec) -> _Picture:
     image = read_image(sample.path)
     size = (image.shape[0], image.shape[1])
-    return _Picture(sample, to_input(image, spec=spec), size, read_truth(sample, size=size))
+    return _Picture(sample, to_input(image, spec=spec), size, digest_of(image), read_truth(sample, size=size))
 
 
 def _device(inspector: InferencePath) -> torch.device:

@@ -12,9 +12,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from stlm_edge.datasets import load_category
 from stlm_edge.errors import CheckpointError, OutputError, counted
-from stlm_edge.files import make_folder, remove_left_over, write_text
+from stlm_edge.files import locked, make_folder, remove_left_over, write_text
 from stlm_edge.network.checkpoint import Checkpoint, load, save
 from stlm_edge.network.inference import InferencePath, choose_device
 from stlm_edge.network.patch_memory import without_memory
@@ -26,8 +28,9 @@ from train.data import Batches
 from train.distributed import Processes, joined
 from train.folds import cross_fitted, divide, scores_of_fold
 from train.good_pictures import GoodPictures, read_good_pictures
+from train.left_out import Division, good_scores
 from train.loop import Ending, train
-from train.patch_memory import good_scores, remember_good
+from train.patch_memory import remember_good
 from train.pseudo_anomalies.choice import pseudo_anomalies_of
 from train.record import Begun, Sources, read_record, weights_files, write_record
 from train.start import build, taught_by
@@ -41,6 +44,8 @@ CHECKPOINT_NAME = "model.safetensors"
 STATE_NAME = "state.pt"
 HELD_OUT_WATCHED = 32
 """Held-out pictures that are watched, at most."""
+HEAD_ONLY = ("comparison", "aggregation", "heads", "folds", "patience")
+"""Settings that one might take for having an effect where nothing is trained."""
 FEWEST_WATCHED = 8
 """Where there are fewer, each is watched with several pseudo anomalies."""
 
@@ -110,7 +115,8 @@ def _run(
     with ExitStack() as stack:
         processes, device = stack.enter_context(joined(choose_device(config.device)))
         data = read_good_pictures(config, sources, folder, begun)
-        batches = stack.enter_context(data.batches(data.learnt, config, processes))
+        learnt, held = data.division.learnt, data.division.held
+        batches = stack.enter_context(data.batches(learnt, config, processes))
         spec = ModelSpec(
             category=data.category,
             architecture=config.architecture,
@@ -118,6 +124,7 @@ def _run(
             map_size=config.image_size,
             weights_sha256="",
             highest_score=config.design.highest_score,
+            seen=data.seen,
         )
         objective, guidance = build(
             sources.located(config), spec, batches, device=device, processes=processes, state=state
@@ -125,6 +132,7 @@ def _run(
         training = begin(objective, config, steps_per_epoch=len(batches), run_id=run_id)
         make_folder(folder)  # not before all that is asked for has been found to fit
         if processes.is_main:
+            stack.enter_context(locked(folder))
             for name in (STATE_NAME, CHECKPOINT_NAME, "history.jsonl"):
                 remove_left_over(folder / name)
             write_record(
@@ -143,27 +151,11 @@ def _run(
             logger.info("going on after epoch %d", training.epoch)
         elif processes.is_main:
             training.save(folder / STATE_NAME)
-        if config.epochs:
-            logger.info(
-                "training %s on %s (%d of %s held out) at %d x %d, %d in a step, on %s%s",
-                config.architecture,
-                counted(len(data.learnt), "picture"),
-                len(data.held),
-                counted(len(set(data.parts.of_pictures(data.held))), "part"),
-                *config.image_size,
-                batches.batch_size,
-                device,
-                f" and {processes.count - 1} more" if processes.count > 1 else "",
-            )
-        if batches.batch_size == 1 and config.aggregation != "none":
-            logger.info(
-                "one picture in a step: what is pooled over it is normalised by running statistics, which stay as they "
-                "are; with two in a step they are learnt"
-            )
+        _tell_what_is_done(config, data, batches, device=device, processes=processes.count)
         watched, board = None, None
         if config.patience or config.tensorboard:
-            held = data.images(data.held)
-            shown = (held * -(-FEWEST_WATCHED // len(held)))[:HELD_OUT_WATCHED]
+            images = data.images(held)
+            shown = (images * -(-FEWEST_WATCHED // len(images)))[:HELD_OUT_WATCHED]
             always = dataclasses.replace(config, anomaly_probability=1.0)
             drawn = pseudo_anomalies_of(always, images=shown, textures=data.textures)
             watched = Batches(shown, pseudo_anomalies=drawn, batch_size=config.batch_size, seed=config.seed + 1)
@@ -172,7 +164,7 @@ def _run(
                 stack.callback(board.close)
         keeper = _Keeper(folder, config, spec, training, watched, board, data, writes=processes.is_main)
         # Where its folds were begun, a training has come to its end, by patience perhaps before the last epoch.
-        is_trained = begun is not None and scores_of_fold(0, data.held, folder=folder, run_id=run_id) is not None
+        is_trained = begun is not None and scores_of_fold(0, held, folder=folder, run_id=run_id) is not None
         ending = Ending.FINISHED
         if not is_trained:
             ending = train(
@@ -195,16 +187,44 @@ def _run(
     return folder / CHECKPOINT_NAME
 
 
+def _tell_what_is_done(
+    config: TrainConfig, data: GoodPictures, batches: Batches, *, device: torch.device, processes: int
+) -> None:
+    if not config.epochs:
+        idle = [name for name in HEAD_ONLY if getattr(config, name) != getattr(TrainConfig, name)]
+        told = ", ".join(f"{name} {getattr(config, name)}" for name in idle)
+        logger.info(
+            "nothing is trained: the network is plain stream and memory alone%s",
+            f"; what is for a head has no effect: {told}" if told else "",
+        )
+        return
+    logger.info(
+        "training %s on %s (%s) at %d x %d, %d in a step, on %s%s",
+        config.architecture,
+        counted(len(data.division.learnt), "picture"),
+        _told(data.division, heads=config.heads),
+        *config.image_size,
+        batches.batch_size,
+        device,
+        f" and {processes - 1} more" if processes > 1 else "",
+    )
+    if batches.batch_size == 1 and config.aggregation != "none":
+        logger.info(
+            "one picture in a step: what is pooled over it is normalised by running statistics, which stay as they "
+            "are; with two in a step they are learnt"
+        )
+
+
 def _fold_scores(
     keeper: _Keeper, sources: Sources, processes: Processes, *, run_id: str
 ) -> tuple[dict[int, float], bool]:
     """Scores of all good pictures by networks that are trained for it, and whether none was interrupted."""
     config, data, device = keeper.config, keeper.data, keeper.training.device
-    folds = divide(data.parts.numbers, data.learnt, folds=config.folds, seed=config.seed)
+    folds = divide(data.parts.numbers, data.division.learnt, folds=config.folds, seed=config.seed)
     logger.info("folds: the training is done %d times more, each as long as it was", len(folds))
 
     def score_without(left_out: Sequence[int]) -> list[float] | None:
-        if left_out is data.held:
+        if left_out is data.division.held:
             return list(keeper.scores().values())
         rest = sorted(set(range(len(data.good))) - set(left_out))
         with data.batches(rest, config, processes) as batches:
@@ -222,18 +242,26 @@ def _fold_scores(
         if ending is Ending.INTERRUPTED:
             return None
         inspector = InferencePath(objective.network, keeper.spec)
-        parts = data.parts.numbers
+        division = dataclasses.replace(data.division, learnt=rest, held=left_out)
         if config.memory:
-            remember_good(inspector, data.good, config, parts=parts, held_out=left_out)
-        return list(good_scores(inspector, data.good, parts=parts, held_out=left_out).values())
+            remember_good(inspector, data.good, config, division)
+        return list(good_scores(inspector, data.good, division).values())
 
     return cross_fitted(
-        [data.held, *folds],
+        [data.division.held, *folds],
         folder=keeper.folder,
         run_id=run_id,
         score_without=score_without,
         writes=processes.is_main,
     )
+
+
+def _told(division: Division, *, heads: int) -> str:
+    """Which pictures the threshold will be from, for people."""
+    if heads > 1:
+        return f"{heads} heads, each without another share of {counted(len(set(division.parts)), 'part')}"
+    parts = {division.parts[number] for number in division.held}
+    return f"{len(division.held)} of {counted(len(parts), 'part')} held out"
 
 
 @dataclass
@@ -301,24 +329,21 @@ class _Keeper:
     def remember(self) -> None:
         """At the end: have the network remember good pictures, if it shall."""
         if self.config.memory:
-            data, inspector = self.data, InferencePath(self.network, self.spec)
-            remember_good(inspector, data.good, self.config, parts=data.parts.numbers, held_out=data.held)
+            remember_good(InferencePath(self.network, self.spec), self.data.good, self.config, self.data.division)
 
     def scores(self) -> dict[int, float]:
         """See `good_scores`."""
-        data, inspector = self.data, InferencePath(self.network, self.spec)
-        return good_scores(inspector, data.good, parts=data.parts.numbers, held_out=data.held)
+        return good_scores(InferencePath(self.network, self.spec), self.data.good, self.data.division)
 
     def finish(self, scores: Mapping[int, float], *, is_whole: bool) -> None:
         """Choose the threshold and write the finished checkpoint.
 
         Args:
-            scores: number of a good picture → its score by a network that has learnt from no picture of its part; those
-                held out are among them, with the scores of this one.
+            scores: number of a good picture → its score by what has learnt from no picture of its part; those that
+                `Division.unlearnt` tells are among them, with the scores of this network.
             is_whole: nothing was interrupted, so nobody will go on.
         """
-        held, parts = self.data.held, self.data.parts.of_pictures(list(scores))
-        own = held if self.network.feature_aggregation is not None else list(scores)
+        own, parts = self.data.division.unlearnt(self.network), self.data.parts.of_pictures(list(scores))
         threshold = chosen_threshold(self.config, self.spec, list(scores.values()), parts)
         spec = dataclasses.replace(self.spec, threshold=threshold)
         self._save(with_normal_scores(spec, [scores[number] for number in own]))
@@ -327,7 +352,8 @@ class _Keeper:
         found = pseudo_found(
             InferencePath(self.network, self.spec),
             self.config,
-            self.data.images(held),
+            self.data.good,
+            self.data.division,
             textures=self.data.textures,
             threshold=threshold,
         )

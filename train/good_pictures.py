@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stlm_edge.datasets import Parts, load_category
-from stlm_edge.errors import DataError, counted
+from stlm_edge.errors import ConfigError, DataError, counted
 from stlm_edge.imaging import Image
+from stlm_edge.seen import seen_of
 from train.augment import rotation_for, variation_of
 from train.config import TrainConfig
-from train.data import Batches, load_pictures, split_indices
+from train.data import Batches, load_pictures
 from train.distributed import Processes
+from train.left_out import Division
 from train.pseudo_anomalies.choice import pseudo_anomalies_of
 from train.pseudo_anomalies.textures import TextureSource, texture_source
 from train.record import Begun, Pictures, Sources
@@ -26,17 +28,18 @@ class GoodPictures:
     Attributes:
         told: of all good pictures, for the record.
         good: those that could be read, of the network's size.
+        seen: what the finished network will have learnt from or remember, see `stlm_edge.seen`.
         parts: of these.
-        learnt, held: the numbers of those to learn from and of those held out.
+        division: of these, which are learnt from.
         rotation: what `config.rotation` comes to for the category.
     """
 
     category: str
     told: Pictures
     good: list[Image]
+    seen: str
     parts: Parts
-    learnt: list[int]
-    held: list[int]
+    division: Division
     textures: TextureSource
     rotation: str
 
@@ -44,7 +47,15 @@ class GoodPictures:
         return [self.good[number] for number in numbers]
 
     def batches(self, numbers: Sequence[int], config: TrainConfig, processes: Processes) -> Batches:
-        """Of some of them, as the settings have it."""
+        """Of some of them, as the settings have it.
+
+        Raises `ConfigError` if several processes would train a committee.
+        """
+        if processes.count > 1 and config.design.heads > 1:
+            raise ConfigError(
+                f"heads is {config.heads} in a training of {processes.count} processes, expected 1: a step of a head "
+                "would be others' in each; start one process, or give --heads 1 and a --holdout"
+            )
         images = self.images(numbers)
         return Batches(
             images,
@@ -56,6 +67,7 @@ class GoodPictures:
             workers=config.workers,
             process=processes.index,
             processes=processes.count,
+            folds=[self.division.folds[number] for number in numbers] if config.design.heads > 1 else (),
         )
 
 
@@ -89,5 +101,15 @@ def read_good_pictures(config: TrainConfig, sources: Sources, folder: Path, begu
             f"{folder} was begun on {counted(len(parts.numbers), 'picture')} that could be read, found {len(good)}; "
             "bring the others back, or train again in another folder"
         )
-    learnt, held = split_indices(parts.numbers, holdout=config.holdout, seed=config.seed)
-    return GoodPictures(loaded.name, told, [image for _, image in good], parts, learnt, held, textures, rotation)
+    division = Division.of(parts.numbers, config)
+    known = range(len(good)) if config.memory else division.learnt
+    return GoodPictures(
+        category=loaded.name,
+        told=told,
+        good=[picture.image for picture in good],
+        seen=seen_of([good[number].digest for number in known]),
+        parts=parts,
+        division=division,
+        textures=textures,
+        rotation=rotation,
+    )

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from stlm_edge.network.comparison import NORM_EPSILON, StreamFeatures
 from stlm_edge.network.decoder import Features
+from stlm_edge.network.feature_aggregation import Committee
 from stlm_edge.network.inference import prepare
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.teachers.base import Teacher
@@ -90,12 +91,22 @@ class Objective(nn.Module):
         return LossTerms(plain=plain, denoising=denoising, segmentation=segmentation)
 
     def _of_plain_features(self, pixels: Tensor, batch: Batch) -> LossTerms:
-        """The terms where nothing is distilled or compared."""
-        assert isinstance(self.network.plain, Teacher)
-        with autocast(self.config.precision, pixels.device):
-            logits = self.network.plain_logits(self.network.plain.maps(pixels))
+        """The terms where nothing is distilled or compared; a committee's members learn each from its own share."""
+        network, aggregation = self.network, self.network.feature_aggregation
+        assert isinstance(network.plain, Teacher) and network.plain_features is not None and aggregation is not None
         zero = torch.zeros((), device=pixels.device)
-        return LossTerms(plain=zero, denoising=zero, segmentation=self.segmentation(logits.float(), batch.mask))
+        with autocast(self.config.precision, pixels.device):
+            seen = network.plain_features(*network.plain.maps(pixels))
+            if not isinstance(aggregation, Committee):
+                segmentation = self.segmentation(aggregation(seen).float(), batch.mask)
+                return LossTerms(plain=zero, denoising=zero, segmentation=segmentation)
+            segmentation = zero
+            for number, member in enumerate(aggregation.members):
+                learns = torch.tensor([fold != number for fold in batch.folds], device=pixels.device)
+                if learns.any():
+                    part = self.segmentation(member(seen[learns]).float(), batch.mask[learns])
+                    segmentation = segmentation + part / len(aggregation.members)
+        return LossTerms(plain=zero, denoising=zero, segmentation=segmentation)
 
     def segmentation(self, logits: Tensor, mask: Tensor) -> Tensor:
         """The loss of the map (equations 5 to 7), or the one that the settings put in its place.

@@ -8,8 +8,12 @@ from typing import Any, TypeVar
 
 import click
 
+from stlm_edge.cli import REGEX, Words
 from train.config import HINTS, TrainConfig
 from train.values import type_of
+
+SAID = {"groups": Words("file", expected="a CSV file with the columns picture and part"), "group_by": REGEX}
+"""Settings whose empty text means that nobody said it, which no flag does."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -26,8 +30,7 @@ def training_options(command: Command, *, without: tuple[str, ...] = ()) -> Comm
         flag = "--" + entry.name.replace("_", "-")
         if HINTS[entry.name] is bool:
             flag = f"{flag}/--no-{flag.removeprefix('--')}"
-        option = click.option(
-            flag, entry.name, default=None, type=type_of(HINTS[entry.name]), help=entry.metadata["help"]
-        )
+        kind = SAID.get(entry.name) or type_of(HINTS[entry.name])
+        option = click.option(flag, entry.name, default=None, type=kind, help=entry.metadata["help"])
         command = option(command)
     return command

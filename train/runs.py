@@ -23,7 +23,8 @@ def progress(folder: Path) -> Progress:
     """How far the training in a folder has come."""
     if (folder / training.STATE_NAME).exists():
         return "to resume"
-    return "trained" if _is_trained(folder / training.CHECKPOINT_NAME) else "to train"
+    checkpoint = folder / training.CHECKPOINT_NAME
+    return "trained" if checkpoint.exists() and _fault_of(checkpoint) is None else "to train"
 
 
 def changes(before: TrainConfig, now: TrainConfig) -> str:
@@ -45,17 +46,17 @@ def bring_to_end(config: TrainConfig, folder: Path, *, data: Path, category: str
     else:
         checkpoint = folder / training.CHECKPOINT_NAME
         if checkpoint.exists():
-            logger.warning("%s is of half a training and has no state to go on from; it is trained again", checkpoint)
+            logger.warning("%s; it is trained again", _fault_of(checkpoint))
             checkpoint.unlink()
         training.fit(config, data=data, category=category, textures=textures, output=folder)
     if (folder / training.STATE_NAME).exists():
         raise KeyboardInterrupt
 
 
-def _is_trained(checkpoint: Path) -> bool:
-    """A checkpoint gets its threshold at the end of a training; one that is damaged counts for nothing."""
+def _fault_of(checkpoint: Path) -> str | None:
+    """Why a checkpoint is not of a finished training, which gives it a threshold at its end; None if it is."""
     try:
-        return checkpoint.exists() and load(checkpoint).spec.threshold is not None
+        is_half = load(checkpoint).spec.threshold is None
     except CheckpointError as error:
-        logger.warning("%s; it is trained again", error)
-        return False
+        return str(error)
+    return f"{checkpoint} is of half a training and has no state to go on from" if is_half else None

@@ -23,6 +23,9 @@ SPREAD_NAME = "evaluation-seeds.json"
 
 CONFIDENCE = 0.95
 
+FEWEST_FOR_INTERVAL = 3
+"""Runs: of two, Student's t makes an interval of 18 times their distance, which tells nothing."""
+
 FIGURES = tuple(entry.name for entry in dataclasses.fields(Scores) if entry.name != "images")
 
 
@@ -52,11 +55,15 @@ class Spread:
         return cls(mean, student_quantile(count - 1) * deviation / math.sqrt(count), deviation, tuple(values))
 
     def text(self, *, factor: float = 1) -> str:
-        """For people."""
+        """For people: with the interval, or of too few runs for one from lowest to highest."""
         if math.isnan(self.mean):
             return "-"
-        half = "" if math.isnan(self.half_width) else f" ± {factor * self.half_width:.2f}"
-        return f"{factor * self.mean:.2f}{half}"
+        mean = f"{factor * self.mean:.2f}"
+        if len(self.values) == 1:
+            return mean
+        if len(self.values) < FEWEST_FOR_INTERVAL:
+            return f"{mean} ({factor * min(self.values):.2f} to {factor * max(self.values):.2f})"
+        return f"{mean} ± {factor * self.half_width:.2f}"
 
 
 def student_quantile(freedom: int) -> float:
@@ -159,13 +166,20 @@ def seeds_table(runs: Mapping[int, Evaluation]) -> str:
     if tlm_only := _tlm_only(every):
         groups.append((f"{ALL}, TLM only", tlm_only))
     width = max(len(name) for name, _ in groups) + 2
-    lines = [f"{'':<{width}}" + "".join(f"{title:>16}" for title in COLUMNS.values())]
+    has_interval = len(every) >= FEWEST_FOR_INTERVAL
+    column = 16 if has_interval else 26
+    lines = [f"{'':<{width}}" + "".join(f"{title:>{column}}" for title in COLUMNS.values())]
     for name, scores in groups:
         spreads = _spreads(scores)
-        lines.append(f"{name:<{width}}" + "".join(f"{_percent(spreads[figure]):>16}" for figure in COLUMNS))
+        lines.append(f"{name:<{width}}" + "".join(f"{_percent(spreads[figure]):>{column}}" for figure in COLUMNS))
     lines.append(
-        f"in %: mean over {counted(len(every), 'seed')} ± half of its {100 * CONFIDENCE:g} % interval (Student's t), "
-        "all on the same test pictures: it tells of other seeds, and not of other pictures"
+        f"in %: mean over {counted(len(every), 'seed')}"
+        + (
+            f" ± half of its {100 * CONFIDENCE:g} % interval (Student's t), all on the same test pictures: it tells of "
+            "other seeds, and not of other pictures"
+            if has_interval
+            else f" (lowest to highest), on the same test pictures; an interval takes {FEWEST_FOR_INTERVAL} seeds"
+        )
     )
     for name, counts, total in (
         ("missed", [run.missed for run in every], every[0].defective),

@@ -15,7 +15,7 @@ from stlm_edge.network.inference import prepare
 from stlm_edge.network.initial import load_initial
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.teachers.base import Teacher
-from stlm_edge.network.weights import locate, read_tensors
+from stlm_edge.network.weights import PUBLISHED, locate, read_tensors
 from stlm_edge.spec import ModelSpec
 from train.config import RANDOM, TrainConfig
 from train.data import Batches
@@ -106,8 +106,11 @@ def _give_weights(network: Stlm, config: TrainConfig, state: Path | None) -> boo
         if frozen is not None:
             restore_plain(frozen, state)
         return frozen is not None
-    if not config.epochs or (network.denoising is None and config.initial_weights == RANDOM):
+    if network.denoising is None and config.initial_weights == RANDOM:
         return False  # nothing but perhaps a head learns, for which there are no published weights
+    if not config.epochs and config.initial_weights in PUBLISHED:
+        logger.info("initial weights: %s is for what learns, which nothing does", config.initial_weights)
+        return False
     if config.initial_weights == RANDOM:
         logger.warning(
             "NO INITIAL WEIGHTS: both streams and the decoder start RANDOM; give --initial-weights: "
@@ -116,4 +119,4 @@ def _give_weights(network: Stlm, config: TrainConfig, state: Path | None) -> boo
         return False
     report = load_initial(network, locate(config.initial_weights))
     logger.info("initial weights: %s", report)
-    return frozen is not None and report.is_whole
+    return report.gives_plain

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from stlm_edge.datasets import GOOD, Category, Look, Parts, Sample, find_parts, load_category, parts_as_said
+from stlm_edge.datasets import GOOD, Category, Look, Parts, find_parts, load_category, parts_as_said
 from stlm_edge.errors import DataError, counted
 from stlm_edge.imaging import Image, read_image, resize
 from stlm_edge.network.checkpoint import Checkpoint, load, save
 from stlm_edge.network.inference import InferencePath, choose_device
+from stlm_edge.seen import SeenPictures, digest_of, seen_of
 from stlm_edge.spec import HIGHEST_SCORE, ModelSpec, Threshold
 from stlm_edge.thresholds import (
     Method,
@@ -26,9 +27,9 @@ from stlm_edge.thresholds import (
     with_unclear,
 )
 from train.config import TrainConfig, from_dict
-from train.data import load_pictures, split_indices
+from train.data import Loaded, load_pictures
 from train.evaluate import score_images
-from train.patch_memory import good_scores
+from train.left_out import Division, good_scores, scores_of_new
 from train.pseudo_anomalies.choice import pseudo_anomalies_of
 from train.pseudo_anomalies.textures import TextureSource, texture_source
 
@@ -36,15 +37,15 @@ logger = logging.getLogger(__name__)
 
 FEWEST_PSEUDO = 40
 """Pseudo anomalies that a share of them is told of, at least; good pictures get several where they are fewer."""
+MOST_DRAWN_INTO = 100
+"""Good pictures that they are drawn into, at most."""
 
 
-def parts_of(
-    pictures: Sequence[tuple[Sample, Image]], config: TrainConfig, *, data: Path, category: str | None
-) -> Parts:
+def parts_of(pictures: Sequence[Loaded], config: TrainConfig, *, data: Path, category: str | None) -> Parts:
     """Which of the good pictures show the same part, as the settings say or as they look. Raises as `find_parts`."""
     found = find_parts(
-        [sample.path for sample, _ in pictures],
-        [] if config.groups or config.group_by else [Look.of(image) for _, image in pictures],
+        [picture.sample.path for picture in pictures],
+        [] if config.groups or config.group_by else [Look.of(picture.image) for picture in pictures],
         groups=Path(config.groups) if config.groups else None,
         group_by=config.group_by,
         folders=_folders(data, category),
@@ -68,22 +69,30 @@ def pseudo_found(
     inspector: InferencePath,
     config: TrainConfig,
     images: Sequence[Image],
+    division: Division,
     *,
     textures: TextureSource,
     threshold: Threshold,
 ) -> tuple[int, int] | None:
     """How many pseudo anomalies reach a threshold, drawn into good pictures as for the training, and of how many; None
-    where these pictures take none."""
-    anomalies = pseudo_anomalies_of(config, images=images, textures=textures, kinds=config.pseudo_anomalies.split("+"))
+    where these pictures take none.
 
-    def drawn() -> Iterator[Image]:
-        for number in range(math.ceil(FEWEST_PSEUDO / len(images))):
-            for index, image in enumerate(images):
-                changed, mask = anomalies.draw(np.random.default_rng((config.seed, number, index)), image)
+    Args:
+        images, division: of all good pictures; each is scored by what has learnt from no picture of its part.
+    """
+    numbers = division.unlearnt(inspector.network)
+    numbers = numbers[:: math.ceil(len(numbers) / MOST_DRAWN_INTO)]
+    some = [images[number] for number in numbers]
+    anomalies = pseudo_anomalies_of(config, images=some, textures=textures, kinds=config.pseudo_anomalies.split("+"))
+
+    def drawn() -> Iterator[tuple[int, Image]]:
+        for turn in range(math.ceil(FEWEST_PSEUDO / len(numbers))):
+            for index, number in enumerate(numbers):
+                changed, mask = anomalies.draw(np.random.default_rng((config.seed, turn, index)), images[number])
                 if mask.any():
-                    yield changed
+                    yield number, changed
 
-    scores = np.array(score_images(inspector, drawn()))
+    scores = np.array(list(scores_of_new(inspector, drawn(), division)))
     return (int(np.count_nonzero(scores >= threshold.value)), scores.size) if scores.size else None
 
 
@@ -119,11 +128,14 @@ def choose_on_checkpoint(
     loaded = load_category(data, category)
     if loaded.name != checkpoint.spec.category:
         logger.warning(
-            "OTHER PICTURES: %s was trained on %s, found %s; quantile takes the share of them that a training would "
-            "have held out, so give the data that it was trained on",
+            "OTHER PICTURES: %s was trained on %s, found %s; %s",
             path,
             checkpoint.spec.category,
             loaded.name,
+            "the threshold will be one for these"
+            if method == "f1"
+            else "quantile takes the share of them that a training would have held out, so give the data that it was "
+            "trained on",
         )
     config = from_dict(checkpoint.config)
     if groups is not None or group_by:
@@ -158,10 +170,20 @@ def _by_f1(
     paths = [sample.path for sample in loaded.test]
     groups = Path(config.groups) if config.groups else None
     said = parts_as_said(paths, groups=groups, group_by=config.group_by, folders=folders)
-    parts = list(range(len(paths))) if said is None else said.of_pictures(range(len(paths)))
+    parts = list(range(len(paths))) if said is None else list(said.numbers)
     size = checkpoint.spec.input_size
-    scores = score_images(inference, (resize(read_image(path), size) for path in paths))
-    chosen = f1_optimal(scores, defective, parts)
+    seen = SeenPictures(checkpoint.spec)
+
+    def read() -> Iterator[Image]:
+        for path, is_defective in zip(paths, defective, strict=True):
+            image = read_image(path)
+            if not is_defective:
+                seen.add(digest_of(image), name=str(path))
+            yield resize(image, size)
+
+    scores = score_images(inference, read())
+    seen.require_new("the checkpoint")
+    chosen = f1_optimal(scores, defective, None if said is None else parts)
     if config.unclear_rate:
         good = [index for index, is_defective in enumerate(defective) if not is_defective]
         chosen = with_unclear(
@@ -194,18 +216,27 @@ def _by_quantile(
         logger.info("good pictures: %s", parts)
     else:
         parts = parts_of(pictures, config, data=data, category=category)
-    _, held_out = split_indices((divided if is_same else parts).numbers, holdout=config.holdout, seed=config.seed)
-    if inference.network.memory is not None and not is_same:
+    design, known = inference.network.design, checkpoint.spec.seen
+    as_trained = Division.of((divided if is_same else parts).numbers, config)
+    if is_same and known:
+        own = range(len(pictures)) if design.memory else as_trained.learnt
+        is_same = seen_of([pictures[number].digest for number in own]) == known
+    if (design.memory or design.heads > 1) and not is_same:
         raise DataError(
-            f"the network remembers {counted(len(divided.numbers), 'good picture')}, found {len(pictures)}, so nobody "
-            "knows what to leave out of its memory; give the data that it was trained on"
+            f"the network is of {counted(len(divided.numbers), 'good picture')}, found {len(pictures)} others, so "
+            "nobody knows what of it to leave out for each; give the data that it was trained on"
         )
-    good = [image for _, image in pictures]
-    scored = good_scores(inference, good, parts=parts.numbers, held_out=held_out)
+    good = [picture.image for picture in pictures]
+    division = dataclasses.replace(as_trained, parts=parts.numbers)
+    scored = good_scores(inference, good, division)
+    if not (design.memory or design.heads > 1):  # others are left out of what is known
+        seen = SeenPictures(checkpoint.spec)
+        for number in scored:
+            seen.add(pictures[number].digest, name=str(pictures[number].sample.path))
+        seen.require_new("the checkpoint")
     scores, numbers = list(scored.values()), parts.of_pictures(list(scored))
-    images = [good[number] for number in held_out]
     chosen = chosen_threshold(config, checkpoint.spec, scores, numbers)
-    found = pseudo_found(inference, config, images, textures=texture_source(textures), threshold=chosen)
+    found = pseudo_found(inference, config, good, division, textures=texture_source(textures), threshold=chosen)
     spec = with_normal_scores(dataclasses.replace(checkpoint.spec, threshold=chosen), scores)
     change = threshold_change(
         checkpoint.spec.threshold,

@@ -283,13 +283,13 @@ def make_optimisers(objective: Objective, config: TrainConfig) -> tuple[Optimize
     betas = (0.5, 0.999)
     if aggregation is None or config.head_optimiser == "adam":
         return (Adam([*streams, *head], lr=config.learning_rate, betas=betas, fused=True),)
+    in_blocks = {id(p) for name, p in aggregation.named_parameters() if "res." in name}
+    blocks, rest = ([p for p in head if (id(p) in in_blocks) is first] for first in (True, False))
+    adam = (Adam(streams, lr=config.learning_rate, betas=betas, fused=True),) if streams else ()
     return (
-        Adam(streams, lr=config.learning_rate, betas=betas, fused=True),
+        *adam,
         SGD(
-            [
-                {"params": [*aggregation.res.parameters()], "lr": 0.1},
-                {"params": [*aggregation.aspp.parameters(), *aggregation.head.parameters()], "lr": 0.01},
-            ],
+            [{"params": blocks, "lr": 0.1}, {"params": rest, "lr": 0.01}],
             momentum=0.9,
             weight_decay=1e-4,
             fused=True,

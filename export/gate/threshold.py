@@ -13,6 +13,7 @@ from runtime.verification import warn_unless_verified
 from stlm_edge.datasets import GOOD, Look, Sample, find_parts, parts_as_said
 from stlm_edge.errors import DataError
 from stlm_edge.imaging import to_input
+from stlm_edge.seen import SeenPictures, digest_of
 from stlm_edge.sidecar import Sidecar, rewrite
 from stlm_edge.spec import HIGHEST_SCORE, Threshold
 from stlm_edge.thresholds import (
@@ -50,7 +51,8 @@ def choose_on_engine(
         groups, group_by: which pictures show the same part, see `stlm_edge.datasets.find_parts`; where nobody says,
             good pictures that look nearly the same do for `quantile`, and none for `f1`.
     Raises:
-        DataError: if there is no picture, there are defects among those for `quantile`, or `f1` lacks either kind.
+        DataError: if there is no picture, there are defects among those for `quantile`, `f1` lacks either kind, or the
+            engine remembers a good one.
         EngineError, SpecError: if the engine cannot be opened or run.
         OutputError: if the sidecar cannot be written; it is then as it was.
     """
@@ -61,14 +63,19 @@ def choose_on_engine(
     parts = parts_as_said(paths, groups=groups, group_by=group_by, folders=folders)
     backend, sidecar = open_engine(engine)
     warn_unless_verified(engine, sidecar)
-    scores, looks = [], []
+    scores, looks, seen = [], [], SeenPictures(sidecar.spec)
     with backend:
         # Labels are enough here, so that no mask can be in the way.
         unmarked = [dataclasses.replace(sample, mask=None, mask_fault=None) for sample in samples]
         for picture in read_with_progress(unmarked):
+            if picture.label == GOOD:
+                seen.add(digest_of(picture.image), name=picture.name)
             pixels = to_input(picture.image, spec=sidecar.spec)
             scores.append(float(backend.infer(pixels)[1][0]))
             looks.append(Look.of(pixels[0]))
+    seen.require_new(str(engine))
+    if not sidecar.spec.seen:
+        _warn_of_training_folders(samples)
     if parts is None and method == "quantile":
         parts = find_parts(paths, looks, groups=None, group_by="", folders=folders)
     if parts is not None:
@@ -89,7 +96,7 @@ def choose_on_engine(
             highest_score=highest,
         )
     else:
-        chosen = f1_optimal(scores, defective, numbers)
+        chosen = f1_optimal(scores, defective, None if parts is None else parts.numbers)
         if unclear_rate:
             chosen = with_unclear(chosen, good_scores, good_parts, unclear_rate=unclear_rate, highest_score=highest)
     before, after = _replace(engine, sidecar, chosen, good=good_scores)
@@ -104,6 +111,10 @@ def _require_good(samples: Sequence[Sample], data: Path) -> None:
             f"{count} of {len(samples)} pictures of {data} are labelled defective ({', '.join(kinds)}), expected good "
             "ones only; give a folder of them, such as test/good, or use the labels: --method f1"
         )
+
+
+def _warn_of_training_folders(samples: Sequence[Sample]) -> None:
+    """Where nobody knows which pictures the network has learnt from."""
     folders = (sample.path.absolute().parent for sample in samples)
     trained = sum(("train", GOOD) in (folder.parts[-2:], folder.resolve().parts[-2:]) for folder in folders)
     if trained:

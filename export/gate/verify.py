@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,12 @@ from export.gate.pictures import Picture, Pictures, choose, find_samples, read_w
 from export.gate.report import table, to_json, worst_sheet
 from export.graph.graph import Graph
 from runtime.backends import vouched
-from stlm_edge.datasets import check_masks
+from stlm_edge.datasets import GOOD, check_masks
 from stlm_edge.errors import OutputError, SpecError, VerificationError
 from stlm_edge.files import make_folder, sha256, write_text
 from stlm_edge.imaging import write_image
 from stlm_edge.inspection import Inspector
+from stlm_edge.seen import SeenPictures, digest_of
 from stlm_edge.sidecar import Gate, Sidecar, rewrite
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ def verify(
         samples = choose(find_samples(data, category), images)
         check_masks(samples)
         pictures = read_with_progress(samples)
+    seen = SeenPictures(sidecar.spec)
     with (
         open_reference(reference, spec=sidecar.spec) as opened,
         open_subjects(engine, sidecar, reference=reference) as subjects,
@@ -76,10 +78,12 @@ def verify(
         examination = examine(
             opened.inspector,
             subjects.inspectors,
-            pictures,
+            _shown_to(seen, pictures),
             limits=limits,
             host_resized=opened.host_resized,
         )
+    if examination.tells_quality:
+        seen.warn(engine.name)
     gate = examination.gate(executed=subjects.executed)
     precision = sidecar.engine.precision
     lines = [*table(examination, precision=precision, widened=subjects.widened)]
@@ -91,6 +95,13 @@ def verify(
         write_text(json_file, text)
     record_gate(engine, gate, known=sidecar)
     return Verification(gate, tuple(lines))
+
+
+def _shown_to(seen: SeenPictures, pictures: Iterable[Picture]) -> Iterator[Picture]:
+    for picture in pictures:
+        if picture.label == GOOD:
+            seen.add(digest_of(picture.image), name=picture.name)
+        yield picture
 
 
 def judge(engine: Path, *, source: Path, graph: Graph, pictures: Pictures) -> Verification | None:

@@ -58,21 +58,22 @@ class Look:
 def near_duplicates(looks: Sequence[Look]) -> list[int]:
     """The part of each picture, by a number that the pictures of a part share.
 
-    Equal pictures are of one part however alike the others are. Pictures without any structure, less than
-    `FEWEST_PICTURES` and more than `MOST_PICTURES` are not compared, and each is a part of its own.
+    Equal pictures are of one part however alike the others are, and so are those without any structure, which nothing
+    tells apart. Others are not compared where there are less than `FEWEST_PICTURES`, and none where there are more than
+    `MOST_PICTURES`: then each is a part of its own.
     """
-    if not FEWEST_PICTURES <= len(looks) <= MOST_PICTURES:
+    if len(looks) > MOST_PICTURES:
         return list(range(len(looks)))
     cells = np.stack([look.cells for look in looks])
     has_structure = cells.std(axis=(1, 2)) > 1
+    equal = _equal(looks, has_structure)
+    if len(looks) < FEWEST_PICTURES:
+        return _components(equal)
     similarity = _similarity(np.stack([_levelled(picture) for picture in cells]), has_structure)
     pairs = similarity[np.triu_indices(len(looks), 1)]
     middle = np.median(pairs)
     spread = 1.4826 * np.median(np.abs(pairs - middle))
-    joined = similarity >= max(_LEAST, middle + _DEVIATIONS * spread)
-    for twins in _equal(looks, has_structure):
-        joined[np.ix_(twins, twins)] = True
-    return _components(joined)
+    return _components(equal | (similarity >= max(_LEAST, middle + _DEVIATIONS * spread)))
 
 
 def _levelled(cells: Values) -> Values:
@@ -101,11 +102,11 @@ def _normalised(cells: Values, has_structure: NDArray[np.bool_]) -> Values:
     return np.asarray(flat * (has_structure[:, None] / np.maximum(length, 1e-3)), np.float32)
 
 
-def _equal(looks: Sequence[Look], has_structure: NDArray[np.bool_]) -> list[list[int]]:
-    by_pixels: dict[bytes, list[int]] = {}
-    for index in np.flatnonzero(has_structure).tolist():
-        by_pixels.setdefault(looks[index].digest, []).append(index)
-    return [twins for twins in by_pixels.values() if len(twins) > 1]
+def _equal(looks: Sequence[Look], has_structure: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(N, N): whether two pictures have the same pixels, or both no structure."""
+    digests = [look.digest.hex() if told else "" for look, told in zip(looks, has_structure, strict=True)]
+    _, numbers = np.unique(digests, return_inverse=True)
+    return np.asarray(numbers[:, None] == numbers[None])
 
 
 def _components(joined: NDArray[np.bool_]) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
@@ -14,13 +15,16 @@ from stlm_edge.datasets.listing import read_text
 from stlm_edge.datasets.near_duplicates import MOST_PICTURES, Look, near_duplicates
 from stlm_edge.datasets.table import TableError, table_rows
 from stlm_edge.errors import DataError, SpecError, counted, shown
-from stlm_edge.patterns import compiled
+from stlm_edge.patterns import found_in
 from stlm_edge.records import build
 
 logger = logging.getLogger(__name__)
 
 COLUMNS = {"picture": ("file", "image", "path"), "part": ("tile", "group")}
 """Of a file of groups, and what else they may be called."""
+
+_WHOLE = re.compile(r"^([0-9]+)[.,]0+$")
+"""A part's number as a spreadsheet may write it in one line and not in the next."""
 
 _REMEDY = f"expected a CSV file with the columns {' and '.join(COLUMNS)} and a line for each picture; correct it"
 
@@ -126,24 +130,9 @@ def parts_as_said(
 
 
 def by_pattern(pattern: str, pictures: Sequence[Path]) -> Parts:
-    """By what a regular expression finds in the names of the files: its first group, or all of it.
-
-    Raises:
-        ConfigError: if it is none.
-        DataError: if it finds nothing in a name.
-    """
-    expression = compiled(pattern)
-    names = []
-    for picture in pictures:
-        match = expression.search(picture.name)
-        name = None if match is None else match[1 if expression.groups else 0]
-        if not name:
-            raise DataError(
-                f"--group-by {shown(pattern)} finds no part in the name {picture.name}, expected one in the name of "
-                "each picture; give another expression, or a file of --groups"
-            )
-        names.append(name)
-    return Parts.of(names, how=f"by their names, --group-by {pattern}")
+    """By what a regular expression finds in the names of the files, without folder and suffix. Raises as `found_in`."""
+    found = found_in(pattern, [picture.stem for picture in pictures])
+    return Parts.of(found, how=f"by their names, --group-by {pattern}")
 
 
 def read_groups(path: Path, pictures: Sequence[Path], *, folders: Sequence[Path]) -> Parts:
@@ -162,10 +151,10 @@ def read_groups(path: Path, pictures: Sequence[Path], *, folders: Sequence[Path]
         for number, fields in table_rows(read_text(path), COLUMNS):
             if not any(fields.values()):
                 continue
-            names = _names(fields["picture"])
-            if not names or not fields["part"]:
+            names, part = _names(fields["picture"], folder=path.parent), _WHOLE.sub(r"\1", fields["part"])
+            if not names or not part:
                 raise TableError(f", line {number}: found {shown(fields)}")
-            if part_of.setdefault(names, fields["part"]) != fields["part"]:
+            if part_of.setdefault(names, part) != part:
                 raise TableError(f", line {number}: found {fields['picture']} in a second part")
     except (OSError, UnicodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read ({error}), {_REMEDY}") from None
@@ -174,8 +163,9 @@ def read_groups(path: Path, pictures: Sequence[Path], *, folders: Sequence[Path]
     ends: dict[tuple[str, ...], list[Path]] = defaultdict(list)
     lengths = {len(names) for names in part_of}
     for picture in pictures:
+        parts = Path(os.path.normpath(picture.absolute())).parts
         for length in lengths:
-            ends[picture.absolute().parts[-length:]].append(picture)
+            ends[parts[-length:]].append(picture)
     missing = [
         "/".join(names)
         for names in part_of
@@ -184,7 +174,8 @@ def read_groups(path: Path, pictures: Sequence[Path], *, folders: Sequence[Path]
     if missing:
         raise DataError(
             f"{path} names {counted(len(missing), 'picture')} that {'is' if len(missing) == 1 else 'are'} not there, "
-            f"the first is {missing[0]}; give the file of these pictures, or remove such lines"
+            f"the first is {missing[0]}; give the file of these pictures, write of another machine's paths the end, "
+            "such as good/NAME, or remove such lines"
         )
     found: dict[Path, str] = {}
     for names, part in part_of.items():
@@ -200,7 +191,9 @@ def read_groups(path: Path, pictures: Sequence[Path], *, folders: Sequence[Path]
     return Parts.of((found[picture] for picture in pictures), how=f"by {path}")
 
 
-def _names(text: str) -> tuple[str, ...]:
-    """The folders and the name of a path, as Linux or Windows writes it."""
-    written = PureWindowsPath(text).as_posix() if "\\" in text else text
-    return tuple(name for name in PurePosixPath(written).parts if name not in ("/", "."))
+def _names(text: str, *, folder: Path) -> tuple[str, ...]:
+    """The folders and the name of a path, as Linux or Windows writes it; one with `..` in it starts from `folder`."""
+    written = PurePosixPath(PureWindowsPath(text).as_posix() if "\\" in text else text)
+    if ".." in written.parts:
+        written = PurePosixPath(os.path.normpath(folder.absolute() / written))
+    return tuple(name for name in written.parts if name not in ("/", "."))

@@ -13,6 +13,7 @@ from stlm_edge.records import MAY_LACK, Within, build, parse
 MOST_PATCHES = 100_000
 """Of a memory: as many distances are computed for each 64 pixels of a picture."""
 MOST_NEIGHBOURS = 100
+MOST_HEADS = 16
 
 TEACHERS = ("sam_vit_h", "sam_vit_l", "sam_vit_b", "mobile_sam", "stlm-tiny", "gabor")
 """Frozen teachers by name; besides, `timm:NAME` is any backbone of timm."""
@@ -47,6 +48,8 @@ class Design:
         memory: how many patches of good pictures are remembered, whose distances are added to the aggregation's map;
             0 for no such memory. It needs a frozen plain stream.
         memory_neighbours: of how many nearest remembered patches the distance is the mean.
+        heads: feature aggregations, whose mean logit makes the map: a committee of which each member has learnt from
+            other good pictures. More than one needs comparison plain.
     """
 
     plain_stream: str = "student"
@@ -56,6 +59,7 @@ class Design:
     aggregation: MapSource = "light"
     memory: Annotated[int, Within(0, MOST_PATCHES)] = field(default=0, metadata=MAY_LACK)
     memory_neighbours: Annotated[int, Within(1, MOST_NEIGHBOURS)] = field(default=1, metadata=MAY_LACK)
+    heads: Annotated[int, Within(1, MOST_HEADS)] = field(default=1, metadata=MAY_LACK)
 
     def __post_init__(self) -> None:
         if self.plain_stream != "student":
@@ -70,6 +74,8 @@ class Design:
             raise ConfigError(
                 "comparison plain needs a frozen plain stream and a feature aggregation that learns from it"
             )
+        if self.heads > 1 and not self.sees_plain:
+            raise ConfigError(f"heads is {self.heads}, expected 1 but for comparison plain")
         if self.memory and self.aggregation == "none":
             raise ConfigError("a patch memory is added to the map of a feature aggregation, found aggregation none")
         if self.memory < self.memory_neighbours and (self.memory or self.aggregation == "memory"):

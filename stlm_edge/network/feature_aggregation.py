@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,9 @@ LIGHT_RATES = (1, 3)
 ORIGINAL_CHANNELS = 256
 ORIGINAL_RATES = (6, 12, 18)
 """Width and dilation rates of DeSTSeg's segmentation network, "original" in figure 6."""
+
+COMMITTEE_CHANNELS = 32
+"""Width of each member; twice that detects no better from a frozen backbone's features, and takes 2.7 times as long."""
 
 
 class ConvNorm(nn.Module):
@@ -122,3 +126,21 @@ class FeatureAggregation(nn.Module):
         """
         logits: Tensor = self.head(self.aspp(self.res(products)))
         return logits
+
+
+class Committee(nn.Module):
+    """Feature aggregations of which each has learnt without another share of the good pictures; the mean of all counts.
+
+    Not the paper's. A picture's score by the member that has not learnt from it is what a new picture would get, so all
+    good pictures tell where the threshold belongs, and none has to be held out (cross-validation committees: Parmanto,
+    Munro, Doyle, NIPS 1995).
+    """
+
+    def __init__(self, members: int, *, inputs: int, channels: int) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(FeatureAggregation(inputs=inputs, channels=channels) for _ in range(members))
+
+    def forward(self, seen: Tensor) -> Tensor:
+        """(N, inputs, h, w) → (N, 1, h, w), as of one."""
+        mean: Tensor = reduce(torch.add, (member(seen) for member in self.members)) / len(self.members)
+        return mean

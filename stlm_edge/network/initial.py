@@ -6,13 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import safe_open
 from torch import Tensor
 
 from stlm_edge.errors import WeightsError
+from stlm_edge.network.design import Design
 from stlm_edge.network.patch_memory import without_memory
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.teachers.base import Teacher
 from stlm_edge.network.weights import decoder_tensors, mobile_sam_encoder_tensors, read_tensors
+
+PARTS = {"plain", "plain_features", "denoising", "decoder", "denoising_decoder", "feature_aggregation"}
+"""Of a network that has learnt, see `Stlm`."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +28,13 @@ class LoadReport:
         loaded: number of tensors for each part of the network that was loaded.
         left_random: reason for each part that the file could not serve.
         unused: top-level names in the file that STLM has no use for.
-        is_whole: whether it gave everything, a frozen plain stream too.
+        gives_plain: whether a frozen plain stream has its weights from the file.
     """
 
     loaded: Mapping[str, int]
     left_random: Mapping[str, str]
     unused: tuple[str, ...]
-    is_whole: bool = False
+    gives_plain: bool = False
 
     def __str__(self) -> str:
         parts = [f"loaded {', '.join(f'{part} ({count} tensors)' for part, count in self.loaded.items()) or 'nothing'}"]
@@ -40,23 +45,59 @@ class LoadReport:
 
 
 def load_initial(network: Stlm, path: Path) -> LoadReport:
-    """Load what a training starts from: MobileSAM's weights, or all weights of a checkpoint of this toolkit.
+    """Load what a training starts from: MobileSAM's weights, or the weights of a checkpoint of this toolkit.
+
+    Of a checkpoint that is all of them, but for two cases: one without a head (`--epochs 0`) gives its frozen plain
+    stream, and a network without a head takes that alone.
 
     Raises:
         WeightsError: if the file is neither, or if the checkpoint is of another architecture.
     """
     tensors = without_memory(read_tensors(path))  # a training ends with a memory of its own pictures
-    expected = network.state_dict()
-    if not any(name.startswith("feature_aggregation.") for name in tensors):
+    if not tensors or not {_part(name) for name in tensors} <= PARTS:
+        if network.denoising is None and network.feature_aggregation is None:
+            raise WeightsError(
+                f"{path} is no checkpoint of this toolkit, expected one with the frozen plain stream "
+                f"{network.design.plain_stream}, which is all that a network without training takes; give "
+                "--initial-weights random, and the weights of that stream by --teacher-weights"
+            )
         return load_mobile_sam(network, path)
-    shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    if shapes != {name: tensor.shape for name, tensor in expected.items()}:
+    expected = without_memory(network.state_dict())
+    offered, wanted = ({_part(name) for name in names} for names in (tensors, expected))
+    is_frozen = isinstance(network.plain, Teacher)
+    if is_frozen and {"plain"} in (offered, wanted):
+        tensors, expected = ({n: t for n, t in every.items() if _part(n) == "plain"} for every in (tensors, expected))
+    shapes, places = ({name: tensor.shape for name, tensor in every.items()} for every in (tensors, expected))
+    if shapes != places or _stream_of(path) not in (None, network.design.plain_stream):
         raise WeightsError(
             f"{path} is a checkpoint of another architecture, expected one of {network.architecture.name}"
             f"{network.design.differences}; train with the settings that are in its config.yaml"
         )
-    network.load_state_dict(tensors)
-    return LoadReport(loaded={"whole network": len(tensors)}, left_random={}, unused=(), is_whole=True)
+    network.load_state_dict(tensors, strict=False)
+    is_whole = offered == wanted
+    return LoadReport(
+        loaded={"whole network" if is_whole else "plain": len(tensors)},
+        left_random=dict.fromkeys(sorted(wanted - offered), "the checkpoint has none"),
+        unused=tuple(sorted(offered - wanted)),
+        gives_plain=is_frozen,
+    )
+
+
+def _part(name: str) -> str:
+    """Of a network, that a tensor belongs to."""
+    return name.split(".", 1)[0]
+
+
+def _stream_of(path: Path) -> str | None:
+    """What the plain stream of a checkpoint is; None where its file does not say.
+
+    Two backbones may have tensors of the same names and shapes, and be others. Raises `ConfigError`.
+    """
+    if path.suffix != ".safetensors":
+        return None
+    with safe_open(path, framework="pt") as file:
+        written = (file.metadata() or {}).get("design")
+    return None if written is None else Design.from_json(written).plain_stream
 
 
 def load_mobile_sam(network: Stlm, path: Path) -> LoadReport:

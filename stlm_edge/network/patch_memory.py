@@ -88,8 +88,10 @@ class PatchMemory(nn.Module):
         kept = ~torch.isin(self.origins, left_out)
         if int(kept.sum()) < self.neighbours:
             raise DataError(
-                f"without {counted(len(left_out), 'picture')} of one part nothing is remembered; give good pictures of "
-                "several parts, or more of them"
+                f"without what is remembered of {counted(len(left_out), 'picture')} of one part, {int(kept.sum())} of "
+                f"{counted(len(kept), 'patch', 'patches')} are left to score them by, expected at least "
+                f"{self.neighbours}; give a larger --memory or fewer --memory-neighbours, or good pictures of more "
+                "parts where the memory holds all that there is"
             )
         return PatchMemory.filled(
             self.patches[kept],

@@ -12,7 +12,13 @@ from stlm_edge.network.comparison import StreamFeatures, compare, comparison_cha
 from stlm_edge.network.decoder import Features, decode, decoder_of
 from stlm_edge.network.design import Design
 from stlm_edge.network.encoder import Architecture, ImageEncoder
-from stlm_edge.network.feature_aggregation import ORIGINAL_CHANNELS, ORIGINAL_RATES, FeatureAggregation
+from stlm_edge.network.feature_aggregation import (
+    COMMITTEE_CHANNELS,
+    ORIGINAL_CHANNELS,
+    ORIGINAL_RATES,
+    Committee,
+    FeatureAggregation,
+)
 from stlm_edge.network.patch_memory import Fusion, PatchMemory
 from stlm_edge.network.plain_features import PlainFeatures
 from stlm_edge.network.teachers import teacher_named
@@ -30,7 +36,7 @@ class Stlm(nn.Module):
         plain_features: brings that to the feature aggregation; None where streams are compared.
         decoder: of both streams, or of the plain one; None where only L1 is compared.
         denoising_decoder: of the denoising stream where it has its own, else None.
-        feature_aggregation: None where the design has none.
+        feature_aggregation: one or a committee; None where the design has none.
         memory, fusion: of good pictures' patches, and how its distances become part of the map; None without one.
     """
 
@@ -174,7 +180,7 @@ class Stlm(nn.Module):
         assert isinstance(self.plain, Teacher)  # or there would be neither a memory nor `plain_features`
         return self.plain.maps(pixels)
 
-    def _aggregation(self) -> FeatureAggregation | None:
+    def _aggregation(self) -> FeatureAggregation | Committee | None:
         design, architecture = self.design, self.architecture
         if design.aggregation in ("none", "memory"):
             return None
@@ -184,4 +190,6 @@ class Stlm(nn.Module):
             inputs = design.layer_count * comparison_channels(design.comparison, architecture.embedding_channels)
         if design.aggregation == "original":
             return FeatureAggregation(inputs=inputs, channels=ORIGINAL_CHANNELS, rates=ORIGINAL_RATES)
+        if design.heads > 1:
+            return Committee(design.heads, inputs=inputs, channels=COMMITTEE_CHANNELS)
         return FeatureAggregation(inputs=inputs, channels=architecture.aggregation_channels)

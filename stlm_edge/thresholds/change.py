@@ -114,9 +114,10 @@ def expectations(threshold: Threshold, *, pseudo_found: tuple[int, int] | None) 
         low, high = threshold.value_interval
         from_what = counted(threshold.images, "picture")
         parts = "" if threshold.parts is None else f" of {counted(threshold.parts, 'part')}"
+        others = "pictures" if threshold.parts is None else "parts"
         yield (
-            f"from {from_what}{parts}: {100 * CONFIDENCE:.0f} % of thresholds from as many other parts would lie from "
-            f"{low:.4g} to {high:.4g}"
+            f"from {from_what}{parts}: {100 * CONFIDENCE:.0f} % of thresholds from as many other {others} would lie "
+            f"from {low:.4g} to {high:.4g}"
         )
     if threshold.method == "quantile":
         yield promise(threshold)

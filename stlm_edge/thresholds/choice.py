@@ -136,7 +136,7 @@ def f1_optimal(
         value=_between(values, labels),
         method="f1",
         images=len(values),
-        parts=int(np.unique(numbers).size),
+        parts=None if parts is None else int(np.unique(numbers).size),
         value_interval=_percentiles(np.array(drawn), leave_out=1 - CONFIDENCE) if drawn else None,
     )
 
@@ -251,12 +251,14 @@ def _with_unclear(threshold: Threshold, ranked: _Ranked, rate: float) -> Thresho
     value = ranked.threshold(rate).value
     if value < threshold.value:
         return dataclasses.replace(threshold, unclear=value, unclear_rate=rate)
+    remedy = "give a higher --unclear-rate" + ("" if threshold.method == "f1" else ", or more parts")
     logger.warning(
         "NO UNCLEAR: the score that %.3g of good pictures reach, %.4g, is not below the threshold %.4g, so that no "
-        "picture is called unclear; give a higher --unclear-rate, or more parts",
+        "picture is called unclear; %s",
         rate,
         value,
         threshold.value,
+        remedy,
     )
     return threshold
 

@@ -20,6 +20,7 @@ from stlm_edge.metrics import aupro, pixel_metrics
 from stlm_edge.network.checkpoint import load
 from stlm_edge.network.inference import InferencePath
 from stlm_edge.plate.part import write_dataset
+from stlm_edge.seen import digest_of
 from stlm_edge.sidecar import Sidecar
 from train.evaluate import evaluate
 
@@ -108,6 +109,16 @@ def test_each_engine_runs_on_each_backend(data: Path, engine: Path, tmp_path: Pa
     assert [entry["library"] for entry in entries] == ["openvino", "onnxruntime"]
     assert [entry["name"] for entry in entries] == ["plate.onnx on openvino", "plate.onnx on onnxruntime"]
     assert entries[1]["drift"]["map_max"] < 1e-6
+
+
+def test_good_pictures_that_an_engine_knows_are_told(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = next(sample.path for sample in labelled_set(data, None).samples if sample.label == "good")
+    spec = dataclasses.replace(SPEC, seen=digest_of(read_image(known)))
+    engine = write_engine(tmp_path / "plate.onnx", spec=spec)
+    assert main([*ORT, "--engine", str(engine), "--data", str(data)]) == 0
+    assert "SEEN PICTURES: plate.onnx has learnt from or remembers 1 of these" in capsys.readouterr().err
 
 
 def test_fewer_images_are_taken_of_each_kind(data: Path, engine: Path, tmp_path: Path) -> None:

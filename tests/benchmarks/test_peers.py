@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from benchmarks import gabor, peers
+from benchmarks.accuracy import labelled_set
 from benchmarks.gabor import GaborMemory, features
 from benchmarks.intervals import resample
-from benchmarks.peers import estimates, main
+from benchmarks.peers import Peer, estimates, main, opened, our_network
 from benchmarks.record import read
 from benchmarks.tables import is_peer
+from stlm_edge.errors import DataError
 from stlm_edge.inspection import Answer
 from stlm_edge.resampling import Judged
 
@@ -117,6 +119,40 @@ def test_gain_is_paired() -> None:
     assert gain["value"] == pytest.approx(better.exact["pixel_auroc"] - bar.exact["pixel_auroc"], abs=1e-4)
     assert 0 < gain["low"] < gain["value"] < gain["high"]
     assert set(estimates(bar, minus=bar)["aupro"].values()) == {0}
+
+
+class Bright:
+    """An inspector by brightness, to which a run adds its own."""
+
+    def __init__(self, more: float) -> None:
+        self.more = more
+
+    def inspect(self, image: np.ndarray) -> Answer:
+        grey = image[..., 0].astype(np.float32) / 255
+        return Answer(grey, float(grey.mean()) + self.more)
+
+
+def test_of_several_seeds_the_mean_counts_and_each_threshold(ground: Path) -> None:
+    samples = labelled_set(ground.parent, ground.name).samples
+    parts = [str(number // 2) for number in range(len(samples))]
+    openers = tuple(partial(opened, Bright, more) for more in (0.0, 0.1, 0.3))
+    found, words = Peer("", "ours", dict, openers, (2.0, 0.05, -1.0)).judged(samples, parts, seed=0)
+    assert words == "mean of 3 seeds; at its threshold 6, 0, 0 of 6 missed, 0, 6, 6 of 6 false alarms"
+    alone, no_words = Peer("", "ours", dict, openers[:1]).judged(samples, parts, seed=0)
+    assert no_words == ""
+    assert found["all"].exact["image_auroc"] == pytest.approx(alone["all"].exact["image_auroc"])
+    assert np.allclose(found["all"].draws["image_auroc"], alone["all"].draws["image_auroc"])
+
+
+def test_folder_of_seeds_is_one_row(small_checkpoint: Path, tmp_path: Path) -> None:
+    for seed in (0, 3):
+        (tmp_path / f"tiles/seed-{seed}").mkdir(parents=True)
+        (tmp_path / f"tiles/seed-{seed}/model.safetensors").write_bytes(small_checkpoint.read_bytes())
+    peer = our_network(tmp_path / "tiles")
+    assert (peer.name, len(peer.openers), len(set(peer.thresholds))) == ("STLM (tiles)", 2, 1)
+    assert peer.about()["backbone"] == "stlm-tiny"
+    with pytest.raises(DataError, match="has no seed-0, seed-1"):
+        our_network(tmp_path)
 
 
 def test_undefined_figure_is_null() -> None:

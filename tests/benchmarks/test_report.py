@@ -75,7 +75,7 @@ def test_every_table_says_where_it_is_from(tmp_path: Path, benchmark: str) -> No
 
 def test_record_of_changed_files_and_one_that_nothing_makes_any_more_say_so(tmp_path: Path) -> None:
     assert "commit 0123456, with changed files (" in written(tmp_path, write_record(tmp_path, "demo", changed=True))
-    gone = next(path for path in COMMITTED if path.name == "magnetic-tile.json")
+    gone = next(path for path in COMMITTED if path.name == "loader-1024.json")
     assert "commit 0519ec1; the last that could make it is 9c83b53 (" in written(tmp_path, gone)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -10,6 +12,7 @@ import pytest
 
 from stlm_edge.datasets import Look, Parts, find_parts, parts_as_said
 from stlm_edge.datasets.near_duplicates import MOST_PICTURES, near_duplicates
+from stlm_edge.datasets.parts import by_pattern
 from stlm_edge.errors import ConfigError, DataError, SpecError
 from stlm_edge.plate.part import render_part
 
@@ -47,6 +50,9 @@ LINES = "train/good/a1.png,7\ntrain/good/a2.png,7\ntrain/good/b1.png,x\n"
         "picture,part\n" + LINES.replace("/", "\\") + "\n",
         "picture,part\n" + LINES + "test/good/a1.png,9\n",
         "picture,part\n" + LINES + LINES,
+        "picture,part\n" + LINES.replace("2.png,7", "2.png,7.0"),
+        "picture;part\n" + LINES.replace("2.png,7", "2.png,7,0").replace("g,", "g;"),
+        "picture,part\n" + LINES.replace("train/", "../train/"),
     ],
 )
 def test_file_says_which_pictures_show_a_part(text, pictures):
@@ -63,6 +69,11 @@ def test_file_says_which_pictures_show_a_part(text, pictures):
             "picture,part\n" + LINES + "train/good/c1.png,1\nc2.png,1\n",
             "names 2 pictures that are not there, the first",
         ),
+        (
+            "picture,part\nC:\\set\\good\\a1.png,7\n",
+            "the first is C:/set/good/a1.png; give the file of these pictures, write",
+        ),
+        ("picture,part\n" + LINES + "../none.png,7\n", "that is not there"),
         ("picture,part\ntrain/good/a1.png,7\n", "lacks 2 of 3 pictures"),
         ("picture,part\n" + LINES + "train/good/a1.png,8\n", "line 5: found train/good/a1.png in a second part"),
         ("picture,part\n" + LINES + "a1.png,8\n", "a1.png in two parts by a1.png"),
@@ -97,12 +108,36 @@ def test_names_say_which_pictures_show_a_part(pattern, numbers, pictures):
     assert found is not None and found.numbers == numbers
 
 
+def test_suffix_and_folder_of_a_picture_are_no_part_of_its_name(tmp_path):
+    pictures = [tmp_path / name for name in ("a/x1.png", "a/x2.jpg", "b/x1.tif")]
+    for pattern, numbers in (("[0-9]$", (0, 1, 0)), (".+", (0, 1, 0))):
+        assert by_pattern(pattern, pictures).numbers == numbers
+    for pattern in ("png", "^a/"):
+        with pytest.raises(DataError, match=r"finds no part in the name x1 \(without suffix\)"):
+            by_pattern(pattern, pictures)
+
+
+def test_catastrophic_expression_ends_in_one_line(monkeypatch):
+    monkeypatch.setattr("stlm_edge.patterns.LONGEST_S", 0.2)
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(ConfigError, match=r"takes longer than 0\.2 s, since it repeats what it repeats") as caught:
+        by_pattern("(([a-z0-9_]+)+)+$", [Path("tile_0001_camera_2_exposure_4_of_the_series!.png")])
+    assert len(str(caught.value).splitlines()) == 1
+    assert signal.getsignal(signal.SIGALRM) == before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_names_are_searched_beside_the_first_thread_too():
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(by_pattern, "^.", [Path("a1.png"), Path("b1.png")]).result().numbers == (0, 1)
+
+
 @pytest.mark.parametrize(
     ("pattern", "error", "words"),
     [
         ("(", ConfigError, "expected a regular expression"),
-        ("2", DataError, "finds no part in the name a1.png"),
-        ("^(x)?", DataError, "finds no part in the name a1.png"),
+        ("2", DataError, "finds no part in the name a1 "),
+        ("^(x)?", DataError, "finds no part in the name a1 "),
     ],
 )
 def test_expression_that_says_nothing_is_refused(pattern, error, words, pictures):
@@ -111,9 +146,9 @@ def test_expression_that_says_nothing_is_refused(pattern, error, words, pictures
 
 
 def test_pictures_that_all_show_one_part_are_taken_one_by_one(pictures, caplog):
-    found = find_parts(pictures, [], groups=None, group_by="p", folders=[])
-    assert found.numbers == (0, 1, 2)
-    assert [record.getMessage()[:32] for record in caplog.records] == ["ONE PART: all 3 good pictures sh"]
+    found = find_parts(pictures[:2], [], groups=None, group_by="a", folders=[])
+    assert found.numbers == (0, 1)
+    assert [record.getMessage()[:32] for record in caplog.records] == ["ONE PART: all 2 good pictures sh"]
 
 
 def test_parts_come_back_from_a_record():
@@ -154,9 +189,20 @@ def test_parts_in_a_fixture_are_not_taken_for_one(caplog):
     assert found([*images, images[7].copy()]) == [*range(40), 7]
 
 
-def test_pictures_without_structure_and_noise_are_not_taken_for_one():
+def test_pictures_without_structure_are_one_part_and_told_where_there_is_no_other(caplog):
     rng = np.random.default_rng(1)
-    assert found([np.full((64, 64, 3), 90, np.uint8)] * 20) == list(range(20))
+    grey = [np.full((64, 64, 3), value, np.uint8) for value in (90, 91, 200, 90)]
+    parts = [surface(rng) for _ in range(10)]
+    assert found([*parts, *grey]) == [*range(10), 10, 10, 10, 10]
+    assert found([*grey, parts[0], parts[0].copy()]) == [0, 0, 0, 0, 4, 4]  # too few to compare others
+    assert found(parts[:4]) == [0, 1, 2, 3]
+    looks = [Look.of(image) for image in grey * 3]
+    assert find_parts([Path("a")] * 12, looks, groups=None, group_by="", folders=[]).count == 12
+    assert "ONE PART: all 12 good pictures show it" in caplog.text
+
+
+def test_pictures_of_noise_are_not_taken_for_one():
+    rng = np.random.default_rng(1)
     assert found([rng.integers(0, 256, (64, 64, 3)).astype(np.uint8) for _ in range(40)]) == list(range(40))
 
 

@@ -32,6 +32,7 @@ SIZE = (64, 96)
 DESIGNS = {
     "beside a head": Design(plain_stream="stlm-tiny", memory=100),
     "beside what is seen": Design(plain_stream="stlm-tiny", comparison="plain", memory=100),
+    "a committee": Design(plain_stream="stlm-tiny", comparison="plain", memory=100, heads=3),
     "alone, three neighbours": Design(plain_stream="stlm-tiny", aggregation="memory", memory=100, memory_neighbours=3),
 }
 

@@ -63,8 +63,19 @@ def test_what_is_left_without_some_pictures_is_what_others_showed():
     rows = torch.randn(4, 16)
     expected = torch.cdist(rows, memory.patches[1::3]).topk(2, largest=False).values.mean(dim=1)
     torch.testing.assert_close(left.distances(rows), expected, atol=1e-5, rtol=1e-5)
-    with pytest.raises(DataError, match="without 3 pictures of one part nothing is remembered; give good pictures of"):
-        memory.without([0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("patches", "neighbours", "pictures", "words"),
+    [
+        (30, 2, [0, 1, 2], "of 3 pictures of one part, 0 of 30 patches are left to score them by, expected at least 2"),
+        (1, 1, [0], "of 1 picture of one part, 0 of 1 patch are left to score them by, expected at least 1"),
+        (40, 30, [1], "of 1 picture of one part, 27 of 40 patches are left to score them by, expected at least 30"),
+    ],
+)
+def test_memory_that_is_too_small_for_its_parts_says_what_to_give(patches, neighbours, pictures, words):
+    with pytest.raises(DataError, match=words + "; give a larger --memory or fewer --memory-neighbours, or good pict"):
+        filled(patches, 16, neighbours=neighbours).without(pictures)
 
 
 def test_flat_features_stay_flat_up_to_the_border():

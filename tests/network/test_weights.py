@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pickle
 import warnings
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from stlm_edge.errors import WeightsError
+from stlm_edge.network.design import Design
 from stlm_edge.network.encoder import ARCHITECTURES
 from stlm_edge.network.initial import load_initial, load_mobile_sam
 from stlm_edge.network.stlm import Stlm
@@ -133,3 +135,63 @@ def test_fingerprint_depends_on_values_and_names_alone():
     tensors = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(1)}
     assert fingerprint(tensors) == fingerprint(dict(reversed(tensors.items())))
     assert fingerprint(tensors) != fingerprint(tensors | {"b": torch.zeros(1)})
+
+
+TINY = ARCHITECTURES["stlm-tiny"]
+FROZEN = Design(plain_stream="stlm-tiny")
+HEAD = dataclasses.replace(FROZEN, comparison="plain")
+ALONE = dataclasses.replace(FROZEN, aggregation="memory", memory=5)
+"""What `--epochs 0` makes."""
+
+
+def network_of(design: Design, *, seed: int = 0) -> Stlm:
+    torch.manual_seed(seed)
+    return Stlm(TINY, design, image_size=(64, 64))
+
+
+def written(path: Path, design: Design) -> tuple[Path, dict[str, torch.Tensor]]:
+    tensors = network_of(design, seed=1).state_dict()
+    save_file(tensors, path, metadata={"design": design.to_json()})
+    return path, tensors
+
+
+@pytest.mark.parametrize("learns", [FROZEN, HEAD])
+@pytest.mark.parametrize("way", ["to a head", "from a head"])
+def test_frozen_plain_stream_goes_from_a_checkpoint_to_another_that_has_only_it_in_common(learns, way, tmp_path):
+    offered, wanted = (ALONE, learns) if way == "to a head" else (learns, ALONE)
+    path, tensors = written(tmp_path / "model.safetensors", offered)
+    network = network_of(wanted)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    report = load_initial(network, path)
+    plain = {name for name in before if name.startswith("plain.")}
+    assert report.gives_plain and dict(report.loaded) == {"plain": len(plain)}
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, (tensors if name in plain else before)[name])
+    told = str(report)
+    assert ("feature_aggregation stays random: the checkpoint has none" in told) == (way == "to a head")
+    assert ("not used from the file: " in told) == (way == "from a head")
+
+
+@pytest.mark.parametrize(
+    ("offered", "wanted"),
+    [(HEAD, FROZEN), (FROZEN, HEAD), (Design(), HEAD), (Design(), ALONE), (ALONE, Design()), (HEAD, Design())],
+)
+def test_checkpoint_of_another_design_is_refused_as_one(offered, wanted, tmp_path):
+    path, _ = written(tmp_path / "model.safetensors", offered)
+    with pytest.raises(WeightsError, match="is a checkpoint of another architecture, expected one of stlm-tiny"):
+        load_initial(network_of(wanted), path)
+
+
+def test_checkpoint_with_another_backbone_of_the_same_shapes_is_refused(tmp_path):
+    path = tmp_path / "model.safetensors"
+    other = dataclasses.replace(ALONE, plain_stream="timm:test_efficientnet")
+    save_file(network_of(ALONE).state_dict(), path, metadata={"design": other.to_json()})
+    with pytest.raises(WeightsError, match="is a checkpoint of another architecture"):
+        load_initial(network_of(ALONE), path)
+
+
+def test_network_that_learns_nothing_takes_no_weights_but_a_checkpoints(tmp_path):
+    path = tmp_path / "own.safetensors"
+    save_file({"weight": torch.zeros(3)}, path)
+    with pytest.raises(WeightsError, match=r"own\.safetensors is no checkpoint of this toolkit"):
+        load_initial(network_of(ALONE), path)

@@ -19,6 +19,7 @@ OTHER = {
 }
 
 NEEDS = {
+    "heads": ["--comparison", "plain", "--plain-stream", "teacher"],
     "memory": ("--plain-stream", "teacher"),
     "comparison": ("--plain-stream", "teacher", "--teacher", "mobile_sam"),
 }

@@ -21,6 +21,7 @@ from stlm_edge.metrics import pixel_metrics, roc_auc
 from stlm_edge.names import escaped, from_cell
 from stlm_edge.network.checkpoint import load, save
 from stlm_edge.network.inference import InferencePath
+from stlm_edge.seen import digest_of, seen_of
 from train.__main__ import main
 from train.evaluate import evaluate, inspect, score_images
 from train.evaluation import DefectVerdicts, Scored
@@ -83,6 +84,16 @@ def test_pictures_without_good_ones_leave_undefined_what_needs_them(inspector, s
     assert math.isnan(evaluation.f1_optimal_threshold)
     assert "F1-optimal" not in evaluation_table(evaluation)
     assert not math.isnan(scores.pixel_auroc)
+
+
+def test_good_pictures_that_the_network_has_learnt_from_are_told(inspector, samples, caplog):
+    known = [sample.path for sample in samples if sample.label == "good"][:1]
+    spec = dataclasses.replace(inspector.spec, seen=seen_of([digest_of(read_image(path)) for path in known]))
+    evaluate(InferencePath(inspector.network, spec), samples)
+    assert f"SEEN PICTURES: the network has learnt from or remembers 1 of these 2 good pictures ({known[0]})" in (
+        caplog.text
+    )
+    assert "flatter it" in caplog.text
 
 
 def test_nothing_to_measure_is_an_error(inspector, samples):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from export.__main__ import main as export
+from stlm_edge.files import locked
 from stlm_edge.network.checkpoint import load
 from stlm_edge.sidecar import Sidecar
 from tests.settings import TWO_STREAMS
@@ -26,8 +30,11 @@ def parts_of(checkpoint: Path) -> set[str]:
 def test_folder_of_good_pictures_becomes_a_verified_engine_without_training(plate, tmp_path, capsys):
     run, data = tmp_path / "run", ["--data", str(plate), "--category", "plate"]
     checkpoint, engine = run / "model.safetensors", tmp_path / "plate.onnx"
-    assert main(["fit", *data, "-o", str(run), *QUICK, "--epochs", "0"]) == 0
-    assert "NO INITIAL WEIGHTS" not in capsys.readouterr().err  # nothing is there to have any
+    idle = ["--comparison", "plain", "--folds", "3", "--batch-size", "1"]
+    assert main(["fit", *data, "-o", str(run), *QUICK, "--epochs", "0", *idle]) == 0
+    told = capsys.readouterr().err
+    assert "NO INITIAL WEIGHTS" not in told  # nothing is there to have any
+    assert "what is for a head has no effect: comparison plain, folds 3\n" in told and "in a step" not in told
     assert sorted(path.name for path in run.iterdir()) == ["config.yaml", "model.safetensors", "run.json"]
     loaded = load(checkpoint)
     design = loaded.network.design
@@ -46,6 +53,42 @@ def test_folder_of_good_pictures_becomes_a_verified_engine_without_training(plat
     assert sidecar.engine.gate is not None
     assert sidecar.engine.gate.verified
     assert (sidecar.spec.memory, sidecar.spec.memory_neighbours, sidecar.spec.map_size) == (60, 1, (8, 8))
+    remembered, new = sorted((plate / "plate/train/good").iterdir()), sorted((plate / "plate/test/good").iterdir())
+    for name, some, code in (("known", remembered, 1), ("mixed", [remembered[-1], *new], 1), ("new", new, 0)):
+        good = tmp_path / name
+        good.mkdir()
+        for number, path in enumerate(some):
+            shutil.copy(path, good / f"copy{number}.png")
+        capsys.readouterr()
+        assert export(["threshold", str(engine), "--data", str(good)]) == code
+        assert ("remembers" in capsys.readouterr().err) == bool(code)
+    others = tmp_path / "others"
+    shutil.copytree(plate / "plate/train/good", others)
+    shutil.copy(new[0], others / remembered[0].name)  # as many, and one is another
+    assert main(["threshold", str(checkpoint), "--data", str(others)]) == 1
+    assert "the network is of 6 good pictures, found 6 others" in capsys.readouterr().err
+
+
+@pytest.mark.heavy
+def test_frozen_stream_of_a_checkpoint_is_taken_without_training_or_refused(plate, tmp_path, capsys):
+    command = ["fit", "--data", str(plate), "--category", "plate", *QUICK]
+    assert main([*command, "--epochs", "0", "-o", str(tmp_path / "first")]) == 0
+    first = tmp_path / "first" / "model.safetensors"
+    start = ["--initial-weights", str(first), "--seed", "5"]  # another seed, so that random ones would be others
+    for name, more in (("again", ["--epochs", "0"]), ("on", ["--epochs", "1", "--comparison", "plain"])):
+        assert main([*command, *start, *more, "-o", str(tmp_path / name)]) == 0
+        plain = load(tmp_path / name / "model.safetensors").network.plain.state_dict()
+        for key, tensor in load(first).network.plain.state_dict().items():
+            assert torch.equal(tensor, plain[key]), (name, key)
+        assert json.loads((tmp_path / name / "run.json").read_text())["teacher_weights_from"] == str(first)
+    other = tmp_path / "other.safetensors"
+    save_file({"weight": torch.zeros(3)}, other)
+    for path, words in ((tmp_path / "none.pt", "is no file"), (other, "is no checkpoint of this toolkit")):
+        capsys.readouterr()
+        given = [*command, "--epochs", "0", "--initial-weights", str(path), "-o", str(tmp_path / "refused")]
+        assert main(given) == 1
+        assert words in capsys.readouterr().err
+        assert not (tmp_path / "refused").exists()
 
 
 @pytest.mark.heavy
@@ -143,3 +186,15 @@ def test_what_a_memory_cannot_go_with_is_one_line(arguments, words, plate, tmp_p
     assert words in captured
     assert "Traceback" not in captured
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.heavy
+def test_folder_in_which_another_training_runs_is_left_alone(plate, tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    arguments = ["fit", "--data", str(plate), "--category", "plate", "-o", str(run), *QUICK, "--epochs", "0"]
+    with locked(run):
+        assert main(arguments) == 1
+        assert f"error: {run} is being written by another program" in capsys.readouterr().err
+        assert list(run.iterdir()) == []
+    assert main(arguments) == 0

@@ -117,7 +117,9 @@ def test_folds_keep_parts_together_and_none_is_empty():
     [
         (["--groups", "{data}/none.csv"], 1, "none.csv cannot be read"),
         (["--groups", "{data}/stray.csv"], 1, "names 1 picture that is not there, the first is z9.png"),
-        (["--group-by", "^[xy]"], 1, "finds no part in the name a0.png"),
+        (["--group-by", "^[xy]"], 1, "finds no part in the name a0 "),
+        (["--group-by", ""], 2, "it is empty, expected a regular expression"),
+        (["--groups", ""], 2, "it is empty, expected a CSV file"),
         (["--group-by", "("], 1, "expected a regular expression"),
         (["--group-by", "a", "--groups", "b"], 1, "groups, group_by: either says"),
         (["--folds", "1"], 1, "folds is 1, expected 0, or 2 and more"),
@@ -131,6 +133,6 @@ def test_parts_and_rates_that_cannot_be_are_refused_before_anything_is_written(
     run = tmp_path / "run"
     given = [argument.format(data=data) for argument in arguments]
     assert main(["fit", "--data", str(data), "-o", str(run), *QUICK, *given]) == code
-    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    error = [line for line in capsys.readouterr().err.splitlines() if line.lower().startswith("error: ")]
     assert len(error) == 1 and words in error[0]
     assert not run.exists()

@@ -21,7 +21,8 @@ from stlm_edge.spec import ModelSpec
 from train import patch_memory
 from train.config import TrainConfig
 from train.evaluate import score_images
-from train.patch_memory import build, farthest, good_scores, remember_good
+from train.left_out import ALL, Division, good_scores, unknown
+from train.patch_memory import build, farthest, remember_good
 
 SPEC = ModelSpec(
     category="x", architecture="stlm-tiny", input_size=(32, 64), map_size=(32, 64), weights_sha256="", highest_score=1.0
@@ -85,9 +86,12 @@ def test_more_neighbours_than_patches_are_refused():
         build(Pooled(), pictures(2), SPEC, patches=64, neighbours=65, seed=0)
 
 
-def remembering(
-    images: Sequence[Image], *, epochs: int, parts: Sequence[int], held_out: Sequence[int]
-) -> InferencePath:
+def divided(parts: Sequence[int], held: Sequence[int]) -> Division:
+    learnt = [number for number in range(len(parts)) if number not in held]
+    return Division(parts, learnt, held, [ALL] * len(parts))
+
+
+def remembering(images: Sequence[Image], division: Division, *, epochs: int) -> InferencePath:
     config = TrainConfig(
         architecture="stlm-tiny",
         image_size=SPEC.input_size,
@@ -104,20 +108,20 @@ def remembering(
     inspector.network.plain.settle(prepare(torch.from_numpy(np.stack(images)), SPEC))
     if inspector.network.feature_aggregation is not None:
         inspector.network.feature_aggregation.head.out.weight.data.mul_(1e4)  # an untrained one says hardly anything
-    remember_good(inspector, images, config, parts=parts, held_out=held_out)
+    remember_good(inspector, images, config, division)
     return inspector
 
 
 def test_network_without_a_head_scores_all_pictures_each_without_its_part():
     a, b, c, d = pictures(4)
     images = [a, a, b, c, d]
-    inspector = remembering(images, epochs=0, parts=range(5), held_out=[2])
-    alone = good_scores(inspector, images, parts=range(5), held_out=[2])
+    inspector = remembering(images, divided(range(5), [2]), epochs=0)
+    alone = good_scores(inspector, images, divided(range(5), [2]))
     assert list(alone) == [0, 1, 2, 3, 4]
     known = score_images(inspector, images)
     assert alone[0] == pytest.approx(known[0], abs=1e-3)  # each of two equal pictures finds the other
     assert all(alone[number] > known[number] + 0.1 for number in (2, 3, 4))
-    grouped = good_scores(inspector, images, parts=[0, 0, 1, 2, 3], held_out=[2])
+    grouped = good_scores(inspector, images, divided([0, 0, 1, 2, 3], [2]))
     assert grouped[0] > known[0] + 0.1
     assert {number: grouped[number] for number in (2, 3, 4)} == {number: alone[number] for number in (2, 3, 4)}
     assert inspector.network.memory is not None
@@ -126,26 +130,30 @@ def test_network_without_a_head_scores_all_pictures_each_without_its_part():
 
 def test_where_all_pictures_show_one_part_each_counts_as_one():
     images = pictures(3)
-    inspector = remembering(images, epochs=0, parts=[7, 7, 7], held_out=[])
-    assert good_scores(inspector, images, parts=[7, 7, 7], held_out=[]) == good_scores(
-        inspector, images, parts=[0, 1, 2], held_out=[]
-    )
+    inspector = remembering(images, divided([7, 7, 7], []), epochs=0)
+    each = good_scores(inspector, images, divided([0, 1, 2], []))
+    assert good_scores(inspector, images, divided([7, 7, 7], [])) == each
 
 
 def test_network_with_a_head_scores_those_held_out_from_it():
     images = pictures(5)
-    inspector = remembering(images, epochs=1, parts=range(5), held_out=[1, 4])
-    found = good_scores(inspector, images, parts=range(5), held_out=[1, 4])
+    inspector = remembering(images, divided(range(5), [1, 4]), epochs=1)
+    found = good_scores(inspector, images, divided(range(5), [1, 4]))
     assert list(found) == [1, 4]
     assert inspector.network.design.memory == 160
 
 
 def test_scale_makes_usual_cells_0_and_usual_scores_1():
     images = pictures(6)
-    inspector = remembering(images, epochs=1, parts=range(6), held_out=[0, 2, 5])
+    division = divided(range(6), [0, 2, 5])
+    inspector = remembering(images, division, epochs=1)
     fusion = inspector.network.fusion
     assert fusion is not None
-    pairs = list(patch_memory._left_out(inspector, images, parts=range(6), of=[0, 2, 5]))
+    pairs = []
+    for number in (0, 2, 5):
+        pixels = prepare(torch.from_numpy(images[number][None]), SPEC)
+        with unknown(inspector.network, number, division), torch.no_grad():
+            pairs.append(inspector.network.distances_and_logits(pixels)[:2])
     for index, (shift, scale) in enumerate(
         [(fusion.distance_shift, fusion.distance_scale), (fusion.logit_shift, fusion.logit_scale)]
     ):
@@ -157,5 +165,5 @@ def test_scale_makes_usual_cells_0_and_usual_scores_1():
 def test_network_without_a_memory_scores_those_held_out_as_ever():
     images = pictures(3)
     inspector = InferencePath(Stlm(ARCHITECTURES["stlm-tiny"], image_size=SPEC.input_size), SPEC).eval()
-    found = good_scores(inspector, images, parts=[0, 0, 1], held_out=[2])
+    found = good_scores(inspector, images, divided([0, 0, 1], [2]))
     assert found == {2: score_images(inspector, images[2:])[0]}

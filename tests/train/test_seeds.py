@@ -49,6 +49,7 @@ def test_spread_is_the_mean_with_its_interval():
     low, high = stats.t.interval(0.95, 4, loc=0.8, scale=stats.sem(spread.values))
     assert (spread.mean - spread.half_width, spread.mean + spread.half_width) == pytest.approx((low, high))
     assert spread.text(factor=100) == "80.00 ± 9.82"
+    assert Spread.of([0.7, 0.9]).text(factor=100) == "80.00 (70.00 to 90.00)"  # an interval would be 80 ± 127
     lone = Spread.of([0.7])
     assert math.isnan(lone.half_width)
     assert lone.text(factor=100) == "70.00"
@@ -101,6 +102,16 @@ def test_half_a_training_without_a_state_is_begun_again(trained, quick, plate, t
     assert load(found[0]).spec.threshold is not None
     assert trained == [0]
     assert "is of half a training and has no state to go on from; it is trained again" in caplog.text
+
+
+def test_damaged_model_of_a_seed_is_told_once_and_trained_again(trained, quick, plate, tmp_path, caplog):
+    (tmp_path / "seed-0").mkdir()
+    (tmp_path / "seed-0" / "model.safetensors").write_bytes(b"cut off")
+    fit_seeds(quick, (0,), data=plate, category="plate", textures=None, output=tmp_path)
+    assert trained == [0]
+    (warning,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert "is not a readable safetensors file" in warning
+    assert warning.endswith("it is trained again") and "half a training" not in warning
 
 
 def test_several_processes_are_told_to_train_one_after_the_other(quick, plate, monkeypatch):
@@ -190,5 +201,8 @@ def test_means_and_intervals_are_those_of_the_single_evaluations(plate, checkpoi
     assert content["missed"]["values"] == missed
     assert f"of 4 (seed 0, 1, 2: {', '.join(map(str, missed))})" in printed
     assert (out / "seed-2" / "evaluation.png").is_file()
+    capsys.readouterr()
     assert main([*arguments, "--seeds", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "mean over 2 seeds (lowest to highest)" in printed and "±" not in printed
     assert json.loads((out / "evaluation-seeds.json").read_text())["seeds"] == [0, 1]

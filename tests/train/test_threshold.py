@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 from safetensors import safe_open
@@ -12,8 +13,13 @@ from safetensors.torch import load_file, save_file
 from export.__main__ import command as export_command
 from stlm_edge.datasets import GOOD, load_category
 from stlm_edge.errors import CheckpointError
+from stlm_edge.imaging import read_image
 from stlm_edge.network.checkpoint import load, save
+from stlm_edge.network.design import Design
+from stlm_edge.network.stlm import Stlm
+from stlm_edge.network.weights import fingerprint
 from stlm_edge.seal import sealed
+from stlm_edge.seen import digest_of, seen_of
 from train.__main__ import command, main
 
 
@@ -27,7 +33,7 @@ def test_command_chooses_by_either_method_and_the_method_travels(plate, checkpoi
         "false alarms on these 2 good pictures",
         "missed of these 4 defective pictures",
         "F1 on these pictures",
-        "from 6 pictures of 6 parts",
+        "from 6 pictures",
     ]
     assert spec.threshold.method == "f1"
     assert spec.threshold.images == len(load_category(plate, "plate").test)
@@ -66,6 +72,32 @@ def test_f1_without_labelled_pictures_is_an_error(plate, checkpoint, capsys):
     assert load(checkpoint).spec.threshold.value == 0.5
 
 
+@pytest.mark.parametrize(("memory", "code"), [(0, 0), (60, 1)])
+def test_f1_by_good_pictures_that_the_network_knows_is_told_or_refused(memory, code, plate, checkpoint, capsys):
+    known = [sample.path for sample in load_category(plate, "plate").test if sample.label == GOOD]
+    made = load(checkpoint)
+    spec = dataclasses.replace(made.spec, seen=seen_of([digest_of(read_image(path)) for path in known]))
+    if memory:
+        design = Design(plain_stream="stlm-tiny", aggregation="memory", memory=memory)
+        network = Stlm(made.network.architecture, design, image_size=spec.input_size).eval()
+        spec = dataclasses.replace(spec, weights_sha256=fingerprint(network.state_dict()))
+        made = dataclasses.replace(made, network=network)
+    save(checkpoint, dataclasses.replace(made, spec=spec))
+    before = checkpoint.read_bytes()
+    assert main(["threshold", str(checkpoint), "--data", str(plate), "--category", "plate", "--method", "f1"]) == code
+    told = capsys.readouterr().err
+    assert f"{'remembers' if memory else 'SEEN PICTURES: the checkpoint has learnt from'} 2 of these 2 good" in told
+    assert (checkpoint.read_bytes() == before) == (code == 1)
+
+
+def test_picture_that_is_held_out_by_its_place_and_was_learnt_from_is_told(plate, checkpoint, capsys):
+    made = load(checkpoint)
+    good = [digest_of(read_image(sample.path)) for sample in load_category(plate, "plate").train]
+    save(checkpoint, dataclasses.replace(made, spec=dataclasses.replace(made.spec, seen=seen_of(good))))
+    assert main(["threshold", str(checkpoint), "--data", str(plate), "--category", "plate"]) == 0
+    assert "SEEN PICTURES: the checkpoint has learnt from 1 of these 1 good picture (" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("old", ["good", "good-quantile"])
 def test_old_words_for_a_method_are_taken(plate, checkpoint, old):
     arguments = ["threshold", str(checkpoint), "--data", str(plate), "--category", "plate", "--method", old]
@@ -96,7 +128,15 @@ def test_device_is_for_checkpoints(tmp_path, capsys):
 
 def test_other_pictures_than_the_trainings_are_told(plate, checkpoint, capsys):
     assert main(["threshold", str(checkpoint), "--data", str(plate / "plate" / "train" / "good")]) == 0
-    assert "OTHER PICTURES" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "OTHER PICTURES" in told and "so give the data that it was trained on" in told
+
+
+def test_other_pictures_than_the_trainings_may_choose_by_their_labels(plate, checkpoint, tmp_path, capsys):
+    shutil.copytree(plate / "plate", tmp_path / "plates")
+    assert main(["threshold", str(checkpoint), "--data", str(tmp_path / "plates"), "--method", "f1"]) == 0
+    told = capsys.readouterr().err
+    assert "found plates; the threshold will be one for these" in told and "quantile" not in told
 
 
 def test_threshold_out_of_reach_is_told_of_and_replaced(plate, checkpoint, capsys):

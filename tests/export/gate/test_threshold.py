@@ -14,8 +14,11 @@ from export.__main__ import main
 from export.gate.pictures import find_samples, read
 from runtime.detector import Detector
 from stlm_edge.datasets import GOOD
+from stlm_edge.imaging import read_image
+from stlm_edge.seen import digest_of, seen_of
 from stlm_edge.sidecar import Sidecar
 
+from ...runtime.conftest import SPEC, write_engine
 from ..conftest import alter, shift_bias
 
 
@@ -75,7 +78,7 @@ def test_f1_of_parts_and_with_a_second_threshold(engine, plate_data, capsys):
     assert "F1 on these pictures: " in capsys.readouterr().out
     assert Sidecar.read(engine).spec.threshold.parts == 6
     assert main(command) == 0
-    assert Sidecar.read(engine).spec.threshold.parts == 10
+    assert Sidecar.read(engine).spec.threshold.parts is None  # nobody said any
 
 
 def test_command_is_listed_by_its_name_of_today_alone(capsys):
@@ -137,7 +140,8 @@ def test_previous_value_is_the_one_replaced(engine, plate_data):
         (["--data", "{data}", "--method", "f1", "--false-alarm-rate", "0.1"], 2, "goes with --method quantile"),
         (["--data", "{data}", "--false-alarm-rate", "0"], 2, "is not in the range"),
         (["--data", "{data}/test/good", "--groups", "{empty}/none.csv"], 1, "none.csv cannot be read"),
-        (["--data", "{data}/test/good", "--group-by", "x"], 1, "finds no part in the name 000.png"),
+        (["--data", "{data}/test/good", "--group-by", "x"], 1, "finds no part in the name 000 "),
+        (["--data", "{data}/test/good", "--group-by", ""], 2, "it is empty, expected a regular expression"),
         (["--data", "{data}/test/good", "--group-by", "x", "--groups", "y"], 2, "give one of them"),
         (["--data", "{data}/test/good", "--unclear-rate", "0.01"], 2, "expected 0, or more than 0.01"),
         (["--data", "{data}/test/good", "--textures", "{data}"], 2, "goes with a checkpoint"),
@@ -155,6 +159,22 @@ def test_what_cannot_work_is_refused_and_changes_nothing(engine, plate_data, tmp
 def test_training_pictures_are_warned_of(engine, plate_data, capsys):
     assert main(["calibrate", str(engine), "--data", str(plate_data / "train" / "good")]) == 0
     assert "TRAINING PICTURES: 3 of 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("memory", "code"), [(0, 0), (9, 1)])
+@pytest.mark.parametrize("method", ["quantile", "f1"])
+def test_pictures_that_the_engine_knows_are_told_or_refused(method, memory, code, plate_data, tmp_path, capsys):
+    known = sorted((plate_data / "test" / "good").iterdir())[:2]
+    spec = dataclasses.replace(SPEC, memory=memory, seen=seen_of([digest_of(read_image(path)) for path in known]))
+    engine = write_engine(tmp_path / "plate.onnx", spec=spec)
+    before = Sidecar.path_for(engine).read_bytes()
+    data = plate_data if method == "f1" else plate_data / "test" / "good"
+    assert main(["threshold", str(engine), "--data", str(data), "--method", method]) == code
+    told = capsys.readouterr().err
+    verb = "remembers" if memory else "has learnt from"
+    assert f"{engine} {verb} 2 of these 6 good pictures (the first is good/000.png)" in told
+    assert "TRAINING PICTURES" not in told
+    assert (Sidecar.path_for(engine).read_bytes() == before) == (code == 1)
 
 
 def test_unverified_engine_is_warned_of(engine, plate_data, capsys):

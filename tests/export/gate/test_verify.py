@@ -27,10 +27,11 @@ from runtime.detector import Detector
 from stlm_edge.datasets import GOOD
 from stlm_edge.errors import DataError, EngineError, OutputError, SpecError, VerificationError
 from stlm_edge.files import sha256
-from stlm_edge.imaging import resize_map, to_input, write_image
+from stlm_edge.imaging import read_image, resize_map, to_input, write_image
 from stlm_edge.network.checkpoint import Checkpoint, load, save
 from stlm_edge.network.inference import InferencePath, prepare
 from stlm_edge.network.weights import fingerprint
+from stlm_edge.seen import digest_of
 from stlm_edge.sidecar import Gate, Sidecar
 
 from ..conftest import alter, shift_bias
@@ -98,6 +99,20 @@ def test_true_engine_is_verified_by_every_backend(engine, plate_data, tmp_path, 
     assert "on 10 pictures, 4 of defects: how far each is from pytorch, and not how good the model is" in printed
     assert f"{100 * content['reference_metrics']['pixel_auroc']:.2f}" not in printed  # ten pictures do not tell
     assert cv2.imread(str(sheet)).shape[0] > 2 * 224
+
+
+def test_good_pictures_that_the_network_knows_are_told_where_its_quality_is(
+    engine, plate_data, capsys, small_checkpoint, monkeypatch
+):
+    known = digest_of(read_image(plate_data / "test" / "good" / "000.png"))
+    sidecar = Sidecar.read(engine)
+    dataclasses.replace(sidecar, spec=dataclasses.replace(sidecar.spec, seen=known)).write(engine)
+    command = ["verify", str(engine), "--reference", str(small_checkpoint), "--data", str(plate_data)]
+    assert main(command) == 0
+    assert "SEEN PICTURES" not in capsys.readouterr().err  # how far sides differ is exact on any pictures
+    monkeypatch.setattr("export.gate.examine.FEWEST_FOR_QUALITY", 4)
+    assert main(command) == 0
+    assert "remembers 1 of these 6 good pictures (good/000.png)" in capsys.readouterr().err
 
 
 def test_altered_graph_is_refused_named_and_recorded(engine, plate_data, capsys, small_checkpoint):
