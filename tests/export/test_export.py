@@ -93,13 +93,13 @@ def test_sidecar_has_spec_and_record(engine, inspector):
 
 
 @pytest.mark.heavy
-def test_pictures_of_the_user_are_compared_on(engine, tmp_path, capsys):
+def test_pictures_of_the_user_are_compared_on(checkpoint, tmp_path, capsys):
     from stlm_edge.imaging import write_image
 
     for index in range(3):
         write_image(tmp_path / f"{index}.png", render_part(np.random.default_rng(index), size=SIZE, defect=None).image)
     output = tmp_path / "out" / "plate.onnx"
-    assert main(["onnx", str(engine), "-o", str(output), "--precision", "fp16", "--data", str(tmp_path)]) == 0
+    assert main(["onnx", str(checkpoint), "-o", str(output), "--data", str(tmp_path)]) == 0
     assert "on 3 pictures" in capsys.readouterr().out
 
 
