@@ -58,8 +58,14 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.slow
 def test_network_and_engine_stand_beside_the_bar(
-    ground: Path, small_checkpoint: Path, traced_engine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ground: Path,
+    small_checkpoint: Path,
+    traced_engine: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(peers, "resample", partial(resample, resamples=100))
     path = tmp_path / "peers.json"
     data = ["--data", str(ground.parent), "--category", ground.name, "--tiles", str(ground / "tiles.csv")]
     ours = ["--checkpoint", str(small_checkpoint), "--engine", str(traced_engine)]
