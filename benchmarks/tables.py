@@ -226,9 +226,8 @@ def _intervals(record: Record) -> Table:
             rows.append([method["name"], kind, *(_interval(estimates[key], sign="") for key in AREAS)])
     for method in methods:
         if gain := method.get("gain", {}).get(ALL):
-            rows.append(
-                [f"{method['name']}, gain over the bar", ALL, *(_interval(gain[key], sign="+") for key in AREAS)]
-            )
+            name = f"{method['name']}, gain over the bar"
+            rows.append([name, ALL, *(_interval(gain[key], sign="+") for key in AREAS)])
     return Table(["method", "defect", *AREAS.values()], rows)
 
 
