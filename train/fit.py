@@ -33,7 +33,7 @@ from train.loop import Ending, train
 from train.patch_memory import remember_good
 from train.pseudo_anomalies.choice import pseudo_anomalies_of
 from train.record import Begun, Sources, read_record, weights_files, write_record
-from train.start import build, taught_by
+from train.start import build, taught_by, warn_of_what_is_known
 from train.threshold import chosen_threshold, pseudo_found
 from train.training import EpochRecord, Training, begin
 from train.watch import Board, Patience, held_out_error
@@ -129,6 +129,8 @@ def _run(
         objective, guidance = build(
             sources.located(config), spec, batches, device=device, processes=processes, state=state
         )
+        if state is None and processes.is_main:
+            warn_of_what_is_known(config, data, objective.network)
         training = begin(objective, config, steps_per_epoch=len(batches), run_id=run_id)
         make_folder(folder)  # not before all that is asked for has been found to fit
         if processes.is_main:

@@ -28,7 +28,8 @@ class GoodPictures:
     Attributes:
         told: of all good pictures, for the record.
         good: those that could be read, of the network's size.
-        seen: what the finished network will have learnt from or remember, see `stlm_edge.seen`.
+        digests: of these, see `stlm_edge.seen`.
+        seen: what of them the finished network will have learnt from or remember, as its specification has it.
         parts: of these.
         division: of these, which are learnt from.
         rotation: what `config.rotation` comes to for the category.
@@ -37,6 +38,7 @@ class GoodPictures:
     category: str
     told: Pictures
     good: list[Image]
+    digests: list[str]
     seen: str
     parts: Parts
     division: Division
@@ -107,6 +109,7 @@ def read_good_pictures(config: TrainConfig, sources: Sources, folder: Path, begu
         category=loaded.name,
         told=told,
         good=[picture.image for picture in good],
+        digests=[picture.digest for picture in good],
         seen=seen_of([good[number].digest for number in known]),
         parts=parts,
         division=division,

@@ -10,16 +10,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from stlm_edge.errors import StlmError, counted
+from stlm_edge.network.checkpoint import load
 from stlm_edge.network.encoder import architecture_named
 from stlm_edge.network.inference import prepare
 from stlm_edge.network.initial import load_initial
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.teachers.base import Teacher
 from stlm_edge.network.weights import PUBLISHED, locate, read_tensors
+from stlm_edge.seen import SeenPictures
 from stlm_edge.spec import ModelSpec
 from train.config import RANDOM, TrainConfig
 from train.data import Batches
 from train.distributed import Processes, main_first, share_batch_norms
+from train.good_pictures import GoodPictures
 from train.objective import Objective
 from train.record import Begun
 from train.teaching.guidance import Guidance, make_guidance
@@ -89,6 +93,36 @@ def build(
         for head in objective.mask_heads if tensors else ():  # a checkpoint of this toolkit has none
             head.load_state_dict(tensors)
     return objective.to(device).to(memory_format=torch.channels_last), guidance
+
+
+def warn_of_what_is_known(config: TrainConfig, data: GoodPictures, network: Stlm) -> None:
+    """Say so where initial weights have learnt from pictures that the threshold will be chosen by as new ones.
+
+    A checkpoint of the same pictures, divided the same way, has not: what leaves a picture out has always done so.
+    """
+    try:
+        path = locate(config.initial_weights) if config.epochs and config.initial_weights != RANDOM else None
+        started = None if path is None else load(path, threshold_is_needed=False)
+    except StlmError:  # weights of others, which are of other pictures
+        return
+    if started is None or started.network.feature_aggregation is None:
+        return
+    ways = [
+        {name: settings.get(name) for name in ("heads", "holdout", "seed")}
+        for settings in (started.config, config.to_dict())
+    ]
+    if ways[0] == ways[1] and started.parts is not None and started.parts.numbers == data.parts.numbers:
+        return
+    known = SeenPictures(started.spec)
+    for number in data.division.unlearnt(network):
+        known.add(data.digests[number], name=f"number {number + 1}")
+    if known.found:
+        logger.warning(
+            "SEEN PICTURES: the initial weights have learnt from %d of the %s that the threshold is chosen by, so it may "
+            "be too low; train with the seed, heads, holdout and parts of those weights, or choose it by new pictures",
+            len(known.found),
+            counted(known.count, "good picture"),
+        )
 
 
 def taught_by(network: Stlm, guidance: Guidance | None, begun: Begun | None) -> str | None:

@@ -168,6 +168,7 @@ def test_several_processes_do_not_train_a_committee():
         "x",
         Pictures(2, ""),
         [np.zeros((*SIZE, 3), np.uint8)] * 2,
+        ["", ""],
         "",
         Parts.one_by_one(2, how="as drawn"),
         Division.of(range(2), CONFIG),
@@ -189,5 +190,10 @@ def test_threshold_of_a_run_is_from_all_good_pictures_and_is_found_again(plate, 
     loaded = load(run / "model.safetensors")
     threshold = loaded.spec.require_threshold()
     assert threshold.images == len(list((plate / "plate/train/good").iterdir()))
+    started = ["--initial-weights", str(run / "model.safetensors")]
+    for seed, is_told in (("0", False), ("1", True)):
+        again = ["fit", *data, "-o", str(tmp_path / seed), *quick, *heads, *frozen, *started, "--seed", seed]
+        assert main(again) == 0
+        assert ("SEEN PICTURES: the initial weights have learnt from" in capsys.readouterr().err) is is_told
     assert main(["threshold", str(run / "model.safetensors"), *data]) == 0
     assert load(run / "model.safetensors").spec.require_threshold().value == pytest.approx(threshold.value, abs=1e-6)
