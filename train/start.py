@@ -107,19 +107,16 @@ def warn_of_what_is_known(config: TrainConfig, data: GoodPictures, network: Stlm
         return
     if started is None or started.network.feature_aggregation is None:
         return
-    ways = [
-        {name: settings.get(name) for name in ("heads", "holdout", "seed")}
-        for settings in (started.config, config.to_dict())
-    ]
-    if ways[0] == ways[1] and started.parts is not None and started.parts.numbers == data.parts.numbers:
+    is_same = all(started.config.get(name) == getattr(config, name) for name in ("heads", "holdout", "seed"))
+    if is_same and started.parts is not None and started.parts.numbers == data.parts.numbers:
         return
     known = SeenPictures(started.spec)
     for number in data.division.unlearnt(network):
         known.add(data.digests[number], name=f"number {number + 1}")
     if known.found:
         logger.warning(
-            "SEEN PICTURES: the initial weights have learnt from %d of the %s that the threshold is chosen by, so it may "
-            "be too low; train with the seed, heads, holdout and parts of those weights, or choose it by new pictures",
+            "SEEN PICTURES: the initial weights have learnt from %d of the %s that choose the threshold, so it may be "
+            "too low; train with the seed, heads, holdout and parts of those weights, or choose it by new pictures",
             len(known.found),
             counted(known.count, "good picture"),
         )
