@@ -86,6 +86,11 @@ class TrainConfig:
         f"Kinds, each as likely as the others (table 11): {', '.join(get_args(PseudoAnomalyName))}; joined with +, "
         "twice as often where one is named twice.",
     )
+    empty_anomalies: Literal["keep", "redraw"] = setting(
+        "keep",
+        "What becomes of a pseudo anomaly that comes out empty: the picture stays a good one, as in the authors' code, "
+        "or another one is drawn.",
+    )
     largest_beta: float = setting(0.8, "How faint a pseudo anomaly may get: 0 opaque, 1 invisible (equation 1).")
     texture_tone: Literal["as-is", "match"] = setting(
         "as-is", "Of the anomaly source: as it is (the paper), or grey where the picture is, near its brightness."

@@ -108,6 +108,16 @@ def test_changed_says_where_pseudo_differs_from_clean(images):
     assert seen == {True, False}
 
 
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.heavy)])
+def test_batches_count_what_came_out_empty(images, workers):
+    with make(images, probability=1.0, workers=workers) as batches:
+        for batch in batches.epoch(1):
+            assert batch.tried == len(batch)
+            assert batch.empty == int((batch.mask.flatten(1).sum(1) == 0).sum())
+    with make(images, probability=0.0, workers=workers) as batches:
+        assert {(batch.tried, batch.empty) for batch in batches.epoch(1)} == {(0, 0)}
+
+
 def test_batch_moves_as_a_whole(images):
     batch = next(iter(make(images).epoch(1)))
     moved = batch.to("meta")

@@ -15,6 +15,9 @@ from train.pseudo_anomalies.perlin import scar, synthesise
 from train.pseudo_anomalies.textures import TextureSource, match_tone
 from train.pseudo_anomalies.tones import cracks, finish, pits
 
+MOST_DRAWS = 20
+"""Of a pseudo anomaly that shall not be empty; a black picture takes no crack, however often one is drawn."""
+
 CUT = {"cutpaste-patch": cutpaste_patch, "cutpaste-scar": cutpaste_scar, "cutpaste-union": cutpaste_union}
 CUT |= {"pit": pits, "crack": cracks}
 """Kinds that take nothing but the picture itself."""
@@ -32,6 +35,8 @@ class PseudoAnomalies:
         probability: of an anomaly; otherwise the picture stays as it is.
         largest_beta: how faint a blended one may get; 1 is invisible.
         texture_tone: `match` brings textures to the picture's colours and near its brightness.
+        empty: what becomes of a picture that shall get one which comes out empty: `keep` leaves it as a good one, as
+            the authors' code does; `redraw` draws another kind and another anomaly, up to `MOST_DRAWS` times.
     """
 
     def __init__(
@@ -43,6 +48,7 @@ class PseudoAnomalies:
         probability: float,
         largest_beta: float,
         texture_tone: Literal["as-is", "match"] = "as-is",
+        empty: Literal["keep", "redraw"] = "keep",
     ) -> None:
         self.kinds = kinds
         self.images = images
@@ -50,17 +56,28 @@ class PseudoAnomalies:
         self.probability = probability
         self.largest_beta = largest_beta
         self.texture_tone = texture_tone
+        self.empty = empty
 
     def draw(self, rng: np.random.Generator, normal: Image) -> tuple[Image, Mask]:
-        """
+        """Put one into the picture, or none.
+
         Args:
             normal: (H, W, 3) uint8, left unchanged; as large as the other pictures.
         Returns:
-            (H, W, 3) uint8 and (H, W) uint8, 1 on the pseudo anomaly.
+            (H, W, 3) uint8 and (H, W) uint8, 1 on the pseudo anomaly. The picture is `normal` itself where there was to
+            be none, and another array where one came out empty.
         """
-        size = (normal.shape[0], normal.shape[1])
         if rng.random() >= self.probability:
-            return normal, np.zeros(size, np.uint8)
+            return normal, np.zeros(normal.shape[:2], np.uint8)
+        drawn = self._once(rng, normal)
+        for _ in range(MOST_DRAWS - 1 if self.empty == "redraw" else 0):
+            if drawn[1].any():
+                break
+            drawn = self._once(rng, normal)
+        return (normal.copy() if drawn[0] is normal else drawn[0]), drawn[1]
+
+    def _once(self, rng: np.random.Generator, normal: Image) -> tuple[Image, Mask]:
+        size = (normal.shape[0], normal.shape[1])
         kind = self.kinds[int(rng.integers(len(self.kinds)))]
         if kind in PAIRED:
             return PAIRED[kind](rng, normal, self.images[int(rng.integers(len(self.images)))])
@@ -84,4 +101,5 @@ def pseudo_anomalies_of(
         probability=config.anomaly_probability if kinds is None else 1.0,
         largest_beta=config.largest_beta,
         texture_tone=config.texture_tone,
+        empty=config.empty_anomalies,
     )

@@ -28,9 +28,9 @@ def parts():
     return [render_part(rng, size=(128, 160), defect=None).image for _ in range(4)]
 
 
-def kinds_of(parts, *kinds: str, probability: float = 1.0) -> PseudoAnomalies:
+def kinds_of(parts, *kinds: str, probability: float = 1.0, **settings) -> PseudoAnomalies:
     return PseudoAnomalies(
-        kinds, images=parts, textures=ProceduralTextures(), probability=probability, largest_beta=0.5
+        kinds, images=parts, textures=ProceduralTextures(), probability=probability, largest_beta=0.5, **settings
     )
 
 
@@ -119,15 +119,39 @@ def test_share_of_clean_pictures_is_as_asked(parts):
     assert 0.42 < np.mean(clean) < 0.58
 
 
+def test_empty_ones_are_drawn_again_and_the_others_stay_as_they_are(parts):
+    """Perlin noise often stays below 0.5 in a small picture."""
+    small = [np.ascontiguousarray(part[:64, :64]) for part in parts]
+    kept, redrawn = (kinds_of(small, "perlin", "scar", empty=empty, probability=0.8) for empty in ("keep", "redraw"))
+    empty = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        wanted = rng.random() < 0.8
+        before, now = (drawer.draw(np.random.default_rng(seed), small[0]) for drawer in (kept, redrawn))
+        assert now[1].any() == wanted
+        if wanted and not before[1].any():
+            empty += 1
+        else:
+            assert np.array_equal(before[0], now[0])
+            assert np.array_equal(before[1], now[1])
+    assert 3 <= empty <= 30
+
+
+def test_picture_that_takes_no_anomaly_stays_as_it_is_after_a_few_draws():
+    black = np.zeros((64, 64, 3), np.uint8)
+    drawer = kinds_of([black], "finish", empty="redraw")
+    assert not drawer.draw(np.random.default_rng(0), black)[1].any()
+
+
 def test_every_kind_is_drawn_and_a_single_one_alone(parts, monkeypatch):
-    seen = []
+    seen, mask = [], np.ones((128, 160), np.uint8)
     for name in ("synthesise", "scar"):
         monkeypatch.setattr(
-            f"train.pseudo_anomalies.choice.{name}", lambda _, normal, __, name=name, **___: seen.append(name)
+            f"train.pseudo_anomalies.choice.{name}", lambda *_, name=name, **__: (seen.append(name), mask)
         )
     for table in (CUT, PAIRED):
         for name in table:
-            monkeypatch.setitem(table, name, lambda *_, name=name: seen.append(name))
+            monkeypatch.setitem(table, name, lambda *_, name=name: (seen.append(name), mask))
     rng = np.random.default_rng(6)
     for _ in range(90):
         kinds_of(parts, "perlin", "scar", "nsa").draw(rng, parts[0])
