@@ -29,7 +29,7 @@ def images():
 
 def make(images, *, textures=None, probability=0.7, **settings) -> Batches:
     pseudo_anomalies = PseudoAnomalies(
-        ["perlin", "scar", "nsa"],
+        ["perlin", "scar", "hiding"],
         images=images,
         textures=textures or ProceduralTextures(),
         probability=probability,

@@ -16,7 +16,7 @@ from tests.settings import TWO_STREAMS
 from train.__main__ import main
 from train.objective import any_in_cell, shrink_mask
 from train.pseudo_anomalies.choice import CUT, PAIRED, PseudoAnomalies
-from train.pseudo_anomalies.nsa import seamless_patches
+from train.pseudo_anomalies.hiding import seamless_patches
 from train.pseudo_anomalies.perlin import scar
 from train.pseudo_anomalies.preview import preview
 from train.pseudo_anomalies.textures import ProceduralTextures
@@ -154,16 +154,16 @@ def test_every_kind_is_drawn_and_a_single_one_alone(parts, monkeypatch):
             monkeypatch.setitem(table, name, lambda *_, name=name: (seen.append(name), mask))
     rng = np.random.default_rng(6)
     for _ in range(90):
-        kinds_of(parts, "perlin", "scar", "nsa").draw(rng, parts[0])
-    assert min(seen.count(name) for name in ("synthesise", "scar", "nsa")) > 15
+        kinds_of(parts, "perlin", "scar", "hiding").draw(rng, parts[0])
+    assert min(seen.count(name) for name in ("synthesise", "scar", "hiding")) > 15
     seen.clear()
     for _ in range(150):
         kinds_of(parts, *CUT, *PAIRED).draw(rng, parts[0])
     assert min(seen.count(name) for name in (*CUT, *PAIRED)) > 10
     seen.clear()
     for _ in range(20):
-        kinds_of(parts, "nsa").draw(rng, parts[0])
-    assert set(seen) == {"nsa"}
+        kinds_of(parts, "hiding").draw(rng, parts[0])
+    assert set(seen) == {"hiding"}
 
 
 def test_thin_line_stays_in_the_target_any_and_vanishes_from_the_centres():
@@ -179,7 +179,7 @@ def test_preview_shows_each_kind_in_the_users_own_pictures(plate, tmp_path, caps
     assert main([*arguments, "--count", "2", "-o", str(output)]) == 0
     assert capsys.readouterr().out.strip() == str(output)
     three_kinds = read_image(output).shape
-    assert main([*arguments, "--count", "2", "-o", str(output), "--pseudo-anomalies", "nsa"]) == 0
+    assert main([*arguments, "--count", "2", "-o", str(output), "--pseudo-anomalies", "hiding"]) == 0
     assert read_image(output).shape[0] < three_kinds[0] / 2
     assert main([*arguments, "-o", str(output), "--pseudo-anomalies", "cutpaste-union+cutpaste-scar"]) == 0
     assert main([*arguments[:3], "-o", "/dev/null/preview.png"]) == 1
