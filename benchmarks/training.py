@@ -130,7 +130,9 @@ class Task:
         """The category's name, and batches of its pictures, of the first `most` of them."""
         config, category = self.config, load_category(self.data, self.category)
         images = load_images(category.train[:most], size=config.image_size, skip_corrupt=config.skip_corrupt)
-        made = pseudo_anomalies_of(config, images=images, textures=texture_source(self.textures))
+        made = pseudo_anomalies_of(
+            config, images=images, textures=texture_source(self.textures), category=category.name
+        )
         return category.name, Batches(
             images,
             pseudo_anomalies=made,

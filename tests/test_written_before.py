@@ -33,3 +33,4 @@ def test_checkpoint_and_settings_with_the_old_words_are_read():
     shipped = Path(__file__).parents[1] / "train" / "pretrained" / "plate" / "model.safetensors"
     assert load(shipped).spec.require_threshold().method == "quantile"
     assert from_dict({"exposure_jitter": 0.25}).brightness == 0.25
+    assert from_dict({"pseudo_anomalies": "perlin+nsa+scar"}).pseudo_anomalies == "perlin+hiding+scar"

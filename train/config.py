@@ -38,8 +38,19 @@ SMALLEST_FILTERED = 64
 """Pixels of a side that the teacher gabor needs: its widest filter sees the picture at an eighth of its size."""
 
 PseudoAnomalyName = Literal[
-    "perlin", "scar", "nsa", "cutpaste-patch", "cutpaste-scar", "cutpaste-union", "finish", "pit", "crack"
+    "perlin",
+    "scar",
+    "hiding",
+    "nsa-binary",
+    "cutpaste-patch",
+    "cutpaste-scar",
+    "cutpaste-union",
+    "finish",
+    "pit",
+    "crack",
 ]
+OLD_KINDS = {"nsa": "hiding"}
+"""Of pseudo anomalies, which older versions called otherwise, in the words of today."""
 
 RANDOM = RANDOM_WEIGHTS
 PUBLISHED = PUBLISHED_WEIGHTS
@@ -85,6 +96,11 @@ class TrainConfig:
         "perlin",
         f"Kinds, each as likely as the others (table 11): {', '.join(get_args(PseudoAnomalyName))}; joined with +, "
         "twice as often where one is named twice.",
+    )
+    empty_anomalies: Literal["keep", "redraw"] = setting(
+        "keep",
+        "What becomes of a pseudo anomaly that comes out empty: the picture stays a good one, as in the authors' code, "
+        "or another one is drawn.",
     )
     largest_beta: float = setting(0.8, "How faint a pseudo anomaly may get: 0 opaque, 1 invisible (equation 1).")
     texture_tone: Literal["as-is", "match"] = setting(
@@ -306,7 +322,11 @@ def in_new_words(values: dict[str, Any]) -> dict[str, Any]:
     twice = [f"{old} and {new}" for old, new in OLD_NAMES.items() if old in values and new in values]
     if twice:
         raise ConfigError(f"found both {twice[0]}, which are one setting; keep the second")
-    return {OLD_NAMES.get(name, name): value for name, value in values.items()}
+    renamed = {OLD_NAMES.get(name, name): value for name, value in values.items()}
+    kinds = renamed.get("pseudo_anomalies")
+    if isinstance(kinds, str):
+        renamed["pseudo_anomalies"] = "+".join(OLD_KINDS.get(kind, kind) for kind in kinds.split("+"))
+    return renamed
 
 
 def from_yaml(written: dict[str, Any]) -> dict[str, Any]:

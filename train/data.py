@@ -46,6 +46,7 @@ class Batch:
         keys: for each picture, a digest of its clean pixels if the very same picture comes back in later epochs, as
             pictures do that are not turned; otherwise None. What is computed from it can be kept under this key.
         folds: for each picture, see `Batches`.
+        tried, empty: how many pictures were to get a pseudo anomaly, and how many of those came out without.
     """
 
     clean: Tensor
@@ -54,6 +55,8 @@ class Batch:
     changed: tuple[bool, ...]
     keys: tuple[str | None, ...]
     folds: tuple[int, ...] = ()
+    tried: int = 0
+    empty: int = 0
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -154,9 +157,10 @@ class _Parts:
 
     Attributes:
         clean: (N, H, W, 3) uint8, None where they are the pictures as loaded.
-        touched: the places in the batch of those that a pseudo anomaly was put into.
+        touched: the places in the batch of those that were to get a pseudo anomaly.
         pseudo, masks: only these, (M, H, W, 3) and (M, H, W) uint8; None if there are none.
         changed: for all N.
+        tried, empty: see `Batch`.
     """
 
     clean: Tensor | None
@@ -164,6 +168,8 @@ class _Parts:
     pseudo: Tensor | None
     masks: Tensor | None
     changed: tuple[bool, ...]
+    tried: int
+    empty: int
 
 
 class Batches:
@@ -268,11 +274,13 @@ class Batches:
         drawn = [self._draw(number, index) for index in indices]
         touched = tuple(place for place, (clean, pseudo, _) in enumerate(drawn) if pseudo is not clean)
         return _Parts(
-            clean=_stack([clean for clean, _, _ in drawn]) if self.varies else None,
+            clean=_stack([clean for clean, *_ in drawn]) if self.varies else None,
             touched=touched,
             pseudo=_stack([drawn[place][1] for place in touched]) if touched else None,
             masks=_stack([drawn[place][2] for place in touched]) if touched else None,
-            changed=tuple(not np.array_equal(clean, pseudo) for clean, pseudo, _ in drawn),
+            changed=tuple(not np.array_equal(clean, pseudo) for clean, pseudo, *_ in drawn),
+            tried=len(touched),
+            empty=sum(not drawn[place][2].any() for place in touched),
         )
 
     def _batch(self, indices: Sequence[int], parts: _Parts) -> Batch:
@@ -283,7 +291,8 @@ class Batches:
             for place, picture, where in zip(parts.touched, parts.pseudo, parts.masks, strict=True):
                 pseudo[place], mask[place, 0] = picture, where
         folds = tuple(self.folds[index] for index in indices) if self.folds else ()
-        return Batch(clean, pseudo, mask, parts.changed, tuple(map(self._key, indices)), folds)
+        keys = tuple(map(self._key, indices))
+        return Batch(clean, pseudo, mask, parts.changed, keys, folds, parts.tried, parts.empty)
 
     def _draw(self, number: int, index: int) -> tuple[Image, Image, Mask]:
         rng = np.random.default_rng((self.seed, number, index))

@@ -159,7 +159,7 @@ def _run(
             images = data.images(held)
             shown = (images * -(-FEWEST_WATCHED // len(images)))[:HELD_OUT_WATCHED]
             always = dataclasses.replace(config, anomaly_probability=1.0)
-            drawn = pseudo_anomalies_of(always, images=shown, textures=data.textures)
+            drawn = pseudo_anomalies_of(always, images=shown, textures=data.textures, category=data.category)
             watched = Batches(shown, pseudo_anomalies=drawn, batch_size=config.batch_size, seed=config.seed + 1)
             if config.tensorboard and processes.is_main:
                 board = Board(folder / "tensorboard", first=next(iter(watched.epoch(0))))

@@ -61,7 +61,7 @@ class GoodPictures:
         images = self.images(numbers)
         return Batches(
             images,
-            pseudo_anomalies=pseudo_anomalies_of(config, images=images, textures=self.textures),
+            pseudo_anomalies=pseudo_anomalies_of(config, images=images, textures=self.textures, category=self.category),
             batch_size=config.batch_size,
             seed=config.seed,
             rotation=self.rotation,

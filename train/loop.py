@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import resource
 import signal
 import time
@@ -28,6 +29,8 @@ from train.objective import LossTerms
 from train.out_of_memory import advice_on_memory
 from train.teaching.guidance import Guidance
 from train.training import EpochRecord, Stage, Training, enter, stage_of
+
+logger = logging.getLogger(__name__)
 
 
 class Ending(Enum):
@@ -70,21 +73,25 @@ def train(
         ) as progress,
         advice_on_memory(training, config, share=batches.share, processes=processes.count),
     ):
-        for epoch in range(training.epoch + 1, config.epochs + 1):
+        first = training.epoch + 1
+        for epoch in range(first, config.epochs + 1):
             stage = stage_of(epoch, config)
             enter(stage, objective)
             start_s = time.perf_counter()
-            sums = torch.zeros(3)
+            sums, tried, empty = torch.zeros(3), 0, 0
             for step, batch in enumerate(batches.epoch(epoch), start=1):
                 last = step == len(batches)
                 values = _step(training, guidance, batch, stage=stage, config=config, step=step, last=last)
                 if not values.isfinite().all():
                     _fail(failures, batch, values, epoch=epoch, step=step)
                 sums += values
+                tried, empty = tried + batch.tried, empty + batch.empty
                 progress.update()
                 if agree(interrupted(), training.device):
                     objective.eval()
                     return Ending.INTERRUPTED
+            if epoch == first and empty:
+                _tell_of_empty(empty, tried, redrawn=config.empty_anomalies == "redraw")
             training.epoch = epoch
             plain, denoising, segmentation = average(sums / len(batches), training.device).tolist()
             record = EpochRecord(
@@ -122,6 +129,17 @@ def _step(
         average_gradients(training.objective.parameters())
         training.move()
     return terms.values().cpu()
+
+
+def _tell_of_empty(empty: int, tried: int, *, redrawn: bool) -> None:
+    remedy = "" if redrawn else "; --empty-anomalies redraw draws others in their place"
+    logger.info(
+        "of %d pseudo anomalies in the first epoch %d came out empty (%.0f %%), and their pictures count as good%s",
+        tried,
+        empty,
+        100 * empty / tried,
+        remedy,
+    )
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -83,7 +83,13 @@ def pseudo_found(
     numbers = division.unlearnt(inspector.network)
     numbers = numbers[:: math.ceil(len(numbers) / MOST_DRAWN_INTO)]
     some = [images[number] for number in numbers]
-    anomalies = pseudo_anomalies_of(config, images=some, textures=textures, kinds=config.pseudo_anomalies.split("+"))
+    anomalies = pseudo_anomalies_of(
+        config,
+        images=some,
+        textures=textures,
+        category=inspector.spec.category,
+        kinds=config.pseudo_anomalies.split("+"),
+    )
 
     def drawn() -> Iterator[tuple[int, Image]]:
         for turn in range(math.ceil(FEWEST_PSEUDO / len(numbers))):

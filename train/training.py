@@ -25,7 +25,7 @@ from stlm_edge.network.teachers.base import Teacher
 from stlm_edge.network.weights import fingerprint, load_torch_file
 from stlm_edge.records import build
 from stlm_edge.seal import SEAL
-from train.config import TrainConfig
+from train.config import TrainConfig, in_new_words
 from train.objective import Objective
 
 STATE_VERSION = 2
@@ -170,7 +170,7 @@ class Training:
 
     def _require_settings(self, begun_with: dict[str, Any]) -> None:
         """Raises `ValueError` if a run was begun with other settings than it has now."""
-        for name, value in begun_with.items():
+        for name, value in in_new_words(begun_with).items():
             if name in self.settings and self.settings[name] != value:
                 raise ValueError(
                     f"it was begun with {name} {shown(value)}, config.yaml has {shown(self.settings[name])}; write the "

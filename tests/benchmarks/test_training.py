@@ -60,7 +60,7 @@ def test_every_loader_has_its_turns(plate: Path, tmp_path: Path, capsys) -> None
         assert len(measure.values) == 2
         assert min(measure.values) > 0
     assert "1 worker" in capsys.readouterr().out
-    assert main([*arguments, "--pseudo-anomalies", "nsa+cutpaste-union"]) == 0
+    assert main([*arguments, "--pseudo-anomalies", "hiding+cutpaste-union"]) == 0
     assert "straightforward" not in capsys.readouterr().out
 
 

@@ -88,7 +88,7 @@ def test_every_ablation_learns_in_one_step(name, images):
     """Forward, losses, backward and one move of the weights, as `fit` does it."""
     config = settings(name)
     spec = ModelSpec("three", config.architecture, config.image_size, config.image_size, "")
-    pseudo = pseudo_anomalies_of(config, images=images, textures=ProceduralTextures())
+    pseudo = pseudo_anomalies_of(config, images=images, textures=ProceduralTextures(), category="plate")
     batches = Batches(images, pseudo_anomalies=pseudo, batch_size=2, seed=config.seed)
     objective, guidance = build(config, spec, batches, device=torch.device("cpu"), processes=Processes())
     network = objective.network

@@ -11,7 +11,7 @@ from train.config import HINTS, TrainConfig, from_dict, load_preset, presets
 
 OTHER = {
     "image_size": (128, 192),
-    "pseudo_anomalies": "perlin+nsa",
+    "pseudo_anomalies": "perlin+hiding",
     "teacher": "timm:resnet18",
     "teacher_weights": "a.pt",
     "initial_weights": "b.pt",

@@ -29,7 +29,7 @@ def images():
 
 def make(images, *, textures=None, probability=0.7, **settings) -> Batches:
     pseudo_anomalies = PseudoAnomalies(
-        ["perlin", "scar", "nsa"],
+        ["perlin", "scar", "hiding"],
         images=images,
         textures=textures or ProceduralTextures(),
         probability=probability,
@@ -106,6 +106,16 @@ def test_changed_says_where_pseudo_differs_from_clean(images):
             assert batch.mask.dtype == torch.float32
             assert outside.any()
     assert seen == {True, False}
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.heavy)])
+def test_batches_count_what_came_out_empty(images, workers):
+    with make(images, probability=1.0, workers=workers) as batches:
+        for batch in batches.epoch(1):
+            assert batch.tried == len(batch)
+            assert batch.empty == int((batch.mask.flatten(1).sum(1) == 0).sum())
+    with make(images, probability=0.0, workers=workers) as batches:
+        assert {(batch.tried, batch.empty) for batch in batches.epoch(1)} == {(0, 0)}
 
 
 def test_batch_moves_as_a_whole(images):

@@ -62,6 +62,20 @@ def records(config, images, **changes):
 
 
 @pytest.mark.heavy
+def test_empty_pseudo_anomalies_are_told_of_once(quick, images, caplog):
+    caplog.set_level("INFO", logger="train.loop")
+    batches = batches_of(images, quick.batch_size)
+    tried, empty = (sum(getattr(batch, name) for batch in batches.epoch(1)) for name in ("tried", "empty"))
+    assert empty
+    records(quick, images, epochs=2)
+    told = [record.getMessage() for record in caplog.records if record.name == "train.loop"]
+    assert told == [
+        f"of {tried} pseudo anomalies in the first epoch {empty} came out empty ({100 * empty / tried:.0f} %), and "
+        "their pictures count as good; --empty-anomalies redraw draws others in their place"
+    ]
+
+
+@pytest.mark.heavy
 def test_mixed_precision_has_the_same_losses_and_nearly_the_same_gradients(quick, images):
     """From the same weights; along a training both ways drift apart like two machines do."""
     found = {}

@@ -10,16 +10,21 @@ import numpy as np
 from stlm_edge.imaging import Image, Mask
 from train.config import TrainConfig
 from train.pseudo_anomalies.cutpaste import cutpaste_patch, cutpaste_scar, cutpaste_union
-from train.pseudo_anomalies.nsa import seamless_patches
+from train.pseudo_anomalies.hiding import seamless_patches
+from train.pseudo_anomalies.nsa import OF_CATEGORIES, Nsa, natural_patches
 from train.pseudo_anomalies.perlin import scar, synthesise
 from train.pseudo_anomalies.textures import TextureSource, match_tone
 from train.pseudo_anomalies.tones import cracks, finish, pits
 
+MOST_DRAWS = 20
+"""Of a pseudo anomaly that shall not be empty; a black picture takes no crack, however often one is drawn."""
+
 CUT = {"cutpaste-patch": cutpaste_patch, "cutpaste-scar": cutpaste_scar, "cutpaste-union": cutpaste_union}
 CUT |= {"pit": pits, "crack": cracks}
 """Kinds that take nothing but the picture itself."""
-PAIRED = {"nsa": seamless_patches, "finish": finish}
-"""Kinds that take another good picture."""
+NSA = "nsa-binary"
+PAIRED = {"hiding": seamless_patches, "finish": finish}
+"""Kinds that take another good picture, as `NSA` does, which also goes by the category."""
 
 
 class PseudoAnomalies:
@@ -27,11 +32,14 @@ class PseudoAnomalies:
 
     Args:
         kinds: of `train.config.PseudoAnomalyName`.
-        images: good pictures, for `nsa` and `finish`, which take from another one.
+        images: good pictures, for `hiding`, `finish` and `nsa-binary`, which take from another one.
         textures: the anomaly source, for `perlin` and `scar`.
         probability: of an anomaly; otherwise the picture stays as it is.
         largest_beta: how faint a blended one may get; 1 is invisible.
         texture_tone: `match` brings textures to the picture's colours and near its brightness.
+        category: of MVTec AD, for `nsa-binary`; any other has that kind's defaults.
+        empty: what becomes of a picture that shall get one which comes out empty: `keep` leaves it as a good one, as
+            the authors' code does; `redraw` draws another kind and another anomaly, up to `MOST_DRAWS` times.
     """
 
     def __init__(
@@ -43,6 +51,8 @@ class PseudoAnomalies:
         probability: float,
         largest_beta: float,
         texture_tone: Literal["as-is", "match"] = "as-is",
+        empty: Literal["keep", "redraw"] = "keep",
+        category: str = "",
     ) -> None:
         self.kinds = kinds
         self.images = images
@@ -50,18 +60,32 @@ class PseudoAnomalies:
         self.probability = probability
         self.largest_beta = largest_beta
         self.texture_tone = texture_tone
+        self.empty = empty
+        self.nsa = OF_CATEGORIES.get(category, Nsa())
 
     def draw(self, rng: np.random.Generator, normal: Image) -> tuple[Image, Mask]:
-        """
+        """Put one into the picture, or none.
+
         Args:
             normal: (H, W, 3) uint8, left unchanged; as large as the other pictures.
         Returns:
-            (H, W, 3) uint8 and (H, W) uint8, 1 on the pseudo anomaly.
+            (H, W, 3) uint8 and (H, W) uint8, 1 on the pseudo anomaly. The picture is `normal` itself where there was to
+            be none, and another array where one came out empty.
         """
-        size = (normal.shape[0], normal.shape[1])
         if rng.random() >= self.probability:
-            return normal, np.zeros(size, np.uint8)
+            return normal, np.zeros(normal.shape[:2], np.uint8)
+        drawn = self._once(rng, normal)
+        for _ in range(MOST_DRAWS - 1 if self.empty == "redraw" else 0):
+            if drawn[1].any():
+                break
+            drawn = self._once(rng, normal)
+        return (normal.copy() if drawn[0] is normal else drawn[0]), drawn[1]
+
+    def _once(self, rng: np.random.Generator, normal: Image) -> tuple[Image, Mask]:
+        size = (normal.shape[0], normal.shape[1])
         kind = self.kinds[int(rng.integers(len(self.kinds)))]
+        if kind == NSA:
+            return natural_patches(rng, normal, self.images[int(rng.integers(len(self.images)))], self.nsa)
         if kind in PAIRED:
             return PAIRED[kind](rng, normal, self.images[int(rng.integers(len(self.images)))])
         if kind in CUT:
@@ -74,7 +98,12 @@ class PseudoAnomalies:
 
 
 def pseudo_anomalies_of(
-    config: TrainConfig, *, images: Sequence[Image], textures: TextureSource, kinds: Sequence[str] | None = None
+    config: TrainConfig,
+    *,
+    images: Sequence[Image],
+    textures: TextureSource,
+    category: str,
+    kinds: Sequence[str] | None = None,
 ) -> PseudoAnomalies:
     """What a training with these settings draws; with `kinds`, always one of those."""
     return PseudoAnomalies(
@@ -84,4 +113,6 @@ def pseudo_anomalies_of(
         probability=config.anomaly_probability if kinds is None else 1.0,
         largest_beta=config.largest_beta,
         texture_tone=config.texture_tone,
+        empty=config.empty_anomalies,
+        category=category,
     )

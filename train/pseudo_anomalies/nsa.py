@@ -1,146 +1,182 @@
-"""Pseudo anomalies without a seam: patches of good pictures, Poisson-blended (NSA, Schlueter et al. 2022)."""
+"""Natural synthetic anomalies (NSA, Schlueter et al., ECCV 2022), which the paper's table 11 names, with binary labels.
+
+After the text and the published code (hmsch/natural-synthetic-anomalies at 9195916, its setting "Shift"). A patch of
+another good picture, its half sides from a gamma distribution, is resized and Poisson-blended in at another place; in
+categories whose background is known only where an object is. Gradients are those of the patch, on textures the stronger
+ones of patch and picture. Sizes in pixels are the authors', who have pictures of 224 to 256 pixels.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from stlm_edge.imaging import Image, Mask
 from stlm_edge.spec import Size
-from train.pseudo_anomalies.perlin import log_uniform
 
-Corners = NDArray[np.int64]
-"""(N, 2): row and column of each one's upper left pixel; or one of them, (2,)."""
+Bounds = tuple[float, float]
+Place = tuple[slice, slice]
 
-PATCH_SIDES = (0.06, 0.3)
-"""Of the shorter side."""
-MOST_PATCHES = 4
-MOST_TRIES = 5
-ENOUGH = 0.001
-"""Share of the picture from which on a visible change is not tried to be bettered."""
-HIDING_SHARE = 0.5
-"""Share of the patches that hide something: a plain patch, put where a structure stands alone."""
-PLAIN_CANDIDATES = 8
-ISLAND_CANDIDATES = 96
-VISIBLE_SHARE = 0.4
-"""Of the picture's contrast, the standard deviation of its levels: from there on a pixel of a seamless patch counts as
-changed; less is what good parts differ by. On the bright and dark synthetic part it comes to 25 grey levels."""
-SMALLEST_VISIBLE = 10.0
-"""Grey levels; less is noise in however flat a picture."""
-SMOOTHING = 5
-SMALLEST_PIECE = 24
-"""Pixels of a visible change; less are specks where one rough surface replaces another."""
-SMOOTHED_SIDE = 256
-"""Changes are looked at at about this size, so that masks have the same detail in any picture."""
+GAMMA_SHAPE, GAMMA_SCALE, GAMMA_OFFSET = 2.0, 0.05, 0.03
+"""Of half a patch's side, as a share of the picture's."""
+RESIZE_DEVIATION = 0.5
+"""Of the factor that a patch is resized by, about 1."""
+MOST_TRIES = 200
+SMALLEST_SIDE = 8
+"""Pixels of a patch; less cannot be blended."""
+LABEL_FROM = 1
+"""Grey levels, in the mean over channels: a pixel that changed by more is anomalous."""
+LABEL_MEDIAN, OBJECT_MEDIAN = 5, 7
+"""Pixels of the medians that take grain out of labels and of object masks."""
 
 
-def seamless_patches(rng: np.random.Generator, normal: Image, other: Image) -> tuple[Image, Mask]:
-    """Poisson-blend one to four patches of another good picture into a normal one, at other places.
+@dataclass(frozen=True)
+class Nsa:
+    """How anomalies are drawn for a category; by default, for one that the authors do not have, as for `transistor`.
 
-    After the natural synthetic anomalies of Schlueter et al. (NSA, 2022). There is no seam to learn from, so what a
-    patch hides or repeats has to be recognised. Half of the patches are plain ones put on a structure that stands
-    alone, as if it were missing; that is not in NSA, whose random places hardly ever hide anything whole.
+    Attributes:
+        rows, columns: least and most of half a patch's height and width, as a share of the picture's.
+        patches: at most; after the first each is put in or not with equal probability.
+        background: its grey level and how far from it an object begins; None: the whole picture is the object.
+        object_share: how much of a patch has to be object.
+        overlap: how much of a patch's object has to come upon an object.
+        factors: between which a patch is resized.
+        mixed: whether the stronger gradient wins, and not the patch's always.
+    """
 
-    The mask is where the picture changed visibly for its contrast, smoothed by a median. Where like comes upon like
-    and little changed, other patches are drawn, a few times, and those that changed most are taken; if none changed
-    anything visibly, the picture stays as it is.
+    rows: Bounds = (0.03, 0.4)
+    columns: Bounds = (0.03, 0.4)
+    patches: int = 3
+    background: tuple[int, int] | None = None
+    object_share: float = 0.7
+    overlap: float = 0.25
+    factors: Bounds = (0.7, 1.3)
+    mixed: bool = False
+
+
+_BRIGHT, _DARK = (200, 60), (20, 20)
+_TEXTURE = Nsa(patches=4, factors=(0.5, 2.0), mixed=True)
+
+OF_CATEGORIES = {
+    "bottle": Nsa(background=_BRIGHT),
+    "cable": Nsa(rows=(0.05, 0.4), columns=(0.05, 0.4)),
+    "capsule": Nsa(rows=(0.03, 0.15), background=_BRIGHT),
+    "carpet": _TEXTURE,
+    "grid": _TEXTURE,
+    "hazelnut": Nsa(rows=(0.03, 0.35), columns=(0.03, 0.35), background=_DARK),
+    "leather": _TEXTURE,
+    "metal_nut": Nsa(background=_DARK, object_share=0.5),
+    "pill": Nsa(rows=(0.03, 0.2), background=_DARK),
+    "screw": Nsa(rows=(0.03, 0.12), columns=(0.03, 0.12), patches=4, background=_BRIGHT, object_share=0.5),
+    "tile": _TEXTURE,
+    "toothbrush": Nsa(columns=(0.03, 0.2), background=_DARK, object_share=0.25),
+    "transistor": Nsa(),
+    "wood": _TEXTURE,
+    "zipper": Nsa(columns=(0.03, 0.2), patches=4, background=_BRIGHT),
+}
+"""Of MVTec AD, as the authors chose them."""
+
+
+def natural_patches(rng: np.random.Generator, normal: Image, other: Image, nsa: Nsa) -> tuple[Image, Mask]:
+    """Blend one or more patches of another good picture into a normal one.
 
     Args:
         normal, other: (H, W, 3) uint8 of one size, left unchanged.
+        nsa: of their category.
     Returns:
-        (H, W, 3) uint8 and (H, W) uint8, 1 where the picture changed.
+        (H, W, 3) uint8 and (H, W) uint8, 1 where the picture changed by more than `LABEL_FROM` within a patch's object;
+        nowhere if no patch could be placed or nothing changed.
     """
-    best, best_mask = normal, np.zeros(normal.shape[:2], np.uint8)
+    objects = None if nsa.background is None else tuple(_object(image, nsa.background) for image in (normal, other))
+    pasted, inside = normal, np.zeros(normal.shape[:2], np.uint8)
+    for number in range(nsa.patches):
+        if number > 0 and rng.random() < 0.5:
+            continue
+        found = _paste(rng, pasted, other, objects, nsa)
+        if found is not None:
+            pasted, place, outline = found
+            inside[place] = outline
+    change = cv2.absdiff(pasted, normal).sum(axis=2, dtype=np.int32)
+    label = inside & (change > 3 * LABEL_FROM).astype(np.uint8)
+    return pasted, np.asarray(cv2.medianBlur(label, LABEL_MEDIAN), np.uint8)
+
+
+def half_side(rng: np.random.Generator, side: int, bounds: Bounds) -> int:
+    """Pixels of half a patch's side in a picture's side."""
+    least, most = _pixels(side, bounds)
+    return int(np.clip((GAMMA_OFFSET + rng.gamma(GAMMA_SHAPE, GAMMA_SCALE)) * side, least, most))
+
+
+def resized(rng: np.random.Generator, patch: Size, picture: Size, nsa: Nsa) -> Size:
+    """What size a patch gets: another one of its aspect, each side within the bounds of half a side."""
+    rows, columns = _pixels(picture[0], nsa.rows), _pixels(picture[1], nsa.columns)
+    factor = np.clip(rng.normal(1, RESIZE_DEVIATION), *nsa.factors)
+    height = float(np.clip(factor * patch[0], *rows))
+    width = int(np.clip(int(height / patch[0] * patch[1]), *columns))
+    return int(np.clip(int(width / patch[1] * patch[0]), *rows)), width
+
+
+def _paste(
+    rng: np.random.Generator, picture: Image, other: Image, objects: tuple[Mask, ...] | None, nsa: Nsa
+) -> tuple[Image, Place, Mask] | None:
+    """The picture with a patch, where that is, and where in it an object is or was; None if it has no place."""
+    size = (picture.shape[0], picture.shape[1])
+    window = _source(rng, size, None if objects is None else objects[1], nsa)
+    if window is None:
+        return None
+    patch = other[window]
+    height, width = resized(rng, (patch.shape[0], patch.shape[1]), size, nsa)
+    if min(height, width) < SMALLEST_SIDE:
+        return None
+    patch = cv2.resize(patch, (width, height))
+    outline = np.ones((height, width), np.uint8)
     for _ in range(MOST_TRIES):
-        pasted = normal
-        for _ in range(int(rng.integers(1, MOST_PATCHES + 1))):
-            pasted = _paste(rng, pasted, other)
-        mask = _visible(pasted, normal)
-        if np.count_nonzero(mask) > np.count_nonzero(best_mask):
-            best, best_mask = pasted, mask
-        if np.count_nonzero(best_mask) >= ENOUGH * mask.size:
+        middle = [
+            int(rng.integers(own // 2 + 1, side - own // 2 - 1))
+            for own, side in zip((height, width), size, strict=True)
+        ]
+        top, left = middle[0] - height // 2, middle[1] - width // 2
+        place = (slice(top, top + height), slice(left, left + width))
+        if objects is None:
             break
-    return best, best_mask
-
-
-def _visible(pasted: Image, normal: Image) -> Mask:
-    """(H, W), 1 where a channel differs by more than good pictures do, over more than a speck."""
-    height, width = normal.shape[:2]
-    factor = max(1, min(height, width) // SMOOTHED_SIDE)
-    small = (width // factor, height // factor)
-    limit = max(SMALLEST_VISIBLE, VISIBLE_SHARE * float(cv2.meanStdDev(normal)[1].max()))
-    change = cv2.resize(cv2.absdiff(pasted, normal), small, interpolation=cv2.INTER_AREA)
-    smooth = cv2.medianBlur(cv2.max(cv2.max(change[:, :, 0], change[:, :, 1]), change[:, :, 2]), SMOOTHING)
-    visible = cv2.morphologyEx(np.asarray(smooth > limit, np.uint8), cv2.MORPH_CLOSE, np.ones((SMOOTHING, SMOOTHING)))
-    _, pieces, statistics, _ = cv2.connectedComponentsWithStats(visible)
-    large = np.asarray(statistics[:, cv2.CC_STAT_AREA] >= SMALLEST_PIECE, np.float32)
-    large[0] = 0  # what is not visible
-    return np.asarray(cv2.resize(large[pieces], (width, height), interpolation=cv2.INTER_LINEAR) > 0.5, np.uint8)
-
-
-def _paste(rng: np.random.Generator, picture: Image, other: Image) -> Image:
-    side = min(picture.shape[:2])
-    size = (max(8, round(log_uniform(rng, PATCH_SIDES) * side)), max(8, round(log_uniform(rng, PATCH_SIDES) * side)))
-    if rng.random() < HIDING_SHARE:
-        sources = _corners(rng, other, size, PLAIN_CANDIDATES)
-        source = sources[int(np.argmin([_window(other, corner, size).std() for corner in sources]))]
-        places = _corners(rng, picture, size, ISLAND_CANDIDATES)
-        place = places[int(np.argmax(_island_strengths(picture, places, size)))]
+        here, comes = objects[0][place], cv2.resize(objects[1][window], (width, height))
+        if comes.mean() > nsa.object_share and np.count_nonzero(here & comes) > nsa.overlap * np.count_nonzero(comes):
+            outline = here | comes
+            break
     else:
-        source, place = _corners(rng, other, size, 1)[0], _corners(rng, picture, size, 1)[0]
-    outline = _outline(rng, size)
-    middle = (int(place[1]) + size[1] // 2, int(place[0]) + size[0] // 2)
-    patch = np.ascontiguousarray(_window(other, source, size))
-    return np.asarray(cv2.seamlessClone(patch, picture, outline, middle, cv2.NORMAL_CLONE), np.uint8)
+        return None
+    # All but the outermost pixels, background too, which is alike in both pictures: a border within it would smear.
+    blended = np.zeros((height, width), np.uint8)
+    blended[1:-1, 1:-1] = 255
+    mode = cv2.MIXED_CLONE if nsa.mixed else cv2.NORMAL_CLONE
+    pasted = cv2.seamlessClone(patch, picture, blended, (middle[1], middle[0]), mode)
+    return np.asarray(pasted, np.uint8), place, outline
 
 
-def _corners(rng: np.random.Generator, picture: Image, size: Size, count: int) -> Corners:
-    """Of random windows with at least a pixel of the picture around them, as OpenCV wants it."""
-    tops = rng.integers(1, picture.shape[0] - size[0], count)
-    return np.stack((tops, rng.integers(1, picture.shape[1] - size[1], count)), axis=1)
+def _source(rng: np.random.Generator, size: Size, source_object: Mask | None, nsa: Nsa) -> Place | None:
+    """Where in the other picture a patch comes from, cut at the picture's border; None if no object is found."""
+    bounds = (nsa.rows, nsa.columns)
+    halves = [half_side(rng, side, own) for side, own in zip(size, bounds, strict=True)]
+    for _ in range(MOST_TRIES):
+        window = []
+        for half, side, own in zip(halves, size, bounds, strict=True):
+            least = _pixels(side, own)[0]
+            middle = int(rng.integers(least, side - least))
+            window.append(slice(max(middle - half, 0), min(middle + half, side)))
+        place = (window[0], window[1])
+        if source_object is None or source_object[place].mean() > nsa.object_share:
+            return place
+    return None
 
 
-def _window(picture: Image, corner: Corners, size: Size) -> Image:
-    return picture[corner[0] : corner[0] + size[0], corner[1] : corner[1] + size[1]]
+def _object(image: Image, background: tuple[int, int]) -> Mask:
+    """(H, W), 1 where a picture is not its background."""
+    level, tolerance = background
+    differs = np.abs(image.mean(axis=2) - level) > tolerance
+    return np.asarray(cv2.medianBlur(differs.astype(np.uint8), OBJECT_MEDIAN), np.uint8)
 
 
-def _island_strengths(picture: Image, corners: Corners, size: Size) -> NDArray[np.float64]:
-    """(N,), high where the middle of a window is structured and its border is not: a hole, a screw, a letter."""
-    tables = cv2.integral2(np.ascontiguousarray(picture[:, :, 1]), sdepth=cv2.CV_64F)
-    end = corners + size
-    across, down = np.array((2, size[1])), np.array((size[0], 2))
-    border = [
-        (corners, corners + across),
-        (end - across, end),
-        (corners, corners + down),
-        (end - down, end),
-    ]
-    return _spread(tables, [(corners, end)]) - 4 * _spread(tables, border)
-
-
-def _spread(tables: Sequence[NDArray[Any]], rectangles: Sequence[tuple[Corners, Corners]]) -> NDArray[np.float64]:
-    """(N,) standard deviations over several rectangles each, from summed-area tables of values and of squares."""
-    first, last = (np.stack(corners) for corners in zip(*rectangles, strict=True))
-    top, left, bottom, right = first[..., 0], first[..., 1], last[..., 0], last[..., 1]
-    count = ((bottom - top) * (right - left)).sum(axis=0)
-    mean, square = (
-        (table[bottom, right] - table[top, right] - table[bottom, left] + table[top, left]).sum(axis=0) / count
-        for table in tables
-    )
-    return np.asarray(np.sqrt(np.maximum(square - mean**2, 0)))
-
-
-def _outline(rng: np.random.Generator, shape: Size) -> NDArray[np.uint8]:
-    """A rectangle or an ellipse of 255, one pixel inside the patch's border."""
-    height, width = shape
-    outline = np.zeros(shape, np.uint8)
-    if rng.random() < 0.5:
-        outline[1:-1, 1:-1] = 255
-    else:
-        axes = (width // 2 - 1, height // 2 - 1)
-        cv2.ellipse(outline, (width // 2, height // 2), axes, 0, 0, 360, (255,), cv2.FILLED)
-    return outline
+def _pixels(side: int, bounds: Bounds) -> tuple[int, int]:
+    return round(bounds[0] * side), round(bounds[1] * side)

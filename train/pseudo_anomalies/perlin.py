@@ -110,7 +110,7 @@ def synthesise(
     """Put a pseudo anomaly into a normal picture (paper, section 3.2 and the authors' parameters).
 
     Lattice scales are 2^0 … 2^5 along each side, the noise is turned by up to 90 degrees either way and cut at 0.5,
-    beta is uniform in 0 … `largest_beta`. The mask may come out empty and is then not drawn again. Below 1024 pixels,
+    beta is uniform in 0 … `largest_beta`. The mask may come out empty, as in the authors' code. Below 1024 pixels,
     where the paper is silent, the finest scales are left out, so that a noise cell keeps at least 32 pixels.
 
     Args:

@@ -41,7 +41,7 @@ def preview(
     rows: list[list[Image]] = []
     captions: list[str] = []
     for kind in sorted(set(config.pseudo_anomalies.split("+"))):
-        drawer = pseudo_anomalies_of(config, images=images, textures=source, kinds=[kind])
+        drawer = pseudo_anomalies_of(config, images=images, textures=source, category=loaded.name, kinds=[kind])
         for index in range(count):
             normal = rotate(rng, variation.draw(rng, images[index % len(images)]), turn)
             pseudo, mask = drawer.draw(rng, normal)

@@ -16,7 +16,7 @@ from tests.settings import TWO_STREAMS
 from train.__main__ import main
 from train.objective import any_in_cell, shrink_mask
 from train.pseudo_anomalies.choice import CUT, PAIRED, PseudoAnomalies
-from train.pseudo_anomalies.nsa import seamless_patches
+from train.pseudo_anomalies.hiding import seamless_patches
 from train.pseudo_anomalies.perlin import scar
 from train.pseudo_anomalies.preview import preview
 from train.pseudo_anomalies.textures import ProceduralTextures
@@ -28,9 +28,9 @@ def parts():
     return [render_part(rng, size=(128, 160), defect=None).image for _ in range(4)]
 
 
-def kinds_of(parts, *kinds: str, probability: float = 1.0) -> PseudoAnomalies:
+def kinds_of(parts, *kinds: str, probability: float = 1.0, **settings) -> PseudoAnomalies:
     return PseudoAnomalies(
-        kinds, images=parts, textures=ProceduralTextures(), probability=probability, largest_beta=0.5
+        kinds, images=parts, textures=ProceduralTextures(), probability=probability, largest_beta=0.5, **settings
     )
 
 
@@ -119,27 +119,51 @@ def test_share_of_clean_pictures_is_as_asked(parts):
     assert 0.42 < np.mean(clean) < 0.58
 
 
+def test_empty_ones_are_drawn_again_and_the_others_stay_as_they_are(parts):
+    """Perlin noise often stays below 0.5 in a small picture."""
+    small = [np.ascontiguousarray(part[:64, :64]) for part in parts]
+    kept, redrawn = (kinds_of(small, "perlin", "scar", empty=empty, probability=0.8) for empty in ("keep", "redraw"))
+    empty = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        wanted = rng.random() < 0.8
+        before, now = (drawer.draw(np.random.default_rng(seed), small[0]) for drawer in (kept, redrawn))
+        assert now[1].any() == wanted
+        if wanted and not before[1].any():
+            empty += 1
+        else:
+            assert np.array_equal(before[0], now[0])
+            assert np.array_equal(before[1], now[1])
+    assert 3 <= empty <= 30
+
+
+def test_picture_that_takes_no_anomaly_stays_as_it_is_after_a_few_draws():
+    black = np.zeros((64, 64, 3), np.uint8)
+    drawer = kinds_of([black], "finish", empty="redraw")
+    assert not drawer.draw(np.random.default_rng(0), black)[1].any()
+
+
 def test_every_kind_is_drawn_and_a_single_one_alone(parts, monkeypatch):
-    seen = []
+    seen, mask = [], np.ones((128, 160), np.uint8)
     for name in ("synthesise", "scar"):
         monkeypatch.setattr(
-            f"train.pseudo_anomalies.choice.{name}", lambda _, normal, __, name=name, **___: seen.append(name)
+            f"train.pseudo_anomalies.choice.{name}", lambda *_, name=name, **__: (seen.append(name), mask)
         )
     for table in (CUT, PAIRED):
         for name in table:
-            monkeypatch.setitem(table, name, lambda *_, name=name: seen.append(name))
+            monkeypatch.setitem(table, name, lambda *_, name=name: (seen.append(name), mask))
     rng = np.random.default_rng(6)
     for _ in range(90):
-        kinds_of(parts, "perlin", "scar", "nsa").draw(rng, parts[0])
-    assert min(seen.count(name) for name in ("synthesise", "scar", "nsa")) > 15
+        kinds_of(parts, "perlin", "scar", "hiding").draw(rng, parts[0])
+    assert min(seen.count(name) for name in ("synthesise", "scar", "hiding")) > 15
     seen.clear()
     for _ in range(150):
         kinds_of(parts, *CUT, *PAIRED).draw(rng, parts[0])
     assert min(seen.count(name) for name in (*CUT, *PAIRED)) > 10
     seen.clear()
     for _ in range(20):
-        kinds_of(parts, "nsa").draw(rng, parts[0])
-    assert set(seen) == {"nsa"}
+        kinds_of(parts, "hiding").draw(rng, parts[0])
+    assert set(seen) == {"hiding"}
 
 
 def test_thin_line_stays_in_the_target_any_and_vanishes_from_the_centres():
@@ -155,7 +179,7 @@ def test_preview_shows_each_kind_in_the_users_own_pictures(plate, tmp_path, caps
     assert main([*arguments, "--count", "2", "-o", str(output)]) == 0
     assert capsys.readouterr().out.strip() == str(output)
     three_kinds = read_image(output).shape
-    assert main([*arguments, "--count", "2", "-o", str(output), "--pseudo-anomalies", "nsa"]) == 0
+    assert main([*arguments, "--count", "2", "-o", str(output), "--pseudo-anomalies", "hiding"]) == 0
     assert read_image(output).shape[0] < three_kinds[0] / 2
     assert main([*arguments, "-o", str(output), "--pseudo-anomalies", "cutpaste-union+cutpaste-scar"]) == 0
     assert main([*arguments[:3], "-o", "/dev/null/preview.png"]) == 1
