@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -18,6 +19,7 @@ from stlm_edge.network.design import (
     TEACHERS,
     TIMM,
     Aggregation,
+    AggregationStart,
     Comparison,
     DecoderDesign,
     Design,
@@ -29,10 +31,18 @@ from stlm_edge.records import read_settings
 from stlm_edge.spec import FALSE_ALARM_RATE, Size, check_input_size
 from train.values import understood
 
+logger = logging.getLogger(__name__)
+
 PRESETS = Path(__file__).parent / "presets"
 
 OLD_NAMES = {"exposure_jitter": "brightness"}
 """Settings that older runs, checkpoints and presets call otherwise, in the words of today."""
+
+BEFORE = {"aggregation_start": "torch"}
+"""Settings that runs of older versions do not tell of, and what those did."""
+
+OF_A_RUN = {"seed", "device", "workers", "skip_corrupt"}
+"""Settings that a run tells of, as of all others, and that no preset decides."""
 
 SMALLEST_FILTERED = 64
 """Pixels of a side that the teacher gabor needs: its widest filter sees the picture at an eighth of its size."""
@@ -114,6 +124,11 @@ class TrainConfig:
     )
     aggregation: Aggregation = setting(
         "light", "The paper's; the original one with 256 channels (figure 6); none: cosine distances alone (table 4)."
+    )
+    aggregation_start: AggregationStart = setting(
+        "kaiming",
+        "Random weights of the feature aggregation: of its residual blocks by Kaiming's rule, as in the authors' code, "
+        "or of all of it as torch draws them.",
     )
     memory: int = setting(
         0,
@@ -299,6 +314,11 @@ def from_dict(values: dict[str, Any]) -> TrainConfig:
     return TrainConfig(**values)
 
 
+def from_record(values: dict[str, Any]) -> TrainConfig:
+    """What a run, a checkpoint or a grid tells of its settings, older versions too. Raises as `from_dict`."""
+    return from_dict(BEFORE | values if isinstance(values, dict) else values)
+
+
 def in_new_words(values: dict[str, Any]) -> dict[str, Any]:
     """The same settings by the names of today. Raises `ConfigError` if one has its old name and the new one."""
     twice = [f"{old} and {new}" for old, new in OLD_NAMES.items() if old in values and new in values]
@@ -330,6 +350,8 @@ def described_presets() -> list[tuple[str, str]]:
 def load_preset(name: str) -> dict[str, Any]:
     """The settings of a preset, or of a YAML file of the same form; `extends: NAME` builds on another preset.
 
+    The `config.yaml` of a run means what it meant to that run, also where an older version wrote it.
+
     Raises:
         ConfigError: if there is no such preset, or the file does not hold settings by name.
     """
@@ -339,6 +361,10 @@ def load_preset(name: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"no preset {shown(name)}; expected one of {', '.join(presets())} or a YAML file") from None
     base = values.pop("extends", None)
+    if base is None and values.keys() >= OF_A_RUN and (lacking := BEFORE.keys() - values.keys()):
+        told = ", ".join(f"{name} {BEFORE[name]}" for name in sorted(lacking))
+        logger.info("%s is of a run of an older version, which did not say: %s", path, told)
+        return BEFORE | values
     if base is None:
         return values
     if base not in presets():

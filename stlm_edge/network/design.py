@@ -29,6 +29,8 @@ Layers = Literal["l1+l2", "l1", "l2"]
 Comparison = Literal["product", "cosine", "subtraction", "concat", "plain"]
 Aggregation = Literal["light", "original", "none"]
 MapSource = Literal[Aggregation, "memory"]
+AggregationStart = Literal["kaiming", "torch"]
+"""See `stlm_edge.network.initial.draw_start`."""
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,18 @@
-"""What a training starts from: MobileSAM's weights in streams and decoder, or a checkpoint of this toolkit."""
+"""What a training starts from: random weights, MobileSAM's in streams and decoder, or a checkpoint of this toolkit."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from stlm_edge.errors import WeightsError
-from stlm_edge.network.design import Design
+from stlm_edge.network.design import AggregationStart, Design
+from stlm_edge.network.feature_aggregation import ResidualBlock
 from stlm_edge.network.patch_memory import without_memory
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.teachers.base import Teacher
@@ -18,6 +20,22 @@ from stlm_edge.network.weights import decoder_tensors, mobile_sam_encoder_tensor
 
 PARTS = {"plain", "plain_features", "denoising", "decoder", "denoising_decoder", "feature_aggregation"}
 """Of a network that has learnt, see `Stlm`."""
+
+
+def draw_start(network: Stlm, *, aggregation: AggregationStart) -> None:
+    """Draw those random weights of a new network that a training may want otherwise than `Stlm` has drawn them.
+
+    Args:
+        aggregation: `torch` leaves what torch draws. `kaiming` is the authors' start (`SegmentationNet` in mob_sam.py
+            of StitchKoala/STLM at 8ac0841, from DeSTSeg): normal with a variance of 2 / fan-out in the convolutions of
+            the residual blocks, five times torch's deviation in the first. ASPP and head are made after that there, so
+            they have torch's.
+    """
+    if aggregation == "kaiming" and network.feature_aggregation is not None:
+        blocks = (block for block in network.feature_aggregation.modules() if isinstance(block, ResidualBlock))
+        for module in chain.from_iterable(block.modules() for block in blocks):
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 @dataclass(frozen=True)

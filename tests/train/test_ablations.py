@@ -18,6 +18,7 @@ from stlm_edge.network.comparison import StreamFeatures, compare, tlm_map
 from stlm_edge.network.design import Design
 from stlm_edge.network.encoder import ARCHITECTURES
 from stlm_edge.network.inference import InferencePath
+from stlm_edge.network.initial import draw_start
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.teachers.base import Teacher
 from stlm_edge.spec import ModelSpec
@@ -206,7 +207,8 @@ def test_fixed_teacher_as_plain_stream_neither_learns_nor_leaves_evaluation_mode
     network = load(fit(config, data=three, category=None, textures=None, output=tmp_path / "run")).network
     assert isinstance(network.plain, Teacher)
     torch.manual_seed(config.seed)  # the teacher is built right after the network, from the same random numbers
-    Stlm(ARCHITECTURES["stlm-tiny"], config.design, image_size=(128, 128))
+    beginning = Stlm(ARCHITECTURES["stlm-tiny"], config.design, image_size=(128, 128))
+    draw_start(beginning, aggregation=config.aggregation_start)
     from stlm_edge.network.teachers.sam import sam_teacher
 
     teacher = sam_teacher("stlm-tiny", image_size=(128, 128))

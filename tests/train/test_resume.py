@@ -19,15 +19,22 @@ from safetensors.torch import save_file
 
 from stlm_edge.errors import CheckpointError, DataError, OutputError, WeightsError
 from stlm_edge.network.checkpoint import load
+from stlm_edge.network.weights import load_torch_file
+from stlm_edge.seal import SEAL
 from tests.settings import TWO_STREAMS
 from train.__main__ import main
+from train.config import BEFORE, TrainConfig
 from train.fit import STATE_NAME, fit, resume
-from train.record import CONFIG_NAME, RECORD_NAME
+from train.record import CONFIG_NAME, RECORD_NAME, read_record
+from train.training import _sha256
 
 pytestmark = pytest.mark.heavy
 
 EPOCHS = 4
 """Of two steps each, since two of the plate's six pictures are held out or left over."""
+
+NOW = {name: getattr(TrainConfig, name) for name in BEFORE}
+"""What a run does that is begun now, unless told otherwise."""
 
 
 def outcome(folder):
@@ -75,6 +82,29 @@ def test_run_is_its_first_half_and_the_resumed_second_bit_for_bit(changes, long,
     resume(tmp_path / "halves")
     assert outcome(tmp_path / "halves") == outcome(tmp_path / "whole")
     assert len(outcome(tmp_path / "whole")[2]) == EPOCHS
+
+
+def without_what_older_versions_did_not_say(folder):
+    """Make a run's folder what a version before these settings would have written."""
+    text = (folder / CONFIG_NAME).read_text().splitlines(keepends=True)
+    (folder / CONFIG_NAME).write_text("".join(line for line in text if line.split(":")[0] not in BEFORE))
+    state = load_torch_file(folder / STATE_NAME)
+    for name in BEFORE:
+        del state["settings"][name]
+    del state[SEAL]
+    torch.save(state | {SEAL: _sha256(state)}, folder / STATE_NAME)
+
+
+def test_run_of_an_older_version_goes_on_as_it_began(long, plate, tmp_path, monkeypatch):
+    """What is random in its network, and the random teacher drawn after it, are the same; its record then says so."""
+    config = dataclasses.replace(long, **BEFORE)
+    fit(config, data=plate, category="plate", textures=None, output=tmp_path / "whole")
+    killed_after(config, EPOCHS // 2, monkeypatch, plate=plate, output=tmp_path / "halves")
+    without_what_older_versions_did_not_say(tmp_path / "halves")
+    assert read_record(tmp_path / "halves").config == config != dataclasses.replace(long, **NOW)
+    resume(tmp_path / "halves")
+    assert outcome(tmp_path / "halves") == outcome(tmp_path / "whole")
+    assert read_record(tmp_path / "halves").config == config
 
 
 def test_killed_process_is_resumed_from_the_command_line(plate, tmp_path):
