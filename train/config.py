@@ -23,6 +23,7 @@ from stlm_edge.network.design import (
     Comparison,
     DecoderDesign,
     Design,
+    EncoderStart,
     Layers,
     check_teacher,
 )
@@ -38,7 +39,7 @@ PRESETS = Path(__file__).parent / "presets"
 OLD_NAMES = {"exposure_jitter": "brightness"}
 """Settings that older runs, checkpoints and presets call otherwise, in the words of today."""
 
-BEFORE = {"aggregation_start": "torch"}
+BEFORE = {"aggregation_start": "torch", "encoder_start": "identity"}
 """Settings that runs of older versions do not tell of, and what those did."""
 
 OF_A_RUN = {"seed", "device", "workers", "skip_corrupt"}
@@ -156,7 +157,15 @@ class TrainConfig:
     )
     initial_weights: str = setting(
         "mobile_sam",
-        "Of streams and decoder: mobile_sam, or its file; a checkpoint of this toolkit, for all; random (table 8).",
+        "Of streams and decoder: mobile_sam, or its file; a checkpoint of this toolkit, for all; random.",
+    )
+    random_encoders: bool = setting(
+        False, "Of initial_weights take the decoder's alone, both streams' image encoders start at random (table 8)."
+    )
+    encoder_start: EncoderStart = setting(
+        "mobile-sam",
+        "Random weights of image encoders: as MobileSAM's code draws them, or such that attention adds nothing yet and "
+        "convolutions pass on, from which a short training without any weights learns faster.",
     )
     holdout: float = setting(
         0.1, "Share of the good pictures kept from training, for the threshold; 0 where there are several heads."
@@ -240,6 +249,7 @@ class TrainConfig:
         unaggregated, one_layer = self.aggregation == "none", self.layers != "l1+l2"
         alone = self.comparison == "plain"
         undecoded = self.layers == "l1" and self.decoder == "separate"
+        kept = self.layers != "l1" and not alone and self.epochs > 0
         for wrong, settings, reason in (
             (not (self.epochs or self.memory), "epochs 0, memory 0", "nothing to learn and nothing to remember"),
             (bool(self.memory) and not stand_in, "memory, plain_stream student", "a stream that learns sees others"),
@@ -265,6 +275,12 @@ class TrainConfig:
             (unaggregated and staged, "aggregation none, streams_first", "no second stage"),
             (one_layer and masks, "layers, distillation logits", "masks need both"),
             (undecoded, "layers l1, decoder separate", "no decoder"),
+            (
+                self.random_encoders and self.initial_weights == RANDOM,
+                "random_encoders, initial_weights random",
+                "the decoder would have no weights to keep, which table 8 is about",
+            ),
+            (self.random_encoders and not kept, "random_encoders", "there is no decoder to take weights for"),
             (
                 stand_in and masks,
                 "plain_stream teacher, distillation logits",

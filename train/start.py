@@ -50,7 +50,7 @@ def build(
     # A memory comes last, of all good pictures; a network that is nothing else has its place from the start.
     design = dataclasses.replace(config.design, memory=0, memory_neighbours=1) if config.epochs else config.design
     network = Stlm(architecture_named(config.architecture), design, image_size=config.image_size)
-    draw_start(network, aggregation=config.aggregation_start)
+    draw_start(network, aggregation=config.aggregation_start, encoders=config.encoder_start)
     if config.memory:
         network.require_maps()
     frozen = network.plain if isinstance(network.plain, Teacher) else None
@@ -118,6 +118,6 @@ def _give_weights(network: Stlm, config: TrainConfig, state: Path | None) -> boo
             "MobileSAM's for stlm, or a checkpoint of the same architecture"
         )
         return False
-    report = load_initial(network, locate(config.initial_weights))
+    report = load_initial(network, locate(config.initial_weights), random_encoders=config.random_encoders)
     logger.info("initial weights: %s", report)
     return report.gives_plain

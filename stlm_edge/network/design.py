@@ -30,6 +30,7 @@ Comparison = Literal["product", "cosine", "subtraction", "concat", "plain"]
 Aggregation = Literal["light", "original", "none"]
 MapSource = Literal[Aggregation, "memory"]
 AggregationStart = Literal["kaiming", "torch"]
+EncoderStart = Literal["mobile-sam", "identity"]
 """See `stlm_edge.network.initial.draw_start`."""
 
 
