@@ -18,6 +18,9 @@ EMBEDDING_CHANNELS = 256
 DECODER_MLP_DIM = 2048
 """Hidden width of the MLPs in SAM's two-way blocks."""
 
+DECODER_BLOCKS = 2
+"""SAM's two-way blocks."""
+
 AGGREGATION_CHANNELS = 128
 """Channels of the paper's feature aggregation (figure 6)."""
 

@@ -162,6 +162,8 @@ def test_designs_have_the_parts_that_the_paper_describes():
     assert whole - parameters(layers="l1") == decoder + 256 * 9 * 128 + 256 * 128  # first block sees one layer
     assert parameters(layers="l2") == whole - 256 * 9 * 128 - 256 * 128
     assert whole - parameters(aggregation="none") == 1_870_465
+    assert parameters(layers="block1+block2") == whole
+    assert parameters(layers="l2") - parameters(layers="block1") == 1_579_520  # the second block
     original = Stlm(ARCHITECTURES["stlm"], Design(aggregation="original")).feature_aggregation
     assert original is not None
     assert [name for name, _ in original.aspp.named_children()] == ["pool", "rate6", "rate12", "rate18", "fuse"]
@@ -225,7 +227,8 @@ def test_two_stages_train_one_part_after_the_other(three, tmp_path, monkeypatch)
     """In the first the feature aggregation stays as it began; in the second streams and decoder stand still."""
     snapshots = []
     monkeypatch.setattr("train.fit.save", lambda _, made: snapshots.append(copy.deepcopy(made.network.state_dict())))
-    config = settings("table5-two-stage", epochs=4)
+    assert settings("table5-two-stage").streams_first == 0.2  # 1,000 of DeSTSeg's 5,000 steps
+    config = settings("table5-two-stage", epochs=4, streams_first=0.5)
     fit(config, data=three, category=None, textures=None, output=tmp_path / "run")
     records = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
     assert all(record["segmentation"] == 0 < record["plain"] for record in records[:2])
@@ -281,6 +284,9 @@ def test_masks_are_those_of_sam():
         ({"teacher": "none", "distillation": "logits"}, "no masks"),
         ({"aggregation": "none", "streams_first": 0.5}, "no second stage"),
         ({"layers": "l1", "distillation": "logits"}, "masks need both"),
+        ({"layers": "block1+block2", "distillation": "logits"}, "masks need both"),
+        ({"layers": "block1+block2", "teacher": "gabor"}, "teacher gabor, layers block1.block2: it has no decoder"),
+        ({"layers": "block1", "teacher": "timm:resnet18"}, "it has no decoder"),
         ({"layers": "l1", "decoder": "separate"}, "no decoder"),
         ({"plain_stream": "teacher", "distillation": "logits"}, "never saw"),
         ({"random_encoders": True, "initial_weights": "random"}, "no weights to keep, which table 8 is about"),
@@ -295,6 +301,11 @@ def test_masks_are_those_of_sam():
 def test_settings_that_exclude_each_other_are_refused(changes, words):
     with pytest.raises(ConfigError, match=words):
         from_dict(changes)
+
+
+def test_stand_in_without_a_decoder_has_no_features_of_blocks():
+    with pytest.raises(ConfigError, match="layers block1: timm:resnet18 has no decoder"):
+        Design(plain_stream="timm:resnet18", layers="block1")
 
 
 def test_stand_in_for_the_plain_stream_must_be_as_wide():
