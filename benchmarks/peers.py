@@ -49,6 +49,8 @@ from train.seeds import find_seeds
 
 PATH = click.Path(path_type=Path)
 BAR = "gabor"
+FALSE_ALARMS = 0.05
+"""Share of the good test pictures at whose score the methods' missed defects are compared: most have no threshold."""
 TIMED = 16
 """Test pictures that are timed, in turn; each process holds them in memory."""
 
@@ -75,27 +77,32 @@ class Peer:
     openers: tuple[Open, ...]
     thresholds: tuple[float, ...] = ()
 
-    def judged(self, samples: Sequence[Sample], parts: Sequence[str], *, seed: int) -> tuple[dict[str, Resampled], str]:
-        """Figures, means over the runs, and what their thresholds make of the pictures, for people. Raises `StlmError`.
+    def judged(
+        self, samples: Sequence[Sample], parts: Sequence[str], *, seed: int
+    ) -> tuple[dict[str, Resampled], Facts]:
+        """Figures, means over the runs, and what their thresholds make of the pictures. Raises `StlmError`.
 
         Draws are the same for each run, so those of the mean are of the same parts, and its interval is over parts.
         """
-        runs, counts = [], []
+        runs, missed, counts = [], [], []
         for opener, threshold in zip_longest(self.openers, self.thresholds):
             pictures = list(judge(opener, samples, parts))
             runs.append(resample(pictures, seed=seed))
+            good, bad = (
+                np.array([picture.answer.score for picture in pictures if (picture.kind == GOOD) is wanted])
+                for wanted in (True, False)
+            )
+            missed.append(float(np.mean(bad < np.quantile(good, 1 - FALSE_ALARMS, method="higher"))))
             if threshold is not None:
-                over = [(picture.kind == GOOD, picture.answer.score >= threshold) for picture in pictures]
-                counts.append((over.count((False, False)), over.count((True, True))))
-        found = {kind: mean_of([run[kind] for run in runs]) for kind in runs[0]}
-        if not counts:
-            return found, ""
-        missed, alarms = (", ".join(map(str, column)) for column in zip(*counts, strict=True))
-        good = sum(sample.label == GOOD for sample in samples)
-        seeds = f"mean of {len(runs)} seeds; " if len(runs) > 1 else ""
-        return found, (
-            f"{seeds}at its threshold {missed} of {len(samples) - good} missed, {alarms} of {good} false alarms"
-        )
+                counts.append((int(np.count_nonzero(bad < threshold)), int(np.count_nonzero(good >= threshold))))
+        facts: Facts = {"missed_share": float(np.mean(missed))}
+        if counts:
+            not_found, alarms = (", ".join(map(str, column)) for column in zip(*counts, strict=True))
+            seeds = f"mean of {len(runs)} seeds; " if len(runs) > 1 else ""
+            facts["note"] = (
+                f"{seeds}at its threshold {not_found} of {len(bad)} missed, {alarms} of {len(good)} false alarms"
+            )
+        return {kind: mean_of([run[kind] for run in runs]) for kind in runs[0]}, facts
 
 
 @click.command()
@@ -184,14 +191,14 @@ def command(
         for peer in sorted(peers, key=lambda peer: peer.method != bar):  # gains are over the first
             try:
                 facts = peer.about()
-                found, verdicts = peer.judged(test, parts, seed=seed)
+                found, more = peer.judged(test, parts, seed=seed)
             except Exception as error:  # whatever a library raises: the others go on
                 rows[peer.name] = row_of(
                     peer.name, {"note": "failed: " + " ".join(f"{type(error).__name__}: {error}".split())}
                 )
             else:
-                note = "; ".join(filter(None, (facts.get("note", ""), verdicts)))
-                rows[peer.name] = row_of(peer.name, facts | {"note": note}, found, below)
+                note = "; ".join(filter(None, (facts.get("note"), more.get("note"))))
+                rows[peer.name] = row_of(peer.name, facts | more | {"note": note}, found, below)
                 subjects.append(Subject(peer.name, partial(open_timing, peer.openers[0], timed)))
                 below |= found if peer.method == bar else {}
             recorder.details |= {"data": words, "bar": bar, "methods": list(rows.values())}
@@ -231,7 +238,16 @@ def row_of(
     name: str, facts: Facts, found: Mapping[str, Resampled] | None = None, bar: Mapping[str, Resampled] | None = None
 ) -> Facts:
     """With figures by kind of defect, and those of the gain over the bar; both empty where there are none."""
-    columns = ("backbone", "pretrained", "input_size", "parameters", "train_minutes", "model_mb", *AREAS)
+    columns = (
+        "backbone",
+        "pretrained",
+        "input_size",
+        "parameters",
+        "train_minutes",
+        "model_mb",
+        "missed_share",
+        *AREAS,
+    )
     kinds = {kind: estimates(one) for kind, one in (found or {}).items()}
     gain = {kind: estimates(one, minus=bar[kind]) for kind, one in (found or {}).items() if bar}
     overall = {metric: entry["value"] for metric, entry in kinds.get("all", {}).items()}

@@ -68,7 +68,6 @@ def fit(
 
     Settings below override the preset. Ctrl-C ends the training early and keeps what was learnt.
     """
-    from train.distributed import this_process
     from train.fit import fit as run_fit
 
     if seeds is not None and settings["seed"] is not None:
@@ -80,9 +79,18 @@ def fit(
         for checkpoint in fit_seeds(config, seeds, data=data, category=category, textures=textures, output=output):
             click.echo(checkpoint)
         return
-    checkpoint = run_fit(config, data=data, category=category, textures=textures, output=output)
+    _tell(run_fit(config, data=data, category=category, textures=textures, output=output))
+
+
+def _tell(checkpoint: Path) -> None:
+    """Print where a training's checkpoint is. Raises `KeyboardInterrupt` where Ctrl-C ended the training early."""
+    from train.distributed import this_process
+    from train.fit import STATE_NAME
+
     if this_process().is_main:
         click.echo(checkpoint)
+    if (checkpoint.parent / STATE_NAME).exists():
+        raise KeyboardInterrupt
 
 
 @command.command()
@@ -95,12 +103,9 @@ def resume(run: Path, data: Path | None, textures: Path | None, teacher_weights:
 
     It needs the pictures and the teacher, and no initial weights any more.
     """
-    from train.distributed import this_process
     from train.fit import resume as resume_run
 
-    checkpoint = resume_run(run, data=data, textures=textures, teacher_weights=teacher_weights)
-    if this_process().is_main:
-        click.echo(checkpoint)
+    _tell(resume_run(run, data=data, textures=textures, teacher_weights=teacher_weights))
 
 
 @command.command()

@@ -232,10 +232,12 @@ class TrainConfig:
             _check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")
         _check("false_alarm_rate", self.false_alarm_rate, 0 < self.false_alarm_rate < 1, "more than 0 and less than 1")
         _check("heads", self.heads, 1 <= self.heads <= MOST_HEADS, f"1 to {MOST_HEADS}")
-        needs_held = self.heads == 1 or self.patience > 0 or self.tensorboard
-        lowest = "more than 0" if needs_held else "0 or more"
-        fits = 0 <= self.holdout < 1 and (self.holdout > 0 or not needs_held)
-        _check("holdout", self.holdout, fits, f"{lowest} and less than 1")
+        watches = [name for name in ("patience", "tensorboard") if getattr(self, name)]
+        needs = [*watches, *(["one head"] if self.heads == 1 and self.epochs else [])]
+        lowest = "0 or more and less than 1"
+        if needs:
+            lowest = f"more than 0 and less than 1, since {' and '.join(needs)} want pictures that nothing learns from"
+        _check("holdout", self.holdout, (0 if needs else -1) < self.holdout < 1 and self.holdout >= 0, lowest)
         within = self.unclear_rate == 0 or self.false_alarm_rate < self.unclear_rate < 1
         _check("unclear_rate", self.unclear_rate, within, f"0, or more than {self.false_alarm_rate:g} and less than 1")
         _check("folds", self.folds, self.folds != 1, "0, or 2 and more")

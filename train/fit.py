@@ -28,7 +28,7 @@ from train.data import Batches
 from train.distributed import Processes, joined
 from train.folds import cross_fitted, divide, scores_of_fold
 from train.good_pictures import GoodPictures, read_good_pictures
-from train.left_out import Division, good_scores
+from train.left_out import ALL, Division, good_scores
 from train.loop import Ending, train
 from train.patch_memory import remember_good
 from train.pseudo_anomalies.choice import pseudo_anomalies_of
@@ -200,7 +200,7 @@ def _tell_what_is_done(
         return
     logger.info(
         "training %s on %s (%s) at %d x %d, %d in a step, on %s%s",
-        config.architecture,
+        f"{counted(config.heads, 'head')} on {config.teacher}" if config.design.sees_plain else config.architecture,
         counted(len(data.division.learnt), "picture"),
         _told(data.division, heads=config.heads),
         *config.image_size,
@@ -259,7 +259,9 @@ def _fold_scores(
 def _told(division: Division, *, heads: int) -> str:
     """Which pictures the threshold will be from, for people."""
     if heads > 1:
-        return f"{heads} heads, each without another share of {counted(len(set(division.parts)), 'part')}"
+        lacking = len(set(division.folds) - {ALL})
+        each = "each" if lacking == heads else f"{lacking} of them"
+        return f"{each} without another share of {counted(len(set(division.parts)), 'part')}"
     parts = {division.parts[number] for number in division.held}
     return f"{len(division.held)} of {counted(len(parts), 'part')} held out"
 
@@ -315,14 +317,17 @@ class _Keeper:
     def take_best(self, ending: Ending) -> None:
         """At the end: have the network be the one that is to be kept."""
         checkpoint = self.folder / CHECKPOINT_NAME
+        keeps_best = bool(self.config.patience) and bool(self.training.history) and checkpoint.exists()
         if ending is Ending.INTERRUPTED:
             logger.warning(
-                "interrupted; the model is kept as it is, and stlm resume %s goes on after epoch %d",
+                "interrupted; the model is kept as it %s, and stlm resume %s goes on after epoch %d",
+                "was in its best epoch" if keeps_best else "is",
                 self.folder,
                 self.training.epoch,
             )
-        elif self.config.patience and checkpoint.exists():
+        elif keeps_best:
             logger.info("%s; the best epoch's weights are kept", ending.value)
+        if keeps_best:
             # Of a run that was interrupted it has a memory already; this network gets its own.
             self.network.load_state_dict(without_memory(load(checkpoint).network.state_dict()))
 

@@ -14,6 +14,7 @@ from stlm_edge.resampling import Histograms, Judged, Values, draw_weights
 from train.evaluation import Intervals, Scored, Scores
 
 RESAMPLES = 1000
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -53,21 +54,36 @@ def intervals(
     anomalous = np.array([picture.score >= threshold for picture in pictures])
     found = np.array([picture.score >= threshold and picture.peak_in_mask is not None for picture in pictures])
     right = np.array([picture.peak_in_mask is True for picture in pictures])
-    draws["missed_share"] = _share(weights, defective & ~anomalous, of=defective)
-    draws["false_alarm_share"] = _share(weights, ~defective & anomalous, of=~defective)
-    draws["peak_in_mask_share"] = _share(weights, found & right, of=found)
-    return Intervals(
-        parts=len(set(parts)),
-        figures={name: _interval(values) for name, values in draws.items() if not np.isnan(values).all()},
-    )
+    found_spans = {name: _interval(values) for name, values in draws.items() if not np.isnan(values).all()}
+    for name, chosen, of in (
+        ("missed_share", defective & ~anomalous, defective),
+        ("false_alarm_share", ~defective & anomalous, ~defective),
+        ("peak_in_mask_share", found & right, found),
+    ):
+        if of.any():
+            found_spans[name] = _share_interval(weights, chosen, of=of, parts=parts)
+    return Intervals(parts=len(set(parts)), figures=found_spans)
 
 
-def _share(weights: Values, chosen: np.ndarray, *, of: np.ndarray) -> Values:
-    """(R,); NaN in draws without any."""
+def _share_interval(
+    weights: Values, chosen: np.ndarray, *, of: np.ndarray, parts: Sequence[str]
+) -> tuple[float, float]:
+    """Of the share of the chosen among some pictures.
+
+    Where none is chosen, or each, all draws say the same, as if that were certain. Then the interval is that of
+    counting: with a true share of p, none of n parts would show it with probability (1 - p)^n (Clopper and Pearson
+    1934).
+    """
+    count = len({part for part, is_one in zip(parts, of, strict=True) if is_one})
+    surely = 1 - ((1 - CONFIDENCE) / 2) ** (1 / count)
+    if not chosen.any():
+        return 0.0, surely
+    if chosen[of].all():
+        return 1 - surely, 1.0
     total = weights @ of
-    return np.asarray(np.divide(weights @ chosen, total, out=np.full(len(total), np.nan), where=total > 0))
+    return _interval(np.divide(weights @ chosen, total, out=np.full(len(total), np.nan), where=total > 0))
 
 
 def _interval(values: Values) -> tuple[float, float]:
-    low, high = np.nanquantile(values, (0.025, 0.975))
+    low, high = np.nanquantile(values, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
     return float(low), float(high)

@@ -148,7 +148,7 @@ def _areas(name: str, scores: Scores) -> str:
 
 
 def _threshold_text(evaluation: Evaluation) -> str:
-    methods = {"quantile": "from held-out good pictures", "f1": "F1-optimal", "manual": "given by hand"}
+    methods = {"quantile": "from good pictures", "f1": "F1-optimal", "manual": "given by hand"}
     return f"threshold {methods[evaluation.threshold_method]}, {evaluation.threshold:.3f}"
 
 

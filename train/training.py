@@ -67,10 +67,9 @@ class EpochRecord:
     held_out: float | None = None
 
     def __str__(self) -> str:
-        return (
-            f"epoch {self.epoch}  plain {self.plain:.3f}  denoising {self.denoising:.3f}  "
-            f"segmentation {self.segmentation:.3f}  {self.pictures_per_s:.3g} pictures/s  {self.memory_gb:.1f} GB"
-        )
+        terms = {name: getattr(self, name) for name in ("plain", "denoising", "segmentation")}
+        told = "  ".join(f"{name} {value:.3f}" for name, value in terms.items() if value)  # 0 is a term that is not
+        return f"epoch {self.epoch}  {told}  {self.pictures_per_s:.3g} pictures/s  {self.memory_gb:.1f} GB"
 
 
 @dataclass

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from benchmarks.gpu import Part, do, main, patience, plan_parts, why_not
@@ -14,33 +16,32 @@ from benchmarks.record import read
 
 @pytest.mark.slow
 def test_what_needs_no_gpu_is_measured_on_a_processor(
-    small_checkpoint: Path, plate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small_checkpoint: Path, traced_engine: Path, plate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output, data = tmp_path / "results", ["--data", str(plate / "plate")]
-    names = ("ways", "tf32", "export", "build-small.fp16", "onnxruntime-small.fp16")
+    names = ("ways", "tf32", "build-small", "onnxruntime-small")
     chosen = [word for name in names for word in ("--part", name)]
-    arguments = ["--checkpoint", str(small_checkpoint), "--output", str(output), *data, "--device", "cpu"]
+    ours = ["--checkpoint", str(small_checkpoint), "--graph", str(traced_engine)]
+    arguments = [*ours, "--output", str(output), *data, "--device", "cpu"]
     assert main([*arguments, "--minutes", "20", "--quick", *chosen]) == 0
     record = read(output / "gpu.json")
     assert record.is_complete
     assert {entry["name"]: (entry["status"], entry["reason"]) for entry in record.details["parts"]} == {
         "ways": ("done", None),
         "tf32": ("left out", "needs a GPU"),
-        "export": ("done", None),
-        "build-small.fp16": ("left out", "needs a GPU"),
-        "onnxruntime-small.fp16": ("left out", "needs a GPU"),
+        "build-small": ("left out", "needs a GPU"),
+        "onnxruntime-small": ("left out", "needs a GPU"),
     }
     assert "ways: authors' way total p50" in record.measures
-    assert (output / "small.fp16.onnx").exists()
     printed = capsys.readouterr().out
     assert "authors' way" in printed
     assert "tf32 left out: needs a GPU." in printed
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_part_that_fails_is_written_down_with_its_error(tmp_path: Path) -> None:
-    missing = tmp_path / "none.safetensors"
-    part = Part("bad", ("benchmarks.latency", "--checkpoint", str(missing), "--way", "eager"), 60)
+    missing = tmp_path / "none.onnx"
+    part = Part("bad", ("benchmarks.latency", "--engine", str(missing)), 60)
     entry = do(part, tmp_path, limit_s=60)
     assert entry["status"] == "failed"
     assert not entry["reason"].startswith("error: ")
@@ -90,6 +91,18 @@ def test_plans_are_built_before_anything_is_measured(graphs: list[str]) -> None:
     for stem in stems:
         assert parts[f"plan-{stem}"].after == f"build-{stem}"
         assert parts[f"build-{stem}"].after == (None if graphs else "export")
+
+
+@pytest.mark.parametrize("graphs", [["a.onnx"], []])
+def test_each_part_is_a_command_that_its_program_takes(graphs: list[str]) -> None:
+    for part in parts_of("a.safetensors", *graphs).values():
+        module, *words = part.command
+        program = importlib.import_module("export.__main__" if module == "export" else module)
+        command, context = program.command, click.Context(program.command)
+        if isinstance(command, click.Group):
+            _, command, words = command.resolve_command(context, words)
+        assert command is not None
+        command.make_context(part.name, list(words))
 
 
 def test_without_a_checkpoint_plans_are_measured_and_no_torch_is_asked_for() -> None:

@@ -18,6 +18,7 @@ from benchmarks.peers import Peer, estimates, main, opened, our_network
 from benchmarks.record import read
 from benchmarks.tables import is_peer
 from stlm_edge.errors import DataError
+from stlm_edge.imaging import read_image
 from stlm_edge.inspection import Answer
 from stlm_edge.resampling import Judged
 
@@ -58,8 +59,14 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.slow
 def test_network_and_engine_stand_beside_the_bar(
-    ground: Path, small_checkpoint: Path, traced_engine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ground: Path,
+    small_checkpoint: Path,
+    traced_engine: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(peers, "resample", partial(resample, resamples=100))
     path = tmp_path / "peers.json"
     data = ["--data", str(ground.parent), "--category", ground.name, "--tiles", str(ground / "tiles.csv")]
     ours = ["--checkpoint", str(small_checkpoint), "--engine", str(traced_engine)]
@@ -130,10 +137,15 @@ def test_of_several_seeds_the_mean_counts_and_each_threshold(ground: Path) -> No
     samples = labelled_set(ground.parent, ground.name).samples
     parts = [str(number // 2) for number in range(len(samples))]
     openers = tuple(partial(opened, Bright, more) for more in (0.0, 0.1, 0.3))
-    found, words = Peer("", "ours", dict, openers, (2.0, 0.05, -1.0)).judged(samples, parts, seed=0)
-    assert words == "mean of 3 seeds; at its threshold 6, 0, 0 of 6 missed, 0, 6, 6 of 6 false alarms"
+    found, facts = Peer("", "ours", dict, openers, (2.0, 0.05, -1.0)).judged(samples, parts, seed=0)
+    assert facts["note"] == "mean of 3 seeds; at its threshold 6, 0, 0 of 6 missed, 0, 6, 6 of 6 false alarms"
     alone, no_words = Peer("", "ours", dict, openers[:1]).judged(samples, parts, seed=0)
-    assert no_words == ""
+    assert no_words == {"missed_share": facts["missed_share"]}
+    scores = {
+        good: [Bright(0).inspect(read_image(s.path)).score for s in samples if (s.label == "good") is good]
+        for good in (True, False)
+    }
+    assert facts["missed_share"] == np.mean(np.array(scores[False]) < max(scores[True]))
     assert found["all"].exact["image_auroc"] == pytest.approx(alone["all"].exact["image_auroc"])
     assert np.allclose(found["all"].draws["image_auroc"], alone["all"].draws["image_auroc"])
 

@@ -38,7 +38,19 @@ def test_both_ways_are_measured_and_have_the_same_losses(plate: Path, tmp_path: 
 
 @pytest.mark.slow
 def test_every_loader_has_its_turns(plate: Path, tmp_path: Path, capsys) -> None:
-    arguments = ["--data", str(plate), "--category", "plate", *SMALL, "--part", "loader", "--turns", "2"]
+    arguments = [
+        "--data",
+        str(plate),
+        "--category",
+        "plate",
+        *SMALL,
+        "--part",
+        "loader",
+        "--turns",
+        "2",
+        "--steps",
+        "1",
+    ]
     record, textures = tmp_path / "loader.json", ["--textures", str(plate / "plate" / "train")]
     perlin_only = [*textures, "--workers", "1", "--pseudo-anomalies", "perlin"]
     assert main([*arguments, *perlin_only, "--json", str(record)]) == 0

@@ -37,12 +37,30 @@ def graph(traced_engine) -> Graph:
     return read_graph(traced_engine)
 
 
+def form_once(make_once, small_checkpoint: Path, name: str, **options: Any) -> Graph:
+    """`small_checkpoint` traced in another form."""
+    folder = make_once(
+        name, lambda folder: load_graph(small_checkpoint, GraphOptions(**options)).save(folder / "form.onnx")
+    )
+    return read_graph(folder / "form.onnx")
+
+
 @pytest.fixture(scope="session")
 def batched(make_once, small_checkpoint) -> Graph:
     """The same for up to four pictures at once, with the map at the input's size as well."""
-    options = GraphOptions(full_map=True, max_batch=4)
-    folder = make_once("batched", lambda folder: load_graph(small_checkpoint, options).save(folder / "batched.onnx"))
-    return read_graph(folder / "batched.onnx")
+    return form_once(make_once, small_checkpoint, "batched", full_map=True, max_batch=4)
+
+
+@pytest.fixture(scope="session")
+def stacked(make_once, small_checkpoint) -> Graph:
+    """The same with both streams in one."""
+    return form_once(make_once, small_checkpoint, "stacked", streams="stacked")
+
+
+@pytest.fixture(scope="session")
+def sums(make_once, small_checkpoint) -> Graph:
+    """The same with local convolutions as sums of shifted products."""
+    return form_once(make_once, small_checkpoint, "sums", local_conv="sums")
 
 
 @pytest.fixture(scope="session")

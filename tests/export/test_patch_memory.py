@@ -33,8 +33,7 @@ DESIGNS = {
     "beside a head": Design(plain_stream="stlm-tiny", memory=100),
     "beside what is seen": Design(plain_stream="stlm-tiny", comparison="plain", memory=100),
     "a committee": Design(plain_stream="stlm-tiny", comparison="plain", memory=100, heads=3),
-    "alone": Design(plain_stream="stlm-tiny", aggregation="memory", memory=100),
-    "three neighbours": Design(plain_stream="stlm-tiny", aggregation="memory", memory=100, memory_neighbours=3),
+    "alone, three neighbours": Design(plain_stream="stlm-tiny", aggregation="memory", memory=100, memory_neighbours=3),
 }
 
 
@@ -83,6 +82,11 @@ def graph(inspector) -> Graph:
     return to_onnx(DeploymentGraph(inspector))
 
 
+@pytest.fixture(scope="module")
+def half(graph, good) -> Graph:
+    return in_precision(graph, "fp16", good=good)
+
+
 @torch.no_grad()
 def test_deployment_graph_gives_the_networks_answers(inspector):
     images = torch.from_numpy(np.stack(pictures(50, defect="missing_hole")))
@@ -105,31 +109,29 @@ def test_plain_stream_is_run_once_for_both_ways(inspector):
 
 @pytest.mark.heavy
 @torch.no_grad()
-def test_graph_gives_the_networks_answers_on_every_runtime(inspector, graph, tmp_path, good):
+def test_graph_gives_the_networks_answers_on_every_runtime(inspector, graph, half, tmp_path):
     """Within rounding; in FP16, which a processor rounds as a GPU does, within the gate's limits of FP16."""
-    half = in_precision(graph, "fp16", good=good)
     path = tmp_path / "graph.onnx"
     graph.save(path)
     with (
         exact_inspector(graph) as onnxruntime,
         open_inspector(path, spec=graph.spec, backend="openvino", name="openvino") as vino,
-        exact_inspector(half) as rounded,
+        exact_inspector(half) as in_half,
     ):
         for image in (*pictures(20), *pictures(50, defect="missing_hole")):
             coarse = inspector.network(prepare(torch.from_numpy(image[None]), inspector.spec))
             score = float(inspector.finish(coarse)[1])
-            for subject, most in ((onnxruntime, 1e-4), (vino, 1e-4), (rounded, 0.02)):
+            for subject, most in ((onnxruntime, 1e-4), (vino, 1e-4), (in_half, 0.02)):
                 found = subject.inspect(image)
                 assert np.abs(found.anomaly_map - coarse[0, 0].numpy()).max() < most, subject.name
                 assert abs(found.score - score) < most, subject.name
 
 
 @pytest.mark.heavy
-def test_memory_stays_in_float32_and_out_of_int8(graph, good):
+def test_memory_stays_in_float32_and_out_of_int8(graph, half):
     memory = {node.name for node in graph.model.graph.node if layer_class(node) == "patch memory"}
     products = [node for node in graph.model.graph.node if node.name in memory and node.op_type in PRODUCTS]
     assert products
-    half = in_precision(graph, "fp16", good=good)
     assert half.record.by_class["patch memory"] == "fp32"
     assert memory.isdisjoint(node.name for node in quantisable(graph.model, kept=()))
 
@@ -147,8 +149,8 @@ def test_int8_for_openvino_leaves_the_memory_alone(graph, good):
 
 
 @pytest.mark.heavy
-def test_plan_is_built_of_it(graph, good, tmp_path):
+def test_plan_is_built_of_it(graph, half, tmp_path):
     plan = tmp_path / "plate.plan"
-    PlanBuilder(targets=("sm86",)).build(in_precision(graph, "fp16", good=good), plan)
+    PlanBuilder(targets=("sm86",)).build(half, plan)
     assert plan.stat().st_size > 0
     assert Sidecar.read(plan).spec.memory == graph.spec.memory

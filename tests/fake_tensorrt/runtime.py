@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.gpu.fake_cuda import INFER_MS, POISON, FakeGpu
+from ..runtime.gpu.fake_cuda import INFER_MS, FakeGpu
+from ..runtime.gpu.fake_pycuda import POISON
 from .plan import brightness, told
 
 KERNELS = b"kernels"

@@ -36,20 +36,18 @@ def test_damaged_files_are_refused_in_one_line_or_give_an_answer(name: str, trie
 
 COMMANDS: dict[str, list[str]] = {
     "sidecar-raw": ["runtime.inspect", "n.onnx", ".", "-o", "out"],
-    "sidecar-resealed": ["runtime.inspect", "n.onnx", ".", "-o", "out", "--threshold", "0.4"],
     "kernels": ["export", "report", "x.plan"],
     "preset": ["train", "fit", "--preset", "p.yaml", "--data", "nowhere", "--output", "run"],
-    "run.json": ["train", "resume", "."],
     "report latency": ["benchmarks.report", "a.json", "--markdown", "report.md"],
 }
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_program_ends_with_one_line_and_exit_code_1(name: str, tmp_path: Path) -> None:
-    """Two of the files that are refused, by the programs themselves."""
+    """One of the files that are refused, by one program of each folder."""
     files, seed, refused = TARGETS[name].make(), 0, 0
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    while refused < 2:
+    while not refused:
         assert seed < 6, "damage is noticed"
         folder = tmp_path / str(seed)
         lay_out(altered(name, seed, files), folder)

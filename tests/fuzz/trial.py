@@ -22,7 +22,8 @@ from typing import Literal
 
 from stlm_edge.errors import LONGEST_LINE, StlmError
 
-from .targets import TARGETS, Files
+from .target import Files
+from .targets import TARGETS
 
 Kind = Literal["refused", "same answer", "another answer", "traceback", "hang", "memory"]
 KINDS: tuple[Kind, ...] = ("refused", "same answer", "another answer", "traceback", "hang", "memory")

@@ -1,7 +1,8 @@
-"""Settings that train in seconds, and a checkpoint of an untrained network."""
+"""Settings that train in seconds, a checkpoint of an untrained network, a whole run and a killed one."""
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from stlm_edge.network.weights import fingerprint
 from stlm_edge.spec import ModelSpec, Threshold
 from tests.settings import TWO_STREAMS
 from train.config import TrainConfig, from_dict, load_preset
+from train.fit import fit
+
+from .killed import killed_after
 
 QUICK = {"image_size": (64, 64), "epochs": 1, "batch_size": 2}
 
@@ -26,6 +30,39 @@ def settings() -> TrainConfig:
 @pytest.fixture
 def quick() -> TrainConfig:
     return settings()
+
+
+EPOCHS = 3
+"""Of `long`, with two steps each, since two of the plate's six pictures are held out or left over."""
+LONG = dataclasses.replace(settings(), epochs=EPOCHS, seed=3)
+
+
+@pytest.fixture
+def long() -> TrainConfig:
+    return LONG
+
+
+@pytest.fixture(scope="session")
+def whole_run(make_once, plate) -> Path:
+    """A run of `long` from its beginning to its end; not to be changed."""
+    return make_once("whole", lambda folder: fit(LONG, data=plate, category="plate", textures=None, output=folder))
+
+
+@pytest.fixture(scope="session")
+def killed_run(make_once, plate) -> Path:
+    """A run of `long`, killed in its second epoch; not to be changed."""
+
+    def begin(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            killed_after(LONG, 1, patch, plate=plate, output=folder)
+
+    return make_once("killed", begin)
+
+
+@pytest.fixture
+def begun(killed_run, tmp_path) -> Path:
+    """A copy of it, to be changed and gone on with."""
+    return Path(shutil.copytree(killed_run, tmp_path / "run"))
 
 
 @pytest.fixture(scope="session")

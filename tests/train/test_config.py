@@ -49,7 +49,7 @@ def test_every_preset_is_valid_and_survives_a_round_trip():
 
 def test_every_flag_changes_the_setting_of_its_name(monkeypatch, tmp_path):
     made = []
-    monkeypatch.setattr("train.fit.fit", lambda config, **_: made.append(config))
+    monkeypatch.setattr("train.fit.fit", lambda config, **_: made.append(config) or tmp_path / "model.safetensors")
     for entry in dataclasses.fields(TrainConfig):
         value = another(entry)
         flag = "--" + entry.name.replace("_", "-")
@@ -134,7 +134,7 @@ def test_yaml_is_understood_as_the_command_line_is(setting, written, value, endi
     if written[0] in "'\"[\n" or isinstance(value, bool):
         return  # a shell has other quotes, and a flag no value
     made = []
-    monkeypatch.setattr("train.fit.fit", lambda config, **_: made.append(config))
+    monkeypatch.setattr("train.fit.fit", lambda config, **_: made.append(config) or tmp_path / "model.safetensors")
     flag = "--" + setting.replace("_", "-")
     assert main(["fit", "--data", str(tmp_path), "--preset", "paper", flag, written]) == 0
     assert getattr(made[0], setting) == value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from stlm_edge.network.stlm import Stlm
 from stlm_edge.spec import ModelSpec
 from train.config import TrainConfig
 from train.data import Batches
-from train.fit import fit
+from train.fit import fit, resume
 from train.loop import Ending, train
 from train.objective import Objective
 from train.pseudo_anomalies.choice import PseudoAnomalies
@@ -128,6 +129,40 @@ def test_patience_ends_the_training_and_keeps_the_best_epoch(plate, tmp_path, qu
     assert [line["held_out"] for line in lines] == [3.0, 1.0, 2.0, 2.5]
     assert len(saved) == 3  # the first and second epoch, and the second one's weights again with a threshold
     assert load(path).spec.weights_sha256 == saved[1].weights_sha256 != saved[0].weights_sha256
+
+
+@pytest.mark.heavy
+def test_best_epoch_survives_ctrl_c_behind_it(plate, tmp_path, quick, monkeypatch):
+    losses = iter([1.0, 2.0, 2.5])
+    monkeypatch.setattr("train.fit.held_out_error", lambda *_: next(losses))
+    saved = []
+    from train import fit as module
+    from train import loop
+
+    original = module.save
+    monkeypatch.setattr(module, "save", lambda path, made: (saved.append(made.spec), original(path, made)))
+    config = dataclasses.replace(quick, epochs=20, patience=2, batch_size=2, workers=0)
+    step, steps = loop._step, []
+
+    def interrupted(*arguments, **options):
+        steps.append(1)
+        if options["step"] == 1 and len(saved) == 1 and len(list(losses_told())) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return step(*arguments, **options)
+
+    def losses_told():
+        return (tmp_path / "run/history.jsonl").read_text().splitlines()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_step", interrupted)
+        path = fit(config, data=plate, category="plate", textures=None, output=tmp_path / "run")
+    assert (tmp_path / "run/state.pt").exists()
+    assert len(list(losses_told())) == 2
+    best = saved[0].weights_sha256
+    assert load(path).spec.weights_sha256 == best
+    assert resume(tmp_path / "run") == path
+    assert len(list(losses_told())) == 3
+    assert load(path).spec.weights_sha256 == best
 
 
 def test_patience_counts_what_a_resumed_run_has_seen():

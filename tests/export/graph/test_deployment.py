@@ -15,7 +15,6 @@ import torch
 import train
 from export.graph.deployment import Comparison, DeploymentGraph, halve_linear
 from export.graph.folding import ShiftedSum
-from export.graph.to_onnx import to_onnx
 from stlm_edge.errors import ConfigError
 from stlm_edge.imaging import resize, to_input
 from stlm_edge.network.checkpoint import load
@@ -196,6 +195,6 @@ def test_nodes_are_named_after_modules(trained, model):
 
 
 @pytest.mark.slow
-def test_nodes_of_stacked_streams_are_named_after_modules(trained):
+def test_nodes_of_stacked_streams_are_named_after_modules(trained, stacked):
     graph = DeploymentGraph(InferencePath(trained.network, trained.spec), streams="stacked")
-    assert_named_after_modules(graph, to_onnx(graph).model)
+    assert_named_after_modules(graph, stacked.model)

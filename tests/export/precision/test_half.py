@@ -155,27 +155,27 @@ def test_pixels_with_fractions_keep_the_first_convolution_in_float32(model):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("options", "max_batch", "shape"),
-    [
-        ({"streams": "stacked", "full_map": True}, 1, (1, 64, 96, 3)),
-        ({"frame_size": (70, 130)}, 3, (2, 70, 130, 3)),
-        ({"local_conv": "sums"}, 1, (1, 64, 96, 3)),
-    ],
-)
-def test_other_forms_of_the_graph_convert(inference, run, options, max_batch, shape):
-    model = to_onnx(DeploymentGraph(inference, **options), max_batch=max_batch).model
+@pytest.mark.parametrize("form", ["stacked", "sums", "batched"])
+def test_other_forms_of_the_graph_convert(request, run, form):
+    model = request.getfixturevalue(form).model
     half = to_half(model, islands(model, None))
-    frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    frames = np.random.default_rng(0).integers(0, 256, (3 if form == "batched" else 1, 64, 96, 3), dtype=np.uint8)
     assert np.abs(run(rounded(half), frames)[0] - run(model, frames)[0]).max() < 1e-2
 
 
 @pytest.mark.slow
-def test_tensorrt_fuses_sums_of_shifted_products(inference, build_log, half_plan):
+def test_graph_that_resizes_frames_converts(inference, run):
+    model = to_onnx(DeploymentGraph(inference, frame_size=(70, 130)), max_batch=3).model
+    half = to_half(model, islands(model, None))
+    frames = np.random.default_rng(0).integers(0, 256, (2, 70, 130, 3), dtype=np.uint8)
+    assert np.abs(run(rounded(half), frames)[0] - run(model, frames)[0]).max() < 1e-2
+
+
+@pytest.mark.slow
+def test_tensorrt_fuses_sums_of_shifted_products(sums, build_log, half_plan):
     """That is what they are for: no kernel of a plan may hold a local convolution by itself."""
-    graph = to_onnx(DeploymentGraph(inference, local_conv="sums"))
-    half = to_half(graph.model, islands(graph.model, None))
-    kernels, before = kernel_lines(build_log(half, graph.spec)), kernel_lines(half_plan.log)
+    half = to_half(sums.model, islands(sums.model, None))
+    kernels, before = kernel_lines(build_log(half, sums.spec)), kernel_lines(half_plan.log)
     local = [line for line in kernels if ".local_conv|mul" in line]
     assert local
     assert all(".mlp.norm|layer_norm" in line for line in local)

@@ -8,19 +8,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import torch
 from onnx import TensorProto, helper
 
-from export.graph.deployment import DeploymentGraph
 from export.graph.graph import Graph, PrecisionRecord
 from export.graph.parts import node_flops
-from export.graph.to_onnx import to_onnx
 from export.tensorrt.kernels import Kernel
 from export.tensorrt.log import kernel_table, parse_kernels
 from stlm_edge.errors import EngineError
-from stlm_edge.network.encoder import ARCHITECTURES
-from stlm_edge.network.inference import InferencePath
-from stlm_edge.network.stlm import Stlm
 from stlm_edge.spec import ModelSpec
 
 LOG = Path(__file__).parent / "data" / "build_log.txt"
@@ -202,10 +196,7 @@ def test_both_streams_compute_the_same_amount(log, graph):
 
 
 @pytest.mark.slow
-def test_stacked_streams_are_told_as_encoders(build_log):
-    torch.manual_seed(0)
-    network = InferencePath(Stlm(ARCHITECTURES["stlm-tiny"]).eval(), SPEC).eval()
-    stacked = to_onnx(DeploymentGraph(network, streams="stacked"))
+def test_stacked_streams_are_told_as_encoders(stacked, build_log):
     table = kernel_table(build_log(stacked.model, stacked.spec), stacked)
     assert table.unplaced == ()
     encoders = [kernel for kernel in table.kernels if kernel.stage == "encoders"]

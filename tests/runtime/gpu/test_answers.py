@@ -12,7 +12,8 @@ from stlm_edge.errors import EngineError
 
 from ..conftest import INPUT_SIZE, SPEC
 from .conftest import BATCHED, RTX_VERSION, batches, check, run_two_in_hand
-from .fake_cuda import COPY_MS, INFER_MS, POLICIES
+from .fake_cuda import INFER_MS, POLICIES
+from .fake_pycuda import COPY_MS
 
 
 @pytest.mark.parametrize(
