@@ -92,7 +92,8 @@ def test_every_ablation_learns_in_one_step(name, images):
     config = settings(name)
     spec = ModelSpec("three", config.architecture, config.image_size, config.image_size, "")
     pseudo = pseudo_anomalies_of(config, images=images, textures=ProceduralTextures())
-    batches = Batches(images, pseudo_anomalies=pseudo, batch_size=2, seed=config.seed)
+    folds = range(len(images)) if config.heads > 1 else ()
+    batches = Batches(images, pseudo_anomalies=pseudo, batch_size=2, seed=config.seed, folds=folds)
     objective, guidance = build(config, spec, batches, device=torch.device("cpu"), processes=Processes())
     network = objective.network
     assert network.design == dataclasses.replace(config.design, memory=0)  # which is filled after the last epoch
