@@ -15,7 +15,7 @@ from stlm_edge.errors import ConfigError, DataError, WeightsError
 from stlm_edge.threshold_command import threshold
 from train.config import TrainConfig, described_presets, from_dict, load_preset
 from train.options import training_options
-from train.values import SeedCountType, SeedsType
+from train.values import SeedCountType, SeedsType, SizeType
 
 FOLDER = click.Path(path_type=Path)
 
@@ -147,6 +147,11 @@ def preview(
     type=REGEX,
     help="The same by a regular expression, whose first group or all of it is in names without suffix.",
 )
+@click.option(
+    "--metric-size",
+    type=SizeType(),
+    help="Measure figures over pixels at this size, 1024 as in the authors' code.  [default: each picture's own]",
+)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
 @click.option("--output", "-o", type=FOLDER, help="Folder for metrics and pictures.  [default: beside CHECKPOINT]")
 def evaluate(
@@ -156,6 +161,7 @@ def evaluate(
     seeds: tuple[int, ...] | None,
     groups: Path | None,
     group_by: str | None,
+    metric_size: tuple[int, int] | None,
     device: str,
     output: Path | None,
 ) -> None:
@@ -169,6 +175,8 @@ def evaluate(
     """
     from train.report import evaluate_checkpoint, evaluation_table
 
+    if metric_size is not None and not all(1 <= side <= 8192 for side in metric_size):
+        raise click.UsageError(f"--metric-size is {metric_size[0]}x{metric_size[1]}, expected 1 to 8192 each way")
     if groups is not None and group_by is not None:
         raise click.UsageError("--groups and --group-by both say which pictures show the same part; give one of them")
     if checkpoint.is_dir():
@@ -184,6 +192,7 @@ def evaluate(
             output=folder,
             groups=groups,
             group_by=group_by or "",
+            metric_size=metric_size,
         )
         click.echo(seeds_table(runs))
         click.echo(f"written: {folder / SPREAD_NAME} and, for each seed, {folder / 'seed-*' / 'evaluation.json'}")
@@ -192,7 +201,14 @@ def evaluate(
         raise click.UsageError(f"--seeds goes with a folder of 'stlm train --seeds', found {checkpoint}")
     folder = output or checkpoint.parent
     evaluation = evaluate_checkpoint(
-        checkpoint, data=data, category=category, device=device, folder=folder, groups=groups, group_by=group_by or ""
+        checkpoint,
+        data=data,
+        category=category,
+        device=device,
+        folder=folder,
+        groups=groups,
+        group_by=group_by or "",
+        metric_size=metric_size,
     )
     click.echo(evaluation_table(evaluation))
     click.echo(f"written: {folder / 'evaluation.json'} and evaluation-*.csv, -*.png beside it")

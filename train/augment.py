@@ -28,8 +28,8 @@ MVTEC: dict[str, Rotation] = {
     **dict.fromkeys(("wood", "zipper", "cable"), "slight"),
     **dict.fromkeys(("bottle", "grid", "hazelnut", "leather", "tile", "carpet", "screw"), "full"),
 }
-"""STLM's authors train grid, screw and transistor with several settings each; those three are as in DeSTSeg here,
-whose settings the others are in both."""
+"""STLM's authors (trainSTLM.py of StitchKoala/STLM at 8ac0841) train grid, screw and transistor with several settings
+each; those three are as in DeSTSeg here, whose settings the others are in both."""
 
 
 def rotation_for(setting: str, category: str) -> Rotation:

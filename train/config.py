@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -18,9 +19,11 @@ from stlm_edge.network.design import (
     TEACHERS,
     TIMM,
     Aggregation,
+    AggregationStart,
     Comparison,
     DecoderDesign,
     Design,
+    EncoderStart,
     Layers,
     check_teacher,
 )
@@ -29,10 +32,18 @@ from stlm_edge.records import read_settings
 from stlm_edge.spec import FALSE_ALARM_RATE, Size, check_input_size
 from train.values import understood
 
+logger = logging.getLogger(__name__)
+
 PRESETS = Path(__file__).parent / "presets"
 
 OLD_NAMES = {"exposure_jitter": "brightness"}
 """Settings that older runs, checkpoints and presets call otherwise, in the words of today."""
+
+BEFORE = {"aggregation_start": "torch", "encoder_start": "identity"}
+"""Settings that runs of older versions do not tell of, and what those did."""
+
+OF_A_RUN = {"seed", "device", "workers", "skip_corrupt"}
+"""Settings that a run tells of, as of all others, and that no preset decides."""
 
 SMALLEST_FILTERED = 64
 """Pixels of a side that the teacher gabor needs: its widest filter sees the picture at an eighth of its size."""
@@ -89,7 +100,8 @@ class TrainConfig:
     )
     streams_first: float = setting(
         0.0,
-        "Share of the epochs for streams and decoder alone, the rest for the aggregation alone (table 5); 0: at once.",
+        "Share of the epochs for streams and decoder alone, the rest for the aggregation alone (table 5): 0.2 in "
+        "DeSTSeg's code; 0: at once.",
     )
     anomaly_probability: float = setting(0.5, "Share of pictures that get a pseudo anomaly (figure 10).")
     pseudo_anomalies: str = setting(
@@ -121,7 +133,9 @@ class TrainConfig:
     )
     decoder: DecoderDesign = setting("shared", "One for both streams, or one for each (figures 4 and 5).")
     layers: Layers = setting(
-        "l1+l2", "Features to distil and compare (figure 11); l1 alone needs no decoder (table 4)."
+        "l1+l2",
+        "Features to distil and compare (figure 11). In the authors' code l1 is the image embedding, which needs no "
+        "decoder (table 4), and l2 comes out of the second two-way block; by the paper's text it is block1+block2.",
     )
     comparison: Comparison = setting(
         "product",
@@ -130,6 +144,11 @@ class TrainConfig:
     )
     aggregation: Aggregation = setting(
         "light", "The paper's; the original one with 256 channels (figure 6); none: cosine distances alone (table 4)."
+    )
+    aggregation_start: AggregationStart = setting(
+        "kaiming",
+        "Random weights of the feature aggregation: of its residual blocks by Kaiming's rule, as in the authors' code, "
+        "or of all of it as torch draws them.",
     )
     memory: int = setting(
         0,
@@ -157,7 +176,15 @@ class TrainConfig:
     )
     initial_weights: str = setting(
         "mobile_sam",
-        "Of streams and decoder: mobile_sam, or its file; a checkpoint of this toolkit, for all; random (table 8).",
+        "Of streams and decoder: mobile_sam, or its file; a checkpoint of this toolkit, for all; random.",
+    )
+    random_encoders: bool = setting(
+        False, "Of initial_weights take the decoder's alone, both streams' image encoders start at random (table 8)."
+    )
+    encoder_start: EncoderStart = setting(
+        "mobile-sam",
+        "Random weights of image encoders: as MobileSAM's code draws them, or such that attention adds nothing yet and "
+        "convolutions pass on, from which a short training without any weights learns faster.",
     )
     holdout: float = setting(
         0.1, "Share of the good pictures kept from training, for the threshold; 0 where there are several heads."
@@ -242,7 +269,9 @@ class TrainConfig:
         stand_in, masks, staged = self.plain_stream == "teacher", self.distillation == "logits", self.streams_first > 0
         unaggregated, one_layer = self.aggregation == "none", self.layers != "l1+l2"
         alone = self.comparison == "plain"
+        in_blocks = self.layers.startswith("block")
         undecoded = self.layers == "l1" and self.decoder == "separate"
+        kept = self.layers != "l1" and not alone and self.epochs > 0
         for wrong, settings, reason in (
             (not (self.epochs or self.memory), "epochs 0, memory 0", "nothing to learn and nothing to remember"),
             (bool(self.memory) and not stand_in, "memory, plain_stream student", "a stream that learns sees others"),
@@ -266,8 +295,15 @@ class TrainConfig:
                 "its widest filter is larger than the picture",
             ),
             (unaggregated and staged, "aggregation none, streams_first", "no second stage"),
-            (one_layer and masks, "layers, distillation logits", "masks need both"),
+            (one_layer and masks, "layers, distillation logits", "masks need both, l1+l2"),
+            (maskless and in_blocks, f"teacher {self.teacher}, layers {self.layers}", "it has no decoder"),
             (undecoded, "layers l1, decoder separate", "no decoder"),
+            (
+                self.random_encoders and self.initial_weights == RANDOM,
+                "random_encoders, initial_weights random",
+                "the decoder would have no weights to keep, which table 8 is about",
+            ),
+            (self.random_encoders and not kept, "random_encoders", "there is no decoder to take weights for"),
             (
                 stand_in and masks,
                 "plain_stream teacher, distillation logits",
@@ -317,6 +353,11 @@ def from_dict(values: dict[str, Any]) -> TrainConfig:
     return TrainConfig(**values)
 
 
+def from_record(values: dict[str, Any]) -> TrainConfig:
+    """What a run, a checkpoint or a grid tells of its settings, older versions too. Raises as `from_dict`."""
+    return from_dict(BEFORE | values if isinstance(values, dict) else values)
+
+
 def in_new_words(values: dict[str, Any]) -> dict[str, Any]:
     """The same settings by the names of today. Raises `ConfigError` if one has its old name and the new one."""
     twice = [f"{old} and {new}" for old, new in OLD_NAMES.items() if old in values and new in values]
@@ -352,6 +393,8 @@ def described_presets() -> list[tuple[str, str]]:
 def load_preset(name: str) -> dict[str, Any]:
     """The settings of a preset, or of a YAML file of the same form; `extends: NAME` builds on another preset.
 
+    The `config.yaml` of a run means what it meant to that run, also where an older version wrote it.
+
     Raises:
         ConfigError: if there is no such preset, or the file does not hold settings by name.
     """
@@ -361,6 +404,10 @@ def load_preset(name: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"no preset {shown(name)}; expected one of {', '.join(presets())} or a YAML file") from None
     base = values.pop("extends", None)
+    if base is None and values.keys() >= OF_A_RUN and (lacking := BEFORE.keys() - values.keys()):
+        told = ", ".join(f"{name} {BEFORE[name]}" for name in sorted(lacking))
+        logger.info("%s is of a run of an older version, which did not say: %s", path, told)
+        return BEFORE | values
     if base is None:
         return values
     if base not in presets():

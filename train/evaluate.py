@@ -14,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from stlm_edge.datasets import GOOD, Sample, read_truth
 from stlm_edge.errors import DataError
@@ -38,7 +39,13 @@ CPU_BATCH, GPU_BATCH = 2, 16
 T = TypeVar("T")
 
 
-def evaluate(inspector: InferencePath, samples: Sequence[Sample], *, parts: Sequence[int] | None = None) -> Results:
+def evaluate(
+    inspector: InferencePath,
+    samples: Sequence[Sample],
+    *,
+    parts: Sequence[int] | None = None,
+    metric_size: Size | None = None,
+) -> Results:
     """Inspect labelled pictures and measure; see `QualityMeter` for what is kept of them.
 
     Figures over pixels are undefined for kinds of defects that are not all marked, and then for all of them together;
@@ -46,6 +53,8 @@ def evaluate(inspector: InferencePath, samples: Sequence[Sample], *, parts: Sequ
 
     Args:
         parts: a number for each sample, which those of one part share, for intervals; None for none.
+        metric_size: (height, width) that maps and masks are brought to for the figures over pixels, as the authors'
+            code does with 1024 x 1024; None: each picture's own.
     Raises:
         DataError: if there are none, or a mask cannot be used.
         SpecError: if the model has no threshold.
@@ -60,7 +69,10 @@ def evaluate(inspector: InferencePath, samples: Sequence[Sample], *, parts: Sequ
     for result in inspect(inspector, [samples[index] for index in order]):
         if result.sample.label == GOOD:
             seen.add(result.digest, name=str(result.sample.path))
-        meter.add(result.answer, result.tlm_answer, label=result.sample.label, size=result.size, mask=result.mask)
+        size, mask = result.size, result.mask
+        if metric_size is not None:
+            size, mask = metric_size, None if mask is None else resize_mask(mask, metric_size)
+        meter.add(result.answer, result.tlm_answer, label=result.sample.label, size=size, mask=mask)
         pictures.append(_scored(result, input_size=inspector.spec.input_size))
     seen.warn("the network")
     measured, curves = _measure(meter, side=0, at_half=True)
@@ -96,8 +108,16 @@ def evaluate(inspector: InferencePath, samples: Sequence[Sample], *, parts: Sequ
         ),
         verdicts={kind: DefectVerdicts.of(own, threshold=threshold.value) for kind, own in by_kind.items()},
         weights_sha256=inspector.spec.weights_sha256,
+        metric_size=metric_size,
     )
     return Results(evaluation, tuple(pictures), curves, None if tlm_curves is None else tlm_curves[ALL])
+
+
+def resize_mask(mask: Mask, size: Size) -> Mask:
+    """Bring a mask to `size` (height, width) as the authors' code does: bilinear, anti-aliased, 1 from 0.5 on."""
+    shares = torch.from_numpy((mask > 0).astype(np.float32))[None, None]
+    shrunk = F.interpolate(shares, size=size, mode="bilinear", align_corners=False, antialias=True)
+    return np.asarray((shrunk[0, 0] >= 0.5).numpy(), np.uint8)
 
 
 @dataclass(frozen=True)

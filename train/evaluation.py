@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from stlm_edge.curves import Line, thinned
 from stlm_edge.datasets import Sample
 from stlm_edge.metrics import QualityCurves, missed_share
+from stlm_edge.spec import Size
 
 POINTS = 1000
 """Of a curve that is kept for drawing."""
@@ -124,6 +125,7 @@ class Evaluation:
         verdicts: of each kind of defect, and of `all` together.
         intervals: None where nobody said which pictures show the same part.
         weights_sha256: of the network that was measured.
+        metric_size: (height, width) at which figures over pixels were measured; None: each picture's own.
     """
 
     category: str
@@ -140,6 +142,7 @@ class Evaluation:
     verdicts: dict[str, DefectVerdicts]
     intervals: Intervals | None
     weights_sha256: str
+    metric_size: Size | None = None
 
 
 @dataclass(frozen=True)

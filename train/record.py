@@ -24,7 +24,7 @@ from stlm_edge.names import escaped, printable, unescaped
 from stlm_edge.network.weights import PUBLISHED as FETCHED
 from stlm_edge.records import MAY_LACK, build, read_object, read_settings
 from stlm_edge.revision import git_state
-from train.config import PUBLISHED, RANDOM, TrainConfig, from_dict, from_yaml
+from train.config import PUBLISHED, RANDOM, TrainConfig, from_record, from_yaml
 
 CONFIG_NAME = "config.yaml"
 RECORD_NAME = "run.json"
@@ -161,7 +161,7 @@ def read_record(folder: Path) -> Begun:
     """The run in a folder. Raises `CheckpointError` if it holds none."""
     remedy = "expected a folder that 'stlm train' has begun"
     try:
-        config = from_dict(from_yaml(read_settings(folder / CONFIG_NAME, error=CheckpointError, remedy=remedy)))
+        config = from_record(from_yaml(read_settings(folder / CONFIG_NAME, error=CheckpointError, remedy=remedy)))
         record = read_object(folder / RECORD_NAME, error=CheckpointError, remedy=remedy)
         known = {entry.name for entry in fields(_Record)}
         named = {name: value for name, value in record.items() if name in known}

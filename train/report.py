@@ -20,6 +20,7 @@ from stlm_edge.network.checkpoint import load
 from stlm_edge.network.inference import InferencePath, choose_device
 from stlm_edge.peaks import REACH
 from stlm_edge.seal import sealed
+from stlm_edge.spec import Size
 from train.evaluate import evaluate
 from train.evaluation import DefectVerdicts, Evaluation, Results, Scores
 from train.plots import write_curves, write_distribution
@@ -52,6 +53,7 @@ def evaluate_checkpoint(
     folder: Path,
     groups: Path | None = None,
     group_by: str = "",
+    metric_size: Size | None = None,
 ) -> Evaluation:
     """Measure a checkpoint on a category's test pictures and write everything into `folder`.
 
@@ -59,6 +61,7 @@ def evaluate_checkpoint(
 
     Args:
         groups, group_by: which test pictures show the same part, for intervals, see `stlm_edge.datasets.parts`.
+        metric_size: see `train.evaluate.evaluate`.
     Raises:
         StlmError: in the words of whatever is wrong with checkpoint, pictures or folder.
     """
@@ -79,7 +82,7 @@ def evaluate_checkpoint(
     )
     inspector = InferencePath(loaded.network, loaded.spec).to(choose_device(device))
     make_folder(folder)
-    results = evaluate(inspector, samples, parts=None if said is None else said.numbers)
+    results = evaluate(inspector, samples, parts=None if said is None else said.numbers, metric_size=metric_size)
     write_scores(folder / "evaluation-scores.csv", results)
     write_contact_sheet(folder / "evaluation.png", inspector, results)
     write_missed(folder / "evaluation-missed.png", inspector, results)
@@ -110,6 +113,9 @@ def evaluation_table(evaluation: Evaluation) -> str:
             + "".join(f"{_percent(getattr(scores, figure)):>13}" for figure in COLUMNS)
             + f"{missed:>13}{peaks:>15}".rstrip()
         )
+    if evaluation.metric_size is not None:
+        height, side = evaluation.metric_size
+        lines.append(f"figures over pixels at {height} x {side}, to which maps and masks were brought")
     optimum = evaluation.f1_optimal_threshold
     lines.append(
         f"threshold {evaluation.threshold:.4f}: {evaluation.missed} of {evaluation.defective} defective ones missed, "

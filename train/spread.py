@@ -15,6 +15,7 @@ from stlm_edge.errors import counted
 from stlm_edge.files import write_text
 from stlm_edge.metrics import ALL
 from stlm_edge.seal import sealed
+from stlm_edge.spec import Size
 from train.evaluation import Evaluation, Scores
 from train.report import COLUMNS, evaluate_checkpoint, finite
 from train.seeds import find_seeds, seed_folder
@@ -100,6 +101,7 @@ def evaluate_seeds(
     output: Path,
     groups: Path | None = None,
     group_by: str = "",
+    metric_size: Size | None = None,
 ) -> dict[int, Evaluation]:
     """Measure the runs of `train.seeds.fit_seeds`, each as `evaluate_checkpoint` does, into `output/seed-SEED`.
 
@@ -120,6 +122,7 @@ def evaluate_seeds(
             folder=seed_folder(output, seed),
             groups=groups,
             group_by=group_by,
+            metric_size=metric_size,
         )
         for seed, path in checkpoints.items()
     }
@@ -139,6 +142,7 @@ def to_json(runs: Mapping[int, Evaluation]) -> dict[str, Any]:
         "category": every[0].category,
         "seeds": list(runs),
         "interval": f"mean ± half_width, {100 * CONFIDENCE:g} % by Student's t over the seeds, on the same pictures",
+        "metric_size": every[0].metric_size,
         "good": every[0].good,
         "defective": every[0].defective,
         "overall": _spreads([run.overall for run in every]),

@@ -14,7 +14,7 @@ from stlm_edge.errors import StlmError, counted
 from stlm_edge.network.checkpoint import load
 from stlm_edge.network.encoder import architecture_named
 from stlm_edge.network.inference import prepare
-from stlm_edge.network.initial import load_initial
+from stlm_edge.network.initial import draw_start, load_initial
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.teachers.base import Teacher
 from stlm_edge.network.weights import PUBLISHED, locate, read_tensors
@@ -54,6 +54,7 @@ def build(
     # A memory comes last, of all good pictures; a network that is nothing else has its place from the start.
     design = dataclasses.replace(config.design, memory=0, memory_neighbours=1) if config.epochs else config.design
     network = Stlm(architecture_named(config.architecture), design, image_size=config.image_size)
+    draw_start(network, aggregation=config.aggregation_start, encoders=config.encoder_start)
     if config.memory:
         network.require_maps()
     frozen = network.plain if isinstance(network.plain, Teacher) else None
@@ -148,6 +149,6 @@ def _give_weights(network: Stlm, config: TrainConfig, state: Path | None) -> boo
             "MobileSAM's for stlm, or a checkpoint of the same architecture"
         )
         return False
-    report = load_initial(network, locate(config.initial_weights))
+    report = load_initial(network, locate(config.initial_weights), random_encoders=config.random_encoders)
     logger.info("initial weights: %s", report)
     return report.gives_plain

@@ -26,7 +26,7 @@ from stlm_edge.thresholds import (
     with_normal_scores,
     with_unclear,
 )
-from train.config import TrainConfig, from_dict
+from train.config import TrainConfig, from_record
 from train.data import Loaded, load_pictures
 from train.evaluate import score_images
 from train.left_out import Division, good_scores, scores_of_new
@@ -143,7 +143,7 @@ def choose_on_checkpoint(
             else "quantile takes the share of them that a training would have held out, so give the data that it was "
             "trained on",
         )
-    config = from_dict(checkpoint.config)
+    config = from_record(checkpoint.config)
     if groups is not None or group_by:
         config = dataclasses.replace(config, groups=str(groups or ""), group_by=group_by)
     if false_alarm_rate is not None or unclear_rate is not None:

@@ -91,8 +91,8 @@ class DeploymentGraph(nn.Module):
         self.memory, self.fusion = network.memory, network.fusion
         self.plain_features = network.plain_features
         cells: Size = (spec.input_size[0] // STRIDE, spec.input_size[1] // STRIDE)
-        self.decoder = _folded(network.decoder, cells)
-        self.denoising_decoder = _folded(network.denoising_decoder, cells)
+        self.decoder = _folded(network.decoder, cells, self.design.layers)
+        self.denoising_decoder = _folded(network.denoising_decoder, cells, self.design.layers)
         self.comparison = Comparison(self.design)
         self.feature_aggregation = network.feature_aggregation
         stride = self.design.map_stride
@@ -143,7 +143,7 @@ class DeploymentGraph(nn.Module):
         if isinstance(self.plain, Teacher):
             denoising: Tensor = self.denoising(pixels)  # type: ignore[misc]  # there is one unless stacked
             return StreamFeatures(
-                self.plain(pixels, layers) if plain is None else plain, _decode(self.decoder, denoising, layers)
+                self.plain(pixels, layers) if plain is None else plain, _decode(self.decoder, denoising)
             )
         if self.both is not None:
             embeddings: Tensor = self.both(pixels)
@@ -152,10 +152,10 @@ class DeploymentGraph(nn.Module):
         batch = pixels.shape[0]
         if self.denoising_decoder is not None:
             return StreamFeatures(
-                _decode(self.decoder, embeddings[:batch], layers),
-                _decode(self.denoising_decoder, embeddings[batch:], layers),
+                _decode(self.decoder, embeddings[:batch]),
+                _decode(self.denoising_decoder, embeddings[batch:]),
             )
-        decoded = _decode(self.decoder, embeddings, layers)
+        decoded = _decode(self.decoder, embeddings)
         return StreamFeatures(tuple(layer[:batch] for layer in decoded), tuple(layer[batch:] for layer in decoded))
 
 
@@ -356,12 +356,10 @@ def halve_linear(pixels: Tensor, size: Size) -> Tensor:
     return F.interpolate(pixels, size=size, mode="bilinear", align_corners=False)
 
 
-def _folded(decoder: TwoWayDecoder | None, grid: Size) -> FoldedDecoder | None:
-    return None if decoder is None else FoldedDecoder(decoder, grid)
+def _folded(decoder: TwoWayDecoder | None, grid: Size, layers: Layers) -> FoldedDecoder | None:
+    return None if decoder is None else FoldedDecoder(decoder, grid, layers)
 
 
-def _decode(decoder: FoldedDecoder | None, embedding: Tensor, layers: Layers) -> Features:
-    if decoder is None:
-        return (embedding,)
-    features: Features = decoder(embedding)
-    return features if layers == "l1+l2" else features[1:]
+def _decode(decoder: FoldedDecoder | None, embedding: Tensor) -> Features:
+    features: Features = (embedding,) if decoder is None else decoder(embedding)
+    return features

@@ -10,6 +10,7 @@ from segment_anything.modeling.transformer import TwoWayAttentionBlock
 from torch import Tensor, nn
 
 from stlm_edge.network.decoder import Features, TwoWayDecoder
+from stlm_edge.network.design import Layers
 from stlm_edge.spec import Size
 
 
@@ -92,7 +93,7 @@ class FoldedTwoWayBlock(nn.Module):
 
 
 class FoldedDecoder(nn.Module):
-    """`TwoWayDecoder` for one size of embedding.
+    """`TwoWayDecoder` for one size of embedding, giving what the design compares.
 
     The first attention among the tokens depends on parameters only, so its result is stored; the last attention and
     the last norm change the tokens only, which nobody looks at.
@@ -104,31 +105,42 @@ class FoldedDecoder(nn.Module):
     no_mask: Tensor
 
     @torch.no_grad()
-    def __init__(self, decoder: TwoWayDecoder, grid: Size) -> None:
+    def __init__(self, decoder: TwoWayDecoder, grid: Size, layers: Layers) -> None:
         """
         Args:
             grid: (height, width) of the embedding.
+            layers: not `l1`, which needs no decoder.
         """
         super().__init__()
         tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).unsqueeze(0)
         positions = decoder.positional_encoding(grid).flatten(1).T.unsqueeze(0)
-        first, second = decoder.transformer.layers
+        self.layers = layers
+        first = decoder.transformer.layers[0]
         self.register_buffer("tokens", tokens)
         self.register_buffer("no_mask", decoder.no_mask_embed.weight.reshape(1, 1, -1))
         self.register_buffer("first_queries", first.norm1(first.self_attn(tokens, tokens, tokens)))
         self.first = FoldedTwoWayBlock(first, tokens=tokens, positions=positions)
         self.register_buffer("first_asked", self.first.asked(self.first_queries))
+        self.second: FoldedTwoWayBlock | None = None
+        if layers == "block1":
+            return
+        second = decoder.transformer.layers[1]
         self.among_tokens = FoldedTokenAttention(second.self_attn)
         self.norm1 = second.norm1
         self.second = FoldedTwoWayBlock(second, tokens=tokens, positions=positions)
 
     def forward(self, embedding: Tensor) -> Features:
-        """See `TwoWayDecoder.forward`."""
+        """See `stlm_edge.network.decoder.decode`."""
         keys = embedding.flatten(2).transpose(1, 2) + self.no_mask
         queries, keys = self.first(self.first_queries, keys, asked=self.first_asked)
+        earlier: Features = (embedding,) if self.layers == "l1+l2" else ()
+        if self.layers.startswith("block"):
+            earlier = (keys.transpose(1, 2).reshape(embedding.shape),)
+        if self.second is None:
+            return earlier
         attention = self.among_tokens
         positioned = queries + self.tokens
         seen = attention(attention.q_proj(positioned), attention.k_proj(positioned), attention.v_proj(queries))
         queries = self.norm1(queries + seen)
         _, keys = self.second(queries, keys, asked=self.second.asked(queries))
-        return embedding, keys.transpose(1, 2).reshape(embedding.shape)
+        return *earlier, keys.transpose(1, 2).reshape(embedding.shape)

@@ -25,10 +25,14 @@ RANDOM_WEIGHTS = "random"
 """For weights: none, on purpose."""
 
 DecoderDesign = Literal["shared", "separate"]
-Layers = Literal["l1+l2", "l1", "l2"]
+Layers = Literal["l1+l2", "l1", "l2", "block1+block2", "block1"]
+"""L1 is the image embedding and L2 the image tokens after the second two-way block, which is block2 too."""
 Comparison = Literal["product", "cosine", "subtraction", "concat", "plain"]
 Aggregation = Literal["light", "original", "none"]
 MapSource = Literal[Aggregation, "memory"]
+AggregationStart = Literal["kaiming", "torch"]
+EncoderStart = Literal["mobile-sam", "identity"]
+"""See `stlm_edge.network.initial.draw_start`."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Design:
         decoder: one for both streams, or one for each (figures 4 and 5).
         layers: which features are compared (figure 11). L1 is the image embedding, L2 the image tokens after the
             two-way blocks. With `l1` there is no decoder at all, so this is also table 4's "without mask decoder".
+            `block1+block2` is what the paper's text says, "features from the k-th layer of the mask decoder": the image
+            tokens after each block. The authors' code has `l1+l2`.
         comparison: what the feature aggregation is given (table 6). With plain, which is not the paper's, nothing is
             compared and there is no denoising stream: it is given what a frozen plain stream sees, at stride 8.
         aggregation: the paper's lightweight one, the original one of DeSTSeg with 256 channels (figure 6), or none:
@@ -68,6 +74,8 @@ class Design:
             value, known = getattr(self, name), get_args(hint)
             if known and value not in known:
                 raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(known)}")
+        if self.of_blocks and self.plain_stream.startswith((TIMM, "gabor")):
+            raise ConfigError(f"layers {self.layers}: {self.plain_stream} has no decoder; give l1+l2, l1 or l2")
         if self.memory and self.plain_stream == "student":
             raise ConfigError("a patch memory needs features that stay as they are: plain_stream teacher")
         if self.comparison == "plain" and (self.plain_stream == "student" or self.aggregation == "none"):
@@ -109,7 +117,17 @@ class Design:
 
     @property
     def layer_count(self) -> int:
-        return 2 if self.layers == "l1+l2" else 1
+        return 2 if "+" in self.layers else 1
+
+    @property
+    def of_blocks(self) -> bool:
+        """Whether all that is compared comes out of the decoder's blocks, as the paper's text has it."""
+        return self.layers.startswith("block")
+
+    @property
+    def blocks(self) -> int:
+        """Two-way blocks that the decoder needs, if it has one."""
+        return 1 if self.layers == "block1" else 2
 
     @property
     def differences(self) -> str:

@@ -18,6 +18,9 @@ EMBEDDING_CHANNELS = 256
 DECODER_MLP_DIM = 2048
 """Hidden width of the MLPs in SAM's two-way blocks."""
 
+DECODER_BLOCKS = 2
+"""SAM's two-way blocks."""
+
 AGGREGATION_CHANNELS = 128
 """Channels of the paper's feature aggregation (figure 6)."""
 
@@ -133,8 +136,8 @@ def _backbone(architecture: Architecture) -> nn.Module:
 def _initialise(backbone: nn.Module) -> None:
     """Start as a plain convolutional network: attention and MLP add nothing yet, local convolutions pass on.
 
-    timm's initial values lose what distinguishes one cell from the next on the way through the stages; without
-    published weights that costs thousands of steps.
+    timm's initial values, MobileSAM's, lose what distinguishes one cell from the next on the way through the stages;
+    without published weights that costs thousands of steps. `initial.draw_start` has them, for the paper's settings.
     """
     for name, module in backbone.named_modules():
         if name.endswith((".attn.proj", ".mlp.fc2")) and isinstance(module, nn.Linear):

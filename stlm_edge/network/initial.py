@@ -1,16 +1,19 @@
-"""What a training starts from: MobileSAM's weights in streams and decoder, or a checkpoint of this toolkit."""
+"""What a training starts from: random weights, MobileSAM's in streams and decoder, or a checkpoint of this toolkit."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from stlm_edge.errors import WeightsError
-from stlm_edge.network.design import Design
+from stlm_edge.network.design import AggregationStart, Design, EncoderStart
+from stlm_edge.network.encoder import ImageEncoder
+from stlm_edge.network.feature_aggregation import ResidualBlock
 from stlm_edge.network.patch_memory import without_memory
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.teachers.base import Teacher
@@ -18,6 +21,31 @@ from stlm_edge.network.weights import decoder_tensors, mobile_sam_encoder_tensor
 
 PARTS = {"plain", "plain_features", "denoising", "decoder", "denoising_decoder", "feature_aggregation"}
 """Of a network that has learnt, see `Stlm`."""
+
+
+def draw_start(network: Stlm, *, aggregation: AggregationStart, encoders: EncoderStart) -> None:
+    """Draw those random weights of a new network that a training may want otherwise than `Stlm` has drawn them.
+
+    Args:
+        aggregation: `torch` leaves what torch draws. `kaiming` is the authors' start (`SegmentationNet` in mob_sam.py
+            of StitchKoala/STLM at 8ac0841, from DeSTSeg): normal with a variance of 2 / fan-out in the convolutions of
+            the residual blocks, five times torch's deviation in the first. ASPP and head are made after that there, so
+            they have torch's.
+        encoders: `identity` leaves what `ImageEncoder` draws, of both streams. `mobile-sam` is MobileSAM's start
+            (`_init_weights` in tiny_vit_sam.py of ChaoningZhang/MobileSAM at 34bbbfd): linear layers normal with a
+            deviation of 0.02, convolutions as torch draws them. A frozen teacher is not touched.
+    """
+    for encoder in (network.plain, network.denoising) if encoders == "mobile-sam" else ():
+        for module in encoder.modules() if isinstance(encoder, ImageEncoder) else ():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+            elif isinstance(module, nn.Conv2d):
+                module.reset_parameters()
+    if aggregation == "kaiming" and network.feature_aggregation is not None:
+        blocks = (block for block in network.feature_aggregation.modules() if isinstance(block, ResidualBlock))
+        for module in chain.from_iterable(block.modules() for block in blocks):
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 @dataclass(frozen=True)
@@ -44,14 +72,17 @@ class LoadReport:
         return "; ".join(parts)
 
 
-def load_initial(network: Stlm, path: Path) -> LoadReport:
+def load_initial(network: Stlm, path: Path, *, random_encoders: bool = False) -> LoadReport:
     """Load what a training starts from: MobileSAM's weights, or the weights of a checkpoint of this toolkit.
 
     Of a checkpoint that is all of them, but for two cases: one without a head (`--epochs 0`) gives its frozen plain
     stream, and a network without a head takes that alone.
 
+    Args:
+        random_encoders: see `load_mobile_sam`.
     Raises:
-        WeightsError: if the file is neither, or if the checkpoint is of another architecture.
+        WeightsError: if the file is neither, or if the checkpoint is of another architecture, or its encoders shall
+            stay random.
     """
     tensors = without_memory(read_tensors(path))  # a training ends with a memory of its own pictures
     if not tensors or not {_part(name) for name in tensors} <= PARTS:
@@ -61,7 +92,12 @@ def load_initial(network: Stlm, path: Path) -> LoadReport:
                 f"{network.design.plain_stream}, which is all that a network without training takes; give "
                 "--initial-weights random, and the weights of that stream by --teacher-weights"
             )
-        return load_mobile_sam(network, path)
+        return load_mobile_sam(network, path, random_encoders=random_encoders)
+    if random_encoders:
+        raise WeightsError(
+            f"{path} is a checkpoint of this toolkit, whose parts have learnt together; random_encoders goes with "
+            "MobileSAM's weights (--initial-weights mobile_sam), give --no-random-encoders otherwise"
+        )
     expected = without_memory(network.state_dict())
     offered, wanted = ({_part(name) for name in names} for names in (tensors, expected))
     is_frozen = isinstance(network.plain, Teacher)
@@ -100,11 +136,14 @@ def _stream_of(path: Path) -> str | None:
     return None if written is None else Design.from_json(written).plain_stream
 
 
-def load_mobile_sam(network: Stlm, path: Path) -> LoadReport:
-    """Load MobileSAM's weights into the encoders and decoders that learn (paper, 4.1.3 and table 8).
+def load_mobile_sam(network: Stlm, path: Path, *, random_encoders: bool = False) -> LoadReport:
+    """Load MobileSAM's weights into the encoders and decoders that learn (paper, 4.1.3).
 
     The feature aggregation module has no published weights.
 
+    Args:
+        random_encoders: leave the encoders as they are, for table 8's "w/o initial weight", which is about them alone;
+            so does the authors' published code, which loads MobileSAM's encoder into one that it does not use.
     Raises:
         WeightsError: if the file is not MobileSAM's state dict, or if the network is narrower than MobileSAM.
     """
@@ -123,7 +162,7 @@ def load_mobile_sam(network: Stlm, path: Path) -> LoadReport:
         ("decoder", network.decoder, decoder),
         ("denoising_decoder", network.denoising_decoder, decoder),
     ):
-        if module is None:
+        if module is None or (random_encoders and isinstance(module, ImageEncoder)):
             continue
         expected = module.state_dict()
         missing = sorted(set(expected) - set(source))
@@ -140,8 +179,12 @@ def load_mobile_sam(network: Stlm, path: Path) -> LoadReport:
             )
         module.load_state_dict({name: source[name] for name in expected})
         loaded[part] = len(expected)
-    aggregation = {"feature_aggregation": "it has no published weights"}
-    left_random = {} if network.feature_aggregation is None else aggregation
+    left_random = {}
+    if random_encoders:
+        students = [name for name in ("plain", "denoising") if isinstance(getattr(network, name), ImageEncoder)]
+        left_random = dict.fromkeys(students, "random_encoders")
+    if network.feature_aggregation is not None:
+        left_random["feature_aggregation"] = "it has no published weights"
     return LoadReport(loaded=loaded, left_random=left_random, unused=_unused(tensors))
 
 

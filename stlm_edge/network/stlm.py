@@ -64,9 +64,9 @@ class Stlm(nn.Module):
                     f"architecture {architecture.name} has {architecture.embedding_channels}; they must be the same"
                 )
         self.denoising = ImageEncoder(architecture) if design.has_denoising else None
-        self.decoder = decoder_of(architecture) if design.has_decoder else None
+        self.decoder = decoder_of(architecture, blocks=design.blocks) if design.has_decoder else None
         own = design.has_decoder and design.decoder == "separate" and design.plain_stream == "student"
-        self.denoising_decoder = decoder_of(architecture) if own else None
+        self.denoising_decoder = decoder_of(architecture, blocks=design.blocks) if own else None
         self.plain_features = PlainFeatures(sum(self.require_maps())) if design.sees_plain else None
         self.feature_aggregation = self._aggregation()
         self.memory: PatchMemory | None = None

@@ -22,6 +22,8 @@ DESIGNS = [
     Design(layers="l2", comparison="cosine", aggregation="original"),
     Design(aggregation="none"),
     Design(plain_stream="timm:test_efficientnet"),
+    Design(layers="block1"),
+    Design(layers="block1+block2", decoder="separate"),
 ]
 """One of each ablation that is another network."""
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from stlm_edge.network.comparison import compare, normalise, tlm_map
+from stlm_edge.network.decoder import decode
 from stlm_edge.network.encoder import ARCHITECTURES
 from stlm_edge.network.inference import InferencePath, prepare
 from stlm_edge.network.stlm import Stlm
@@ -57,6 +58,19 @@ def test_decoder_layers_and_positional_encoding(golden, formula_decoder):
     close(encoding((6, 10)), fixture["image_pe_6x10"], 2e-5)
     picks = fixture["image_pe_64x64_rows_cols"]
     close(encoding((64, 64))[:, picks][:, :, picks], fixture["image_pe_64x64_sampled"], 2e-5)
+
+
+@torch.no_grad()
+def test_features_that_the_papers_text_speaks_of(golden, formula_decoder):
+    """The image tokens after each block; the second are L2 in both readings."""
+    fixture = golden("decoder")
+    embedding = torch.from_numpy(fixture["image_embeddings"])
+    first, second = decode(formula_decoder, embedding, "block1+block2")
+    close(first, fixture["keys_after_layer0"], 3e-5)
+    close(second, fixture["L2"], 3e-5)
+    (alone,) = decode(formula_decoder, embedding, "block1")
+    assert torch.equal(alone, first)
+    assert not torch.allclose(first, embedding, atol=0.1)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import pickle
@@ -67,6 +68,34 @@ def test_both_streams_and_the_decoder_compute_what_mobile_sam_does(mobile_sam, m
     assert set(report.left_random) == {"feature_aggregation"}
     assert "image_encoder.head" in report.unused
     assert "mask_decoder.output_upscaling" in report.unused
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("decoder", ["shared", "separate"])
+def test_random_encoders_leave_decoder_and_tokens_mobile_sams_weights(decoder, mobile_sam, mobile_sam_file):
+    torch.manual_seed(0)
+    network = Stlm(ARCHITECTURES["stlm"], Design(decoder=decoder))
+    before = copy.deepcopy(network.state_dict())
+    report = load_initial(network, mobile_sam_file, random_encoders=True)
+    decoders = {"decoder"} | ({"denoising_decoder"} if decoder == "separate" else set())
+    assert set(report.loaded) == decoders
+    assert set(report.left_random) == {"plain", "denoising", "feature_aggregation"}
+    assert "plain stays random: random_encoders" in str(report)
+    for name, tensor in network.state_dict().items():
+        if name.split(".")[0] not in decoders:
+            assert torch.equal(tensor, before[name]), name
+    for part in decoders:
+        theirs = mobile_sam.mask_decoder
+        assert torch.equal(network.get_submodule(part).mask_tokens.weight, theirs.mask_tokens.weight)
+        for name, tensor in network.get_submodule(part).transformer.state_dict().items():
+            assert torch.equal(tensor, theirs.transformer.state_dict()[name]), name
+
+
+def test_checkpoint_gives_no_decoder_alone(tmp_path):
+    network = Stlm(ARCHITECTURES["stlm-tiny"])
+    save_file(network.state_dict(), tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match="random_encoders goes with MobileSAM's weights"):
+        load_initial(network, tmp_path / "model.safetensors", random_encoders=True)
 
 
 def test_narrow_network_has_no_place_for_mobile_sams_weights(mobile_sam_file):

@@ -18,6 +18,7 @@ from stlm_edge.network.comparison import StreamFeatures, compare, tlm_map
 from stlm_edge.network.design import Design
 from stlm_edge.network.encoder import ARCHITECTURES
 from stlm_edge.network.inference import InferencePath
+from stlm_edge.network.initial import draw_start
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.teachers.base import Teacher
 from stlm_edge.spec import ModelSpec
@@ -62,6 +63,8 @@ NAMES = [*ABLATIONS, "cpu", "gabor"]
 def settings(name: str, **changes):
     preset = load_preset(TWO_STREAMS) | {"teacher": "gabor"} if name == "gabor" else load_preset(name)
     values = preset | SMALL | changes
+    if values.get("random_encoders"):  # of MobileSAM's weights, which no narrow network takes
+        values["random_encoders"] = False
     if values["teacher"] not in ("none", "mobile_sam", "gabor"):
         values["teacher"] = "stlm-tiny"
     return from_dict(values)
@@ -89,7 +92,8 @@ def test_every_ablation_learns_in_one_step(name, images):
     config = settings(name)
     spec = ModelSpec("three", config.architecture, config.image_size, config.image_size, "")
     pseudo = pseudo_anomalies_of(config, images=images, textures=ProceduralTextures(), category="plate")
-    batches = Batches(images, pseudo_anomalies=pseudo, batch_size=2, seed=config.seed)
+    folds = range(len(images)) if config.heads > 1 else ()
+    batches = Batches(images, pseudo_anomalies=pseudo, batch_size=2, seed=config.seed, folds=folds)
     objective, guidance = build(config, spec, batches, device=torch.device("cpu"), processes=Processes())
     network = objective.network
     assert network.design == dataclasses.replace(config.design, memory=0)  # which is filled after the last epoch
@@ -134,7 +138,7 @@ def test_every_ablation_differs_from_the_paper_in_what_it_names():
         "table5-two-stage": {"streams_first"},
         "table6": {"comparison"},
         "table7": {"teacher"},
-        "table8": {"initial_weights"},
+        "table8": {"random_encoders"},
         "table9": {"distillation"},
         "table10": {"anomaly_probability"},
         "table11": {"pseudo_anomalies"},
@@ -162,6 +166,8 @@ def test_designs_have_the_parts_that_the_paper_describes():
     assert whole - parameters(layers="l1") == decoder + 256 * 9 * 128 + 256 * 128  # first block sees one layer
     assert parameters(layers="l2") == whole - 256 * 9 * 128 - 256 * 128
     assert whole - parameters(aggregation="none") == 1_870_465
+    assert parameters(layers="block1+block2") == whole
+    assert parameters(layers="l2") - parameters(layers="block1") == 1_579_520  # the second block
     original = Stlm(ARCHITECTURES["stlm"], Design(aggregation="original")).feature_aggregation
     assert original is not None
     assert [name for name, _ in original.aspp.named_children()] == ["pool", "rate6", "rate12", "rate18", "fuse"]
@@ -209,7 +215,8 @@ def test_fixed_teacher_as_plain_stream_neither_learns_nor_leaves_evaluation_mode
     network = load(fit(config, data=three, category=None, textures=None, output=tmp_path / "run")).network
     assert isinstance(network.plain, Teacher)
     torch.manual_seed(config.seed)  # the teacher is built right after the network, from the same random numbers
-    Stlm(ARCHITECTURES["stlm-tiny"], config.design, image_size=(128, 128))
+    beginning = Stlm(ARCHITECTURES["stlm-tiny"], config.design, image_size=(128, 128))
+    draw_start(beginning, aggregation=config.aggregation_start, encoders=config.encoder_start)
     from stlm_edge.network.teachers.sam import sam_teacher
 
     teacher = sam_teacher("stlm-tiny", image_size=(128, 128))
@@ -224,7 +231,8 @@ def test_two_stages_train_one_part_after_the_other(three, tmp_path, monkeypatch)
     """In the first the feature aggregation stays as it began; in the second streams and decoder stand still."""
     snapshots = []
     monkeypatch.setattr("train.fit.save", lambda _, made: snapshots.append(copy.deepcopy(made.network.state_dict())))
-    config = settings("table5-two-stage", epochs=4)
+    assert settings("table5-two-stage").streams_first == 0.2  # 1,000 of DeSTSeg's 5,000 steps
+    config = settings("table5-two-stage", epochs=4, streams_first=0.5)
     fit(config, data=three, category=None, textures=None, output=tmp_path / "run")
     records = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
     assert all(record["segmentation"] == 0 < record["plain"] for record in records[:2])
@@ -280,13 +288,28 @@ def test_masks_are_those_of_sam():
         ({"teacher": "none", "distillation": "logits"}, "no masks"),
         ({"aggregation": "none", "streams_first": 0.5}, "no second stage"),
         ({"layers": "l1", "distillation": "logits"}, "masks need both"),
+        ({"layers": "block1+block2", "distillation": "logits"}, "masks need both"),
+        ({"layers": "block1+block2", "teacher": "gabor"}, "teacher gabor, layers block1.block2: it has no decoder"),
+        ({"layers": "block1", "teacher": "timm:resnet18"}, "it has no decoder"),
         ({"layers": "l1", "decoder": "separate"}, "no decoder"),
         ({"plain_stream": "teacher", "distillation": "logits"}, "never saw"),
+        ({"random_encoders": True, "initial_weights": "random"}, "no weights to keep, which table 8 is about"),
+        ({"random_encoders": True, "layers": "l1"}, "no decoder to take weights for"),
+        ({"random_encoders": True, "epochs": 0, "memory": 9, "plain_stream": "teacher"}, "no decoder to take"),
+        (
+            {"random_encoders": True, "comparison": "plain", "plain_stream": "teacher", "teacher": "mobile_sam"},
+            "no decoder to take weights for",
+        ),
     ],
 )
 def test_settings_that_exclude_each_other_are_refused(changes, words):
     with pytest.raises(ConfigError, match=words):
         from_dict(changes)
+
+
+def test_stand_in_without_a_decoder_has_no_features_of_blocks():
+    with pytest.raises(ConfigError, match="layers block1: timm:resnet18 has no decoder"):
+        Design(plain_stream="timm:resnet18", layers="block1")
 
 
 def test_stand_in_for_the_plain_stream_must_be_as_wide():

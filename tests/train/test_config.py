@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import get_args
 
 import pytest
 
 from stlm_edge.errors import ConfigError
+from tests.settings import TWO_STREAMS
 from train.__main__ import main
-from train.config import HINTS, TrainConfig, from_dict, load_preset, presets
+from train.config import BEFORE, HINTS, TrainConfig, from_dict, from_record, load_preset, presets
 
 OTHER = {
     "image_size": (128, 192),
@@ -175,6 +177,31 @@ def test_old_name_of_a_setting_may_change_a_preset_that_says_the_new_one(tmp_pat
     path.write_text("extends: cpu\nexposure_jitter: 0.125\n")
     assert load_preset("cpu")["brightness"] != 0.125
     assert from_dict(load_preset(str(path))).brightness == 0.125
+
+
+def test_record_that_lacks_a_setting_means_what_older_versions_did():
+    written = TrainConfig().to_dict()
+    older = {name: value for name, value in written.items() if name not in BEFORE}
+    assert from_record(older) == dataclasses.replace(TrainConfig(), **BEFORE)
+    assert from_record(older) != from_dict(older) == TrainConfig()
+    assert from_record(written) == TrainConfig()
+
+
+def test_config_of_an_older_run_as_a_preset_means_what_it_meant(tmp_path, caplog):
+    caplog.set_level("INFO")
+    path, written = tmp_path / "config.yaml", TrainConfig().to_dict()
+    path.write_text(json.dumps(written))  # which is YAML too
+    assert from_dict(load_preset(str(path))) == TrainConfig()
+    assert not caplog.messages
+    path.write_text(json.dumps({name: value for name, value in written.items() if name not in BEFORE}))
+    assert from_dict(load_preset(str(path))) == dataclasses.replace(TrainConfig(), **BEFORE)
+    assert f"{path} is of a run of an older version" in caplog.text
+    assert "aggregation_start torch" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["cpu", TWO_STREAMS])
+def test_presets_that_were_measured_with_the_start_of_before_keep_it(name):
+    assert load_preset(name).items() >= BEFORE.items()
 
 
 def test_unknown_setting_is_refused_with_the_known_ones():

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from stlm_edge.datasets import Sample, load_category
 from stlm_edge.errors import DataError, SpecError
@@ -23,7 +24,7 @@ from stlm_edge.network.checkpoint import load, save
 from stlm_edge.network.inference import InferencePath
 from stlm_edge.seen import digest_of, seen_of
 from train.__main__ import main
-from train.evaluate import evaluate, inspect, score_images
+from train.evaluate import evaluate, inspect, resize_mask, score_images
 from train.evaluation import DefectVerdicts, Scored
 from train.plots import write_curves
 from train.report import evaluation_table, write_scores
@@ -65,6 +66,33 @@ def test_figures_are_those_of_all_maps_at_their_own_resolution(inspector, sample
     defect = np.concatenate([r.anomaly_map[r.mask > 0] for r in results])
     assert evaluation.overall.pixel_fnr_at_half == pytest.approx(np.mean(defect < 0.5))
     assert math.isnan(evaluation.tlm_only.overall.pixel_fnr_at_half)
+
+
+def test_figures_at_a_metric_size_are_those_of_maps_and_masks_of_that_size(inspector, samples):
+    results = list(inspect(inspector, samples))
+    evaluation = evaluate(inspector, samples, metric_size=(64, 80)).evaluation
+    maps = [cv2.resize(r.answer.anomaly_map, (80, 64)) for r in results]
+    pixels = pixel_metrics(maps, [resize_mask(r.mask, (64, 80)) for r in results])
+    assert (evaluation.overall.pixel_auroc, evaluation.overall.aupro) == (pixels.auroc, pixels.aupro)
+    own = evaluate(inspector, samples).evaluation
+    assert own.overall.aupro != evaluation.overall.aupro
+    assert own.overall.image_auroc == evaluation.overall.image_auroc
+    assert (own.metric_size, evaluation.metric_size) == (None, (64, 80))
+    assert "at 64 x 80, to which maps and masks were brought" in evaluation_table(evaluation)
+    assert "to which maps" not in evaluation_table(own)
+
+
+def test_mask_is_shrunk_as_pillow_shrinks_a_picture():
+    """By whose rule, anti-aliased, the authors' code brings masks to 1024 x 1024."""
+    mask = np.zeros((90, 120), np.uint8)
+    cv2.circle(mask, (60, 40), 23, 255, -1)
+    cv2.line(mask, (5, 5), (30, 80), 255, 2)
+    wanted = np.asarray(Image.fromarray(mask).resize((40, 30), Image.BILINEAR), np.float32) / 255
+    found = resize_mask(mask, (30, 40))
+    clear = np.abs(wanted - 0.5) > 0.01  # Pillow rounds to whole grey levels
+    assert np.array_equal(found[clear], (wanted >= 0.5)[clear])
+    assert set(np.unique(found)) == {0, 1}
+    assert resize_mask(np.full((3, 3), 7, np.uint8), (6, 6)).all()
 
 
 def test_each_kind_is_measured_beside_all_good_pictures(inspector, samples):

@@ -18,10 +18,14 @@ from safetensors.torch import save_file
 
 from stlm_edge.errors import CheckpointError, DataError, OutputError, WeightsError
 from stlm_edge.network.checkpoint import load
+from stlm_edge.network.weights import load_torch_file
+from stlm_edge.seal import SEAL
 from tests.settings import TWO_STREAMS
 from train.__main__ import main
+from train.config import BEFORE, TrainConfig
 from train.fit import STATE_NAME, fit, resume
-from train.record import RECORD_NAME
+from train.record import CONFIG_NAME, RECORD_NAME, read_record
+from train.training import _sha256
 
 from .conftest import EPOCHS
 from .killed import Killed, kill_after, killed_after, outcome
@@ -39,6 +43,28 @@ def test_run_is_its_first_half_and_the_resumed_second_bit_for_bit(changes, long,
     resume(tmp_path / "halves")
     assert outcome(tmp_path / "halves") == outcome(tmp_path / "whole")
     assert len(outcome(tmp_path / "whole")[2]) == EPOCHS
+
+
+def without_what_older_versions_did_not_say(folder):
+    """Make a run's folder what a version before these settings would have written."""
+    text = (folder / CONFIG_NAME).read_text().splitlines(keepends=True)
+    (folder / CONFIG_NAME).write_text("".join(line for line in text if line.split(":")[0] not in BEFORE))
+    state = load_torch_file(folder / STATE_NAME)
+    for name in BEFORE:
+        del state["settings"][name]
+    del state[SEAL]
+    torch.save(state | {SEAL: _sha256(state)}, folder / STATE_NAME)
+
+
+def test_run_of_an_older_version_goes_on_as_it_began(long, whole_run, plate, tmp_path, monkeypatch):
+    """What is random in its network, and the random teacher drawn after it, are the same; its record then says so."""
+    assert long.to_dict().items() >= BEFORE.items() != {name: getattr(TrainConfig, name) for name in BEFORE}.items()
+    killed_after(long, 2, monkeypatch, plate=plate, output=tmp_path / "run")
+    without_what_older_versions_did_not_say(tmp_path / "run")
+    assert read_record(tmp_path / "run").config == long
+    resume(tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(whole_run)
+    assert read_record(tmp_path / "run").config == long
 
 
 def test_killed_process_is_resumed_from_the_command_line(plate, tmp_path, capsys):

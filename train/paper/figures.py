@@ -370,7 +370,13 @@ TABLES = (
         "figure 11",
         "features that are compared",
         MAIN,
-        (_average("L1", "figure11-l1"), _average("L2", "figure11-l2"), _default("L1 + L2")),
+        (
+            _average("L1: image embedding (code)", "figure11-l1"),
+            _average("L1: after block 1 (text)", "figure11-block1"),
+            _average("L2: after block 2 (both)", "figure11-l2"),
+            _default("L1 + L2 (code)"),
+            _average("L1 + L2 (text)", "figure11-block1-block2"),
+        ),
     ),
 )
 """In the paper's order."""

@@ -15,7 +15,7 @@ import torch
 from stlm_edge.errors import ConfigError, DataError, StlmError
 from stlm_edge.files import make_folder, write_text
 from stlm_edge.seal import sealed
-from train.config import TrainConfig, from_dict, load_preset
+from train.config import TrainConfig, from_dict, from_record, load_preset
 from train.fit import CHECKPOINT_NAME
 from train.paper.results import RECORD_NAME, read_json
 from train.report import EVALUATION_NAME, evaluate_checkpoint
@@ -98,7 +98,7 @@ def check_same(run: Run, *, data: Path) -> None:
     record = read_json(path)
     if not {"settings", "data"} <= set(record):
         raise DataError(f"{path} does not say what was run; delete {run.folder}, and the run is done again")
-    different = changes(from_dict(record["settings"]), run.config)
+    different = changes(from_record(record["settings"]), run.config)
     if different:
         raise ConfigError(f"{run.folder} was run with {different}; choose another folder with --output, or delete it")
     if record["data"] != data.resolve().name:

@@ -130,7 +130,7 @@ def _paste(
     height, width = resized(rng, (patch.shape[0], patch.shape[1]), size, nsa)
     if min(height, width) < SMALLEST_SIDE:
         return None
-    patch = cv2.resize(patch, (width, height))
+    patch = np.asarray(cv2.resize(patch, (width, height)), np.uint8)
     outline = np.ones((height, width), np.uint8)
     for _ in range(MOST_TRIES):
         middle = [
@@ -141,7 +141,8 @@ def _paste(
         place = (slice(top, top + height), slice(left, left + width))
         if objects is None:
             break
-        here, comes = objects[0][place], cv2.resize(objects[1][window], (width, height))
+        here = objects[0][place]
+        comes = np.asarray(cv2.resize(objects[1][window], (width, height)), np.uint8)
         if comes.mean() > nsa.object_share and np.count_nonzero(here & comes) > nsa.overlap * np.count_nonzero(comes):
             outline = here | comes
             break

@@ -56,7 +56,7 @@ class Teacher(nn.Module, ABC):
         Args:
             pixels: (N, 3, H, W), normalised RGB.
         Returns:
-            L1, L2 or both, each (N, channels, H / 16, W / 16).
+            What `layers` names, one or two, each (N, channels, H / 16, W / 16).
         """
 
     @property
