@@ -316,15 +316,17 @@ def about_network(path: Path) -> Facts:
 
 def about_engine(path: Path) -> Facts:
     sidecar = Sidecar.read(path)
+    # A patch memory needs a frozen plain stream, whose name an engine does not tell.
+    network = "frozen backbone" if sidecar.spec.memory else sidecar.spec.architecture
     return {
-        "backbone": f"{sidecar.spec.architecture} in {sidecar.engine.precision}",
+        "backbone": f"{network} in {sidecar.engine.precision}",
         "input_size": list(sidecar.spec.input_size),
         "model_mb": sum(file.stat().st_size for file in (path, weights_of(path)) if file is not None) / 1e6,
     }
 
 
 def _ours(path: Path) -> str:
-    return f"STLM ({path.parent.name}/{path.name})"
+    return f"STLM ({'/'.join(filter(None, (path.parent.name, path.name)))})"
 
 
 main = partial(run, command)
