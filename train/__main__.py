@@ -87,8 +87,9 @@ def _tell(checkpoint: Path) -> None:
     from train.distributed import this_process
     from train.fit import STATE_NAME
 
-    if this_process().is_main:
-        click.echo(checkpoint)
+    if not this_process().is_main:  # the others do not know whether the main one is done with the state
+        return
+    click.echo(checkpoint)
     if (checkpoint.parent / STATE_NAME).exists():
         raise KeyboardInterrupt
 

@@ -95,7 +95,9 @@ def test_folds_score_every_good_picture_and_go_on_after_a_kill(data, tmp_path, c
 def test_damaged_fold_is_told(data, tmp_path, capsys, monkeypatch):
     run = tmp_path / "run"
     monkeypatch.setattr("train.fit._Keeper.finish", lambda *_, **__: None)
-    assert main(["fit", "--data", str(data), "-o", str(run), *QUICK, "--group-by", "^.", "--folds", "2"]) == 0
+    assert (
+        main(["fit", "--data", str(data), "-o", str(run), *QUICK, "--group-by", "^.", "--folds", "2"]) == 130
+    )  # unfinished
     (run / "folds" / "1.json").write_text("{")
     capsys.readouterr()
     assert main(["resume", str(run)]) == 1
