@@ -5,6 +5,7 @@ Colours are Okabe and Ito's, which colour-blind people can tell apart; what matt
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 from collections.abc import Iterator, Sequence
@@ -58,7 +59,8 @@ def figure_1(sources: Sequence[Origin]) -> tuple[bytes, str]:
     ]
     for source in sources:
         if methods := placed_methods(source):
-            panels.append((f"{source.record.details['data']}\n{source.record.device}", methods))
+            device = dataclasses.replace(source.record.device, features=())  # for which a panel has no room
+            panels.append((f"{source.record.details['data']}\n{str(device).rsplit(', ', 1)[0]}", methods))
             mark = "" if source.record.is_complete else f" (**{INCOMPLETE}**)"
             caption.append(f"- {source.record.details['data']}; {source.record.device}: {source.path.name}{mark}")
     keys = [_key("STLM", BLUE), _key("other methods", ORANGE)]
