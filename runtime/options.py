@@ -24,7 +24,7 @@ READS = click.Path(path_type=Path)
 SOURCE_VARIABLE = "STLM_SOURCE"
 """Of the environment: a source, where no option names one."""
 
-_LONGEST_SOURCE = 1 << 16
+_LONGEST_LINE = 1 << 16
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -82,7 +82,7 @@ def chosen_source(uri: str | None, file: str | None) -> str:
     if uri is not None and file is not None:
         raise click.UsageError("found --source and --source-file, expected one of them; leave the other out")
     if file is not None:
-        return _first_line(file)
+        return first_line(file, expected="a source, such as rtsp://camera/line")
     found = uri if uri is not None else os.environ.get(SOURCE_VARIABLE)
     if not found:
         raise click.UsageError(
@@ -91,17 +91,24 @@ def chosen_source(uri: str | None, file: str | None) -> str:
     return found
 
 
-def _first_line(file: str) -> str:
+def first_line(file: str, *, expected: str) -> str:
+    """The first line of a file (`-`: of stdin), for what no list of processes is to show.
+
+    Args:
+        expected: what it should be, for people.
+    Raises:
+        ConfigError: if it cannot be read, or is empty.
+    """
     if file == "-" and sys.stdin is None:
-        raise ConfigError("found standard input closed, expected a source in its first line; name a file instead")
+        raise ConfigError(f"found standard input closed, expected {expected} in its first line; name a file instead")
     try:
         with click.open_file(file, encoding="utf-8-sig") as stream:
-            line: str = stream.readline(_LONGEST_SOURCE).strip()
+            line: str = stream.readline(_LONGEST_LINE).strip()
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise ConfigError(f"{file} cannot be read ({reason}), expected a source in its first line") from None
+        raise ConfigError(f"{file} cannot be read ({reason}), expected {expected} in its first line") from None
     if not line:
-        raise ConfigError(f"found nothing in the first line of {file}, expected a source, such as rtsp://camera/line")
+        raise ConfigError(f"found nothing in the first line of {file}, expected {expected}")
     return line
 
 

@@ -13,7 +13,9 @@ from runtime.sinks.outputs import Outputs
 from runtime.sinks.pictures import PictureFolder
 from runtime.sinks.table import ScoreTable
 from runtime.sinks.video import CODECS, open_video
+from runtime.sinks.webhook import Webhook
 from runtime.sinks.window import Window
+from stlm_edge.credentials import safe_name
 from stlm_edge.errors import OutputError
 from stlm_edge.files import cannot_write
 from stlm_edge.names import is_utf8
@@ -21,7 +23,8 @@ from stlm_edge.names import is_utf8
 __all__ = ["FrameSink", "Outputs", "SinkContext", "open_outputs", "open_sink"]
 
 _KNOWN = (
-    "known are display://, a video (.mp4, .avi), events (.jsonl), a table of scores (.csv) and a folder for pictures"
+    "known are display://, mqtt://, mqtts://, http://, https://, a video (.mp4, .avi), events (.jsonl), a table of scores "
+    "(.csv) and a folder for pictures"
 )
 
 
@@ -38,7 +41,11 @@ def open_outputs(
         twice = next(uri for uri, place in zip(uris, places, strict=True) if places.count(place) > 1)
         raise OutputError(f"{twice} is given twice as an output; give each place once")
     with ExitStack() as opened:
-        sinks = {uri: opened.enter_context(open_sink(uri, context=context)) for uri in uris}
+        sinks: dict[str, FrameSink] = {}
+        for uri in uris:
+            sink = opened.enter_context(open_sink(uri, context=context))
+            name = safe_name(uri) if "://" in uri else uri  # which the summary has
+            sinks[name if name not in sinks else f"{name} ({len(sinks) + 1})"] = sink
         outputs = Outputs(sinks, drops=drops, on_publish=on_publish)
         opened.pop_all()
     return outputs
@@ -74,7 +81,7 @@ def open_sink(uri: str, *, context: SinkContext) -> FrameSink:
     """Open what `uri` names; the caller closes it.
 
     Args:
-        uri: `display://`; a video (`.mp4`, `.avi`), with `?minutes=60&limit=20GB` as segments; events (`.jsonl`) or a
+        uri: `display://`; `mqtt://HOST/TOPIC`, `mqtts://…`; `https://…` for a webhook; a video (`.mp4`, `.avi`), with `?minutes=60&limit=20GB` as segments; events (`.jsonl`) or a
             table (`.csv`), with `?rotate=100MB&keep=20`; a folder for pictures, with `?only=anomalies&limit=5GB`,
             made if need be.
     Raises:
@@ -91,7 +98,14 @@ def _open(uri: str, *, context: SinkContext) -> FrameSink:
     path = Path(place)
     if place == "display://":
         return Window.from_uri(uri, context=context)
-    if "://" in place:
+    scheme = place.partition("://")[0] if "://" in place else ""
+    if scheme in ("mqtt", "mqtts"):
+        from runtime.sinks.mqtt import Mqtt  # whose library comes with an extra
+
+        return Mqtt.from_uri(uri, context=context)
+    if scheme in ("http", "https"):
+        return Webhook.from_uri(uri, context=context)
+    if scheme:
         raise OutputError(f"{uri} has an unknown scheme; {_KNOWN}")
     if path.is_dir() or not path.suffix or place.endswith("/"):
         return PictureFolder.from_uri(uri, context=context)

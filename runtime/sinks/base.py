@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, ClassVar
 
@@ -26,11 +27,13 @@ class SinkContext:
         engine_sha256: of the engine that gives the verdicts.
         fps: pace of the source; None where it has none.
         control: of the line, for outputs that also trigger parts or change recipes; None where there is none.
+        run: a word that tells this run from others, since each counts its parts from 0.
     """
 
     engine_sha256: str
     fps: float | None = None
     control: LineControl | None = None
+    run: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
 class FrameSink(Closing):
@@ -41,11 +44,13 @@ class FrameSink(Closing):
 
     Attributes:
         takes_pictures: False for a sink that looks at no pixels; it is given none, and many frames may wait for it.
+        takes_frames: False for a sink that looks at parts and events alone; it is given no frames.
         closes_within_s: a `close` that takes longer is given up.
-        lost: frames that were written and are gone with what they were written to.
+        lost: frames or parts that were written and are gone with what they were written to.
     """
 
-    takes_pictures: ClassVar[bool] = True
+    takes_pictures: bool = True
+    takes_frames: ClassVar[bool] = True
     closes_within_s: ClassVar[float] = 10.0
     lost: int = 0
 
@@ -53,6 +58,14 @@ class FrameSink(Closing):
     def wants_stop(self) -> bool:
         """True once a person has asked for the end of the run."""
         return False
+
+    @property
+    def state(self) -> str:
+        """How things stand with whom it sends to, for people: `connected`, `away since …, 14 waiting, 2 lost`.
+
+        Empty for outputs of this machine. Asked for on any thread.
+        """
+        return ""
 
     @abstractmethod
     def write(self, inspection: Inspection) -> None:

@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Iterable
 from pathlib import Path
-from typing import ClassVar
 
 from runtime.inspection import VERDICT_STAGES, Inspection
 from runtime.sinks.base import FrameSink, SinkContext, output_options
@@ -25,7 +24,7 @@ COLUMNS = (
 class ScoreTable(FrameSink):
     """Appends one row per verdict below a header. It keeps and sets aside what was there, like `EventLog`."""
 
-    takes_pictures: ClassVar[bool] = False
+    takes_pictures = False
 
     def __init__(self, path: Path, *, engine_sha256: str, rotation: Rotation) -> None:
         """Raises `OutputError` if the file cannot be written or has other columns."""
