@@ -23,8 +23,8 @@ from stlm_edge.names import is_utf8
 __all__ = ["FrameSink", "Outputs", "SinkContext", "open_outputs", "open_sink"]
 
 _KNOWN = (
-    "known are display://, mqtt://, mqtts://, http://, https://, a video (.mp4, .avi), events (.jsonl), a table of scores "
-    "(.csv) and a folder for pictures"
+    "known are display://, mqtt://, mqtts://, http://, https://, a video (.mp4, .avi), events (.jsonl), a table of "
+    "scores (.csv) and a folder for pictures"
 )
 
 
@@ -81,9 +81,9 @@ def open_sink(uri: str, *, context: SinkContext) -> FrameSink:
     """Open what `uri` names; the caller closes it.
 
     Args:
-        uri: `display://`; `mqtt://HOST/TOPIC`, `mqtts://…`; `https://…` for a webhook; a video (`.mp4`, `.avi`), with `?minutes=60&limit=20GB` as segments; events (`.jsonl`) or a
-            table (`.csv`), with `?rotate=100MB&keep=20`; a folder for pictures, with `?only=anomalies&limit=5GB`,
-            made if need be.
+        uri: `display://`; `mqtt://HOST/TOPIC`, `mqtts://…`; `https://…` for a webhook; a video (`.mp4`, `.avi`), with
+            `?minutes=60&limit=20GB` as segments; events (`.jsonl`) or a table (`.csv`), with `?rotate=100MB&keep=20`; a
+            folder for pictures, with `?only=anomalies&limit=5GB`, made if need be.
     Raises:
         OutputError: if there is no such output, it cannot be written to, or has no such option.
     """
@@ -93,20 +93,25 @@ def open_sink(uri: str, *, context: SinkContext) -> FrameSink:
         raise cannot_write(Path(uri.partition("?")[0]), error) from error
 
 
-def _open(uri: str, *, context: SinkContext) -> FrameSink:
-    place = uri.partition("?")[0]
-    path = Path(place)
-    if place == "display://":
+def _open_address(uri: str, *, context: SinkContext) -> FrameSink:
+    """An output that is no file."""
+    scheme = uri.partition("://")[0]
+    if uri.partition("?")[0] == "display://":
         return Window.from_uri(uri, context=context)
-    scheme = place.partition("://")[0] if "://" in place else ""
     if scheme in ("mqtt", "mqtts"):
         from runtime.sinks.mqtt import Mqtt  # whose library comes with an extra
 
         return Mqtt.from_uri(uri, context=context)
     if scheme in ("http", "https"):
         return Webhook.from_uri(uri, context=context)
-    if scheme:
-        raise OutputError(f"{uri} has an unknown scheme; {_KNOWN}")
+    raise OutputError(f"{uri} has an unknown scheme; {_KNOWN}")
+
+
+def _open(uri: str, *, context: SinkContext) -> FrameSink:
+    place = uri.partition("?")[0]
+    path = Path(place)
+    if "://" in place:
+        return _open_address(uri, context=context)
     if path.is_dir() or not path.suffix or place.endswith("/"):
         return PictureFolder.from_uri(uri, context=context)
     if path.suffix in CODECS:

@@ -227,13 +227,15 @@ class Outbox(Closing):
             database.execute("PRAGMA auto_vacuum = FULL")
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")
-            (answer,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            (answer,) = database.execute("PRAGMA quick_check(1)").fetchone()  # flash memory that lost its power
             if answer != "ok":
                 raise sqlite3.DatabaseError(answer)
             database.execute("BEGIN EXCLUSIVE")
             database.execute(_TABLE)
             database.execute("COMMIT")
-            database.execute("SELECT number, kind, payload FROM message LIMIT 1").fetchall()
+            columns = [row[1] for row in database.execute("PRAGMA table_info(message)")]
+            if columns != ["number", "kind", "payload"]:
+                raise sqlite3.DatabaseError("it is another program's")
         except BaseException:
             database.close()
             raise
