@@ -36,17 +36,17 @@ class NetworkOptions:
         rest: options that only this kind of output has.
     """
 
-    def __init__(self, uri: str, *, name: str, more: dict[str, Option]) -> None:
+    def __init__(self, query: str, *, name: str, more: dict[str, Option]) -> None:
         """
         Args:
-            uri: with the options behind its question mark.
+            query: what stands behind the question mark.
             name: of the output, for messages.
             more: options besides `NETWORK_OPTIONS`.
         Raises:
             OutputError: if there is one that is not known or not right.
         """
         self._name = name
-        self.rest: dict[str, Any] = output_options(uri, {**NETWORK_OPTIONS, **more})
+        self.rest: dict[str, Any] = output_options(f"{name.partition('?')[0]}?{query}", {**NETWORK_OPTIONS, **more})
         self._files: dict[str, Path | None] = {
             each: self.rest.pop(each, None) for each in ("login", "ca", "cert", "key")
         }

@@ -70,7 +70,7 @@ class Mqtt(FrameSink):
     @classmethod
     def from_uri(cls, uri: str, *, context: SinkContext) -> Mqtt:
         """Raises `OutputError` on unknown options too."""
-        place = uri.partition("?")[0]
+        place, _, query = uri.partition("?")
         parts, host, port = _split(place)
         base = unquote(parts.path).strip("/")
         name = f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}/{base}"
@@ -86,7 +86,7 @@ class Mqtt(FrameSink):
                 f"file and give login=FILE, or set {LOGIN_VARIABLE}"
             )
         options = NetworkOptions(
-            uri, name=name, more={"client-id": Option(str, "the name that the broker knows this line by")}
+            query, name=name, more={"client-id": Option(str, "the name that the broker knows this line by")}
         )
         user, password = unquote(parts.username) if parts.username else None, None
         login = options.login(LOGIN_VARIABLE, expected="USER:PASSWORD, or the password of the address's user")

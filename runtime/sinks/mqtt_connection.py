@@ -102,7 +102,7 @@ class Connection(Closing):
         self._farewell: int | None = None
         self._is_ending = False
         self._away_since_s = time.monotonic()
-        self._away: str | None = "not connected yet"
+        self._away: str | None = None
         self._away_log = Seldom()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
@@ -326,9 +326,9 @@ class Connection(Closing):
             )
 
     def _tell_back(self) -> None:
-        if self._away is not None and self._away_since_s and self.away_s > 1:
+        if self._away is not None:
             waiting = counted(len(self._outbox), "message")
-            logger.info("%s is there, after %.0f s; %s waited", self._broker.name, self.away_s, waiting)
+            logger.info("%s is there after %.1f s; %s waited", self._broker.name, self.away_s, waiting)
         self._away = None
 
     def _on_connect(

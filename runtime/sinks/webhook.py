@@ -6,10 +6,12 @@ import base64
 import http.client
 import json
 import logging
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_args
 from urllib.parse import urlsplit
@@ -95,7 +97,6 @@ class Webhook(FrameSink):
         context: SinkContext,
         verdicts: Collection[str] = _VERDICTS,
         pictures: bool = False,
-        answers_within_s: float = _ANSWERS_WITHIN_S,
     ) -> None:
         """Owns the outbox.
 
@@ -108,7 +109,6 @@ class Webhook(FrameSink):
         self._outbox = outbox
         self._context = context
         self._verdicts = frozenset(verdicts)
-        self._answers_within_s = answers_within_s
         self._connection: http.client.HTTPConnection | None = None
         self._changed = threading.Condition()
         self._end_s: float | None = None
@@ -142,7 +142,7 @@ class Webhook(FrameSink):
                 f"{name} has a login, which the list of processes shows; put a header such as Authorization: Bearer "
                 f"TOKEN into the first line of a file and give login=FILE, or set {LOGIN_VARIABLE}"
             )
-        given = NetworkOptions(f"{name}?{options}" if options else name, name=name, more={"on": _ON})
+        given = NetworkOptions(options, name=name, more={"on": _ON})
         login = given.login(LOGIN_VARIABLE, expected="a header, such as Authorization: Bearer TOKEN")
         if parts.scheme == "http":
             given.refuse_certificates("https")
@@ -193,7 +193,9 @@ class Webhook(FrameSink):
         if self._thread.is_alive():  # it waits for an answer; what it has not got stays on the disk
             connection = self._connection
             if connection is not None and connection.sock is not None:
-                connection.sock.close()
+                with suppress(OSError):  # of one that has just been closed
+                    connection.sock.shutdown(socket.SHUT_RDWR)
+            self._thread.join(1)
         if len(self._outbox):
             logger.warning(
                 "%s has not taken %d parts; they wait in %s for the next run",
@@ -276,7 +278,7 @@ class Webhook(FrameSink):
     def _answered(self, message: Message, headers: dict[str, str]) -> http.client.HTTPResponse:
         connection = self._connection
         if connection is None:
-            host, port, wait_s = self._server.host, self._server.port, self._answers_within_s
+            host, port, wait_s = self._server.host, self._server.port, _ANSWERS_WITHIN_S
             tls = self._server.tls
             if tls is None:
                 connection = http.client.HTTPConnection(host, port, timeout=wait_s)
@@ -301,7 +303,7 @@ class Webhook(FrameSink):
                 f"its certificate is not trusted ({error.verify_message}); name what it was signed by: ca=FILE.pem"
             )
         host, port = self._server.host, self._server.port
-        return _AwayError(why_unreachable(error, host=host, port=port, waited_s=self._answers_within_s, what="server"))
+        return _AwayError(why_unreachable(error, host=host, port=port, waited_s=_ANSWERS_WITHIN_S, what="server"))
 
     def _pause(self, seconds: float, *, until_told: bool = False) -> None:
         """Args: until_told: a new message ends it too."""

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +17,9 @@ import pytest
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
+from .waiting import eventually, free_port
+
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-
-
-def eventually(condition: Callable[[], Any], *, within_s: float = 20.0) -> None:
-    end_s = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < end_s, "it did not happen in time"
-        time.sleep(0.002)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Broker:
@@ -46,7 +34,7 @@ class Broker:
         lines = [
             "per_listener_settings false",
             f"persistence true\npersistence_location {folder}/",
-            "user root\nmax_queued_messages 0\nautosave_interval 0",
+            "user root\nmax_queued_messages 0\nqueue_qos0_messages true\nautosave_interval 0",
             f"listener {self.port} 127.0.0.1\n{listener}",
             *(settings or ("allow_anonymous true",)),
         ]
@@ -79,13 +67,19 @@ class Broker:
 
 
 class Listener:
-    """Remembers all that is published below a topic; its session is kept by the broker."""
+    """Remembers all that is published below a topic; its session is kept by the broker.
 
-    def __init__(self, port: int, base: str, *, name: str = "listener") -> None:
+    Args:
+        qos: with 0 it acknowledges nothing. Of a broker that is killed with acknowledgements unread, the kernel throws
+            away what it had sent.
+    """
+
+    def __init__(self, port: int, base: str, *, name: str = "listener", qos: int = 1) -> None:
         self.seen: list[tuple[str, bytes, bool]] = []
         self.at_s: list[float] = []
         self.connections = 0
         self._base = base
+        self._qos = qos
         self._subscribed = threading.Event()
         self.client = Client(CallbackAPIVersion.VERSION2, client_id=name, clean_session=False)
         self.client.reconnect_delay_set(0.02, 0.02)
@@ -98,7 +92,7 @@ class Listener:
 
     def _on_connect(self, *_: Any) -> None:
         self.connections += 1
-        self.client.subscribe(f"{self._base}/#", 1)
+        self.client.subscribe(f"{self._base}/#", self._qos)
 
     def _on_message(self, _: Any, __: Any, message: Any) -> None:
         self.seen.append((message.topic.removeprefix(f"{self._base}/"), message.payload, message.retain))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,11 +24,17 @@ from stlm_edge.errors import OutputError
 
 pytest.importorskip("paho.mqtt.client")
 
-from .broker import Broker, Listener, eventually, free_port
+from .broker import Broker, Listener
 from .conftest import ENGINE, inspection
 from .part_samples import FakeLine, part
+from .waiting import eventually, free_port
 
-pytestmark = pytest.mark.heavy
+pytestmark = [
+    pytest.mark.heavy,
+    # Of a connection that could not be encrypted, which paho leaves to Python to close.
+    pytest.mark.filterwarnings("ignore:.*SSLSocket:pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning"),
+]
 
 SECRET = "s3cret:pass"
 
@@ -54,7 +60,9 @@ def listener(broker: Broker) -> Iterator[Listener]:
     listening.close()
 
 
-def mqtt(port: int, tmp_path: Path, options: str = "", *, line: FakeLine | None = None, scheme: str = "mqtt") -> FrameSink:
+def mqtt(
+    port: int, tmp_path: Path, options: str = "", *, line: FakeLine | None = None, scheme: str = "mqtt"
+) -> FrameSink:
     uri = f"{scheme}://127.0.0.1:{port}/factory/line1?queue={tmp_path / 'queue'}{options}"
     return open_sink(uri, context=SinkContext(engine_sha256=ENGINE, control=line))
 
@@ -192,16 +200,16 @@ def test_broker_that_hangs_holds_nobody_up(broker: Broker, listener: Listener, t
         assert [record["part"] for record in listener.of("part")] == list(range(500))
 
 
-@pytest.mark.slow
-def test_a_hundred_killed_brokers_lose_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.slow)])
+def test_brokers_that_are_killed_lose_nothing(tmp_path: Path, kills: int) -> None:
     """The broker keeps who listens, and is killed each time while parts come; a second client checks."""
     broker = Broker(tmp_path / "broker")
     stop = threading.Event()
     sent = 0
     with started(broker):
-        listener = Listener(broker.port, "factory/line1")
+        listener = Listener(broker.port, "factory/line1", qos=0)
         broker.signal(signal.SIGUSR1)  # it writes down who listens
-        eventually(lambda: (tmp_path / "broker" / "mosquitto.db").exists())
+        eventually((tmp_path / "broker" / "mosquitto.db").exists)
         with mqtt(broker.port, tmp_path) as sink:
 
             def send() -> None:
@@ -213,7 +221,9 @@ def test_a_hundred_killed_brokers_lose_nothing(tmp_path: Path) -> None:
 
             sender = threading.Thread(target=send)
             sender.start()
-            for _ in range(100):
+            for kill in range(kills):
+                # What a broker has for somebody who is not there dies with it, which is no fault of ours.
+                eventually(lambda kill=kill: listener.connections > kill)
                 before = len(listener.seen)
                 eventually(lambda before=before: len(listener.seen) > before + 5)
                 broker.kill()
@@ -223,19 +233,21 @@ def test_a_hundred_killed_brokers_lose_nothing(tmp_path: Path) -> None:
             eventually(lambda: len(listener.parts()) == sent)
             assert sink.lost == 0
         listener.close()
-    assert sent > 1000
-    assert listener.connections > 100
+    assert sent > 10 * kills
+    assert listener.connections > kills
     assert listener.parts() == list(range(sent))
 
 
-def test_triggers_and_recipes_reach_the_line_and_are_answered(broker: Broker, listener: Listener, tmp_path: Path) -> None:
+def test_triggers_and_recipes_reach_the_line_and_are_answered(
+    broker: Broker, listener: Listener, tmp_path: Path
+) -> None:
     line = FakeLine(room=4)
     with mqtt(broker.port, tmp_path, line=line) as sink:
         eventually(lambda: listener.status() == "online")
         for payload in (b"", b"A-17", b'{"part_id": "B 18"}', b'{"part_id": 19}', b"too many"):
             listener.client.publish("factory/line1/trigger", payload, qos=2)
         for payload in (b"bolt", b'{"recipe": 12}', b"unknown", b""):
-            listener.client.publish("factory/line1/recipe", payload, qos=1)
+            listener.client.publish("factory/line1/recipe", payload, qos=2)
         eventually(lambda: len(listener.of("event")) == 7)
         eventually(lambda: sink.state == "connected")
     assert line.triggers == [None, "A-17", "B 18", "19"]
