@@ -102,8 +102,8 @@ class Objective(nn.Module):
                 return LossTerms(plain=zero, denoising=zero, segmentation=segmentation)
             segmentation = zero
             for number, member in enumerate(aggregation.members):
-                learns = torch.tensor([fold != number for fold in batch.folds], device=pixels.device)
-                if learns.any():
+                learns = [place for place, fold in enumerate(batch.folds) if fold != number]
+                if learns:
                     part = self.segmentation(member(seen[learns]).float(), batch.mask[learns])
                     segmentation = segmentation + part / len(aggregation.members)
         return LossTerms(plain=zero, denoising=zero, segmentation=segmentation)
