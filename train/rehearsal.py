@@ -80,8 +80,8 @@ class Rehearsal:
                 f"{cost.asked:.2g} pictures"
             )
         lines["memory"] = (
-            f"{memory.total / 1e9:.1f} GB counted{among}: weights {memory.weights / 1e9:.2f}, optimiser "
-            f"{memory.optimiser / 1e9:.2f}, activations and gradients {memory.work / 1e9:.2f}; CUDA's own comes to it"
+            f"{memory.total / 1e9:.3g} GB counted{among}: weights {memory.weights / 1e9:.2g}, optimiser "
+            f"{memory.optimiser / 1e9:.2g}, activations and gradients {memory.work / 1e9:.2g}; CUDA's own comes to it"
         )
         lines["hours"] = hours_of([self])
         return _lines(lines)
@@ -202,7 +202,7 @@ def told(rehearsals: Sequence[Rehearsal]) -> str:
     texts = [str(each) for each in rehearsals]
     if len(rehearsals) > 1:
         texts.append(_lines({"all": counted(len(rehearsals), "training"), "hours": hours_of(rehearsals)}))
-    return "\n\n".join([*texts, ASSUMED])
+    return "\n\n".join([*texts, ASSUMED] if any(each.cost.steps for each in rehearsals) else texts)
 
 
 def hours_of(rehearsals: Sequence[Rehearsal]) -> str:
@@ -214,6 +214,8 @@ def hours_of(rehearsals: Sequence[Rehearsal]) -> str:
 
 def hours_text(hours: float) -> str:
     """Such as `0.02`, `1.4`, `330`."""
+    if hours < 0.01:
+        return "<0.01"
     return f"{hours:.2g}" if hours < 10 else f"{hours:,.0f}"
 
 

@@ -66,7 +66,7 @@ def _row(name: str, rehearsals: Sequence[Rehearsal]) -> tuple[str, ...]:
         str(len(costs)),
         f"{steps:,}",
         f"{sum(cost.flops for cost in costs) / steps / 1e12:.3g}",
-        f"{max(cost.memory.total for cost in costs) / 1e9:.1f}",
+        f"{max(cost.memory.total for cost in costs) / 1e9:.3g}",
         *(hours_text(sum(cost.hours(gpu) for cost in costs)) for gpu in TRAINING_GPUS),
     )
 
