@@ -250,17 +250,15 @@ def test_backbone_of_timm_has_no_masks_and_may_stand_in_for_the_plain_stream():
     assert from_dict(config.to_dict()) == config
 
 
-def test_nsa_is_told_from_what_older_versions_called_so(plate, tmp_path, caplog, monkeypatch):
+def test_nsa_is_told_from_what_older_versions_called_so(plate, tmp_path, capsys, monkeypatch):
     config._tell_of_old_kind.cache_clear()
     seen = []
     monkeypatch.setattr(preview, "preview", lambda settings, **_: seen.append(settings.pseudo_anomalies) or "")
-    with caplog.at_level("INFO"):
-        assert main(["preview", "--data", str(plate), "--pseudo-anomalies", "perlin+nsa"]) == 0
-        assert seen.pop() == "perlin+nsa-binary"
-        assert "pseudo anomalies nsa are nsa-binary" in caplog.text
-        caplog.clear()
-        (tmp_path / "own.yaml").write_text("extends: cpu\npseudo_anomalies: perlin+nsa\n")
-        for _ in range(2):
-            assert main(["preview", "--data", str(plate), "--preset", str(tmp_path / "own.yaml")]) == 0
-            assert seen.pop() == "perlin+hiding"
-    assert caplog.text.count("pseudo anomalies nsa in a file are hiding") == 1
+    assert main(["preview", "--data", str(plate), "--pseudo-anomalies", "perlin+nsa"]) == 0
+    assert seen.pop() == "perlin+nsa-binary"
+    assert "pseudo anomalies nsa are nsa-binary" in capsys.readouterr().err
+    (tmp_path / "own.yaml").write_text("extends: cpu\npseudo_anomalies: perlin+nsa\n")
+    for _ in range(2):
+        assert main(["preview", "--data", str(plate), "--preset", str(tmp_path / "own.yaml")]) == 0
+        assert seen.pop() == "perlin+hiding"
+    assert capsys.readouterr().err.count("pseudo anomalies nsa in a file are hiding") == 1
