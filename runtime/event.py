@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 EventKind = Literal[
-    "camera-lost", "camera-back", "picture-skipped", "camera-fault", "camera-fault-over", "drift", "drift-over"
+    "camera-lost",
+    "camera-back",
+    "picture-skipped",
+    "camera-fault",
+    "camera-fault-over",
+    "drift",
+    "drift-over",
+    "part-lost",
 ]
 
 GOOD_NEWS: frozenset[EventKind] = frozenset({"camera-back", "camera-fault-over", "drift-over"})
@@ -26,3 +34,7 @@ class Event:
     kind: EventKind
     text: str
     timestamp_s: float
+
+
+Tell = Callable[[Event], None]
+"""Takes word of an event, on any thread."""
