@@ -115,7 +115,7 @@ class Handshake:
         """Take the level of Trigger; a part begins where it rises."""
         if level and not self._trigger:
             try:
-                self.ack_part = _controlled(self._control).trigger(part_id)
+                self.ack_part = controlled(self._control).trigger(part_id)
                 self.ack, self.error = True, NO_ERROR
             except ControlError as error:
                 self.error = TRIGGER_REFUSED
@@ -141,7 +141,7 @@ class Handshake:
             self.error = NO_ERROR
         if number:
             try:
-                _controlled(self._control).change_recipe(str(number))
+                controlled(self._control).change_recipe(str(number))
             except ControlError as error:
                 self.error = RECIPE_REFUSED
                 logger.warning("recipe %d was refused: %s", number, error)
@@ -179,7 +179,8 @@ class Handshake:
             self.shown, self._waiting = self._waiting, None
 
 
-def _controlled(control: LineControl | None) -> LineControl:
+def controlled(control: LineControl | None) -> LineControl:
+    """`control`, if there is one. Raises `ControlError`."""
     if control is None:
         raise ControlError("this line takes no triggers and recipes from outside; start it with --trigger software")
     return control
