@@ -17,7 +17,8 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from asyncua import Node, Server, ua, uamethod
-from asyncua.crypto.permission_rules import User, UserRole
+from asyncua.crypto.permission_rules import PermissionRuleset, User, UserRole
+from asyncua.crypto.security_policies import SecurityPolicyFactory, SecurityPolicyNone
 
 from runtime.control import LineControl
 from runtime.event import Tell
@@ -208,6 +209,11 @@ class OpcUaServer(FrameSink):
             await server.load_certificate(self._identity.certificate, "der")
             await server.load_private_key(self._identity.key, format="pem")
             server.set_security_policy([ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt])
+            # Clients ask for the endpoints without encryption. As asyncua is, they could go on like that.
+            unencrypted = SecurityPolicyFactory(
+                SecurityPolicyNone, ua.MessageSecurityMode.None_, permission_ruleset=_Nothing()
+            )
+            server._policies.append(unencrypted)
         token = ua.AnonymousIdentityToken if self._login is None else ua.UserNameIdentityToken
         server.set_identity_tokens([token])
         await self._build(server)
@@ -334,6 +340,13 @@ class OpcUaServer(FrameSink):
             if self._values[whole] != value:
                 self._values[whole] = value
                 await self._nodes[whole].write_value(ua.DataValue(_variant(value, self._types[whole])))
+
+
+class _Nothing(PermissionRuleset):
+    """Forbids everything but asking for endpoints and making a session, which asyncua has no rules for."""
+
+    def check_validity(self, user: object, action_type: object, body: object) -> bool:  # noqa: ARG002
+        return False
 
 
 def _variant(value: _Value, kind: ua.VariantType) -> ua.Variant:

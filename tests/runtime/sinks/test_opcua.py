@@ -314,6 +314,41 @@ def test_by_default_one_must_log_in_over_an_encrypted_connection(tmp_path, monke
     assert kept == [(folder / name).read_bytes() for name in ("key.pem", "certificate.der")]
 
 
+@pytest.mark.parametrize("activates", [True, False])
+def test_client_that_leaves_encryption_out_by_itself_gets_no_further(tmp_path, activates):
+    """One that asks for no endpoint, has the right login, and goes on without what it may skip."""
+    port = free_port()
+    (tmp_path / "login").write_text("plc:word")
+
+    async def work() -> None:
+        client = Client(f"opc.tcp://127.0.0.1:{port}/", timeout=5)
+        await client.connect_socket()
+        try:
+            await client.send_hello()
+            await client.open_secure_channel()
+            session = ua.CreateSessionParameters(EndpointUrl="opc.tcp://127.0.0.1/", SessionName="x")
+            session.ClientNonce, session.RequestedSessionTimeout = bytes(32), 10_000
+            await client.uaclient.create_session(session)
+            if activates:
+                token = ua.UserNameIdentityToken(PolicyId="username", UserName="plc", Password=b"word")
+                params = ua.ActivateSessionParameters(UserIdentityToken=token, LocaleIds=["en"])
+                params.ClientSignature, params.UserTokenSignature = ua.SignatureData(), ua.SignatureData()
+                await client.uaclient.activate_session(params)
+            with pytest.raises(UaError, match="BadUserAccessDenied"):
+                await client.nodes.objects.get_children()
+            with pytest.raises(UaError, match="BadUserAccessDenied"):
+                await call(client, "Trigger", "")
+        finally:
+            client.uaclient.disconnect_socket()
+
+    line = FakeLine(judges=False)
+    context = SinkContext(engine_sha256=ENGINE, control=line)
+    with open_sink(f"opcua://:{port}?login={tmp_path}/login&certificates={tmp_path}", context=context):
+        asyncio.run(work())
+    assert line.triggered == []
+    line.end()
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
