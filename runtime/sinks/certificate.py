@@ -107,11 +107,12 @@ def _make(key: rsa.RSAPrivateKey, *, host: str) -> bytes:
         extended=[ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
         days=_DAYS,
     )
-    return made.public_bytes(Encoding.DER)
+    der: bytes = made.public_bytes(Encoding.DER)
+    return der
 
 
 def _unusable(file: Path, expected: str, error: Exception) -> OutputError:
     return OutputError(
-        f"{file} cannot be used ({shortly(error)}), expected {expected}; move {KEY} and {CERTIFICATE} away to have them "
-        "made anew, and have the clients trust the new one"
+        f"{file} cannot be used ({shortly(error)}), expected {expected}; move {KEY} and {CERTIFICATE} away to have "
+        "them made anew, and have the clients trust the new one"
     )

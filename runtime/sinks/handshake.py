@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from runtime.control import LineControl
 from runtime.event import Event, Tell
 from runtime.part import Part
+from runtime.sources.live import READ_TIMEOUT_S
 from stlm_edge.errors import ControlError, counted
 
 logger = logging.getLogger(__name__)
 
-_HANGS_AFTER_S = 3.0
-"""A line without progress for so long is not ready, and its heartbeat stands still."""
+_HANGS_AFTER_S = 2 * READ_TIMEOUT_S
+"""A line without progress for so long is not ready, and its heartbeat stands still. It has some whenever it has waited
+for a camera in vain."""
 _BEATS_PER_S = 2
 _TOLD_EVERY_S = 60.0
 

@@ -66,15 +66,15 @@ def address_of(uri: str, parts: SplitResult, *, default_port: int) -> tuple[str,
         OutputError: if it names none that can be used, or has a path or a login.
     """
     try:
-        host, port = parts.hostname or LOOPBACK, parts.port or default_port
+        port = parts.port or default_port
     except ValueError:
-        host = port = None
-    if host is None or port is None or parts.path.strip("/") or parts.username is not None:
+        port = None
+    if port is None or parts.path.strip("/") or parts.username is not None:
         raise OutputError(
             f"{uri} is no address to listen on; expected {parts.scheme}://ADDRESS:PORT, as in "
             f"{parts.scheme}://0.0.0.0:{default_port} for all of this machine's, or {parts.scheme}:// for itself alone"
         )
-    return host, port
+    return parts.hostname or LOOPBACK, port
 
 
 def require_free(uri: str, host: str, port: int) -> None:

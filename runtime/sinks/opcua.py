@@ -12,12 +12,13 @@ import json
 import logging
 import os
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from asyncua import Node, Server, ua, uamethod
-from asyncua.crypto.permission_rules import PermissionRuleset, User, UserRole
+from asyncua import Node, Server, ua
+from asyncua.crypto.permission_rules import User, UserRole
 from asyncua.crypto.security_policies import SecurityPolicyFactory, SecurityPolicyNone
 
 from runtime.control import LineControl
@@ -252,10 +253,9 @@ class OpcUaServer(FrameSink):
                 [_argument(given, kind) for given, kind in gives.items()],
             )
 
-    @uamethod
-    async def _on_trigger(self, _parent: ua.NodeId, part_id: str | None) -> Any:
+    async def _on_trigger(self, _parent: ua.NodeId, part_id: ua.Variant) -> list[ua.Variant] | ua.StatusCode:
         try:
-            number = controlled(self._control).trigger(part_id or None)
+            number = controlled(self._control).trigger(part_id.Value or None)
         except ControlError as error:
             self._losses.add(f"a trigger was refused ({error})")
             await self._set("Line", {"Missed": self._losses.count & _DOUBLE_WORD})
@@ -263,16 +263,15 @@ class OpcUaServer(FrameSink):
         self._triggered.add(number)
         await self._set("Line", _NO_RESULT)
         await self._look_once()
-        return ua.Variant(number & _DOUBLE_WORD, ua.VariantType.UInt32)
+        return [ua.Variant(number & _DOUBLE_WORD, ua.VariantType.UInt32)]
 
-    @uamethod
-    async def _on_recipe(self, _parent: ua.NodeId, recipe: str | None) -> Any:
+    async def _on_recipe(self, _parent: ua.NodeId, recipe: ua.Variant) -> list[ua.Variant] | ua.StatusCode:
         try:
-            controlled(self._control).change_recipe(recipe or "")
+            controlled(self._control).change_recipe(recipe.Value or "")
         except ControlError as error:
-            logger.warning("recipe %r was refused: %s", recipe, error)
+            logger.warning("recipe %r was refused: %s", recipe.Value, error)
             return ua.StatusCode(ua.StatusCodes.BadNotFound)
-        return None
+        return []
 
     async def _show(self, part: Part) -> None:
         self._triggered.discard(part.number)
@@ -314,15 +313,10 @@ class OpcUaServer(FrameSink):
 
     async def _look_once(self) -> None:
         line = line_state(self._control)
-        if self._control is None:
-            mode = "ContinuousExecution"
-        elif self._triggered:
-            mode = "SingleExecution"
-        else:
-            mode = "Ready" if line.ready else "Initialized"
+        idle = "Ready" if line.ready else "Initialized"
         states = {
             "CurrentState": "Error" if line.hangs else "Operational",
-            "AutomaticModeStateMachine.CurrentState": mode,
+            "AutomaticModeStateMachine.CurrentState": "SingleExecution" if self._triggered else idle,
         }
         await self._set("VisionSystem.VisionStateMachine", states)
         values = {
@@ -333,7 +327,7 @@ class OpcUaServer(FrameSink):
         }
         await self._set("Line", values)
 
-    async def _set(self, place: str, values: dict[str, _Value]) -> None:
+    async def _set(self, place: str, values: Mapping[str, _Value]) -> None:
         """Write what has changed. It never waits, so nobody reads between two of them."""
         for name, value in values.items():
             whole = f"{place}.{name}"
@@ -342,8 +336,11 @@ class OpcUaServer(FrameSink):
                 await self._nodes[whole].write_value(ua.DataValue(_variant(value, self._types[whole])))
 
 
-class _Nothing(PermissionRuleset):
-    """Forbids everything but asking for endpoints and making a session, which asyncua has no rules for."""
+class _Nothing:
+    """Forbids everything but asking for endpoints and making a session, which asyncua has no rules for.
+
+    Shaped as its `PermissionRuleset`.
+    """
 
     def check_validity(self, user: object, action_type: object, body: object) -> bool:  # noqa: ARG002
         return False

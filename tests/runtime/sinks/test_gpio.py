@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-gpiod = pytest.importorskip("gpiod", reason="needs the extra gpio")
+pytest.importorskip("gpiod", reason="needs the extra gpio")
 
+import gpiod
 from gpiod.line import Direction, Value
 
 from runtime.part import PartVerdict
