@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
+
+Trigger = Literal["hardware", "software", "fifo"]
+"""What frames come by where each is wanted: a signal at the camera, a command to it, or the camera's own pace."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 EventKind = Literal[
-    "camera-lost", "camera-back", "picture-skipped", "camera-fault", "camera-fault-over", "drift", "drift-over"
+    "camera-lost",
+    "camera-back",
+    "picture-skipped",
+    "camera-fault",
+    "camera-fault-over",
+    "drift",
+    "drift-over",
+    "overrun",
+    "late",
+    "trigger-failed",
 ]
 
 GOOD_NEWS: frozenset[EventKind] = frozenset({"camera-back", "camera-fault-over", "drift-over"})

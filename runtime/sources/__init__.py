@@ -7,7 +7,7 @@ from pathlib import Path
 from runtime.sources.base import Frame, FrameSource
 from runtime.sources.cameras import find_camera
 from runtime.sources.files import PictureFolder, VideoFile
-from runtime.sources.live import PlayedSource
+from runtime.sources.live import PlayedSource, TriggeredSource
 from runtime.sources.live_camera import LiveCamera
 from runtime.sources.shape import Shaped, Shaper, SourceOptions
 from runtime.sources.synthetic import SyntheticOptions, SyntheticParts
@@ -49,8 +49,13 @@ def open_source(uri: str, options: SourceOptions = _AS_IS) -> FrameSource:
     """
     camera = find_camera(uri, options)
     if camera is not None:
+        if options.trigger == "software" and not camera.takes_triggers:
+            raise SourceError(
+                f"{camera.name} cannot be triggered by command, expected a GenICam camera; give --trigger hardware "
+                "where it is triggered by a signal, fifo where it runs free"
+            )
         shaper = Shaper(camera.options, is_camera=True)  # outlives a connection, to know what size was before
-        return LiveCamera(lambda: Shaped(camera.open(), shaper), name=camera.name)
+        return LiveCamera(lambda: Shaped(camera.open(), shaper), name=camera.name, queue=options.waiting)
     if uri.startswith("test://"):
         return _synthetic(uri, options)
     if "://" in uri or not uri:
@@ -90,7 +95,9 @@ def _recorded(uri: str, options: SourceOptions) -> FrameSource:
 def _played(source: FrameSource, options: SourceOptions, *, fps: float | None, name: str) -> FrameSource:
     if options.size is not None or options.rotate:
         source = Shaped(source, Shaper(options, is_camera=False))
-    return source if fps is None else PlayedSource(source, fps=fps, name=name)
+    if options.trigger == "software":
+        return TriggeredSource(source, name=name, queue=options.queue)
+    return source if fps is None else PlayedSource(source, fps=fps, name=name, queue=options.waiting)
 
 
 def _exists(path: Path) -> bool:

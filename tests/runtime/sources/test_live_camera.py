@@ -13,7 +13,7 @@ import pytest
 
 from runtime.sources import Frame, FrameSource
 from runtime.sources.live_camera import MOST_LEFT_BEHIND, LiveCamera, Patience
-from stlm_edge.errors import SourceError, SourceTimeout
+from stlm_edge.errors import FrameDamaged, SourceError, SourceTimeout
 
 from ..conftest import picture
 from .conftest import IN_TIME_S, read_until, wait_for_event
@@ -211,7 +211,7 @@ class Flawed(FakeCamera):
         self.is_due = not self.is_due
         if not self.is_due:
             self.skipped += 1
-            raise SourceTimeout("a picture was skipped: see rtsp://adm:s3cret@camera/1")
+            raise FrameDamaged("a picture was skipped: see rtsp://adm:s3cret@camera/1")
         return super().read()
 
 

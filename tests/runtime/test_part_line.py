@@ -1,0 +1,272 @@
+"""Parts of a running line: triggers, queues, deadlines and hangs, with the line's own threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from runtime.line import Line
+from runtime.line_control import Control
+from runtime.parts import PartRule
+from runtime.signals import StopSignals
+from runtime.sources import Frame, FrameSource
+from runtime.sources.live import LiveSource, TriggeredSource
+from runtime.summary import RunRecorder
+from runtime.voting import PartVote, VotingRule
+from stlm_edge.errors import ControlError, SourceError
+
+from .conftest import INPUT_SIZE, THRESHOLD
+from .test_line import Everything, FirstPixel, Script, detector_of, run, verdicts
+
+SOON_S = 5.0
+
+
+class Camera(LiveSource):
+    """Gives the frames that the test gives it."""
+
+    def __init__(self, *, queue: int | None, timeout_s: float = 0.05) -> None:
+        super().__init__(name="camera", timeout_s=timeout_s, queue=queue)
+        self._count = 0
+
+    def give(self, value: int) -> None:
+        image = np.full((*INPUT_SIZE, 3), value, np.uint8)
+        with self._lock:
+            self._put(Frame(image, self._count, time.monotonic(), "camera"))
+            self._count += 1
+
+    def damage(self) -> None:
+        with self._lock:
+            self._damage()
+
+    def lose(self) -> None:
+        with self._lock:
+            self._interrupt("the cable is out")
+
+    def end(self) -> None:
+        with self._lock:
+            self._end(None)
+
+
+class Gated(FirstPixel):
+    """A network that hangs while its gate is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def _start(self, batch):
+        finish = super()._start(batch)
+
+        def wait():
+            assert self.gate.wait(SOON_S)
+            return finish()
+
+        return wait
+
+
+class Running:
+    """A line on a thread of its own."""
+
+    def __init__(self, source: FrameSource, rule: PartRule, *, votes: VotingRule, backend: FirstPixel) -> None:
+        self.kept, self.recorder = Everything(), RunRecorder()
+        self.control = Control.of(rule, votes=votes, source=source)
+        self._source = source
+        self._line = Line(
+            source,
+            detector_of(backend),
+            outputs=self.kept,
+            recorder=self.recorder,
+            vote=PartVote(votes, threshold=THRESHOLD),
+            control=self.control,
+        )
+
+    def run(self) -> None:
+        self._line.run(NoSignals())
+
+    def wait_for(self, parts: int) -> list[str]:
+        """The verdicts, once there are so many."""
+        wait_until(lambda: len(self.kept.parts) >= parts)
+        return verdicts(self.kept)
+
+    @property
+    def events(self) -> list[str]:
+        return [event.kind for event in self.kept.events]
+
+
+class NoSignals(StopSignals):
+    """Of a line that is not on the main thread."""
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + SOON_S
+    while not condition():
+        assert time.monotonic() < end_s, "it did not happen"
+        time.sleep(0.001)
+
+
+@contextmanager
+def running(
+    source: FrameSource, rule: PartRule, *, votes: VotingRule | None = None, backend: FirstPixel | None = None
+) -> Iterator[Running]:
+    line = Running(source, rule, votes=votes or VotingRule(), backend=backend or FirstPixel())
+    thread = threading.Thread(target=line.run)
+    thread.start()
+    wait_until(lambda: line.control.parts._is_running)
+    try:
+        yield line
+    finally:
+        if isinstance(source, Camera):
+            source.end()
+        else:
+            source.close()
+        thread.join(SOON_S)
+        line.control.close()
+        assert not thread.is_alive()
+
+
+def test_frames_of_a_recording_make_parts_of_so_many() -> None:
+    kept, summary = run(Script([10, 20, 10, 250, 10, 10, 30]), parts=PartRule(frames=3))
+    assert verdicts(kept) == ["good", "reject", "missed"]
+    assert [(part.frames, part.worst.frame.index) for part in kept.parts] == [(3, 1), (3, 3), (1, 6)]
+    assert [inspection.part for inspection in kept.inspections] == [0, 0, 0, 1, 1, 1, 2]
+    assert summary.part_results == {"good": 1, "reject": 1, "missed": 1}
+
+
+def test_without_anything_that_tells_parts_there_are_none() -> None:
+    kept, summary = run(Script([10, 250]))
+    assert (kept.parts, summary.part_results, summary.parts) == ([], {}, 1)
+
+
+def test_each_frame_of_a_queue_is_judged_in_order() -> None:
+    backend = Gated()
+    with running(camera := Camera(queue=8), PartRule("hardware"), backend=backend) as line:
+        backend.gate.clear()
+        for value in (10, 250, 20, 30):
+            camera.give(value)
+        backend.gate.set()
+        assert line.wait_for(4) == ["good", "reject", "good", "good"]
+    assert [inspection.frame.index for inspection in line.kept.inspections] == [0, 1, 2, 3]
+
+
+def test_overrun_is_an_event_and_a_missed_part_in_its_place() -> None:
+    backend = Gated()
+    with running(camera := Camera(queue=2), PartRule("hardware"), backend=backend) as line:
+        backend.gate.clear()
+        camera.give(10)
+        wait_until(lambda: camera.waiting == 0)  # the network has it
+        for _ in range(3):
+            camera.give(10)
+        assert line.events == ["overrun"]
+        backend.gate.set()
+        assert line.wait_for(4) == ["good", "good", "good", "missed"]
+        camera.give(10)
+        assert line.wait_for(5)[-1] == "good"
+    assert camera.dropped == 1
+
+
+def test_deadline_fires_on_time_while_the_network_hangs_and_the_late_verdict_changes_nothing() -> None:
+    backend = Gated()
+    with running(camera := Camera(queue=8), PartRule("hardware", deadline_s=0.1), backend=backend) as line:
+        backend.gate.clear()
+        camera.give(10)
+        assert line.wait_for(1) == ["missed"]
+        assert 100 <= line.kept.parts[0].latency_ms < 200
+        backend.gate.set()
+        wait_until(lambda: line.events == ["late"])
+        assert len(line.kept.inspections) == 1
+        camera.give(10)
+        assert line.wait_for(2) == ["missed", "good"]
+
+
+def test_gap_ends_a_part_while_nothing_comes() -> None:
+    with running(camera := Camera(queue=None), PartRule(gap_s=0.1)) as line:
+        camera.give(10)
+        wait_until(lambda: len(line.kept.inspections) == 1)
+        camera.give(20)
+        assert line.wait_for(1) == ["good"]
+        assert line.kept.parts[0].frames == 2
+        camera.give(250)
+        assert line.wait_for(2) == ["good", "reject"]
+
+
+def test_damaged_frame_and_lost_camera_are_faults_of_their_part() -> None:
+    with running(camera := Camera(queue=8), PartRule("hardware", frames=2)) as line:
+        camera.give(10)
+        camera.damage()
+        assert line.wait_for(1) == ["fault"]
+        camera.give(10)
+        camera.lose()
+        assert line.wait_for(2) == ["fault", "fault"]
+
+
+def test_trigger_by_command_has_one_frame_captured_for_each_part() -> None:
+    source = TriggeredSource(Script([10, 250, 20]), name="script", queue=8)
+    with running(source, PartRule("software")) as line:
+        for name in ("A", "B", None):
+            wait_until(lambda: line.control.status().ready)
+            line.control.trigger(name)
+        assert line.wait_for(3) == ["good", "reject", "good"]
+    assert [part.part_id for part in line.kept.parts] == ["A", "B", None]
+
+
+def test_part_of_several_frames_has_each_of_them_triggered() -> None:
+    source = TriggeredSource(Script([10, 250, 20, 10]), name="script", queue=8)
+    with running(source, PartRule("software", frames=2)) as line:
+        line.control.trigger()
+        assert line.wait_for(1) == ["reject"]
+        assert line.kept.parts[0].frames == 2
+
+
+class Deaf(Camera):
+    """Takes the trigger and delivers nothing by itself."""
+
+    def trigger(self) -> None:
+        pass
+
+
+def test_trigger_before_the_camera_has_delivered_is_a_missed_part() -> None:
+    with running(camera := Deaf(queue=8), PartRule("software")) as line:
+        line.control.trigger("A")
+        assert not line.control.status().ready
+        with pytest.raises(ControlError, match="part 1 is missed, the camera has not delivered"):
+            line.control.trigger("B")
+        camera.give(10)
+        assert line.wait_for(2) == ["good", "missed"]
+
+
+def test_camera_that_cannot_be_triggered_is_a_fault_and_an_event() -> None:
+    class Refuses(Camera):
+        def trigger(self) -> None:
+            raise SourceError("the cable is out")
+
+    with running(Refuses(queue=8), PartRule("software")) as line:
+        line.control.trigger()
+        assert line.wait_for(1) == ["fault"]
+        assert line.events == ["trigger-failed"]
+
+
+def test_camera_that_runs_free_is_not_triggered_from_outside() -> None:
+    with (
+        running(Camera(queue=None), PartRule(gap_s=0.1)) as line,
+        pytest.raises(ControlError, match="its camera runs free"),
+    ):
+        line.control.trigger()
+    with pytest.raises(ControlError, match="this line has no parts"):
+        Control().trigger()
+
+
+def test_every_part_has_its_result_at_the_end() -> None:
+    backend = Gated()
+    with running(camera := Camera(queue=8), PartRule("hardware"), backend=backend) as line:
+        backend.gate.clear()
+        for _ in range(3):
+            camera.give(10)
+        line.control.close()
+        backend.gate.set()
+    assert verdicts(line.kept) == ["missed"] * 3
