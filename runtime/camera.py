@@ -76,7 +76,7 @@ logger = logging.getLogger(__name__)
     help="Judge every frame, in order: of a camera with a signal at its input, of one that is triggered by command (an "
     "output, or the space bar in the window), or of one that runs free.  [default: the newest frame]",
 )
-@click.option("--queue", type=click.IntRange(min=1), default=8, show_default=True, help="Triggered frames that wait.")
+@click.option("--queue", type=click.IntRange(min=1), help="So many frames may wait, with --trigger.  [default: 8]")
 @click.option("--part-frames", type=click.IntRange(min=1), help="A part has so many frames.")
 @click.option("--part-gap", type=Number(min=0, min_open=True), help="So many seconds without a frame end a part.")
 @click.option(
@@ -108,6 +108,7 @@ def command(
     output_uris: tuple[str, ...],
     backend: BackendChoice,
     threshold: float | None,
+    unclear: str | None,
     roi: Path | None,
     ignore: Path | None,
     tile: str | None,
@@ -115,7 +116,7 @@ def command(
     votes: str,
     release: float | None,
     trigger: Trigger | None,
-    queue: int,
+    queue: int | None,
     part_frames: int | None,
     part_gap: float | None,
     deadline_ms: float | None,
@@ -157,7 +158,14 @@ def command(
         watchdog = stack.enter_context(Watchdog(inference_timeout, on_hang=partial(give_up, last=last.close)))
         detector = stack.enter_context(
             open_detector(
-                engine, backend=backend, threshold=threshold, roi=roi, ignore=ignore, tile=tile, watchdog=watchdog
+                engine,
+                backend=backend,
+                threshold=threshold,
+                unclear=unclear,
+                roi=roi,
+                ignore=ignore,
+                tile=tile,
+                watchdog=watchdog,
             )
         )
         vote = PartVote(votes_rule, threshold=detector.threshold.value)

@@ -138,8 +138,8 @@ class PartTracker(Closing):
 
     def part_of(self, frame: Frame) -> int:
         """The number of a frame's part, before its verdict."""
-        with self._lock:
-            return self._parts.part_of(frame.index)
+        with self._step() as now_s:
+            return self._parts.part_of(frame.index, now_s=now_s)
 
     def judged(self, inspection: Inspection) -> None:
         """A frame has its verdict, and the outputs have it."""

@@ -220,8 +220,9 @@ class Parts:
             part.is_faulty = True
             self._end(part, now_s)
 
-    def part_of(self, index: int) -> int:
-        """The number of the part of a frame that has come and has no verdict."""
+    def part_of(self, index: int, *, now_s: float) -> int:
+        """The number of the part of a frame that has come and is about to get its verdict."""
+        self.tick(now_s)
         return self._part_of[index].number
 
     def judged(self, inspection: Inspection, *, now_s: float) -> bool:

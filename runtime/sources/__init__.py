@@ -9,7 +9,7 @@ from runtime.sources.cameras import find_camera
 from runtime.sources.files import PictureFolder, VideoFile
 from runtime.sources.live import PlayedSource, TriggeredSource
 from runtime.sources.live_camera import LiveCamera
-from runtime.sources.shape import Shaped, Shaper, SourceOptions
+from runtime.sources.shape import QUEUE, Shaped, Shaper, SourceOptions
 from runtime.sources.synthetic import SyntheticOptions, SyntheticParts
 from runtime.sources.watched import WatchedFolder
 from stlm_edge.credentials import safe_name, without_credentials
@@ -86,6 +86,8 @@ def _recorded(uri: str, options: SourceOptions) -> FrameSource:
     if watch is not None:
         if options.fps is not None:
             raise SourceError(f"{path} is watched at a rate, expected none since each new picture waits; leave it out")
+        if options.trigger == "software":
+            raise SourceError(f"{path} is watched, so each new picture is a trigger; give --trigger fifo, or none")
         return _played(WatchedFolder(path, only_new=watch == "new"), options, fps=None, name=str(path))
     is_pictures = is_folder(path) or path.suffix.lower() in PICTURE_SUFFIXES
     recorded = PictureFolder(path) if is_pictures else VideoFile(path)
@@ -96,7 +98,11 @@ def _played(source: FrameSource, options: SourceOptions, *, fps: float | None, n
     if options.size is not None or options.rotate:
         source = Shaped(source, Shaper(options, is_camera=False))
     if options.trigger == "software":
-        return TriggeredSource(source, name=name, queue=options.queue)
+        if fps is not None:
+            raise SourceError(
+                f"{name} is to deliver {fps:g} frames a second, expected a picture for each trigger; leave the rate out"
+            )
+        return TriggeredSource(source, name=name, queue=options.queue or QUEUE)
     return source if fps is None else PlayedSource(source, fps=fps, name=name, queue=options.waiting)
 
 

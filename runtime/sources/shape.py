@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+QUEUE = 8
+"""Frames that may wait, unless something else is asked for: eight of five megapixels in colour are 120 MB."""
+
 _TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
 
@@ -38,7 +41,7 @@ class SourceOptions:
             live source that drops what is not read in time.
         rotate: clockwise, 0, 90, 180 or 270 degrees.
         trigger: what frames come by, of which each is then delivered; None for a camera that runs free.
-        queue: so many of them may wait.
+        queue: so many of them may wait; None for 8.
     Raises:
         ConfigError: if a value is out of range, or one of width and height is missing.
     """
@@ -48,7 +51,7 @@ class SourceOptions:
     fps: float | None = None
     rotate: int = 0
     trigger: Trigger | None = None
-    queue: int = 8
+    queue: int | None = None
 
     def __post_init__(self) -> None:
         if (self.width is None) != (self.height is None):
@@ -57,8 +60,13 @@ class SourceOptions:
             raise ConfigError(f"found a size of {_format(self.size)}, expected pixels; give numbers from 1 on")
         if self.fps is not None and not 0 < self.fps < math.inf:
             raise ConfigError(f"found {self.fps:g} frames a second, expected a rate; give a number above 0")
-        if self.queue < 1:
+        if self.queue is not None and self.queue < 1:
             raise ConfigError(f"found a queue for {self.queue} frames, expected room for one; give a number from 1 on")
+        if self.queue is not None and self.trigger is None:
+            raise ConfigError(
+                f"found a queue for {self.queue} frames and no trigger, but of a camera that runs free the newest "
+                "wins; give --trigger fifo to have every frame of it inspected, or leave --queue out"
+            )
         if self.rotate not in (0, *_TURNS):
             raise ConfigError(
                 f"found a rotation of {self.rotate} degrees, expected 0, 90, 180 or 270; give one of them"
@@ -67,7 +75,7 @@ class SourceOptions:
     @property
     def waiting(self) -> int | None:
         """How many frames of a live source may wait; None where the newest wins."""
-        return None if self.trigger is None else self.queue
+        return None if self.trigger is None else self.queue or QUEUE
 
     @property
     def size(self) -> Size | None:
