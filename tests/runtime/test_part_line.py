@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
+from runtime.backends.base import BatchAnswer
 from runtime.line import Line
 from runtime.line_control import Control
 from runtime.parts import PartRule
@@ -19,6 +22,7 @@ from runtime.sources.live import LiveSource, TriggeredSource
 from runtime.summary import RunRecorder
 from runtime.voting import PartVote, VotingRule
 from stlm_edge.errors import ControlError, SourceError
+from stlm_edge.imaging import Input
 
 from .conftest import INPUT_SIZE, THRESHOLD
 from .test_line import Everything, FirstPixel, Script, detector_of, run, verdicts
@@ -31,13 +35,13 @@ class Camera(LiveSource):
 
     def __init__(self, *, queue: int | None, timeout_s: float = 0.05) -> None:
         super().__init__(name="camera", timeout_s=timeout_s, queue=queue)
-        self._count = 0
+        self.count = 0
 
     def give(self, value: int) -> None:
         image = np.full((*INPUT_SIZE, 3), value, np.uint8)
         with self._lock:
-            self._put(Frame(image, self._count, time.monotonic(), "camera"))
-            self._count += 1
+            self._put(Frame(image, self.count, time.monotonic(), "camera"))
+            self.count += 1
 
     def damage(self) -> None:
         with self._lock:
@@ -60,10 +64,10 @@ class Gated(FirstPixel):
         self.gate = threading.Event()
         self.gate.set()
 
-    def _start(self, batch):
+    def _start(self, batch: Input) -> Callable[[], BatchAnswer]:
         finish = super()._start(batch)
 
-        def wait():
+        def wait() -> BatchAnswer:
             assert self.gate.wait(SOON_S)
             return finish()
 
@@ -270,3 +274,52 @@ def test_every_part_has_its_result_at_the_end() -> None:
         line.control.close()
         backend.gate.set()
     assert verdicts(line.kept) == ["missed"] * 3
+
+
+class Hiccups(FirstPixel):
+    """A network that takes its time, and now and then very long."""
+
+    def __init__(self, *, seed: int, longest_s: float) -> None:
+        super().__init__()
+        self._chance, self._longest_s = random.Random(seed), longest_s
+
+    def _start(self, batch: Input) -> Callable[[], BatchAnswer]:
+        roll = self._chance.random()
+        self.delay_s = self._longest_s if roll < 0.003 else 0.003 if roll < 0.05 else 0.0
+        return super()._start(batch)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("deadline_s", [None, 0.02])
+def test_ten_thousand_parts_have_ten_thousand_results_whatever_happens(deadline_s: float | None) -> None:
+    """Frames come in bursts, overrun the queue, are damaged and late; none is without its own result."""
+    parts, chance = 10_000, random.Random(0)
+    camera, came = Camera(queue=4), []
+    with running(camera, PartRule("hardware", deadline_s=deadline_s), backend=Hiccups(seed=1, longest_s=0.04)) as line:
+        while len(came) < parts:
+            if chance.random() < 0.02:
+                camera.damage()
+                came.append(None)
+            else:
+                value = chance.choice([10, 20, 30, 250])
+                came.append((camera.count, value))
+                camera.give(value)
+            if chance.random() < 0.6:
+                time.sleep(chance.choice([0.0, 0.0002, 0.001]))
+        results = line.wait_for(parts)
+    assert len(results) == parts == len(line.kept.parts)
+    assert sum(line.recorder.summary(camera, output_drops={}, output_failures={}).part_results.values()) == parts
+    assert Counter(results).keys() == {"good", "reject", "missed", "fault"}
+    assert results.count("fault") == came.count(None)
+    assert camera.dropped == line.events.count("overrun")
+    for part, known in zip(line.kept.parts, came, strict=True):
+        if known is None:
+            assert part.verdict == "fault"
+        elif part.verdict in ("good", "reject"):  # by its own frame, and rightly so
+            assert (part.worst.frame.index, part.verdict == "reject") == (known[0], known[1] == 250)
+            assert deadline_s is None or part.latency_ms < 1e3 * deadline_s
+        else:
+            assert part.verdict == "missed"
+    late = line.events.count("late")
+    assert results.count("missed") == line.events.count("overrun") + late
+    assert (late > 0) == (deadline_s is not None)
