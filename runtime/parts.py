@@ -101,14 +101,13 @@ class _Open:
     worst: Inspection | None = None
     result: Part | None = None
 
-    @property
-    def verdict(self) -> PartVerdict:
-        """By what is known of it now; without a single judged frame it is not proven good."""
+    def verdict(self, votes: VotingRule) -> PartVerdict:
+        """By what is known of it now; of fewer frames than may reject it, none can say that it is good."""
         if self.is_rejected:
             return "reject"
         if self.is_faulty:
             return "fault"
-        if self.is_missed or not self.judged:
+        if self.is_missed or self.judged < votes.needed:
             return "missed"
         return "unclear" if self.is_unclear else "good"
 
@@ -317,7 +316,7 @@ class Parts:
         part.result = Part(
             number=part.number,
             part_id=part.part_id,
-            verdict=part.verdict,
+            verdict=part.verdict(self._votes),
             frames=part.judged,
             worst=part.worst,
             recipe=None,

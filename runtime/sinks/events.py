@@ -52,9 +52,9 @@ def part_event(part: Part, *, engine_sha256: str) -> dict[str, Any]:
 
     Keys: `time` (of the result), `event` (`part-result`) and `text`, as every event has them; `part`, `part_id` (null
     where nobody named it), `part_result` (`good`, `unclear`, `reject`, `missed` or `fault`), `frames` (that were
-    judged), `part_ms` (from its trigger, or its first frame, to the result), `recipe` (where there are any); of the
-    worst frame, null or empty where none was judged, `frame`, `source`, `score`, `threshold` and `regions`;
-    `engine_sha256`.
+    judged), `part_ms` (from its trigger, or its first frame, to the result), `recipe` (where there are any), `worst`
+    (`frame`, `source`, `score`, `threshold` and `regions` of the frame with the highest score; null where none was
+    judged), `engine_sha256`.
     """
     worst, score = part.worst, part.score
     name = "" if part.part_id is None else f" ({part.part_id})"
@@ -71,11 +71,15 @@ def part_event(part: Part, *, engine_sha256: str) -> dict[str, Any]:
         "frames": part.frames,
         "part_ms": round(part.latency_ms, 3),
         **({} if part.recipe is None else {"recipe": escaped(part.recipe)}),
-        "frame": None if worst is None else worst.frame.index,
-        "source": None if worst is None else escaped(worst.frame.source),
-        "score": score,
-        "threshold": None if worst is None else worst.threshold,
-        "regions": _regions(None if worst is None else worst.anomaly),
+        "worst": None
+        if worst is None
+        else {
+            "frame": worst.frame.index,
+            "source": escaped(worst.frame.source),
+            "score": score,
+            "threshold": worst.threshold,
+            "regions": _regions(worst.anomaly),
+        },
         "engine_sha256": engine_sha256,
     }
 

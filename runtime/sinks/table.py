@@ -27,7 +27,7 @@ PART_COLUMNS = (
     *("time", "part", "part_id", "part_result", "frames", "part_ms", "recipe"),
     *("frame", "source", "score", "threshold", "regions", "engine_sha256"),
 )
-"""As in `part_event`, otherwise the same."""
+"""As in `part_event`, those of the worst frame last; otherwise the same."""
 
 Rows = Literal["frames", "parts"]
 _OPTIONS = ROTATION_OPTIONS | {"rows": choice(*get_args(Rows))}
@@ -62,7 +62,8 @@ class ScoreTable(FrameSink):
 
     def write_part(self, part: Part) -> None:
         if self._rows == "parts":
-            self._append(part_event(part, engine_sha256=self._engine_sha256))
+            event = part_event(part, engine_sha256=self._engine_sha256)
+            self._append(event | (event["worst"] or {"regions": []}))
 
     def _append(self, event: dict[str, Any]) -> None:
         event["regions"] = len(event["regions"])

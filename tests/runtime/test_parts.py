@@ -109,6 +109,15 @@ def test_unclear_needs_as_many_votes_as_a_rejection() -> None:
         assert bench.results() == [expected]
 
 
+def test_part_of_fewer_frames_than_could_reject_it_is_not_proven_good() -> None:
+    bench = Bench(PartRule(gap_s=0.5), VotingRule(2, 3))
+    for index, at_s in enumerate([0.0, 1.0, 1.1]):
+        bench.frame(index, at_s)
+        bench.see(index, 0.1, at_s)
+    bench.parts.finish(now_s=1.2)
+    assert bench.results() == ["missed", "good"]
+
+
 def test_part_that_was_rejected_once_stays_so() -> None:
     bench = Bench(PartRule(frames=2))
     for index, alarm in enumerate([True, False]):
