@@ -56,7 +56,7 @@ class PartTracker(Closing):
         """A trigger from outside would be taken now."""
         with self._lock:
             is_triggered = self._is_running and self._rule.trigger is not None
-            return is_triggered and self._has_room and not self._is_owed
+            return is_triggered and self._source.is_connected and self._has_room and not self._is_owed
 
     def start(self, *, publish: Callable[[Part], None], tell: Callable[[Event], None]) -> None:
         """Begin with the frames that wait already.

@@ -145,7 +145,6 @@ class Parts:
         return (
             self._rule.trigger == "software"
             and part is not None
-            and part.result is None
             and part.asked == part.came
             and part.asked < (self._rule.wanted or 1)
         )
@@ -337,8 +336,12 @@ class Parts:
             return
         part.is_missed = True
         self._decide(part, now_s)
-        # Its other frames are told from the next part's by a gap, or by their trigger; else by their time alone.
-        if self._rule.gap_s is None and self._rule.trigger != "software":
+        # Its other frames are told from the next part's by their trigger or a gap; else by their time alone.
+        if self._rule.trigger == "software":
+            may_come = part.asked > (0 if self._rule.wanted is None else part.came)
+        else:
+            may_come = self._rule.gap_s is not None
+        if not may_come:
             self._end(part, now_s)
 
     def _over_s(self, part: _Open, quiet_since_s: float | None) -> float:

@@ -80,6 +80,11 @@ class FrameSource(Closing):
         """How many frames of a queue have not been read."""
         return 0
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether it can deliver; a camera that is lost cannot until it is back."""
+        return True
+
     @abstractmethod
     def read(self) -> Frame | None:
         """The next frame, which the caller owns; None at the end of the stream.

@@ -99,6 +99,11 @@ class LiveCamera(LiveSource):
         self._supervisor = threading.Thread(target=self._supervise, name="camera", daemon=True)
         self._supervisor.start()
 
+    @property
+    def is_connected(self) -> bool:
+        connection = self._connection
+        return connection.is_open and not connection.is_over and not connection.is_left
+
     def trigger(self) -> None:
         with self._lock:
             connection = self._connection

@@ -323,3 +323,67 @@ def test_ten_thousand_parts_have_ten_thousand_results_whatever_happens(deadline_
     late = line.events.count("late")
     assert results.count("missed") == line.events.count("overrun") + late
     assert (late > 0) == (deadline_s is not None)
+
+
+class Moody(Camera):
+    """Answers a trigger soon, late, by a damaged frame, or not at all."""
+
+    def __init__(self, *, seed: int) -> None:
+        super().__init__(queue=4)
+        self._chance = random.Random(seed)
+        self._asked = threading.Semaphore(0)
+        self._ends = False
+        self.values: list[int] = []
+        self._thread = threading.Thread(target=self._answer)
+        self._thread.start()
+
+    def trigger(self) -> None:
+        if self._chance.random() < 0.02:
+            raise SourceError("the cable is out")
+        self._asked.release()
+
+    def end(self) -> None:
+        self._ends = True
+        self._asked.release()
+        self._thread.join()
+        super().end()
+
+    def _answer(self) -> None:
+        while self._asked.acquire() and not self._ends:
+            roll = self._chance.random()
+            time.sleep(0.02 if roll < 0.05 else 0.0005)
+            if roll > 0.98:
+                continue
+            if roll > 0.95:
+                self.damage()
+            else:
+                self.values.append(self._chance.choice([10, 20, 250]))
+                self.give(self.values[-1])
+
+
+@pytest.mark.heavy
+def test_impatient_triggers_have_one_result_each_and_none_by_another_s_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.parts.FRAME_WITHIN_S", 0.05)
+    chance, named, refused = random.Random(0), [], []
+    camera = Moody(seed=1)
+    with running(camera, PartRule("software", deadline_s=0.015), backend=Hiccups(seed=2, longest_s=0.03)) as line:
+        while len(named) < 1500:
+            if not line.control.status().ready and chance.random() < 0.9:
+                time.sleep(0.0005)
+                continue
+            name = f"A-{len(named)}"
+            named.append(name)
+            try:
+                assert line.control.trigger(name) == len(named) - 1
+            except ControlError:
+                refused.append(name)
+        results = line.wait_for(len(named))
+    assert [part.part_id for part in line.kept.parts] == named
+    assert set(results) == {"good", "reject", "missed", "fault"}
+    assert all(part.verdict == "missed" for part in line.kept.parts if part.part_id in refused)
+    seen = [part.worst.frame.index for part in line.kept.parts if part.verdict in ("good", "reject")]
+    assert seen == sorted(set(seen))
+    for part in line.kept.parts:
+        if part.verdict in ("good", "reject"):
+            assert part.begun_s <= part.worst.frame.timestamp_s <= part.decided_s <= part.begun_s + 0.015
+            assert (part.verdict == "reject") == (camera.values[part.worst.frame.index] == 250)

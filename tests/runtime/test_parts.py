@@ -169,6 +169,22 @@ def test_frames_after_the_deadline_and_within_the_gap_are_not_of_the_next_part()
     assert bench.results() == ["good"]
 
 
+def test_frames_after_the_deadline_begin_the_next_part_where_there_is_no_gap() -> None:
+    bench = Bench(PartRule("hardware", frames=2, deadline_s=0.5))
+    bench.frame(0, 0.0)
+    bench.parts.tick(0.5)
+    assert bench.frame(1, 0.6) == 1
+
+
+def test_verdict_that_is_lacking_at_the_end_of_the_run_is_a_missed_part() -> None:
+    bench = Bench(PartRule("hardware", frames=2))
+    for index in range(2):
+        bench.frame(index, 0.0)
+    bench.see(0, 0.1, 0.1)
+    bench.parts.finish(now_s=0.2)
+    assert bench.results() == ["missed"]
+
+
 def test_gap_ends_a_part_by_the_clock_and_by_the_next_frame() -> None:
     bench = Bench(PartRule(gap_s=0.5))
     bench.frame(0, 0.0)
@@ -257,6 +273,57 @@ def test_camera_is_triggered_once_for_each_frame_after_the_one_before() -> None:
         assert not bench.parts.wants_frame
         bench.frame(index, index / 10 + 0.05)
     assert not bench.parts.wants_frame
+
+
+def test_burst_of_a_trigger_ends_with_the_gap() -> None:
+    bench = Bench(PartRule("software", gap_s=2 * FRAME_WITHIN_S))
+    bench.parts.begin(None, now_s=0.0)
+    bench.parts.asked(now_s=0.0)
+    for index, at_s in enumerate([0.1, 0.2, 0.2 + 1.5 * FRAME_WITHIN_S]):
+        assert bench.frame(index, at_s) == 0
+        assert not bench.parts.wants_frame
+        bench.see(index, 0.1, at_s)
+    bench.parts.interrupted(now_s=2.0)  # nobody knows whether another frame was to come
+    bench.parts.tick(9.0, quiet_since_s=2.0)
+    assert bench.results() == ["good"]
+
+
+@pytest.mark.parametrize("gap_s", [None, 1.0])
+def test_part_whose_camera_was_not_triggered_by_the_deadline_waits_for_no_frame(gap_s: float | None) -> None:
+    bench = Bench(PartRule("software", gap_s=gap_s, deadline_s=0.2))
+    bench.parts.begin(None, now_s=0.0)
+    bench.parts.tick(0.2)
+    assert not bench.parts.wants_frame
+    assert bench.parts.begin(None, now_s=0.3) == (1, True)
+
+
+def test_rest_of_a_burst_is_not_taken_for_the_next_part() -> None:
+    bench = Bench(PartRule("software", gap_s=1.0, deadline_s=0.2))
+    bench.parts.begin(None, now_s=0.0)
+    bench.parts.asked(now_s=0.0)
+    for index, at_s in enumerate([0.1, 0.15, 0.3]):
+        assert bench.frame(index, at_s) == 0
+    assert bench.parts.begin(None, now_s=0.4) == (1, False)
+    assert bench.results() == ["missed", "missed"]
+
+
+def test_part_that_has_its_result_asks_for_no_frame_and_waits_for_none() -> None:
+    bench = Bench(PartRule("software", frames=2, deadline_s=0.2))
+    bench.parts.begin(None, now_s=0.0)
+    bench.parts.asked(now_s=0.0)
+    bench.frame(0, 0.1)
+    bench.parts.tick(0.2)
+    assert not bench.parts.wants_frame
+    assert bench.parts.begin(None, now_s=0.3) == (1, True)
+
+
+def test_frame_is_waited_for_until_a_deadline_that_is_later() -> None:
+    bench = Bench(PartRule("software", deadline_s=3 * FRAME_WITHIN_S))
+    bench.parts.begin(None, now_s=0.0)
+    bench.parts.asked(now_s=0.0)
+    assert bench.frame(0, 2 * FRAME_WITHIN_S) == 0
+    bench.see(0, 0.1, 2 * FRAME_WITHIN_S)
+    assert bench.results() == ["good"]
 
 
 def test_frame_of_a_missed_trigger_is_not_taken_for_the_next_one() -> None:

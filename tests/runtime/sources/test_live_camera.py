@@ -316,6 +316,7 @@ class Waiting(FakeCamera):
 def test_camera_that_waits_for_its_trigger_is_not_lost() -> None:
     with LiveCamera(Opener(Waiting()), name="camera 0", patience=QUICK, queue=4) as source:
         time.sleep(2 * QUICK.hang_s)
+        assert source.is_connected
         source.trigger()
         frame = source.read()
         assert frame is not None and frame.index == 0
@@ -325,5 +326,6 @@ def test_camera_that_waits_for_its_trigger_is_not_lost() -> None:
 def test_lost_camera_cannot_be_triggered() -> None:
     with live(FakeCamera(1, SourceError("unplugged")), SourceError("still unplugged")) as source:
         wait_for_event(source, "camera-lost")
+        assert not source.is_connected
         with pytest.raises(SourceError, match="the camera is lost and cannot be triggered"):
             source.trigger()
