@@ -89,7 +89,9 @@ class PartTracker(Closing):
             if not self._is_running:
                 raise ControlError("the line is not running, expected it to be ready; trigger it again when it is")
             is_owed = self._is_owed
-            number, is_taken = self._parts.begin(part_id, now_s=now_s, has_room=self._has_room)
+            # Only a camera that is triggered by us captures nothing for a part that is refused.
+            has_room = self._has_room or self._rule.trigger != "software"
+            number, is_taken = self._parts.begin(part_id, now_s=now_s, has_room=has_room)
         if is_taken:
             return number
         reason = "the camera has not delivered the frame before" if is_owed else "too many frames wait for the network"

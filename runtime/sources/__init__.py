@@ -54,6 +54,11 @@ def open_source(uri: str, options: SourceOptions = _AS_IS) -> FrameSource:
                 f"{camera.name} cannot be triggered by command, expected a GenICam camera; give --trigger hardware "
                 "where it is triggered by a signal, fifo where it runs free"
             )
+        if options.trigger in ("hardware", "software") and options.fps is not None:
+            raise SourceError(
+                f"{camera.name} is triggered and is to deliver {options.fps:g} frames a second at most, but a frame "
+                "for each trigger is wanted; leave the rate out"
+            )
         shaper = Shaper(camera.options, is_camera=True)  # outlives a connection, to know what size was before
         return LiveCamera(lambda: Shaped(camera.open(), shaper), name=camera.name, queue=options.waiting)
     if uri.startswith("test://"):

@@ -174,6 +174,22 @@ def test_overrun_is_an_event_and_a_missed_part_in_its_place() -> None:
     assert camera.dropped == 1
 
 
+def test_part_that_was_named_while_the_queue_is_full_is_the_one_whose_frame_is_lost() -> None:
+    backend = Gated()
+    with running(camera := Camera(queue=1), PartRule("hardware"), backend=backend) as line:
+        backend.gate.clear()
+        camera.give(10)
+        wait_until(lambda: camera.waiting == 0)  # the network has it
+        camera.give(10)
+        assert not line.control.status().ready
+        assert line.control.trigger("A") == 2
+        camera.give(10)
+        backend.gate.set()
+        assert line.wait_for(3) == ["good", "good", "missed"]
+        assert line.kept.parts[2].part_id == "A"
+        wait_until(lambda: line.control.status().ready)
+
+
 def test_deadline_fires_on_time_while_the_network_hangs_and_the_late_verdict_changes_nothing() -> None:
     backend = Gated()
     with running(camera := Camera(queue=8), PartRule("hardware", deadline_s=0.1), backend=backend) as line:

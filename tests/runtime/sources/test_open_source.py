@@ -151,9 +151,10 @@ def test_camera_that_takes_no_command_says_which_trigger_it_may_have(uri: str) -
     [
         ("test://?fps=10", SourceOptions(trigger="software"), "expected a picture for each trigger"),
         ("FOLDER?watch=1", SourceOptions(trigger="software"), "each new picture is a trigger"),
+        ("0", SourceOptions(trigger="hardware", fps=10), "a frame for each trigger is wanted; leave the rate out"),
     ],
 )
-def test_source_that_cannot_wait_for_a_command(uri: str, options: SourceOptions, expected: str, tmp_path: Path) -> None:
+def test_source_that_does_not_fit_the_trigger(uri: str, options: SourceOptions, expected: str, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=expected):
         open_source(uri.replace("FOLDER", str(tmp_path)), options)
 
