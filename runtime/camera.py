@@ -173,7 +173,12 @@ def command(
         with watchdog.watching("starting", pictures=OPENING):  # threads too, which may hang where memory is short
             source = stack.enter_context(open_source(uri, options))
             control = Control.of(part_rule, votes=votes_rule, source=source)
-            context = SinkContext(engine_sha256=detector.sidecar.engine.engine_sha256, fps=source.fps, control=control)
+            context = SinkContext(
+                engine_sha256=detector.sidecar.engine.engine_sha256,
+                fps=source.fps,
+                control=control,
+                has_parts=part_rule.has_parts,
+            )
             outputs = open_outputs(
                 output_uris, context=context, drops=source.is_live, on_publish=partial(recorder.add_stage, "publish")
             )

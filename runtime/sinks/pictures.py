@@ -42,9 +42,12 @@ class PictureFolder(FrameSink):
         self._files = BoundedFiles(path, rest=r"-\d{6,}", suffix=".jpg", limit=limit)
 
     @classmethod
-    def from_uri(cls, uri: str, *, context: SinkContext) -> PictureFolder:  # noqa: ARG003 - needs none of it
-        """Raises `OutputError` on unknown options too."""
-        return cls(Path(uri.partition("?")[0]), **output_options(uri, _OPTIONS))
+    def from_uri(cls, uri: str, *, context: SinkContext) -> PictureFolder:
+        """Raises `OutputError` on unknown options too, and for parts where there are none."""
+        options = output_options(uri, _OPTIONS)
+        if options.get("only") in ("reject", "unclear"):
+            context.require_parts(uri)
+        return cls(Path(uri.partition("?")[0]), **options)
 
     def write(self, inspection: Inspection) -> None:
         if self._only == "all" or (self._only == "anomalies" and _is_remarkable(inspection)):

@@ -51,6 +51,8 @@ class ScoreTable(FrameSink):
         """Raises `OutputError` on unknown options too."""
         options = output_options(uri, _OPTIONS)
         rows = options.pop("rows", "frames")
+        if rows == "parts":
+            context.require_parts(uri)
         path = Path(uri.partition("?")[0])
         return cls(path, engine_sha256=context.engine_sha256, rotation=Rotation(**options), rows=rows)
 

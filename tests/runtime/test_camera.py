@@ -405,6 +405,8 @@ def test_every_frame_of_a_triggered_camera_is_a_part(engine: Path, tmp_path: Pat
     [
         (["--trigger", "hardware", "--votes", "2/3"], "a part has 1 frame, so 2 of 3 can never vote against it"),
         (["--queue", "4"], "of a camera that runs free the newest wins; give --trigger fifo"),
+        (["--output", "parts.csv?rows=parts"], "parts.csv?rows=parts is for results of parts, and nothing tells one"),
+        (["--output", "rejected?only=reject"], "rejected?only=reject is for results of parts"),
         (["--deadline-ms", "0"], None),
         (["--trigger", "laser"], None),
     ],

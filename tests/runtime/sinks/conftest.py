@@ -35,7 +35,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (960, 1280, 3), np.uint8)
 
 
 def sink_for(uri: str | Path, *, fps: float | None = None) -> FrameSink:
-    return open_sink(str(uri), context=SinkContext(engine_sha256=ENGINE, fps=fps))
+    return open_sink(str(uri), context=SinkContext(engine_sha256=ENGINE, fps=fps, has_parts=True))
 
 
 def inspection(
