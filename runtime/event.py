@@ -21,6 +21,9 @@ EventKind = Literal[
 GOOD_NEWS: frozenset[EventKind] = frozenset({"camera-back", "camera-fault-over", "drift-over"})
 """The kinds that say that something is over."""
 
+FREQUENT: tuple[EventKind, ...] = ("overrun", "late")
+"""The kinds that may come with every frame, and are logged once a minute; outputs get each."""
+
 
 @dataclass(frozen=True)
 class Event:

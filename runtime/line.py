@@ -16,11 +16,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from runtime.anomaly import Latency
-from runtime.event import GOOD_NEWS, Event
+from runtime.event import FREQUENT, GOOD_NEWS, Event
 from runtime.inspection import Fault, FrameLatency, Inspection
 from runtime.line_control import Control
 from runtime.overlay import draw_overlay, drawn_once
-from runtime.timing import FrameRate
+from runtime.timing import FrameRate, Seldom
 from stlm_edge.errors import ImageError, SourceError, SourceTimeout
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ class Line:
         self._drift = drift
         self._control = control or Control()
         self._parts = self._control.parts
+        self._seldom = {kind: Seldom() for kind in FREQUENT}
         self._fault: Fault | None = None
         self._rate = FrameRate()
         self._pace = _Pace()
@@ -213,7 +214,8 @@ class Line:
 
     def _pass_on(self, event: Event | None) -> None:
         if event is not None:
-            logger.log(logging.INFO if event.kind in GOOD_NEWS else logging.WARNING, "%s", event.text)
+            if event.kind not in self._seldom or self._seldom[event.kind].is_due():
+                logger.log(logging.INFO if event.kind in GOOD_NEWS else logging.WARNING, "%s", event.text)
             self._recorder.add_event(event)
             self._outputs.write_event(event)
 

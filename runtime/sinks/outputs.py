@@ -15,14 +15,13 @@ from runtime.event import Event
 from runtime.inspection import Inspection
 from runtime.part import Part
 from runtime.sinks.base import FrameSink
+from runtime.timing import Seldom
 from stlm_edge.errors import OutputError, StlmError, counted
 
 logger = logging.getLogger(__name__)
 
 _PICTURES_WAITING = 3
 _OTHERS_WAITING = 1000
-_LOGGED_EVERY_S = 60.0
-
 _Item = Inspection | Part | Event
 
 
@@ -138,7 +137,7 @@ class _Worker:
         """What the last frame failed with."""
         self._closing_error: OutputError | None = None
         self._progress_s = time.monotonic()
-        self._drop_log, self._failure_log = _Seldom(), _Seldom()
+        self._drop_log, self._failure_log = Seldom(), Seldom()
         # A daemon, since a thread that hangs in a driver or a file system can't be ended.
         self._thread = threading.Thread(target=self._run, name=f"output {name}", daemon=True)
         self._thread.start()
@@ -261,17 +260,3 @@ class _Worker:
             return str(error)
         logger.debug("%s", self._name, exc_info=error)
         return f"{self._name} cannot be written ({type(error).__name__}: {' '.join(str(error).split())})"
-
-
-class _Seldom:
-    """Says whether something that happens often should be logged: the first time, then once a minute."""
-
-    def __init__(self) -> None:
-        self._last_s: float | None = None
-
-    def is_due(self) -> bool:
-        now_s = time.monotonic()
-        if self._last_s is not None and now_s - self._last_s < _LOGGED_EVERY_S:
-            return False
-        self._last_s = now_s
-        return True

@@ -158,20 +158,21 @@ def test_each_frame_of_a_queue_is_judged_in_order() -> None:
     assert [inspection.frame.index for inspection in line.kept.inspections] == [0, 1, 2, 3]
 
 
-def test_overrun_is_an_event_and_a_missed_part_in_its_place() -> None:
+def test_overrun_is_an_event_and_a_missed_part_in_its_place(caplog: pytest.LogCaptureFixture) -> None:
     backend = Gated()
     with running(camera := Camera(queue=2), PartRule("hardware"), backend=backend) as line:
         backend.gate.clear()
         camera.give(10)
         wait_until(lambda: camera.waiting == 0)  # the network has it
-        for _ in range(3):
+        for _ in range(4):
             camera.give(10)
-        assert line.events == ["overrun"]
+        assert line.events == ["overrun", "overrun"]
+        assert caplog.text.count("was lost since 2 frames waited") == 1  # in the log seldom, in the outputs each time
         backend.gate.set()
-        assert line.wait_for(4) == ["good", "good", "good", "missed"]
+        assert line.wait_for(5) == ["good", "good", "good", "missed", "missed"]
         camera.give(10)
-        assert line.wait_for(5)[-1] == "good"
-    assert camera.dropped == 1
+        assert line.wait_for(6)[-1] == "good"
+    assert camera.dropped == 2
 
 
 def test_part_that_was_named_while_the_queue_is_full_is_the_one_whose_frame_is_lost() -> None:
