@@ -23,7 +23,6 @@ from typing import Any, TypeVar, cast
 import click
 
 from benchmarks import loop_measures, loop_parts
-from benchmarks.loop_parts import PartTimes
 from benchmarks.record import Recorder, recording
 from benchmarks.tables import to_text
 from runtime.backends import BACKEND_CHOICES, BackendChoice, vouched
@@ -137,16 +136,10 @@ def _around(
     }
 
 
-def _record_parts(recorder: Recorder, name: str, times: PartTimes) -> None:
-    p95_ms = statistics.quantiles(times.besides_ms, n=20, method="inclusive")[-1]
-    recorder.measure(f"{name} a second", [times.per_second], unit="parts/s", better="higher")
-    recorder.details[name.replace(" ", "_")] = {
-        "parts": len(times.latency_ms),
-        "verdicts": times.verdicts,
-        "per_second": times.per_second,
-        "latency_p95_ms": statistics.quantiles(times.latency_ms, n=20, method="inclusive")[-1],
-        "besides_the_network_p95_ms": p95_ms,
-    }
+def _record_parts(recorder: Recorder, name: str, found: tuple[float, dict[str, int]]) -> None:
+    per_second, verdicts = found
+    recorder.measure(f"{name} a second", [per_second], unit="parts/s", better="higher")
+    recorder.details[name.replace(" ", "_")] = {"parts_per_s": _spread([per_second]), "verdicts": verdicts}
 
 
 def _apart(measure: Callable[..., T], **arguments: Any) -> T:

@@ -6,8 +6,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
@@ -25,23 +23,6 @@ from stlm_edge.imaging import Image
 from stlm_edge.spec import Size
 
 _TIMEOUT_S = 60.0
-
-
-@dataclass(frozen=True)
-class PartTimes:
-    """What a run of parts took.
-
-    Attributes:
-        per_second: parts with a result.
-        latency_ms: from each trigger to its result at an output, as far as the output's own thread.
-        besides_ms: the same without the network.
-        verdicts: how many parts have which.
-    """
-
-    per_second: float
-    latency_ms: Sequence[float]
-    besides_ms: Sequence[float]
-    verdicts: dict[str, int]
 
 
 class _SignalledCamera(LiveSource):
@@ -77,45 +58,39 @@ class _SignalledCamera(LiveSource):
 
 
 class _Results(FrameSink):
-    """Keeps the results, and when each came."""
+    """Keeps the results, and when the last one came."""
 
     takes_pictures: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.parts: list[Part] = []
-        self.came_s: list[float] = []
+        self.came_s = 0.0
 
     def write(self, inspection: Inspection) -> None:
         """Frames are not what is counted here."""
 
     def write_part(self, part: Part) -> None:
-        self.came_s.append(time.monotonic())
+        self.came_s = time.monotonic()
         self.parts.append(part)
 
     def close(self) -> None:
         """Nothing is held."""
 
 
-def triggered(detector: Detector, *, parts: int, frame_size: Size) -> PartTimes:
+def triggered(detector: Detector, *, parts: int, frame_size: Size) -> tuple[float, dict[str, int]]:
     """Run so many parts of one frame each, one trigger after the other.
 
+    Returns:
+        Parts a second, and how many have which verdict.
     Raises:
         VerificationError: if a part has no result, or more than one, or not in its turn, or was not judged.
     """
     results = _Results()
-    with ExitStack() as stack:
-        camera = stack.enter_context(_SignalledCamera(pictures_of(frame_size), frames=parts))
+    with _SignalledCamera(pictures_of(frame_size), frames=parts) as camera:
         start_s = time.monotonic()
         run_line(camera, detector, sinks={"results": results}, rule=PartRule("hardware"))
     verdicts = require_each_once(results.parts, parts=parts)
-    latency_ms = [1e3 * (came_s - part.begun_s) for came_s, part in zip(results.came_s, results.parts, strict=True)]
-    infer_ms = [0.0 if part.worst is None else part.worst.latency.infer_ms for part in results.parts]
-    return PartTimes(
-        per_second=parts / (results.came_s[-1] - start_s),
-        latency_ms=latency_ms,
-        besides_ms=[total - infer for total, infer in zip(latency_ms, infer_ms, strict=True)],
-        verdicts=verdicts,
-    )
+    return parts / (results.came_s - start_s), verdicts
 
 
 def require_each_once(results: Sequence[Part], *, parts: int) -> dict[str, int]:

@@ -94,11 +94,9 @@ def test_missing_engine_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_triggered_parts_have_one_result_each_in_order() -> None:
     with timeless_detector((64, 64)) as detector:
-        times = triggered(detector, parts=160, frame_size=(64, 64))
-    assert times.verdicts == {"good": 150, "reject": 10}
-    assert times.per_second > 0
-    assert len(times.latency_ms) == len(times.besides_ms) == 160
-    assert min(times.latency_ms) > 0
+        per_second, verdicts = triggered(detector, parts=160, frame_size=(64, 64))
+    assert verdicts == {"good": 150, "reject": 10}
+    assert per_second > 0
 
 
 @pytest.mark.parametrize(

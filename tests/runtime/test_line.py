@@ -186,6 +186,18 @@ def test_live_source_is_never_inspected_in_batches() -> None:
     assert backend.batches == [1] * 5
 
 
+def test_frames_that_wait_for_a_live_source_are_inspected_in_batches_without_the_faulty_ones() -> None:
+    spec = dataclasses.replace(SPEC, max_batch=4)
+    backend = FirstPixel(spec=spec)
+    source = Script([10, 0, 20, 30, 0, 0, 0, 0, 40], is_live=True)
+    source.queue = 9
+    kept, summary = run(source, backend, spec=spec, faults=True)
+    seen = [None if each.anomaly is None else round(255 * each.anomaly.score) for each in kept.inspections]
+    assert seen == [10, None, 20, 30, None, None, None, None, 40]
+    assert backend.batches == [3, 1]
+    assert (summary.frames, summary.faults) == (9, {"black": 5})
+
+
 @pytest.mark.parametrize("limit", [1, 2, 3])
 def test_limit_is_exact(limit: int) -> None:
     kept, _ = run(Script([1] * 9), limit=limit)
