@@ -89,7 +89,7 @@ def unknown(network: Stlm, picture: int, division: Division) -> Iterator[None]:
     """Within the block, a network is without what it has learnt from a picture's part and remembers of it.
 
     Other patches would have been kept in the place of those that are left out, so the highest distances are a little
-    larger than those of new pictures: by 2 % for magnetic tiles with 1,000 patches, while the mean is no larger. And one
+    larger than those of new pictures: by 2 % for magnetic tiles with 1,000 patches, their mean is not. And one
     head stands for the committee's mean.
     """
     memory, aggregation, fold = network.memory, network.feature_aggregation, division.folds[picture]
