@@ -8,8 +8,8 @@ from benchmarks.record import Device
 from export.tensorrt.kernels import DTYPE_BYTES
 from stlm_edge.spec import Size
 from stlm_edge.tensorrt import GPU_PEAKS
-from train.paper.figures import GPU as PAPER_SOLD_AS
-from train.paper.figures import METHODS
+from train.paper.methods import GPU as PAPER_SOLD_AS
+from train.paper.methods import METHODS
 
 SOLD_AS = {"NVIDIA GeForce RTX 3090": "rtx3090", "NVIDIA GeForce RTX 4090": "rtx4090", "NVIDIA H100 80GB HBM3": "h100"}
 """Names by the driver → names in `GPU_PEAKS`. A Jetson does not tell its module, nor its power mode's clocks."""

@@ -151,7 +151,8 @@ def grid_files() -> Files:
 
 
 def report_grid(folder: Path) -> str:
-    from train.paper.results import read_records, text
+    from train.paper.report import text
+    from train.paper.results import read_records
 
     return text(read_records(folder))
 
