@@ -415,15 +415,6 @@ def load_preset(name: str) -> dict[str, Any]:
     return load_preset(base) | values
 
 
-def base_of(name: str) -> str | None:
-    """The preset that another one, or a YAML file, `extends`; None if it stands alone. Raises as `load_preset`."""
-    path = PRESETS / f"{name}.yaml" if name in presets() else Path(name)
-    try:
-        return read_settings(path, error=ConfigError, remedy=f"see the presets in {PRESETS}").get("extends")
-    except FileNotFoundError:
-        return None
-
-
 def _check_type(name: str, value: object) -> None:
     hint = HINTS[name]
     if hint == Size:

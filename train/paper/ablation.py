@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from stlm_edge.errors import ConfigError
-from train.config import RANDOM, TrainConfig, base_of, from_dict, load_preset, presets
+from stlm_edge.records import read_settings
+from train.config import PRESETS, RANDOM, TrainConfig, from_dict, load_preset, presets
 from train.paper.figures import PAPER
 from train.runs import EXECUTION
 
@@ -45,11 +47,21 @@ def check_ablations(named: Mapping[str, str], settings: Mapping[str, Any]) -> No
         )
 
 
+@cache
 def ablated(preset: str) -> dict[str, tuple[Any, Any]]:
     """The settings that a shipped preset is about: name → (the paper's value, its own); none of those of others."""
     if preset not in presets() or base_of(preset) is None:
         return {}
-    return _different(preset_config(PAPER).to_dict(), preset_config(preset).to_dict())
+    return _different(values_of(preset_config(PAPER)), values_of(preset_config(preset)))
+
+
+def base_of(name: str) -> str | None:
+    """The preset that another one, or a YAML file, `extends`; None if it stands alone. Raises as `load_preset`."""
+    path = PRESETS / f"{name}.yaml" if name in presets() else Path(name)
+    try:
+        return read_settings(path, error=ConfigError, remedy=f"see the presets in {PRESETS}").get("extends")
+    except FileNotFoundError:
+        return None
 
 
 @cache
@@ -58,9 +70,16 @@ def preset_config(preset: str) -> TrainConfig:
     return from_dict(load_preset(preset if preset in presets() else PAPER))
 
 
+@cache
+def values_of(config: TrainConfig) -> Mapping[str, Any]:
+    """The settings by name, of which a report asks thousands of times."""
+    return config.to_dict()
+
+
+@cache
 def departures(config: TrainConfig, preset: str) -> dict[str, tuple[Any, Any]]:
     """Where a run is not as its preset has it: setting → (the preset's value, its own)."""
-    return _different(preset_config(preset).to_dict(), config.to_dict())
+    return _different(values_of(preset_config(preset)), values_of(config))
 
 
 def _is_same(base: str, preset: str, settings: Mapping[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from train.paper.ablation import ablated, departures, preset_config
+from train.paper.ablation import ablated, departures, preset_config, values_of
 from train.paper.data_sets import ALL_THREE, DATA_SETS, SCOPES
 from train.paper.figures import PAPER, Metric, PaperRow, PaperTable
 from train.paper.results import FinishedRun, Obtained, average
@@ -138,7 +138,7 @@ def most_usual(setups: Iterable[Setup]) -> Setup:
 def paper_value(name: str, preset: str = PAPER) -> str:
     """What a preset has for one of a setup's names."""
     return {"textures": "DTD", "metric_size": "each picture's own", "settings": "told"}.get(name) or shown(
-        preset_config(preset).to_dict()[name]
+        values_of(preset_config(preset))[name]
     )
 
 

@@ -11,7 +11,8 @@ from stlm_edge.network.design import Design
 from stlm_edge.network.encoder import architecture_named
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.spec import Size
-from train.config import base_of, presets
+from train.config import presets
+from train.paper.ablation import base_of, values_of
 from train.paper.comparison import MADE_BY, Compared, Setup, most_usual, paper_value, setup, shown
 from train.paper.data_sets import DEFECTIVE
 from train.paper.figures import PAPER, PaperTable
@@ -60,13 +61,12 @@ def _compared_with(names: Sequence[str]) -> str:
 def _settings(runs: Sequence[FinishedRun], preset: str) -> str:
     usual = most_usual(map(setup, runs))
     whose = "paper" if preset == PAPER else f"preset {preset}"
-    parts = []
-    for name in dict.fromkeys((*ALWAYS, *usual)):
-        values = list(dict.fromkeys(_value(run, name) for run in runs))
-        papers = paper_value(name, preset)
-        said = name if name in ALWAYS else f"also {name}"
-        parts.append(f"{said} {' / '.join(values)}" + (f" ({whose}: {papers})" if name in usual else ""))
-    return ", ".join(parts)
+    said = {}
+    for name in (*ALWAYS, *sorted(usual.keys() - set(ALWAYS))):
+        values = " / ".join(dict.fromkeys(_value(run, name) for run in runs))
+        said[name] = f"{name} {values}" + (f" ({whose}: {paper_value(name, preset)})" if name in usual else "")
+    more = [text for name, text in said.items() if name not in ALWAYS]
+    return ", ".join(said[name] for name in ALWAYS) + ("; " * bool(more)) + ", ".join(more)
 
 
 def _value(run: FinishedRun, name: str) -> str:
@@ -74,7 +74,7 @@ def _value(run: FinishedRun, name: str) -> str:
     special = {"textures": "not told", "metric_size": paper_value("metric_size"), "settings": "told"}
     if name in special:
         return setup(run).get(name, special[name])
-    return "not told" if run.config is None else shown(run.config.to_dict()[name])
+    return "not told" if run.config is None else shown(values_of(run.config)[name])
 
 
 def made(runs: Sequence[FinishedRun]) -> list[str]:

@@ -17,7 +17,7 @@ from train.paper.figures import METRIC_NAMES, PAPER, TABLES, Metric, PaperTable
 from train.paper.methods import PRINTED, STLM
 from train.paper.provenance import MARKED, REFUSED, all_settings, best_note, differences, made, parameters_m, told
 from train.paper.results import FinishedRun, Obtained, average
-from train.paper.text import DASH, TextTable, aligned, as_markdown
+from train.paper.text import DASH, TextTable, aligned, as_markdown, wrapped
 
 OVERVIEW: tuple[tuple[str, str, str], ...] = (
     ("overall", "image_auroc", "I-AUROC"),
@@ -102,10 +102,10 @@ def _plain(means: dict[Metric, Obtained | None]) -> dict[Metric, Any]:
 def text(records: Sequence[FinishedRun]) -> str:
     """All tables for a terminal."""
     parts = [
-        "\n".join([table.title, aligned(table), *(f"  {note}" for note in table.notes)]) + "\n"
+        "\n".join([table.title, aligned(table), *(wrapped(note) for note in table.notes)]) + "\n"
         for table in text_tables(records)
     ]
-    return "\n".join([*parts, *notes(records)])
+    return "\n".join([*parts, *(wrapped(note, indent=0) for note in notes(records))])
 
 
 def notes(records: Sequence[FinishedRun]) -> list[str]:
@@ -117,8 +117,8 @@ def notes(records: Sequence[FinishedRun]) -> list[str]:
     alike = ", ".join(sorted({run.category for run in other}))
     return [
         "In percent; mean ± standard deviation over seeds. Data sets are told by the names of folder and categories. "
-        "Where fewer categories were run than the paper averages over, the column says of how many the mean is: compare "
-        "with care.",
+        "Where fewer categories were run than the paper averages over, the column says of how many the mean is: "
+        "compare with care.",
         "The paper resamples the regions' curves for PRO, which is exact here, and does not say at which threshold its "
         "FNR is taken; here it is the F1-optimal one of the pixels.",
         *(
@@ -180,7 +180,8 @@ def _of_methods(table: PaperTable, rows: Sequence[Compared]) -> list[TextTable]:
         lines = [
             (
                 _label(each),
-                *(_number(printed.value(each.row.scope, name, metric)) for name in [*others, STLM]),
+                *(_number(printed.value(each.row.scope, name, metric)) for name in others),
+                _number(each.row.values[metric]),
                 *_cells(each, metric, here),
                 *_counts(each),
             )
@@ -205,7 +206,9 @@ def _of_methods(table: PaperTable, rows: Sequence[Compared]) -> list[TextTable]:
             (_label(each), *(cell for metric in table.metrics for cell in _cells(each, metric, here)), _counts(each)[1])
             for each in alone
         ]
-        tables.append(TextTable(f"{table.name} by category, of which the paper prints none", columns, tuple(lines)))
+        tables.append(
+            TextTable(f"{table.name} by category; the paper prints its averages alone", columns, tuple(lines))
+        )
     return tables
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 
 from stlm_edge.names import markdown
 
 DASH = "–"
+WIDTH = 120
+"""Characters of a line for a terminal."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,12 @@ class TextTable:
 def as_markdown(table: TextTable) -> str:
     lines = ["| " + " | ".join(table.columns) + " |", "|---" + "|---:" * (len(table.columns) - 1) + "|"]
     return "\n".join([*lines, *("| " + " | ".join((markdown(row[0]), *row[1:])) + " |" for row in table.rows)])
+
+
+def wrapped(note: str, *, indent: int = 2) -> str:
+    """A line below a table, for a terminal."""
+    first, more = " " * indent, " " * 2 * indent
+    return textwrap.fill(note, WIDTH, initial_indent=first, subsequent_indent=more, break_long_words=False)
 
 
 def aligned(table: TextTable) -> str:
