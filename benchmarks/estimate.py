@@ -22,7 +22,7 @@ PAPER: dict[str, Any] = {"ms": _OURS.inference_ms, "gpu": SOLD_AS[PAPER_SOLD_AS]
 
 def comparison(device: Device, *, input_size: Size | None, on_gpu: bool) -> str:
     """Whether the paper's figure and those measured can be compared, in one sentence."""
-    paper = f"the paper has {PAPER['ms']} ms on an RTX 3090 at 1024 x 1024 (table 1)"
+    paper = f"the paper has {PAPER['ms']:g} ms on an RTX 3090 at 1024 x 1024 (table 1)"
     ran_on = (device.gpu if on_gpu else None) or device.processor
     same_gpu = SOLD_AS.get(ran_on) == PAPER["gpu"]
     size = "several sizes" if input_size is None else "{} x {}".format(*input_size)

@@ -66,7 +66,7 @@ def _compared(
     refused, marks = _about(runs)
     own = list({frozenset(each.items()): each for each in map(setup, runs)}.values())
     if len(own) > 1:
-        refused.append("its runs differ in " + _unlike(own, between=" and "))
+        refused.append("runs differ in " + _unlike(own, between=" and "))
     elif own and own[0] != usual:
         marks.append(_unlike([own[0], usual], between=", elsewhere "))
     for name, tell in MADE_BY.items():
@@ -136,7 +136,7 @@ def most_usual(setups: Iterable[Setup]) -> Setup:
 
 
 def paper_value(name: str, preset: str = PAPER) -> str:
-    """What a preset has for one of a setup's names."""
+    """What a preset has for one of a setup's names, or what is so where nobody asks for anything else."""
     return {"textures": "DTD", "metric_size": "each picture's own", "settings": "told"}.get(name) or shown(
         values_of(preset_config(preset))[name]
     )

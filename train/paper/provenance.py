@@ -25,6 +25,8 @@ MARKED, REFUSED = "†", "‡"
 ALWAYS = ("image_size", "epochs", "teacher", "teacher_weights", "initial_weights", "textures", "metric_size")
 """What is said of every run."""
 
+AUTHORS_METRIC_SIZE = "1024x1024"
+
 
 def told(table: PaperTable, rows: Sequence[Compared]) -> list[str]:
     """The lines under one of the paper's tables."""
@@ -64,7 +66,10 @@ def _settings(runs: Sequence[FinishedRun], preset: str) -> str:
     said = {}
     for name in (*ALWAYS, *sorted(usual.keys() - set(ALWAYS))):
         values = " / ".join(dict.fromkeys(_value(run, name) for run in runs))
-        said[name] = f"{name} {values}" + (f" ({whose}: {paper_value(name, preset)})" if name in usual else "")
+        beside = f" ({whose}: {paper_value(name, preset)})" if name in usual else ""
+        if name == "metric_size":  # of which the paper says nothing
+            beside = "" if values == AUTHORS_METRIC_SIZE else f" (authors' code: {AUTHORS_METRIC_SIZE})"
+        said[name] = f"{name} {values}{beside}"
     more = [text for name, text in said.items() if name not in ALWAYS]
     return ", ".join(said[name] for name in ALWAYS) + ("; " * bool(more)) + ", ".join(more)
 

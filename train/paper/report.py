@@ -221,7 +221,7 @@ def _overview(records: Sequence[FinishedRun]) -> TextTable:
             runs = [run for run in records if run.preset == preset and run.category in categories]
             unlike = differences(map(setup, runs), preset)
             if unlike:
-                mixed.append(f"{REFUSED} {preset}, {name}: its runs differ in {unlike}.")
+                mixed.append(f"{REFUSED} {preset}, {name}: runs differ in {unlike}.")
             means = [
                 None if unlike else average(runs, preset=preset, categories=categories, metric=metric, group=group)
                 for group, metric, _ in OVERVIEW

@@ -190,7 +190,10 @@ def test_what_the_runs_were_made_with_stands_under_each_table():
     for name in ("table 1, P", "table 2 by", "table 3", "table 6", "all runs"):
         lines = " ".join(named(records, name).notes)
         assert "image_size 64x96 (paper: 1024x1024), epochs 200, teacher mobile_sam (paper: sam_vit_h)" in lines
-        assert "textures dtd/images (paper: DTD), metric_size each picture's own; precision bf16 (paper: fp32)" in lines
+        assert (
+            "textures dtd/images (paper: DTD), metric_size each picture's own (authors' code: 1024x1024); "
+            "precision bf16 (paper: fp32)" in lines
+        )
         assert "data set mvtec; device cpu; commit aaaaaaaaaa; torch not told; date 2026-11-29" in lines
 
 
