@@ -34,7 +34,7 @@ class Compared:
     """A row with its runs.
 
     Attributes:
-        obtained: of the last epoch; best: of the epoch that was best on the test set.
+        obtained: of the last epoch; best: of the epoch that was best on the test set, best_epoch.
         marks: in what it differs from the other rows, beside what the table is about.
         refused: why there are no means.
     """
@@ -43,6 +43,7 @@ class Compared:
     runs: tuple[FinishedRun, ...]
     obtained: dict[Metric, Obtained | None]
     best: dict[Metric, Obtained | None]
+    best_epoch: Obtained | None
     marks: tuple[str, ...]
     refused: tuple[str, ...]
 
@@ -77,7 +78,8 @@ def _compared(
         group: {metric: None if refused else _mean(row, runs, metric, group) for metric in table.metrics}
         for group in ("overall", "best")
     }
-    return Compared(row, runs, means["overall"], means["best"], tuple(marks), tuple(refused))
+    epoch = _mean(row, runs, "epochs", "best")
+    return Compared(row, runs, means["overall"], means["best"], epoch, tuple(marks), tuple(refused))
 
 
 def _about(runs: Iterable[FinishedRun]) -> tuple[list[str], list[str]]:

@@ -128,7 +128,7 @@ def best_note(runs: Iterable[FinishedRun]) -> list[str]:
     epochs = sorted({best.epoch for best in found})
     span = f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
     return [
-        f"last: after the last epoch. best: best on test (epoch {span}): of the epochs at which the test pictures were "
+        f"last: after the last epoch. best-on-test (epoch {span}): of the epochs at which the test pictures were "
         f"measured, every {every}, the best one; it was SELECTED ON THE TEST SET, as the authors' code does, and "
         "flatters. Its figures over pixels are at each picture's own size."
     ]

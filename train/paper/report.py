@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ OVERVIEW: tuple[tuple[str, str, str], ...] = (
     ("tlm_only", "aupro", "TLM PRO"),
 )
 """Columns of the table of everything: with feature aggregation, then without (TLM only)."""
+
+BEST = "best-on-test (epoch)"
 
 
 def text_tables(records: Sequence[FinishedRun]) -> list[TextTable]:
@@ -134,7 +136,7 @@ def notes(records: Sequence[FinishedRun]) -> list[str]:
 
 def _here(rows: Iterable[Compared]) -> tuple[str, ...]:
     """The columns of what was obtained; two where the epoch that was best on the test set is known."""
-    return ("last", "best") if any(run.best_on_test for each in rows for run in each.runs) else ("here",)
+    return ("last", BEST) if any(run.best_on_test for each in rows for run in each.runs) else ("here",)
 
 
 def _label(each: Compared) -> str:
@@ -143,9 +145,13 @@ def _label(each: Compared) -> str:
 
 def _cells(each: Compared, metric: Metric, here: Sequence[str]) -> list[str]:
     """What was obtained for a metric, in as many columns as `here` has."""
-    means = [each.obtained, each.best] if len(here) > 1 else [each.obtained]
     most = _most(each.obtained.values())
-    return [_mean(found[metric], most, digits=_digits(metric)) for found in means]
+    last = _mean(each.obtained[metric], most, digits=_digits(metric))
+    return [last, _best(each.best[metric], most, each.best_epoch)] if len(here) > 1 else [last]
+
+
+def _best(found: Obtained | None, most: Obtained | None, epoch: Obtained | None) -> str:
+    return _mean(found, most) + (f" ({epoch.mean:.0f})" if found and epoch else "")
 
 
 def _counts(each: Compared) -> tuple[str, str]:
@@ -158,7 +164,7 @@ def _beside(table: PaperTable, rows: Sequence[Compared]) -> TextTable:
     here = _here(rows)
     columns = [""]
     for metric in table.metrics:
-        own = ("best",) if metric == "epochs" else here
+        own = (BEST,) if metric == "epochs" else here
         columns += [f"{METRIC_NAMES[metric]} {source}" for source in ("paper", *own)]
     lines = []
     for each in rows:
@@ -191,10 +197,9 @@ def _of_methods(table: PaperTable, rows: Sequence[Compared]) -> list[TextTable]:
         columns = ("", *others, STLM, *here, "categories", "seeds")
         tables.append(TextTable(title, columns, tuple(lines)))
     rest = [DASH] * (len(here) + 2)
-    costs = [("parameters, M", *(f"{printed.parameters_m[name]:g}" for name in [*others, STLM]), *rest)]
-    costs[0] = (*costs[0][: -len(rest)], parameters_m(rows), *rest[1:])
+    costs = [("parameters, M", *_row(printed.parameters_m, [*others, STLM]), parameters_m(rows), *rest[1:])]
     if printed.times_ms:
-        costs.append(("inference, ms", *(f"{printed.times_ms[name]:g}" for name in [*others, STLM]), *rest))
+        costs.append(("inference, ms", *_row(printed.times_ms, [*others, STLM]), *rest))
     tables[-1] = dataclasses.replace(tables[-1], rows=(*tables[-1].rows, *costs))
     run_on = {name for name, own in DATA_SETS.items() if any(run.category in own for each in rows for run in each.runs)}
     alone = [
@@ -214,6 +219,8 @@ def _of_methods(table: PaperTable, rows: Sequence[Compared]) -> list[TextTable]:
 
 def _overview(records: Sequence[FinishedRun]) -> TextTable:
     rows, mixed = [], []
+    has_best = any(run.best_on_test for run in records)
+    best = [("best", metric, f"{name} {BEST}") for group, metric, name in OVERVIEW if group == "overall"] * has_best
     for preset in sorted({run.preset for run in records}):
         own = sorted({run.category for run in records if run.preset == preset})
         groups = [(name, (name,)) for name in own] + ([("average", tuple(own))] if len(own) > 1 else [])
@@ -224,12 +231,15 @@ def _overview(records: Sequence[FinishedRun]) -> TextTable:
                 mixed.append(f"{REFUSED} {preset}, {name}: runs differ in {unlike}.")
             means = [
                 None if unlike else average(runs, preset=preset, categories=categories, metric=metric, group=group)
-                for group, metric, _ in OVERVIEW
+                for group, metric, _ in [*OVERVIEW, *best]
             ]
+            epoch = average(runs, preset=preset, categories=categories, metric="epochs")
             most = _most(means)
             cells = [f"{preset}, {name}" + f" {REFUSED}" * bool(unlike)]
-            rows.append((*cells, *(_mean(value, most) for value in means), str(len({run.seed for run in runs}))))
-    columns = ("", *(name for _, _, name in OVERVIEW), "seeds")
+            cells += [_mean(value, most) for value in means[: len(OVERVIEW)]]
+            cells += [_best(value, most, epoch) for value in means[len(OVERVIEW) :]]
+            rows.append((*cells, str(len({run.seed for run in runs}))))
+    columns = ("", *(name for _, _, name in [*OVERVIEW, *best]), "seeds")
     return TextTable(
         "all runs", columns, tuple(rows), (*all_settings(records), *made(records), *best_note(records), *mixed)
     )
@@ -237,6 +247,10 @@ def _overview(records: Sequence[FinishedRun]) -> TextTable:
 
 def _most(means: Iterable[Obtained | None]) -> Obtained | None:
     return max((value for value in means if value), key=lambda one: one.categories, default=None)
+
+
+def _row(values: Mapping[str, float], names: Iterable[str]) -> list[str]:
+    return [f"{values[name]:g}" for name in names]
 
 
 def _digits(metric: Metric) -> int:

@@ -261,22 +261,20 @@ def test_row_whose_ablation_was_taken_back_has_no_mean_and_one_of_a_third_value_
 def test_best_on_the_test_set_has_columns_of_its_own_that_say_so():
     best = Best(epoch=35, every=5, metrics=dict.fromkeys(NAMES, 0.99))
     records = [record("paper", "bottle", 0, 0.9), record("table8-no-initial-weights", "bottle", 0, 0.8)]
-    assert "PRO best" not in named(records, "table 8").columns
+    assert "PRO best-on-test (epoch)" not in named(records, "table 8").columns
     records[0] = replace(records[0], best_on_test=best)
     table = named(records, "table 8")
-    assert table.columns[1:4] == ("I-AUROC paper", "I-AUROC last", "I-AUROC best")
+    assert table.columns[1:4] == ("I-AUROC paper", "I-AUROC last", "I-AUROC best-on-test (epoch)")
     ours, none = cells(table, "STLM, average"), cells(table, "none, average")
-    assert (ours["PRO last"], ours["PRO best"], ours["epochs paper"], ours["epochs best"]) == (
-        "90.00",
-        "99.00",
-        "55",
-        "35",
-    )
-    assert (none["PRO last"], none["PRO best"], none["epochs best"]) == ("80.00", "–", "–")
+    assert (ours["PRO last"], ours["PRO best-on-test (epoch)"]) == ("90.00", "99.00 (35)")
+    assert (ours["epochs paper"], ours["epochs best-on-test (epoch)"]) == ("55", "35")
+    assert (none["PRO last"], none["PRO best-on-test (epoch)"]) == ("80.00", "–")
+    assert none["epochs best-on-test (epoch)"] == "–"
     for name in ("table 1, P", "table 8", "all runs"):
-        assert "best on test (epoch 35)" in named(records, name).notes[-1]
+        assert "best-on-test (epoch 35)" in named(records, name).notes[-1]
         assert "SELECTED ON THE TEST SET" in named(records, name).notes[-1]
-    assert cells(named(records, "table 3"), "bottle")["best"] == "99.00"
+    assert cells(named(records, "table 3"), "bottle")["best-on-test (epoch)"] == "99.00 (35)"
+    assert cells(named(records, "all runs"), "paper, bottle")["AP best-on-test (epoch)"] == "99.00 (35)"
 
 
 def test_runs_of_older_versions_are_read_as_what_they_tell():
