@@ -64,7 +64,7 @@ def compare(table: PaperTable, records: Iterable[FinishedRun]) -> list[Compared]
 def _compared(
     table: PaperTable, row: PaperRow, runs: tuple[FinishedRun, ...], *, usual: Setup, made: dict[str, str | None]
 ) -> Compared:
-    refused, marks = _about(runs)
+    refused, marks = about(runs)
     own = list({frozenset(each.items()): each for each in map(setup, runs)}.values())
     if len(own) > 1:
         refused.append("runs differ in " + _unlike(own, between=" and "))
@@ -82,17 +82,17 @@ def _compared(
     return Compared(row, runs, means["overall"], means["best"], epoch, tuple(marks), tuple(refused))
 
 
-def _about(runs: Iterable[FinishedRun]) -> tuple[list[str], list[str]]:
+def about(runs: Iterable[FinishedRun]) -> tuple[list[str], list[str]]:
     """Why runs are not what their preset is about, and in what they are that another way than the preset."""
     refused: dict[str, None] = {}
     marks: dict[str, None] = {}
     for run in runs:
         gone = {} if run.config is None else departures(run.config, run.preset)
-        for name, (papers, about) in ablated(run.preset).items():
+        for name, (papers, own) in ablated(run.preset).items():
             if name in gone:
                 found = shown(gone[name][1])
                 takes_back = gone[name][1] == papers
-                told = f"{name} is {found}, which the preset {run.preset} has as {shown(about)}"
+                told = f"{name} is {found}, which the preset {run.preset} has as {shown(own)}"
                 (refused if takes_back else marks)[told] = None
     return list(refused), list(marks)
 
@@ -119,9 +119,8 @@ def setup(run: FinishedRun) -> Setup:
     if run.config is None:
         found["settings"] = "not told"
     else:
-        about = ablated(run.preset)
         gone = departures(run.config, run.preset)
-        found |= {name: shown(value) for name, (_, value) in gone.items() if name not in about}
+        found |= {name: shown(value) for name, (_, value) in gone.items() if name not in ablated(run.preset)}
     if run.made is not None:
         found["textures"] = (
             "none" if run.made.textures is None else str(PurePath(*PurePath(run.made.textures).parts[-2:]))

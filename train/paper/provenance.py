@@ -44,20 +44,18 @@ def told(table: PaperTable, rows: Sequence[Compared]) -> list[str]:
 
 def all_settings(runs: Sequence[FinishedRun]) -> list[str]:
     """A line for all presets whose runs differ from them in the same."""
-    groups: dict[frozenset[tuple[str, str]], list[FinishedRun]] = {}
+    groups: dict[tuple[str, frozenset[tuple[str, str]]], list[FinishedRun]] = {}
     for run in runs:
-        groups.setdefault(frozenset(setup(run).items()), []).append(run)
-    lines = []
-    for own in groups.values():
-        names = sorted({run.preset for run in own})
-        lines.append(f"Settings of {', '.join(names)}: {_settings(own, _compared_with(names))}.")
-    return lines
+        groups.setdefault((_compared_with(run.preset), frozenset(setup(run).items())), []).append(run)
+    return [
+        f"Settings of {', '.join(sorted({run.preset for run in own}))}: {_settings(own, base)}."
+        for (base, _), own in groups.items()
+    ]
 
 
-def _compared_with(names: Sequence[str]) -> str:
+def _compared_with(preset: str) -> str:
     """The preset whose values are told beside a run's own: that of the paper for its ablations and for own files."""
-    alone = names[0] if len(names) == 1 and names[0] in presets() else PAPER
-    return PAPER if base_of(alone) is not None else alone
+    return preset if preset in presets() and base_of(preset) is None else PAPER
 
 
 def _settings(runs: Sequence[FinishedRun], preset: str) -> str:
@@ -67,6 +65,8 @@ def _settings(runs: Sequence[FinishedRun], preset: str) -> str:
     for name in (*ALWAYS, *sorted(usual.keys() - set(ALWAYS))):
         values = " / ".join(dict.fromkeys(_value(run, name) for run in runs))
         beside = f" ({whose}: {paper_value(name, preset)})" if name in usual else ""
+        if name == "textures" and preset != PAPER:  # which no preset names
+            beside = ""
         if name == "metric_size":  # of which the paper says nothing
             beside = "" if values == AUTHORS_METRIC_SIZE else f" (authors' code: {AUTHORS_METRIC_SIZE})"
         said[name] = f"{name} {values}{beside}"
@@ -116,7 +116,7 @@ def _by_row(mark: str, rows: Sequence[tuple[str, Sequence[str]]], *, after: str 
     for label, said in rows:
         if said:
             labels.setdefault(tuple(said), []).append(label)
-    return [f"{mark} {', '.join(names)}: {'; '.join(said)}{after}." for said, names in labels.items()]
+    return [f"{mark} {'; '.join(names)}: {'; '.join(said)}{after}." for said, names in labels.items()]
 
 
 def best_note(runs: Iterable[FinishedRun]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from stlm_edge.files import write_bytes, write_text
 from stlm_edge.names import markdown
-from train.paper.comparison import Compared, compare, setup
+from train.paper.comparison import Compared, about, compare, setup
 from train.paper.data_sets import DATA_SETS, SCOPES
 from train.paper.figure_1 import draw_figure_1
 from train.paper.figures import METRIC_NAMES, PAPER, TABLES, Metric, PaperTable
@@ -45,7 +45,7 @@ def text_tables(records: Sequence[FinishedRun]) -> list[TextTable]:
     for table, rows in _drawn(records):
         parts = _of_methods(table, rows) if table.name in PRINTED else [_beside(table, rows)]
         drawn += [*parts[:-1], dataclasses.replace(parts[-1], notes=(*told(table, rows), *parts[-1].notes))]
-    return [*drawn, _overview(records)]
+    return [*drawn, *_overview(records)]
 
 
 def _drawn(records: Sequence[FinishedRun]) -> Iterable[tuple[PaperTable, list[Compared]]]:
@@ -217,32 +217,51 @@ def _of_methods(table: PaperTable, rows: Sequence[Compared]) -> list[TextTable]:
     return tables
 
 
-def _overview(records: Sequence[FinishedRun]) -> TextTable:
-    rows, mixed = [], []
-    has_best = any(run.best_on_test for run in records)
-    best = [("best", metric, f"{name} {BEST}") for group, metric, name in OVERVIEW if group == "overall"] * has_best
+def _overview(records: Sequence[FinishedRun]) -> list[TextTable]:
+    """A row for each preset and category, and one for the average over each data set of several; then the best."""
+    rows, best_rows, said = [], [], []
     for preset in sorted({run.preset for run in records}):
-        own = sorted({run.category for run in records if run.preset == preset})
-        groups = [(name, (name,)) for name in own] + ([("average", tuple(own))] if len(own) > 1 else [])
-        for name, categories in groups:
-            runs = [run for run in records if run.preset == preset and run.category in categories]
-            unlike = differences(map(setup, runs), preset)
-            if unlike:
-                mixed.append(f"{REFUSED} {preset}, {name}: runs differ in {unlike}.")
-            means = [
-                None if unlike else average(runs, preset=preset, categories=categories, metric=metric, group=group)
-                for group, metric, _ in [*OVERVIEW, *best]
-            ]
-            epoch = average(runs, preset=preset, categories=categories, metric="epochs")
-            most = _most(means)
-            cells = [f"{preset}, {name}" + f" {REFUSED}" * bool(unlike)]
-            cells += [_mean(value, most) for value in means[: len(OVERVIEW)]]
-            cells += [_best(value, most, epoch) for value in means[len(OVERVIEW) :]]
-            rows.append((*cells, str(len({run.seed for run in runs}))))
-    columns = ("", *(name for _, _, name in [*OVERVIEW, *best]), "seeds")
-    return TextTable(
-        "all runs", columns, tuple(rows), (*all_settings(records), *made(records), *best_note(records), *mixed)
-    )
+        for name, runs in _groups([run for run in records if run.preset == preset]):
+            label = f"{preset}, {name}"
+            taken_back, marks = about(runs)
+            if unlike := differences(map(setup, runs), preset):
+                said.append(f"{REFUSED} {label}: runs differ in {unlike}; no means.")
+            if taken_back or marks:
+                said.append(f"{MARKED} {label}: {'; '.join([*taken_back, *marks])}.")
+            label += f" {MARKED}" * bool(taken_back or marks) + f" {REFUSED}" * bool(unlike)
+            seeds = str(len({run.seed for run in runs}))
+            of = [] if unlike else runs
+            means = [_over(of, metric, group) for group, metric, _ in OVERVIEW]
+            rows.append((label, *(_mean(value, _most(means)) for value in means), seeds))
+            if any(run.best_on_test for run in runs):
+                epoch, best = _over(of, "epochs", "best"), [_over(of, metric, "best") for metric in _BEST_OF_ALL]
+                best_rows.append((label, *(_best(value, _most(means), epoch) for value in best), seeds))
+    notes = (*all_settings(records), *made(records), *said)
+    tables = [TextTable("all runs", ("", *(name for _, _, name in OVERVIEW), "seeds"), tuple(rows), notes)]
+    if best_rows:
+        columns = ("", *(f"{name} {BEST}" for name in _BEST_OF_ALL.values()), "seeds")
+        tables.append(TextTable("all runs, best on test", columns, tuple(best_rows), tuple(best_note(records))))
+    return tables
+
+
+def _over(runs: Sequence[FinishedRun], metric: str, group: str) -> Obtained | None:
+    """Mean over runs of one preset."""
+    categories = sorted({run.category for run in runs})
+    return average(runs, preset=runs[0].preset, categories=categories, metric=metric, group=group) if runs else None
+
+
+_BEST_OF_ALL = {metric: name for group, metric, name in OVERVIEW if group == "overall"}
+
+
+def _groups(runs: Sequence[FinishedRun]) -> Iterable[tuple[str, list[FinishedRun]]]:
+    """Of one preset: those of each category, then those of each data set of several categories."""
+    for category in sorted({run.category for run in runs}):
+        yield category, [run for run in runs if run.category == category]
+    data_sets = sorted({run.data or "" for run in runs})
+    for data in data_sets:
+        own = [run for run in runs if (run.data or "") == data]
+        if len({run.category for run in own}) > 1:
+            yield "average" if len(data_sets) == 1 else f"average of {data or 'what is not told'}", own
 
 
 def _most(means: Iterable[Obtained | None]) -> Obtained | None:

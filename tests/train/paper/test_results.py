@@ -37,7 +37,7 @@ def record(preset: str, category: str, seed: int, value: float, **settings: Any)
 
 
 def named(records: list[FinishedRun], name: str) -> TextTable:
-    (table,) = [each for each in text_tables(records) if each.title.startswith(name)]
+    table = next(each for each in text_tables(records) if each.title.startswith(name))
     return table
 
 
@@ -252,6 +252,7 @@ def test_row_whose_ablation_was_taken_back_has_no_mean_and_one_of_a_third_value_
     found = rows(records, "table 6")
     assert found["concat"].refused == ("comparison is product, which the preset table6-concat has as concat",)
     assert found["concat"].obtained["aupro"] is None
+    assert cells(named(records, "all runs"), "table6-concat, bottle †")["PRO"] == "90.00"
     assert found["cosine"].marks == ("comparison is subtraction, which the preset table6-cosine has as cosine",)
     assert rows(records, "table 5")["two-stage"].marks == (
         "streams_first is 0.5, which the preset table5-two-stage has as 0.2",
@@ -270,11 +271,11 @@ def test_best_on_the_test_set_has_columns_of_its_own_that_say_so():
     assert (ours["epochs paper"], ours["epochs best-on-test (epoch)"]) == ("55", "35")
     assert (none["PRO last"], none["PRO best-on-test (epoch)"]) == ("80.00", "–")
     assert none["epochs best-on-test (epoch)"] == "–"
-    for name in ("table 1, P", "table 8", "all runs"):
+    for name in ("table 1, P", "table 8", "all runs, best on test"):
         assert "best-on-test (epoch 35)" in named(records, name).notes[-1]
         assert "SELECTED ON THE TEST SET" in named(records, name).notes[-1]
     assert cells(named(records, "table 3"), "bottle")["best-on-test (epoch)"] == "99.00 (35)"
-    assert cells(named(records, "all runs"), "paper, bottle")["AP best-on-test (epoch)"] == "99.00 (35)"
+    assert cells(named(records, "all runs, best on test"), "paper, bottle")["AP best-on-test (epoch)"] == "99.00 (35)"
 
 
 def test_runs_of_older_versions_are_read_as_what_they_tell():
@@ -283,3 +284,15 @@ def test_runs_of_older_versions_are_read_as_what_they_tell():
     assert "image_size not told" in lines
     assert "textures not told" in lines
     assert "device not told" in lines
+
+
+def test_average_of_everything_is_over_one_data_set_and_told_beside_its_own_preset():
+    records = [record("paper", name, 0, 0.9) for name in ("bottle", "carpet")]
+    records += [replace(record("paper", name, 0, 0.5), data="tiles") for name in ("wood", "leather")]
+    records.append(replace(record("cpu", "plate", 0, 0.5, epochs=3), data="demo"))
+    table = named(records, "all runs")
+    assert cells(table, "paper, average of mvtec")["PRO"] == "90.00"
+    assert cells(table, "paper, average of tiles")["PRO"] == "50.00"
+    told = [note for note in table.notes if note.startswith("Settings of")]
+    assert "Settings of cpu: image_size 256x256, epochs 3 (preset cpu: 40)" in " ".join(told)
+    assert len(told) == 2
