@@ -129,8 +129,8 @@ def best_note(runs: Iterable[FinishedRun]) -> list[str]:
     span = f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
     return [
         f"last: after the last epoch. best-on-test (epoch {span}): of the epochs at which the test pictures were "
-        f"measured, every {every}, the best one; it was SELECTED ON THE TEST SET, as the authors' code does, and "
-        "flatters. Its figures over pixels are at each picture's own size."
+        f"measured, every {every}, the best one. It was SELECTED ON THE TEST SET, as table 8 suggests of the paper's "
+        "own figures, and flatters."
     ]
 
 
