@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.record import Record
 from stlm_edge.errors import counted
 from stlm_edge.metrics import ALL
-from train.paper.figures import GPU, METHODS
+from train.paper.methods import GPU, METHODS
 
 NOTHING = "–"
 """In place of a figure that was not or cannot be measured."""
