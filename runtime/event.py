@@ -15,10 +15,16 @@ EventKind = Literal[
     "drift",
     "drift-over",
     "part-lost",
+    "overrun",
+    "late",
+    "trigger-failed",
 ]
 
 GOOD_NEWS: frozenset[EventKind] = frozenset({"camera-back", "camera-fault-over", "drift-over"})
 """The kinds that say that something is over."""
+
+FREQUENT: tuple[EventKind, ...] = ("overrun", "late")
+"""The kinds that may come with every frame, and are logged once a minute; outputs get each."""
 
 
 @dataclass(frozen=True)

@@ -49,13 +49,17 @@ def open_outputs(
         twice = next(uri for uri, place in zip(uris, places, strict=True) if places.count(place) > 1)
         raise OutputError(f"{twice} is given twice as an output; give each place once")
 
+    listening: list[Outputs] = []
+
     def tell(event: Event) -> None:
-        outputs.write_event(event)
+        for outputs in listening:  # none while they are being opened
+            outputs.write_event(event)
 
     context = dataclasses.replace(context, tell=tell)
     with ExitStack() as opened:
         sinks = {uri: opened.enter_context(open_sink(uri, context=context)) for uri in uris}
         outputs = Outputs(sinks, drops=drops, on_publish=on_publish)
+        listening.append(outputs)
         opened.pop_all()
     return outputs
 

@@ -27,12 +27,22 @@ class SinkContext:
         fps: pace of the source; None where it has none.
         control: of the line, for outputs that also trigger parts or change recipes; None where there is none.
         tell: takes events that an output itself has to tell of, for all outputs; None where nobody listens.
+        has_parts: the line gives results of parts, and not of frames alone.
     """
 
     engine_sha256: str
     fps: float | None = None
     control: LineControl | None = None
     tell: Tell | None = None
+    has_parts: bool = False
+
+    def require_parts(self, uri: str) -> None:
+        """Raises `OutputError` for an output that waits for results of parts where there will be none."""
+        if not self.has_parts:
+            raise OutputError(
+                f"{uri} is for results of parts, and nothing tells one part from the next; give --trigger, "
+                "--part-frames, --part-gap or --deadline-ms, or another output"
+            )
 
 
 class FrameSink(Closing):

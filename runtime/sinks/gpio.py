@@ -80,8 +80,9 @@ class GpioLine(FrameSink):
             ) from error
 
     @classmethod
-    def from_uri(cls, uri: str, *, context: SinkContext) -> GpioLine:  # noqa: ARG003 - needs none of it
+    def from_uri(cls, uri: str, *, context: SinkContext) -> GpioLine:
         """Raises `OutputError` on unknown options too."""
+        context.require_parts(uri)
         place = re.fullmatch(r"gpio://([\w.-]+)/([^/?]+)", uri.partition("?")[0])
         if place is None:
             raise OutputError(f"{uri} is no line of a chip; expected gpio://CHIP/LINE, as in gpio://gpiochip0/17")

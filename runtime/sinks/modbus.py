@@ -77,6 +77,7 @@ class ModbusServer(FrameSink):
     @classmethod
     def from_uri(cls, uri: str, *, context: SinkContext) -> ModbusServer:
         """Raises `OutputError` on any option too."""
+        context.require_parts(uri)
         address = address_of(uri, urlsplit(uri), default_port=PORT)
         return cls(uri, address=address, control=context.control, tell=context.tell, **output_options(uri, {}))
 

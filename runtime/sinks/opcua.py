@@ -142,6 +142,7 @@ class OpcUaServer(FrameSink):
     @classmethod
     def from_uri(cls, uri: str, *, context: SinkContext) -> OpcUaServer:
         """Raises `OutputError` on unknown options too, and where nobody says who may come in."""
+        context.require_parts(uri)
         address = address_of(uri, urlsplit(uri), default_port=PORT)
         options = output_options(uri, _OPTIONS)
         login = _login(uri, options.get("login"), is_anonymous="anonymous" in options)

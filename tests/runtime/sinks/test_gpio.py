@@ -22,7 +22,7 @@ from stlm_edge.errors import OutputError
 from .conftest import ENGINE, inspection
 from .fake_line import part
 
-CONTEXT = SinkContext(engine_sha256=ENGINE)
+CONTEXT = SinkContext(engine_sha256=ENGINE, has_parts=True)
 
 
 @dataclass

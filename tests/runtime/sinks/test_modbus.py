@@ -120,7 +120,7 @@ def port() -> int:
 
 @pytest.fixture
 def sink(line: FakeLine, told: list[Event], port: int) -> Iterator[FrameSink]:
-    context = SinkContext(engine_sha256=ENGINE, control=line, tell=told.append)
+    context = SinkContext(engine_sha256=ENGINE, has_parts=True, control=line, tell=told.append)
     with open_sink(f"modbus://127.0.0.1:{port}", context=context) as sink:
         line.sink = sink
         yield sink
@@ -208,7 +208,7 @@ def test_plc_that_never_acknowledges_sees_the_newest_result_and_what_it_missed(s
 
 def test_results_that_were_lost_are_told_to_all_outputs(tmp_path, port):
     events = tmp_path / "events.jsonl"
-    context = SinkContext(engine_sha256=ENGINE)
+    context = SinkContext(engine_sha256=ENGINE, has_parts=True)
     uris = [f"modbus://:{port}", str(events)]
     with open_outputs(uris, context=context, drops=True, on_publish=lambda _: None) as outputs:
         sink = outputs._workers[uris[0]].sink
@@ -278,7 +278,7 @@ def test_result_is_there_for_the_next_request(sink, plc):
 
 def test_taken_port_is_one_clear_line(sink, port):
     with pytest.raises(OutputError, match=rf"cannot listen on 127\.0\.0\.1 port {port} \(Address already in use\)"):
-        open_sink(f"modbus://:{port}", context=SinkContext(engine_sha256=ENGINE))
+        open_sink(f"modbus://:{port}", context=SinkContext(engine_sha256=ENGINE, has_parts=True))
 
 
 @pytest.mark.parametrize(
@@ -293,18 +293,18 @@ def test_taken_port_is_one_clear_line(sink, port):
 )
 def test_uri_that_does_not_fit_says_what_does(uri, message):
     with pytest.raises(OutputError, match=message):
-        open_sink(uri, context=SinkContext(engine_sha256=ENGINE))
+        open_sink(uri, context=SinkContext(engine_sha256=ENGINE, has_parts=True))
 
 
 def test_without_an_address_only_this_machine_is_served(port):
-    with open_sink(f"modbus://:{port}", context=SinkContext(engine_sha256=ENGINE)) as sink:
+    with open_sink(f"modbus://:{port}", context=SinkContext(engine_sha256=ENGINE, has_parts=True)) as sink:
         assert sink.state == f"listens on 127.0.0.1:{port}, 0 clients, 0 missed"
 
 
 def test_end_is_harmless_twice_and_frees_the_port(line, port):
     for _ in range(2):
         with (
-            open_sink(f"modbus://:{port}", context=SinkContext(engine_sha256=ENGINE)) as sink,
+            open_sink(f"modbus://:{port}", context=SinkContext(engine_sha256=ENGINE, has_parts=True)) as sink,
             closing(Plc(port)) as plc,
         ):
             plc.read()

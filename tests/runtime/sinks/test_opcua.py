@@ -45,7 +45,7 @@ def port() -> int:
 def shared(port: int) -> Iterator[tuple[FrameSink, FakeLine]]:
     """One server for all tests that only look at values, since one takes seconds to start."""
     line = FakeLine(judges=False)
-    context = SinkContext(engine_sha256=ENGINE, control=line)
+    context = SinkContext(engine_sha256=ENGINE, has_parts=True, control=line)
     with open_sink(f"opcua://:{port}?{OPEN}", context=context) as sink:
         yield sink, line
     line.end()
@@ -275,7 +275,7 @@ def test_line_that_is_not_controlled_refuses_triggers():
         with pytest.raises(UaError, match="BadInvalidState"):
             await call(client, "Trigger", "")
 
-    with open_sink(f"opcua://:{port}?{OPEN}", context=SinkContext(engine_sha256=ENGINE)):
+    with open_sink(f"opcua://:{port}?{OPEN}", context=SinkContext(engine_sha256=ENGINE, has_parts=True)):
         with_client(port, work)
 
 
@@ -300,7 +300,7 @@ def test_by_default_one_must_log_in_over_an_encrypted_connection(tmp_path, monke
             return (await read(client, "Line.ResultsValid"))[0]
 
     for _ in range(2):  # a second start keeps the certificate
-        with open_sink(uri, context=SinkContext(engine_sha256=ENGINE)):
+        with open_sink(uri, context=SinkContext(engine_sha256=ENGINE, has_parts=True)):
             assert asyncio.run(connect("plc", "sesame: open")) is False
             for user, password in (("plc", "sesame"), ("", "sesame: open"), (None, None)):
                 with pytest.raises(Exception, match=r"BadUserAccessDenied|BadIdentityToken"):
@@ -341,7 +341,7 @@ def test_client_that_leaves_encryption_out_by_itself_gets_no_further(tmp_path, a
             client.uaclient.disconnect_socket()
 
     line = FakeLine(judges=False)
-    context = SinkContext(engine_sha256=ENGINE, control=line)
+    context = SinkContext(engine_sha256=ENGINE, has_parts=True, control=line)
     with open_sink(f"opcua://:{port}?login={tmp_path}/login&certificates={tmp_path}", context=context):
         asyncio.run(work())
     assert line.triggered == []
@@ -385,7 +385,7 @@ def test_who_may_come_in_must_be_said(tmp_path, monkeypatch, query, message):
     (tmp_path / "empty").write_text("user:\n")
     uri = f"opcua://:{free_port()}?{query.format(folder=tmp_path)}"
     with pytest.raises(OutputError, match=message) as error:
-        open_sink(uri, context=SinkContext(engine_sha256=ENGINE))
+        open_sink(uri, context=SinkContext(engine_sha256=ENGINE, has_parts=True))
     assert "word" not in str(error.value).replace("password", "")
 
 
@@ -393,12 +393,12 @@ def test_login_may_come_from_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv(LOGIN_VARIABLE, "user:")
     uri = f"opcua://:{free_port()}?certificates={tmp_path}"
     with pytest.raises(OutputError, match=f"{LOGIN_VARIABLE} has no login"):
-        open_sink(uri, context=SinkContext(engine_sha256=ENGINE))
+        open_sink(uri, context=SinkContext(engine_sha256=ENGINE, has_parts=True))
     monkeypatch.setenv(LOGIN_VARIABLE, "user:word")
-    with open_sink(uri, context=SinkContext(engine_sha256=ENGINE)) as sink:
+    with open_sink(uri, context=SinkContext(engine_sha256=ENGINE, has_parts=True)) as sink:
         assert sink.state.startswith("listens on")
 
 
 def test_taken_port_is_one_clear_line(sink, port):
     with pytest.raises(OutputError, match=rf"cannot listen on 127\.0\.0\.1 port {port} \(Address already in use\)"):
-        open_sink(f"opcua://:{port}?{OPEN}", context=SinkContext(engine_sha256=ENGINE))
+        open_sink(f"opcua://:{port}?{OPEN}", context=SinkContext(engine_sha256=ENGINE, has_parts=True))
