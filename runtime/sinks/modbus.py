@@ -98,8 +98,10 @@ class ModbusServer(FrameSink):
             return
         self._is_closed = True
         self._loop.soon(self._handshake.end)
-        self._loop.run(self._server.shutdown(), within_s=_STARTS_WITHIN_S)
-        self._loop.close()
+        try:
+            self._loop.run(self._server.shutdown(), within_s=self.closes_within_s / 2)
+        finally:
+            self._loop.close()
 
     async def _serve(self, address: tuple[str, int]) -> ModbusTcpServer:
         registers = SimData(0, values=[0] * SIZE, datatype=DataType.REGISTERS)
