@@ -211,6 +211,11 @@ class TrainConfig:
         "Epochs without better detection of pseudo anomalies in held-out pictures before the training ends, keeping "
         "the best; 0: never.",
     )
+    evaluate_every: int = setting(
+        0,
+        "Measure the test pictures every so many epochs and after the last, for the best of them, which flatters "
+        "(5 in the authors' code); it chooses neither weights nor threshold. 0: never.",
+    )
     skip_corrupt: bool = setting(False, "Leave out pictures that cannot be read instead of stopping.")
     seed: int = setting(0, "Of weights, order, hold-out and pseudo anomalies.")
     device: str = setting("auto", "cpu, cuda, or auto: cuda where there is one.")
@@ -236,7 +241,7 @@ class TrainConfig:
             raise ConfigError(f"image_size: {error}") from None
         for name in ("batch_size", "accumulate"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        for name in ("epochs", "patience", "workers", "seed", "teacher_cache_gb", "folds"):
+        for name in ("epochs", "patience", "workers", "seed", "teacher_cache_gb", "folds", "evaluate_every"):
             _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
         _check("memory", self.memory, 0 <= self.memory <= MOST_PATCHES, f"0 to {MOST_PATCHES}")
         most = min(self.memory, MOST_NEIGHBOURS) if self.memory else MOST_NEIGHBOURS
@@ -275,6 +280,7 @@ class TrainConfig:
         for wrong, settings, reason in (
             (not (self.epochs or self.memory), "epochs 0, memory 0", "nothing to learn and nothing to remember"),
             (bool(self.memory) and not stand_in, "memory, plain_stream student", "a stream that learns sees others"),
+            (bool(self.memory and self.evaluate_every), "memory, evaluate_every", "a memory is built at the end only"),
             (bool(self.memory) and unaggregated, "memory, aggregation none", "no logits to add the distances to"),
             (bool(self.groups and self.group_by), "groups, group_by", "either says which pictures show one part"),
             (self.heads > 1 and not alone, "heads, comparison", "several heads see what a frozen stream sees: plain"),

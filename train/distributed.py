@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -21,6 +22,9 @@ from torch.distributed.nn.functional import all_reduce
 from stlm_edge.network.feature_aggregation import PooledBatchNorm2d
 
 logger = logging.getLogger(__name__)
+
+LONGEST_WAIT = timedelta(days=30)
+"""For the main process; torch by itself gives up after ten minutes or half an hour."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,21 @@ def main_first(processes: Processes) -> Iterator[None]:
     yield
     if processes.is_main and processes.count > 1:
         dist.barrier()
+
+
+def waiting_room(processes: Processes) -> dist.ProcessGroup | None:
+    """What `wait` takes; all processes have to ask for it. By gloo, since NCCL would keep a waiting GPU busy."""
+    if processes.count == 1:
+        return None
+    room = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
+    assert isinstance(room, dist.ProcessGroup)  # which it is of a process that is in the group
+    return room
+
+
+def wait(room: dist.ProcessGroup | None) -> None:
+    """Wait until all processes are here, however long the main one does something alone."""
+    if room is not None:
+        dist.barrier(group=room)
 
 
 def summed(value: Tensor) -> Tensor:
