@@ -89,18 +89,18 @@ def main_first(processes: Processes) -> Iterator[None]:
 
 
 def waiting_room(processes: Processes) -> dist.ProcessGroup | None:
-    """What `wait` takes; all processes have to ask for it. By gloo, since NCCL would keep a waiting GPU busy."""
+    """A group in which `agree` waits for a process that does something alone, however long that takes.
+
+    All processes have to ask for it. By gloo, since NCCL would keep a waiting GPU busy.
+
+    Returns:
+        None where there are no others.
+    """
     if processes.count == 1:
         return None
     room = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
     assert isinstance(room, dist.ProcessGroup)  # which it is of a process that is in the group
     return room
-
-
-def wait(room: dist.ProcessGroup | None) -> None:
-    """Wait until all processes are here, however long the main one does something alone."""
-    if room is not None:
-        dist.barrier(group=room)
 
 
 def summed(value: Tensor) -> Tensor:
@@ -136,12 +136,16 @@ def average(values: Tensor, device: torch.device) -> Tensor:
     return values.cpu() / dist.get_world_size()
 
 
-def agree(flag: bool, device: torch.device) -> bool:
-    """Whether any process raises its flag; so all of them stop together."""
+def agree(flag: bool, device: torch.device, *, room: dist.ProcessGroup | None = None) -> bool:
+    """Whether any process raises its flag; so all of them stop together.
+
+    Args:
+        device: the CPU in a waiting room.
+    """
     if not dist.is_initialized():
         return flag
     votes = torch.tensor(float(flag), device=device)
-    dist.all_reduce(votes)
+    dist.all_reduce(votes, group=room)
     return bool(votes > 0)
 
 

@@ -17,17 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from stlm_edge.datasets import GOOD, Sample, check_masks, load_category, read_truth
-from stlm_edge.errors import DataError, counted
+from stlm_edge.errors import DataError, StlmError, TrainingError, counted
 from stlm_edge.files import write_text
 from stlm_edge.imaging import read_image
 from stlm_edge.network.inference import InferencePath
 from stlm_edge.records import build, parse
 from stlm_edge.seen import digest_of
 from stlm_edge.spec import Size
-from train.distributed import Processes, wait, waiting_room
+from train.distributed import Processes, agree, waiting_room
 from train.evaluate import READERS, LabelledDigest, overall_scores
 from train.evaluation import BestOnTest, Scores
 from train.record import Sources
@@ -103,18 +104,26 @@ class OnTest:
         Raises:
             DataError: if the test pictures have changed.
             OutputError: if the history cannot be written.
+            TrainingError: in the other processes, in place of these.
         """
-        scores = None
+        scores, failure = None, None
         if self._is_main:
-            kept = [row for row in self._history if row.epoch <= epoch]
-            if len(kept) < len(self._history):
-                self._history = kept
-                self._write()
-            is_due = epoch > 0 and (is_last or epoch % self._every == 0)
-            if is_due and all(row.epoch != epoch for row in kept):
-                scores = self._measure(epoch, inspector)
-        wait(self._room)
+            try:
+                scores = self._look(epoch, inspector, is_last=is_last)
+            except StlmError as error:
+                failure = error
+        if agree(failure is not None, torch.device("cpu"), room=self._room):
+            raise failure or TrainingError(f"the main process could not measure epoch {epoch}; see what it says")
         return scores
+
+    def _look(self, epoch: int, inspector: InferencePath, *, is_last: bool) -> Scores | None:
+        kept = [row for row in self._history if row.epoch <= epoch]
+        if len(kept) < len(self._history):
+            self._history = kept
+            self._write()
+        is_due = epoch > 0 and (is_last or epoch % self._every == 0)
+        is_due = is_due and all(row.epoch != epoch for row in kept)
+        return self._measure(epoch, inspector) if is_due else None
 
     def _measure(self, epoch: int, inspector: InferencePath) -> Scores:
         with _mode_kept(inspector.network):

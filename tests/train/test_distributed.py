@@ -59,22 +59,21 @@ def test_two_processes_of_accelerate_have_the_losses_of_one(name, plate, tmp_pat
 
 
 WAITING = """
-import sys, time
+import time
 from datetime import timedelta
 import torch
 import torch.distributed as dist
-from train.distributed import joined, wait, waiting_room
+from train.distributed import agree, joined, waiting_room
 
-with joined(torch.device("cpu")) as (processes, _):
+with joined(torch.device("cpu")) as (processes, device):
     room = waiting_room(processes)
-    wait(room)
+    agree(False, device, room=room)
     dist.distributed_c10d._set_pg_timeout(timedelta(seconds=1))
-    for meet in (lambda: wait(room), dist.barrier):
+    for where in (room, None):
         if processes.is_main:
-            time.sleep(3)
+            time.sleep(2)
         try:
-            meet()
-            print("met", flush=True)
+            print(agree(processes.is_main, device, room=where), flush=True)
         except RuntimeError:
             print("gave up", flush=True)
 """
@@ -91,7 +90,7 @@ def test_others_wait_for_the_main_process_longer_than_for_each_other():
         )
         for rank in "01"
     ]
-    assert [process.communicate(timeout=120)[0].split("\n")[:2] for process in others] == [["met", "gave up"]] * 2
+    assert [process.communicate(timeout=120)[0].split("\n")[:2] for process in others] == [["True", "gave up"]] * 2
 
 
 def test_batch_norm_is_torchs_own_without_other_processes():

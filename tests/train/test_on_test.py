@@ -162,6 +162,15 @@ def test_run_killed_while_it_measures_its_last_epoch_by_patience_is_over(plate, 
 
 
 @pytest.mark.heavy
+def test_run_that_was_begun_without_it_is_resumed_with_it(begun, measured_run):
+    path = begun / "config.yaml"
+    path.write_text(path.read_text().replace("evaluate_every: 0", "evaluate_every: 1"))
+    resume(begun)
+    assert outcome(begun) == outcome(measured_run)
+    assert (begun / HISTORY_NAME).read_text() == (measured_run / HISTORY_NAME).read_text()
+
+
+@pytest.mark.heavy
 def test_ctrl_c_while_it_measures_ends_it_and_is_resumed(measured_run, plate, tmp_path, monkeypatch):
     run = tmp_path / "run"
     original = on_test.overall_scores

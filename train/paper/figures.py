@@ -13,6 +13,10 @@ Entered from the paper's text and checked against its own averages (a test repea
 * Table 2's header has a column too many for each data set. A row's four numbers are image AUROC, pixel AUROC, PRO and
   AP: in STLM's row those of the last group are the means of the other three. Where a row has five, PRO stands there
   twice. The averages in RD4AD's row are RD++'s; no row has those of RD4AD. Here they are left out.
+* Table 8's "epochs" are those until the best result (section 4.4.8), and so the paper's other figures are those of the
+  best epoch on the test pictures. The published code has no more of it than that it evaluates there every 5 of 200
+  epochs: `--eval_per_steps 5` and `--steps 200`, a step of which is an epoch, in trainSTLM.py (StitchKoala/STLM at
+  8ac0841); what it finds is neither printed nor kept. `train.on_test` does the same.
 * Table 8's 141 epochs without initial weights are no mean of 129 over textures and 106 over objects.
 * Table 10's 37.71 at probability 1.0 misses the mean of its parts by 0.06.
 * Table 11 calls the paper's own pseudo anomalies "NSA": that row has the figures of the default, whose anomalies
