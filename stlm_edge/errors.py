@@ -13,7 +13,8 @@
     ├── VerificationError    two backends that should agree and do not
     ├── SourceError          a frame source that cannot be opened or has failed
     │   └── SourceTimeout    a source that is open but has not delivered in time
-    └── OutputError          a place that cannot be written to
+    ├── OutputError          a place that cannot be written to
+    └── ControlError         something asked of a running line that it cannot do now
 
 A message says what was found, what was expected and what to do about it, in one line.
 """
@@ -137,3 +138,7 @@ class SourceTimeout(SourceError):
 
 class OutputError(StlmError):
     """A place that cannot be written to."""
+
+
+class ControlError(StlmError):
+    """Something was asked of a running line that it cannot do now."""

@@ -13,8 +13,9 @@ import click
 from stlm_edge.cli import REGEX, run
 from stlm_edge.errors import ConfigError, DataError, WeightsError
 from stlm_edge.threshold_command import threshold
-from train.config import TrainConfig, described_presets, from_dict, load_preset
+from train.config import TrainConfig, described_presets
 from train.options import training_options
+from train.overrides import with_overrides
 from train.values import SeedCountType, SeedsType, SizeType
 
 FOLDER = click.Path(path_type=Path)
@@ -320,9 +321,8 @@ def fetch(name: str | None, output: Path | None, archive: tuple[Path, ...], sha2
 def _config(preset: str, settings: dict[str, Any]) -> TrainConfig:
     """The preset, overridden by the flags that were given."""
     given = {name: value for name, value in settings.items() if value is not None}
-    loaded = load_preset(preset)
     try:
-        return from_dict(loaded | given)
+        return with_overrides(preset, given)
     except ConfigError as error:
         also = f" and {', '.join('--' + name.replace('_', '-') for name in given)}" if given else ""
         raise ConfigError(f"{error} (of preset {preset}{also})") from None

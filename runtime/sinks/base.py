@@ -10,8 +10,10 @@ from datetime import datetime, timezone
 from typing import Any, ClassVar
 
 from runtime.closing import Closing
+from runtime.control import LineControl
 from runtime.event import Event
 from runtime.inspection import Inspection
+from runtime.part import Part
 from runtime.uri import Option, parse_options
 from stlm_edge.errors import OutputError
 
@@ -23,10 +25,12 @@ class SinkContext:
     Attributes:
         engine_sha256: of the engine that gives the verdicts.
         fps: pace of the source; None where it has none.
+        control: of the line, for outputs that also trigger parts or change recipes; None where there is none.
     """
 
     engine_sha256: str
     fps: float | None = None
+    control: LineControl | None = None
 
 
 class FrameSink(Closing):
@@ -53,6 +57,9 @@ class FrameSink(Closing):
     @abstractmethod
     def write(self, inspection: Inspection) -> None:
         """Take one frame. Raises `OutputError`; the next frame is tried all the same."""
+
+    def write_part(self, part: Part) -> None:
+        """Take the result of a part, after its frames. Raises `OutputError`."""
 
     def write_event(self, event: Event) -> None:
         """Take word of something that happened to the line. Raises `OutputError`."""
