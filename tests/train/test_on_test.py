@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from stlm_edge.datasets import load_category
-from stlm_edge.errors import ConfigError, DataError
+from stlm_edge.errors import ConfigError, DataError, TrainingError
 from stlm_edge.network.checkpoint import load
 from stlm_edge.network.inference import InferencePath
 from tests.settings import TWO_STREAMS
@@ -296,6 +296,16 @@ def test_test_pictures_that_change_on_the_way_end_it(checkpoint, plate, tmp_path
     shutil.copy(next((data / "plate" / "ground_truth" / "stain").iterdir()), mask)
     with pytest.raises(DataError, match=r"have changed since the training began, .* stlm resume goes on"):
         looks.look(1, InferencePath(loaded.network, loaded.spec), is_last=True)
+
+
+def test_other_processes_end_in_one_line_with_the_main_one(plate, looked, monkeypatch, tmp_path):
+    inspector, _ = looked
+    monkeypatch.setattr(on_test, "waiting_room", lambda processes: None)
+    monkeypatch.setattr(on_test, "agree", lambda flag, device, *, room: True)
+    second = OnTest(Sources(plate, "plate", None), tmp_path, every=1, begun=False, processes=Processes(1, 2))
+    with pytest.raises(TrainingError, match="the main process could not measure epoch 1; see what it says"):
+        second.look(1, inspector, is_last=True)
+    assert not (tmp_path / HISTORY_NAME).exists()
 
 
 def test_best_is_the_earliest_of_the_highest_sums():
