@@ -107,15 +107,17 @@ def evaluate(
     return Results(evaluation, tuple(pictures), curves, tlm_curve, pictures_sha256=met.sha256)
 
 
-def overall_scores(inspector: InferencePath, samples: Sequence[Sample]) -> tuple[Scores, str]:
-    """What `evaluate` says of all pictures together, at their own resolution, of a network without a threshold too.
+def overall_scores(
+    inspector: InferencePath, samples: Sequence[Sample], *, metric_size: Size | None
+) -> tuple[Scores, str]:
+    """What `evaluate` says of all pictures together, of a network without a threshold too.
 
     Returns:
         The figures, and what `LabelledDigest` has of the pictures that they are of.
     Raises:
         ImageError: if a picture or mask cannot be used.
     """
-    met = _meet(inspector, samples, metric_size=None, seen=None)
+    met = _meet(inspector, samples, metric_size=metric_size, seen=None)
     return Scores.of(met.meter.curves(0), at_half=True), met.sha256
 
 

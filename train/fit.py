@@ -112,7 +112,7 @@ def _run(
     with ExitStack() as stack:
         processes, device = stack.enter_context(joined(choose_device(config.device)))
         on_test = (
-            OnTest(sources, folder, every=config.evaluate_every, begun=state is not None, processes=processes)
+            OnTest(sources, folder, config, begun=state is not None, processes=processes)
             if config.evaluate_every
             else None
         )

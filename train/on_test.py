@@ -28,6 +28,7 @@ from stlm_edge.network.inference import InferencePath
 from stlm_edge.records import build, parse
 from stlm_edge.seen import digest_of
 from stlm_edge.spec import Size
+from train.config import TrainConfig
 from train.distributed import Processes, agree, waiting_room
 from train.evaluate import READERS, LabelledDigest, overall_scores
 from train.evaluation import BestOnTest, Scores
@@ -47,12 +48,14 @@ class MeasuredEpoch:
 
     Attributes:
         every: `TrainConfig.evaluate_every` at that time.
+        metric_size: (height, width) at which figures over pixels were measured; None: each picture's own.
         pictures_sha256: of the test pictures, see `train.evaluate.LabelledDigest`.
         metrics: over all of them, as `stlm evaluate` would have found them.
     """
 
     epoch: int
     every: int
+    metric_size: Size | None
     pictures_sha256: str
     metrics: Scores
 
@@ -67,7 +70,7 @@ class OnTest:
 
     Args:
         folder: of the run.
-        every: measure every so many epochs.
+        config: its `evaluate_every` is not 0.
         begun: of a run that is gone on with; otherwise there is no history yet.
         processes: of the training; the main one measures.
     Raises:
@@ -76,11 +79,14 @@ class OnTest:
         ImageError: if one of them cannot be used.
     """
 
-    def __init__(self, sources: Sources, folder: Path, *, every: int, begun: bool, processes: Processes) -> None:
+    def __init__(
+        self, sources: Sources, folder: Path, config: TrainConfig, *, begun: bool, processes: Processes
+    ) -> None:
         self._samples = _both_kinds(load_category(sources.data, sources.category).test, sources)
         self._sha256 = _digest_of(self._samples)
         self._path = folder / HISTORY_NAME
-        self._every = every
+        self._every = config.evaluate_every
+        self._size = (config.evaluate_size,) * 2 if config.evaluate_size else None
         self._is_main = processes.is_main
         self._history = read_history(self._path) if begun else []
         if any(row.pictures_sha256 != self._sha256 for row in self._history):
@@ -127,13 +133,13 @@ class OnTest:
 
     def _measure(self, epoch: int, inspector: InferencePath) -> Scores:
         with _mode_kept(inspector.network):
-            scores, sha256 = overall_scores(inspector, self._samples)
+            scores, sha256 = overall_scores(inspector, self._samples, metric_size=self._size)
         if sha256 != self._sha256:
             raise DataError(
                 f"the test pictures have changed since the training began, epoch {epoch} would not compare; bring the "
                 "others back, and stlm resume goes on"
             )
-        self._history.append(MeasuredEpoch(epoch, self._every, sha256, scores))
+        self._history.append(MeasuredEpoch(epoch, self._every, self._size, sha256, scores))
         self._write()
         best = _best(self._history)
         logger.info(
@@ -180,8 +186,8 @@ def best_on_test(
     reason = ""
     if any(row.pictures_sha256 != sha256 for row in history):
         reason = "is of other test pictures"
-    elif metric_size is not None:
-        reason = "is at each picture's own resolution"
+    elif any(row.metric_size != metric_size for row in history):
+        reason = "measured figures over pixels at another size; see --evaluate-size and --metric-size"
     if reason:
         logger.warning("best on test is left out: %s %s", path, reason)
         return None

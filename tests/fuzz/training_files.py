@@ -72,7 +72,7 @@ def history_file() -> Files:
     from train.on_test import HISTORY_NAME, MeasuredEpoch
 
     scores = Scores(6, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
-    rows = [MeasuredEpoch(epoch, 5, "0" * 64, scores) for epoch in (5, 10, 12)]
+    rows = [MeasuredEpoch(epoch, 5, (1024, 1024), "0" * 64, scores) for epoch in (5, 10, 12)]
     return {HISTORY_NAME: "".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows).encode()}
 
 

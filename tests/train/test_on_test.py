@@ -44,7 +44,7 @@ def measured_run(make_once, plate) -> Path:
 
 
 def told(epoch: int, image_auroc: float, pixel_auroc: float = 0.5, aupro: float = 0.25) -> MeasuredEpoch:
-    return MeasuredEpoch(epoch, 5, "digest", Scores(6, image_auroc, 0.5, pixel_auroc, 0.5, aupro, 0.5, 0.5))
+    return MeasuredEpoch(epoch, 5, None, "digest", Scores(6, image_auroc, 0.5, pixel_auroc, 0.5, aupro, 0.5, 0.5))
 
 
 def evaluated(run: Path, plate: Path, output: Path, *options: str) -> dict:
@@ -88,7 +88,9 @@ def test_last_epoch_has_the_figures_of_an_evaluation_and_the_best_stands_beside(
     at_size = evaluated(measured_run, plate, tmp_path / "size", "--metric-size", "64")
     assert at_size["best_on_test"] is None
     captured = capsys.readouterr()
-    assert "best on test is left out: " in captured.err and "at each picture's own resolution" in captured.err
+    assert (
+        "best on test is left out: " in captured.err and "pixels at another size; see --evaluate-size" in captured.err
+    )
     assert "best on test" not in captured.out
 
 
@@ -104,18 +106,18 @@ def test_checkpoint_without_a_history_has_no_best(checkpoint, plate, tmp_path, c
     words = ["--data", str(plate), "--category", "plate", "-o", str(tmp_path / "none")]
     assert main(["evaluate", str(tmp_path / "model.safetensors"), *words]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert "lacks ['epoch', 'every', 'metrics', 'pictures_sha256']" in line and "move it away" in line
+    assert "lacks ['epoch', 'every', 'metric_size', 'metrics'" in line and "move it away" in line
     assert not (tmp_path / "none").exists()
 
 
 def kill_measuring(patch: pytest.MonkeyPatch, epoch: int) -> None:
     original, measured = on_test.overall_scores, []
 
-    def scores(*arguments: object) -> object:
+    def scores(*arguments: object, **options: object) -> object:
         measured.append(1)
         if len(measured) == epoch:
             raise Killed
-        return original(*arguments)
+        return original(*arguments, **options)
 
     patch.setattr(on_test, "overall_scores", scores)
 
@@ -175,9 +177,9 @@ def test_ctrl_c_while_it_measures_ends_it_and_is_resumed(measured_run, plate, tm
     run = tmp_path / "run"
     original = on_test.overall_scores
 
-    def scores(*arguments: object) -> object:
+    def scores(*arguments: object, **options: object) -> object:
         signal.raise_signal(signal.SIGINT)
-        return original(*arguments)
+        return original(*arguments, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(on_test, "overall_scores", scores)
@@ -250,7 +252,7 @@ def looked(checkpoint, plate, tmp_path) -> tuple[InferencePath, OnTest]:
     loaded = load(checkpoint)
     sources = Sources(plate, "plate", None)
     spec = dataclasses.replace(loaded.spec, threshold=None)
-    looks = OnTest(sources, tmp_path / "run", every=2, begun=False, processes=Processes())
+    looks = OnTest(sources, tmp_path / "run", TrainConfig(evaluate_every=2), begun=False, processes=Processes())
     return InferencePath(loaded.network, spec), looks
 
 
@@ -288,10 +290,30 @@ def test_figures_are_those_of_an_evaluation(looked, checkpoint, plate):
     assert results.pictures_sha256 == on_test._digest_of(samples), "in whatever order"
 
 
+def test_figures_at_a_size_are_those_of_an_evaluation_at_it(checkpoint, plate, tmp_path):
+    """As in the authors' code, at 1024 x 1024; and the best is told beside an evaluation at that size alone."""
+    loaded = load(checkpoint)
+    inspector, samples = InferencePath(loaded.network, loaded.spec), load_category(plate, "plate").test
+    config = TrainConfig(evaluate_every=1, evaluate_size=48)
+    looks = OnTest(Sources(plate, "plate", None), tmp_path, config, begun=False, processes=Processes())
+    scores = looks.look(1, inspector, is_last=True)
+    results = evaluate(inspector, samples, metric_size=(48, 48))
+    assert dataclasses.asdict(scores) == pytest.approx(dataclasses.asdict(results.evaluation.overall), abs=1e-6)
+    assert scores.aupro != pytest.approx(evaluate(inspector, samples).evaluation.overall.aupro, abs=1e-6)
+    path = tmp_path / HISTORY_NAME
+    history = read_history(path)
+    assert best_on_test(path, history, results.pictures_sha256, (48, 48)) == BestOnTest(1, 1, scores)
+    assert best_on_test(path, history, results.pictures_sha256, None) is None
+    with pytest.raises(ConfigError, match="evaluate_size, evaluate_every 0: nothing is measured"):
+        TrainConfig(evaluate_size=48)
+
+
 def test_test_pictures_that_change_on_the_way_end_it(checkpoint, plate, tmp_path):
     data = shutil.copytree(plate, tmp_path / "data")
     loaded = load(checkpoint)
-    looks = OnTest(Sources(data, "plate", None), tmp_path, every=1, begun=False, processes=Processes())
+    looks = OnTest(
+        Sources(data, "plate", None), tmp_path, TrainConfig(evaluate_every=1), begun=False, processes=Processes()
+    )
     mask = next((data / "plate" / "ground_truth" / "chip").iterdir())
     shutil.copy(next((data / "plate" / "ground_truth" / "stain").iterdir()), mask)
     with pytest.raises(DataError, match=r"have changed since the training began, .* stlm resume goes on"):
@@ -302,7 +324,8 @@ def test_other_processes_end_in_one_line_with_the_main_one(plate, looked, monkey
     inspector, _ = looked
     monkeypatch.setattr(on_test, "waiting_room", lambda processes: None)
     monkeypatch.setattr(on_test, "agree", lambda flag, device, *, room: True)
-    second = OnTest(Sources(plate, "plate", None), tmp_path, every=1, begun=False, processes=Processes(1, 2))
+    config = TrainConfig(evaluate_every=1)
+    second = OnTest(Sources(plate, "plate", None), tmp_path, config, begun=False, processes=Processes(1, 2))
     with pytest.raises(TrainingError, match="the main process could not measure epoch 1; see what it says"):
         second.look(1, inspector, is_last=True)
     assert not (tmp_path / HISTORY_NAME).exists()
