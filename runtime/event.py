@@ -6,11 +6,23 @@ from dataclasses import dataclass
 from typing import Literal
 
 EventKind = Literal[
-    "camera-lost", "camera-back", "picture-skipped", "camera-fault", "camera-fault-over", "drift", "drift-over"
+    "camera-lost",
+    "camera-back",
+    "picture-skipped",
+    "camera-fault",
+    "camera-fault-over",
+    "drift",
+    "drift-over",
+    "overrun",
+    "late",
+    "trigger-failed",
 ]
 
 GOOD_NEWS: frozenset[EventKind] = frozenset({"camera-back", "camera-fault-over", "drift-over"})
 """The kinds that say that something is over."""
+
+FREQUENT: tuple[EventKind, ...] = ("overrun", "late")
+"""The kinds that may come with every frame, and are logged once a minute; outputs get each."""
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,8 @@ def whole_number(*, least: int) -> Option:
 
 def choice(*words: str) -> Option:
     """One of some words."""
-    return Option(allowed(str, lambda word: word in words), " or ".join(words))
+    *others, last = words
+    return Option(allowed(str, lambda word: word in words), f"{', '.join(others)} or {last}")
 
 
 def size_in_bytes(*, least: int) -> Option:

@@ -348,6 +348,11 @@ class TrainConfig:
             self.heads if self.epochs else 1,
         )
 
+    @property
+    def looks_at_size(self) -> Size | None:
+        """(height, width) at which `evaluate_every` measures figures over pixels; None: each picture's own."""
+        return (self.evaluate_size, self.evaluate_size) if self.evaluate_size else None
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as YAML and JSON hold them."""
         values = dataclasses.asdict(self)

@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -86,7 +85,7 @@ class OnTest:
         self._sha256 = _digest_of(self._samples)
         self._path = folder / HISTORY_NAME
         self._every = config.evaluate_every
-        self._size = (config.evaluate_size,) * 2 if config.evaluate_size else None
+        self._size = config.looks_at_size
         self._is_main = processes.is_main
         self._history = read_history(self._path) if begun else []
         if any(row.pictures_sha256 != self._sha256 for row in self._history):
@@ -193,14 +192,6 @@ def best_on_test(
         return None
     best = _best(history)
     return BestOnTest(best.epoch, history[-1].every, best.metrics)
-
-
-def best_on_test_of(evaluation: dict[str, Any]) -> BestOnTest | None:
-    """What an `evaluation.json` has of it; None where it has nothing. Raises `DataError` if that is damaged."""
-    found = evaluation.get("best_on_test")
-    if found is None:
-        return None
-    return build(BestOnTest, found, error=DataError, remedy="evaluate again")
 
 
 def _best(history: Sequence[MeasuredEpoch]) -> MeasuredEpoch:

@@ -25,12 +25,22 @@ class SinkContext:
     Attributes:
         engine_sha256: of the engine that gives the verdicts.
         fps: pace of the source; None where it has none.
+        has_parts: the line gives results of parts, and not of frames alone.
         control: of the line, for outputs that also trigger parts or change recipes; None where there is none.
     """
 
     engine_sha256: str
     fps: float | None = None
     control: LineControl | None = None
+    has_parts: bool = False
+
+    def require_parts(self, uri: str) -> None:
+        """Raises `OutputError` for an output that waits for results of parts where there will be none."""
+        if not self.has_parts:
+            raise OutputError(
+                f"{uri} is for results of parts, and nothing tells one part from the next; give --trigger, "
+                "--part-frames, --part-gap or --deadline-ms, or another output"
+            )
 
 
 class FrameSink(Closing):

@@ -80,6 +80,7 @@ TARGETS: dict[str, Target] = {
     "evaluation.json": Target(grid_files, f"{GRID}/evaluation.json", report_grid),
     "grid.json-resealed": Target(grid_files, f"{GRID}/grid.json", report_grid, alter=resealed),
     "evaluation.json-resealed": Target(grid_files, f"{GRID}/evaluation.json", report_grid, alter=resealed),
+    "run.json of a grid": Target(grid_files, f"{GRID}/run.json", report_grid),
     "features": Target(feature_file, "t/key.features", remembered, alter=of_bytes),
     "visa": Target(visa_files, "split_csv/1cls.csv", listed, alter=of_bytes),
     "dagm": Target(dagm_files, "Class1/Train/Label/Labels.txt", listed, alter=of_bytes, is_mended=True),

@@ -25,7 +25,8 @@ from train.distributed import Processes
 from train.evaluate import evaluate
 from train.evaluation import BestOnTest, Scores
 from train.fit import STATE_NAME, fit, resume
-from train.on_test import HISTORY_NAME, MeasuredEpoch, OnTest, best_on_test, best_on_test_of, read_history
+from train.on_test import HISTORY_NAME, MeasuredEpoch, OnTest, best_on_test, read_history
+from train.paper.results import Best, read_records
 from train.record import Sources
 from train.report import evaluation_table
 from train.spread import seeds_table, to_json
@@ -80,7 +81,6 @@ def test_last_epoch_has_the_figures_of_an_evaluation_and_the_best_stands_beside(
     best = max(history, key=lambda row: row.merit)
     assert content["best_on_test"] == {"epoch": best.epoch, "every": 1, "metrics": dataclasses.asdict(best.metrics)}
     assert set(content["best_on_test"]["metrics"]) == set(content["overall"])
-    assert best_on_test_of(content) == BestOnTest(best.epoch, 1, best.metrics)
     (row,) = (line for line in printed.splitlines() if line.startswith("all, best on test"))
     assert f"{100 * best.metrics.aupro:.2f}" in row.split()
     assert f"best on test: epoch {best.epoch}, measured every 1 and after the last; CHOSEN ON THESE TEST" in printed
@@ -206,11 +206,15 @@ def test_grid_passes_it_on_and_its_evaluation_has_the_best(measured_run, plate, 
     words = ["grid", "--data", str(plate), "--category", "plate", "--preset", TWO_STREAMS, "-o", str(tmp_path)]
     assert main([*words, "--evaluate-every", "1"]) == 0
     assert made == [1]
-    (path,) = tmp_path.glob("*/plate/seed-0/evaluation.json")
-    assert best_on_test_of(json.loads(path.read_text())).every == 1
+    (record,) = read_records(tmp_path)
+    best = max(read_history(measured_run / HISTORY_NAME), key=lambda row: row.merit)
+    assert record.best_on_test == Best(best.epoch, 1, dataclasses.asdict(best.metrics))
     capsys.readouterr()
     assert main(words) == 1
     assert "evaluate_every 1, now 0" in capsys.readouterr().err
+    assert main([*words, "--evaluate-every", "1", "--metric-size", "64"]) == 0
+    assert "best on test will be left out of evaluations" in capsys.readouterr().err
+    assert read_records(tmp_path)[0].best_on_test is None
 
 
 def test_memory_is_refused():
@@ -355,13 +359,6 @@ def test_damaged_or_edited_history_is_one_line(tmp_path):
     path.write_bytes(b"\xff")
     with pytest.raises(DataError, match="cannot be read"):
         read_history(path)
-
-
-def test_evaluation_json_without_it_has_none():
-    assert best_on_test_of({}) is None
-    assert best_on_test_of({"best_on_test": None}) is None
-    with pytest.raises(DataError, match=r"BestOnTest\.epoch is '5', expected a whole number; evaluate again"):
-        best_on_test_of({"best_on_test": {"epoch": "5", "every": 5, "metrics": dataclasses.asdict(told(5, 1).metrics)}})
 
 
 def test_seeds_have_the_mean_of_their_bests(looked, checkpoint, plate):
