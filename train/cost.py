@@ -139,7 +139,7 @@ def cost_of(config: TrainConfig, *, pictures: int, steps: int, share: int, varie
 
 
 _NO_SHAPE: dict[str, Any] = {
-    **dict.fromkeys(("seed", "folds", "patience", "memory"), 0),
+    **dict.fromkeys(("seed", "folds", "patience", "memory", "evaluate_every", "evaluate_size"), 0),
     **dict.fromkeys(("groups", "group_by"), ""),
     "memory_neighbours": 1,
     "epochs": 2,

@@ -18,9 +18,10 @@ from stlm_edge.network.teachers import give_weights
 from stlm_edge.network.weights import to_fetch
 from train.config import TrainConfig
 from train.cost import TRAINING_GPUS, UTILISATION, Cost, cost_of
-from train.distributed import this_process
+from train.distributed import Processes, this_process
 from train.fit import CHECKPOINT_NAME, new_folder
 from train.good_pictures import GoodPictures, read_good_pictures
+from train.on_test import OnTest
 from train.record import Begun, Sources, weights_files
 from train.start import give_initial, network_of, warn_of_what_is_known
 from train.teaching.guidance import settled
@@ -125,6 +126,8 @@ class Rehearsals:
         settled(config.teacher_precision, device)
         if config.tensorboard:
             summary_writer()
+        if config.evaluate_every:
+            OnTest(sources, folder, config, begun=begun is not None, processes=Processes())
         good = self._pictures(config, sources, folder, begun)
         with good.batches(good.division.learnt, config, processes) as batches:
             steps, batch, share, varies = len(batches), batches.batch_size, batches.share, batches.varies

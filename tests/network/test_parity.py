@@ -16,7 +16,7 @@ from stlm_edge.network.inference import InferencePath, prepare
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.scoring import image_score
 from stlm_edge.spec import ModelSpec
-from train.paper.figures import METHODS
+from train.paper.methods import METHODS
 
 
 def close(actual: torch.Tensor, wanted: np.ndarray, tolerance: float) -> None:

@@ -19,7 +19,7 @@ from train.config import from_dict, load_preset, presets
 from train.cost import UTILISATION, LiveBytes, _count_step, _counted, cost_of
 from train.data import Batch, split_indices
 from train.objective import Objective
-from train.paper.figures import METHODS
+from train.paper.methods import METHODS
 from train.start import network_of
 from train.teaching.teacher import Taught, bare_teacher
 from train.training import Stage

@@ -72,6 +72,12 @@ def test_taken_folder_and_unreadable_picture_are_refused(trained_run, plate, tmp
     assert "000.png" in capsys.readouterr().err
 
 
+def test_evaluation_without_test_pictures_is_refused(plate, tmp_path, capsys):
+    data = str(plate / "plate" / "train" / "good")
+    assert main(["fit", "--data", data, "-o", str(tmp_path / "run"), *SMALL, "--evaluate-every", "1"]) == 1
+    assert "test pictures" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_of_several_seeds_those_are_told_that_are_left(plate, tmp_path, capsys, trained_run):
     output = tmp_path / "runs"
     output.mkdir()

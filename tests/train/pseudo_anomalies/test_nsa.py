@@ -11,7 +11,7 @@ import pytest
 import train.pseudo_anomalies.nsa
 from stlm_edge.plate.part import render_part
 from tests.conftest import GOLDEN
-from train.paper.figures import MVTEC
+from train.paper.data_sets import MVTEC
 from train.pseudo_anomalies.nsa import OF_CATEGORIES, Nsa, half_side, natural_patches, resized
 
 SIDES = ("height", "width")
