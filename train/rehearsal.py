@@ -104,6 +104,7 @@ class Rehearsals:
         textures: Path | None,
         output: Path | None,
         begun: Begun | None = None,
+        retrained: bool = False,
     ) -> Rehearsal:
         """Check all that `train.fit.fit` would check, and count what it would cost.
 
@@ -112,12 +113,13 @@ class Rehearsals:
 
         Args:
             begun: the run in `output`, if one would go on with it.
+            retrained: half a training that lies in `output` would be replaced, as `train.runs.bring_to_end` does.
         Raises:
             StlmError: as `fit` would.
         """
         processes, device = this_process(), choose_device(config.device)
         if begun is None:
-            folder = new_folder(output, data=data, category=category)
+            folder = output if output and retrained else new_folder(output, data=data, category=category)
             sources = Sources(data, category, textures, weights_files(config))
         else:
             assert output is not None  # which it is in

@@ -73,6 +73,7 @@ def rehearse_seeds(
             textures=textures,
             output=its_folder,
             begun=read_record(its_folder) if found == "to resume" else None,
+            retrained=True,
         )
         for its_config, its_folder in _plan(config, seeds, data=data, category=category, output=output)
         if (found := progress(its_folder)) != "trained"

@@ -92,6 +92,7 @@ def rehearse_grid(runs: Sequence[Run], *, data: Path, textures: Path | None) -> 
                 textures=textures,
                 output=run.folder,
                 begun=read_record(run.folder) if found == "to resume" else None,
+                retrained=True,
             )
         except StlmError as error:
             failures.append(Failure(run, " ".join(str(error).split())))
