@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
+
+Trigger = Literal["hardware", "software", "fifo"]
+"""What frames come by where each is wanted: a signal at the camera, a command to it, or the camera's own pace."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,9 @@ class LineControl(Protocol):
         Returns:
             The part's number, as its result will have it.
         Raises:
-            ControlError: if the line is not triggered from outside, is not ready, or has no room for another part (then
-                the part has been given the result `missed` already); one line for people.
+            ControlError: if the line is not triggered from outside or does not run; or if the camera has not delivered
+                for the part before, or there is no room for another one: then the part has the result `missed`
+                already. One line for people.
         """
         ...
 

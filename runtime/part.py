@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from runtime.inspection import Inspection
 
 PartVerdict = Literal["good", "unclear", "reject", "missed", "fault"]
-"""`missed`: not all of it was seen and judged by its deadline; `fault`: a frame of it shows nothing or came damaged.
+"""`missed`: not all of it was seen and judged by its deadline; `fault`: a frame of it shows nothing or came damaged, or
+the camera was lost; `unclear`: it scores between two thresholds. docs/runtime.md has the exact rules.
 Only `good` is proven good; whatever else a part is, it must not pass as a good one."""
+
+VERDICTS: tuple[PartVerdict, ...] = get_args(PartVerdict)
 
 
 @dataclass(frozen=True, eq=False)

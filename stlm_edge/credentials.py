@@ -50,8 +50,8 @@ _HARMLESS = re.compile(
 )
 """Values of a query that are shown: numbers, sizes and short words."""
 
-_FILE_OF_OURS = re.compile(r"(?:ca|cert|queue)=\.{0,2}(?:/[\w.-]+)+/?")
-"""An option of an output that names a file in which nothing is secret."""
+_FILE_OF_OURS = re.compile(r"(?:ca|cert|certificates|login|queue)=\.{0,2}(?:/[\w.-]+)+/?")
+"""An option of an output that names a file or a folder, which is no secret, whatever is in it."""
 
 _RUNS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+")
 _WITH_DIGITS = re.compile(r"h26[45]|mp[34]|v4l", re.IGNORECASE)
@@ -134,7 +134,7 @@ def _shown(address: str, hide: Hide) -> str:
         return _PAIR.sub(lambda match: match[1] + hide(match[2]), address)
     login, at, rest = rest.rpartition("@")
     if scheme.lower() in _OF_BROKERS and ":" not in login:
-        return f"{scheme}{mark}{login}{at}{rest}"
+        return f"{scheme}{mark}{_HIDDEN if at else ''}{at}{rest}"
     if at and login != _EXAMPLE:
         hide(login)
         login = hide(login.partition(":")[2])

@@ -13,6 +13,7 @@
     ├── VerificationError    two backends that should agree and do not
     ├── SourceError          a frame source that cannot be opened or has failed
     │   └── SourceTimeout    a source that is open but has not delivered in time
+    │       └── FrameDamaged a frame came that is not whole
     ├── OutputError          a place that cannot be written to
     └── ControlError         something asked of a running line that it cannot do now
 
@@ -134,6 +135,10 @@ class SourceError(StlmError):
 
 class SourceTimeout(SourceError):
     """A source that is open but has not delivered a frame in time."""
+
+
+class FrameDamaged(SourceTimeout):
+    """A frame came that cannot be decoded or is not whole; the next one may be."""
 
 
 class OutputError(StlmError):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from runtime.event import Event
 from runtime.sinks.base import FrameSink, SinkContext
 from runtime.sinks.events import EventLog
 from runtime.sinks.outputs import Outputs
 from runtime.sinks.pictures import PictureFolder
 from runtime.sinks.table import ScoreTable
 from runtime.sinks.video import CODECS, open_video
-from runtime.sinks.webhook import Webhook
 from runtime.sinks.window import Window
 from stlm_edge.credentials import safe_name
 from stlm_edge.errors import OutputError
@@ -22,9 +24,20 @@ from stlm_edge.names import is_utf8
 
 __all__ = ["FrameSink", "Outputs", "SinkContext", "open_outputs", "open_sink"]
 
+_SCHEMES = {
+    "modbus": ("runtime.sinks.modbus", "ModbusServer"),
+    "opcua": ("runtime.sinks.opcua", "OpcUaServer"),
+    "gpio": ("runtime.sinks.gpio", "GpioLine"),
+    "mqtt": ("runtime.sinks.mqtt", "Mqtt"),
+    "mqtts": ("runtime.sinks.mqtt", "Mqtt"),
+    "http": ("runtime.sinks.webhook", "Webhook"),
+    "https": ("runtime.sinks.webhook", "Webhook"),
+}
+"""Scheme → module and class, which is imported by whoever asks for it: most need a library that few lines have."""
+
 _KNOWN = (
-    "known are display://, mqtt://, mqtts://, http://, https://, a video (.mp4, .avi), events (.jsonl), a table of "
-    "scores (.csv) and a folder for pictures"
+    f"known are display://, {', '.join(f'{scheme}://' for scheme in _SCHEMES)}, a video (.mp4, .avi), events (.jsonl), "
+    "a table of scores (.csv) and a folder for pictures"
 )
 
 
@@ -40,6 +53,14 @@ def open_outputs(
     if len(set(places)) < len(uris):
         twice = next(uri for uri, place in zip(uris, places, strict=True) if places.count(place) > 1)
         raise OutputError(f"{twice} is given twice as an output; give each place once")
+
+    listening: list[Outputs] = []
+
+    def tell(event: Event) -> None:
+        for outputs in listening:  # none while they are being opened
+            outputs.write_event(event)
+
+    context = dataclasses.replace(context, tell=tell)
     with ExitStack() as opened:
         sinks: dict[str, FrameSink] = {}
         for uri in uris:
@@ -47,6 +68,7 @@ def open_outputs(
             name = safe_name(uri) if "://" in uri else uri  # which the summary has
             sinks[name if name not in sinks else f"{name} ({len(sinks) + 1})"] = sink
         outputs = Outputs(sinks, drops=drops, on_publish=on_publish)
+        listening.append(outputs)
         opened.pop_all()
     return outputs
 
@@ -81,9 +103,10 @@ def open_sink(uri: str, *, context: SinkContext) -> FrameSink:
     """Open what `uri` names; the caller closes it.
 
     Args:
-        uri: `display://`; `mqtt://HOST/TOPIC`, `mqtts://…`; `https://…` for a webhook; a video (`.mp4`, `.avi`), with
-            `?minutes=60&limit=20GB` as segments; events (`.jsonl`) or a table (`.csv`), with `?rotate=100MB&keep=20`; a
-            folder for pictures, with `?only=anomalies&limit=5GB`, made if need be.
+        uri: `display://`; a video (`.mp4`, `.avi`), with `?minutes=60&limit=20GB` as segments; events (`.jsonl`) or a
+            table (`.csv`), with `?rotate=100MB&keep=20`; a folder for pictures, with `?only=anomalies&limit=5GB`,
+            made if need be; `modbus://`, `opcua://` and `gpio://` for the machine that takes the parts,
+            `mqtt://`, `mqtts://` and, as webhooks, `http://` and `https://` for other programs.
     Raises:
         OutputError: if there is no such output, it cannot be written to, or has no such option.
     """
@@ -93,25 +116,17 @@ def open_sink(uri: str, *, context: SinkContext) -> FrameSink:
         raise cannot_write(Path(uri.partition("?")[0]), error) from error
 
 
-def _open_address(uri: str, *, context: SinkContext) -> FrameSink:
-    """An output that is no file."""
-    scheme = uri.partition("://")[0]
-    if uri.partition("?")[0] == "display://":
-        return Window.from_uri(uri, context=context)
-    if scheme in ("mqtt", "mqtts"):
-        from runtime.sinks.mqtt import Mqtt  # whose library comes with an extra
-
-        return Mqtt.from_uri(uri, context=context)
-    if scheme in ("http", "https"):
-        return Webhook.from_uri(uri, context=context)
-    raise OutputError(f"{uri} has an unknown scheme; {_KNOWN}")
-
-
 def _open(uri: str, *, context: SinkContext) -> FrameSink:
     place = uri.partition("?")[0]
     path = Path(place)
+    if place == "display://":
+        return Window.from_uri(uri, context=context)
+    if (scheme := place.partition("://")[0]) in _SCHEMES and scheme != place:
+        module, name = _SCHEMES[scheme]
+        opened: FrameSink = getattr(importlib.import_module(module), name).from_uri(uri, context=context)
+        return opened
     if "://" in place:
-        return _open_address(uri, context=context)
+        raise OutputError(f"{uri} has an unknown scheme; {_KNOWN}")
     if path.is_dir() or not path.suffix or place.endswith("/"):
         return PictureFolder.from_uri(uri, context=context)
     if path.suffix in CODECS:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from runtime.closing import Closing
 from runtime.control import LineControl
-from runtime.event import Event
+from runtime.event import Event, Tell
 from runtime.inspection import Inspection
 from runtime.part import Part
 from runtime.uri import Option, parse_options
@@ -27,13 +27,25 @@ class SinkContext:
         engine_sha256: of the engine that gives the verdicts.
         fps: pace of the source; None where it has none.
         control: of the line, for outputs that also trigger parts or change recipes; None where there is none.
+        tell: takes events that an output itself has to tell of, for all outputs; None where nobody listens.
+        has_parts: the line gives results of parts, and not of frames alone.
         run: a word that tells this run from others, since each counts its parts from 0.
     """
 
     engine_sha256: str
     fps: float | None = None
     control: LineControl | None = None
+    tell: Tell | None = None
+    has_parts: bool = False
     run: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    def require_parts(self, uri: str) -> None:
+        """Raises `OutputError` for an output that waits for results of parts where there will be none."""
+        if not self.has_parts:
+            raise OutputError(
+                f"{uri} is for results of parts, and nothing tells one part from the next; give --trigger, "
+                "--part-frames, --part-gap or --deadline-ms, or another output"
+            )
 
 
 class FrameSink(Closing):
@@ -61,11 +73,8 @@ class FrameSink(Closing):
 
     @property
     def state(self) -> str:
-        """How things stand with whom it sends to, for people: `connected`, `away since …, 14 waiting, 2 lost`.
-
-        Empty for outputs of this machine. Asked for on any thread.
-        """
-        return ""
+        """How it stands with the output's other side, in one short line; asked for on any thread."""
+        return "open"
 
     @abstractmethod
     def write(self, inspection: Inspection) -> None:

@@ -14,11 +14,11 @@ from runtime.inspection import Inspection
 from runtime.part import Part
 from runtime.sinks.access import NetworkOptions
 from runtime.sinks.base import FrameSink, SinkContext
-from runtime.sinks.events import line_event
+from runtime.sinks.events import line_event, part_event
+from runtime.sinks.handshake import Losses
 from runtime.sinks.mqtt_connection import Broker, Connection
 from runtime.sinks.outbox import Outbox
-from runtime.sinks.part_record import part_event, snapshot
-from runtime.sinks.seldom import Seldom
+from runtime.sinks.snapshot import snapshot
 from runtime.uri import Option
 from stlm_edge.credentials import safe_name
 from stlm_edge.errors import ControlError, OutputError, StlmError
@@ -58,7 +58,7 @@ class Mqtt(FrameSink):
         self._name = broker.name
         self._context = context
         self._outbox = outbox
-        self._loss_log = Seldom()
+        self._losses = Losses(broker.name, context.tell)
         self._lost_told = 0
         commands = {} if context.control is None else {"trigger": self._trigger, "recipe": self._change_recipe}
         try:
@@ -71,6 +71,7 @@ class Mqtt(FrameSink):
     def from_uri(cls, uri: str, *, context: SinkContext) -> Mqtt:
         """Raises `OutputError` on unknown options too."""
         place, _, query = uri.partition("?")
+        context.require_parts(safe_name(uri))
         parts, host, port = _split(place)
         base = unquote(parts.path).strip("/")
         name = f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}/{base}"
@@ -124,6 +125,7 @@ class Mqtt(FrameSink):
         record = {**part_event(part, engine_sha256=self._context.engine_sha256), "run": self._context.run}
         if not self._publish("part", record):
             self.lost += 1
+            self._losses.add(f"there is no room for what waits ({self._connection.away or 'it is slow'})")
         if self.takes_pictures and (picture := snapshot(part, run=self._context.run)) is not None:
             self._put("snapshot", picture, share=_PICTURES_SHARE)
 
@@ -145,19 +147,12 @@ class Mqtt(FrameSink):
         lost = self._outbox.lost
         if lost > self._lost_told and self._connection.away is None:
             text = f"{lost - self._lost_told} messages were lost, for which the queue had no room"
-            if self._put("event", json.dumps(self._event("output-lost", text)).encode()):
+            if self._put("event", json.dumps(self._event("part-lost", text)).encode()):
                 self._lost_told = lost
         return self._put(kind, json.dumps(record).encode())
 
     def _put(self, kind: str, payload: bytes, *, share: float = 1.0) -> bool:
         is_taken = self._outbox.put(kind, payload, share=share)
-        if not is_taken and self._loss_log.is_due():
-            logger.error(
-                "%s has no room for what waits: %d messages lost so far; it is %s",
-                self._name,
-                self._outbox.lost,
-                self.state,
-            )
         self._connection.send()
         return is_taken
 

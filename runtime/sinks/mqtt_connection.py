@@ -20,8 +20,8 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from runtime.closing import Closing
 from runtime.sinks.outbox import Outbox
-from runtime.sinks.seldom import Seldom
 from runtime.sources.network import why_unreachable
+from runtime.timing import Seldom
 from stlm_edge.errors import OutputError, StlmError, counted, shortly
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.closing import Closing
-from runtime.sinks.seldom import Seldom
+from runtime.timing import Seldom
 from runtime.uri import format_bytes
 from stlm_edge.errors import OutputError, counted, shortly
 from stlm_edge.files import home, make_folder

@@ -13,17 +13,19 @@ import time
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from runtime.inspection import Inspection
-from runtime.part import Part, PartVerdict
+from runtime.part import VERDICTS, Part
 from runtime.sinks.access import NetworkOptions
 from runtime.sinks.base import FrameSink, SinkContext
+from runtime.sinks.events import part_event
+from runtime.sinks.handshake import Losses
 from runtime.sinks.outbox import Message, Outbox
-from runtime.sinks.part_record import part_event, snapshot
-from runtime.sinks.seldom import Seldom
+from runtime.sinks.snapshot import snapshot
 from runtime.sources.network import why_unreachable
+from runtime.timing import Seldom
 from runtime.uri import Option
 from stlm_edge.credentials import safe_name
 from stlm_edge.errors import OutputError, StlmError, shortly
@@ -33,7 +35,6 @@ logger = logging.getLogger(__name__)
 LOGIN_VARIABLE = "STLM_WEBHOOK_LOGIN"
 """Of the environment: a header, such as `Authorization: Bearer TOKEN`."""
 
-_VERDICTS: tuple[str, ...] = get_args(PartVerdict)
 _ANSWERS_WITHIN_S = 10.0
 _RETRIED_AFTER_S = (0.5, 60.0)
 """The first and the longest wait before a message is posted again."""
@@ -95,7 +96,7 @@ class Webhook(FrameSink):
         outbox: Outbox,
         *,
         context: SinkContext,
-        verdicts: Collection[str] = _VERDICTS,
+        verdicts: Collection[str] = VERDICTS,
         pictures: bool = False,
     ) -> None:
         """Owns the outbox.
@@ -113,7 +114,8 @@ class Webhook(FrameSink):
         self._changed = threading.Condition()
         self._end_s: float | None = None
         self._away: str | None = None
-        self._away_log, self._refused_log, self._loss_log = Seldom(), Seldom(), Seldom()
+        self._away_log = Seldom()
+        self._losses = Losses(server.name, context.tell)
         self._thread = threading.Thread(target=self._run, name=f"webhook {server.name}", daemon=True)
         self._thread.start()
 
@@ -123,6 +125,7 @@ class Webhook(FrameSink):
 
         Raises `OutputError` on unknown options too.
         """
+        context.require_parts(safe_name(uri))
         address, mark, options = uri.partition("#")
         if not mark:
             address, _, options = uri.partition("?")
@@ -155,7 +158,7 @@ class Webhook(FrameSink):
             tls=given.tls() if parts.scheme == "https" else None,
         )
         outbox = given.outbox("webhook")
-        return cls(server, outbox, context=context, verdicts=given.rest.get("on", _VERDICTS), pictures=given.snapshot)
+        return cls(server, outbox, context=context, verdicts=given.rest.get("on", VERDICTS), pictures=given.snapshot)
 
     @property
     def state(self) -> str:
@@ -179,9 +182,7 @@ class Webhook(FrameSink):
         if self.takes_pictures and (picture := snapshot(part, run=self._context.run)) is not None:
             record["snapshot"] = base64.b64encode(picture).decode()
         if not self._outbox.put("part", json.dumps(record).encode()):
-            self.lost += 1
-            if self._loss_log.is_due():
-                logger.error("%s has no room for what waits; it is %s", self._server.name, self.state)
+            self._lose(f"there is no room for what waits ({self._away or 'it is slow'})")
         with self._changed:
             self._changed.notify_all()
 
@@ -228,9 +229,7 @@ class Webhook(FrameSink):
                 self._outbox.done(message.number)
                 self._away = None
                 wait_s = _RETRIED_AFTER_S[0]
-                self.lost += 1
-                if self._refused_log.is_due():
-                    logger.error("%s %s; %d parts are lost there so far", self._server.name, error, self.lost)
+                self._lose(f"it {error}")
             except (_AwayError, StlmError) as error:
                 self._tell_away(error)
                 asked_s = min(getattr(error, "wait_s", 0.0), _RETRIED_AFTER_S[1])
@@ -305,6 +304,10 @@ class Webhook(FrameSink):
         host, port = self._server.host, self._server.port
         return _AwayError(why_unreachable(error, host=host, port=port, waited_s=_ANSWERS_WITHIN_S, what="server"))
 
+    def _lose(self, why: str) -> None:
+        self.lost += 1
+        self._losses.add(why)
+
     def _pause(self, seconds: float, *, until_told: bool = False) -> None:
         """Args: until_told: a new message ends it too."""
         over_s = time.monotonic() + seconds
@@ -333,12 +336,12 @@ class Webhook(FrameSink):
 def _verdicts(text: str) -> tuple[str, ...]:
     """Raises `ValueError`."""
     words = tuple(text.split(","))
-    if not set(words) <= set(_VERDICTS):
+    if not set(words) <= set(VERDICTS):
         raise ValueError(text)
     return words
 
 
-_ON = Option(_verdicts, f"some of {', '.join(_VERDICTS)}, joined by commas")
+_ON = Option(_verdicts, f"some of {', '.join(VERDICTS)}, joined by commas")
 
 
 def _header(line: str, *, name: str) -> dict[str, str]:

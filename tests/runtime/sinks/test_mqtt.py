@@ -18,7 +18,9 @@ import numpy as np
 import pytest
 
 from runtime.event import Event
+from runtime.regions import Region
 from runtime.sinks import FrameSink, SinkContext, open_sink
+from runtime.sinks.events import part_event
 from runtime.sinks.outbox import Outbox
 from stlm_edge.errors import OutputError
 
@@ -26,7 +28,7 @@ pytest.importorskip("paho.mqtt.client")
 
 from .broker import Broker, Listener
 from .conftest import ENGINE, inspection
-from .part_samples import FakeLine, part
+from .fake_line import FakeLine, part
 from .waiting import eventually, free_port
 
 pytestmark = [
@@ -37,6 +39,7 @@ pytestmark = [
 ]
 
 SECRET = "s3cret:pass"
+REGION = Region(left=4, top=5, width=6, height=7, area=30, peak=0.91234)
 
 
 @contextmanager
@@ -64,36 +67,29 @@ def mqtt(
     port: int, tmp_path: Path, options: str = "", *, line: FakeLine | None = None, scheme: str = "mqtt"
 ) -> FrameSink:
     uri = f"{scheme}://127.0.0.1:{port}/factory/line1?queue={tmp_path / 'queue'}{options}"
-    return open_sink(uri, context=SinkContext(engine_sha256=ENGINE, control=line))
+    return open_sink(uri, context=SinkContext(engine_sha256=ENGINE, control=line, has_parts=True))
 
 
 def test_part_event_and_status_arrive_as_json_at_qos_1(broker: Broker, listener: Listener, tmp_path: Path) -> None:
     with mqtt(broker.port, tmp_path) as sink:
         sink.write(inspection())
-        sink.write_part(part(7, part_id="A-17"))
-        sink.write_part(part(8, "missed", is_empty=True))
+        sent = part(7, part_id="A-17", verdict="reject", worst=inspection(17, regions=(REGION,)))
+        sink.write_part(sent)
+        sink.write_part(part(8, verdict="missed", score=None))
         sink.write_event(Event("camera-lost", "camera 0 is gone", time.monotonic()))
         eventually(lambda: listener.of("event"))
         eventually(lambda: (sink.state, listener.status()) == ("connected", "online"))
     eventually(lambda: listener.status() == "offline")
     first, second = listener.of("part")
-    assert first["run"] == second["run"] and len(first.pop("run")) == 16
-    assert first.pop("time").endswith("+00:00")
-    assert 50 <= first.pop("latency_ms") < 60
-    assert first == {
-        "part": 7,
-        "part_id": "A-17",
-        "verdict": "reject",
-        "score": 0.75,
-        "threshold": 0.5,
-        "frames": 3,
-        "regions": [{"box": [4, 5, 6, 7], "area": 30, "peak": 0.9123}],
-        "recipe": "plate",
-        "engine_sha256": ENGINE,
-    }
-    assert (second["part_id"], second["verdict"], second["score"], second["regions"]) == (None, "missed", None, [])
+    run = first["run"]
+    assert len(run) == 16
+    expected = part_event(sent, engine_sha256=ENGINE)
+    assert {**first, "time": ""} == {**expected, "time": "", "run": run}
+    assert (first["part"], first["part_id"], first["part_result"]) == (7, "A-17", "reject")
+    assert first["worst"]["regions"] == [{"box": [4, 5, 6, 7], "area": 30, "peak": 0.9123}]
+    assert (second["part_id"], second["part_result"], second["worst"], second["run"]) == (None, "missed", None, run)
     (event,) = listener.of("event")
-    assert (event["event"], event["text"], event["run"]) == ("camera-lost", "camera 0 is gone", second["run"])
+    assert (event["event"], event["text"], event["run"]) == ("camera-lost", "camera 0 is gone", run)
 
 
 def test_status_is_retained(broker: Broker, tmp_path: Path) -> None:
@@ -111,8 +107,8 @@ def test_status_is_retained(broker: Broker, tmp_path: Path) -> None:
 PROGRAM = """
 import os, signal, sys, time
 from runtime.sinks import SinkContext, open_sink
-from tests.runtime.sinks.part_samples import part
-sink = open_sink(sys.argv[1], context=SinkContext(engine_sha256="ab"))
+from tests.runtime.sinks.fake_line import part
+sink = open_sink(sys.argv[1], context=SinkContext(engine_sha256="ab", has_parts=True))
 for number in range(int(sys.argv[2]), int(sys.argv[3])):
     sink.write_part(part(number))
 print("written", flush=True)
@@ -174,7 +170,7 @@ def test_what_does_not_fit_is_counted_and_told(tmp_path: Path, caplog: pytest.Lo
             sink.write_part(part(number))
         assert 0 < sink.lost < 400
         assert sink.state.endswith(f"{sink.lost} lost")
-        assert caplog.text.count("has no room") == 1
+        assert caplog.text.count("there is no room for what waits") == 1
         with started(broker):
             listener = Listener(broker.port, "factory/line1")
             eventually(lambda: len(listener.parts()) == 400 - sink.lost)
@@ -182,7 +178,7 @@ def test_what_does_not_fit_is_counted_and_told(tmp_path: Path, caplog: pytest.Lo
             sink.write_part(part(400))
             eventually(lambda: listener.parts()[-1] == 400)
             (event,) = listener.of("event")
-            assert event["event"] == "output-lost" and event["text"].startswith(f"{sink.lost} messages were lost")
+            assert event["event"] == "part-lost" and event["text"].startswith(f"{sink.lost} messages were lost")
             listener.close()
 
 
@@ -241,27 +237,32 @@ def test_brokers_that_are_killed_lose_nothing(tmp_path: Path, kills: int) -> Non
 def test_triggers_and_recipes_reach_the_line_and_are_answered(
     broker: Broker, listener: Listener, tmp_path: Path
 ) -> None:
-    line = FakeLine(room=4)
+    line = FakeLine(judges=False)
     with mqtt(broker.port, tmp_path, line=line) as sink:
         eventually(lambda: listener.status() == "online")
-        for payload in (b"", b"A-17", b'{"part_id": "B 18"}', b'{"part_id": 19}', b"too many"):
+        for payload in (b"", b"A-17", b'{"part_id": "B 18"}', b'{"part_id": 19}'):
             listener.client.publish("factory/line1/trigger", payload, qos=2)
-        for payload in (b"bolt", b'{"recipe": 12}', b"unknown", b""):
+        for payload in (b"bolt", b'{"recipe": 12}', b"99", b""):
             listener.client.publish("factory/line1/recipe", payload, qos=2)
+        eventually(lambda: len(listener.of("event")) == 6)
+        line.ready = False
+        listener.client.publish("factory/line1/trigger", b"too soon", qos=1)
         eventually(lambda: len(listener.of("event")) == 7)
         eventually(lambda: sink.state == "connected")
-    assert line.triggers == [None, "A-17", "B 18", "19"]
+    assert line.triggered == [None, "A-17", "B 18", "19"]
     assert line.recipes == ["bolt", "12"]
-    answers = [(event["event"], event.get("part"), event.get("part_id")) for event in listener.of("event")]
-    assert answers[:5] == [
+    answers = listener.of("event")
+    assert [(answer["event"], answer.get("part"), answer.get("part_id")) for answer in answers] == [
         ("trigger-taken", 0, None),
         ("trigger-taken", 1, "A-17"),
         ("trigger-taken", 2, "B 18"),
         ("trigger-taken", 3, "19"),
-        ("trigger-refused", None, "too many"),
+        ("recipe-refused", None, None),
+        ("recipe-refused", None, None),
+        ("trigger-refused", None, "too soon"),
     ]
-    assert [answer[0] for answer in answers[5:]] == ["recipe-refused", "recipe-refused"]
-    assert "no room" in listener.of("event")[4]["text"]
+    assert answers[4]["text"] == "there is no recipe 99"
+    assert answers[6]["text"] == "the line is not ready"
 
 
 @pytest.mark.parametrize(
@@ -278,24 +279,24 @@ def test_triggers_and_recipes_reach_the_line_and_are_answered(
 def test_trigger_that_says_nothing_sensible_is_refused(
     broker: Broker, listener: Listener, tmp_path: Path, payload: bytes, said: str
 ) -> None:
-    line = FakeLine()
+    line = FakeLine(judges=False)
     with mqtt(broker.port, tmp_path, line=line):
         eventually(lambda: listener.status() == "online")
         listener.client.publish("factory/line1/trigger", payload, qos=1)
         eventually(lambda: listener.of("event"))
     (answer,) = listener.of("event")
     assert answer["event"] == "trigger-refused" and said in answer["text"]
-    assert line.triggers == []
+    assert line.triggered == []
 
 
 def test_retained_trigger_of_once_begins_no_part(broker: Broker, listener: Listener, tmp_path: Path) -> None:
     listener.client.publish("factory/line1/trigger", b"old", qos=1, retain=True).wait_for_publish(5)
-    line = FakeLine()
+    line = FakeLine(judges=False)
     with mqtt(broker.port, tmp_path, line=line):
         eventually(lambda: listener.status() == "online")
         listener.client.publish("factory/line1/trigger", b"new", qos=1)
-        eventually(lambda: line.triggers)
-    assert line.triggers == ["new"]
+        eventually(lambda: line.triggered)
+    assert line.triggered == ["new"]
 
 
 def test_snapshot_shows_the_worst_frame_of_a_part_that_is_not_good(
@@ -304,9 +305,9 @@ def test_snapshot_shows_the_worst_frame_of_a_part_that_is_not_good(
     drawn = np.full((40, 60, 3), 200, np.uint8)
     with mqtt(broker.port, tmp_path, "&snapshot=1") as sink:
         assert sink.takes_pictures and not sink.takes_frames
-        sink.write_part(part(0, "good", worst=inspection(image=drawn)))
-        sink.write_part(part(1, "reject", worst=inspection(image=drawn)))
-        sink.write_part(part(2, "fault", is_empty=True))
+        sink.write_part(part(0, worst=inspection(image=drawn)))
+        sink.write_part(part(1, verdict="reject", worst=inspection(image=drawn)))
+        sink.write_part(part(2, verdict="fault", score=None))
         eventually(lambda: len(listener.parts()) == 3)
     (data,) = [payload for topic, payload, _ in listener.seen if topic == "snapshot"]
     shown = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -321,7 +322,7 @@ def test_pictures_take_no_part_s_place(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (150, 150, 3), np.uint8)
     with mqtt(free_port(), tmp_path, "&snapshot=1&limit=100KB") as sink:
         for number in range(50):
-            sink.write_part(part(number, worst=inspection(image=noise)))
+            sink.write_part(part(number, verdict="reject", worst=inspection(image=noise)))
         assert sink.lost == 0
     (queue,) = (tmp_path / "queue").glob("mqtt-*.queue")
     with Outbox(queue) as outbox:
@@ -362,7 +363,7 @@ def test_login_comes_by_file_or_environment(
             file = tmp_path / "login"
             file.write_text(f"{SECRET if way == 'user in the address' else f'line:{SECRET}'}\nsecond line")
             uri += f"&login={file}"
-        with open_sink(uri, context=SinkContext(engine_sha256=ENGINE)) as sink:
+        with open_sink(uri, context=SinkContext(engine_sha256=ENGINE, has_parts=True)) as sink:
             assert sink.state == "connected"
     record = logging.LogRecord("runtime", logging.INFO, "", 0, f"said {SECRET}", None, None)
     assert TextLine("%(message)s").format(record) == "said ***"
@@ -460,7 +461,7 @@ def test_certificate_that_cannot_be_used_is_one_line(tmp_path: Path, keys: Path,
 )
 def test_address_that_cannot_be_used_is_one_line(uri: str, said: str) -> None:
     with pytest.raises(OutputError) as raised:
-        open_sink(uri, context=SinkContext(engine_sha256=ENGINE))
+        open_sink(uri, context=SinkContext(engine_sha256=ENGINE, has_parts=True))
     assert said in str(raised.value) and "s3cret" not in str(raised.value)
 
 

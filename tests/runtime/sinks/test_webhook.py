@@ -17,11 +17,12 @@ import cv2
 import numpy as np
 import pytest
 
+from runtime.part import VERDICTS
 from runtime.sinks import FrameSink, SinkContext, open_sink
 from stlm_edge.errors import OutputError
 
 from .conftest import ENGINE, inspection
-from .part_samples import part
+from .fake_line import part
 from .waiting import eventually, free_port
 
 Answer = Callable[[http.server.BaseHTTPRequestHandler, int], int | None]
@@ -100,7 +101,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def webhook(port: int, tmp_path: Path, options: str = "", *, path: str = "/hook", mark: str = "?") -> FrameSink:
     uri = f"http://127.0.0.1:{port}{path}{mark}queue={tmp_path / 'queue'}{options}"
-    return open_sink(uri, context=SinkContext(engine_sha256=ENGINE))
+    return open_sink(uri, context=SinkContext(engine_sha256=ENGINE, has_parts=True))
 
 
 @pytest.mark.heavy
@@ -114,8 +115,8 @@ def test_parts_are_posted_as_json_in_order_over_one_connection(server: Server, t
     assert (server.connections, set(server.paths)) == (1, {"/hook"})
     assert server.headers[0]["Content-Type"] == "application/json"
     first = server.posted[0]
-    assert (first["verdict"], first["part_id"], first["engine_sha256"], len(first["run"])) == (
-        "reject",
+    assert (first["part_result"], first["part_id"], first["engine_sha256"], len(first["run"])) == (
+        "good",
         "A 17",
         ENGINE,
         16,
@@ -126,8 +127,8 @@ def test_parts_are_posted_as_json_in_order_over_one_connection(server: Server, t
 @pytest.mark.heavy
 def test_only_verdicts_that_are_asked_for_are_posted(server: Server, tmp_path: Path) -> None:
     with webhook(server.port, tmp_path, "&on=reject,fault") as sink:
-        for number, verdict in enumerate(("good", "unclear", "reject", "missed", "fault")):
-            sink.write_part(part(number, verdict))  # type: ignore[arg-type]
+        for number, verdict in enumerate(VERDICTS):
+            sink.write_part(part(number, verdict=verdict))
         eventually(lambda: len(server.posted) == 2)
     assert server.parts() == [2, 4]
 
@@ -136,8 +137,8 @@ def test_only_verdicts_that_are_asked_for_are_posted(server: Server, tmp_path: P
 def test_snapshot_comes_with_a_part_that_is_not_good(server: Server, tmp_path: Path) -> None:
     with webhook(server.port, tmp_path, "&snapshot=1") as sink:
         assert sink.takes_pictures
-        sink.write_part(part(0, "good"))
-        sink.write_part(part(1, worst=inspection(image=np.full((40, 60, 3), 99, np.uint8))))
+        sink.write_part(part(0))
+        sink.write_part(part(1, verdict="reject", worst=inspection(image=np.full((40, 60, 3), 99, np.uint8))))
         eventually(lambda: len(server.posted) == 2)
     assert "snapshot" not in server.posted[0]
     picture = cv2.imdecode(np.frombuffer(base64.b64decode(server.posted[1]["snapshot"]), np.uint8), cv2.IMREAD_COLOR)
@@ -281,12 +282,12 @@ def test_what_does_not_fit_is_counted(tmp_path: Path, caplog: pytest.LogCaptureF
         for number in range(400):
             sink.write_part(part(number))
         assert 0 < sink.lost < 400
-    assert caplog.text.count("has no room") == 1
+    assert caplog.text.count("there is no room for what waits") == 1
 
 
 @pytest.mark.heavy
 def test_address_keeps_its_own_query_where_options_stand_behind_a_hash(server: Server, tmp_path: Path) -> None:
-    with webhook(server.port, tmp_path, "&on=reject", path="/hook?code=s3cretCode1x&v=2", mark="#") as sink:
+    with webhook(server.port, tmp_path, "&on=good", path="/hook?code=s3cretCode1x&v=2", mark="#") as sink:
         sink.write_part(part())
         eventually(lambda: server.posted)
     assert server.paths == ["/hook?code=s3cretCode1x&v=2"]
@@ -345,7 +346,7 @@ def test_broken_answer_is_away(tmp_path: Path) -> None:
 )
 def test_address_that_cannot_be_used_is_one_line(uri: str, said: str) -> None:
     with pytest.raises(OutputError) as raised:
-        open_sink(uri, context=SinkContext(engine_sha256=ENGINE))
+        open_sink(uri, context=SinkContext(engine_sha256=ENGINE, has_parts=True))
     assert said in str(raised.value) and "s3cret" not in str(raised.value)
 
 
