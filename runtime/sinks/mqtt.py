@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
@@ -21,7 +23,7 @@ from runtime.sinks.outbox import Outbox
 from runtime.sinks.snapshot import snapshot
 from runtime.uri import Option
 from stlm_edge.credentials import safe_name
-from stlm_edge.errors import ControlError, OutputError, StlmError
+from stlm_edge.errors import ControlError, OutputError, StlmError, shortly
 from stlm_edge.names import printable
 from stlm_edge.records import parse
 
@@ -33,6 +35,8 @@ LOGIN_VARIABLE = "STLM_MQTT_LOGIN"
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 _LONGEST_COMMAND = 4096
 _LONGEST_PART_ID = 100
+_MOST_PICTURES = 3
+"""That wait to be drawn; those beyond are left out."""
 _PICTURES_SHARE = 0.5
 """Of the queue that pictures may fill, so that they take no part's place."""
 
@@ -55,6 +59,9 @@ class Mqtt(FrameSink):
             OutputError: if the broker refuses the login or the certificate. One that is away is no error.
         """
         self.takes_pictures = pictures
+        # Drawing takes longer than the next part has time.
+        self._painter = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
+        self._pictures_waiting = threading.BoundedSemaphore(_MOST_PICTURES)
         self._name = broker.name
         self._context = context
         self._outbox = outbox
@@ -126,13 +133,14 @@ class Mqtt(FrameSink):
         if not self._publish("part", record):
             self.lost += 1
             self._losses.add(f"there is no room for what waits ({self._connection.away or 'it is slow'})")
-        if self.takes_pictures and (picture := snapshot(part, run=self._context.run)) is not None:
-            self._put("snapshot", picture, share=_PICTURES_SHARE)
+        if self.takes_pictures and self._pictures_waiting.acquire(blocking=False):
+            self._painter.submit(self._publish_picture, part)
 
     def write_event(self, event: Event) -> None:
         self._publish("event", {**line_event(event), "run": self._context.run})
 
     def close(self) -> None:
+        self._painter.shutdown()
         self._connection.close()
         if len(self._outbox):
             logger.warning(
@@ -150,6 +158,16 @@ class Mqtt(FrameSink):
             if self._put("event", json.dumps(self._event("part-lost", text)).encode()):
                 self._lost_told = lost
         return self._put(kind, json.dumps(record).encode())
+
+    def _publish_picture(self, part: Part) -> None:
+        try:
+            picture = snapshot(part, run=self._context.run)
+            if picture is not None:
+                self._put("snapshot", picture, share=_PICTURES_SHARE)
+        except Exception as error:  # which nobody would hear of
+            logger.error("%s gets no picture of part %d (%s)", self._name, part.number, shortly(error))
+        finally:
+            self._pictures_waiting.release()
 
     def _put(self, kind: str, payload: bytes, *, share: float = 1.0) -> bool:
         is_taken = self._outbox.put(kind, payload, share=share)

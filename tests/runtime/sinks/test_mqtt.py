@@ -23,6 +23,7 @@ from runtime.sinks import FrameSink, SinkContext, open_sink
 from runtime.sinks.events import part_event
 from runtime.sinks.outbox import Outbox
 from stlm_edge.errors import OutputError
+from stlm_edge.imaging import Image
 
 pytest.importorskip("paho.mqtt.client")
 
@@ -323,6 +324,7 @@ def test_pictures_take_no_part_s_place(tmp_path: Path) -> None:
     with mqtt(free_port(), tmp_path, "&snapshot=1&limit=100KB") as sink:
         for number in range(50):
             sink.write_part(part(number, verdict="reject", worst=inspection(image=noise)))
+            time.sleep(0.005)
         assert sink.lost == 0
     (queue,) = (tmp_path / "queue").glob("mqtt-*.queue")
     with Outbox(queue) as outbox:
@@ -331,6 +333,23 @@ def test_pictures_take_no_part_s_place(tmp_path: Path) -> None:
             last = message.number
             kinds.append(message.kind)
     assert kinds.count("part") == 50 and 0 < kinds.count("snapshot") < 5
+
+
+def test_part_does_not_wait_for_the_picture_of_the_one_before(
+    broker: Broker, listener: Listener, tmp_path: Path
+) -> None:
+    drawn = threading.Event()
+
+    def draw() -> Image:
+        assert drawn.wait(10)
+        return np.zeros((40, 60, 3), np.uint8)
+
+    with mqtt(broker.port, tmp_path, "&snapshot=1") as sink:
+        for number in range(10):
+            sink.write_part(part(number, verdict="reject", worst=inspection(picture=draw)))
+        eventually(lambda: listener.parts() == list(range(10)))
+        drawn.set()
+    eventually(lambda: [topic for topic, _, _ in listener.seen].count("snapshot") == 3)
 
 
 def with_login(tmp_path: Path) -> Broker:
