@@ -90,7 +90,7 @@ def chosen_source(uri: str | None, file: str | None) -> str:
     if uri is not None and file is not None:
         raise click.UsageError("found --source and --source-file, expected one of them; leave the other out")
     if file is not None:
-        return first_line(file, expected="a source, such as rtsp://camera/line")
+        return first_line(file, expected="a source", example="rtsp://camera/line")
     found = uri if uri is not None else os.environ.get(SOURCE_VARIABLE)
     if not found:
         raise click.UsageError(
@@ -99,11 +99,11 @@ def chosen_source(uri: str | None, file: str | None) -> str:
     return found
 
 
-def first_line(file: str, *, expected: str) -> str:
+def first_line(file: str, *, expected: str, example: str) -> str:
     """The first line of a file (`-`: of stdin), for what no list of processes is to show.
 
     Args:
-        expected: what it should be, for people.
+        expected, example: what it should be, for people.
     Raises:
         ConfigError: if it cannot be read, or is empty.
     """
@@ -116,7 +116,7 @@ def first_line(file: str, *, expected: str) -> str:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise ConfigError(f"{file} cannot be read ({reason}), expected {expected} in its first line") from None
     if not line:
-        raise ConfigError(f"found nothing in the first line of {file}, expected {expected}")
+        raise ConfigError(f"found nothing in the first line of {file}, expected {expected}, such as {example}")
     return line
 
 

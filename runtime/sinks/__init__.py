@@ -65,7 +65,7 @@ def open_outputs(
         sinks: dict[str, FrameSink] = {}
         for uri in uris:
             sink = opened.enter_context(open_sink(uri, context=context))
-            name = safe_name(uri) if "://" in uri else uri  # which the summary has
+            name = safe_name(uri) if uri.startswith(("http:", "https:")) else uri  # which the summary has
             sinks[name if name not in sinks else f"{name} ({len(sinks) + 1})"] = sink
         outputs = Outputs(sinks, drops=drops, on_publish=on_publish)
         listening.append(outputs)

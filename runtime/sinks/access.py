@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 from pathlib import Path
@@ -13,6 +14,8 @@ from runtime.sinks.outbox import DEFAULT_LIMIT, Outbox, open_outbox
 from runtime.uri import Option, choice, size_in_bytes
 from stlm_edge.credentials import keep_secret
 from stlm_edge.errors import OutputError, StlmError
+
+logger = logging.getLogger(__name__)
 
 _FILE = Option(Path, "a file")
 
@@ -54,13 +57,13 @@ class NetworkOptions:
         self._limit: int = self.rest.pop("limit", DEFAULT_LIMIT)
         self.snapshot: bool = self.rest.pop("snapshot", "0") == "1"
 
-    def login(self, variable: str, *, expected: str) -> str | None:
+    def login(self, variable: str, *, expected: str, example: str) -> str | None:
         """The first line of the file that `login=` names, or what a variable of the environment has; None for neither.
 
         From here on it is hidden in all that is logged.
 
         Args:
-            expected: what it should be, for people.
+            expected, example: what it should be, for people.
         Raises:
             OutputError: if the file cannot be read or has nothing in its first line.
         """
@@ -69,7 +72,7 @@ class NetworkOptions:
             found = os.environ.get(variable) or None
         else:
             try:
-                found = first_line(str(file), expected=expected)
+                found = first_line(str(file), expected=expected, example=example)
             except StlmError as error:
                 raise OutputError(f"login= of {self._name}: {error}") from None
         if found is not None:
@@ -102,6 +105,13 @@ class NetworkOptions:
         given = [each for each in ("ca", "cert", "key") if self._files[each] is not None]
         if given:
             raise OutputError(f"{self._name} has {given[0]}=, which is for encrypted connections; use {scheme}://")
+
+    def warn_of_clear_login(self, login: str | None, *, host: str, scheme: str) -> None:
+        """Say that a login travels as it is, if it leaves this machine. Args: scheme: that would encrypt it."""
+        if login is not None and host not in ("localhost", "127.0.0.1", "::1"):
+            logger.warning(
+                "%s is sent its login unencrypted, for everybody on the network; better use %s://", self._name, scheme
+            )
 
     def outbox(self, kind: str) -> Outbox:
         """The queue of this output. Raises `OutputError`."""

@@ -97,11 +97,12 @@ class Mqtt(FrameSink):
             query, name=name, more={"client-id": Option(str, "the name that the broker knows this line by")}
         )
         user, password = unquote(parts.username) if parts.username else None, None
-        login = options.login(LOGIN_VARIABLE, expected="USER:PASSWORD, or the password of the address's user")
+        login = options.login(LOGIN_VARIABLE, expected="a login", example="USER:PASSWORD")
         if login is not None:
             user, password = (user, login) if user is not None else _user_and_password(login, name=name)
         if parts.scheme == "mqtt":
             options.refuse_certificates("mqtts")
+            options.warn_of_clear_login(login, host=host, scheme="mqtts")
         tls = options.tls() if parts.scheme == "mqtts" else None
         broker = Broker(
             name=name,

@@ -146,9 +146,10 @@ class Webhook(FrameSink):
                 f"TOKEN into the first line of a file and give login=FILE, or set {LOGIN_VARIABLE}"
             )
         given = NetworkOptions(options, name=name, more={"on": _ON})
-        login = given.login(LOGIN_VARIABLE, expected="a header, such as Authorization: Bearer TOKEN")
+        login = given.login(LOGIN_VARIABLE, expected="a header", example="Authorization: Bearer TOKEN")
         if parts.scheme == "http":
             given.refuse_certificates("https")
+            given.warn_of_clear_login(login, host=host, scheme="https")
         server = Server(
             name=name,
             host=host,

@@ -511,3 +511,15 @@ def test_part_leaves_at_once(broker: Broker, listener: Listener, tmp_path: Path)
             eventually(lambda number=number: listener.parts()[-1:] == [number])
             took_ms.append(1e3 * (listener.at_s[-1] - begun_s))
     assert sorted(took_ms)[10] < 5
+
+
+def test_login_that_leaves_the_machine_unencrypted_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("STLM_MQTT_LOGIN", "line:s3cretPassword")
+    monkeypatch.setattr("runtime.sinks.mqtt_connection._ANSWERS_WITHIN_S", 0.2)
+    context = SinkContext(engine_sha256=ENGINE, has_parts=True)
+    with open_sink(f"mqtt://192.0.2.1/line?queue={tmp_path}", context=context) as sink:  # of no network (RFC 5737)
+        assert sink.state.startswith("away")
+    assert "mqtt://192.0.2.1:1883/line is sent its login unencrypted" in caplog.text
+    assert "s3cret" not in caplog.text
