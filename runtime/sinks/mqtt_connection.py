@@ -133,6 +133,8 @@ class Connection(Closing):
         with self._lock:
             self._send_waiting()
             needs_help = self._client is not None and self._client.want_write()
+        if self._away is not None:  # while it is there, nothing waits for long, and no result is to wait for the disk
+            self._outbox.keep_saved()
         if needs_help:  # the network is slow: the connection's thread waits for it
             self._wake()
 
@@ -251,7 +253,6 @@ class Connection(Closing):
                 client.subscribe([(f"{self._broker.base}/{name}", 2) for name in self._commands])
             self._tell_back()
             self._send_waiting()
-        saved_s = time.monotonic()
         while True:
             is_readable, is_writable = self._wait(client, 0.2 if self._is_ending else 1.0)
             with self._lock:
@@ -268,9 +269,7 @@ class Connection(Closing):
                     return True
             for name, payload in asked:  # without the lock, since the line may have something to send at once
                 self._commands[name](payload)
-            if time.monotonic() - saved_s >= 1:
-                self._outbox.save()
-                saved_s = time.monotonic()
+            self._outbox.keep_saved()
 
     def _wait(self, client: Client, timeout_s: float) -> tuple[bool, bool]:
         """Until there is something to read or it can be written, or somebody wakes us."""
@@ -365,9 +364,9 @@ class Connection(Closing):
         """Until the time is over, or the end is wanted."""
         over_s = time.monotonic() + seconds
         while not self._is_ending and (left_s := over_s - time.monotonic()) > 0:
-            if select.select([self._wake_read], [], [], left_s)[0]:
+            if select.select([self._wake_read], [], [], min(left_s, 1.0))[0]:
                 os.read(self._wake_read, 4096)
-        self._outbox.save()
+            self._outbox.keep_saved()
 
     def _close_pipe(self) -> None:
         os.close(self._wake_read)

@@ -24,6 +24,7 @@ DEFAULT_LIMIT = 10**8
 
 _MOST_UNSAVED = 1000
 """Messages that wait in memory while the disk takes none."""
+_SAVED_EVERY_S = 1.0
 _OVERHEAD = 64
 """Bytes that a message takes besides its payload, about."""
 _TABLE = "CREATE TABLE IF NOT EXISTS message (number INTEGER PRIMARY KEY, kind TEXT NOT NULL, payload BLOB NOT NULL)"
@@ -47,7 +48,7 @@ class Outbox(Closing):
     """Messages in the order in which they were put, until each is done. All threads may use it.
 
     A message is in the kernel's hands before it is sent, so a killed program loses none; a power cut loses at most what
-    came within the last second (see `save`). What is done leaves the disk with the next message that comes, or with
+    came since the last `save`. What is done leaves the disk with the next message that comes, or with
     `save`: of a killed program, the last messages may be sent once more. That is one write a message, for the sake of
     flash memory.
 
@@ -72,6 +73,7 @@ class Outbox(Closing):
         self._unsaved: deque[Message] = deque()
         self._done: list[int] = []
         self._is_synced = True
+        self._saved_s = time.monotonic()
         self._failure_log = Seldom()
         make_folder(file.parent)
         self._database = self._open()
@@ -141,9 +143,15 @@ class Outbox(Closing):
             else:
                 self._done.append(number)
 
+    def keep_saved(self) -> None:
+        """As `save`, but once a second only, however often it is called."""
+        if time.monotonic() - self._saved_s >= _SAVED_EVERY_S:
+            self.save()
+
     def save(self) -> None:
-        """Forget on the disk too what is done, and have what waits outlive a power cut; to be called once a second."""
+        """Forget on the disk too what is done, and have what waits outlive a power cut."""
         with self._lock:
+            self._saved_s = time.monotonic()
             if self._done or self._unsaved:
                 self._save()
             if self._sizes and not self._is_synced:

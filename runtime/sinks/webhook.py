@@ -186,6 +186,7 @@ class Webhook(FrameSink):
             self._lose(f"there is no room for what waits ({self._away or 'it is slow'})")
         with self._changed:
             self._changed.notify_all()
+        self._outbox.keep_saved()
 
     def close(self) -> None:
         with self._changed:
@@ -208,13 +209,11 @@ class Webhook(FrameSink):
         self._outbox.close()
 
     def _run(self) -> None:
-        wait_s, saved_s = _RETRIED_AFTER_S[0], time.monotonic()
+        wait_s = _RETRIED_AFTER_S[0]
         message: Message | None = None
         while True:
             try:
-                if time.monotonic() - saved_s >= 1:
-                    self._outbox.save()
-                    saved_s = time.monotonic()
+                self._outbox.keep_saved()
                 message = self._outbox.after(0)
                 if message is None:
                     if self._end_s is not None:
@@ -316,7 +315,8 @@ class Webhook(FrameSink):
             while self._end_s is None and (left_s := over_s - time.monotonic()) > 0:
                 if until_told and len(self._outbox):
                     return
-                self._changed.wait(left_s)
+                self._changed.wait(min(left_s, 1.0))
+                self._outbox.keep_saved()
 
     def _tell_away(self, error: Exception) -> None:
         self._away = str(error)

@@ -61,6 +61,20 @@ def test_a_killed_program_loses_nothing(tmp_path: Path) -> None:
         assert numbers(outbox) == list(range(100, 501))
 
 
+def test_what_waits_is_synced_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut keeps what is in the database's own file: the log beside it is written back there by a sync."""
+    file = tmp_path / "a.queue"
+    now_s = [100.0]
+    monkeypatch.setattr("runtime.sinks.outbox.time.monotonic", lambda: now_s[0])
+    with Outbox(file) as outbox:
+        outbox.put("part", b"of the first second")
+        outbox.keep_saved()
+        assert b"of the first second" not in file.read_bytes()
+        now_s[0] += 1
+        outbox.keep_saved()
+        assert b"of the first second" in file.read_bytes()
+
+
 def test_file_in_use_is_refused(tmp_path: Path) -> None:
     with Outbox(tmp_path / "a.queue"), pytest.raises(OutputError, match=r"in use by another .* queue=FOLDER"):
         Outbox(tmp_path / "a.queue")
