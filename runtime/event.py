@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 EventKind = Literal[
-    "camera-lost", "camera-back", "picture-skipped", "camera-fault", "camera-fault-over", "drift", "drift-over"
+    "camera-lost",
+    "camera-back",
+    "picture-skipped",
+    "picture-incomplete",
+    "camera-fault",
+    "camera-fault-over",
+    "drift",
+    "drift-over",
 ]
 
 GOOD_NEWS: frozenset[EventKind] = frozenset({"camera-back", "camera-fault-over", "drift-over"})

@@ -128,7 +128,9 @@ class Line:
         return frames, False
 
     def _submit(self, frames: Sequence[Frame]) -> None:
-        fault = None if self._faults is None else self._faults.check(frames[0])
+        fault = frames[0].fault
+        if fault is None and self._faults is not None:
+            fault = self._faults.check(frames[0])
         if fault is not None:
             self._in_hand.append(_InHand(frames, None, fault))
             return
@@ -168,7 +170,10 @@ class Line:
         self._outputs.write(inspection)
 
     def _tell_fault(self, fault: Fault | None) -> None:
-        if fault == self._fault:
+        if fault in (
+            self._fault,
+            "incomplete",
+        ):  # one that lacks packets says nothing of the next; its source tells of it
             return
         now_s = time.monotonic()
         if fault is not None:

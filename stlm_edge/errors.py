@@ -13,6 +13,7 @@
     ├── VerificationError    two backends that should agree and do not
     ├── SourceError          a frame source that cannot be opened or has failed
     │   └── SourceTimeout    a source that is open but has not delivered in time
+    │       └── NothingYet   a camera that waits, as for a trigger, and is otherwise well
     └── OutputError          a place that cannot be written to
 
 A message says what was found, what was expected and what to do about it, in one line.
@@ -133,6 +134,10 @@ class SourceError(StlmError):
 
 class SourceTimeout(SourceError):
     """A source that is open but has not delivered a frame in time."""
+
+
+class NothingYet(SourceTimeout):
+    """A camera that has nothing to deliver yet, as while it waits for a trigger, and is otherwise well."""
 
 
 class OutputError(StlmError):

@@ -38,6 +38,7 @@ def verdict_event(inspection: Inspection, *, engine_sha256: str) -> dict[str, An
         "alarm": inspection.alarm,
         "part": inspection.part,
         **({} if inspection.fault is None else {"fault": inspection.fault}),
+        **({} if inspection.frame.counter is None else {"camera_frame": inspection.frame.counter}),
         "regions": [
             {
                 "box": [region.left, region.top, region.width, region.height],

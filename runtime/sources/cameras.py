@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from runtime.sources.camera import Camera
+from runtime.sources.base import FrameSource
+from runtime.sources.genicam.place import SCHEMES, genicam_camera
 from runtime.sources.gstreamer import open_csi, open_pipeline, with_sink
 from runtime.sources.mjpeg import open_mjpeg
 from runtime.sources.rtsp import open_rtsp
@@ -31,7 +32,7 @@ class CameraPlace:
     """
 
     name: str
-    open: Callable[[], Camera]
+    open: Callable[[], FrameSource]
     options: SourceOptions
 
 
@@ -39,11 +40,13 @@ def find_camera(uri: str, options: SourceOptions) -> CameraPlace | None:
     """The camera that `uri` names, None if it names something else; nothing is opened."""
     name = safe_name(uri)
     scheme, _, rest = uri.partition("://")
-    opening: Callable[[], Camera]
+    opening: Callable[[], FrameSource]
     if uri.isdecimal() or scheme == "v4l2" or uri.startswith("/dev/video"):
         device = Path(f"/dev/video{uri}") if uri.isdecimal() else Path(rest or uri)
         name = f"camera {uri}" if uri.isdecimal() else f"camera {safe_name(str(device))}"
         opening = partial(open_device, device, options, name=name)
+    elif uri.partition(":")[0] in SCHEMES:
+        name, opening = genicam_camera(uri, options)
     elif uri.startswith("gst:"):
         remedy = "try it by gst-launch-1.0 with autovideosink as its end"
         opening = partial(open_pipeline, with_sink(uri.removeprefix("gst:")), options, name=name, remedy=remedy)

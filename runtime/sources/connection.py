@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from runtime.sources.base import Frame, FrameSource
 from stlm_edge.credentials import without_credentials
-from stlm_edge.errors import SourceError, SourceTimeout, StlmError
+from stlm_edge.errors import NothingYet, SourceError, SourceTimeout, StlmError
 
 
 class Connection:
@@ -20,6 +20,7 @@ class Connection:
         is_open: the camera has been opened.
         is_over: the thread has ended, and the camera is closed.
         error: why it ended, None while it runs.
+        camera: while it is open, to be triggered; everything else is for the thread alone.
         fps: of the camera.
         opened_s: when, on the clock of `time.monotonic`.
     """
@@ -40,6 +41,7 @@ class Connection:
         self.is_open = False
         self.is_over = False
         self.error: Exception | None = None
+        self.camera: FrameSource | None = None
         self.fps: float | None = None
         self.opened_s = time.monotonic()
         self._open_camera = open_camera
@@ -86,13 +88,14 @@ class Connection:
         try:
             with self._open_camera() as camera:
                 with self._changed:
-                    self.is_open, self.fps, self.opened_s = True, camera.fps, time.monotonic()
+                    self.camera, self.fps = camera, camera.fps
+                    self.is_open, self.opened_s = True, time.monotonic()
                     self._changed.notify_all()
                 self._read(camera)
         except Exception as caught:  # whatever ends this thread, the camera is lost and another attempt is due
             error = caught
         with self._changed:
-            self.is_over, self.error = True, error
+            self.is_over, self.error, self.camera = True, error, None
             self._changed.notify_all()
 
     def _read(self, camera: FrameSource) -> None:
@@ -100,6 +103,8 @@ class Connection:
             self._busy_since_s = time.monotonic()
             try:
                 frame = camera.read()
+            except NothingYet:
+                continue
             except SourceTimeout as skipped:
                 self._skip(self, str(skipped))
                 continue

@@ -117,12 +117,16 @@ class Shaped(FrameSource):
         self._shaper = shaper
         self.fps = inner.fps
         self.is_live = inner.is_live
+        self.is_triggered = inner.is_triggered
 
     def read(self) -> Frame | None:
         return self._shape(self._inner.read())
 
     def poll(self) -> Frame | None:
         return self._shape(self._inner.poll())
+
+    def trigger(self) -> None:
+        self._inner.trigger()
 
     def take_events(self) -> list[Event]:
         return self._inner.take_events()
