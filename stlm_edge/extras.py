@@ -34,6 +34,7 @@ REMEDIES = {
     "onnxsim": f"{_install('simplify')}, or leave --simplify out",
     "nncf": _install("openvino-int8"),
     "openvino": _install("openvino"),
+    **dict.fromkeys(("harvesters", "genicam"), _install("genicam")),
     "cv2": f"{OPENCV_HERE} ({_OPENCV_COMES}); on a Jetson {OPENCV_ON_JETSON}",
 }
 """Name of a module → how to get it."""

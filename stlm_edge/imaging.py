@@ -126,8 +126,8 @@ def as_frame(image: NDArray[np.uint8 | np.uint16]) -> Image:
     is_picture = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
     if not is_picture or image.dtype not in (np.uint8, np.uint16) or 0 in image.shape:
         raise ImageError(
-            f"found a frame of shape {image.shape} and type {image.dtype}, expected (H, W, 3), BGR, or (H, W), grey, as "
-            "uint8 or uint16"
+            f"found a frame of shape {image.shape} and type {image.dtype}, expected (H, W, 3), BGR, or (H, W), grey, "
+            "as uint8 or uint16"
         )
     return _upper_bits(image)
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from runtime.checkup.finding import Finding
-from runtime.checkup.probe import ask
+from runtime.checkup.probe import Reply, ask
 from runtime.devices import ARGUS_SOCKET, gives_pictures
 
 _ANSWER_S = 10.0
@@ -36,6 +36,18 @@ def find_csi(root: Path) -> list[Finding]:
     return [Finding("CSI cameras", "missing", f"no {ARGUS_SOCKET}, so nvargus-daemon is not running", remedy)]
 
 
+def find_genicam() -> list[Finding]:
+    """GigE Vision and USB3 Vision cameras that answer, and those of vendors' producers, with their formats."""
+    aravis = ask("runtime.sources.genicam.checkup", "module.by_aravis()", timeout_s=_ANSWER_S * 3)
+    findings = _genicam(
+        aravis, "GigE and USB3 Vision cameras", "gige:// and u3v:// need it: sudo apt install libaravis-0.8-0"
+    )
+    if os.environ.get("GENICAM_GENTL64_PATH"):
+        producers = ask("runtime.sources.genicam.checkup", "module.by_producers()", timeout_s=_ANSWER_S * 3)
+        findings += _genicam(producers, "cameras of GenTL producers", "pip install 'stlm-edge[genicam]'")
+    return findings
+
+
 def query(device: str) -> bool:
     """Whether a device gives pictures. Raises `OSError`."""
     handle = os.open(device, os.O_RDWR | os.O_NONBLOCK)
@@ -58,6 +70,16 @@ def _camera(device: Path, root: Path) -> Finding:
     if not answer.value:
         return Finding(subject, "ok", f"{name}, gives no pictures (metadata of the camera next to it)")
     return Finding(subject, "ok", name)
+
+
+def _genicam(answer: Reply, subject: str, remedy: str) -> list[Finding]:
+    if answer.failure is not None:
+        is_absent = answer.is_missing or "found no" in answer.failure
+        found = "not installed" if is_absent else answer.failure
+        return [Finding(subject, "missing" if is_absent else "broken", found, remedy)]
+    if not answer.value:
+        return [Finding(subject, "missing", "none answers", "check power, cable and address, if there should be one")]
+    return [Finding(f"camera {uri}", "ok", found) for uri, found in answer.value]
 
 
 def _name(device: Path, root: Path) -> str:

@@ -82,8 +82,8 @@ class FrameSource(Closing):
             SourceError: if the source is not triggered by software, or its camera does not answer at present.
         """
         raise SourceError(
-            "the source cannot be triggered by software, expected a GenICam camera with trigger=software; open one, as in "
-            "gige://SERIAL?trigger=software"
+            "the source cannot be triggered by software, expected a GenICam camera with trigger=software; open one, as "
+            "in gige://SERIAL?trigger=software"
         )
 
     def take_events(self) -> list[Event]:

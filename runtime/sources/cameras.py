@@ -41,10 +41,11 @@ def find_camera(uri: str, options: SourceOptions) -> CameraPlace | None:
     name = safe_name(uri)
     scheme, _, rest = uri.partition("://")
     opening: Callable[[], FrameSource]
-    if uri.isdecimal() or scheme == "v4l2" or uri.startswith("/dev/video"):
-        device = Path(f"/dev/video{uri}") if uri.isdecimal() else Path(rest or uri)
-        name = f"camera {uri}" if uri.isdecimal() else f"camera {safe_name(str(device))}"
-        opening = partial(open_device, device, options, name=name)
+    place, _, query = (rest or uri).partition("?")
+    if (place.isdecimal() and not rest) or scheme == "v4l2" or uri.startswith("/dev/video"):
+        device = Path(f"/dev/video{place}") if place.isdecimal() else Path(place)
+        name = f"camera {place if place.isdecimal() else safe_name(place)}"
+        opening = partial(open_device, device, options, name=name, query=query)
     elif uri.partition(":")[0] in SCHEMES:
         name, opening = genicam_camera(uri, options)
     elif uri.startswith("gst:"):

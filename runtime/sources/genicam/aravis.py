@@ -73,6 +73,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "arv_camera_create_stream": (c_void_p, (c_void_p, c_void_p, c_void_p, _ERROR)),
     "arv_camera_start_acquisition": (None, (c_void_p, _ERROR)),
     "arv_camera_stop_acquisition": (None, (c_void_p, _ERROR)),
+    "arv_gv_device_is_controller": (c_int, (c_void_p,)),
     "arv_device_get_genicam_xml": (c_void_p, (c_void_p, POINTER(c_size_t))),
     "arv_device_get_feature": (c_void_p, (c_void_p, c_char_p)),
     "arv_device_execute_command": (None, (c_void_p, c_char_p, _ERROR)),
@@ -118,7 +119,8 @@ def load() -> ctypes.CDLL:
         library = ctypes.CDLL(LIBRARY)
     except OSError as error:
         raise SourceError(
-            f"found no {LIBRARY} that can be loaded ({shortly(error)}), expected Aravis for gige:// and u3v://; {INSTALL}"
+            f"found no {LIBRARY} that can be loaded ({shortly(error)}), expected Aravis for gige:// and u3v://; "
+            f"{INSTALL}"
         ) from None
     for name, (result, arguments) in _FUNCTIONS.items():
         function = getattr(library, name)
@@ -163,6 +165,9 @@ class AravisCamera:
         if self._camera is None:
             raise SourceError(f"{scheme}://{place} cannot be opened: no camera answers there; {_LOOK}")
         self._device = self._library.arv_camera_get_device(self._camera)
+        if scheme == "gige" and not self._library.arv_gv_device_is_controller(self._device):
+            self._library.g_object_unref(self._camera)
+            raise SourceError(f"{scheme}://{place} cannot be opened: another program has it; end that")
         self._on_loss = _ON_LOSS(self._lose)  # kept, since C calls it
         self._handler = self._library.g_signal_connect_data(self._device, b"control-lost", self._on_loss, None, None, 0)
 

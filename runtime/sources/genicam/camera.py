@@ -142,8 +142,8 @@ class GenicamCamera(FrameSource):
         height, width = (int(float(self._transport.read(node))) for node in ("Height", "Width"))
         if height * width > pixel_limit():
             raise SourceError(
-                f"it delivers {height} x {width} (height x width), expected at most {pixel_limit() / 1e6:g} megapixels; "
-                "have it deliver less by region=LEFT,TOP,WIDTH,HEIGHT"
+                f"it delivers {height} x {width} (height x width), expected at most {pixel_limit() / 1e6:g} "
+                "megapixels; have it deliver less by region=LEFT,TOP,WIDTH,HEIGHT"
             )
         is_grey = FORMATS[self._transport.format_code()].is_grey
         return np.zeros((height, width) if is_grey else (height, width, 3), np.uint8)

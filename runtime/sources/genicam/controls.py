@@ -52,7 +52,7 @@ class Controls:
         """Raises `ValueError` with a reason on anything that is no known control with a fitting value."""
         parts = query.split("&") if query else []
         named = "&".join(part for part in parts if not part.startswith(_NODE))
-        values = parse_options(named, _OPTIONS)
+        values = parse_options(named, CONTROLS)
         nodes = parse_qsl("&".join(part for part in parts if part.startswith(_NODE)), keep_blank_values=True)
         controls = cls(
             **{name.replace("-", "_"): value for name, value in values.items()},
@@ -242,7 +242,7 @@ def _region(text: str) -> tuple[int, int, int, int]:
     return left, top, width, height
 
 
-_OPTIONS = {
+CONTROLS = {
     "exposure-us": Option(
         allowed(_number_or_automatic, lambda value: value == AUTO or 0 < value < math.inf),
         "microseconds above 0, or auto",
@@ -265,5 +265,5 @@ _OPTIONS = {
     "trigger-delay-us": Option(allowed(float, lambda value: 0 <= value < math.inf), "microseconds from 0 on"),
 }
 
-KNOWN = f"{', '.join(_OPTIONS)} and node.NAME for any other node, as in gige://SERIAL?exposure-us=2000&node.GammaEnable=true"
+KNOWN = f"{', '.join(CONTROLS)} and node.NAME for any other node, as in gige://SERIAL?exposure-us=2000&node.GammaEnable=true"
 """For messages."""

@@ -64,8 +64,8 @@ def decode(data: Bytes, *, code: int, size: Size, is_plain: bool = True) -> Imag
     stored = -(-height * width * found.bits // 8)
     if len(data) < stored or not stored:
         raise SourceError(
-            f"found {len(data)} bytes for {height} x {width} (height x width) in {found.name}, expected {stored}; check "
-            "the camera's settings"
+            f"found {len(data)} bytes for {height} x {width} (height x width) in {found.name}, expected {stored}; "
+            "check the camera's settings"
         )
     row = width * found.bits // 8
     if is_plain and len(data) > stored and len(data) % height == 0 and not width * found.bits % 8:
@@ -113,8 +113,8 @@ def _by(code: int) -> Callable[[Bytes], Bytes]:
 
 
 def _from_yuv(first_luma: int) -> Callable[[Bytes], Bytes]:
-    """Y and alternately U and V, all from 0 to 255, as the manuals of Basler's runner and AVT's Pike have it; OpenCV's own
-    4:2:2 is that of video, with 16 to 235.
+    """Y and alternately U and V, all from 0 to 255, as the manuals of Basler's runner and AVT's Pike have it; OpenCV's
+    own 4:2:2 is that of video, with 16 to 235.
 
     Args:
         first_luma: where of its two samples a pixel has Y.
@@ -152,16 +152,16 @@ _PACKINGS: dict[str, tuple[int, Callable[[Bytes], Bytes]]] = {
 }
 
 _SINGLE = {
-    "Mono": (0x01080001, 0x01100003, 0x01100005, 0x01100025, 0x01100007, 0x010A0046, 0x010C0047, 0x010C0004, 0x010C0006),
-    "BayerGR": (0x01080008, 0x0110000C, 0x01100010, 0x01100109, 0x0110002E, 0x010A0056, 0x010C0057, 0x010C0026, 0x010C002A),
-    "BayerRG": (0x01080009, 0x0110000D, 0x01100011, 0x0110010A, 0x0110002F, 0x010A0058, 0x010C0059, 0x010C0027, 0x010C002B),
-    "BayerGB": (0x0108000A, 0x0110000E, 0x01100012, 0x0110010B, 0x01100030, 0x010A0054, 0x010C0055, 0x010C0028, 0x010C002C),
-    "BayerBG": (0x0108000B, 0x0110000F, 0x01100013, 0x0110010C, 0x01100031, 0x010A0052, 0x010C0053, 0x010C0029, 0x010C002D),
+    "Mono": (0x080001, 0x100003, 0x100005, 0x100025, 0x100007, 0x0A0046, 0x0C0047, 0x0C0004, 0x0C0006),
+    "BayerGR": (0x080008, 0x10000C, 0x100010, 0x100109, 0x10002E, 0x0A0056, 0x0C0057, 0x0C0026, 0x0C002A),
+    "BayerRG": (0x080009, 0x10000D, 0x100011, 0x10010A, 0x10002F, 0x0A0058, 0x0C0059, 0x0C0027, 0x0C002B),
+    "BayerGB": (0x08000A, 0x10000E, 0x100012, 0x10010B, 0x100030, 0x0A0054, 0x0C0055, 0x0C0028, 0x0C002C),
+    "BayerBG": (0x08000B, 0x10000F, 0x100013, 0x10010C, 0x100031, 0x0A0052, 0x0C0053, 0x0C0029, 0x0C002D),
 }  # fmt: skip
-"""Codes of one sample a pixel, in the order of `_PACKINGS`."""
+"""Codes of one sample a pixel less the 0x01000000 that they all have, in the order of `_PACKINGS`."""
 
 FORMATS: dict[int, PixelFormat] = {
-    code: PixelFormat(
+    0x01000000 | code: PixelFormat(
         f"{name}{packing}",
         *_PACKINGS[packing],
         convert=_by(_MOSAICS[name.removeprefix("Bayer")]) if name != "Mono" else None,

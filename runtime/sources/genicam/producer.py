@@ -44,7 +44,7 @@ class _Incomplete(Callback):  # type: ignore[misc]  # the package has no types
     def __init__(self) -> None:
         self.seen: deque[Delivery] = deque()
 
-    def emit(self, context: Any = None) -> None:
+    def emit(self, context: Any = None) -> None:  # noqa: ARG002  # the package's own signature
         self.seen.append(Delivery(None))
 
 
@@ -60,7 +60,7 @@ class ProducerCamera:
         """
         self.loss: str | None = None
         self._lock = threading.Lock()
-        self._name = f"genicam:{file}#{serial}"
+        self._name = f"genicam:{file}#{serial}".rstrip("#")
         self._harvester = _producer(file)
         self._acquirer: ImageAcquirer | None = None
         try:
@@ -139,8 +139,8 @@ class ProducerCamera:
             (part, *_) = buffer.payload.components or (None,)
             if part is None or part.data is None:
                 raise SourceError(
-                    f"{self._name} delivers {buffer.payload_type} without a picture, expected one; set it to send plain "
-                    "pictures"
+                    f"{self._name} delivers {buffer.payload_type} without a picture, expected one; set it to send "
+                    "plain pictures"
                 )
             return Delivery(
                 np.array(part.data).reshape(-1).view(np.uint8),
@@ -169,7 +169,8 @@ class ProducerCamera:
             return 0
         seen = f"it sees the serial numbers {', '.join(serials)}" if serials else "it sees no camera"
         raise SourceError(
-            f"{self._name} cannot be opened: {seen}; write genicam:{file}#SERIAL, and check the camera's power and cable"
+            f"{self._name} cannot be opened: {seen}; write genicam:{file}#SERIAL, and check the camera's power and "
+            "cable"
         )
 
 
