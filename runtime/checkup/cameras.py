@@ -6,10 +6,13 @@ import os
 from pathlib import Path
 
 from runtime.checkup.finding import Finding
-from runtime.checkup.probe import Reply, ask
+from runtime.checkup.probe import ask
 from runtime.devices import ARGUS_SOCKET, gives_pictures
+from runtime.sources.genicam.transport import FOLDERS_VARIABLE
 
 _ANSWER_S = 10.0
+_GENICAM_S = 30.0
+"""Each camera is opened and asked for its formats."""
 
 
 def find_cameras(root: Path) -> list[Finding]:
@@ -38,13 +41,10 @@ def find_csi(root: Path) -> list[Finding]:
 
 def find_genicam() -> list[Finding]:
     """GigE Vision and USB3 Vision cameras that answer, and those of vendors' producers, with their formats."""
-    aravis = ask("runtime.sources.genicam.checkup", "module.by_aravis()", timeout_s=_ANSWER_S * 3)
-    findings = _genicam(
-        aravis, "GigE and USB3 Vision cameras", "gige:// and u3v:// need it: sudo apt install libaravis-0.8-0"
-    )
-    if os.environ.get("GENICAM_GENTL64_PATH"):
-        producers = ask("runtime.sources.genicam.checkup", "module.by_producers()", timeout_s=_ANSWER_S * 3)
-        findings += _genicam(producers, "cameras of GenTL producers", "pip install 'stlm-edge[genicam]'")
+    install = "gige:// and u3v:// cameras need it: sudo apt install libaravis-0.8-0"
+    findings = _answering("Aravis", "by_aravis", remedy=install)
+    if os.environ.get(FOLDERS_VARIABLE):
+        findings += _answering("GenTL", "by_producers", remedy="pip install 'stlm-edge[genicam]'")
     return findings
 
 
@@ -72,14 +72,15 @@ def _camera(device: Path, root: Path) -> Finding:
     return Finding(subject, "ok", name)
 
 
-def _genicam(answer: Reply, subject: str, remedy: str) -> list[Finding]:
+def _answering(subject: str, question: str, *, remedy: str) -> list[Finding]:
+    answer = ask("runtime.sources.genicam.checkup", f"module.{question}()", timeout_s=_GENICAM_S)
     if answer.failure is not None:
-        is_absent = answer.is_missing or "found no" in answer.failure
-        found = "not installed" if is_absent else answer.failure
-        return [Finding(subject, "missing" if is_absent else "broken", found, remedy)]
+        if answer.is_missing or "found no" in answer.failure or "No module named" in answer.failure:
+            return [Finding(subject, "missing", "not installed", remedy)]
+        return [Finding(subject, "broken", answer.failure, remedy)]
     if not answer.value:
-        return [Finding(subject, "missing", "none answers", "check power, cable and address, if there should be one")]
-    return [Finding(f"camera {uri}", "ok", found) for uri, found in answer.value]
+        return [Finding(subject, "ok", "no camera answers")]
+    return [Finding(subject, "ok", found) for found in answer.value]
 
 
 def _name(device: Path, root: Path) -> str:

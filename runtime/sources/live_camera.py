@@ -51,7 +51,7 @@ MOST_LEFT_BEHIND = 3
 the program ends them, and yet the line must not give up. With pauses that double, a driver that hangs for a year costs
 some twenty threads, and one that is mended is noticed after as long again as it hung at the latest."""
 
-_TOLD_S = 60.0
+_SKIPS_TOLD_S = 60.0
 """A camera that gives a damaged picture now and then is worth a word no more often than this."""
 
 _PACKETS = "check its cable, switch and network card, or have it send larger packets by node.GevSCPSPacketSize"
@@ -71,7 +71,7 @@ class _NowAndThen:
     def tell(self, reason: str) -> None:
         self._untold += 1
         now_s = time.monotonic()
-        if now_s - self._told_s >= _TOLD_S:
+        if now_s - self._told_s >= _SKIPS_TOLD_S:
             others = f" ({self._untold} since the last such line)" if self._untold > 1 else ""
             self._events.append(Event(self._kind, without_credentials(f"{reason}{others}"), now_s))
             self._told_s, self._untold = now_s, 0

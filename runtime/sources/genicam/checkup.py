@@ -10,17 +10,14 @@ from runtime.sources.genicam.aravis import AravisCamera, cameras_seen
 from runtime.sources.genicam.transport import Seen, Transport
 from stlm_edge.errors import SourceError
 
-Described = list[tuple[str, str]]
-"""URI and description of each camera."""
 
-
-def by_aravis() -> Described:
-    """Raises `SourceError` without Aravis."""
+def by_aravis() -> list[str]:
+    """A line for each camera. Raises `SourceError` without Aravis."""
     return [_described(seen, partial(AravisCamera, *seen.uri.split("://"))) for seen in cameras_seen()]
 
 
-def by_producers() -> Described:
-    """Raises `SourceError` if a producer cannot be loaded, `ImportError` without the packages."""
+def by_producers() -> list[str]:
+    """The same. Raises `SourceError` if a producer cannot be loaded, `ImportError` without the packages."""
     from runtime.sources.genicam import producer  # of an extra
 
     return [_described(seen, partial(_of_producer, seen)) for seen in producer.cameras_seen()]
@@ -33,7 +30,7 @@ def _of_producer(seen: Seen) -> Transport:
     return ProducerCamera(Path(file), serial)
 
 
-def _described(seen: Seen, opening: Callable[[], Transport]) -> tuple[str, str]:
+def _described(seen: Seen, opening: Callable[[], Transport]) -> str:
     try:
         camera = opening()
     except SourceError:
@@ -42,4 +39,4 @@ def _described(seen: Seen, opening: Callable[[], Transport]) -> tuple[str, str]:
         formats = ", ".join(camera.choices("PixelFormat"))
         camera.close()
     place = f" at {seen.address}" if seen.address else ""
-    return seen.uri, f"{seen.vendor} {seen.model}, serial {seen.serial}{place}: {formats}"
+    return f"{seen.uri}: {seen.vendor} {seen.model}, serial {seen.serial}{place}; {formats}"

@@ -14,11 +14,8 @@ import numpy as np
 from genicam import genapi, gentl
 from harvesters.core import Callback, Harvester, ImageAcquirer
 
-from runtime.sources.genicam.transport import Delivery, NodeError, NodeKind, Seen
+from runtime.sources.genicam.transport import FOLDERS_VARIABLE, Delivery, NodeError, NodeKind, Seen
 from stlm_edge.errors import SourceError, shortly
-
-FOLDERS_VARIABLE = "GENICAM_GENTL64_PATH"
-"""Of the environment: where producers are, by the GenTL standard; their installers set it."""
 
 _BUFFER_BYTES, _FEWEST, _MOST = 256 << 20, 4, 64
 """Memory for pictures that have come and were not taken, and how many there may be."""

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from stlm_edge.errors import SourceError
 from stlm_edge.spec import Size
 
+FOLDERS_VARIABLE = "GENICAM_GENTL64_PATH"
+"""Of the environment: where producers are, by the GenTL standard; their installers set it."""
+
 NodeKind = Literal["integer", "float", "boolean", "enumeration", "command", "string"]
 
 

@@ -26,7 +26,7 @@ from .gige import SERIAL, URI, GigeCamera, gige_camera
 MONO8 = 0x01080001
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def gige() -> Iterator[GigeCamera]:
     with gige_camera() as camera:
         yield camera
@@ -238,7 +238,7 @@ def test_camera_that_nobody_has_names_those_there_are(gige: GigeCamera) -> None:
 def test_camera_in_use_is_refused(gige: GigeCamera) -> None:
     with open_source(URI) as source:
         assert source.read() is not None
-        with pytest.raises(SourceError, match="another program may have it: end that"):
+        with pytest.raises(SourceError, match="another program has it; end that"):
             open_source(URI)
         assert source.read() is not None
 

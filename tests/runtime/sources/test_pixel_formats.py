@@ -42,10 +42,10 @@ def as_gige_vision(values: np.ndarray, *, bits: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("name", "bits", "pack"),
     [
-        ("Mono10", 10, lambda values: in_words(values)),
-        ("Mono12", 12, lambda values: in_words(values)),
-        ("Mono14", 14, lambda values: in_words(values)),
-        ("Mono16", 16, lambda values: in_words(values)),
+        ("Mono10", 10, in_words),
+        ("Mono12", 12, in_words),
+        ("Mono14", 14, in_words),
+        ("Mono16", 16, in_words),
         ("Mono10p", 10, lambda values: by_the_bit(values, bits=10)),
         ("Mono12p", 12, lambda values: by_the_bit(values, bits=12)),
         ("Mono10Packed", 10, lambda values: as_gige_vision(values, bits=10)),
