@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,10 +15,17 @@ EventKind = Literal[
     "camera-fault-over",
     "drift",
     "drift-over",
+    "part-lost",
+    "overrun",
+    "late",
+    "trigger-failed",
 ]
 
 GOOD_NEWS: frozenset[EventKind] = frozenset({"camera-back", "camera-fault-over", "drift-over"})
 """The kinds that say that something is over."""
+
+FREQUENT: tuple[EventKind, ...] = ("overrun", "late")
+"""The kinds that may come with every frame, and are logged once a minute; outputs get each."""
 
 
 @dataclass(frozen=True)
@@ -33,3 +41,7 @@ class Event:
     kind: EventKind
     text: str
     timestamp_s: float
+
+
+Tell = Callable[[Event], None]
+"""Takes word of an event, on any thread."""

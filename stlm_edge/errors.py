@@ -13,8 +13,9 @@
     ├── VerificationError    two backends that should agree and do not
     ├── SourceError          a frame source that cannot be opened or has failed
     │   └── SourceTimeout    a source that is open but has not delivered in time
-    │       └── NothingYet   a camera that waits, as for a trigger, and is otherwise well
-    └── OutputError          a place that cannot be written to
+    │       └── FrameDamaged a frame came that is not whole
+    ├── OutputError          a place that cannot be written to
+    └── ControlError         something asked of a running line that it cannot do now
 
 A message says what was found, what was expected and what to do about it, in one line.
 """
@@ -136,9 +137,13 @@ class SourceTimeout(SourceError):
     """A source that is open but has not delivered a frame in time."""
 
 
-class NothingYet(SourceTimeout):
-    """A camera that has nothing to deliver yet, as while it waits for a trigger, and is otherwise well."""
+class FrameDamaged(SourceTimeout):
+    """A frame came that cannot be decoded or is not whole; the next one may be."""
 
 
 class OutputError(StlmError):
     """A place that cannot be written to."""
+
+
+class ControlError(StlmError):
+    """Something was asked of a running line that it cannot do now."""

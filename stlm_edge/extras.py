@@ -35,6 +35,9 @@ REMEDIES = {
     "nncf": _install("openvino-int8"),
     "openvino": _install("openvino"),
     **dict.fromkeys(("harvesters", "genicam"), _install("genicam")),
+    "pymodbus": _install("modbus"),
+    "asyncua": _install("opcua"),
+    "gpiod": _install("gpio"),
     "cv2": f"{OPENCV_HERE} ({_OPENCV_COMES}); on a Jetson {OPENCV_ON_JETSON}",
 }
 """Name of a module → how to get it."""

@@ -12,9 +12,11 @@ import click
 
 from stlm_edge.cli import REGEX, run
 from stlm_edge.errors import ConfigError, DataError, WeightsError
+from stlm_edge.spec import Size
 from stlm_edge.threshold_command import threshold
-from train.config import TrainConfig, described_presets, from_dict, load_preset
+from train.config import TrainConfig, described_presets
 from train.options import training_options
+from train.overrides import with_overrides
 from train.values import SeedCountType, SeedsType, SizeType
 
 FOLDER = click.Path(path_type=Path)
@@ -28,6 +30,20 @@ data_option = click.option(
 category_option = click.option("--category", help="Folder below --data; without it --data is the category itself.")
 textures_option = click.option(
     "--textures", type=FOLDER, help="Folder tree of pictures to cut pseudo anomalies from, such as DTD."
+)
+
+
+def _check_metric_size(_: click.Context, __: click.Parameter, size: Size | None) -> Size | None:
+    if size is not None and not all(1 <= side <= 8192 for side in size):
+        raise click.UsageError(f"--metric-size is {size[0]}x{size[1]}, expected 1 to 8192 each way")
+    return size
+
+
+metric_size_option = click.option(
+    "--metric-size",
+    type=SizeType(),
+    callback=_check_metric_size,
+    help="Measure figures over pixels at this size, 1024 as in the authors' code.  [default: each picture's own]",
 )
 preset_option = click.option(
     "--preset",
@@ -148,11 +164,7 @@ def preview(
     type=REGEX,
     help="The same by a regular expression, whose first group or all of it is in names without suffix.",
 )
-@click.option(
-    "--metric-size",
-    type=SizeType(),
-    help="Measure figures over pixels at this size, 1024 as in the authors' code.  [default: each picture's own]",
-)
+@metric_size_option
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
 @click.option("--output", "-o", type=FOLDER, help="Folder for metrics and pictures.  [default: beside CHECKPOINT]")
 def evaluate(
@@ -162,7 +174,7 @@ def evaluate(
     seeds: tuple[int, ...] | None,
     groups: Path | None,
     group_by: str | None,
-    metric_size: tuple[int, int] | None,
+    metric_size: Size | None,
     device: str,
     output: Path | None,
 ) -> None:
@@ -171,13 +183,14 @@ def evaluate(
     Writes evaluation.json, scores of each picture (.csv), the best, borderline and worst pictures of each kind, those
     defects that are missed, ROC, PRO and precision-recall curves, and how the scores are distributed.
 
+    Of a training with --evaluate-every the epoch that was best on these test pictures stands in a row of its own. It is
+    chosen by them, so it flatters.
+
     CHECKPOINT may be a folder of fit --seeds: then each of its runs is measured, and evaluation-seeds.json has the mean
     of each figure with an interval.
     """
     from train.report import evaluate_checkpoint, evaluation_table
 
-    if metric_size is not None and not all(1 <= side <= 8192 for side in metric_size):
-        raise click.UsageError(f"--metric-size is {metric_size[0]}x{metric_size[1]}, expected 1 to 8192 each way")
     if groups is not None and group_by is not None:
         raise click.UsageError("--groups and --group-by both say which pictures show the same part; give one of them")
     if checkpoint.is_dir():
@@ -226,6 +239,7 @@ command.add_command(threshold)
 @click.option("--preset", "presets", multiple=True, help="As for fit; may be given several times.  [default: paper]")
 @click.option("--seeds", type=SeedsType(), default="0", show_default=True, help="Such as 0,1,2.")
 @click.option("--output", "-o", required=True, type=FOLDER, help="Folder of the grid.")
+@metric_size_option
 @click.option("--dry-run", is_flag=True, help="List what would be run and how far it has come.")
 @click.option("--report", "report_only", is_flag=True, help="Run nothing; print the tables of what is there.")
 @partial(training_options, without=("seed",))
@@ -237,6 +251,7 @@ def grid(
     presets: tuple[str, ...],
     seeds: tuple[int, ...],
     output: Path,
+    metric_size: Size | None,
     dry_run: bool,
     report_only: bool,
     **settings: Any,
@@ -246,8 +261,10 @@ def grid(
     The same command goes on after a kill: finished runs are skipped. Settings below override every preset.
     """
     from stlm_edge.datasets import categories as list_categories
+    from train.paper.data_sets import warn_of_name
     from train.paper.grid import check_same, plan, run_all, state
-    from train.paper.results import read_records, text, write_report
+    from train.paper.report import text, write_report
+    from train.paper.results import read_records
 
     failures = []
     if not report_only:
@@ -260,7 +277,9 @@ def grid(
             seeds=seeds,
             settings=given,
             output=output,
+            metric_size=metric_size,
         )
+        warn_of_name(data.resolve().name, {run.category for run in runs})
         if dry_run:
             for run in runs:
                 check_same(run, data=data)
@@ -317,9 +336,8 @@ def fetch(name: str | None, output: Path | None, archive: tuple[Path, ...], sha2
 def _config(preset: str, settings: dict[str, Any]) -> TrainConfig:
     """The preset, overridden by the flags that were given."""
     given = {name: value for name, value in settings.items() if value is not None}
-    loaded = load_preset(preset)
     try:
-        return from_dict(loaded | given)
+        return with_overrides(preset, given)
     except ConfigError as error:
         also = f" and {', '.join('--' + name.replace('_', '-') for name in given)}" if given else ""
         raise ConfigError(f"{error} (of preset {preset}{also})") from None

@@ -29,11 +29,13 @@ class CameraPlace:
         name: for frames and messages, without credentials.
         open: connects to it. Raises `SourceError`.
         options: what remains to be done to its frames.
+        takes_triggers: a command has it capture a frame.
     """
 
     name: str
     open: Callable[[], FrameSource]
     options: SourceOptions
+    takes_triggers: bool = False
 
 
 def find_camera(uri: str, options: SourceOptions) -> CameraPlace | None:
@@ -60,4 +62,4 @@ def find_camera(uri: str, options: SourceOptions) -> CameraPlace | None:
         opening = partial(open_mjpeg, uri, options, answer_s=_ANSWER_S)
     else:
         return None
-    return CameraPlace(name, opening, options)
+    return CameraPlace(name, opening, options, takes_triggers=uri.partition(":")[0] in SCHEMES)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from runtime.sources.base import Frame, FrameSource
 from stlm_edge.credentials import without_credentials
-from stlm_edge.errors import NothingYet, SourceError, SourceTimeout, StlmError
+from stlm_edge.errors import FrameDamaged, SourceError, SourceTimeout, StlmError
 
 
 class Connection:
@@ -20,7 +20,6 @@ class Connection:
         is_open: the camera has been opened.
         is_over: the thread has ended, and the camera is closed.
         error: why it ended, None while it runs.
-        camera: while it is open, to be triggered; everything else is for the thread alone.
         fps: of the camera.
         opened_s: when, on the clock of `time.monotonic`.
     """
@@ -41,13 +40,13 @@ class Connection:
         self.is_open = False
         self.is_over = False
         self.error: Exception | None = None
-        self.camera: FrameSource | None = None
         self.fps: float | None = None
         self.opened_s = time.monotonic()
         self._open_camera = open_camera
         self._deliver = deliver
         self._skip = skip
         self._changed = changed
+        self._camera: FrameSource | None = None
         self._is_wanted = True
         self._busy_since_s = time.monotonic()
         # A daemon: a driver that never returns must not keep the program from ending.
@@ -73,6 +72,13 @@ class Connection:
         kind = "" if isinstance(self.error, StlmError) else f"{type(self.error).__name__}: "
         return " ".join(without_credentials(f"{kind}{self.error}").split())
 
+    def trigger(self) -> None:
+        """Have the camera capture one frame. Raises `SourceError`."""
+        camera = self._camera
+        if camera is None or self.is_over:
+            raise SourceError("the camera is lost and cannot be triggered; check it and its cable")
+        camera.trigger()
+
     def leave(self) -> None:
         """Want no more frames; the thread closes the camera and ends as soon as the driver returns."""
         self._is_wanted = False
@@ -88,14 +94,14 @@ class Connection:
         try:
             with self._open_camera() as camera:
                 with self._changed:
-                    self.camera, self.fps = camera, camera.fps
-                    self.is_open, self.opened_s = True, time.monotonic()
+                    self._camera = camera
+                    self.is_open, self.fps, self.opened_s = True, camera.fps, time.monotonic()
                     self._changed.notify_all()
                 self._read(camera)
         except Exception as caught:  # whatever ends this thread, the camera is lost and another attempt is due
             error = caught
         with self._changed:
-            self.is_over, self.error, self.camera = True, error, None
+            self.is_over, self.error = True, error
             self._changed.notify_all()
 
     def _read(self, camera: FrameSource) -> None:
@@ -103,10 +109,10 @@ class Connection:
             self._busy_since_s = time.monotonic()
             try:
                 frame = camera.read()
-            except NothingYet:
-                continue
-            except SourceTimeout as skipped:
+            except FrameDamaged as skipped:
                 self._skip(self, str(skipped))
+                continue
+            except SourceTimeout:  # nothing was asked of a camera that waits for its trigger
                 continue
             if frame is None:
                 raise SourceError("the camera's stream has ended, expected one without end; check the camera")

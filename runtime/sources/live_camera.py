@@ -69,6 +69,7 @@ class _NowAndThen:
         self._untold = 0
 
     def tell(self, reason: str) -> None:
+        """It has happened; to be called with a lock."""
         self._untold += 1
         now_s = time.monotonic()
         if now_s - self._told_s >= _SKIPS_TOLD_S:
@@ -87,17 +88,25 @@ class LiveCamera(LiveSource):
     fault, by `picture-incomplete`.
     """
 
-    def __init__(self, open_camera: Callable[[], FrameSource], *, name: str, patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        open_camera: Callable[[], FrameSource],
+        *,
+        name: str,
+        patience: Patience | None = None,
+        queue: int | None = None,
+    ) -> None:
         """Open the camera for the first time.
 
         Args:
             open_camera: opens it, on a thread that is not the caller's; what it returns is used on that thread alone.
             name: for messages, without credentials.
+            queue: so many frames may wait; None for the newest alone.
         Raises:
             SourceError: if it cannot be opened, or not in time. After that, nothing but `SourceTimeout` is raised.
         """
         self._patience = patience or Patience()
-        super().__init__(name=name, timeout_s=self._patience.read_s)
+        super().__init__(name=name, timeout_s=self._patience.read_s, queue=queue)
         self._open_camera = open_camera
         self._changed = threading.Condition(self._lock)
         self._is_closing = False
@@ -112,12 +121,15 @@ class LiveCamera(LiveSource):
         self._supervisor = threading.Thread(target=self._supervise, name="camera", daemon=True)
         self._supervisor.start()
 
+    @property
+    def is_connected(self) -> bool:
+        connection = self._connection
+        return connection.is_open and not connection.is_over and not connection.is_left
+
     def trigger(self) -> None:
         with self._lock:
-            camera = self._connection.camera
-        if camera is None:
-            raise SourceError(f"{self._name} was not triggered: it is lost at present; wait until it is back")
-        camera.trigger()
+            connection = self._connection
+        connection.trigger()
 
     def take_events(self) -> list[Event]:
         with self._lock:
@@ -150,7 +162,6 @@ class LiveCamera(LiveSource):
             raise
         if connection.is_open:
             self.fps = connection.fps
-            self.is_triggered = connection.camera is not None and connection.camera.is_triggered
         elif connection.is_over and connection.error is not None:
             raise connection.error
         else:
@@ -180,7 +191,7 @@ class LiveCamera(LiveSource):
         with self._lock:
             if connection.is_left:
                 return
-            self.skipped += 1
+            self._damage()
             self._skipped.tell(reason)
 
     def _supervise(self) -> None:

@@ -23,6 +23,7 @@ OTHER = {
 NEEDS = {
     "heads": ["--comparison", "plain", "--plain-stream", "teacher"],
     "memory": ("--plain-stream", "teacher"),
+    "evaluate_size": ("--evaluate-every", "5"),
     "comparison": ("--plain-stream", "teacher", "--teacher", "mobile_sam"),
 }
 """What else has to be given with a setting."""
@@ -236,7 +237,9 @@ def test_presets_are_listed_with_what_they_are(capsys):
     assert main(["presets"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(presets())
-    assert all(len(line.split(maxsplit=1)[1]) > 15 for line in lines)
+    described = [line.split(maxsplit=1)[1] for line in lines]
+    assert all(len(text) > 15 for text in described)
+    assert len(set(described)) == len(described)
 
 
 def test_backbone_of_timm_has_no_masks_and_may_stand_in_for_the_plain_stream():

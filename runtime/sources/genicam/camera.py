@@ -8,12 +8,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from runtime.control import Trigger
 from runtime.sources.base import Frame, FrameSource
 from runtime.sources.camera import Pace
 from runtime.sources.genicam.controls import Controls, apply
 from runtime.sources.genicam.pixel_formats import FORMATS, decode
 from runtime.sources.genicam.transport import Delivery, NodeError, Transport
-from stlm_edge.errors import NothingYet, SourceError
+from stlm_edge.errors import SourceError, SourceTimeout
 from stlm_edge.imaging import Image, pixel_limit
 
 _WAIT_S = 0.5
@@ -34,19 +35,28 @@ class GenicamCamera(FrameSource):
     counted and of which nothing came; their images are black.
     """
 
-    def __init__(self, open_transport: Callable[[], Transport], *, name: str, controls: Controls, fps: float | None):
+    def __init__(
+        self,
+        open_transport: Callable[[], Transport],
+        *,
+        name: str,
+        controls: Controls,
+        fps: float | None = None,
+        trigger: Trigger | None = None,
+    ) -> None:
         """Open the camera, set it and have it send.
 
         Args:
             name: for frames and messages.
             fps: at most so many frames a second, unless it is triggered.
+            trigger: what has it take a picture, `hardware` or `software`; with anything else it runs freely.
         Raises:
             SourceError: if it cannot be opened or set as wanted.
         """
         self._name = name
-        self._controls = controls
-        self.is_triggered = controls.trigger is not None
-        self.fps = None if self.is_triggered else fps
+        self._trigger = trigger
+        self._is_triggered = trigger in ("hardware", "software")
+        self.fps = None if self._is_triggered else fps
         self._pace = Pace(self.fps)
         self._silent_s = max(_SILENT_S, _SILENT_PICTURES / self.fps) if self.fps else _SILENT_S
         self._waiting: deque[Frame] = deque()
@@ -55,7 +65,7 @@ class GenicamCamera(FrameSource):
         self._uncounted = 0
         self._transport = open_transport()
         try:
-            apply(controls, self._transport, fps=self.fps)
+            apply(controls, self._transport, trigger=trigger, fps=self.fps)
             self._blank = self._black()
             self._transport.start()
         except NodeError as error:
@@ -79,17 +89,17 @@ class GenicamCamera(FrameSource):
                 self._receive(delivery, now_s)
             elif self._transport.loss is not None:
                 raise SourceError(f"{self._name} is lost: {self._transport.loss}; check the camera and its cable")
-            elif not self.is_triggered and now_s - self._heard_s >= self._silent_s:
+            elif not self._is_triggered and now_s - self._heard_s >= self._silent_s:
                 raise SourceError(
                     f"{self._name} has stopped delivering frames: nothing came for {now_s - self._heard_s:.1f} s; "
                     "check the camera and its cable"
                 )
             if not self._waiting and now_s >= until_s:
-                raise NothingYet(f"no picture of {self._name} yet")
+                raise SourceTimeout(f"no picture of {self._name} yet")
         return self._waiting.popleft()
 
     def trigger(self) -> None:
-        if self._controls.trigger != "software":
+        if self._trigger != "software":
             super().trigger()
         try:
             self._transport.write("TriggerSoftware", "true")

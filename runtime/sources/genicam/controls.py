@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import parse_qsl
 
+from runtime.control import Trigger
 from runtime.sources.genicam.pixel_formats import FORMATS, NAMES
 from runtime.sources.genicam.transport import NodeError, Transport
 from runtime.uri import Option, allowed, choice, nearest, parse_options
@@ -22,7 +23,7 @@ _NODE = "node."
 
 @dataclass(frozen=True)
 class Controls:
-    """What stands behind the question mark of `gige://SERIAL?exposure-us=2000&trigger=hardware`.
+    """What stands behind the question mark of `gige://SERIAL?exposure-us=2000&gain=3`.
 
     Attributes:
         exposure_us: microseconds, or `auto`.
@@ -30,9 +31,9 @@ class Controls:
         white_balance: `auto`, `once`, or what red and blue are multiplied with.
         region: left, top, width, height of what the sensor is read of.
         pixel_format: by its name; None leaves what is set.
-        trigger: a signal at an input of the camera, or `FrameSource.trigger`; None lets it run freely.
-        trigger_source: the input; `Line1` if it is not given.
-        trigger_edge, trigger_delay_us: of the signal; None leaves what is set.
+        trigger_source: the input whose signal triggers; `Line1` if it is not given.
+        trigger_edge: of that signal; None leaves what is set.
+        trigger_delay_us: from the trigger to the exposure; None leaves what is set.
         nodes: any others, by name, written first and in this order.
     """
 
@@ -41,16 +42,24 @@ class Controls:
     white_balance: Literal["auto", "once"] | tuple[float, float] | None = None
     region: tuple[int, int, int, int] | None = None
     pixel_format: str | None = None
-    trigger: Literal["hardware", "software"] | None = None
     trigger_source: str | None = None
     trigger_edge: Literal["rising", "falling"] | None = None
     trigger_delay_us: float | None = None
     nodes: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def parse(cls, query: str) -> Controls:
-        """Raises `ValueError` with a reason on anything that is no known control with a fitting value."""
+    def parse(cls, query: str, *, trigger: Trigger | None = None) -> Controls:
+        """
+        Args:
+            trigger: what the camera is triggered by.
+        Raises:
+            ValueError: with a reason, on anything that is no known control with a fitting value.
+        """
         parts = query.split("&") if query else []
+        if any(part.startswith("trigger=") for part in parts):
+            raise ValueError(
+                "trigger is no part of the address but an option, --trigger hardware or --trigger software"
+            )
         named = "&".join(part for part in parts if not part.startswith(_NODE))
         values = parse_options(named, CONTROLS)
         nodes = parse_qsl("&".join(part for part in parts if part.startswith(_NODE)), keep_blank_values=True)
@@ -58,18 +67,18 @@ class Controls:
             **{name.replace("-", "_"): value for name, value in values.items()},
             nodes=tuple((name.removeprefix(_NODE), value) for name, value in nodes),
         )
-        lacking = [name for name in values if name.startswith("trigger-") and controls.trigger is None]
-        if lacking:
-            raise ValueError(f"{lacking[0]} is given without trigger=hardware or trigger=software")
-        if controls.trigger == "software" and (controls.trigger_source or controls.trigger_edge):
-            raise ValueError("trigger-source and trigger-edge are for trigger=hardware")
+        for name in values:
+            fit = ("hardware", "software") if name == "trigger-delay-us" else ("hardware",)
+            if name.startswith("trigger-") and trigger not in fit:
+                raise ValueError(f"{name} is given and nothing that it is for, expected --trigger {' or '.join(fit)}")
         return controls
 
 
-def apply(controls: Controls, camera: Transport, *, fps: float | None) -> None:
+def apply(controls: Controls, camera: Transport, *, trigger: Trigger | None, fps: float | None) -> None:
     """Write everything into the camera's nodes.
 
     Args:
+        trigger: a signal at an input of the camera, or `FrameSource.trigger`; else it runs freely.
         fps: at most so many pictures a second, where the camera can be told.
     Raises:
         SourceError: if the camera has no such node or refuses a value.
@@ -86,8 +95,8 @@ def apply(controls: Controls, camera: Transport, *, fps: float | None) -> None:
     nodes.write_or_automatic(controls.gain, "GainAuto", ("Gain", "GainRaw"))
     if controls.white_balance is not None:
         _set_white_balance(nodes, controls.white_balance)
-    _set_trigger(nodes, controls)
-    if fps is not None and controls.trigger is None:
+    _set_trigger(nodes, controls, trigger)
+    if fps is not None:
         _set_rate(nodes, fps)
 
 
@@ -196,15 +205,15 @@ def _set_white_balance(nodes: Nodes, balance: str | tuple[float, float]) -> None
         nodes.write(nodes.first(("BalanceRatio", "BalanceRatioAbs")), f"{ratio:g}")
 
 
-def _set_trigger(nodes: Nodes, controls: Controls) -> None:
-    if controls.trigger is None:
+def _set_trigger(nodes: Nodes, controls: Controls, trigger: Trigger | None) -> None:
+    if trigger not in ("hardware", "software"):
         if nodes.has("TriggerMode"):  # another program may have left it waiting
             _select_frame(nodes)
             nodes.write("TriggerMode", "Off")
         return
     _select_frame(nodes)
     nodes.write("TriggerMode", "On")
-    nodes.write("TriggerSource", "Software" if controls.trigger == "software" else controls.trigger_source or "Line1")
+    nodes.write("TriggerSource", "Software" if trigger == "software" else controls.trigger_source or "Line1")
     if controls.trigger_edge is not None:
         nodes.write("TriggerActivation", {"rising": "RisingEdge", "falling": "FallingEdge"}[controls.trigger_edge])
     if controls.trigger_delay_us is not None:
@@ -259,7 +268,6 @@ CONTROLS = {
         "LEFT,TOP,WIDTH,HEIGHT in pixels, as in 0,0,640,480",
     ),
     "pixel-format": Option(allowed(str, bool), "a name such as Mono8"),
-    "trigger": choice("hardware", "software"),
     "trigger-source": Option(allowed(str, bool), "an input of the camera such as Line1"),
     "trigger-edge": choice("rising", "falling"),
     "trigger-delay-us": Option(allowed(float, lambda value: 0 <= value < math.inf), "microseconds from 0 on"),

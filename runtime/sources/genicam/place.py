@@ -23,7 +23,7 @@ def genicam_camera(uri: str, options: SourceOptions) -> tuple[str, Callable[[], 
     scheme, _, place = name.partition(":")
     place = place.removeprefix("//")
     try:
-        controls = Controls.parse(query)
+        controls = Controls.parse(query, trigger=options.trigger)
     except ValueError as error:
         raise SourceError(f"{name} cannot be opened: {error}; known are {KNOWN}") from None
     if not place:
@@ -37,7 +37,8 @@ def genicam_camera(uri: str, options: SourceOptions) -> tuple[str, Callable[[], 
         transport = partial(_open_producer, Path(file), serial)
     else:
         transport = partial(AravisCamera, scheme, place)
-    return name, partial(GenicamCamera, transport, name=name, controls=controls, fps=options.fps)
+    opening = partial(GenicamCamera, transport, name=name, controls=controls, fps=options.fps, trigger=options.trigger)
+    return name, opening
 
 
 def _open_producer(file: Path, serial: str) -> Transport:

@@ -19,8 +19,8 @@ def test_camera_is_named_with_serial_number_address_and_formats() -> None:
     with gige_camera():
         (found,) = [each.found for each in find_genicam() if SERIAL in each.found]
         assert found == (
-            f"gige://{SERIAL}: Aravis Fake, serial {SERIAL} at 127.0.0.1; BayerBG8, BayerGB8, BayerGR8, BayerRG8, Mono8, "
-            "RGB8, Mono16"
+            f"gige://{SERIAL}: Aravis Fake, serial {SERIAL} at 127.0.0.1; BayerBG8, BayerGB8, BayerGR8, BayerRG8, "
+            "Mono8, RGB8, Mono16"
         )
         with open_source(URI) as source:  # and the line that has it is not disturbed
             (found,) = [each.found for each in find_genicam() if SERIAL in each.found]

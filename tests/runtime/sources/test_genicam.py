@@ -18,12 +18,13 @@ from runtime.sources.cameras import find_camera
 from runtime.sources.genicam.camera import GenicamCamera
 from runtime.sources.genicam.controls import Controls
 from runtime.sources.genicam.transport import Delivery, NodeKind
-from stlm_edge.errors import NothingYet, SourceError, SourceTimeout
+from stlm_edge.errors import SourceError, SourceTimeout
 
 from .conftest import read_until, wait_for_event
 from .gige import SERIAL, URI, GigeCamera, gige_camera
 
 MONO8 = 0x01080001
+BY_COMMAND = SourceOptions(trigger="software")
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def counted(*counters: int | None, incomplete: Sequence[int] = ()) -> list[tuple
     script = Script(*counters, incomplete=incomplete)
     with GenicamCamera(lambda: script, name="the camera", controls=Controls(), fps=None) as camera:
         found = []
-        with contextlib.suppress(NothingYet):
+        with contextlib.suppress(SourceTimeout):
             while (frame := camera.read()) is not None:
                 assert frame.index == len(found)
                 assert frame.image.max() == (7 if frame.fault is None else 0)
@@ -128,11 +129,10 @@ def test_counter_that_is_another_one_tells_of_no_loss() -> None:
 
 def test_triggered_camera_may_be_silent_and_is_asked_in_the_meantime() -> None:
     script = Script()
-    with GenicamCamera(lambda: script, name="it", controls=Controls.parse("trigger=software"), fps=5) as camera:
-        assert camera.is_triggered
+    with GenicamCamera(lambda: script, name="it", controls=Controls(), fps=5, trigger="software") as camera:
         assert camera.fps is None
         for _ in range(3):
-            with pytest.raises(NothingYet):
+            with pytest.raises(SourceTimeout):
                 camera.read()
         camera.trigger()
         script.loss = "unplugged"
@@ -143,11 +143,15 @@ def test_triggered_camera_may_be_silent_and_is_asked_in_the_meantime() -> None:
 
 def test_nodes_by_name_come_first_and_in_order() -> None:
     script = Script()
-    query = "trigger=hardware&node.PixelFormat=Mono8&node.Width=3"
-    with GenicamCamera(lambda: script, name="it", controls=Controls.parse(query), fps=None):
+    controls = Controls.parse("trigger-edge=rising&node.PixelFormat=Mono8&node.Width=3", trigger="hardware")
+    with pytest.raises(SourceError, match="it cannot be opened: the camera has no node TriggerActivation"):
+        GenicamCamera(lambda: script, name="it", controls=controls, trigger="hardware")
+    script = Script()
+    controls = Controls.parse("trigger-source=Software&node.PixelFormat=Mono8&node.Width=3", trigger="hardware")
+    with GenicamCamera(lambda: script, name="it", controls=controls, trigger="hardware"):
         pass
     assert script.written[:3] == [("PixelFormat", "Mono8"), ("Width", "3"), ("TriggerMode", "On")]
-    assert script.written[3] == ("TriggerSource", "Line1")
+    assert script.written[3] == ("TriggerSource", "Software")
 
 
 @pytest.mark.parametrize(
@@ -158,9 +162,15 @@ def test_nodes_by_name_come_first_and_in_order() -> None:
         ("gain=loud", "gain is 'loud', expected a number, or auto"),
         ("white-balance=1.5", "white-balance is '1.5', expected auto, once, or RED,BLUE as in 1.5,2.1"),
         ("region=1,2,3", "region is '1,2,3', expected LEFT,TOP,WIDTH,HEIGHT in pixels"),
-        ("trigger=maybe", "trigger is 'maybe', expected hardware or software"),
-        ("trigger-edge=rising", "trigger-edge is given without trigger=hardware"),
-        ("trigger=software&trigger-source=Line1", "trigger-source and trigger-edge are for trigger=hardware"),
+        (
+            "trigger=hardware",
+            "trigger is no part of the address but an option, --trigger hardware or --trigger software",
+        ),
+        ("trigger-edge=rising", "trigger-edge is given and nothing that it is for, expected --trigger hardware"),
+        (
+            "trigger-delay-us=9",
+            "trigger-delay-us is given and nothing that it is for, expected --trigger hardware or soft",
+        ),
         ("gain=1&gain=2", "gain is given twice"),
     ],
 )
@@ -170,9 +180,8 @@ def test_control_that_does_not_fit_is_a_line_before_anything_is_opened(query: st
 
 
 def test_source_without_a_trigger_says_so(tmp_path: Path) -> None:
-    with open_source("test://?frames=1") as source, pytest.raises(SourceError, match="cannot be triggered by software"):
+    with open_source("test://?frames=1") as source, pytest.raises(SourceError, match="cannot be triggered by command"):
         source.trigger()
-    assert not source.is_triggered
 
 
 @pytest.mark.heavy
@@ -189,8 +198,7 @@ def test_gige_camera_delivers_what_it_is_set_to(gige: GigeCamera) -> None:
 
 @pytest.mark.heavy
 def test_each_software_trigger_gives_one_picture(gige: GigeCamera) -> None:
-    with open_source(f"{URI}&pixel-format=BayerRG8&trigger=software") as source:
-        assert source.is_triggered
+    with open_source(f"{URI}&pixel-format=BayerRG8", BY_COMMAND) as source:
         time.sleep(0.3)
         assert source.poll() is None
         counters = []
@@ -201,6 +209,11 @@ def test_each_software_trigger_gives_one_picture(gige: GigeCamera) -> None:
         assert counters[0] is not None
         assert [counter - counters[0] for counter in counters if counter] == [0, 1, 2]
         assert source.poll() is None
+        for _ in range(5):  # faster than anybody reads: none is lost, and their order is kept
+            source.trigger()
+            time.sleep(0.05)
+        more = [read_until(source, lambda frame: frame.fault is None).counter for _ in range(5)]
+        assert more == sorted(more) and source.dropped == 0
     with open_source(URI) as source, pytest.raises(SourceError, match="cannot be triggered"):  # runs freely again
         assert source.read() is not None
         source.trigger()
@@ -216,12 +229,12 @@ def test_each_software_trigger_gives_one_picture(gige: GigeCamera) -> None:
         ("node.Width=wide", "does not take 'wide' for Width: expected a whole number from 1 to 2048"),
         ("node.TestBoolean=perhaps", "does not take 'perhaps' for TestBoolean: expected true or false"),
         ("white-balance=auto", "the camera has no node BalanceWhiteAuto"),
-        ("trigger=hardware", "does not take 'Line1' for TriggerSource: expected Line0 or Software"),
+        ("trigger-source=Line1", "does not take 'Line1' for TriggerSource: expected Line0 or Software"),
     ],
 )
 def test_what_a_camera_does_not_take_is_a_line_and_leaves_it_free(gige: GigeCamera, query: str, expected: str) -> None:
     with pytest.raises(SourceError, match=f"^gige://{SERIAL} cannot be opened: .*{expected}"):
-        open_source(f"gige://{SERIAL}?{query}")
+        open_source(f"gige://{SERIAL}?{query}", SourceOptions(trigger="hardware"))
     with open_source(URI) as source:
         assert source.read() is not None
 
@@ -245,7 +258,7 @@ def test_camera_in_use_is_refused(gige: GigeCamera) -> None:
 
 @pytest.mark.heavy
 def test_camera_that_is_killed_is_lost_and_comes_back(gige: GigeCamera) -> None:
-    with open_source(f"{URI}&trigger=software") as source:
+    with open_source(URI, BY_COMMAND) as source:
         source.trigger()
         before = read_until(source, lambda frame: frame.fault is None)
         gige.kill()
@@ -272,7 +285,7 @@ def triggered(source: FrameSource):  # type: ignore[no-untyped-def]
 
 @pytest.mark.heavy
 def test_trigger_while_it_closes_is_refused_or_taken(gige: GigeCamera) -> None:
-    source = open_source(f"{URI}&trigger=software")
+    source = open_source(URI, BY_COMMAND)
     outcomes: list[str] = []
 
     def fire() -> None:
@@ -311,7 +324,6 @@ def test_producer_delivers_grey_and_colour(viky: str) -> None:
     [
         ("", "it sees the serial numbers 0, 1, 2; write genicam:"),
         ("#7", "it sees the serial numbers 0, 1, 2; write genicam:"),
-        ("#1?trigger=software", "the camera has no node TriggerMode"),
         ("#1?node.Width=wide", "does not take 'wide' for Width: expected a whole number from 100 to 800"),
         ("#1?node.PayloadSize=8", "does not take '8' for PayloadSize"),
     ],
@@ -322,6 +334,12 @@ def test_what_a_producer_does_not_take_is_a_line(viky: str, rest: str, expected:
     assert "thrown in node" not in str(caught.value)
     with open_source(f"{viky}#1?node.Width=400") as source:
         assert source.read() is not None
+
+
+@pytest.mark.heavy
+def test_producer_without_a_trigger_says_so(viky: str) -> None:
+    with pytest.raises(SourceError, match="the camera has no node TriggerMode; see what it has"):
+        open_source(f"{viky}#1", BY_COMMAND)
 
 
 @pytest.mark.heavy

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stlm_edge.plate.part import render_part
-from train.paper.figures import MVTEC
+from train.paper.data_sets import MVTEC
 from train.pseudo_anomalies.nsa import OF_CATEGORIES, Nsa, half_side, natural_patches, resized
 
 
