@@ -1,7 +1,7 @@
 """GigE Vision and USB3 Vision by the library Aravis, through its C interface.
 
 No more than the library of the distribution is needed, whatever Python the environment has: the usual way, PyGObject,
-comes with the system's Python alone or is compiled. The names are those of Aravis 0.8.20 (Ubuntu 22.04) and later.
+comes with the system's Python alone or is compiled. All functions that are used have been there since Aravis 0.8.20.
 """
 
 from __future__ import annotations
