@@ -141,6 +141,37 @@ def test_triggered_camera_may_be_silent_and_is_asked_in_the_meantime() -> None:
     assert script.written == [("TriggerMode", "On"), ("TriggerSource", "Software"), ("TriggerSoftware", "true")]
 
 
+class Signed(Script):
+    """Is set to a format that is not read."""
+
+    others: tuple[str, ...] = ()
+
+    def format_code(self) -> int:
+        return 0x01080002
+
+    def read(self, node: str) -> str:
+        return "Mono8s" if node == "PixelFormat" else super().read(node)
+
+    def choices(self, node: str) -> list[str]:
+        return ["Mono8s", *self.others] if node == "PixelFormat" else super().choices(node)
+
+
+@pytest.mark.parametrize(
+    ("others", "remedy"),
+    [
+        (("Mono8", "Confidence8", "YUV422Packed"), "choose one of Mono8, YUV422Packed by pixel-format=…"),
+        (("Confidence8",), "it has no other that is"),
+    ],
+)
+def test_format_that_is_not_read_is_a_line_with_those_that_are(others: tuple[str, ...], remedy: str) -> None:
+    script = Signed(1)
+    script.others = others
+    expected = f"it cannot be opened: the camera is set to the pixel format Mono8s, which is not read; {remedy}"
+    with pytest.raises(SourceError, match=f"^{re.escape(expected)}$"):
+        GenicamCamera(lambda: script, name="it", controls=Controls())
+    assert script.is_closed
+
+
 def test_nodes_by_name_come_first_and_in_order() -> None:
     script = Script()
     controls = Controls.parse("trigger-edge=rising&node.PixelFormat=Mono8&node.Width=3", trigger="hardware")
