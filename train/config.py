@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import math
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -64,7 +65,9 @@ PseudoAnomalyName = Literal[
     "crack",
 ]
 OLD_KINDS = {"nsa": "hiding"}
-"""Of pseudo anomalies, which older versions called otherwise, in the words of today."""
+"""Of pseudo anomalies, which older versions called otherwise, in the words of today; for files."""
+TYPED_KINDS = {"nsa": "nsa-binary"}
+"""What such a word means on the command line today: what the field calls so."""
 
 RANDOM = RANDOM_WEIGHTS
 PUBLISHED = PUBLISHED_WEIGHTS
@@ -391,8 +394,21 @@ def in_new_words(values: dict[str, Any]) -> dict[str, Any]:
     renamed = {OLD_NAMES.get(name, name): value for name, value in values.items()}
     kinds = renamed.get("pseudo_anomalies")
     if isinstance(kinds, str):
+        for kind in OLD_KINDS.keys() & set(kinds.split("+")):
+            _tell_of_old_kind(kind)
         renamed["pseudo_anomalies"] = "+".join(OLD_KINDS.get(kind, kind) for kind in kinds.split("+"))
     return renamed
+
+
+@cache
+def _tell_of_old_kind(kind: str) -> None:
+    """Once, since the settings of a run are read several times."""
+    logger.info(
+        "pseudo anomalies %s in a file are %s, as older versions called them; NSA as its authors define it is %s there",
+        kind,
+        OLD_KINDS[kind],
+        TYPED_KINDS[kind],
+    )
 
 
 def from_yaml(written: dict[str, Any]) -> dict[str, Any]:
