@@ -40,7 +40,7 @@ _PAIR = re.compile(rf"({_NAME}\s*=)([^&;]*)", re.IGNORECASE)
 _ENCODED_NAME = re.compile(r"(?<![\w%-])[\w-]{0,40}%[\w%-]{1,120}(?=\s{0,9}=|/)")
 """`%74oken=`, which is `token=` to whoever is asked for it; or such a part of a path."""
 
-_NOT_OF_A_NETWORK = frozenset({"test", "v4l2", "csi", "display", "file"})
+_NOT_OF_A_NETWORK = frozenset({"test", "v4l2", "gige", "u3v", "csi", "display", "file"})
 
 _OF_BROKERS = frozenset({"mqtt", "mqtts"})
 """Addresses whose query is for this program alone and has names of files, not what they hold; a user is not secret."""
