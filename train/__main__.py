@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from stlm_edge.cli import REGEX, run
+from stlm_edge.cli import REGEX, Number, run
 from stlm_edge.errors import ConfigError, DataError, WeightsError
 from stlm_edge.threshold_command import threshold
 from train.config import TrainConfig, described_presets, from_dict, load_preset
@@ -227,6 +227,23 @@ command.add_command(threshold)
 @click.option("--seeds", type=SeedsType(), default="0", show_default=True, help="Such as 0,1,2.")
 @click.option("--output", "-o", required=True, type=FOLDER, help="Folder of the grid.")
 @click.option("--dry-run", is_flag=True, help="List what would be run and how far it has come.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 1024),
+    help="So many runs at once on this machine, each in a process of its own; they share cores and GPUs.  [default: 1]",
+)
+@click.option(
+    "--ray",
+    "ray_address",
+    metavar="auto|HOST:PORT",
+    help="Compute the runs as tasks of Ray: of the cluster at HOST:PORT, or of one that is started here and ended with "
+    "the grid.",
+)
+@click.option(
+    "--gpus-per-run",
+    type=Number(min=0),
+    help="With --ray, the share of a GPU that a run takes, such as 0.5.  [default: 1 where a node has GPUs]",
+)
 @click.option("--report", "report_only", is_flag=True, help="Run nothing; print the tables of what is there.")
 @partial(training_options, without=("seed",))
 def grid(
@@ -238,6 +255,9 @@ def grid(
     seeds: tuple[int, ...],
     output: Path,
     dry_run: bool,
+    jobs: int | None,
+    ray_address: str | None,
+    gpus_per_run: float | None,
     report_only: bool,
     **settings: Any,
 ) -> int:
@@ -246,9 +266,14 @@ def grid(
     The same command goes on after a kill: finished runs are skipped. Settings below override every preset.
     """
     from stlm_edge.datasets import categories as list_categories
-    from train.paper.grid import check_same, plan, run_all, state
+    from train.paper.execution import Executor, InOrder, Jobs, run_all
+    from train.paper.grid import check_same, plan, state
     from train.paper.results import read_records, text, write_report
 
+    if jobs is not None and ray_address is not None:
+        raise click.UsageError("--jobs is for this machine alone, and with --ray the cluster says how many; give one")
+    if gpus_per_run is not None and ray_address is None:
+        raise click.UsageError("--gpus-per-run goes with --ray")
     failures = []
     if not report_only:
         if data is None or bool(categories) == all_categories:
@@ -266,7 +291,14 @@ def grid(
                 check_same(run, data=data)
                 click.echo(f"{state(run):<12} {run.preset}  {run.category}  seed {run.seed}")
             return 0
-        failures = run_all(runs, data=data, textures=textures)
+        executor: Executor = InOrder(data, textures)
+        if ray_address is not None:
+            from train.paper.ray_cluster import OnRay
+
+            executor = OnRay(data, textures, output, address=ray_address, gpus_per_run=gpus_per_run)
+        elif jobs is not None and jobs > 1:
+            executor = Jobs(data, textures, jobs)
+        failures = run_all(runs, executor, data=data)
     records = read_records(output)
     if records:
         click.echo(text(records))
