@@ -19,6 +19,7 @@ from typing import Literal, Protocol
 
 import cv2
 import torch
+from tqdm import tqdm
 
 from stlm_edge.cli import INTERRUPTED, set_up_logging
 from stlm_edge.errors import StlmError
@@ -295,6 +296,7 @@ def _compute(
         for stream in (1, 2):
             os.dup2(log, stream)
         set_up_logging()
+        tqdm.set_lock(threading.RLock())  # its own, of several processes, would be left over by a kill
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
         if torch.cuda.is_available():

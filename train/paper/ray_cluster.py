@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import logging
 import os
 import platform
 import re
 import shutil
 import socket
-import sys
 import time
 import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from stlm_edge.datasets import load_category
-from stlm_edge.errors import ConfigError, DataError, OutputError, StlmError, shortly
+from stlm_edge.errors import ConfigError, DataError, OutputError, StlmError, TrainingError, shortly
 from stlm_edge.files import cache_folder, locked, make_folder, write_bytes, write_text
 from stlm_edge.revision import version
 from train.fit import STATE_NAME
@@ -135,10 +135,11 @@ class OnRay:
         Raises:
             ConfigError: also if there is no such cluster, or no node can do it, or their versions differ.
             DataError: also if a node lacks the data.
+            TrainingError: if the cluster ends meanwhile.
         """
         if not waiting:
             return
-        with redirect_stdout(sys.stderr), _connected(self.address):  # Ray prints what becomes of nodes
+        with redirect_stdout(_Debug()), _connected(self.address):
             nodes = [node for node in ray.nodes() if node["Alive"]]
             gpus = _gpus(self.gpus_per_run, nodes, wanted=any(run.config.device != "cpu" for run in waiting))
             make_folder(self.output)
@@ -147,7 +148,21 @@ class OnRay:
                 write_text(word, uuid.uuid4().hex)
             errand = Errand(self.data, self.textures, Path.cwd(), self.output, word.read_text())
             _require_same(_sights([node for node in nodes if _can_compute(node, gpus)], errand, waiting))
-            yield from _compute(waiting, errand, gpus)
+            try:
+                yield from _compute(waiting, errand, gpus)
+            except ray.exceptions.RayError as error:
+                raise TrainingError(
+                    f"Ray has ended while the grid ran ({_said(error)}); the same command goes on from here"
+                ) from None
+
+
+class _Debug(io.TextIOBase):
+    """Takes what Ray prints of nodes that die, with pages of their state, among the results otherwise."""
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            logger.debug("%s", text.strip())
+        return len(text)
 
 
 @contextmanager
@@ -270,7 +285,9 @@ def _require_same(sights: Mapping[str, Sight]) -> None:
 
 def _compute(waiting: Sequence[Run], errand: Errand, gpus: float) -> Generator[Update | None]:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
+    board = (
+        ray.remote(Board).options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here).remote()
+    )
     task = ray.remote(_run_here).options(num_cpus=1, num_gpus=gpus, max_retries=RETRIES, scheduling_strategy="SPREAD")
     runs = {task.remote(number, run, errand, board): run for number, run in enumerate(waiting)}
     pending = list(runs)

@@ -1,4 +1,4 @@
-"""Runs of a grid in processes of their own: those that die or fail are no matter of the others', and Ctrl-C ends all."""
+"""Runs of a grid in processes of their own: one that dies is no matter of the others', and Ctrl-C ends all."""
 
 from __future__ import annotations
 
@@ -163,7 +163,11 @@ def test_terminal_has_a_table_of_what_runs_where(runs, tmp_path, monkeypatch):
     bottle.folder.mkdir(parents=True)
     (bottle.folder / "history.jsonl").write_text("{}\n")
     third = replace(bottle, category="wood", folder=tmp_path / "wood")
-    run_all([*runs, third], Told(Update(bottle, "begun", where="a, GPU 1"), Update(carpet, "begun", where="b")), data=tmp_path)
+    run_all(
+        [*runs, third],
+        Told(Update(bottle, "begun", where="a, GPU 1"), Update(carpet, "begun", where="b")),
+        data=tmp_path,
+    )
     assert shown[-1] == [
         "0 of 3 runs have ended, 1 wait",
         "  cpu, bottle, seed 0  a, GPU 1  epoch 1 of 1  0 min",
