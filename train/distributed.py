@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+import platform
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
+from stlm_edge.errors import DataError, StlmError
 from stlm_edge.network.feature_aggregation import PooledBatchNorm2d
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,46 @@ def main_first(processes: Processes) -> Iterator[None]:
     yield
     if processes.is_main and processes.count > 1:
         dist.barrier()
+
+
+def agreed(processes: Processes, look: Callable[[], T], *, told: Callable[[T], str]) -> T:
+    """What each process finds for itself, on its own machine perhaps.
+
+    Args:
+        told: what must be the same for all, in words.
+    Raises:
+        StlmError: what `look` raises; where there are several processes, in all of them.
+        DataError: in all of them, if they find different things.
+    """
+    if processes.count == 1:
+        return look()
+    found, fault, says = None, "", ""
+    try:
+        found = look()
+        says = told(found)
+    except StlmError as error:
+        fault = str(error)
+    answers: list[Any] = [None] * processes.count
+    dist.all_gather_object(answers, (platform.node(), fault, says))
+    for index, (node, its_fault, _) in enumerate(answers):
+        if its_fault:
+            raise DataError(f"process {index} on {node}: {its_fault}")
+    for index, (node, _, its) in enumerate(answers):
+        if its != answers[0][2]:
+            raise DataError(
+                f"process {index} on {node} has {its} and process 0 on {answers[0][0]} {answers[0][2]}, expected the "
+                "same in all; give every machine the same files"
+            )
+    return cast(T, found)
+
+
+def by_main(processes: Processes, compute: Callable[[], T]) -> T:
+    """What the main process computes, in all of them: it is done once, and rounding cannot divide them."""
+    if processes.count == 1:
+        return compute()
+    value = [compute() if processes.is_main else None]
+    dist.broadcast_object_list(value, src=0)
+    return cast(T, value[0])
 
 
 def summed(value: Tensor) -> Tensor:

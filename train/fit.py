@@ -25,7 +25,7 @@ from stlm_edge.spec import ModelSpec
 from stlm_edge.thresholds import expectations, with_normal_scores
 from train.config import TrainConfig
 from train.data import Batches
-from train.distributed import Processes, joined
+from train.distributed import Processes, agreed, by_main, joined
 from train.folds import cross_fitted, divide, scores_of_fold
 from train.good_pictures import GoodPictures, read_good_pictures
 from train.left_out import ALL, Division, good_scores
@@ -61,15 +61,21 @@ def fit(config: TrainConfig, *, data: Path, category: str | None, textures: Path
     Raises:
         StlmError: in the words of whatever is wrong with data, weights, settings or the output folder.
     """
-    loaded = load_category(data, category)
-    folder = output or Path("runs") / loaded.name
-    checkpoint = folder / CHECKPOINT_NAME
-    if checkpoint.exists():
-        unfinished = (folder / STATE_NAME).exists()
-        advice = f"go on with stlm resume {folder}, or " if unfinished else ""
-        raise OutputError(f"{checkpoint} exists; {advice}choose another folder with --output, or delete it")
-    sources = Sources(data, category, textures, weights_files(config))
-    return _run(config, sources, folder, run_id=uuid.uuid4().hex, state=None)
+
+    def place() -> Path:
+        loaded = load_category(data, category)
+        folder = output or Path("runs") / loaded.name
+        checkpoint = folder / CHECKPOINT_NAME
+        if checkpoint.exists():
+            unfinished = (folder / STATE_NAME).exists()
+            advice = f"go on with stlm resume {folder}, or " if unfinished else ""
+            raise OutputError(f"{checkpoint} exists; {advice}choose another folder with --output, or delete it")
+        return folder
+
+    with joined(choose_device(config.device)) as (processes, device):
+        folder = agreed(processes, place, told=lambda folder: f"the folder {folder}")
+        sources = Sources(data, category, textures, weights_files(config))
+        return _run(config, sources, folder, processes, device, run_id=uuid.uuid4().hex, state=None)
 
 
 def resume(
@@ -97,15 +103,18 @@ def resume(
         raise CheckpointError(f"{folder} is finished, nothing is left to train; see {checkpoint}")
     state = folder / STATE_NAME
     sources = begun.sources.moved(data=data, textures=textures, teacher_weights=teacher_weights)
-    if not state.exists():
-        return _run(begun.config, sources, folder, run_id=begun.id, state=None)
-    return _run(begun.config, sources, folder, run_id=begun.id, state=state, begun=begun)
+    with joined(choose_device(begun.config.device)) as (processes, device):
+        if not state.exists():
+            return _run(begun.config, sources, folder, processes, device, run_id=begun.id, state=None)
+        return _run(begun.config, sources, folder, processes, device, run_id=begun.id, state=state, begun=begun)
 
 
 def _run(
     config: TrainConfig,
     sources: Sources,
     folder: Path,
+    processes: Processes,
+    device: torch.device,
     *,
     run_id: str,
     state: Path | None,
@@ -113,8 +122,11 @@ def _run(
 ) -> Path:
     """Args: begun: the run that `state` is of; None where it starts."""
     with ExitStack() as stack:
-        processes, device = stack.enter_context(joined(choose_device(config.device)))
-        data = read_good_pictures(config, sources, folder, begun)
+        data = agreed(
+            processes,
+            lambda: read_good_pictures(config, sources, folder, begun),
+            told=lambda data: f"{len(data.good)} good pictures ({data.digest[:8]})",
+        )
         learnt, held = data.division.learnt, data.division.held
         batches = stack.enter_context(data.batches(learnt, config, processes))
         spec = ModelSpec(
@@ -150,6 +162,7 @@ def _run(
             )
         if state is not None:
             training.restore(state)
+            agreed(processes, lambda: training.epoch, told=lambda epoch: f"a {STATE_NAME} of epoch {epoch}")
             logger.info("going on after epoch %d", training.epoch)
         elif processes.is_main:
             training.save(folder / STATE_NAME)
@@ -164,7 +177,7 @@ def _run(
             if config.tensorboard and processes.is_main:
                 board = Board(folder / "tensorboard", first=next(iter(watched.epoch(0))))
                 stack.callback(board.close)
-        keeper = _Keeper(folder, config, spec, training, watched, board, data, writes=processes.is_main)
+        keeper = _Keeper(folder, config, spec, training, watched, board, data, processes)
         # Where its folds were begun, a training has come to its end, by patience perhaps before the last epoch.
         is_trained = begun is not None and scores_of_fold(0, held, folder=folder, run_id=run_id) is not None
         ending = Ending.FINISHED
@@ -181,8 +194,9 @@ def _run(
         if processes.is_main:
             keeper.take_best(ending)
             keeper.remember()
-        scores, is_whole = keeper.scores(), True
-        if config.folds and ending is not Ending.INTERRUPTED and len(scores) < len(data.good):
+        scores, is_whole = keeper.scores() if processes.is_main else {}, True
+        folded = config.folds and ending is not Ending.INTERRUPTED
+        if folded and by_main(processes, lambda: len(scores) < len(data.good)):
             scores, is_whole = _fold_scores(keeper, sources, processes, run_id=run_id)
         if processes.is_main:
             keeper.finish(scores, is_whole=is_whole and ending is not Ending.INTERRUPTED)
@@ -227,7 +241,7 @@ def _fold_scores(
 
     def score_without(left_out: Sequence[int]) -> list[float] | None:
         if left_out is data.division.held:
-            return list(keeper.scores().values())
+            return by_main(processes, lambda: list(keeper.scores().values()))
         rest = sorted(set(range(len(data.good))) - set(left_out))
         with data.batches(rest, config, processes) as batches:
             objective, guidance = build(
@@ -243,11 +257,15 @@ def _fold_scores(
             )
         if ending is Ending.INTERRUPTED:
             return None
-        inspector = InferencePath(objective.network, keeper.spec)
-        division = dataclasses.replace(data.division, learnt=rest, held=left_out)
-        if config.memory:
-            remember_good(inspector, data.good, config, division)
-        return list(good_scores(inspector, data.good, division).values())
+
+        def scores() -> list[float]:
+            inspector = InferencePath(objective.network, keeper.spec)
+            division = dataclasses.replace(data.division, learnt=rest, held=left_out)
+            if config.memory:
+                remember_good(inspector, data.good, config, division)
+            return list(good_scores(inspector, data.good, division).values())
+
+        return by_main(processes, scores)
 
     return cross_fitted(
         [data.division.held, *folds],
@@ -274,7 +292,7 @@ class _Keeper:
 
     Attributes:
         watched: whose error is measured after each epoch.
-        writes: only one of several processes does.
+        processes: only the main one measures and writes.
     """
 
     folder: Path
@@ -284,7 +302,7 @@ class _Keeper:
     watched: Batches | None
     board: Board | None
     data: GoodPictures
-    writes: bool
+    processes: Processes
 
     def __post_init__(self) -> None:
         self.network = self.training.objective.network
@@ -293,12 +311,12 @@ class _Keeper:
     def __call__(self, record: EpochRecord) -> bool:
         """Keep what the epoch gave; True if the training shall end."""
         better = True
-        if self.watched is not None:
-            error = held_out_error(InferencePath(self.network, self.spec), self.watched)
+        if (watched := self.watched) is not None:
+            error = by_main(self.processes, lambda: held_out_error(InferencePath(self.network, self.spec), watched))
             record = dataclasses.replace(record, held_out=error)
             better = self._patience.improves(error) or not self.config.patience
         self.training.history.append(record)
-        if self.writes:
+        if self.processes.is_main:
             lines = [json.dumps(dataclasses.asdict(entry)) for entry in self.training.history]
             write_text(self.folder / "history.jsonl", "\n".join(lines) + "\n")
             if better:
