@@ -9,8 +9,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,12 +20,10 @@ from train.__main__ import main
 from train.paper.grid import plan, state
 from train.record import Pictures
 
-ray = pytest.importorskip("ray", reason="needs the extra ray")
+pytest.importorskip("ray", reason="needs the extra ray")
 
-from ray.cluster_utils import Cluster  # noqa: E402 - of what may be missing
-
-from train.paper import ray_cluster  # noqa: E402
-from train.paper.ray_cluster import Errand, Sight  # noqa: E402
+from train.paper import ray_cluster
+from train.paper.ray_cluster import Sight
 
 __all__ = ["parts"]
 
@@ -92,36 +88,59 @@ class Grid:
     def ended(self, *, within_s: float = 240) -> int:
         code = self.process.wait(within_s)
         self._reader.join()
+        self.process.stderr.close()
         return code
 
 
+class Nodes:
+    """See `ray_nodes`."""
+
+    def __init__(self) -> None:
+        soon = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "3"}  # a node is dead
+        environment = os.environ | {"RAY_AUTH_MODE": "disabled"} | soon
+        self._program = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("ray_nodes.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        )
+        self.address = self._program.stdout.readline().strip()
+
+    def tell(self, word: str) -> None:
+        self._program.stdin.write(f"{word}\n")
+        self._program.stdin.flush()
+        assert self._program.stdout.readline()
+
+    def end(self) -> None:
+        self._program.communicate(timeout=60)
+
+
 @pytest.fixture
-def cluster(monkeypatch) -> Iterator[Cluster]:
-    """Of this machine, without nodes; each has a store of its own and a CPU."""
+def nodes(monkeypatch) -> Iterator[Nodes]:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    made = Cluster()
+    made = Nodes()
     try:
         yield made
     finally:
-        made.shutdown()
+        made.end()
 
 
 @pytest.mark.slow
-def test_grid_finishes_when_one_of_two_nodes_dies(cluster, parts, tmp_path):
-    cluster.add_node(num_cpus=1, include_dashboard=False)
+def test_grid_finishes_when_one_of_two_nodes_dies(nodes, parts, tmp_path):
+    nodes.tell("add")
     output = tmp_path / "grid"
-    grid = Grid(parts, output, "--epochs", "60", "--ray", cluster.address)
-    wait_for(lambda: grid.said("to train, on "))
-    dying = cluster.add_node(num_cpus=1)  # and joins a grid that runs; the program itself is part of the other node
+    grid = Grid(parts, output, "--epochs", "20", "--ray", nodes.address)
     wait_for(lambda: len(grid.said("to train, on ")) == 2 and len(list(output.glob("*/*/*/history.jsonl"))) == 2)
-    cluster.remove_node(dying, allow_graceful=False)
+    nodes.tell("kill")
     assert grid.ended() == 0, "".join(grid.lines)
     (again,) = grid.said("begun again, on ")
     name = again.split(": ")[1].split(",")[1].strip()
     told = (output / "demo" / name / "seed-0" / "grid.log").read_text()
     assert "going on after epoch" in told
     assert grid.lines[-1].endswith("2 of 2\n")
-    assert ray_is_at(cluster.address)  # it was there before
+    assert ray_is_at(nodes.address)  # it was there before
 
 
 def ray_is_at(address: str) -> bool:
@@ -158,51 +177,50 @@ def raylets_below(parent: int) -> list[int]:
     return found
 
 
+SENT = """
+import sys
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from train.paper import ray_cluster
+from train.paper.grid import plan
+
+parts, output, preset = sys.argv[1:]
+settings = {"image_size": 64, "epochs": 1, "batch_size": 2, "workers": 0}
+runs = plan(presets=[preset], categories=["bottle"], seeds=[0], settings=settings, output=Path(output))
+elsewhere = ray_cluster.Errand(Path(parts), None, Path.cwd(), Path(output), word="of another grid")
+with ray_cluster._connected("auto"), closing(ray_cluster._compute(runs, elsewhere, 0.0)) as updates:
+    print(*(update.event for update in updates if update is not None))
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.filterwarnings("default")  # Ray's own
-def test_node_that_does_not_see_the_folder_sends_the_files(parts, tmp_path, quick):
+def test_node_that_does_not_see_the_folder_sends_the_files(parts, tmp_path):
     output = tmp_path / "grid"
-    (run,) = plan(
-        presets=[TWO_STREAMS], categories=["bottle"], seeds=[0], settings={"image_size": 64, "epochs": 1}, output=output
-    )
-    run = replace(run, config=replace(run.config, workers=0))
-    elsewhere = Errand(parts, None, Path.cwd(), output, word="of another grid")
-    with ray_cluster._connected("auto"), closing(ray_cluster._compute([run], elsewhere, 0.0)) as updates:
-        events = [update.event for update in updates if update is not None]
-    assert events == ["begun", "finished"]
+    words = [sys.executable, "-c", SENT, str(parts), str(output), TWO_STREAMS]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.stdout == "begun finished\n", done.stderr
+    (run,) = plan(presets=[TWO_STREAMS], categories=["bottle"], seeds=[0], settings={}, output=output)
     assert state(run) == "finished"
-    assert {"config.yaml", "run.json", "grid.json", "history.jsonl", "grid.log"} <= {
-        path.name for path in run.folder.iterdir()
-    }
+    names = {path.name for path in run.folder.iterdir()}
+    assert {"config.yaml", "run.json", "grid.json", "history.jsonl", "grid.log"} <= names
     kept = Path(os.environ["XDG_CACHE_HOME"]) / "stlm-edge" / "grids" / "of another grid" / "demo" / "bottle"
     assert kept.exists()
     assert not (kept / "seed-0").exists()
 
 
 @pytest.mark.slow
-def test_nodes_without_data_or_of_other_versions_are_refused_before_anything_starts(
-    cluster, parts, tmp_path, monkeypatch
-):
-    cluster.add_node(num_cpus=1, include_dashboard=False)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    (tmp_path / "torch-9.9.dist-info").mkdir()
-    (tmp_path / "torch-9.9.dist-info" / "METADATA").write_text("Name: torch\nVersion: 9.9\n")
-    other = cluster.add_node(num_cpus=1)
+def test_nodes_that_do_not_fit_are_refused_before_anything_starts(nodes, parts, tmp_path):
     output = tmp_path / "grid"
-    monkeypatch.undo()
-    grid = Grid(parts, output, "--ray", cluster.address)
-    assert grid.ended() == 1
-    assert "torch 9.9" in grid.lines[-1]
-    assert not list(output.glob("*/*"))
-    cluster.remove_node(other)
-    arguments = words(parts, output, "--ray", cluster.address)
+    arguments = words(parts, output, "--ray", nodes.address)
     for more, line in (
         (["--gpus-per-run", "1"], "--gpus-per-run is 1, expected at most 0"),
-        (["--textures", str(tmp_path / "none")], "node "),
+        (["--textures", str(tmp_path / "none")], "error: node "),
     ):
-        process = subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", "train", *arguments, *more], capture_output=True, text=True, check=False
         )
-        assert process.returncode == 1
-        assert line in process.stderr.splitlines()[-1]
+        assert done.returncode == 1
+        (said,) = done.stderr.splitlines()
+        assert line in said
     assert not list(output.glob("*/*"))
