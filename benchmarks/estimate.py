@@ -8,8 +8,8 @@ from benchmarks.record import Device
 from export.tensorrt.kernels import DTYPE_BYTES
 from stlm_edge.spec import Size
 from stlm_edge.tensorrt import GPU_PEAKS
-from train.paper.figures import GPU as PAPER_SOLD_AS
-from train.paper.figures import METHODS
+from train.paper.methods import GPU as PAPER_SOLD_AS
+from train.paper.methods import METHODS
 
 SOLD_AS = {"NVIDIA GeForce RTX 3090": "rtx3090", "NVIDIA GeForce RTX 4090": "rtx4090", "NVIDIA H100 80GB HBM3": "h100"}
 """Names by the driver → names in `GPU_PEAKS`. A Jetson does not tell its module, nor its power mode's clocks."""
@@ -22,7 +22,7 @@ PAPER: dict[str, Any] = {"ms": _OURS.inference_ms, "gpu": SOLD_AS[PAPER_SOLD_AS]
 
 def comparison(device: Device, *, input_size: Size | None, on_gpu: bool) -> str:
     """Whether the paper's figure and those measured can be compared, in one sentence."""
-    paper = f"the paper has {PAPER['ms']} ms on an RTX 3090 at 1024 x 1024 (table 1)"
+    paper = f"the paper has {PAPER['ms']:g} ms on an RTX 3090 at 1024 x 1024 (table 1)"
     ran_on = (device.gpu if on_gpu else None) or device.processor
     same_gpu = SOLD_AS.get(ran_on) == PAPER["gpu"]
     size = "several sizes" if input_size is None else "{} x {}".format(*input_size)

@@ -4,7 +4,9 @@
 
 It is the loop of `runtime.camera`, with the checks of camera and drift. Without --engine there is no network: a backend
 answers at once, and a source always has the next frame, so all of the time is the loop's. With one, the backend alone
-and the loop take turns; the start is from the command to the verdict on a picture, the opening of the engine taken off.
+and the loop take turns. The start is from the command to the verdict on a picture, the opening of the engine taken off.
+Parts come as fast as the line takes them, from a camera with a queue; that each has its one result, in its turn, is
+checked and an error otherwise.
 """
 
 from __future__ import annotations
@@ -16,14 +18,15 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
-from benchmarks import loop_measures
+from benchmarks import loop_measures, loop_parts
 from benchmarks.record import Recorder, recording
 from benchmarks.tables import to_text
 from runtime.backends import BACKEND_CHOICES, BackendChoice, vouched
+from runtime.detector import Detector
 from stlm_edge.cli import run
 from stlm_edge.spec import Size
 
@@ -52,6 +55,9 @@ T = TypeVar("T")
 @click.option(
     "--memory-frames", default=100_000, show_default=True, type=click.IntRange(100), help="For the growth of memory."
 )
+@click.option(
+    "--parts", default=10_000, show_default=True, type=click.IntRange(10), help="Triggered, without an engine."
+)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures there as JSON.")
 def command(
     engine: Path | None,
@@ -62,6 +68,7 @@ def command(
     frame_size: Size,
     input_size: Size,
     memory_frames: int,
+    parts: int,
     json_path: Path | None,
 ) -> None:
     """Measure the loop of the camera line, alone and around ENGINE."""
@@ -88,6 +95,9 @@ def command(
         growth = resident[-1] - resident[0]
         recorder.details["memory"] = {"frames": memory_frames, "resident_mb": resident, "growth_mb": growth}
         recorder.save()
+        with loop_measures.timeless_detector(_MEMORY_SIZE) as detector:
+            _record_parts(recorder, "parts", loop_parts.triggered(detector, parts=parts, frame_size=_MEMORY_SIZE))
+        recorder.save()
         if engine is not None:
             _around(engine, backend, recorder, frame_size=frame_size, frames=engine_frames, turns=turns)
     click.echo(f"{to_text(recorder.record(is_complete=True), 'loop')}\n\n{WANTED}")
@@ -100,6 +110,9 @@ def _around(
     name, rates = loop_measures.throughputs(engine, backend=backend, frame_size=frame_size, frames=frames, turns=turns)
     ratios = [loop / alone for alone, loop in rates]
     memory = _apart(loop_measures.memory_of_engine_mb, engine=engine, backend=name, frame_size=frame_size)
+    with Detector.open(engine, backend=cast(BackendChoice, name)) as detector:
+        size = detector.spec.frame_size or frame_size
+        _record_parts(recorder, "parts of the engine", loop_parts.triggered(detector, parts=frames, frame_size=size))
     besides_mb = memory["running_mb"] - (memory["opened_mb"] - memory["before_mb"])
     starts = []
     for _ in range(turns):
@@ -121,6 +134,12 @@ def _around(
         "engine_memory": memory | {"besides_engine_mb": besides_mb},
         "start": {key: _spread(values) for key, values in start.items()},
     }
+
+
+def _record_parts(recorder: Recorder, name: str, found: tuple[float, dict[str, int]]) -> None:
+    per_second, verdicts = found
+    recorder.measure(f"{name} a second", [per_second], unit="parts/s", better="higher")
+    recorder.details[name.replace(" ", "_")] = {"parts_per_s": _spread([per_second]), "verdicts": verdicts}
 
 
 def _apart(measure: Callable[..., T], **arguments: Any) -> T:

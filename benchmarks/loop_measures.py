@@ -25,6 +25,8 @@ from runtime.detector import Detector
 from runtime.drift_monitor import open_drift_monitor
 from runtime.faults import FaultDetector
 from runtime.line import Line
+from runtime.line_control import Control
+from runtime.parts import PartRule
 from runtime.signals import StopSignals
 from runtime.sinks import FrameSink, Outputs, SinkContext, open_sink
 from runtime.sources.base import Frame, FrameSource
@@ -212,22 +214,35 @@ def timeless_detector(size: Size) -> Detector:
     return Detector(TimelessBackend(spec), sidecar=sidecar, threshold=spec.require_threshold())
 
 
-def run_line(source: FrameSource, detector: Detector, *, sinks: Mapping[str, FrameSink] | None = None) -> RunRecorder:
-    """Run the camera program's own loop, with its checks of camera and drift, until the source ends."""
-    recorder = RunRecorder()
+def run_line(
+    source: FrameSource,
+    detector: Detector,
+    *,
+    sinks: Mapping[str, FrameSink] | None = None,
+    rule: PartRule | None = None,
+) -> RunRecorder:
+    """Run the camera program's own loop, with its checks of camera and drift, until the source ends.
+
+    Args:
+        rule: of the parts; None for frames alone.
+    """
+    recorder, votes = RunRecorder(), VotingRule()
+    control = Control.of(rule or PartRule(), votes=votes, source=source)
     with (
         StopSignals() as stop,
         # Nothing is dropped: every frame shall leave its trace in the outputs.
         Outputs(sinks or {}, drops=False, on_publish=partial(recorder.add_stage, "publish")) as outputs,
+        control,
     ):
         line = Line(
             source,
             detector,
             outputs=outputs,
             recorder=recorder,
-            vote=PartVote(VotingRule(), threshold=detector.threshold.value),
+            vote=PartVote(votes, threshold=detector.threshold.value),
             faults=FaultDetector(),
             drift=open_drift_monitor(detector.spec, threshold=detector.threshold.value),
+            control=control,
         )
         line.run(stop)
     return recorder

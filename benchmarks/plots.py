@@ -14,17 +14,13 @@ from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.text import Annotation
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
-from matplotlib.transforms import Bbox
 
 from benchmarks.record import INCOMPLETE, Origin
 from benchmarks.tables import AREAS, NOTHING, Entry, figure, is_peer, size
-from train.paper import figures as paper
+from train.paper import methods as paper
+from train.paper.figure_1 import label, logarithmic, mark_area, over_time
 
 BLUE, ORANGE, GREEN, PINK, BLACK, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#262A30", "#6B7480"
 PRECISIONS = {"fp32": BLUE, "fp16": ORANGE, "bf16": GREEN, "int8": PINK}
@@ -64,7 +60,7 @@ def figure_1(sources: Sequence[Origin]) -> tuple[bytes, str]:
             mark = "" if source.record.is_complete else f" (**{INCOMPLETE}**)"
             caption.append(f"- {source.record.details['data']}; {source.record.device}: {source.path.name}{mark}")
     keys = [_key("STLM", BLUE), _key("other methods", ORANGE)]
-    keys += [_key(f"{count} M parameters", GREY, area=_area(1e6 * count)) for count in (1, 10, 50)]
+    keys += [_key(f"{count} M parameters", GREY, area=mark_area(1e6 * count)) for count in (1, 10, 50)]
     rows = math.ceil(len(panels) / 2)
     with _drawing(13, 5.2 * rows + 0.4, keys) as drawn:
         grid = np.ravel(drawn.subplots(rows, 2, squeeze=False))
@@ -72,9 +68,9 @@ def figure_1(sources: Sequence[Origin]) -> tuple[bytes, str]:
             axes.set_visible(False)
         for axes, (title, methods) in zip(grid, panels, strict=False):
             axes.set(title=title, ylabel="pixel AUROC, %")
-            _over_time(axes, methods, "pixel_auroc")
+            over_time(axes, *_places(methods, "pixel_auroc"))
             for method in methods:
-                colour, area = ORANGE if is_peer(method) else BLUE, _area(method["parameters"])
+                colour, area = ORANGE if is_peer(method) else BLUE, mark_area(method["parameters"])
                 face = "none" if method["parameters"] is None else colour + "A0"
                 place = (method["p50_ms"], 100 * method["pixel_auroc"])
                 axes.scatter(*place, s=area, color=colour, facecolors=face, label=method["name"])
@@ -86,11 +82,6 @@ def placed_methods(source: Origin) -> list[Entry]:
     with source.read_as_expected():
         methods = source.record.details["methods"] if source.record.benchmark == "peers" else []
         return [m for m in methods if m["p50_ms"] is not None and m["pixel_auroc"] is not None]
-
-
-def _area(parameters: float | None) -> float:
-    """Of a method's mark, in square points."""
-    return 60.0 if parameters is None else 10e-6 * parameters
 
 
 def of_record(source: Origin) -> tuple[bytes, str] | None:
@@ -128,7 +119,7 @@ def latency(subjects: Sequence[Entry], *, title: str) -> bytes:
             ratio = NOTHING if subject["speed_up"] is None else figure(subject["speed_up"]["median"])
             names.append(f"{subject['name']}: {ratio} ×\n{' / '.join(map(figure, marks))} ms")
         samples = np.concatenate([subject["samples_ms"] for subject in subjects])
-        _logarithmic(axes, samples.min(), samples.max(), room=1.1)
+        logarithmic(axes, samples.min(), samples.max(), room=1.1)
         title = f"times as fast as {subjects[0]['name']}; ms a picture, total: p50 / p95 / p99"
         axes.set(title=title, ylim=(len(subjects) - 0.5, -0.6))
         axes.set_yticks(range(len(subjects)), names)
@@ -149,7 +140,7 @@ def sizes(points: Sequence[Entry], *, title: str, suffix: str = ".png") -> bytes
         for axes, metric in zip(drawn.subplots(1, 2), ("image_auroc", "aupro"), strict=True):
             axes.set_title(f"{AREAS[metric]}, %")
             shown = [point for point in points if point[metric] is not None]
-            _over_time(axes, shown, metric)
+            over_time(axes, *_places(shown, metric))
             best = sorted((point["p50_ms"], 100 * point[metric]) for point in shown if point["on_frontier"])
             if best:
                 times, percents = zip(*best, strict=True)
@@ -165,70 +156,19 @@ def sizes(points: Sequence[Entry], *, title: str, suffix: str = ".png") -> bytes
         return _encoded(drawn, suffix)
 
 
+def _places(entries: Sequence[Entry], metric: str) -> tuple[list[float], list[float]]:
+    """Times in ms and percents."""
+    return [entry["p50_ms"] for entry in entries], [100 * entry[metric] for entry in entries]
+
+
 def _is_resized(point: Entry) -> bool:
     return point["trained_at"] is not None and list(point["trained_at"]) != list(point["input_size"])
-
-
-def _over_time(axes: Axes, entries: Sequence[Entry], metric: str) -> None:
-    """Axes around the places: time, logarithmic, and percent, a point at least, so that nothing looks like much."""
-    axes.set_xlabel("ms a picture (p50)")
-    if entries:
-        times_ms, percents = zip(*((entry["p50_ms"], 100 * entry[metric]) for entry in entries), strict=True)
-        _logarithmic(axes, min(times_ms), max(times_ms), room=1.6)
-        middle, half = (min(percents) + max(percents)) / 2, 0.65 * max(max(percents) - min(percents), 1.0)
-        axes.set_ylim(middle - half, middle + half)
-
-
-def _logarithmic(axes: Axes, low: float, high: float, *, room: float) -> None:
-    """A horizontal axis around `low` … `high` with ticks that are read as they are: 1, 2 and 5 of each decade."""
-    middle, half = math.sqrt(low * high), max(room * math.sqrt(high / low), 2.3)  # two ticks at least
-    axes.set_xscale("log")
-    axes.set_xlim(middle / half, middle * half)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _key(name: str, colour: str, *, marker: str = "o", area: float = 60.0, fill: str | None = None) -> Line2D:
     """A mark of the legend."""
     look: dict[str, Any] = {"linestyle": "none", "marker": marker, "markersize": math.sqrt(area), "color": colour}
     return Line2D([], [], markerfacecolor=fill or colour, markeredgewidth=1.5, label=name, **look)
-
-
-_SIDES = ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))
-"""To the right and upwards of a mark: where its name may stand, the better ones first."""
-
-
-def label(axes: Axes) -> None:
-    """Write the name of each mark (`scatter` with a label) beside it, where it covers the fewest marks and names.
-
-    The axes must have their final size and limits.
-    """
-    dot, inside = axes.get_figure(root=True).dpi / 72, axes.get_window_extent()  # type: ignore[union-attr]
-    marks, taken = [], []
-    for mark in axes.collections:
-        if isinstance(mark, PathCollection):
-            place, radius = np.asarray(mark.get_offsets())[0], math.sqrt(mark.get_sizes()[0]) / 2
-            middle = axes.transData.transform(place)
-            marks.append((str(mark.get_label()), place, radius))
-            taken.append(Bbox([middle - dot * radius, middle + dot * radius]))
-    for name, place, radius in marks:
-        text = axes.annotate(name, place, (0, 0), textcoords="offset points", fontsize=10)
-        choices = [(side, up, radius + gap) for gap in (3, 14) for side, up in _SIDES]
-        covered = []
-        for choice in choices:
-            box = _moved(text, *choice)
-            is_inside = inside.contains(*box.min) and inside.contains(*box.max)
-            covered.append(box.count_overlaps(taken) + 2 * (not is_inside))
-        taken.append(_moved(text, *choices[covered.index(min(covered))]))
-
-
-def _moved(text: Annotation, side: int, up: int, far: float) -> Bbox:
-    """Put the text to that side of its mark, so many points from its middle; returns where it is."""
-    far *= 0.7 if side and up else 1
-    text.set_position((side * far, up * far))
-    text.set(ha=("center", "left", "right")[side], va=("center", "bottom", "top")[up])
-    return text.get_window_extent()
 
 
 @contextmanager

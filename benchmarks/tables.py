@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.record import Record
 from stlm_edge.errors import counted
 from stlm_edge.metrics import ALL
-from train.paper.figures import GPU, METHODS
+from train.paper.methods import GPU, METHODS
 
 NOTHING = "–"
 """In place of a figure that was not or cannot be measured."""
@@ -264,6 +264,8 @@ def _loop(record: Record) -> Table:
         _turns(f"{way}, p95, ms", host["p95_ms"]),
         [growth, f"{memory['growth_mb']:.2f}", NOTHING],
     ]
+    if "parts" in details:  # not in records of before
+        rows.append(_triggered(details["parts"]))
     if "engine" in details:
         engine, start = details["engine"], details["start"]
         rows += [
@@ -274,7 +276,14 @@ def _loop(record: Record) -> Table:
             _turns("start to first verdict, s", start["verdict_s"]),
             _turns("start besides opening the engine, s", start["besides_s"]),
         ]
+    if "parts_of_the_engine" in details:
+        rows.append(_triggered(details["parts_of_the_engine"]))
     return Table(["", "median", "turns"], rows)
+
+
+def _triggered(found: dict[str, Any]) -> list[str]:
+    parts = sum(found["verdicts"].values())
+    return _turns(f"parts a second, {parts} of them triggered, one result for each", found["parts_per_s"])
 
 
 def _turns(name: str, found: Mapping[str, Any]) -> list[str]:

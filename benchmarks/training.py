@@ -36,10 +36,11 @@ from stlm_edge.measure import TOTAL, Measured, Schedule, Subject, Work, measure,
 from stlm_edge.network.inference import choose_device
 from stlm_edge.spec import ModelSpec
 from train.augment import rotation_for, variation_of
-from train.config import TrainConfig, from_dict, load_preset
+from train.config import TrainConfig
 from train.data import Batch, Batches, load_images
 from train.distributed import Processes
 from train.options import training_options
+from train.overrides import with_overrides
 from train.pseudo_anomalies.choice import pseudo_anomalies_of
 from train.pseudo_anomalies.textures import texture_source
 from train.start import build
@@ -79,7 +80,7 @@ def command(
     **settings: Any,
 ) -> None:
     """Measure seconds per step, peak memory, and pictures made per second; read the ratios first."""
-    config = from_dict(load_preset(preset) | {name: value for name, value in settings.items() if value is not None})
+    config = with_overrides(preset, {name: value for name, value in settings.items() if value is not None})
     if config.teacher == "none" or not config.design.has_denoising:
         raise ConfigError(
             "found nothing to distil, expected a teacher and a student, as the authors' way has; add --teacher, such as"

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
 from runtime.backends import BackendChoice
+from runtime.control import Trigger
 from runtime.options import READS, SOURCE_VARIABLE, chosen_source, detector_options, open_detector
 from stlm_edge.cli import Number, give_up, print_lines, run
 from stlm_edge.errors import ImageError, OutputError
@@ -58,7 +59,8 @@ logger = logging.getLogger(__name__)
     "output_uris",
     multiple=True,
     help="display://, a video (.mp4, .avi), events (.jsonl), a table (.csv), or a folder for pictures "
-    "(FOLDER?only=anomalies&limit=5GB); may be given several times.",
+    "(FOLDER?only=anomalies&limit=5GB); each part's result for the machine by modbus://ADDRESS:1502, "
+    "opcua://ADDRESS:4840 or gpio://CHIP/LINE (docs/line.md); may be given several times.",
 )
 @detector_options
 @click.option(
@@ -69,7 +71,20 @@ logger = logging.getLogger(__name__)
     help="The part is anomalous if N of its last M frames are.",
 )
 @click.option("--release", type=Number(), help="An alarm lasts until the scores fall below this.")
+@click.option(
+    "--trigger",
+    type=click.Choice(get_args(Trigger)),
+    help="Judge every frame, in order: of a camera with a signal at its input, of one that is triggered by command (an "
+    "output, or the space bar in the window), or of one that runs free.  [default: the newest frame]",
+)
+@click.option("--queue", type=click.IntRange(min=1), help="So many frames may wait, with --trigger.  [default: 8]")
+@click.option("--part-frames", type=click.IntRange(min=1), help="A part has so many frames.")
 @click.option("--part-gap", type=Number(min=0, min_open=True), help="So many seconds without a frame end a part.")
+@click.option(
+    "--deadline-ms",
+    type=Number(min=0, min_open=True),
+    help="After its trigger, or its first frame, a part has its result by then; it is missed if it is not judged.",
+)
 @click.option(
     "--camera-faults/--no-camera-faults",
     default=True,
@@ -94,13 +109,18 @@ def command(
     output_uris: tuple[str, ...],
     backend: BackendChoice,
     threshold: float | None,
+    unclear: str | None,
     roi: Path | None,
     ignore: Path | None,
     tile: str | None,
     inference_timeout: float,
     votes: str,
     release: float | None,
+    trigger: Trigger | None,
+    queue: int | None,
+    part_frames: int | None,
     part_gap: float | None,
+    deadline_ms: float | None,
     camera_faults: bool,
     frames: int | None,
     summary_file: Path | None,
@@ -109,6 +129,8 @@ def command(
     from runtime.drift_monitor import open_drift_monitor
     from runtime.faults import FaultDetector
     from runtime.line import Line
+    from runtime.line_control import Control
+    from runtime.parts import PartRule
     from runtime.signals import StopSignals
     from runtime.sinks import SinkContext, check_places, open_outputs
     from runtime.sources import SourceOptions, open_source, place_of
@@ -126,21 +148,38 @@ def command(
         source=place_of(uri),
         reads=[Path(path) for path in given if path not in (None, "-")],
     )
-    options = SourceOptions(width=width, height=height, fps=fps, rotate=int(rotate))
-    rule = VotingRule.parse(votes, release=release, gap_s=part_gap)
+    options = SourceOptions(width=width, height=height, fps=fps, rotate=int(rotate), trigger=trigger, queue=queue)
+    votes_rule = VotingRule.parse(votes, release=release)
+    part_rule = PartRule(
+        trigger, frames=part_frames, gap_s=part_gap, deadline_s=None if deadline_ms is None else deadline_ms / 1e3
+    )
+    part_rule.require_votes(votes_rule)
     with ExitStack() as stack, ExitStack() as last:
         stop = stack.enter_context(StopSignals())
         watchdog = stack.enter_context(Watchdog(inference_timeout, on_hang=partial(give_up, last=last.close)))
         detector = stack.enter_context(
             open_detector(
-                engine, backend=backend, threshold=threshold, roi=roi, ignore=ignore, tile=tile, watchdog=watchdog
+                engine,
+                backend=backend,
+                threshold=threshold,
+                unclear=unclear,
+                roi=roi,
+                ignore=ignore,
+                tile=tile,
+                watchdog=watchdog,
             )
         )
-        vote = PartVote(rule, threshold=detector.threshold.value)
+        vote = PartVote(votes_rule, threshold=detector.threshold.value)
         recorder = RunRecorder()
         with watchdog.watching("starting", pictures=OPENING):  # threads too, which may hang where memory is short
             source = stack.enter_context(open_source(uri, options))
-            context = SinkContext(engine_sha256=detector.sidecar.engine.engine_sha256, fps=source.fps)
+            control = Control.of(part_rule, votes=votes_rule, source=source)
+            context = SinkContext(
+                engine_sha256=detector.sidecar.engine.engine_sha256,
+                fps=source.fps,
+                control=control,
+                has_parts=part_rule.has_parts,
+            )
             outputs = open_outputs(
                 output_uris, context=context, drops=source.is_live, on_publish=partial(recorder.add_stage, "publish")
             )
@@ -157,6 +196,7 @@ def command(
             vote=vote,
             faults=FaultDetector() if camera_faults else None,
             drift=drift,
+            control=control,
         )
 
         def summarise() -> RunSummary:
@@ -173,6 +213,7 @@ def command(
         # From the last to the first, also after an error and where the engine hangs: what was inspected has happened.
         last.push(finish)
         last.push(outputs)
+        last.callback(control.close)
         last.callback(source.close)  # closing the outputs may take a while, in which it would go on dropping frames
         line.run(stop, limit=frames)
     if source.skipped and not summarise().frames:

@@ -69,6 +69,8 @@ class Detector(Closing):
         tile: Size | None = None,
     ) -> None:
         sidecar.spec.require_reachable(threshold.value)
+        if threshold.unclear is not None and threshold.method == "manual":
+            sidecar.spec.require_reachable(threshold.unclear, remedy="give another --unclear")
         self._backend = backend
         self._lock = threading.RLock()
         self.sidecar = sidecar
@@ -87,7 +89,7 @@ class Detector(Closing):
         path: str | Path,
         *,
         backend: BackendChoice = "auto",
-        threshold: float | None = None,
+        threshold: float | Threshold | None = None,
         area: Area | None = None,
         tile: Size | None = None,
         watchdog: Watchdog | None = None,
@@ -96,7 +98,8 @@ class Detector(Closing):
 
         Args:
             path: a .plan, an .onnx file, or an .xml of OpenVINO.
-            threshold: takes the place of the one in the sidecar, and is logged.
+            threshold: takes the place of the one in the sidecar, and is logged; a `Threshold` may have a second one,
+                for what is unclear.
             area: what is inspected; see `runtime.area.read_area`. The map counts as 0 outside of it, and the score is
                 that of the pixels inside.
             tile: (height, width) in frame pixels. Frames that are larger are inspected in overlapping tiles of that
@@ -107,7 +110,9 @@ class Detector(Closing):
             SpecError: also if no score can reach `threshold`, or every one does.
             ConfigError: if nothing is left of `area` on the network's scale, or `tile` is too small for the engine.
         """
-        by_hand = None if threshold is None else Threshold(value=threshold, method="manual", images=0)
+        by_hand = threshold
+        if isinstance(by_hand, float | int):
+            by_hand = Threshold(value=by_hand, method="manual", images=0)
         opening = nullcontext() if watchdog is None else watchdog.watching(f"opening {path}", pictures=OPENING)
         with opening:
             opened, sidecar = open_engine(Path(path), backend=backend)
@@ -123,8 +128,9 @@ class Detector(Closing):
             raise
         if by_hand is not None:
             logger.info(
-                "threshold %g given by hand instead of %g, which the sidecar has%s",
+                "threshold %g%s given by hand instead of %g, which the sidecar has%s",
                 by_hand.value,
+                "" if by_hand.unclear is None else f", and {by_hand.unclear:g} for unclear pictures,",
                 chosen.value,
                 "" if chosen.unclear is None else f"; its {chosen.unclear:g} for unclear pictures is not used",
             )

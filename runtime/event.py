@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 EventKind = Literal[
-    "camera-lost", "camera-back", "picture-skipped", "camera-fault", "camera-fault-over", "drift", "drift-over"
+    "camera-lost",
+    "camera-back",
+    "picture-skipped",
+    "camera-fault",
+    "camera-fault-over",
+    "drift",
+    "drift-over",
+    "part-lost",
+    "overrun",
+    "late",
+    "trigger-failed",
 ]
 
 GOOD_NEWS: frozenset[EventKind] = frozenset({"camera-back", "camera-fault-over", "drift-over"})
 """The kinds that say that something is over."""
+
+FREQUENT: tuple[EventKind, ...] = ("overrun", "late")
+"""The kinds that may come with every frame, and are logged once a minute; outputs get each."""
 
 
 @dataclass(frozen=True)
@@ -26,3 +40,7 @@ class Event:
     kind: EventKind
     text: str
     timestamp_s: float
+
+
+Tell = Callable[[Event], None]
+"""Takes word of an event, on any thread."""

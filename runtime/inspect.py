@@ -50,6 +50,7 @@ def command(
     output: Path,
     overlays: Overlays,
     threshold: float | None,
+    unclear: str | None,
     backend: BackendChoice,
     roi: Path | None,
     ignore: Path | None,
@@ -74,7 +75,14 @@ def command(
         StopSignals() as stop,
         Watchdog(inference_timeout, on_hang=give_up) as watchdog,
         open_detector(
-            engine, backend=backend, threshold=threshold, roi=roi, ignore=ignore, tile=tile, watchdog=watchdog
+            engine,
+            backend=backend,
+            threshold=threshold,
+            unclear=unclear,
+            roi=roi,
+            ignore=ignore,
+            tile=tile,
+            watchdog=watchdog,
         ) as detector,
     ):
         area, tile_size = detector.area, detector.tile

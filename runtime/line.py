@@ -10,15 +10,17 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from runtime.anomaly import Latency
-from runtime.event import GOOD_NEWS, Event
+from runtime.event import FREQUENT, GOOD_NEWS, Event
 from runtime.inspection import Fault, FrameLatency, Inspection
+from runtime.line_control import Control
 from runtime.overlay import draw_overlay, drawn_once
-from runtime.timing import FrameRate
+from runtime.timing import FrameRate, Seldom
 from stlm_edge.errors import ImageError, SourceError, SourceTimeout
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from runtime.detector import Detector, Pending
     from runtime.drift_monitor import DriftMonitor
     from runtime.faults import FaultDetector
+    from runtime.part import Part
     from runtime.signals import StopSignals
     from runtime.sinks import Outputs
     from runtime.sources import Frame, FrameSource
@@ -37,11 +40,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class _InHand:
-    """Frames of one batch, or a single one with a fault, which is not inspected."""
+    """Frames of one batch. Those with a fault are not inspected, and where all have one nothing is pending."""
 
     frames: Sequence[Frame]
+    faults: Sequence[Fault | None]
     pending: Pending | None
-    fault: Fault | None = None
 
 
 class Line:
@@ -57,11 +60,13 @@ class Line:
         vote: PartVote,
         faults: FaultDetector | None = None,
         drift: DriftMonitor | None = None,
+        control: Control | None = None,
     ) -> None:
         """
         Args:
             faults: looks at each frame of a live source before it is inspected.
             drift: watches the scores of the frames that pass.
+            control: by which others ask it for things; it has the parts, where there are any.
         """
         self._source = source
         self._detector = detector
@@ -70,6 +75,9 @@ class Line:
         self._vote = vote
         self._faults = faults if source.is_live else None
         self._drift = drift
+        self._control = control or Control()
+        self._parts = self._control.parts
+        self._seldom = {kind: Seldom() for kind in FREQUENT}
         self._fault: Fault | None = None
         self._rate = FrameRate()
         self._pace = _Pace()
@@ -82,6 +90,8 @@ class Line:
 
         Raises `SourceError`, `EngineError`, `ImageError`.
         """
+        if self._parts is not None:
+            self._parts.start(publish=self._publish_part, tell=self._pass_on)
         taken, is_over = 0, False
         while not is_over or self._in_hand:
             if not is_over and len(self._in_hand) < self._detector.in_hand:
@@ -104,51 +114,65 @@ class Line:
 
     @property
     def _most(self) -> int:
-        """Frames in a batch; of a live source only the newest is wanted."""
-        return 1 if self._source.is_live else self._detector.max_batch
+        """Frames in a batch; of a live source without a queue only the newest is wanted."""
+        return 1 if self._wants_newest else self._detector.max_batch
+
+    @property
+    def _wants_newest(self) -> bool:
+        return self._source.is_live and self._source.queue is None
 
     def _take(self, stop: StopSignals, *, most: int) -> tuple[list[Frame], bool]:
         """Frames that are there, waiting for one only if there is nothing else to do; and whether it was the end."""
         frames: list[Frame] = []
         if not self._in_hand:
             try:
-                first = stop.read(self._source)
+                with nullcontext() if self._parts is None else self._parts.quiet():
+                    first = self._counted(stop.read(self._source))
             except SourceTimeout:
                 return [], False
             finally:
+                self._control.progressed()
                 self._pass_on_events()
             if first is None:
                 return [], True
             frames.append(first)
-        elif self._source.is_live:
+        elif self._wants_newest:
             self._pace.wait()
-        while len(frames) < most and (frame := self._source.poll()) is not None:
+        while len(frames) < most and (frame := self._counted(self._source.poll())) is not None:
             frames.append(frame)
         self._pass_on_events()
         return frames, False
 
+    def _counted(self, frame: Frame | None) -> Frame | None:
+        """What was read, counted to its part."""
+        if self._parts is not None:
+            self._parts.taken(frame)
+        return frame
+
     def _submit(self, frames: Sequence[Frame]) -> None:
-        fault = None if self._faults is None else self._faults.check(frames[0])
-        if fault is not None:
-            self._in_hand.append(_InHand(frames, None, fault))
-            return
-        self._in_hand.append(_InHand(frames, self._detector.submit([frame.image for frame in frames])))
-        self._pace.started()
+        faults = [None if self._faults is None else self._faults.check(frame) for frame in frames]
+        images = [frame.image for frame, fault in zip(frames, faults, strict=True) if fault is None]
+        self._in_hand.append(_InHand(frames, faults, self._detector.submit(images) if images else None))
+        if images:
+            self._pace.started()
 
     def _finish(self, batch: _InHand) -> None:
-        anomalies: Sequence[Anomaly | None] = [None] * len(batch.frames)
+        found: list[Anomaly] = []
         if batch.pending is not None:
             found = batch.pending.result()
             self._pace.ended(found[0].latency)
-            anomalies = found
         decided_s = time.monotonic()
-        for frame, anomaly in zip(batch.frames, anomalies, strict=True):
-            self._publish(frame, anomaly, fault=batch.fault, decided_s=decided_s)
+        anomalies = iter(found)
+        for frame, fault in zip(batch.frames, batch.faults, strict=True):
+            self._publish(frame, next(anomalies) if fault is None else None, fault=fault, decided_s=decided_s)
+        self._control.progressed()
 
     def _publish(self, frame: Frame, anomaly: Anomaly | None, *, fault: Fault | None, decided_s: float) -> None:
         self._tell_fault(fault)
+        if self._parts is not None:
+            self._vote.begin(self._parts.part_of(frame))
         if anomaly is not None:
-            self._vote.add(anomaly.score, timestamp_s=frame.timestamp_s)
+            self._vote.add(anomaly.score)
             if self._drift is not None and not anomaly.is_anomalous:
                 self._pass_on(self._drift.add(anomaly.score))
         threshold = self._detector.threshold.value
@@ -166,6 +190,12 @@ class Line:
         )
         self._recorder.add(inspection)
         self._outputs.write(inspection)
+        if self._parts is not None:
+            self._parts.judged(inspection)
+
+    def _publish_part(self, part: Part) -> None:
+        self._recorder.add_part(part)
+        self._outputs.write_part(part)
 
     def _tell_fault(self, fault: Fault | None) -> None:
         if fault == self._fault:
@@ -184,7 +214,8 @@ class Line:
 
     def _pass_on(self, event: Event | None) -> None:
         if event is not None:
-            logger.log(logging.INFO if event.kind in GOOD_NEWS else logging.WARNING, "%s", event.text)
+            if event.kind not in self._seldom or self._seldom[event.kind].is_due():
+                logger.log(logging.INFO if event.kind in GOOD_NEWS else logging.WARNING, "%s", event.text)
             self._recorder.add_event(event)
             self._outputs.write_event(event)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,8 @@ import click
 from runtime.backends import BACKEND_CHOICES, BackendChoice
 from runtime.watchdog import INFERENCE_S, Watchdog
 from stlm_edge.cli import Number
-from stlm_edge.errors import ConfigError
-from stlm_edge.spec import PIXEL_LIMIT_VARIABLE
+from stlm_edge.errors import ConfigError, shown
+from stlm_edge.spec import PIXEL_LIMIT_VARIABLE, Threshold
 
 if TYPE_CHECKING:
     from runtime.detector import Detector
@@ -25,6 +26,8 @@ SOURCE_VARIABLE = "STLM_SOURCE"
 """Of the environment: a source, where no option names one."""
 
 _LONGEST_SOURCE = 1 << 16
+
+_NUMBER = r"\d+(?:\.\d*)?|\.\d+"
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -40,6 +43,11 @@ _OPTIONS = (
         "--backend", type=click.Choice(BACKEND_CHOICES), default="auto", show_default=True, help="What runs the engine."
     ),
     click.option("--threshold", type=Number(), help="Takes the place of the engine's own."),
+    click.option(
+        "--unclear",
+        metavar="LOW:HIGH",
+        help="What scores from LOW to below HIGH is unclear, from HIGH on anomalous; in the place of the engine's own.",
+    ),
     click.option("--roi", type=READS, help="Inspect only this area: a file of LabelMe with polygons or rectangles."),
     click.option("--ignore", type=READS, help="Leave this area out: a picture that is white there."),
     click.option(
@@ -110,6 +118,7 @@ def open_detector(
     *,
     backend: BackendChoice,
     threshold: float | None,
+    unclear: str | None,
     roi: Path | None,
     ignore: Path | None,
     tile: str | None,
@@ -117,12 +126,24 @@ def open_detector(
 ) -> Detector:
     """Open what the options name; the caller closes it.
 
-    Raises `ConfigError`, `ImageError` for area and tile; otherwise see `Detector.open`.
+    Raises `ConfigError`, `ImageError` for thresholds, area and tile; otherwise see `Detector.open`.
     """
     from runtime.area import read_area
     from runtime.detector import Detector
     from runtime.tiling import parse_tile
 
+    by_hand = threshold if unclear is None else _two_thresholds(unclear, threshold)
     area = read_area(roi=roi, ignore=ignore)
     size = None if tile is None else parse_tile(tile)
-    return Detector.open(engine, backend=backend, threshold=threshold, area=area, tile=size, watchdog=watchdog)
+    return Detector.open(engine, backend=backend, threshold=by_hand, area=area, tile=size, watchdog=watchdog)
+
+
+def _two_thresholds(text: str, threshold: float | None) -> Threshold:
+    if threshold is not None:
+        raise ConfigError(
+            f"found --threshold {threshold:g} and --unclear {text}, which gives both thresholds; leave one of them out"
+        )
+    found = re.fullmatch(rf"({_NUMBER}):({_NUMBER})", text.strip())
+    if found is None or not float(found[1]) < float(found[2]):
+        raise ConfigError(f"found {shown(text)} for --unclear, expected two rising scores; for example 0.3:0.6")
+    return Threshold(value=float(found[2]), unclear=float(found[1]), method="manual", images=0)

@@ -11,6 +11,7 @@ import numpy as np
 
 from runtime.detector import Anomaly
 from runtime.inspection import Fault
+from runtime.part import Part, PartVerdict
 from stlm_edge.drawing import AMBER, INK, WHITE, Colour, add_heat, add_outlines, draw_text, text_width
 from stlm_edge.imaging import Image
 
@@ -20,6 +21,13 @@ ANOMALY: Colour = (30, 98, 214)
 ALARM: Colour = (44, 24, 190)
 FAULT: Colour = AMBER
 
+_RESULTS: dict[PartVerdict, Colour] = {
+    "good": GOOD,
+    "unclear": UNCLEAR,
+    "reject": ALARM,
+    "missed": FAULT,
+    "fault": FAULT,
+}
 _SMALLEST_TEXT = 10
 _WIDEST = ("CAMERA FAULT:", "score 0.000 >= 0.000", "000.0 fps")
 """The bar is laid out for these, so that its height does not change from frame to frame."""
@@ -65,6 +73,26 @@ def draw_overlay(
         shown = anomaly.network_map if is_plain else anomaly.anomaly_map
         add_heat(drawn[bar:], shown, threshold=threshold)
         add_outlines(drawn[bar:], shown, threshold=threshold, colour=WHITE)
+    return drawn
+
+
+def add_part(image: Image, part: Part) -> Image:
+    """A bar with a part's result above a picture of any kind.
+
+    Args:
+        image: (H, W, 3) uint8, BGR; left as it is.
+    Returns:
+        (bar + H, W, 3) uint8, BGR; the bar's height depends on the picture's size alone.
+    """
+    rows, columns = image.shape[:2]
+    text = max(_SMALLEST_TEXT, min(rows, columns) // 30)
+    drawn: Image = np.empty((3 * text + rows, columns, 3), np.uint8)
+    colour = _RESULTS[part.verdict]
+    drawn[: 3 * text] = colour
+    name = f"part {part.number}" if part.part_id is None else f"part {part.number} ({part.part_id})"
+    word = f"{part.verdict.upper()}: {name}, {part.latency_ms:.0f} ms"
+    draw_text(drawn, word, left=text, baseline=2 * text, height=text, colour=INK if colour == FAULT else WHITE)
+    drawn[3 * text :] = image
     return drawn
 
 

@@ -8,10 +8,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from runtime.event import Event
 from runtime.inspection import VERDICT_STAGES, Inspection
+from runtime.part import VERDICTS, Part
 from runtime.sources import FrameSource
 from runtime.timing import LatencyHistogram, Percentiles
 from stlm_edge.datasets import GOOD
@@ -19,6 +20,8 @@ from stlm_edge.errors import counted
 
 OUTPUT_STAGES = ("draw", "publish")
 """What comes after the verdict, on the threads of the outputs."""
+PART_STAGE = "part"
+"""From a part's trigger, or its first frame, to its result."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class RunSummary:
         frames: taken, those with a fault among them.
         anomalies: frames whose score reached the threshold.
         alarms: how often the vote of the frames turned to anomalous.
-        parts: how many the frames showed, as far as gaps between them tell.
+        parts: how many have begun; 1 where nothing tells one from the next.
         faults: kind of fault → frames that had it and were not inspected.
         events: kind of event → how many.
         dropped: frames of a live source that newer ones overtook.
@@ -48,9 +51,10 @@ class RunSummary:
         output_drops: output → inspected frames that it was too slow for.
         output_failures: output → inspected frames that it could not write.
         frames_per_second: over the whole run.
-        latency: by stage, `FrameLatency` and after it drawing and publishing.
+        latency: by stage, `FrameLatency` and after it drawing, publishing and `part`, from its trigger to its result.
         truth: None where no frame had a label.
         unclear: frames whose score lay between the engine's two thresholds.
+        part_results: verdict → parts that have it; empty where nothing tells one part from the next.
     """
 
     frames: int
@@ -69,6 +73,7 @@ class RunSummary:
     latency: dict[str, Percentiles]
     truth: Truth | None
     unclear: int = 0
+    part_results: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """One JSON object, its keys the attributes' names."""
@@ -80,6 +85,9 @@ class RunSummary:
         yield f"anomalies          {self.anomalies}, {counted(self.alarms, 'alarm')}"
         if self.unclear:
             yield f"unclear            {self.unclear}"
+        if self.part_results:
+            results = ", ".join(f"{self.part_results.get(verdict, 0)} {verdict}" for verdict in VERDICTS)
+            yield f"parts              {sum(self.part_results.values())}: {results}"
         yield f"frames dropped     {self.dropped}"
         yield f"pictures skipped   {self.skipped}"
         for kind, count in self.faults.items():
@@ -108,20 +116,21 @@ class RunRecorder:
     def __init__(self) -> None:
         self._start_s = time.monotonic()
         self._lock = threading.Lock()
-        self._latency = {stage: LatencyHistogram() for stage in (*VERDICT_STAGES, *OUTPUT_STAGES)}
+        self._latency = {stage: LatencyHistogram() for stage in (*VERDICT_STAGES, *OUTPUT_STAGES, PART_STAGE)}
         self._verdicts: Counter[tuple[bool, bool]] = Counter()
+        self._part_results: Counter[str] = Counter()
         self._faults: Counter[str] = Counter()
         self._events: Counter[str] = Counter()
         self._frames = self._anomalies = self._unclear = self._alarms = self._parts = 0
-        self._was_alarm = False
+        self._alarmed_part: int | None = None
 
     def add(self, inspection: Inspection) -> None:
         """Count one frame."""
         with self._lock:
             self._frames += 1
-            self._parts = inspection.part + 1
-            self._alarms += inspection.alarm and not self._was_alarm
-            self._was_alarm = inspection.alarm
+            self._parts = max(self._parts, inspection.part + 1)
+            self._alarms += inspection.alarm and self._alarmed_part != inspection.part
+            self._alarmed_part = inspection.part if inspection.alarm else None
             if inspection.fault is not None:
                 self._faults[inspection.fault] += 1
             if inspection.anomaly is None:
@@ -133,6 +142,13 @@ class RunRecorder:
                 self._verdicts[label != GOOD, found] += 1
             for stage in VERDICT_STAGES:
                 self._latency[stage].add(getattr(inspection.latency, f"{stage}_ms"))
+
+    def add_part(self, part: Part) -> None:
+        """Count the result of one part."""
+        with self._lock:
+            self._parts = max(self._parts, part.number + 1)
+            self._part_results[part.verdict] += 1
+            self._latency[PART_STAGE].add(part.latency_ms)
 
     def add_stage(self, stage: str, latency_ms: float) -> None:
         """Count what one of `OUTPUT_STAGES` took."""
@@ -176,4 +192,5 @@ class RunRecorder:
                 },
                 truth=truth if any(counted.values()) else None,
                 unclear=self._unclear,
+                part_results=dict(self._part_results),
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter, deque
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ RESOLUTION = 0.01
 """A percentile is at most this share above the true one."""
 
 _SHORTEST_MS = 1e-3
+_SELDOM_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -64,3 +66,18 @@ class FrameRate:
         self._times_s.append(now_s)
         span_s = now_s - self._times_s[0]
         return (len(self._times_s) - 1) / span_s if span_s > 0 else 0.0
+
+
+class Seldom:
+    """Says whether something that happens often should be logged: the first time, then once a minute."""
+
+    def __init__(self) -> None:
+        self._last_s: float | None = None
+
+    def is_due(self) -> bool:
+        """Asked each time that it happens."""
+        now_s = time.monotonic()
+        if self._last_s is not None and now_s - self._last_s < _SELDOM_S:
+            return False
+        self._last_s = now_s
+        return True

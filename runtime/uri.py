@@ -69,7 +69,9 @@ def whole_number(*, least: int) -> Option:
 
 def choice(*words: str) -> Option:
     """One of some words."""
-    return Option(allowed(str, lambda word: word in words), " or ".join(words))
+    *others, last = words
+    expected = f"{', '.join(others)} or {last}" if others else last
+    return Option(allowed(str, lambda word: word in words), expected)
 
 
 def size_in_bytes(*, least: int) -> Option:

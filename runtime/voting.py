@@ -20,14 +20,11 @@ class VotingRule:
     Attributes:
         release: below the threshold, so that scores that waver about it do not raise an alarm after another; None for
             the threshold itself.
-        gap_s: longest time between two frames of one part; after a longer one another part begins, and the votes are
-            forgotten. None where all frames show one part.
     """
 
     needed: int = 1
     frames: int = 1
     release: float | None = None
-    gap_s: float | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.needed <= self.frames:
@@ -37,16 +34,14 @@ class VotingRule:
             )
         if self.release is not None and not math.isfinite(self.release):
             raise ConfigError(f"the score that ends an alarm is {self.release}, expected a finite number")
-        if self.gap_s is not None and not (math.isfinite(self.gap_s) and self.gap_s > 0):
-            raise ConfigError(f"the gap between two parts is {self.gap_s} s, expected a time above 0")
 
     @classmethod
-    def parse(cls, votes: str, *, release: float | None = None, gap_s: float | None = None) -> VotingRule:
+    def parse(cls, votes: str, *, release: float | None = None) -> VotingRule:
         """The rule with votes as in `2/5`, two of five frames. Raises `ConfigError`."""
         found = re.fullmatch(r"(\d+)/(\d+)", votes.strip())
         if found is None:
             raise ConfigError(f"found the votes {votes!r}, expected how many of how many frames; for example 2/5")
-        return cls(needed=int(found[1]), frames=int(found[2]), release=release, gap_s=gap_s)
+        return cls(needed=int(found[1]), frames=int(found[2]), release=release)
 
 
 class PartVote:
@@ -54,7 +49,7 @@ class PartVote:
 
     Attributes:
         alarm: the part is anomalous, as far as its frames have been added.
-        part: how many parts came before it.
+        part: its number.
     """
 
     def __init__(self, rule: VotingRule, *, threshold: float) -> None:
@@ -73,22 +68,18 @@ class PartVote:
         self._threshold = threshold
         self._release = threshold if rule.release is None else rule.release
         self._scores: deque[float] = deque(maxlen=rule.frames)
-        self._last_s: float | None = None
         self.alarm = False
         self.part = 0
 
-    def add(self, score: float, *, timestamp_s: float) -> None:
-        """Count the next frame.
-
-        Args:
-            timestamp_s: when it was captured, in seconds on any clock that does not go back.
-        """
-        gap_s = self._rule.gap_s
-        if gap_s is not None and self._last_s is not None and timestamp_s - self._last_s > gap_s:
+    def begin(self, part: int) -> None:
+        """The frames that follow are of this part; if it is another one than before, the votes are forgotten."""
+        if part != self.part:
             self._scores.clear()
             self.alarm = False
-            self.part += 1
-        self._last_s = timestamp_s
+            self.part = part
+
+    def add(self, score: float) -> None:
+        """Count the next frame."""
         self._scores.append(score)
         wanted = self._release if self.alarm else self._threshold
         self.alarm = sum(score >= wanted for score in self._scores) >= self._rule.needed

@@ -13,7 +13,9 @@
     ├── VerificationError    two backends that should agree and do not
     ├── SourceError          a frame source that cannot be opened or has failed
     │   └── SourceTimeout    a source that is open but has not delivered in time
-    └── OutputError          a place that cannot be written to
+    │       └── FrameDamaged a frame came that is not whole
+    ├── OutputError          a place that cannot be written to
+    └── ControlError         something asked of a running line that it cannot do now
 
 A message says what was found, what was expected and what to do about it, in one line.
 """
@@ -135,5 +137,13 @@ class SourceTimeout(SourceError):
     """A source that is open but has not delivered a frame in time."""
 
 
+class FrameDamaged(SourceTimeout):
+    """A frame came that cannot be decoded or is not whole; the next one may be."""
+
+
 class OutputError(StlmError):
     """A place that cannot be written to."""
+
+
+class ControlError(StlmError):
+    """Something was asked of a running line that it cannot do now."""

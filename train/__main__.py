@@ -6,16 +6,21 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from stlm_edge.cli import REGEX, Number, run
+from stlm_edge.cli import REGEX, run
 from stlm_edge.errors import ConfigError, DataError, WeightsError
+from stlm_edge.spec import Size
 from stlm_edge.threshold_command import threshold
-from train.config import TrainConfig, described_presets, from_dict, load_preset
-from train.options import training_options
+from train.config import TrainConfig, described_presets
+from train.options import executor_options, training_options
+from train.overrides import with_overrides
 from train.values import SeedCountType, SeedsType, SizeType
+
+if TYPE_CHECKING:
+    from train.paper.grid import Failure
 
 FOLDER = click.Path(path_type=Path)
 
@@ -29,11 +34,33 @@ category_option = click.option("--category", help="Folder below --data; without 
 textures_option = click.option(
     "--textures", type=FOLDER, help="Folder tree of pictures to cut pseudo anomalies from, such as DTD."
 )
+
+
+def _check_metric_size(_: click.Context, __: click.Parameter, size: Size | None) -> Size | None:
+    if size is not None and not all(1 <= side <= 8192 for side in size):
+        raise click.UsageError(f"--metric-size is {size[0]}x{size[1]}, expected 1 to 8192 each way")
+    return size
+
+
+metric_size_option = click.option(
+    "--metric-size",
+    type=SizeType(),
+    callback=_check_metric_size,
+    help="Measure figures over pixels at this size, 1024 as in the authors' code.  [default: each picture's own]",
+)
 preset_option = click.option(
     "--preset",
     default="paper",
     show_default=True,
     help="paper, cpu, one of the paper's ablations ('stlm presets'), or a YAML file of settings.",
+)
+
+
+dry_run_option = click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Check all that would be checked, list what would be done with its steps, FLOPs, memory and hours on named "
+    "GPUs, and write nothing.",
 )
 
 
@@ -53,6 +80,7 @@ def command() -> None:
     help="Train so many times, with the seeds 0, 1, …, or with those given as 0,3,7, into OUTPUT/seed-SEED; the same "
     "command goes on where it was stopped.",
 )
+@dry_run_option
 @preset_option
 @training_options
 def fit(
@@ -61,6 +89,7 @@ def fit(
     textures: Path | None,
     output: Path | None,
     seeds: tuple[int, ...] | None,
+    dry_run: bool,
     preset: str,
     **settings: Any,
 ) -> None:
@@ -73,6 +102,9 @@ def fit(
     if seeds is not None and settings["seed"] is not None:
         raise click.UsageError("--seed is one seed and --seeds are several; give one of them")
     config = _config(preset, settings)
+    if dry_run:
+        _rehearse(config, seeds, data=data, category=category, textures=textures, output=output)
+        return
     if seeds is not None:
         from train.seeds import fit_seeds
 
@@ -80,6 +112,16 @@ def fit(
             click.echo(checkpoint)
         return
     _tell(run_fit(config, data=data, category=category, textures=textures, output=output))
+
+
+def _rehearse(config: TrainConfig, seeds: tuple[int, ...] | None, **where: Any) -> None:
+    from train.distributed import this_process
+    from train.rehearsal import Rehearsals, told
+    from train.seeds import rehearse_seeds
+
+    rehearsed = [Rehearsals().rehearse(config, **where)] if seeds is None else rehearse_seeds(config, seeds, **where)
+    if this_process().is_main:
+        click.echo(told(rehearsed) if rehearsed else "nothing is left to train")
 
 
 def _tell(checkpoint: Path) -> None:
@@ -148,11 +190,7 @@ def preview(
     type=REGEX,
     help="The same by a regular expression, whose first group or all of it is in names without suffix.",
 )
-@click.option(
-    "--metric-size",
-    type=SizeType(),
-    help="Measure figures over pixels at this size, 1024 as in the authors' code.  [default: each picture's own]",
-)
+@metric_size_option
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
 @click.option("--output", "-o", type=FOLDER, help="Folder for metrics and pictures.  [default: beside CHECKPOINT]")
 def evaluate(
@@ -162,7 +200,7 @@ def evaluate(
     seeds: tuple[int, ...] | None,
     groups: Path | None,
     group_by: str | None,
-    metric_size: tuple[int, int] | None,
+    metric_size: Size | None,
     device: str,
     output: Path | None,
 ) -> None:
@@ -171,13 +209,14 @@ def evaluate(
     Writes evaluation.json, scores of each picture (.csv), the best, borderline and worst pictures of each kind, those
     defects that are missed, ROC, PRO and precision-recall curves, and how the scores are distributed.
 
+    Of a training with --evaluate-every the epoch that was best on these test pictures stands in a row of its own. It is
+    chosen by them, so it flatters.
+
     CHECKPOINT may be a folder of fit --seeds: then each of its runs is measured, and evaluation-seeds.json has the mean
     of each figure with an interval.
     """
     from train.report import evaluate_checkpoint, evaluation_table
 
-    if metric_size is not None and not all(1 <= side <= 8192 for side in metric_size):
-        raise click.UsageError(f"--metric-size is {metric_size[0]}x{metric_size[1]}, expected 1 to 8192 each way")
     if groups is not None and group_by is not None:
         raise click.UsageError("--groups and --group-by both say which pictures show the same part; give one of them")
     if checkpoint.is_dir():
@@ -226,24 +265,9 @@ command.add_command(threshold)
 @click.option("--preset", "presets", multiple=True, help="As for fit; may be given several times.  [default: paper]")
 @click.option("--seeds", type=SeedsType(), default="0", show_default=True, help="Such as 0,1,2.")
 @click.option("--output", "-o", required=True, type=FOLDER, help="Folder of the grid.")
-@click.option("--dry-run", is_flag=True, help="List what would be run and how far it has come.")
-@click.option(
-    "--jobs",
-    type=click.IntRange(1, 1024),
-    help="So many runs at once on this machine, each in a process of its own; they share cores and GPUs.  [default: 1]",
-)
-@click.option(
-    "--ray",
-    "ray_address",
-    metavar="auto|HOST:PORT",
-    help="Compute the runs as tasks of Ray: of the cluster at HOST:PORT, or of one that is started here and ended with "
-    "the grid.",
-)
-@click.option(
-    "--gpus-per-run",
-    type=Number(min=0),
-    help="With --ray, the share of a GPU that a run takes, such as 0.5.  [default: 1 where a node has GPUs]",
-)
+@executor_options
+@metric_size_option
+@dry_run_option
 @click.option("--report", "report_only", is_flag=True, help="Run nothing; print the tables of what is there.")
 @partial(training_options, without=("seed",))
 def grid(
@@ -254,6 +278,7 @@ def grid(
     presets: tuple[str, ...],
     seeds: tuple[int, ...],
     output: Path,
+    metric_size: Size | None,
     dry_run: bool,
     jobs: int | None,
     ray_address: str | None,
@@ -266,9 +291,11 @@ def grid(
     The same command goes on after a kill: finished runs are skipped. Settings below override every preset.
     """
     from stlm_edge.datasets import categories as list_categories
+    from train.paper.data_sets import warn_of_name
     from train.paper.execution import Executor, InOrder, Jobs, run_all
-    from train.paper.grid import check_same, plan, state
-    from train.paper.results import read_records, text, write_report
+    from train.paper.grid import plan
+    from train.paper.report import text, write_report
+    from train.paper.results import read_records
 
     if jobs is not None and ray_address is not None:
         raise click.UsageError("--jobs is for this machine alone, and with --ray the cluster says how many; give one")
@@ -285,12 +312,16 @@ def grid(
             seeds=seeds,
             settings=given,
             output=output,
+            metric_size=metric_size,
         )
+        warn_of_name(data.resolve().name, {run.category for run in runs})
         if dry_run:
-            for run in runs:
-                check_same(run, data=data)
-                click.echo(f"{state(run):<12} {run.preset}  {run.category}  seed {run.seed}")
-            return 0
+            from train.paper.cost import rehearse_grid
+
+            rehearsed = rehearse_grid(runs, data=data, textures=textures)
+            click.echo(rehearsed)
+            _tell_failures(rehearsed.failures)
+            return 1 if rehearsed.failures else 0
         executor: Executor = InOrder(data, textures)
         if ray_address is not None:
             from train.paper.ray_cluster import OnRay
@@ -305,9 +336,13 @@ def grid(
         click.echo("\nwritten: " + ", ".join(map(str, write_report(output, records))))
     elif report_only:
         raise DataError(f"{output} holds no finished run; run a grid with -o {output} first")
+    _tell_failures(failures)
+    return 1 if failures else 0
+
+
+def _tell_failures(failures: Sequence[Failure]) -> None:
     for failure in failures:
         click.echo(f"failed: {failure.run.name}: {failure.reason}", err=True)
-    return 1 if failures else 0
 
 
 @command.command(name="presets")
@@ -349,9 +384,8 @@ def fetch(name: str | None, output: Path | None, archive: tuple[Path, ...], sha2
 def _config(preset: str, settings: dict[str, Any]) -> TrainConfig:
     """The preset, overridden by the flags that were given."""
     given = {name: value for name, value in settings.items() if value is not None}
-    loaded = load_preset(preset)
     try:
-        return from_dict(loaded | given)
+        return with_overrides(preset, given)
     except ConfigError as error:
         also = f" and {', '.join('--' + name.replace('_', '-') for name in given)}" if given else ""
         raise ConfigError(f"{error} (of preset {preset}{also})") from None

@@ -13,6 +13,7 @@ import platform
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 import torch
@@ -26,6 +27,9 @@ from stlm_edge.network.feature_aggregation import PooledBatchNorm2d
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+LONGEST_WAIT = timedelta(days=30)
+"""For the main process; torch by itself gives up after ten minutes or half an hour."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,21 @@ def main_first(processes: Processes) -> Iterator[None]:
         dist.barrier()
 
 
+def waiting_room(processes: Processes) -> dist.ProcessGroup | None:
+    """A group in which `agree` and `by_main` wait for a process that does something alone, however long that takes.
+
+    All processes have to ask for it. By gloo, since NCCL would keep a waiting GPU busy.
+
+    Returns:
+        None where there are no others.
+    """
+    if processes.count == 1:
+        return None
+    room = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
+    assert isinstance(room, dist.ProcessGroup)  # which it is of a process that is in the group
+    return room
+
+
 def agreed(processes: Processes, look: Callable[[], T], *, told: Callable[[T], str]) -> T:
     """What each process finds for itself, on its own machine perhaps.
 
@@ -120,12 +139,16 @@ def agreed(processes: Processes, look: Callable[[], T], *, told: Callable[[T], s
     return cast(T, found)
 
 
-def by_main(processes: Processes, compute: Callable[[], T]) -> T:
-    """What the main process computes, in all of them: it is done once, and rounding cannot divide them."""
+def by_main(processes: Processes, compute: Callable[[], T], *, room: dist.ProcessGroup | None) -> T:
+    """What the main process computes, in all of them: it is done once, and rounding cannot divide them.
+
+    Args:
+        room: where the others wait for it, see `waiting_room`.
+    """
     if processes.count == 1:
         return compute()
     value = [compute() if processes.is_main else None]
-    dist.broadcast_object_list(value, src=0)
+    dist.broadcast_object_list(value, src=0, group=room)
     return cast(T, value[0])
 
 
@@ -162,12 +185,16 @@ def average(values: Tensor, device: torch.device) -> Tensor:
     return values.cpu() / dist.get_world_size()
 
 
-def agree(flag: bool, device: torch.device) -> bool:
-    """Whether any process raises its flag; so all of them stop together."""
+def agree(flag: bool, device: torch.device, *, room: dist.ProcessGroup | None = None) -> bool:
+    """Whether any process raises its flag; so all of them stop together.
+
+    Args:
+        device: the CPU in a waiting room.
+    """
     if not dist.is_initialized():
         return flag
     votes = torch.tensor(float(flag), device=device)
-    dist.all_reduce(votes)
+    dist.all_reduce(votes, group=room)
     return bool(votes > 0)
 
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.distributed import ProcessGroup
 
 from stlm_edge.datasets import load_category
-from stlm_edge.errors import CheckpointError, OutputError, counted
+from stlm_edge.errors import CheckpointError, OutputError
 from stlm_edge.files import locked, make_folder, remove_left_over, write_text
 from stlm_edge.network.checkpoint import Checkpoint, load, save
 from stlm_edge.network.inference import InferencePath, choose_device
@@ -25,15 +26,15 @@ from stlm_edge.spec import ModelSpec
 from stlm_edge.thresholds import expectations, with_normal_scores
 from train.config import TrainConfig
 from train.data import Batches
-from train.distributed import Processes, agreed, by_main, joined
+from train.distributed import Processes, agreed, by_main, joined, waiting_room
 from train.folds import cross_fitted, divide, scores_of_fold
 from train.good_pictures import GoodPictures, read_good_pictures
-from train.left_out import ALL, Division, good_scores
+from train.left_out import good_scores
 from train.loop import Ending, train
+from train.on_test import HISTORY_NAME, OnTest
 from train.patch_memory import remember_good
-from train.pseudo_anomalies.choice import pseudo_anomalies_of
 from train.record import Begun, Sources, read_record, weights_files, write_record
-from train.start import build, taught_by, warn_of_what_is_known
+from train.start import build, taught_by, tell_what_is_done, warn_of_what_is_known
 from train.threshold import chosen_threshold, pseudo_found
 from train.training import EpochRecord, Training, begin
 from train.watch import Board, Patience, held_out_error
@@ -42,40 +43,40 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT_NAME = "model.safetensors"
 STATE_NAME = "state.pt"
-HELD_OUT_WATCHED = 32
-"""Held-out pictures that are watched, at most."""
-HEAD_ONLY = ("comparison", "aggregation", "heads", "folds", "patience")
-"""Settings that one might take for having an effect where nothing is trained."""
-FEWEST_WATCHED = 8
-"""Where there are fewer, each is watched with several pseudo anomalies."""
 
 
 def fit(config: TrainConfig, *, data: Path, category: str | None, textures: Path | None, output: Path | None) -> Path:
     """Train, choose the threshold and write the run's folder.
 
     The folder gets `config.yaml` and `run.json` at once, `model.safetensors`, `history.jsonl` and `state.pt` after each
-    epoch. `state.pt` is what `resume` goes on from; a finished run has none.
+    epoch, and `test-history.jsonl` where test pictures are looked at. `state.pt` is what `resume` goes on from; a
+    finished run has none.
 
     Returns:
         The checkpoint's path.
     Raises:
         StlmError: in the words of whatever is wrong with data, weights, settings or the output folder.
     """
-
-    def place() -> Path:
-        loaded = load_category(data, category)
-        folder = output or Path("runs") / loaded.name
-        checkpoint = folder / CHECKPOINT_NAME
-        if checkpoint.exists():
-            unfinished = (folder / STATE_NAME).exists()
-            advice = f"go on with stlm resume {folder}, or " if unfinished else ""
-            raise OutputError(f"{checkpoint} exists; {advice}choose another folder with --output, or delete it")
-        return folder
-
     with joined(choose_device(config.device)) as (processes, device):
-        folder = agreed(processes, place, told=lambda folder: f"the folder {folder}")
+        folder = agreed(
+            processes,
+            lambda: new_folder(output, data=data, category=category),
+            told=lambda folder: f"the folder {folder}",
+        )
         sources = Sources(data, category, textures, weights_files(config))
         return _run(config, sources, folder, processes, device, run_id=uuid.uuid4().hex, state=None)
+
+
+def new_folder(output: Path | None, *, data: Path, category: str | None) -> Path:
+    """Where a new run goes. Raises `OutputError` if it holds a model already, and as `load_category`."""
+    loaded = load_category(data, category)
+    folder = output or Path("runs") / loaded.name
+    checkpoint = folder / CHECKPOINT_NAME
+    if checkpoint.exists():
+        unfinished = (folder / STATE_NAME).exists()
+        advice = f"go on with stlm resume {folder}, or " if unfinished else ""
+        raise OutputError(f"{checkpoint} exists; {advice}choose another folder with --output, or delete it")
+    return folder
 
 
 def resume(
@@ -122,6 +123,8 @@ def _run(
 ) -> Path:
     """Args: begun: the run that `state` is of; None where it starts."""
     with ExitStack() as stack:
+        room = waiting_room(processes)
+        on_test = _on_test(sources, folder, config, processes, room, begun=state is not None)
         data = agreed(
             processes,
             lambda: read_good_pictures(config, sources, folder, begun),
@@ -147,8 +150,10 @@ def _run(
         make_folder(folder)  # not before all that is asked for has been found to fit
         if processes.is_main:
             stack.enter_context(locked(folder))
-            for name in (STATE_NAME, CHECKPOINT_NAME, "history.jsonl"):
+            for name in (STATE_NAME, CHECKPOINT_NAME, "history.jsonl", HISTORY_NAME):
                 remove_left_over(folder / name)
+            if state is None:
+                (folder / HISTORY_NAME).unlink(missing_ok=True)  # of a training whose other files were deleted
             write_record(
                 folder,
                 config,
@@ -166,22 +171,19 @@ def _run(
             logger.info("going on after epoch %d", training.epoch)
         elif processes.is_main:
             training.save(folder / STATE_NAME)
-        _tell_what_is_done(config, data, batches, device=device, processes=processes.count)
+        tell_what_is_done(config, data, batches, device=device, processes=processes.count)
         watched, board = None, None
         if config.patience or config.tensorboard:
-            images = data.images(held)
-            shown = (images * -(-FEWEST_WATCHED // len(images)))[:HELD_OUT_WATCHED]
-            always = dataclasses.replace(config, anomaly_probability=1.0)
-            drawn = pseudo_anomalies_of(always, images=shown, textures=data.textures, category=data.category)
-            watched = Batches(shown, pseudo_anomalies=drawn, batch_size=config.batch_size, seed=config.seed + 1)
+            watched = data.watched(config)
             if config.tensorboard and processes.is_main:
                 board = Board(folder / "tensorboard", first=next(iter(watched.epoch(0))))
                 stack.callback(board.close)
-        keeper = _Keeper(folder, config, spec, training, watched, board, data, processes)
+        keeper = _Keeper(folder, config, spec, training, watched, board, data, on_test, processes, room)
+        keeper.look_at_test()  # after an epoch whose measuring was cut short
         # Where its folds were begun, a training has come to its end, by patience perhaps before the last epoch.
         is_trained = begun is not None and scores_of_fold(0, held, folder=folder, run_id=run_id) is not None
-        ending = Ending.FINISHED
-        if not is_trained:
+        ending = Ending.PLATEAU if keeper.is_over else Ending.FINISHED
+        if not is_trained and not keeper.is_over:
             ending = train(
                 training,
                 guidance,
@@ -196,39 +198,29 @@ def _run(
             keeper.remember()
         scores, is_whole = keeper.scores() if processes.is_main else {}, True
         folded = config.folds and ending is not Ending.INTERRUPTED
-        if folded and by_main(processes, lambda: len(scores) < len(data.good)):
+        if folded and by_main(processes, lambda: len(scores) < len(data.good), room=room):
             scores, is_whole = _fold_scores(keeper, sources, processes, run_id=run_id)
         if processes.is_main:
             keeper.finish(scores, is_whole=is_whole and ending is not Ending.INTERRUPTED)
     return folder / CHECKPOINT_NAME
 
 
-def _tell_what_is_done(
-    config: TrainConfig, data: GoodPictures, batches: Batches, *, device: torch.device, processes: int
-) -> None:
-    if not config.epochs:
-        idle = [name for name in HEAD_ONLY if getattr(config, name) != getattr(TrainConfig, name)]
-        told = ", ".join(f"{name} {getattr(config, name)}" for name in idle)
-        logger.info(
-            "nothing is trained: the network is plain stream and memory alone%s",
-            f"; what is for a head has no effect: {told}" if told else "",
-        )
-        return
-    logger.info(
-        "training %s on %s (%s) at %d x %d, %d in a step, on %s%s",
-        f"{counted(config.heads, 'head')} on {config.teacher}" if config.design.sees_plain else config.architecture,
-        counted(len(data.division.learnt), "picture"),
-        _told(data.division, heads=config.heads),
-        *config.image_size,
-        batches.batch_size,
-        device,
-        f" and {processes - 1} more" if processes > 1 else "",
+def _on_test(
+    sources: Sources,
+    folder: Path,
+    config: TrainConfig,
+    processes: Processes,
+    room: ProcessGroup | None,
+    *,
+    begun: bool,
+) -> OnTest | None:
+    if not config.evaluate_every:
+        return None
+    return agreed(
+        processes,
+        lambda: OnTest(sources, folder, config, begun=begun, processes=processes, room=room),
+        told=lambda on_test: f"test pictures ({on_test.sha256[:8]})",
     )
-    if batches.batch_size == 1 and config.aggregation != "none":
-        logger.info(
-            "one picture in a step: what is pooled over it is normalised by running statistics, which stay as they "
-            "are; with two in a step they are learnt"
-        )
 
 
 def _fold_scores(
@@ -241,7 +233,7 @@ def _fold_scores(
 
     def score_without(left_out: Sequence[int]) -> list[float] | None:
         if left_out is data.division.held:
-            return by_main(processes, lambda: list(keeper.scores().values()))
+            return by_main(processes, lambda: list(keeper.scores().values()), room=keeper.room)
         rest = sorted(set(range(len(data.good))) - set(left_out))
         with data.batches(rest, config, processes) as batches:
             objective, guidance = build(
@@ -265,7 +257,7 @@ def _fold_scores(
                 remember_good(inspector, data.good, config, division)
             return list(good_scores(inspector, data.good, division).values())
 
-        return by_main(processes, scores)
+        return by_main(processes, scores, room=keeper.room)
 
     return cross_fitted(
         [data.division.held, *folds],
@@ -276,23 +268,15 @@ def _fold_scores(
     )
 
 
-def _told(division: Division, *, heads: int) -> str:
-    """Which pictures the threshold will be from, for people."""
-    if heads > 1:
-        lacking = len(set(division.folds) - {ALL})
-        each = "each" if lacking == heads else f"{lacking} of them"
-        return f"{each} without another share of {counted(len(set(division.parts)), 'part')}"
-    parts = {division.parts[number] for number in division.held}
-    return f"{len(division.held)} of {counted(len(parts), 'part')} held out"
-
-
 @dataclass
 class _Keeper:
     """Writes the run's folder after each epoch and at the end, and says when the held-out error falls no more.
 
     Attributes:
         watched: whose error is measured after each epoch.
+        on_test: measures some epochs on the test pictures; None where nobody wants it.
         processes: only the main one measures and writes.
+        room: where the others wait for it.
     """
 
     folder: Path
@@ -302,7 +286,9 @@ class _Keeper:
     watched: Batches | None
     board: Board | None
     data: GoodPictures
+    on_test: OnTest | None
     processes: Processes
+    room: ProcessGroup | None
 
     def __post_init__(self) -> None:
         self.network = self.training.objective.network
@@ -312,7 +298,11 @@ class _Keeper:
         """Keep what the epoch gave; True if the training shall end."""
         better = True
         if (watched := self.watched) is not None:
-            error = by_main(self.processes, lambda: held_out_error(InferencePath(self.network, self.spec), watched))
+            error = by_main(
+                self.processes,
+                lambda: held_out_error(InferencePath(self.network, self.spec), watched),
+                room=self.room,
+            )
             record = dataclasses.replace(record, held_out=error)
             better = self._patience.improves(error) or not self.config.patience
         self.training.history.append(record)
@@ -324,7 +314,23 @@ class _Keeper:
             self.training.save(self.folder / STATE_NAME)
             if self.board is not None:
                 self.board.show(record, InferencePath(self.network, self.spec))
+        self.look_at_test()  # last, so that an epoch is not lost with it
+        return self.is_over
+
+    @property
+    def is_over(self) -> bool:
+        """Whether patience has come to its end, also that of a run that is gone on with."""
         return bool(self.config.patience) and self._patience.over
+
+    def look_at_test(self) -> None:
+        """Measure the network on the test pictures, if the epoch at hand is one of those that are."""
+        if self.on_test is None:
+            return
+        epoch = self.training.epoch
+        is_last = epoch == self.config.epochs or self.is_over
+        scores = self.on_test.look(epoch, InferencePath(self.network, self.spec), is_last=is_last)
+        if scores is not None and self.board is not None:
+            self.board.show_test(epoch, scores)
 
     @property
     def kept_epoch(self) -> int:

@@ -20,8 +20,8 @@ from train.left_out import Division, unknown
 
 logger = logging.getLogger(__name__)
 
-DRAWN = 10
-"""Patches that are drawn at random for each one that is kept: the choice among all would take as many times longer."""
+MOST_CANDIDATES = 2**18
+"""Patches from which those to keep are chosen: all of 256 pictures of 256 x 256; of more, as many drawn at random."""
 
 POOL = 512
 """Farthest patches among which the next ones are looked for before all distances are computed again."""
@@ -97,7 +97,7 @@ def build(
         DataError: if there are fewer patches than `neighbours`.
     """
     rng = np.random.default_rng(seed)
-    rows, origins = _drawn(backbone, images, spec, count=-(-DRAWN * patches // len(images)), rng=rng)
+    rows, origins = _drawn(backbone, images, spec, count=-(-MOST_CANDIDATES // len(images)), rng=rng)
     if len(rows) < neighbours:
         raise DataError(
             f"found {len(rows)} patches in {counted(len(images), 'good picture')}, expected at least memory_neighbours "

@@ -9,6 +9,7 @@ import platform
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,7 @@ def write_record(
         "pictures": asdict(pictures),
         "parts": parts.to_record(),
         "id": run_id,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": printable(" ".join(sys.argv[1:])),
         "seed": config.seed,
         "processes": processes,

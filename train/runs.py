@@ -9,7 +9,7 @@ from typing import Literal
 from stlm_edge.errors import CheckpointError
 from stlm_edge.network.checkpoint import load
 from train import fit as training
-from train.config import TrainConfig
+from train.config import BEFORE, TrainConfig
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,13 @@ def changes(before: TrainConfig, now: TrainConfig) -> str:
     old, new = before.to_dict(), now.to_dict()
     different = [name for name in new if old[name] != new[name] and name not in EXECUTION]
     return ", ".join(f"{name} {old[name]}, now {new[name]}" for name in different)
+
+
+def as_before(before: TrainConfig, now: TrainConfig) -> str:
+    """The flags by which a run of an older version is gone on with; empty where that is not what differs."""
+    old, new = before.to_dict(), now.to_dict()
+    flags = {name: f"--{name.replace('_', '-')} {value}" for name, value in BEFORE.items() if old[name] == value}
+    return " ".join(flag for name, flag in flags.items() if new[name] != old[name])
 
 
 def bring_to_end(config: TrainConfig, folder: Path, *, data: Path, category: str | None, textures: Path | None) -> None:

@@ -15,6 +15,7 @@ from stlm_edge.metrics import average_precision, roc_auc
 from stlm_edge.network.inference import InferencePath, prepare
 from train.data import Batch, Batches
 from train.distributed import average
+from train.evaluation import Scores
 from train.objective import any_in_cell
 from train.training import EpochRecord
 
@@ -75,6 +76,15 @@ def held_out_error(inspector: InferencePath, batches: Batches) -> float:
     return float(average(torch.tensor(1 - (area + precision) / 2), device))
 
 
+def summary_writer() -> Any:
+    """TensorBoard's class of writers. Raises `ConfigError` if it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # an extra of its own
+    except ImportError:
+        raise ConfigError("tensorboard is not installed; pip install tensorboard, or leave --tensorboard out") from None
+    return SummaryWriter
+
+
 class Board:
     """Losses and maps for TensorBoard, in the run's folder.
 
@@ -83,13 +93,7 @@ class Board:
     """
 
     def __init__(self, folder: Path, *, first: Batch) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter  # an extra of its own
-        except ImportError:
-            raise ConfigError(
-                "tensorboard is not installed; pip install tensorboard, or leave --tensorboard out"
-            ) from None
-        self._writer: Any = SummaryWriter(str(folder))
+        self._writer: Any = summary_writer()(str(folder))
         self._pictures = first.pseudo[:SHOWN]
         self._add("pseudo_anomalies", self._pictures, step=0)
         masks = (255 * first.mask[:SHOWN]).to(torch.uint8).permute(0, 2, 3, 1).expand(-1, -1, -1, 3)
@@ -114,6 +118,12 @@ class Board:
             maps = torch.cat([inspector(picture[None].to(device))[0].cpu() for picture in self._pictures])
         grey = (255 * maps.clamp(0, 1)).to(torch.uint8).unsqueeze(-1).expand(-1, -1, -1, 3)
         self._add("anomaly_maps", grey, step=record.epoch)
+        self._writer.flush()
+
+    def show_test(self, epoch: int, scores: Scores) -> None:
+        """One epoch's figures over the test pictures."""
+        for name in ("image_auroc", "pixel_auroc", "pixel_ap", "aupro"):
+            self._writer.add_scalar(f"test/{name}", getattr(scores, name), epoch)
         self._writer.flush()
 
     def close(self) -> None:

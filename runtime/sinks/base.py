@@ -10,8 +10,10 @@ from datetime import datetime, timezone
 from typing import Any, ClassVar
 
 from runtime.closing import Closing
-from runtime.event import Event
+from runtime.control import LineControl
+from runtime.event import Event, Tell
 from runtime.inspection import Inspection
+from runtime.part import Part
 from runtime.uri import Option, parse_options
 from stlm_edge.errors import OutputError
 
@@ -23,10 +25,24 @@ class SinkContext:
     Attributes:
         engine_sha256: of the engine that gives the verdicts.
         fps: pace of the source; None where it has none.
+        control: of the line, for outputs that also trigger parts or change recipes; None where there is none.
+        tell: takes events that an output itself has to tell of, for all outputs; None where nobody listens.
+        has_parts: the line gives results of parts, and not of frames alone.
     """
 
     engine_sha256: str
     fps: float | None = None
+    control: LineControl | None = None
+    tell: Tell | None = None
+    has_parts: bool = False
+
+    def require_parts(self, uri: str) -> None:
+        """Raises `OutputError` for an output that waits for results of parts where there will be none."""
+        if not self.has_parts:
+            raise OutputError(
+                f"{uri} is for results of parts, and nothing tells one part from the next; give --trigger, "
+                "--part-frames, --part-gap or --deadline-ms, or another output"
+            )
 
 
 class FrameSink(Closing):
@@ -50,9 +66,17 @@ class FrameSink(Closing):
         """True once a person has asked for the end of the run."""
         return False
 
+    @property
+    def state(self) -> str:
+        """How it stands with the output's other side, in one short line; asked for on any thread."""
+        return "open"
+
     @abstractmethod
     def write(self, inspection: Inspection) -> None:
         """Take one frame. Raises `OutputError`; the next frame is tried all the same."""
+
+    def write_part(self, part: Part) -> None:
+        """Take the result of a part, after its frames. Raises `OutputError`."""
 
     def write_event(self, event: Event) -> None:
         """Take word of something that happened to the line. Raises `OutputError`."""

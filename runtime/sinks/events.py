@@ -1,4 +1,4 @@
-"""`events.jsonl`: one line for each verdict and for each thing that happened to the line."""
+"""`events.jsonl`: one line for each verdict, for each part's result and for each thing that happened to the line."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar
 
+from runtime.anomaly import Anomaly
 from runtime.event import Event
 from runtime.inspection import VERDICT_STAGES, Inspection
+from runtime.part import Part
 from runtime.sinks.base import FrameSink, SinkContext, output_options, utc
 from runtime.sinks.lines import ROTATION_OPTIONS, LastLine, LineFile, Rotation
+from stlm_edge.errors import counted
 from stlm_edge.names import escaped, printable
 
 _BEGINNINGS = ('{"time"', '{"frame"')
@@ -26,7 +29,6 @@ def verdict_event(inspection: Inspection, *, engine_sha256: str) -> dict[str, An
     `stlm_edge.names`.
     """
     frame, anomaly = inspection.frame, inspection.anomaly
-    regions = () if anomaly is None else anomaly.regions
     return {
         "time": utc(frame.timestamp_s).isoformat(timespec="milliseconds"),
         "frame": frame.index,
@@ -38,16 +40,46 @@ def verdict_event(inspection: Inspection, *, engine_sha256: str) -> dict[str, An
         "alarm": inspection.alarm,
         "part": inspection.part,
         **({} if inspection.fault is None else {"fault": inspection.fault}),
-        "regions": [
-            {
-                "box": [region.left, region.top, region.width, region.height],
-                "area": region.area,
-                "peak": round(region.peak, 4),
-            }
-            for region in regions
-        ],
+        "regions": _regions(anomaly),
         **({} if frame.label is None else {"label": frame.label}),
         "latency_ms": {stage: round(getattr(inspection.latency, f"{stage}_ms"), 3) for stage in VERDICT_STAGES},
+        "engine_sha256": engine_sha256,
+    }
+
+
+def part_event(part: Part, *, engine_sha256: str) -> dict[str, Any]:
+    """What is told of a part, ready for JSON.
+
+    Keys: `time` (of the result), `event` (`part-result`) and `text`, as every event has them; `part`, `part_id` (null
+    where nobody named it), `part_result` (`good`, `unclear`, `reject`, `missed` or `fault`), `frames` (that were
+    judged), `part_ms` (from its trigger, or its first frame, to the result), `recipe` (where there are any), `worst`
+    (`frame`, `source`, `score`, `threshold` and `regions` of the frame with the highest score; null where none was
+    judged), `engine_sha256`.
+    """
+    worst, score = part.worst, part.score
+    name = "" if part.part_id is None else f" ({part.part_id})"
+    of = "" if score is None else f", score {score:.3f}"
+    by = f"by {counted(part.frames, 'frame')} in {part.latency_ms:.1f} ms"
+    text = f"part {part.number}{name} is {part.verdict}{of}, {by}"
+    return {
+        "time": utc(part.decided_s).isoformat(timespec="milliseconds"),
+        "event": "part-result",
+        "text": printable(text),
+        "part": part.number,
+        "part_id": None if part.part_id is None else escaped(part.part_id),
+        "part_result": part.verdict,
+        "frames": part.frames,
+        "part_ms": round(part.latency_ms, 3),
+        **({} if part.recipe is None else {"recipe": escaped(part.recipe)}),
+        "worst": None
+        if worst is None
+        else {
+            "frame": worst.frame.index,
+            "source": escaped(worst.frame.source),
+            "score": score,
+            "threshold": worst.threshold,
+            "regions": _regions(worst.anomaly),
+        },
         "engine_sha256": engine_sha256,
     }
 
@@ -62,7 +94,7 @@ def line_event(event: Event) -> dict[str, Any]:
 
 
 class EventLog(FrameSink):
-    """Appends one JSON object per line, see `verdict_event` and `line_event`.
+    """Appends one JSON object per line, see `verdict_event`, `part_event` and `line_event`.
 
     It goes on where an earlier run ended, and is set aside when it has grown: see `LineFile`, which also says what a
     killed program and a power cut may lose.
@@ -84,11 +116,25 @@ class EventLog(FrameSink):
     def write(self, inspection: Inspection) -> None:
         self._file.write(json.dumps(verdict_event(inspection, engine_sha256=self._engine_sha256)))
 
+    def write_part(self, part: Part) -> None:
+        self._file.write(json.dumps(part_event(part, engine_sha256=self._engine_sha256)))
+
     def write_event(self, event: Event) -> None:
         self._file.write(json.dumps(line_event(event)))
 
     def close(self) -> None:
         self._file.close()
+
+
+def _regions(anomaly: Anomaly | None) -> list[dict[str, Any]]:
+    return [
+        {
+            "box": [region.left, region.top, region.width, region.height],
+            "area": region.area,
+            "peak": round(region.peak, 4),
+        }
+        for region in (() if anomaly is None else anomaly.regions)
+    ]
 
 
 def _judge(text: str) -> LastLine:

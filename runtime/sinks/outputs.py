@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 import time
@@ -12,14 +13,16 @@ from types import TracebackType
 from runtime.closing import Closing
 from runtime.event import Event
 from runtime.inspection import Inspection
+from runtime.part import Part
 from runtime.sinks.base import FrameSink
+from runtime.timing import Seldom
 from stlm_edge.errors import OutputError, StlmError, counted
 
 logger = logging.getLogger(__name__)
 
 _PICTURES_WAITING = 3
 _OTHERS_WAITING = 1000
-_LOGGED_EVERY_S = 60.0
+_Item = Inspection | Part | Event
 
 
 class Outputs(Closing):
@@ -27,7 +30,8 @@ class Outputs(Closing):
 
     A sink that does not keep pace has a queue: of a few frames where it takes pictures, else of a thousand, which then
     have none. When that is full, the sink's frames are dropped and counted, or the line waits for it; events are
-    always taken.
+    always taken. Results of parts never wait for a place, and are dropped by a live line only when a thousand are
+    waiting; for a sink that takes pictures, those beyond a few have none.
 
     Whatever a sink raises is its own failure: it is told of in the log and counted, the sink is tried again with the
     next frame, and the others go on. It is an error at the end if the sink has not recovered by then, and where frames
@@ -52,7 +56,7 @@ class Outputs(Closing):
 
     @property
     def drops(self) -> dict[str, int]:
-        """Output → frames that it was too slow for."""
+        """Output → frames, and results of parts, that it was too slow for."""
         return {name: worker.drops for name, worker in self._workers.items()}
 
     @property
@@ -69,6 +73,12 @@ class Outputs(Closing):
             else:
                 bare = bare or inspection.without_picture()
                 worker.put(bare)
+
+    def write_part(self, part: Part) -> None:
+        """Hand the result of a part to all outputs, on any thread; never waits."""
+        bare = part if part.worst is None else dataclasses.replace(part, worst=part.worst.without_picture())
+        for worker in self._workers.values():
+            worker.put_part(part, bare=bare)
 
     def write_event(self, event: Event) -> None:
         """Hand an event to all outputs."""
@@ -120,14 +130,14 @@ class _Worker:
         self._on_publish = on_publish
         self._most = _PICTURES_WAITING if sink.takes_pictures else _OTHERS_WAITING
         self._changed = threading.Condition()
-        self._queue: deque[Inspection | Event] = deque()
-        self._frames_waiting = 0
+        self._queue: deque[_Item] = deque()
+        self._frames_waiting = self._parts_waiting = 0
         self._is_ending = self._is_over = False
         self._failing: str | None = None
         """What the last frame failed with."""
         self._closing_error: OutputError | None = None
         self._progress_s = time.monotonic()
-        self._drop_log, self._failure_log = _Seldom(), _Seldom()
+        self._drop_log, self._failure_log = Seldom(), Seldom()
         # A daemon, since a thread that hangs in a driver or a file system can't be ended.
         self._thread = threading.Thread(target=self._run, name=f"output {name}", daemon=True)
         self._thread.start()
@@ -149,6 +159,19 @@ class _Worker:
                 return
             self._queue.append(inspection)
             self._frames_waiting += 1
+            self._changed.notify_all()
+
+    def put_part(self, part: Part, *, bare: Part) -> None:
+        """Args: bare: the same without pixels."""
+        with self._changed:
+            if self._may_drop and self._parts_waiting >= _OTHERS_WAITING:
+                self.drops += 1
+                if self._drop_log.is_due():
+                    logger.warning("%s is too slow for the line: results of parts are not written there", self._name)
+                return
+            has_room = self.sink.takes_pictures and self._parts_waiting < self._most
+            self._queue.append(part if has_room else bare)
+            self._parts_waiting += 1
             self._changed.notify_all()
 
     def put_event(self, event: Event) -> None:
@@ -198,7 +221,7 @@ class _Worker:
                 self._is_over = True  # nobody waits for it any more
                 self._changed.notify_all()
 
-    def _next(self) -> Inspection | Event | None:
+    def _next(self) -> _Item | None:
         """What is to be written next, once it is there; None at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._is_ending)
@@ -208,21 +231,25 @@ class _Worker:
             if isinstance(item, Inspection):
                 self._frames_waiting -= 1
                 self._changed.notify_all()
+            self._parts_waiting -= isinstance(item, Part)
             return item
 
-    def _publish(self, item: Inspection | Event) -> None:
+    def _publish(self, item: _Item) -> None:
         if isinstance(item, Event):
             self.sink.write_event(item)
             return
-        start_s = time.perf_counter()
-        self.sink.write(item)
-        self._on_publish(1e3 * (time.perf_counter() - start_s))
+        if isinstance(item, Part):
+            self.sink.write_part(item)
+        else:
+            start_s = time.perf_counter()
+            self.sink.write(item)
+            self._on_publish(1e3 * (time.perf_counter() - start_s))
         if self._failing is not None:
             logger.info("%s is written again and lacks %s", self._name, counted(self.failures, "frame"))
             self._failing = None
 
-    def _fail(self, error: Exception, item: Inspection | Event) -> None:
-        self._failed += isinstance(item, Inspection)
+    def _fail(self, error: Exception, item: _Item) -> None:
+        self._failed += isinstance(item, Inspection | Part)
         self._failing = self._told(error)
         if self._failure_log.is_due():
             logger.error("%s (%s failed)", self._failing, counted(self.failures, "frame"))
@@ -233,17 +260,3 @@ class _Worker:
             return str(error)
         logger.debug("%s", self._name, exc_info=error)
         return f"{self._name} cannot be written ({type(error).__name__}: {' '.join(str(error).split())})"
-
-
-class _Seldom:
-    """Says whether something that happens often should be logged: the first time, then once a minute."""
-
-    def __init__(self) -> None:
-        self._last_s: float | None = None
-
-    def is_due(self) -> bool:
-        now_s = time.monotonic()
-        if self._last_s is not None and now_s - self._last_s < _LOGGED_EVERY_S:
-            return False
-        self._last_s = now_s
-        return True

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from runtime.inspection import Inspection
+from runtime.part import Part
 from runtime.sinks.base import FrameSink, SinkContext, output_options, utc
 from runtime.sinks.space import BoundedFiles, time_stamp
 from runtime.uri import choice, size_in_bytes
+from stlm_edge.errors import OutputError
 from stlm_edge.files import make_folder
 from stlm_edge.imaging import write_image
 
-Which = Literal["all", "anomalies"]
+Which = Literal["all", "anomalies", "reject", "unclear"]
 
 _DEFAULT_LIMIT = 5 * 10**9
-_OPTIONS = {"only": choice("all", "anomalies"), "limit": size_in_bytes(least=10**6)}
+_OPTIONS = {"only": choice(*get_args(Which)), "limit": size_in_bytes(least=10**6)}
 
 
 class PictureFolder(FrameSink):
@@ -28,7 +30,8 @@ class PictureFolder(FrameSink):
     def __init__(self, path: Path, *, only: Which = "all", limit: int = _DEFAULT_LIMIT) -> None:
         """
         Args:
-            only: `anomalies` leaves out frames that are good and have neither alarm nor fault.
+            only: `anomalies` leaves out frames that are good and have neither alarm nor fault; `reject` and `unclear`
+                keep the worst frame of each part that is so.
             limit: bytes.
         Raises:
             OutputError: if the folder cannot be made or written to.
@@ -39,14 +42,24 @@ class PictureFolder(FrameSink):
         self._files = BoundedFiles(path, rest=r"-\d{6,}", suffix=".jpg", limit=limit)
 
     @classmethod
-    def from_uri(cls, uri: str, *, context: SinkContext) -> PictureFolder:  # noqa: ARG003 - needs none of it
-        """Raises `OutputError` on unknown options too."""
-        return cls(Path(uri.partition("?")[0]), **output_options(uri, _OPTIONS))
+    def from_uri(cls, uri: str, *, context: SinkContext) -> PictureFolder:
+        """Raises `OutputError` on unknown options too, and for parts where there are none."""
+        options = output_options(uri, _OPTIONS)
+        if options.get("only") in ("reject", "unclear"):
+            context.require_parts(uri)
+        return cls(Path(uri.partition("?")[0]), **options)
 
     def write(self, inspection: Inspection) -> None:
-        if self._only == "anomalies" and not _is_remarkable(inspection):
-            return
-        assert inspection.picture is not None
+        if self._only == "all" or (self._only == "anomalies" and _is_remarkable(inspection)):
+            self._keep(inspection)
+
+    def write_part(self, part: Part) -> None:
+        if part.verdict == self._only and part.worst is not None:
+            self._keep(part.worst)
+
+    def _keep(self, inspection: Inspection) -> None:
+        if inspection.picture is None:
+            raise OutputError(f"{self._path} is too slow for the line, the pictures of some parts are not kept")
         frame = inspection.frame
         path = self._path / f"{time_stamp(utc(frame.timestamp_s))}-{frame.index:06d}.jpg"
         write_image(path, inspection.picture())

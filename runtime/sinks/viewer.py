@@ -4,7 +4,7 @@ It is a process of its own since OpenCV's windows want one thread for themselves
 program when the screen goes away; an inspection must not end because somebody has logged out.
 
 Each picture comes as two unsigned 32-bit numbers, rows and columns, and its pixels. It ends with exit code 0 at `q`,
-Esc, a closed window or the end of the input, and answers `ready` once there is a window.
+Esc, a closed window or the end of the input, and answers `ready` once there is a window, then `trigger` at each space.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from stlm_edge.imaging import Image
 
 HEADER = struct.Struct("<II")
 READY = b"ready\n"
+TRIGGER = b"trigger\n"
 
 _TITLE = "stlm-edge"
 _KEYS = (ord("q"), 27)
+_SPACE = ord(" ")
 _LARGEST = (720, 1280)
 """Rows and columns that a window has at most when it is opened."""
 _POLL_MS = 15
@@ -37,8 +39,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
-    sys.stdout.buffer.write(READY)
-    sys.stdout.buffer.flush()
+    _say(READY)
     # Without a buffer, in which a picture could lie that `select` does not see.
     pictures = io.FileIO(sys.stdin.fileno(), closefd=False)
     is_first = True
@@ -57,6 +58,13 @@ def main() -> int:
         key = cv2.waitKey(_POLL_MS) & 0xFF
         if key in _KEYS or (not is_first and _is_closed()):
             return 0
+        if key == _SPACE:
+            _say(TRIGGER)
+
+
+def _say(word: bytes) -> None:
+    sys.stdout.buffer.write(word)
+    sys.stdout.buffer.flush()
 
 
 def _is_closed() -> bool:

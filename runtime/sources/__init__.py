@@ -7,9 +7,9 @@ from pathlib import Path
 from runtime.sources.base import Frame, FrameSource
 from runtime.sources.cameras import find_camera
 from runtime.sources.files import PictureFolder, VideoFile
-from runtime.sources.live import PlayedSource
+from runtime.sources.live import PlayedSource, TriggeredSource
 from runtime.sources.live_camera import LiveCamera
-from runtime.sources.shape import Shaped, Shaper, SourceOptions
+from runtime.sources.shape import QUEUE, Shaped, Shaper, SourceOptions
 from runtime.sources.synthetic import SyntheticOptions, SyntheticParts
 from runtime.sources.watched import WatchedFolder
 from stlm_edge.credentials import safe_name, without_credentials
@@ -49,8 +49,18 @@ def open_source(uri: str, options: SourceOptions = _AS_IS) -> FrameSource:
     """
     camera = find_camera(uri, options)
     if camera is not None:
+        if options.trigger == "software" and not camera.takes_triggers:
+            raise SourceError(
+                f"{camera.name} cannot be triggered by command, expected a GenICam camera; give --trigger hardware "
+                "where it is triggered by a signal, fifo where it runs free"
+            )
+        if options.trigger in ("hardware", "software") and options.fps is not None:
+            raise SourceError(
+                f"{camera.name} is triggered and is to deliver {options.fps:g} frames a second at most, but a frame "
+                "for each trigger is wanted; leave the rate out"
+            )
         shaper = Shaper(camera.options, is_camera=True)  # outlives a connection, to know what size was before
-        return LiveCamera(lambda: Shaped(camera.open(), shaper), name=camera.name)
+        return LiveCamera(lambda: Shaped(camera.open(), shaper), name=camera.name, queue=options.waiting)
     if uri.startswith("test://"):
         return _synthetic(uri, options)
     if "://" in uri or not uri:
@@ -81,6 +91,8 @@ def _recorded(uri: str, options: SourceOptions) -> FrameSource:
     if watch is not None:
         if options.fps is not None:
             raise SourceError(f"{path} is watched at a rate, expected none since each new picture waits; leave it out")
+        if options.trigger == "software":
+            raise SourceError(f"{path} is watched, so each new picture is a trigger; give --trigger fifo, or none")
         return _played(WatchedFolder(path, only_new=watch == "new"), options, fps=None, name=str(path))
     is_pictures = is_folder(path) or path.suffix.lower() in PICTURE_SUFFIXES
     recorded = PictureFolder(path) if is_pictures else VideoFile(path)
@@ -90,7 +102,13 @@ def _recorded(uri: str, options: SourceOptions) -> FrameSource:
 def _played(source: FrameSource, options: SourceOptions, *, fps: float | None, name: str) -> FrameSource:
     if options.size is not None or options.rotate:
         source = Shaped(source, Shaper(options, is_camera=False))
-    return source if fps is None else PlayedSource(source, fps=fps, name=name)
+    if options.trigger == "software":
+        if fps is not None:
+            raise SourceError(
+                f"{name} is to deliver {fps:g} frames a second, expected a picture for each trigger; leave the rate out"
+            )
+        return TriggeredSource(source, name=name, queue=options.queue or QUEUE)
+    return source if fps is None else PlayedSource(source, fps=fps, name=name, queue=options.waiting)
 
 
 def _exists(path: Path) -> bool:

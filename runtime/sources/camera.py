@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from runtime.sources.base import Frame, FrameSource
-from stlm_edge.errors import SourceError, SourceTimeout
+from stlm_edge.errors import FrameDamaged, SourceError
 from stlm_edge.imaging import Image, pixel_limit
 
 _DAMAGED_S = 10.0
@@ -37,7 +37,7 @@ class Camera(FrameSource):
     """Reads one connection to a camera, until it is lost. `read` waits for the next exposure.
 
     A rate that is asked for is kept by letting exposures pass, which are then not decoded. A picture that cannot be
-    decoded is counted in `skipped` and raised as `SourceTimeout`; a camera that gives no other for its time is lost.
+    decoded is counted in `skipped` and raised as `FrameDamaged`; a camera that gives no other for its time is lost.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Camera(FrameSource):
         problem = self._reason() or "it cannot be decoded"
         damaged_s = time.monotonic() - self._whole_s
         if damaged_s < self._damaged_s:
-            return SourceTimeout(f"a picture of {self._name} was skipped: {problem}; check the camera and its cable")
+            return FrameDamaged(f"a picture of {self._name} was skipped: {problem}; check the camera and its cable")
         return SourceError(
             f"{self._name} has given damaged pictures alone for {damaged_s:.1f} s: {problem}; check the camera and its "
             "cable"

@@ -28,11 +28,13 @@ class CameraPlace:
         name: for frames and messages, without credentials.
         open: connects to it. Raises `SourceError`.
         options: what remains to be done to its frames.
+        takes_triggers: a command has it capture a frame.
     """
 
     name: str
     open: Callable[[], Camera]
     options: SourceOptions
+    takes_triggers: bool = False
 
 
 def find_camera(uri: str, options: SourceOptions) -> CameraPlace | None:

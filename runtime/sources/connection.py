@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from runtime.sources.base import Frame, FrameSource
 from stlm_edge.credentials import without_credentials
-from stlm_edge.errors import SourceError, SourceTimeout, StlmError
+from stlm_edge.errors import FrameDamaged, SourceError, SourceTimeout, StlmError
 
 
 class Connection:
@@ -46,6 +46,7 @@ class Connection:
         self._deliver = deliver
         self._skip = skip
         self._changed = changed
+        self._camera: FrameSource | None = None
         self._is_wanted = True
         self._busy_since_s = time.monotonic()
         # A daemon: a driver that never returns must not keep the program from ending.
@@ -71,6 +72,13 @@ class Connection:
         kind = "" if isinstance(self.error, StlmError) else f"{type(self.error).__name__}: "
         return " ".join(without_credentials(f"{kind}{self.error}").split())
 
+    def trigger(self) -> None:
+        """Have the camera capture one frame. Raises `SourceError`."""
+        camera = self._camera
+        if camera is None or self.is_over:
+            raise SourceError("the camera is lost and cannot be triggered; check it and its cable")
+        camera.trigger()
+
     def leave(self) -> None:
         """Want no more frames; the thread closes the camera and ends as soon as the driver returns."""
         self._is_wanted = False
@@ -86,6 +94,7 @@ class Connection:
         try:
             with self._open_camera() as camera:
                 with self._changed:
+                    self._camera = camera
                     self.is_open, self.fps, self.opened_s = True, camera.fps, time.monotonic()
                     self._changed.notify_all()
                 self._read(camera)
@@ -100,8 +109,10 @@ class Connection:
             self._busy_since_s = time.monotonic()
             try:
                 frame = camera.read()
-            except SourceTimeout as skipped:
+            except FrameDamaged as skipped:
                 self._skip(self, str(skipped))
+                continue
+            except SourceTimeout:  # nothing was asked of a camera that waits for its trigger
                 continue
             if frame is None:
                 raise SourceError("the camera's stream has ended, expected one without end; check the camera")

@@ -66,17 +66,25 @@ class LiveCamera(LiveSource):
     `skipped` and told by an event `picture-skipped`, at most one a minute.
     """
 
-    def __init__(self, open_camera: Callable[[], FrameSource], *, name: str, patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        open_camera: Callable[[], FrameSource],
+        *,
+        name: str,
+        patience: Patience | None = None,
+        queue: int | None = None,
+    ) -> None:
         """Open the camera for the first time.
 
         Args:
             open_camera: opens it, on a thread that is not the caller's; what it returns is used on that thread alone.
             name: for messages, without credentials.
+            queue: so many frames may wait; None for the newest alone.
         Raises:
             SourceError: if it cannot be opened, or not in time. After that, nothing but `SourceTimeout` is raised.
         """
         self._patience = patience or Patience()
-        super().__init__(name=name, timeout_s=self._patience.read_s)
+        super().__init__(name=name, timeout_s=self._patience.read_s, queue=queue)
         self._open_camera = open_camera
         self._changed = threading.Condition(self._lock)
         self._is_closing = False
@@ -90,6 +98,16 @@ class LiveCamera(LiveSource):
         self._wait_for_opening(self._connection)
         self._supervisor = threading.Thread(target=self._supervise, name="camera", daemon=True)
         self._supervisor.start()
+
+    @property
+    def is_connected(self) -> bool:
+        connection = self._connection
+        return connection.is_open and not connection.is_over and not connection.is_left
+
+    def trigger(self) -> None:
+        with self._lock:
+            connection = self._connection
+        connection.trigger()
 
     def take_events(self) -> list[Event]:
         with self._lock:
@@ -147,7 +165,7 @@ class LiveCamera(LiveSource):
         with self._lock:
             if connection.is_left:
                 return
-            self.skipped += 1
+            self._damage()
             self._skips_untold += 1
             now_s = time.monotonic()
             if now_s - self._skip_told_s >= _SKIPS_TOLD_S:

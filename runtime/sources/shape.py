@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from runtime.control import Trigger
 from runtime.sources.base import Frame, FrameSource
 from stlm_edge.errors import ConfigError
 from stlm_edge.imaging import Image, resize
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from stlm_edge.spec import Size
 
 logger = logging.getLogger(__name__)
+
+QUEUE = 8
+"""Frames that may wait, unless something else is asked for: eight of five megapixels in colour are 120 MB."""
 
 _TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
@@ -36,6 +40,8 @@ class SourceOptions:
         fps: at most so many frames a second of a camera. Recorded pictures are played at this pace, and are then a
             live source that drops what is not read in time.
         rotate: clockwise, 0, 90, 180 or 270 degrees.
+        trigger: what frames come by, of which each is then delivered; None for a camera that runs free.
+        queue: so many of them may wait; None for 8.
     Raises:
         ConfigError: if a value is out of range, or one of width and height is missing.
     """
@@ -44,6 +50,8 @@ class SourceOptions:
     height: int | None = None
     fps: float | None = None
     rotate: int = 0
+    trigger: Trigger | None = None
+    queue: int | None = None
 
     def __post_init__(self) -> None:
         if (self.width is None) != (self.height is None):
@@ -52,10 +60,22 @@ class SourceOptions:
             raise ConfigError(f"found a size of {_format(self.size)}, expected pixels; give numbers from 1 on")
         if self.fps is not None and not 0 < self.fps < math.inf:
             raise ConfigError(f"found {self.fps:g} frames a second, expected a rate; give a number above 0")
+        if self.queue is not None and self.queue < 1:
+            raise ConfigError(f"found a queue for {self.queue} frames, expected room for one; give a number from 1 on")
+        if self.queue is not None and self.trigger is None:
+            raise ConfigError(
+                f"found a queue for {self.queue} frames and no trigger, but of a camera that runs free the newest "
+                "wins; give --trigger fifo to have every frame of it inspected, or leave --queue out"
+            )
         if self.rotate not in (0, *_TURNS):
             raise ConfigError(
                 f"found a rotation of {self.rotate} degrees, expected 0, 90, 180 or 270; give one of them"
             )
+
+    @property
+    def waiting(self) -> int | None:
+        """How many frames of a live source may wait; None where the newest wins."""
+        return None if self.trigger is None else self.queue or QUEUE
 
     @property
     def size(self) -> Size | None:
@@ -123,6 +143,9 @@ class Shaped(FrameSource):
 
     def poll(self) -> Frame | None:
         return self._shape(self._inner.poll())
+
+    def trigger(self) -> None:
+        self._inner.trigger()
 
     def take_events(self) -> list[Event]:
         return self._inner.take_events()

@@ -9,11 +9,14 @@ import pytest
 
 from benchmarks.loop import main
 from benchmarks.loop_measures import FreeSource, host_times_ms, pictures_of, run_line, timeless_detector
+from benchmarks.loop_parts import require_each_once, triggered
 from benchmarks.record import read
+from runtime.part import Part
+from stlm_edge.errors import VerificationError
 
 from ..runtime.conftest import write_engine
 
-QUICK = ["--frames", "20", "--engine-frames", "3", "--turns", "2", "--memory-frames", "100"]
+QUICK = ["--frames", "20", "--engine-frames", "3", "--turns", "2", "--memory-frames", "100", "--parts", "200"]
 SMALL = ["--frame-size", "96", "128", "--input-size", "64", "64"]
 
 
@@ -87,3 +90,25 @@ def test_interrupted_run_leaves_what_it_has_measured(tmp_path: Path, monkeypatch
 def test_missing_engine_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*QUICK, *SMALL, "--engine", str(tmp_path / "none.onnx")]) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
+
+
+def test_triggered_parts_have_one_result_each_in_order() -> None:
+    with timeless_detector((64, 64)) as detector:
+        per_second, verdicts = triggered(detector, parts=160, frame_size=(64, 64))
+    assert verdicts == {"good": 150, "reject": 10}
+    assert per_second > 0
+
+
+@pytest.mark.parametrize(
+    ("numbers", "verdict", "message"),
+    [
+        ([0, 1, 3], "good", "1 have no result, 0 have more than one, 0 came out of order"),
+        ([0, 1, 1, 2, 3], "good", "0 have no result, 1 have more than one, 1 came out of order"),
+        ([0, 2, 1, 3], "good", "0 have no result, 0 have more than one, 1 came out of order"),
+        ([0, 1, 2, 3], "missed", "4 were not judged"),
+    ],
+)
+def test_part_without_its_one_result_is_an_error(numbers: list[int], verdict: str, message: str) -> None:
+    results = [Part(number, None, verdict, 1, None, None, 0.0, 0.0) for number in numbers]
+    with pytest.raises(VerificationError, match=message):
+        require_each_once(results, parts=4)

@@ -5,6 +5,7 @@ Heavy imports stand in functions: a worker loads what its targets need.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import random
@@ -64,6 +65,21 @@ def header_altered(content: bytes, rng: random.Random) -> bytes:
         metadata[SEAL] = seal_of(metadata)
     written = write(header)
     return len(written).to_bytes(8, "little") + written + content[8 + length :]
+
+
+def history_file() -> Files:
+    from train.evaluation import Scores
+    from train.on_test import HISTORY_NAME, MeasuredEpoch
+
+    scores = Scores(6, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+    rows = [MeasuredEpoch(epoch, 5, (1024, 1024), "0" * 64, scores) for epoch in (5, 10, 12)]
+    return {HISTORY_NAME: "".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows).encode()}
+
+
+def read_test_history(folder: Path) -> object:
+    from train.on_test import HISTORY_NAME, read_history
+
+    return read_history(folder / HISTORY_NAME)
 
 
 def preset_file() -> Files:
@@ -147,11 +163,18 @@ def grid_files() -> Files:
     scores = {"image_auroc": 0.9, "image_ap": 0.8, "pixel_auroc": None, "images": 3.0}
     cell = {"preset": "cpu", "category": "plate", "seed": 0, "data": "data", "settings": {}}
     measured = {"overall": scores, "tlm_only": {"overall": scores}}
-    return {f"{GRID}/grid.json": write(sealed(cell)), f"{GRID}/evaluation.json": write(sealed(measured))}
+    measured["best_on_test"] = {"epoch": 5, "every": 5, "metrics": scores}
+    made = {"device": "cpu", "date": "2026-11-29", "textures": "dtd", "versions": {"torch": None}, "git": None}
+    return {
+        f"{GRID}/grid.json": write(sealed(cell)),
+        f"{GRID}/evaluation.json": write(sealed(measured)),
+        f"{GRID}/run.json": write(made),
+    }
 
 
 def report_grid(folder: Path) -> str:
-    from train.paper.results import read_records, text
+    from train.paper.report import text
+    from train.paper.results import read_records
 
     return text(read_records(folder))
 

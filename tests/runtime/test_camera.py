@@ -150,7 +150,7 @@ def flickering(tmp_path: Path) -> Path:
 def test_votes_release_and_gap_decide_about_the_part(
     engine: Path, flickering: Path, tmp_path: Path, options: list[str], expected: list[bool]
 ) -> None:
-    events = shown(engine, flickering, tmp_path, *options)
+    events = [event for event in shown(engine, flickering, tmp_path, *options) if "frame" in event]
     assert [event["alarm"] for event in events] == expected
     assert [event["anomalous"] for event in events] == [False, True] * 3
     assert len({event["part"] for event in events}) == (6 if "--part-gap" in options else 1)
@@ -368,3 +368,51 @@ def test_overlays_do_not_come_among_the_pictures_that_are_inspected(
     assert "overlays there would be taken for parts" in capsys.readouterr().err.splitlines()[-1]
     assert len(list(flickering.iterdir())) == 6
     assert inspect(engine, f"{flickering}{watched}", "--output", flickering / "overlays", "--frames", "6") == 0
+
+
+def test_parts_are_in_every_output_and_the_summary(
+    engine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "parts").mkdir()
+    for index, spot in enumerate([None, None, 250, None, None]):
+        write_image(tmp_path / "parts" / f"{index}.png", picture(60, spot=spot))
+    log, table, folder, summary = (tmp_path / name for name in ("events.jsonl", "parts.csv", "rejected", "run.json"))
+    outputs = ["--output", log, "--output", f"{table}?rows=parts", "--output", f"{folder}?only=reject"]
+    assert inspect(engine, tmp_path / "parts", "--part-frames", "2", *outputs, "--summary", summary) == 0
+    lines = events_of(log)
+    assert [line["part"] for line in lines if "event" not in line] == [0, 0, 1, 1, 2]
+    assert [line["part_result"] for line in lines if line.get("event") == "part-result"] == ["good", "reject", "missed"]
+    assert [line.get("event") for line in lines[:3]] == [None, None, "part-result"]
+    assert len(table.read_text().splitlines()) == 4
+    assert [path.name.rpartition("-")[2] for path in folder.iterdir()] == ["000002.jpg"]
+    found = json.loads(summary.read_text())
+    assert found["part_results"] == {"good": 1, "reject": 1, "missed": 1}
+    assert (found["frames"], found["parts"]) == (5, 3)
+    assert found["latency"]["part"]["max_ms"] > 0
+    assert "parts              3: 1 good, 0 unclear, 1 reject, 1 missed, 0 fault" in capsys.readouterr().out
+
+
+def test_every_frame_of_a_triggered_camera_is_a_part(engine: Path, tmp_path: Path) -> None:
+    events = tmp_path / "events.jsonl"
+    source = "test://?fps=200&frames=40&size=64x128"
+    assert inspect(engine, source, "--trigger", "hardware", "--queue", "40", "--output", events) == 0
+    results = [line for line in events_of(events) if line.get("event") == "part-result"]
+    assert [(line["part"], line["worst"]["frame"]) for line in results] == [(index, index) for index in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--trigger", "hardware", "--votes", "2/3"], "a part has 1 frame, so 2 of 3 can never vote against it"),
+        (["--queue", "4"], "of a camera that runs free the newest wins; give --trigger fifo"),
+        (["--output", "parts.csv?rows=parts"], "parts.csv?rows=parts is for results of parts, and nothing tells one"),
+        (["--output", "rejected?only=reject"], "rejected?only=reject is for results of parts"),
+        (["--deadline-ms", "0"], None),
+        (["--trigger", "laser"], None),
+    ],
+)
+def test_parts_that_cannot_be_are_refused(
+    engine: Path, options: list[str], message: str | None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert inspect(engine, QUICK, *options) == (2 if message is None else 1)
+    assert (message or "Invalid value") in capfd.readouterr().err.splitlines()[-1]

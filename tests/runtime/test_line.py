@@ -16,6 +16,9 @@ from runtime.detector import Detector
 from runtime.event import Event
 from runtime.inspection import Fault, Inspection
 from runtime.line import Line
+from runtime.line_control import Control
+from runtime.part import Part
+from runtime.parts import PartRule
 from runtime.signals import StopSignals
 from runtime.sources import Frame, FrameSource
 from runtime.summary import RunRecorder, RunSummary
@@ -93,6 +96,7 @@ class Everything:
     def __init__(self, *, stop_after: int | None = None) -> None:
         self.inspections: list[Inspection] = []
         self.events: list[Event] = []
+        self.parts: list[Part] = []
         self._stop_after = stop_after
 
     @property
@@ -102,8 +106,17 @@ class Everything:
     def write(self, inspection: Inspection) -> None:
         self.inspections.append(inspection)
 
+    def write_part(self, part: Part) -> None:
+        self.parts.append(part)
+
     def write_event(self, event: Event) -> None:
         self.events.append(event)
+
+
+def verdicts(outputs: Everything) -> list[str]:
+    """Of the parts, which must be all there are, in their order."""
+    assert [part.number for part in outputs.parts] == list(range(len(outputs.parts)))
+    return [part.verdict for part in outputs.parts]
 
 
 class DarkIsFaulty:
@@ -125,17 +138,20 @@ def run(
     faults: bool = False,
     rule: VotingRule | None = None,
     spec: ModelSpec = SPEC,
+    parts: PartRule | None = None,
 ) -> tuple[Everything, RunSummary]:
-    kept, recorder = outputs or Everything(), RunRecorder()
+    kept, recorder, votes = outputs or Everything(), RunRecorder(), rule or VotingRule()
+    control = Control.of(parts or PartRule(), votes=votes, source=source)
     line = Line(
         source,
         detector_of(backend or FirstPixel(), spec=spec),
         outputs=kept,
         recorder=recorder,
-        vote=PartVote(rule or VotingRule(), threshold=THRESHOLD),
+        vote=PartVote(votes, threshold=THRESHOLD),
         faults=DarkIsFaulty() if faults else None,
+        control=control,
     )
-    with StopSignals() as stop:
+    with StopSignals() as stop, control:
         line.run(stop, limit=limit)
     return kept, recorder.summary(source, output_drops={}, output_failures={})
 
@@ -168,6 +184,18 @@ def test_live_source_is_never_inspected_in_batches() -> None:
     backend = FirstPixel(spec=spec)
     run(Script(list(range(5)), is_live=True), backend, spec=spec)
     assert backend.batches == [1] * 5
+
+
+def test_frames_that_wait_for_a_live_source_are_inspected_in_batches_without_the_faulty_ones() -> None:
+    spec = dataclasses.replace(SPEC, max_batch=4)
+    backend = FirstPixel(spec=spec)
+    source = Script([10, 0, 20, 30, 0, 0, 0, 0, 40], is_live=True)
+    source.queue = 9
+    kept, summary = run(source, backend, spec=spec, faults=True)
+    seen = [None if each.anomaly is None else round(255 * each.anomaly.score) for each in kept.inspections]
+    assert seen == [10, None, 20, 30, None, None, None, None, 40]
+    assert backend.batches == [3, 1]
+    assert (summary.frames, summary.faults) == (9, {"black": 5})
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])

@@ -107,3 +107,34 @@ def run_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[...
         return capsys.readouterr().out
 
     return run
+
+
+@pytest.mark.parametrize("program", [camera, inspect], ids=["camera", "inspect"])
+def test_both_thresholds_by_hand(
+    program: Callable[[list[str]], int], engine: Path, pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    places = [str(engine), str(pictures), "-o", str(tmp_path / "results")]
+    if program is camera:
+        places = ["--engine", str(engine), "--source", str(pictures)]
+    assert program([*places, "--unclear", "0.3:0.7"]) == 0
+    said = capfd.readouterr()
+    assert "unclear             1" in said.out or "unclear            1" in said.out
+    assert "threshold 0.7, and 0.3 for unclear pictures, given by hand instead of 0.5" in said.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--unclear", "0.6:0.3"], "found '0.6:0.3' for --unclear, expected two rising scores; for example 0.3:0.6"),
+        (["--unclear", "0.6"], "expected two rising scores"),
+        (["--unclear", "0.3:nan"], "expected two rising scores"),
+        (["--unclear", "0.3:0.6", "--threshold", "0.5"], "which gives both thresholds; leave one of them out"),
+        (["--unclear", "0.3:45"], "the threshold is 45 where scores lie between 0 and"),
+        (["--unclear", "0.3:0.6", "--release", "0.7"], "expected a score below the threshold 0.6"),
+    ],
+)
+def test_thresholds_that_cannot_be_are_one_line(
+    options: list[str], message: str, engine: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert camera(["--engine", str(engine), "--source", "test://?frames=1&size=64x64", *options]) == 1
+    assert message in capfd.readouterr().err.splitlines()[-1]

@@ -13,12 +13,12 @@ from stlm_edge.errors import ConfigError
 THRESHOLD = 0.5
 
 
-def alarms(rule: VotingRule, scores: Sequence[float], *, period_s: float = 0.1) -> str:
+def alarms(rule: VotingRule, scores: Sequence[float]) -> str:
     """`x` for each frame with an alarm, `.` for one without."""
     vote = PartVote(rule, threshold=THRESHOLD)
     seen = ""
-    for index, score in enumerate(scores):
-        vote.add(score, timestamp_s=index * period_s)
+    for score in scores:
+        vote.add(score)
         seen += "x" if vote.alarm else "."
     return seen
 
@@ -53,25 +53,19 @@ def test_alarm_ends_when_too_few_of_the_last_frames_reach_the_release() -> None:
     assert alarms(VotingRule(2, 3, release=0.2), [0.5, 0.5, 0.1, 0.3, 0.1, 0.1]) == ".xxx.."
 
 
-def test_gap_begins_another_part_without_votes() -> None:
-    vote = PartVote(VotingRule(2, 3, gap_s=1.0), threshold=THRESHOLD)
+def test_another_part_begins_without_votes() -> None:
+    vote = PartVote(VotingRule(2, 3), threshold=THRESHOLD)
     seen = []
-    for timestamp_s, score in [(0, 0.9), (1, 0.9), (2.5, 0.9), (3, 0.9), (4.1, 0.1)]:
-        vote.add(score, timestamp_s=timestamp_s)
+    for part, score in [(0, 0.9), (0, 0.9), (1, 0.9), (1, 0.9), (2, 0.1)]:
+        vote.begin(part)
+        vote.add(score)
         seen.append((vote.part, vote.alarm))
     assert seen == [(0, False), (0, True), (1, False), (1, True), (2, False)]
 
 
-def test_without_a_gap_all_frames_are_of_one_part() -> None:
-    vote = PartVote(VotingRule(2, 2), threshold=THRESHOLD)
-    vote.add(0.9, timestamp_s=0)
-    vote.add(0.9, timestamp_s=1e6)
-    assert (vote.part, vote.alarm) == (0, True)
-
-
 def test_votes_are_parsed() -> None:
     assert VotingRule.parse("2/5") == VotingRule(2, 5)
-    assert VotingRule.parse("1/1", release=0.2, gap_s=0.5) == VotingRule(1, 1, 0.2, 0.5)
+    assert VotingRule.parse("1/1", release=0.2) == VotingRule(1, 1, 0.2)
 
 
 @pytest.mark.parametrize("text", ["", "2", "2of5", "/5", "2/", "-1/5", "2/5/7", "2.5/5"])
@@ -86,8 +80,6 @@ def test_votes_that_are_no_votes_are_refused(text: str) -> None:
         ({"needed": 0}, "0 of 1 frames"),
         ({"needed": 3, "frames": 2}, "3 of 2 frames"),
         ({"release": math.nan}, "ends an alarm is nan"),
-        ({"gap_s": 0.0}, "between two parts is 0.0 s"),
-        ({"gap_s": math.inf}, "expected a time above 0"),
     ],
 )
 def test_rule_that_cannot_work_is_refused(changes: dict[str, float], message: str) -> None:

@@ -25,7 +25,7 @@ from stlm_edge.cli import INTERRUPTED, set_up_logging
 from stlm_edge.errors import StlmError
 from stlm_edge.files import make_folder
 from stlm_edge.progress import live_lines
-from train.paper.grid import Run, attempt, check_same, state
+from train.paper.grid import Failure, Run, attempt, check_same, state
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Executor(Protocol):
         """
 
 
-def run_all(runs: Sequence[Run], executor: Executor, *, data: Path) -> list[Update]:
+def run_all(runs: Sequence[Run], executor: Executor, *, data: Path) -> list[Failure]:
     """Train and evaluate what is not finished yet; one that fails does not end the others.
 
     Returns:
@@ -91,7 +91,7 @@ def run_all(runs: Sequence[Run], executor: Executor, *, data: Path) -> list[Upda
                 show(())  # what is logged stands above the table
                 board.tell(update)
                 if update.event == "failed":
-                    failures.append(update)
+                    failures.append(Failure(update.run, update.reason))
             show(board.lines())
     return failures
 

@@ -12,9 +12,11 @@ from typing import Any, Literal
 from stlm_edge.errors import ConfigError, DataError, StlmError
 from stlm_edge.files import make_folder, write_text
 from stlm_edge.seal import sealed
-from train import runs
-from train.config import TrainConfig, from_dict, from_record, load_preset
+from stlm_edge.spec import Size
+from train import runs as trainings
+from train.config import BEFORE, TrainConfig, from_dict, from_record, load_preset
 from train.fit import CHECKPOINT_NAME
+from train.paper.ablation import check_ablations
 from train.paper.results import RECORD_NAME, read_json
 from train.report import EVALUATION_NAME, evaluate_checkpoint
 
@@ -30,6 +32,7 @@ class Run:
     Attributes:
         preset: its name; a YAML file's name without suffix.
         folder: `OUTPUT/PRESET/CATEGORY/seed-SEED`.
+        metric_size: (height, width) for figures over pixels, see `train.evaluate.evaluate`; None: each picture's own.
     """
 
     preset: str
@@ -37,10 +40,19 @@ class Run:
     seed: int
     config: TrainConfig
     folder: Path
+    metric_size: Size | None = None
 
     @property
     def name(self) -> str:
         return f"{self.preset}, {self.category}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that came to nothing, and why."""
+
+    run: Run
+    reason: str
 
 
 def plan(
@@ -50,6 +62,7 @@ def plan(
     seeds: Sequence[int],
     settings: dict[str, Any],
     output: Path,
+    metric_size: Size | None = None,
 ) -> list[Run]:
     """All runs, the first seed of everything before the second.
 
@@ -57,26 +70,49 @@ def plan(
         presets: names or YAML files.
         settings: override every preset.
     Raises:
-        ConfigError: for a preset or setting that cannot work, or two presets of one name.
+        ConfigError: for a preset or setting that cannot work, or takes back what a preset is about, or two presets of
+            one name.
     """
     named = {Path(preset).stem if preset.endswith((".yaml", ".yml")) else preset: preset for preset in presets}
     if len(named) < len(set(presets)):
         raise ConfigError(f"two of the presets {', '.join(presets)} have the same name; rename one of the files")
+    check_ablations(named, settings)
     values = {name: load_preset(preset) | settings for name, preset in named.items()}
-    return [
-        Run(name, category, seed, from_dict(values[name] | {"seed": seed}), output / name / category / f"seed-{seed}")
+    runs = [
+        Run(
+            name,
+            category,
+            seed,
+            from_dict(values[name] | {"seed": seed}),
+            output / name / category / f"seed-{seed}",
+            metric_size,
+        )
         for seed in dict.fromkeys(seeds)
         for name in named
         for category in dict.fromkeys(categories)
     ]
+    if any(run.config.evaluate_every and run.config.looks_at_size != run.metric_size for run in runs):
+        logger.warning(
+            "best on test will be left out of evaluations, which measure pixels at another size than evaluate_every "
+            "does; give --metric-size and --evaluate-size alike"
+        )
+    return runs
 
 
 def state(run: Run) -> State:
-    """How far a run has come, from what is in its folder."""
-    found = runs.progress(run.folder)
+    """How far a run has come, from what is in its folder; measured at another size, it is to be evaluated again.
+
+    Raises `DataError` if its evaluation is damaged.
+    """
+    found = trainings.progress(run.folder)
     if found != "trained":
         return found
-    return "finished" if (run.folder / EVALUATION_NAME).exists() else "to evaluate"
+    evaluation = run.folder / EVALUATION_NAME
+    if not evaluation.exists():
+        return "to evaluate"
+    size = read_json(evaluation).get("metric_size")
+    wanted = None if run.metric_size is None else list(run.metric_size)
+    return "finished" if size == wanted else "to evaluate"
 
 
 def check_same(run: Run, *, data: Path) -> None:
@@ -87,9 +123,15 @@ def check_same(run: Run, *, data: Path) -> None:
     record = read_json(path)
     if not {"settings", "data"} <= set(record):
         raise DataError(f"{path} does not say what was run; delete {run.folder}, and the run is done again")
-    different = runs.changes(from_record(record["settings"]), run.config)
+    before = from_record(record["settings"])
+    different = trainings.changes(before, run.config)
     if different:
-        raise ConfigError(f"{run.folder} was run with {different}; choose another folder with --output, or delete it")
+        flags = trainings.as_before(before, run.config) if not BEFORE.keys() <= set(record["settings"]) else ""
+        older = f"; it was begun by an older version, whose start these flags give: {flags}" if flags else ""
+        raise ConfigError(
+            f"{run.folder} was run with {different}{older}; {'else ' if older else ''}choose another folder with "
+            "--output, or delete it"
+        )
     if record["data"] != data.resolve().name:
         raise ConfigError(
             f"{run.folder} was run on {record['data']}, now {data.resolve().name}; choose another folder with --output"
@@ -129,6 +171,12 @@ def bring_to_end(run: Run, *, data: Path, textures: Path | None) -> None:
         }
         write_text(run.folder / RECORD_NAME, json.dumps(sealed(record), indent=2) + "\n")
     if before != "to evaluate":
-        runs.bring_to_end(run.config, run.folder, data=data, category=run.category, textures=textures)
-    checkpoint = run.folder / CHECKPOINT_NAME
-    evaluate_checkpoint(checkpoint, data=data, category=run.category, device=run.config.device, folder=run.folder)
+        trainings.bring_to_end(run.config, run.folder, data=data, category=run.category, textures=textures)
+    evaluate_checkpoint(
+        run.folder / CHECKPOINT_NAME,
+        data=data,
+        category=run.category,
+        device=run.config.device,
+        folder=run.folder,
+        metric_size=run.metric_size,
+    )

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from stlm_edge.errors import WeightsError
 from stlm_edge.network.decoder import Features
-from stlm_edge.network.design import Layers
+from stlm_edge.network.design import PUBLISHED_WEIGHTS, Layers
 from stlm_edge.network.encoder import STRIDE
 from stlm_edge.network.teachers.base import Teacher, Weights
 from stlm_edge.spec import ModelSpec, Size
@@ -60,8 +60,10 @@ class GaborTeacher(Teacher):
         return {"l1": (layer1,), "l2": (layer2,), "l1+l2": (layer1, layer2)}[layers]
 
     def load(self, weights: Weights) -> None:
-        """Refused: it has none."""
-        raise WeightsError(f"found {weights!r} for the teacher gabor, which has none; give --teacher-weights random")
+        """Nothing to take; a file is refused."""
+        if weights != PUBLISHED_WEIGHTS:
+            raise WeightsError(f"found {weights!r} for the teacher gabor, which has none; leave --teacher-weights out")
+        self.origin = "filters, which have none"
 
     @torch.no_grad()
     def settle(self, pixels: Tensor) -> None:

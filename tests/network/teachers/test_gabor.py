@@ -67,6 +67,8 @@ def test_black_and_flat_pictures_give_numbers(teacher):
         assert all(layer.isfinite().all() for layer in taught(teacher, flat))
 
 
-def test_weights_for_it_are_refused():
+def test_filters_need_no_weights_and_a_file_of_them_is_refused():
+    first, second = (build_teacher("gabor", weights=word, image_size=(128, 128)) for word in ("published", "random"))
+    assert torch.equal(first.encoder.bank, second.encoder.bank)
     with pytest.raises(WeightsError, match="gabor, which has none"):
         build_teacher("gabor", weights="sam.pth", image_size=(128, 128))

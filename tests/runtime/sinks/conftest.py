@@ -12,6 +12,7 @@ import pytest
 
 from runtime.detector import Anomaly, Latency
 from runtime.inspection import Fault, FrameLatency, Inspection
+from runtime.part import Part, PartVerdict
 from runtime.regions import Region
 from runtime.sinks import FrameSink, SinkContext, open_sink
 from runtime.sources import Frame
@@ -34,7 +35,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (960, 1280, 3), np.uint8)
 
 
 def sink_for(uri: str | Path, *, fps: float | None = None) -> FrameSink:
-    return open_sink(str(uri), context=SinkContext(engine_sha256=ENGINE, fps=fps))
+    return open_sink(str(uri), context=SinkContext(engine_sha256=ENGINE, fps=fps, has_parts=True))
 
 
 def inspection(
@@ -65,6 +66,14 @@ def inspection(
         latency=LATENCY,
         picture=picture or (lambda: drawn),
     )
+
+
+def part(
+    number: int = 3, verdict: PartVerdict = "reject", *, worst: Inspection | None = None, part_id: str | None = None
+) -> Part:
+    """A part that was decided 12.5 ms after it began."""
+    now_s = time.monotonic()
+    return Part(number, part_id, verdict, 2, worst, None, now_s - 0.0125, now_s)
 
 
 def never_drawn() -> Image:

@@ -21,7 +21,7 @@ from runtime.event import Event
 from runtime.regions import Region
 from stlm_edge.errors import OutputError
 
-from .conftest import ENGINE, inspection, never_drawn, sink_for
+from .conftest import ENGINE, inspection, never_drawn, part, sink_for
 
 LATENCY_MS = {
     "capture": 1,
@@ -65,6 +65,34 @@ def test_event_has_all_that_is_needed_to_trace_a_verdict(tmp_path: Path) -> None
         "latency_ms": LATENCY_MS,
         "engine_sha256": ENGINE,
     }
+
+
+def test_result_of_a_part_is_an_event_with_all_that_is_known_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    region = Region(left=10, top=20, width=30, height=40, area=900, peak=0.8)
+    with sink_for(path) as sink:
+        sink.write_part(part(3, worst=inspection(7, regions=(region,)), part_id="4711\n\x1b[2J"))
+        sink.write_part(part(4, "missed"))
+    rejected, missed = events(path)
+    assert datetime.fromisoformat(rejected.pop("time")).tzinfo == timezone.utc
+    assert rejected == {
+        "event": "part-result",
+        "text": r"part 3 (4711\x0a\x1b[2J) is reject, score 0.750, by 2 frames in 12.5 ms",
+        "part": 3,
+        "part_id": r"4711\x0a\x1b[2J",
+        "part_result": "reject",
+        "frames": 2,
+        "part_ms": pytest.approx(12.5),
+        "worst": {
+            "frame": 7,
+            "source": "test://",
+            "score": 0.75,
+            "threshold": 0.5,
+            "regions": [{"box": [10, 20, 30, 40], "area": 900, "peak": 0.8}],
+        },
+        "engine_sha256": ENGINE,
+    }
+    assert [missed[key] for key in ("part", "part_id", "part_result", "worst")] == [4, None, "missed", None]
 
 
 def test_event_of_an_unlabelled_frame_has_no_label(tmp_path: Path) -> None:

@@ -34,7 +34,10 @@ def test_place_below_a_file_is_refused_at_once(tmp_path: Path, name: str) -> Non
         ("events.jsonl?rotat=1MB", r"there is no option 'rotat'; known options are rotate, keep"),
         ("events.jsonl?rotate=1", r"rotate is '1', expected a size from 10KB on, with its unit"),
         ("scores.csv?keep=0", r"keep is '0', expected a whole number from 1 on"),
-        ("overlays?only=good", r"only is 'good', expected all or anomalies; known options are only, limit"),
+        (
+            "overlays?only=good",
+            r"only is 'good', expected all, anomalies, reject or unclear; known options are only, limit",
+        ),
         ("overlays?limit=1MB&limit=2MB", r"limit is given twice"),
         ("line.mp4?minutes=0", r"minutes is '0', expected a number above 0"),
         ("line.mp4?segments", r"'segments' does not consist of NAME=VALUE"),

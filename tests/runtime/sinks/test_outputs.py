@@ -16,10 +16,11 @@ import pytest
 
 from runtime.event import Event
 from runtime.inspection import Inspection
+from runtime.part import Part
 from runtime.sinks import FrameSink, Outputs
 from stlm_edge.errors import EngineError, OutputError
 
-from .conftest import inspection, never_drawn, sink_for
+from .conftest import inspection, never_drawn, part, sink_for
 
 LOST = Event("camera-lost", "camera 0 is gone", 0.0)
 
@@ -31,6 +32,7 @@ class Recording(FrameSink):
         self.frames: list[int] = []
         self.seen: list[Inspection] = []
         self.events: list[Event] = []
+        self.parts: list[Part] = []
         self.threads: set[str] = set()
         self.closed = 0
         self.stop = False
@@ -49,6 +51,12 @@ class Recording(FrameSink):
             raise OutputError(f"frame {inspection.frame.index} does not fit")
         self.frames.append(inspection.frame.index)
         self.seen.append(inspection)
+
+    def write_part(self, part: Part) -> None:
+        self.threads.add(threading.current_thread().name)
+        if self._gate is not None:
+            self._gate.wait()
+        self.parts.append(part)
 
     def write_event(self, event: Event) -> None:
         self.threads.add(threading.current_thread().name)
@@ -127,6 +135,32 @@ def test_notices_are_not_dropped_and_keep_their_place() -> None:
             running.write_event(Event("drift", str(index), 0.0))
         gate.set()
     assert [event.text for event in slow.events] == [str(index) for index in range(200)]
+
+
+def test_result_of_a_part_comes_after_its_frames_and_waits_for_nobody() -> None:
+    gate = threading.Event()
+    slow = Recording(gate=gate)
+    with Outputs({"slow": slow}, drops=True, on_publish=lambda _: None) as running:
+        for number in range(20):
+            running.write(inspection(number))
+            running.write_part(part(number, worst=inspection(number)))
+        gate.set()
+    assert [part.number for part in slow.parts] == list(range(20))  # though frames were dropped
+    assert 0 < running.drops["slow"] == 20 - len(slow.frames)
+    have_pictures = [part.worst is not None and part.worst.picture is not None for part in slow.parts]
+    assert have_pictures[:3] == [True] * 3 and not have_pictures[-1]
+
+
+def test_results_for_an_output_that_hangs_take_bounded_memory(caplog: pytest.LogCaptureFixture) -> None:
+    gate = threading.Event()
+    slow = Recording(gate=gate)
+    with Outputs({"slow": slow}, drops=True, on_publish=lambda _: None) as running:
+        for number in range(1500):
+            running.write_part(part(number))
+        gate.set()
+    assert 1000 <= len(slow.parts) <= 1002
+    assert running.drops["slow"] == 1500 - len(slow.parts)
+    assert "results of parts are not written there" in caplog.text
 
 
 def test_frames_wait_without_their_pixels_for_an_output_that_looks_at_none() -> None:

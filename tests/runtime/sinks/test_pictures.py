@@ -10,7 +10,7 @@ from runtime.inspection import Inspection
 from stlm_edge.errors import OutputError
 from stlm_edge.imaging import read_image
 
-from .conftest import NOISE, inspection, never_drawn, sink_for
+from .conftest import NOISE, inspection, never_drawn, part, sink_for
 
 
 def names(folder: Path) -> list[str]:
@@ -51,6 +51,21 @@ def test_only_anomalies_leaves_out_good_frames(tmp_path: Path, seen: Inspection,
             sink.write(seen)
     assert len(names(tmp_path / "anomalies")) == is_written
     assert len(names(tmp_path / "all")) == 1
+
+
+@pytest.mark.parametrize("only", ["reject", "unclear"])
+def test_worst_frame_of_a_part_is_kept(tmp_path: Path, only: str) -> None:
+    with sink_for(f"{tmp_path}?only={only}") as sink:
+        sink.write(inspection(1, score=0.9, alarm=True, picture=never_drawn))
+        for number, verdict in enumerate(("good", "unclear", "reject", "missed", "fault")):
+            sink.write_part(part(number, verdict, worst=inspection(10 + number)))
+        sink.write_part(part(9, "reject"))  # of which nothing was judged
+    assert [name.rpartition("-")[2] for name in names(tmp_path)] == [f"0000{11 if only == 'unclear' else 12}.jpg"]
+
+
+def test_part_whose_picture_had_no_room_is_told_of(tmp_path: Path) -> None:
+    with sink_for(f"{tmp_path}?only=reject") as sink, pytest.raises(OutputError, match="too slow for the line"):
+        sink.write_part(part(worst=inspection().without_picture()))
 
 
 def test_good_frames_that_are_left_out_are_not_drawn(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from runtime.regions import Region
 from stlm_edge.errors import OutputError
 
-from .conftest import ENGINE, inspection, sink_for
+from .conftest import ENGINE, inspection, part, sink_for
 
 LATENCIES = {
     "capture_ms": "1",
@@ -48,6 +48,39 @@ def test_table_has_the_same_facts(tmp_path: Path) -> None:
         "engine_sha256": ENGINE,
     }
     assert (second["fault"], second["score"], second["anomalous"]) == ("black", "", "")
+
+
+def test_table_of_parts_has_a_row_for_each(tmp_path: Path) -> None:
+    path = tmp_path / "parts.csv"
+    with sink_for(f"{path}?rows=parts") as sink:
+        sink.write(inspection(7))
+        sink.write_part(part(3, worst=inspection(7), part_id="=4711"))
+        sink.write_part(part(4, "missed"))
+    with path.open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert datetime.fromisoformat(first.pop("time")).tzinfo == timezone.utc
+    assert float(first.pop("part_ms")) == pytest.approx(12.5)
+    assert first == {
+        "part": "3",
+        "part_id": "'=4711",
+        "part_result": "reject",
+        "frames": "2",
+        "recipe": "",
+        "frame": "7",
+        "source": "test://",
+        "score": "0.75",
+        "threshold": "0.5",
+        "regions": "0",
+        "engine_sha256": ENGINE,
+    }
+    assert [second[key] for key in ("part", "part_id", "part_result", "frame", "score")] == ["4", "", "missed", "", ""]
+
+
+def test_table_of_frames_leaves_parts_out(tmp_path: Path) -> None:
+    with sink_for(tmp_path / "scores.csv") as sink:
+        sink.write_part(part())
+        sink.write(inspection())
+    assert len((tmp_path / "scores.csv").read_text().splitlines()) == 2
 
 
 def test_table_with_other_columns_is_left_alone(tmp_path: Path) -> None:

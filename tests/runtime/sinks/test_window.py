@@ -14,11 +14,11 @@ import pytest
 
 from runtime.detector import Anomaly, Latency
 from runtime.overlay import ALARM, GOOD, draw_overlay
-from runtime.sinks import FrameSink, Outputs
-from stlm_edge.errors import OutputError
+from runtime.sinks import FrameSink, Outputs, SinkContext, open_sink
+from stlm_edge.errors import ControlError, OutputError
 from stlm_edge.imaging import Image
 
-from .conftest import inspection, sink_for
+from .conftest import inspection, part, sink_for
 
 
 @dataclass
@@ -109,6 +109,45 @@ def test_overlay_is_on_the_screen_and_follows_the_line(screen: Screen) -> None:
         assert screen.share_of(GOOD) == 0
         assert not running.wants_stop
     eventually(lambda: screen.share_of(ALARM) == 0)
+
+
+def test_result_of_the_last_part_stays_above_the_frames(screen: Screen) -> None:
+    grey = np.full((360, 480, 3), 60, np.uint8)
+    with sink_for("display://") as window:
+        window.write(inspection(0, image=grey))
+        eventually(lambda: screen.shows((60, 60, 60)))
+        window.write_part(part(3, "reject"))
+        eventually(lambda: screen.shows(ALARM))
+        window.write(inspection(1, image=grey))
+        assert screen.shows(ALARM)
+        window.write_part(part(4, "good"))
+        eventually(lambda: screen.shows(GOOD) and screen.share_of(ALARM) == 0)
+
+
+class Control:
+    """Of a line that takes one trigger."""
+
+    def __init__(self) -> None:
+        self.triggers = 0
+
+    def trigger(self, part_id: str | None = None) -> int:
+        self.triggers += 1
+        if self.triggers > 1:
+            raise ControlError("the line is not ready")
+        return 0
+
+
+def test_space_triggers_a_part_and_is_told_where_it_cannot(screen: Screen, caplog: pytest.LogCaptureFixture) -> None:
+    control = Control()
+    context = SinkContext(engine_sha256="ab" * 32, control=control)
+    with open_sink("display://", context=context) as window:
+        window.write(inspection(0))
+        eventually(lambda: screen.shows((60, 60, 60)))
+        for count in (1, 2):
+            subprocess.run(["xdotool", "windowfocus", window_on_screen(), "key", "space"], check=True)
+            eventually(lambda count=count: control.triggers == count)
+        eventually(lambda: "the space bar: the line is not ready" in caplog.text)
+        assert not window.wants_stop
 
 
 def window_on_screen() -> str:

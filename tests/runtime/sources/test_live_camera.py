@@ -13,7 +13,7 @@ import pytest
 
 from runtime.sources import Frame, FrameSource
 from runtime.sources.live_camera import MOST_LEFT_BEHIND, LiveCamera, Patience
-from stlm_edge.errors import SourceError, SourceTimeout
+from stlm_edge.errors import FrameDamaged, SourceError, SourceTimeout
 
 from ..conftest import picture
 from .conftest import IN_TIME_S, read_until, wait_for_event
@@ -211,7 +211,7 @@ class Flawed(FakeCamera):
         self.is_due = not self.is_due
         if not self.is_due:
             self.skipped += 1
-            raise SourceTimeout("a picture was skipped: see rtsp://adm:s3cret@camera/1")
+            raise FrameDamaged("a picture was skipped: see rtsp://adm:s3cret@camera/1")
         return super().read()
 
 
@@ -294,3 +294,38 @@ def test_nothing_is_said_where_nothing_happens(caplog: pytest.LogCaptureFixture)
         read_until(source, lambda frame: frame.index > 20)
         assert source.take_events() == []
     assert caplog.text == ""
+
+
+class Waiting(FakeCamera):
+    """Waits for its trigger, as a camera does that has one."""
+
+    def __init__(self) -> None:
+        super().__init__(FOREVER)
+        self.triggered = threading.Event()
+
+    def trigger(self) -> None:
+        self.triggered.set()
+
+    def read(self) -> Frame | None:
+        if not self.triggered.wait(0.05):
+            raise SourceTimeout("no trigger came")
+        self.triggered.clear()
+        return super().read()
+
+
+def test_camera_that_waits_for_its_trigger_is_not_lost() -> None:
+    with LiveCamera(Opener(Waiting()), name="camera 0", patience=QUICK, queue=4) as source:
+        time.sleep(2 * QUICK.hang_s)
+        assert source.is_connected
+        source.trigger()
+        frame = source.read()
+        assert frame is not None and frame.index == 0
+        assert (source.take_events(), source.skipped, source.reconnects) == ([], 0, 0)
+
+
+def test_lost_camera_cannot_be_triggered() -> None:
+    with live(FakeCamera(1, SourceError("unplugged")), SourceError("still unplugged")) as source:
+        wait_for_event(source, "camera-lost")
+        assert not source.is_connected
+        with pytest.raises(SourceError, match="the camera is lost and cannot be triggered"):
+            source.trigger()

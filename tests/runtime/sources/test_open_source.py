@@ -140,6 +140,31 @@ def test_pipeline_delivers_frames_of_the_size_asked_for() -> None:
 
 
 @pytest.mark.skipif(ARGUS_SOCKET.is_socket(), reason="this is a Jetson")
+@pytest.mark.parametrize("uri", ["0", "rtsp://camera/1", "csi://0"])
+def test_camera_that_takes_no_command_says_which_trigger_it_may_have(uri: str) -> None:
+    with pytest.raises(SourceError, match=r"cannot be triggered by command.*--trigger hardware .*fifo"):
+        open_source(uri, SourceOptions(trigger="software"))
+
+
+@pytest.mark.parametrize(
+    ("uri", "options", "expected"),
+    [
+        ("test://?fps=10", SourceOptions(trigger="software"), "expected a picture for each trigger"),
+        ("FOLDER?watch=1", SourceOptions(trigger="software"), "each new picture is a trigger"),
+        ("0", SourceOptions(trigger="hardware", fps=10), "a frame for each trigger is wanted; leave the rate out"),
+    ],
+)
+def test_source_that_does_not_fit_the_trigger(uri: str, options: SourceOptions, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=expected):
+        open_source(uri.replace("FOLDER", str(tmp_path)), options)
+
+
+def test_source_that_comes_by_itself_is_not_triggered(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", np.zeros((64, 64, 3), np.uint8))
+    with open_source(str(tmp_path)) as source, pytest.raises(SourceError, match="cannot be triggered by command"):
+        source.trigger()
+
+
 def test_csi_camera_away_from_a_jetson() -> None:
     with pytest.raises(SourceError, match=r"csi://0 cannot be opened: NVIDIA's camera service is not there"):
         open_source("csi://0")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,14 @@ from stlm_edge.errors import SourceError, SourceTimeout
 from stlm_edge.imaging import write_image
 
 from ..conftest import picture
-from .conftest import frames
+from .conftest import IN_TIME_S, frames
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    until_s = time.monotonic() + IN_TIME_S
+    while not condition():
+        assert time.monotonic() < until_s
+        time.sleep(0.002)
 
 
 def read_all(source: FrameSource) -> list[Frame]:
@@ -88,6 +96,28 @@ def test_newest_frame_wins_over_a_slow_reader() -> None:
     assert seen[-1] == 39
     assert len(seen) < 20
     assert source.dropped == 40 - len(seen)
+
+
+def test_queue_delivers_every_frame_in_order_and_counts_those_without_room() -> None:
+    with open_source("test://?fps=200&frames=20&size=64x64", SourceOptions(trigger="fifo", queue=6)) as source:
+        wait_until(lambda: source.dropped == 14)
+        assert source.waiting == source.queue == 6
+        assert [frame.index for frame in read_all(source)] == list(range(6))
+
+
+def test_each_trigger_captures_one_picture_until_there_is_none() -> None:
+    with open_source("test://?frames=2&size=64x64", SourceOptions(trigger="software")) as source:
+        assert source.poll() is None
+        for index in range(2):
+            before_s = time.monotonic()
+            source.trigger()
+            frame = source.read()
+            assert frame is not None
+            assert frame.index == index
+            assert before_s <= frame.timestamp_s <= time.monotonic()
+        assert source.read() is None
+        with pytest.raises(SourceError, match="has no other picture"):
+            source.trigger()
 
 
 def test_live_source_keeps_its_pace() -> None:

@@ -29,7 +29,7 @@ def parts(make_once) -> Path:
     """Two categories."""
 
     def draw(root: Path) -> None:
-        for seed, name in enumerate(("bottle", "carpet")):
+        for seed, name in enumerate(("disc", "rod")):
             write_dataset(
                 root, train=4, test_good=2, test_defective_per_kind=1, size=(96, 96), seed=seed, category=name
             )
@@ -68,7 +68,7 @@ def test_jobs_give_what_one_after_the_other_gives(parts, tmp_path, capfd):
     begun = [line for line in two.err.splitlines() if "to train, on process" in line]
     assert len({processes_of(line) for line in begun}) == 2
     assert two.err.splitlines()[-1].endswith("2 of 2")
-    assert "threshold" in (tmp_path / "two" / "demo" / "bottle" / "seed-0" / "grid.log").read_text()
+    assert "threshold" in (tmp_path / "two" / "demo" / "disc" / "seed-0" / "grid.log").read_text()
     assert "threshold" not in two.err
 
 
@@ -77,11 +77,11 @@ def test_run_whose_process_is_killed_fails_alone_and_is_done_by_the_next_call(pa
     output = tmp_path / "grid"
     grid = started(parts, output, "--epochs", "400", "--jobs", "2")
     first, second = (processes_of(grid.stderr.readline().strip()) for _ in range(2))
-    histories = [output / "demo" / name / "seed-0" / "history.jsonl" for name in ("bottle", "carpet")]
+    histories = [output / "demo" / name / "seed-0" / "history.jsonl" for name in ("disc", "rod")]
     wait_for(lambda: all(history.exists() for history in histories))
     os.kill(first, signal.SIGKILL)
     line = grid.stderr.readline()
-    assert line.startswith("failed: demo, bottle, seed 0: its process was killed by SIGKILL")
+    assert line.startswith("failed: demo, disc, seed 0: its process was killed by SIGKILL")
     assert "grid.log" in line
 
     grid.send_signal(signal.SIGINT)  # the other one keeps what it has learnt
@@ -91,7 +91,7 @@ def test_run_whose_process_is_killed_fails_alone_and_is_done_by_the_next_call(pa
     assert "Traceback" not in rest
     with pytest.raises(ProcessLookupError):
         os.kill(second, 0)
-    (run,) = plan(presets=[TWO_STREAMS], categories=["carpet"], seeds=[0], settings={"epochs": 400}, output=output)
+    (run,) = plan(presets=[TWO_STREAMS], categories=["rod"], seeds=[0], settings={"epochs": 400}, output=output)
     assert state(run) == "to resume"
     assert "interrupted; the model is kept" in (run.folder / "grid.log").read_text()
 
@@ -123,28 +123,28 @@ class Told:
 
 @pytest.fixture
 def runs(quick, tmp_path) -> list[Run]:
-    return [Run("cpu", name, 0, quick, tmp_path / "cpu" / name / "seed-0") for name in ("bottle", "carpet")]
+    return [Run("cpu", name, 0, quick, tmp_path / "cpu" / name / "seed-0") for name in ("disc", "rod")]
 
 
 def test_failures_are_given_back_and_what_runs_where_is_logged(runs, tmp_path, caplog):
-    bottle, carpet = runs
+    disc, rod = runs
     executor = Told(
-        Update(bottle, "begun", where="a (1)"),
-        Update(carpet, "begun", where="b (2)"),
-        Update(bottle, "begun", where="b (2)"),
+        Update(disc, "begun", where="a (1)"),
+        Update(rod, "begun", where="b (2)"),
+        Update(disc, "begun", where="b (2)"),
         None,
-        Update.ended(carpet, "out of memory"),
-        Update.ended(bottle, ""),
+        Update.ended(rod, "out of memory"),
+        Update.ended(disc, ""),
     )
     caplog.set_level("INFO")
     (failure,) = run_all(runs, executor, data=tmp_path)
-    assert (failure.run, failure.reason) == (carpet, "out of memory")
+    assert (failure.run, failure.reason) == (rod, "out of memory")
     assert caplog.messages == [
-        "run 1 of 2: cpu, bottle, seed 0, to train, on a (1)",
-        "run 2 of 2: cpu, carpet, seed 0, to train, on b (2)",
-        "run 1 of 2: cpu, bottle, seed 0, begun again, on b (2)",
-        "failed: cpu, carpet, seed 0: out of memory",
-        "finished: cpu, bottle, seed 0, 2 of 2",
+        "run 1 of 2: cpu, disc, seed 0, to train, on a (1)",
+        "run 2 of 2: cpu, rod, seed 0, to train, on b (2)",
+        "run 1 of 2: cpu, disc, seed 0, begun again, on b (2)",
+        "failed: cpu, rod, seed 0: out of memory",
+        "finished: cpu, disc, seed 0, 2 of 2",
     ]
 
 
@@ -159,19 +159,19 @@ def test_terminal_has_a_table_of_what_runs_where(runs, tmp_path, monkeypatch):
             pass
 
     monkeypatch.setattr(execution, "live_lines", Lines)
-    bottle, carpet = runs
-    bottle.folder.mkdir(parents=True)
-    (bottle.folder / "history.jsonl").write_text("{}\n")
-    third = replace(bottle, category="wood", folder=tmp_path / "wood")
+    disc, rod = runs
+    disc.folder.mkdir(parents=True)
+    (disc.folder / "history.jsonl").write_text("{}\n")
+    third = replace(disc, category="wood", folder=tmp_path / "wood")
     run_all(
         [*runs, third],
-        Told(Update(bottle, "begun", where="a, GPU 1"), Update(carpet, "begun", where="b")),
+        Told(Update(disc, "begun", where="a, GPU 1"), Update(rod, "begun", where="b")),
         data=tmp_path,
     )
     assert shown[-1] == [
         "0 of 3 runs have ended, 1 wait",
-        "  cpu, bottle, seed 0  a, GPU 1  epoch 1 of 1  0 min",
-        "  cpu, carpet, seed 0  b         epoch 0 of 1  0 min",
+        "  cpu, disc, seed 0  a, GPU 1  epoch 1 of 1  0 min",
+        "  cpu, rod, seed 0  b         epoch 0 of 1  0 min",
     ]
 
 

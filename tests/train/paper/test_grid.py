@@ -19,16 +19,17 @@ from stlm_edge.plate.part import write_dataset
 from stlm_edge.seal import sealed
 from tests.settings import TWO_STREAMS
 from train.__main__ import main
-from train.paper.grid import Run, plan, state
-from train.paper.results import FinishedRun, Obtained, average, read_records, text, text_tables, write_report
+from train.config import BEFORE
+from train.paper.grid import Run, check_same, plan, state
+from train.paper.results import read_records
 
 SMALL = ["--image-size", "64", "--epochs", "1", "--batch-size", "2"]
 
 
 @pytest.fixture(scope="session")
 def parts(tmp_path_factory) -> Path:
-    """Two categories with names of MVTec AD's."""
-    root = tmp_path_factory.mktemp("parts")
+    """Two categories with names of MVTec AD's, in a folder that is called so."""
+    root = tmp_path_factory.mktemp("mvtec", numbered=False)
     for seed, name in enumerate(("bottle", "carpet")):
         write_dataset(root, train=4, test_good=2, test_defective_per_kind=1, size=(96, 96), seed=seed, category=name)
     (root / "notes").mkdir()
@@ -39,7 +40,7 @@ def parts(tmp_path_factory) -> Path:
 def presets(tmp_path) -> list[str]:
     """One of tests, and one of another name."""
     own = tmp_path / "table6-concat.yaml"
-    shutil.copy(TWO_STREAMS, own)
+    own.write_text(Path(TWO_STREAMS).read_text() + "comparison: concat\n")
     return ["--preset", TWO_STREAMS, "--preset", str(own)]
 
 
@@ -62,7 +63,7 @@ def test_grid_killed_and_called_again_does_only_what_is_left(parts, presets, tmp
     assert len(finished) == 1
 
     assert main([*arguments, "--dry-run"]) == 0
-    listed = capsys.readouterr().out.splitlines()
+    listed = capsys.readouterr().out.partition("\n\n")[0].splitlines()
     assert len(listed) == 2
     assert sum(line.startswith("finished ") for line in listed) == 1
     assert stamps(output) == before
@@ -74,8 +75,15 @@ def test_grid_killed_and_called_again_does_only_what_is_left(parts, presets, tmp
     }
     printed = capsys.readouterr().out
     assert "table 6: input of the feature aggregation" in printed
+    assert (
+        "image_size 64x64 (paper: 1024x1024), epochs 1 (paper: 200), teacher stlm-tiny (paper: sam_vit_h)"
+        in " ".join(printed.split())
+    )
+    assert "NOT THE PAPER'S TEST PICTURES: by the number of defective ones, bottle 4 of 63" in printed
     assert "table 5" not in printed
     assert (output / "report.md").is_file()
+    record = json.loads(next(output.glob("*/*/*/run.json")).read_text())
+    assert f"date {record['date'][:10]}" in printed
 
     assert main(["grid", "--report", "-o", str(output)]) == 0
     assert capsys.readouterr().out == printed
@@ -124,6 +132,42 @@ def test_state_is_told_from_the_folder(checkpoint, quick):
     assert state(run) == "to resume"
 
 
+def test_run_measured_at_another_size_is_measured_again(checkpoint, quick):
+    run = Run("cpu", "plate", 0, quick, checkpoint.parent)
+    (run.folder / "evaluation.json").write_text(json.dumps(sealed({"metric_size": [64, 80]})))
+    assert state(run) == "to evaluate"
+    assert state(replace(run, metric_size=(64, 80))) == "finished"
+    assert state(replace(run, metric_size=(80, 64))) == "to evaluate"
+    (run.folder / "evaluation.json").write_text("{")
+    with pytest.raises(DataError, match="delete it, and the run is done again"):
+        state(run)
+
+
+def test_grid_of_before_the_starts_changed_is_told_how_to_go_on(tmp_path):
+    (run,) = plan(presets=["paper"], categories=["a"], seeds=[0], settings={"epochs": 7}, output=tmp_path)
+    run.folder.mkdir(parents=True)
+    settings = {name: value for name, value in run.config.to_dict().items() if name not in BEFORE}
+    cell = {"preset": "paper", "category": "a", "seed": 0, "data": tmp_path.name, "settings": settings}
+    (run.folder / "grid.json").write_text(json.dumps(sealed(cell)))
+    flags = "--aggregation-start torch --encoder-start identity"
+    with pytest.raises(ConfigError, match=rf"begun by an older version, whose start these flags give: {flags}; else"):
+        check_same(run, data=tmp_path)
+    (same,) = plan(presets=["paper"], categories=["a"], seeds=[0], settings=BEFORE | {"epochs": 7}, output=tmp_path)
+    check_same(same, data=tmp_path)
+    (run.folder / "grid.json").write_text(json.dumps(sealed(cell | {"settings": same.config.to_dict()})))
+    with pytest.raises(ConfigError) as told:  # such as this version makes it with these flags
+        check_same(run, data=tmp_path)
+    assert "older version" not in str(told.value)
+
+
+def test_folder_with_the_papers_categories_and_another_name_is_warned_of(tmp_path, capsys):
+    for name in ("tiles", "mvtec_ad"):
+        arguments = ["grid", "--data", str(tmp_path / name), "--category", "bottle", "-o", str(tmp_path / "grid")]
+        assert main([*arguments, "--dry-run"]) == 0
+        told = "tiles has categories called as those of MVTec (bottle) and is not called so"
+        assert (told in capsys.readouterr().err) == (name == "tiles")
+
+
 def test_plan_takes_the_first_seed_of_everything_first(tmp_path):
     runs = plan(presets=["cpu"], categories=["b", "a"], seeds=[3, 1], settings={"epochs": 7}, output=tmp_path)
     assert [(run.category, run.seed) for run in runs] == [("b", 3), ("a", 3), ("b", 1), ("a", 1)]
@@ -149,79 +193,14 @@ def test_presets_of_one_name_are_refused(tmp_path):
         (["--data", "x", "--category", "a", "--seed", "1"], 2, "--seed"),
         (["--data", "x", "--category", "a", "--preset", "none"], 1, "no preset 'none'"),
         (["--data", "nowhere", "--all-categories"], 1, "nowhere"),
+        (["--data", "x", "--category", "a", "--metric-size", "0"], 2, "--metric-size is 0x0, expected 1 to 8192"),
+        (["--data", "x", "--category", "a", "--metric-size", "9000x64"], 2, "--metric-size is 9000x64"),
         (["--report"], 1, "no finished run"),
     ],
 )
 def test_bad_usage_is_one_line(tmp_path, capsys, arguments, code, words):
     assert main(["grid", "-o", str(tmp_path / "grid"), *arguments]) == code
     assert words in capsys.readouterr().err
-
-
-def record(preset: str, category: str, seed: int, value: float) -> FinishedRun:
-    names = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro", "pixel_fnr")
-    return FinishedRun(preset, category, seed, dict.fromkeys(names, value), dict.fromkeys(names, value / 2))
-
-
-def test_average_is_over_categories_and_its_spread_over_seeds():
-    records = [
-        record("paper", "carpet", 0, 0.9),
-        record("paper", "carpet", 1, 0.8),
-        record("paper", "bottle", 0, 0.7),
-        record("paper", "bottle", 1, 0.6),
-        record("cpu", "bottle", 0, 0.1),
-    ]
-    found = average(records, preset="paper", categories=("carpet", "bottle", "wood"), metric="aupro")
-    assert found == Obtained(
-        mean=pytest.approx(75), spread=pytest.approx(7.0711, abs=1e-4), seeds=2, categories=2, expected=3
-    )
-    lone = average(records[:3], preset="paper", categories=("carpet", "bottle"), metric="aupro")
-    assert lone.spread is None  # only seed 0 has both
-    assert average(records, preset="paper", categories=("grid",), metric="aupro") is None
-    assert average(records, preset="cpu", categories=("bottle",), metric="aupro", group="tlm_only").mean == 5
-
-
-def test_undefined_metrics_are_left_out():
-    records = [replace(record("paper", "carpet", 0, 0.9), overall={"aupro": None}), record("paper", "wood", 0, 0.5)]
-    assert average(records, preset="paper", categories=("carpet", "wood"), metric="aupro").mean == 50
-
-
-def test_mean_over_fewer_categories_than_its_row_says_so():
-    """A category without masks has figures over whole pictures alone."""
-    whole = {"image_auroc": 0.8, "pixel_auroc": None}
-    records = [replace(record("paper", "carpet", 0, 0.9), overall=whole), record("paper", "wood", 0, 0.5)]
-    table = text_tables(records)[-1]
-    (average_row,) = [row for row in table.rows if row[0] == "paper, average"]
-    cells = dict(zip(table.columns, average_row, strict=True))
-    assert (cells["I-AUROC"], cells["P-AUROC"], cells["TLM P-AUROC"]) == ("65.00", "50.00 (of 1)", "35.00")
-    carpet = dict(zip(table.columns, table.rows[0], strict=True))
-    assert (carpet["I-AUROC"], carpet["P-AUROC"]) == ("80.00", "–")
-
-
-def test_tables_have_the_papers_number_beside_ours_and_a_dash_where_nothing_was_run(tmp_path):
-    records = [record("table5-two-stage", "carpet", seed, 0.9 + seed / 100) for seed in (0, 1)]
-    [table, overview] = text_tables(records)
-    assert table.title == "table 5: training in one or two stages"
-    assert table.rows == (
-        ("one-stage", "99.05", "–", "98.26", "–", "94.92", "–", "–", "–"),
-        *(("two-stage", "98.98", "90.50 ± 0.71", "98.06", "90.50 ± 0.71", "90.12", "90.50 ± 0.71", "1 of 15", "2"),),
-    )
-    assert overview.rows[0][0] == "table5-two-stage, carpet"
-    assert overview.rows[0][7] == "45.25 ± 0.35"
-
-    markdown, data = write_report(tmp_path, records)
-    assert "| two-stage | 98.98 | 90.50 ± 0.71 |" in markdown.read_text()
-    values = json.loads(data.read_text())
-    assert values["tables"]["table 5"][1]["obtained"]["aupro"]["categories"] == 1
-    assert values["tables"]["table 5"][0]["obtained"]["aupro"] is None
-    widths = {len(line) for line in text(records).splitlines() if line.startswith(("one-stage", "two-stage"))}
-    assert len(widths) == 1
-
-
-def test_papers_own_setting_belongs_to_the_main_tables_alone():
-    titles = [table.title.split(":")[0] for table in text_tables([record("paper", "bottle", 0, 0.9)])]
-    assert titles == ["table 1", "table 2", "table 3", "all runs"]
-    titles = [table.title.split(":")[0] for table in text_tables([record("cpu", "plate", 0, 0.9)])]
-    assert titles == ["all runs"]
 
 
 def test_damaged_record_is_named(tmp_path):

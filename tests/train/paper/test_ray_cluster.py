@@ -28,7 +28,7 @@ from train.paper.ray_cluster import Sight
 __all__ = ["parts"]
 
 SAME = {"stlm-edge": "0.1.0", "Python": "3.11.7", "torch": "2.6.0"}
-PICTURES = {"bottle": Pictures(4, "a")}
+PICTURES = {"disc": Pictures(4, "a")}
 
 
 def test_nodes_that_differ_are_told_with_both_values():
@@ -38,8 +38,8 @@ def test_nodes_that_differ_are_told_with_both_values():
         other = Sight(SAME | {what: "9"}, PICTURES)
         with pytest.raises(ConfigError, match=f"node b has {what} 9 and node a {its}"):
             ray_cluster._require_same({"a": own, "b": other})
-    with pytest.raises(DataError, match="node b has 5 good pictures of bottle and node a 4 others"):
-        ray_cluster._require_same({"a": own, "b": Sight(SAME, {"bottle": Pictures(5, "b")})})
+    with pytest.raises(DataError, match="node b has 5 good pictures of disc and node a 4 others"):
+        ray_cluster._require_same({"a": own, "b": Sight(SAME, {"disc": Pictures(5, "b")})})
     with pytest.raises(DataError, match="node b: found no data; every node needs it"):
         ray_cluster._require_same({"a": own, "b": Sight(SAME, fault="found no data")})
 
@@ -161,7 +161,7 @@ def test_interrupted_grid_ends_its_cluster_and_is_gone_on_with(parts, tmp_path):
     assert "Traceback" not in "".join(grid.lines)
     assert grid.lines[-1] == "interrupted\n"
     wait_for(lambda: not any(Path(f"/proc/{number}").exists() for number in of_ray), within_s=20)
-    runs = plan(presets=[TWO_STREAMS], categories=["bottle", "carpet"], seeds=[0], settings={}, output=output)
+    runs = plan(presets=[TWO_STREAMS], categories=["disc", "rod"], seeds=[0], settings={}, output=output)
     assert "to resume" in [state(run) for run in runs]
 
 
@@ -187,7 +187,7 @@ from train.paper.grid import plan
 
 parts, output, preset = sys.argv[1:]
 settings = {"image_size": 64, "epochs": 1, "batch_size": 2, "workers": 0}
-runs = plan(presets=[preset], categories=["bottle"], seeds=[0], settings=settings, output=Path(output))
+runs = plan(presets=[preset], categories=["disc"], seeds=[0], settings=settings, output=Path(output))
 elsewhere = ray_cluster.Errand(Path(parts), None, Path.cwd(), Path(output), word="of another grid")
 with ray_cluster._connected("auto"), closing(ray_cluster._compute(runs, elsewhere, 0.0)) as updates:
     print(*(update.event for update in updates if update is not None))
@@ -200,11 +200,11 @@ def test_node_that_does_not_see_the_folder_sends_the_files(parts, tmp_path):
     words = [sys.executable, "-c", SENT, str(parts), str(output), TWO_STREAMS]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.stdout == "begun finished\n", done.stderr
-    (run,) = plan(presets=[TWO_STREAMS], categories=["bottle"], seeds=[0], settings={}, output=output)
+    (run,) = plan(presets=[TWO_STREAMS], categories=["disc"], seeds=[0], settings={}, output=output)
     assert state(run) == "finished"
     names = {path.name for path in run.folder.iterdir()}
     assert {"config.yaml", "run.json", "grid.json", "history.jsonl", "grid.log"} <= names
-    kept = Path(os.environ["XDG_CACHE_HOME"]) / "stlm-edge" / "grids" / "of another grid" / "demo" / "bottle"
+    kept = Path(os.environ["XDG_CACHE_HOME"]) / "stlm-edge" / "grids" / "of another grid" / "demo" / "disc"
     assert kept.exists()
     assert not (kept / "seed-0").exists()
 
