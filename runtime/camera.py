@@ -38,9 +38,9 @@ logger = logging.getLogger(__name__)
 @click.option(
     "--source",
     "source_uri",
-    help="A camera (0, v4l2:///dev/video0, csi://0, rtsp://…, http://… with MJPEG, gst:PIPELINE), a video, a picture, "
-    "a folder, a folder that pictures are dropped into (FOLDER?watch=1), or "
-    "test://?fps=10&defect-rate=0.2&seed=1&frames=100&size=512x512.",
+    help="A camera (0, v4l2:///dev/video0, gige://SERIAL-OR-IP, u3v://SERIAL, genicam:CTI-FILE#SERIAL, csi://0, "
+    "rtsp://…, http://… with MJPEG, gst:PIPELINE), a video, a picture, a folder, a folder that pictures are dropped "
+    "into (FOLDER?watch=1), or test://?fps=10&defect-rate=0.2&seed=1&frames=100&size=512x512.",
 )
 @click.option(
     "--source-file",

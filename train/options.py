@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import click
 
 from stlm_edge.cli import REGEX, Number, Words
-from train.config import HINTS, OLD_KINDS, TYPED_KINDS, TrainConfig
+from train.config import HINTS, TrainConfig
+from train.old_settings import OLD_KINDS, TYPED_KINDS
 from train.values import type_of
 
 logger = logging.getLogger(__name__)

@@ -25,8 +25,9 @@ from stlm_edge.network.teachers.base import Teacher
 from stlm_edge.network.weights import fingerprint, load_torch_file
 from stlm_edge.records import build
 from stlm_edge.seal import SEAL
-from train.config import TrainConfig, in_new_words
+from train.config import TrainConfig
 from train.objective import Objective
+from train.old_settings import in_new_words
 
 STATE_VERSION = 2
 """1 had neither a seal nor settings."""

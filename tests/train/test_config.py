@@ -8,9 +8,11 @@ import pytest
 
 from stlm_edge.errors import ConfigError
 from tests.settings import TWO_STREAMS
-from train import config
+from train import old_settings
 from train.__main__ import main
-from train.config import BEFORE, HINTS, TrainConfig, from_dict, from_record, load_preset, presets
+from train.config import HINTS, TrainConfig, from_dict, from_record
+from train.old_settings import BEFORE
+from train.preset import load_preset, presets
 from train.pseudo_anomalies import preview
 
 OTHER = {
@@ -254,7 +256,7 @@ def test_backbone_of_timm_has_no_masks_and_may_stand_in_for_the_plain_stream():
 
 
 def test_nsa_is_told_from_what_older_versions_called_so(plate, tmp_path, capsys, monkeypatch):
-    config._tell_of_old_kind.cache_clear()
+    old_settings._tell_of_old_kind.cache_clear()
     seen = []
     monkeypatch.setattr(preview, "preview", lambda settings, **_: seen.append(settings.pseudo_anomalies) or "")
     assert main(["preview", "--data", str(plate), "--pseudo-anomalies", "perlin+nsa"]) == 0
