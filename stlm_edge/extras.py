@@ -29,6 +29,7 @@ REMEDIES = {
         "'stlm-edge[export]' for all else"
     ),
     "tqdm": _install("train"),
+    "ray": f"{_install('ray')}, or compute on this machine with --jobs",
     "numpy": "pip install numpy, or install stlm-edge again, which brings it",
     "modelopt": _install("int8"),
     "onnxsim": f"{_install('simplify')}, or leave --simplify out",
