@@ -24,6 +24,7 @@ from runtime.backends.base import Backend, BatchAnswer
 from runtime.detector import Detector
 from runtime.drift_monitor import open_drift_monitor
 from runtime.faults import FaultDetector
+from runtime.judge import Judge
 from runtime.line import Line
 from runtime.line_control import Control
 from runtime.parts import PartRule
@@ -31,7 +32,7 @@ from runtime.signals import StopSignals
 from runtime.sinks import FrameSink, Outputs, SinkContext, open_sink
 from runtime.sources.base import Frame, FrameSource
 from runtime.summary import RunRecorder
-from runtime.voting import PartVote, VotingRule
+from runtime.voting import VotingRule
 from stlm_edge.errors import EngineError
 from stlm_edge.imaging import Image, Input, to_input, write_image
 from stlm_edge.measure import Schedule, Subject, Work, measure, program, resident_mb
@@ -226,23 +227,15 @@ def run_line(
     Args:
         rule: of the parts; None for frames alone.
     """
-    recorder, votes = RunRecorder(), VotingRule()
-    control = Control.of(rule or PartRule(), votes=votes, source=source)
+    recorder = RunRecorder()
+    drift = open_drift_monitor(detector.spec, threshold=detector.threshold.value)
+    judge = Judge(rule=rule or PartRule(), votes=VotingRule(), detector=detector, drift=drift)
+    control = Control(judge, source=source)
     with (
         StopSignals() as stop,
         # Nothing is dropped: every frame shall leave its trace in the outputs.
         Outputs(sinks or {}, drops=False, on_publish=partial(recorder.add_stage, "publish")) as outputs,
         control,
     ):
-        line = Line(
-            source,
-            detector,
-            outputs=outputs,
-            recorder=recorder,
-            vote=PartVote(votes, threshold=detector.threshold.value),
-            faults=FaultDetector(),
-            drift=open_drift_monitor(detector.spec, threshold=detector.threshold.value),
-            control=control,
-        )
-        line.run(stop)
+        Line(source, control, outputs=outputs, recorder=recorder, faults=FaultDetector()).run(stop)
     return recorder

@@ -18,7 +18,7 @@ from stlm_edge.errors import ConfigError, shown
 from stlm_edge.spec import PIXEL_LIMIT_VARIABLE, Threshold
 
 if TYPE_CHECKING:
-    from runtime.detector import Detector
+    from runtime.detector import Detector, EngineOpener
 
 READS = click.Path(path_type=Path)
 
@@ -90,7 +90,7 @@ def chosen_source(uri: str | None, file: str | None) -> str:
     if uri is not None and file is not None:
         raise click.UsageError("found --source and --source-file, expected one of them; leave the other out")
     if file is not None:
-        return _first_line(file)
+        return first_line(file, expected="a source", such_as="rtsp://camera/line")
     found = uri if uri is not None else os.environ.get(SOURCE_VARIABLE)
     if not found:
         raise click.UsageError(
@@ -99,17 +99,24 @@ def chosen_source(uri: str | None, file: str | None) -> str:
     return found
 
 
-def _first_line(file: str) -> str:
+def first_line(file: str, *, expected: str, such_as: str) -> str:
+    """What a file (`-`: stdin) says in its first line.
+
+    Args:
+        expected, such_as: what it should be, for the message.
+    Raises:
+        ConfigError: if the file cannot be read, or its first line is empty.
+    """
     if file == "-" and sys.stdin is None:
-        raise ConfigError("found standard input closed, expected a source in its first line; name a file instead")
+        raise ConfigError(f"found standard input closed, expected {expected} in its first line; name a file instead")
     try:
         with click.open_file(file, encoding="utf-8-sig") as stream:
             line: str = stream.readline(_LONGEST_SOURCE).strip()
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise ConfigError(f"{file} cannot be read ({reason}), expected a source in its first line") from None
+        raise ConfigError(f"{file} cannot be read ({reason}), expected {expected} in its first line") from None
     if not line:
-        raise ConfigError(f"found nothing in the first line of {file}, expected a source, such as rtsp://camera/line")
+        raise ConfigError(f"found nothing in the first line of {file}, expected {expected}, such as {such_as}")
     return line
 
 
@@ -123,6 +130,7 @@ def open_detector(
     ignore: Path | None,
     tile: str | None,
     watchdog: Watchdog | None = None,
+    opener: EngineOpener | None = None,
 ) -> Detector:
     """Open what the options name; the caller closes it.
 
@@ -135,7 +143,9 @@ def open_detector(
     by_hand = threshold if unclear is None else _two_thresholds(unclear, threshold)
     area = read_area(roi=roi, ignore=ignore)
     size = None if tile is None else parse_tile(tile)
-    return Detector.open(engine, backend=backend, threshold=by_hand, area=area, tile=size, watchdog=watchdog)
+    return Detector.open(
+        engine, backend=backend, threshold=by_hand, area=area, tile=size, watchdog=watchdog, opener=opener
+    )
 
 
 def _two_thresholds(text: str, threshold: float | None) -> Threshold:

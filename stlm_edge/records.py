@@ -165,9 +165,17 @@ def _settings(text: str) -> dict[str, Any]:
                 raise _too_deep()
             if aliases > MOST_ALIASES:
                 raise _WrongError(f"has more than {MOST_ALIASES} aliases (*name), expected settings written out")
-        root = yaml.compose(text, Loader=Loader)
-        if isinstance(root, yaml.MappingNode):
-            _distinct([(str(key.value), None) for key, _ in root.value])
+        nodes, seen = [yaml.compose(text, Loader=Loader)], set()
+        while nodes:
+            node = nodes.pop()
+            if id(node) in seen:  # an alias
+                continue
+            seen.add(id(node))
+            if isinstance(node, yaml.MappingNode):
+                _distinct([(str(key.value), None) for key, _ in node.value])
+                nodes += [each for pair in node.value for each in pair]
+            elif isinstance(node, yaml.SequenceNode):
+                nodes += node.value
         value = yaml.load(text, Loader=Loader)
     except RecursionError:
         raise _too_deep() from None
