@@ -141,7 +141,8 @@ class RecipeChanger(Closing):
         self._wanted: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         """Names and numbers; None for what the file says."""
         self._is_closed = False
-        self._watchdog = Watchdog(config.inference_timeout, on_hang=self._refuse)
+        # Not the one that ends the program: the line can go on without the other recipe.
+        self._watchdog = Watchdog(config.inference_timeout, on_hang=self._on_hang)
         control.on_change = self.change
         # A daemon, since an engine's library may never come back from opening one.
         threading.Thread(target=self._run, name="recipes", daemon=True).start()
@@ -189,6 +190,9 @@ class RecipeChanger(Closing):
         what = "frame" if self._control.parts is None else "part"
         self._control.use(judge)
         self._say("recipe-changed", f"recipe {recipe.name} ({recipe.number}) judges from the next {what} on")
+
+    def _on_hang(self, text: str) -> None:
+        self._refuse(f"a recipe is not open yet and {self._control.judge.recipe} stays: {text}")
 
     def _refuse(self, text: str) -> None:
         self._say("recipe-refused", text)
