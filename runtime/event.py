@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,7 @@ EventKind = Literal[
     "camera-fault-over",
     "drift",
     "drift-over",
+    "part-lost",
     "overrun",
     "late",
     "trigger-failed",
@@ -40,3 +42,7 @@ class Event:
     kind: EventKind
     text: str
     timestamp_s: float
+
+
+Tell = Callable[[Event], None]
+"""Takes word of an event, on any thread."""

@@ -70,7 +70,8 @@ def whole_number(*, least: int) -> Option:
 def choice(*words: str) -> Option:
     """One of some words."""
     *others, last = words
-    return Option(allowed(str, lambda word: word in words), f"{', '.join(others)} or {last}")
+    expected = f"{', '.join(others)} or {last}" if others else last
+    return Option(allowed(str, lambda word: word in words), expected)
 
 
 def size_in_bytes(*, least: int) -> Option:

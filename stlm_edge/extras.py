@@ -34,6 +34,9 @@ REMEDIES = {
     "onnxsim": f"{_install('simplify')}, or leave --simplify out",
     "nncf": _install("openvino-int8"),
     "openvino": _install("openvino"),
+    "pymodbus": _install("modbus"),
+    "asyncua": _install("opcua"),
+    "gpiod": _install("gpio"),
     "cv2": f"{OPENCV_HERE} ({_OPENCV_COMES}); on a Jetson {OPENCV_ON_JETSON}",
 }
 """Name of a module → how to get it."""

@@ -287,10 +287,12 @@ class QualityMeter:
 
     def quality(self, side: int = 0) -> Quality | None:
         """Of a side over all pictures, of which there is one at least; None if it did not answer all of them."""
-        if len(self._scores[side]) < len(self._truths):
-            return None
+        return None if len(self._scores[side]) < len(self._truths) else self.curves(side).quality()
+
+    def curves(self, side: int = 0) -> QualityCurves:
+        """Of a side that has answered all pictures, over all of them."""
         every = range(len(self._truths))
-        return self._curves(side, every, self._pools(side, every) if self._is_placed(every) else ()).quality()
+        return self._curves(side, every, self._pools(side, every) if self._is_placed(every) else ())
 
     def by_kind(self, side: int = 0) -> Iterator[tuple[str, QualityCurves]]:
         """The curves over the good pictures with each kind of defect, kinds in their order, and over `all`, the last.

@@ -183,6 +183,9 @@ def evaluate(
     Writes evaluation.json, scores of each picture (.csv), the best, borderline and worst pictures of each kind, those
     defects that are missed, ROC, PRO and precision-recall curves, and how the scores are distributed.
 
+    Of a training with --evaluate-every the epoch that was best on these test pictures stands in a row of its own. It is
+    chosen by them, so it flatters.
+
     CHECKPOINT may be a folder of fit --seeds: then each of its runs is measured, and evaluation-seeds.json has the mean
     of each figure with an interval.
     """

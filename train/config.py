@@ -45,6 +45,9 @@ BEFORE = {"aggregation_start": "torch", "encoder_start": "identity"}
 OF_A_RUN = {"seed", "device", "workers", "skip_corrupt"}
 """Settings that a run tells of, as of all others, and that no preset decides."""
 
+MOST_SIDE = 8192
+"""Pixels that figures are measured at."""
+
 SMALLEST_FILTERED = 64
 """Pixels of a side that the teacher gabor needs: its widest filter sees the picture at an eighth of its size."""
 
@@ -211,6 +214,16 @@ class TrainConfig:
         "Epochs without better detection of pseudo anomalies in held-out pictures before the training ends, keeping "
         "the best; 0: never.",
     )
+    evaluate_every: int = setting(
+        0,
+        "Measure the test pictures every so many epochs and after the last, for the best of them, which flatters "
+        "(5 in the authors' code); it chooses neither weights nor threshold. 0: never.",
+    )
+    evaluate_size: int = setting(
+        0,
+        "Side of the square at which evaluate-every measures figures over pixels, as --metric-size of evaluate does; "
+        "0: each picture's own size.",
+    )
     skip_corrupt: bool = setting(False, "Leave out pictures that cannot be read instead of stopping.")
     seed: int = setting(0, "Of weights, order, hold-out and pseudo anomalies.")
     device: str = setting("auto", "cpu, cuda, or auto: cuda where there is one.")
@@ -236,8 +249,9 @@ class TrainConfig:
             raise ConfigError(f"image_size: {error}") from None
         for name in ("batch_size", "accumulate"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        for name in ("epochs", "patience", "workers", "seed", "teacher_cache_gb", "folds"):
+        for name in ("epochs", "patience", "workers", "seed", "teacher_cache_gb", "folds", "evaluate_every"):
             _check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
+        _check("evaluate_size", self.evaluate_size, 0 <= self.evaluate_size <= MOST_SIDE, f"0 to {MOST_SIDE}")
         _check("memory", self.memory, 0 <= self.memory <= MOST_PATCHES, f"0 to {MOST_PATCHES}")
         most = min(self.memory, MOST_NEIGHBOURS) if self.memory else MOST_NEIGHBOURS
         _check("memory_neighbours", self.memory_neighbours, 1 <= self.memory_neighbours <= most, f"1 to {most}")
@@ -275,6 +289,12 @@ class TrainConfig:
         for wrong, settings, reason in (
             (not (self.epochs or self.memory), "epochs 0, memory 0", "nothing to learn and nothing to remember"),
             (bool(self.memory) and not stand_in, "memory, plain_stream student", "a stream that learns sees others"),
+            (
+                self.evaluate_size > 0 and not self.evaluate_every,
+                "evaluate_size, evaluate_every 0",
+                "nothing is measured",
+            ),
+            (bool(self.memory and self.evaluate_every), "memory, evaluate_every", "a memory is built at the end only"),
             (bool(self.memory) and unaggregated, "memory, aggregation none", "no logits to add the distances to"),
             (bool(self.groups and self.group_by), "groups, group_by", "either says which pictures show one part"),
             (self.heads > 1 and not alone, "heads, comparison", "several heads see what a frozen stream sees: plain"),
@@ -327,6 +347,11 @@ class TrainConfig:
             self.memory_neighbours if self.memory else 1,
             self.heads if self.epochs else 1,
         )
+
+    @property
+    def looks_at_size(self) -> Size | None:
+        """(height, width) at which `evaluate_every` measures figures over pixels; None: each picture's own."""
+        return (self.evaluate_size, self.evaluate_size) if self.evaluate_size else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as YAML and JSON hold them."""

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -21,6 +22,9 @@ from torch.distributed.nn.functional import all_reduce
 from stlm_edge.network.feature_aggregation import PooledBatchNorm2d
 
 logger = logging.getLogger(__name__)
+
+LONGEST_WAIT = timedelta(days=30)
+"""For the main process; torch by itself gives up after ten minutes or half an hour."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,21 @@ def main_first(processes: Processes) -> Iterator[None]:
         dist.barrier()
 
 
+def waiting_room(processes: Processes) -> dist.ProcessGroup | None:
+    """A group in which `agree` waits for a process that does something alone, however long that takes.
+
+    All processes have to ask for it. By gloo, since NCCL would keep a waiting GPU busy.
+
+    Returns:
+        None where there are no others.
+    """
+    if processes.count == 1:
+        return None
+    room = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
+    assert isinstance(room, dist.ProcessGroup)  # which it is of a process that is in the group
+    return room
+
+
 def summed(value: Tensor) -> Tensor:
     """The sum over all processes, with gradients; without others `value` itself."""
     if not dist.is_initialized():
@@ -117,12 +136,16 @@ def average(values: Tensor, device: torch.device) -> Tensor:
     return values.cpu() / dist.get_world_size()
 
 
-def agree(flag: bool, device: torch.device) -> bool:
-    """Whether any process raises its flag; so all of them stop together."""
+def agree(flag: bool, device: torch.device, *, room: dist.ProcessGroup | None = None) -> bool:
+    """Whether any process raises its flag; so all of them stop together.
+
+    Args:
+        device: the CPU in a waiting room.
+    """
     if not dist.is_initialized():
         return flag
     votes = torch.tensor(float(flag), device=device)
-    dist.all_reduce(votes)
+    dist.all_reduce(votes, group=room)
     return bool(votes > 0)
 
 

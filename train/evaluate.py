@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -62,19 +63,11 @@ def evaluate(
     if not samples:
         raise DataError("found no test pictures, expected test/good and test/<defect> beside train/good")
     threshold = inspector.spec.require_threshold()
-    meter = QualityMeter(sides=2)
-    pictures: list[Scored] = []
     order = sorted(range(len(samples)), key=lambda index: samples[index].label)
     seen = SeenPictures(inspector.spec)
-    for result in inspect(inspector, [samples[index] for index in order]):
-        if result.sample.label == GOOD:
-            seen.add(result.digest, name=str(result.sample.path))
-        size, mask = result.size, result.mask
-        if metric_size is not None:
-            size, mask = metric_size, None if mask is None else resize_mask(mask, metric_size)
-        meter.add(result.answer, result.tlm_answer, label=result.sample.label, size=size, mask=mask)
-        pictures.append(_scored(result, input_size=inspector.spec.input_size))
+    met = _meet(inspector, [samples[index] for index in order], metric_size=metric_size, seen=seen)
     seen.warn("the network")
+    meter, pictures = met.meter, met.pictures
     measured, curves = _measure(meter, side=0, at_half=True)
     has_streams = all(picture.tlm_score is not None for picture in pictures)
     tlm_only, tlm_curves = _measure(meter, side=1, at_half=False) if has_streams else (None, None)
@@ -110,7 +103,65 @@ def evaluate(
         weights_sha256=inspector.spec.weights_sha256,
         metric_size=metric_size,
     )
-    return Results(evaluation, tuple(pictures), curves, None if tlm_curves is None else tlm_curves[ALL])
+    tlm_curve = None if tlm_curves is None else tlm_curves[ALL]
+    return Results(evaluation, tuple(pictures), curves, tlm_curve, pictures_sha256=met.sha256)
+
+
+def overall_scores(
+    inspector: InferencePath, samples: Sequence[Sample], *, metric_size: Size | None
+) -> tuple[Scores, str]:
+    """What `evaluate` says of all pictures together, of a network without a threshold too.
+
+    Returns:
+        The figures, and what `LabelledDigest` has of the pictures that they are of.
+    Raises:
+        ImageError: if a picture or mask cannot be used.
+    """
+    met = _meet(inspector, samples, metric_size=metric_size, seen=None)
+    return Scores.of(met.meter.curves(0), at_half=True), met.sha256
+
+
+class LabelledDigest:
+    """What tells labelled pictures from others, whatever their names, folder and order."""
+
+    def __init__(self) -> None:
+        self._told: list[str] = []
+
+    def add(self, label: str, digest: str, mask: Mask | None) -> None:
+        """Args: digest: of the picture's pixels, see `stlm_edge.seen`."""
+        marked = "" if mask is None else hashlib.sha256(np.packbits(mask > 0).tobytes()).hexdigest()
+        self._told.append(f"{label}\0{digest}\0{marked}\n")
+
+    def sha256(self) -> str:
+        return hashlib.sha256("".join(sorted(self._told)).encode()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class _Met:
+    """Pictures that a network has answered; `sha256` as `LabelledDigest` has it."""
+
+    meter: QualityMeter
+    pictures: list[Scored]
+    sha256: str
+
+
+def _meet(
+    inspector: InferencePath, samples: Sequence[Sample], *, metric_size: Size | None, seen: SeenPictures | None
+) -> _Met:
+    """Inspect pictures in their order; the meter has the map as deployed on side 0, and the TLM's on side 1."""
+    meter = QualityMeter(sides=2)
+    pictures: list[Scored] = []
+    digest = LabelledDigest()
+    for result in inspect(inspector, samples):
+        if seen is not None and result.sample.label == GOOD:
+            seen.add(result.digest, name=str(result.sample.path))
+        size, mask = result.size, result.mask
+        if metric_size is not None:
+            size, mask = metric_size, None if mask is None else resize_mask(mask, metric_size)
+        meter.add(result.answer, result.tlm_answer, label=result.sample.label, size=size, mask=mask)
+        pictures.append(_scored(result, input_size=inspector.spec.input_size))
+        digest.add(result.sample.label, result.digest, result.mask)
+    return _Met(meter, pictures, digest.sha256())
 
 
 def resize_mask(mask: Mask, size: Size) -> Mask:

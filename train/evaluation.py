@@ -113,6 +113,20 @@ class Intervals:
 
 
 @dataclass(frozen=True)
+class BestOnTest:
+    """The epoch of a training in which the test pictures were detected best: chosen by them, so it flatters.
+
+    Attributes:
+        every: so many epochs lay between those that were measured.
+        metrics: as `Evaluation.overall`, of the network as it was then, which nobody keeps.
+    """
+
+    epoch: int
+    every: int
+    metrics: Scores
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Everything measured on one category; `train.report` writes it.
 
@@ -126,6 +140,7 @@ class Evaluation:
         intervals: None where nobody said which pictures show the same part.
         weights_sha256: of the network that was measured.
         metric_size: (height, width) at which figures over pixels were measured; None: each picture's own.
+        best_on_test: None where the training did not look at these test pictures, see `train.on_test`.
     """
 
     category: str
@@ -143,6 +158,7 @@ class Evaluation:
     intervals: Intervals | None
     weights_sha256: str
     metric_size: Size | None = None
+    best_on_test: BestOnTest | None = None
 
 
 @dataclass(frozen=True)
@@ -171,9 +187,11 @@ class Results:
     Attributes:
         curves: by kind, `all` for all together.
         tlm_curves: over all together, without feature aggregation; None of a network without two streams.
+        pictures_sha256: tells the pictures from others, see `train.evaluate.LabelledDigest`.
     """
 
     evaluation: Evaluation
     pictures: tuple[Scored, ...]
     curves: dict[str, Curves]
     tlm_curves: Curves | None
+    pictures_sha256: str

@@ -30,8 +30,8 @@ from train.folds import cross_fitted, divide, scores_of_fold
 from train.good_pictures import GoodPictures, read_good_pictures
 from train.left_out import ALL, Division, good_scores
 from train.loop import Ending, train
+from train.on_test import HISTORY_NAME, OnTest
 from train.patch_memory import remember_good
-from train.pseudo_anomalies.choice import pseudo_anomalies_of
 from train.record import Begun, Sources, read_record, weights_files, write_record
 from train.start import build, taught_by, warn_of_what_is_known
 from train.threshold import chosen_threshold, pseudo_found
@@ -42,19 +42,16 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT_NAME = "model.safetensors"
 STATE_NAME = "state.pt"
-HELD_OUT_WATCHED = 32
-"""Held-out pictures that are watched, at most."""
 HEAD_ONLY = ("comparison", "aggregation", "heads", "folds", "patience")
 """Settings that one might take for having an effect where nothing is trained."""
-FEWEST_WATCHED = 8
-"""Where there are fewer, each is watched with several pseudo anomalies."""
 
 
 def fit(config: TrainConfig, *, data: Path, category: str | None, textures: Path | None, output: Path | None) -> Path:
     """Train, choose the threshold and write the run's folder.
 
     The folder gets `config.yaml` and `run.json` at once, `model.safetensors`, `history.jsonl` and `state.pt` after each
-    epoch. `state.pt` is what `resume` goes on from; a finished run has none.
+    epoch, and `test-history.jsonl` where test pictures are looked at. `state.pt` is what `resume` goes on from; a
+    finished run has none.
 
     Returns:
         The checkpoint's path.
@@ -114,6 +111,11 @@ def _run(
     """Args: begun: the run that `state` is of; None where it starts."""
     with ExitStack() as stack:
         processes, device = stack.enter_context(joined(choose_device(config.device)))
+        on_test = (
+            OnTest(sources, folder, config, begun=state is not None, processes=processes)
+            if config.evaluate_every
+            else None
+        )
         data = read_good_pictures(config, sources, folder, begun)
         learnt, held = data.division.learnt, data.division.held
         batches = stack.enter_context(data.batches(learnt, config, processes))
@@ -135,8 +137,10 @@ def _run(
         make_folder(folder)  # not before all that is asked for has been found to fit
         if processes.is_main:
             stack.enter_context(locked(folder))
-            for name in (STATE_NAME, CHECKPOINT_NAME, "history.jsonl"):
+            for name in (STATE_NAME, CHECKPOINT_NAME, "history.jsonl", HISTORY_NAME):
                 remove_left_over(folder / name)
+            if state is None:
+                (folder / HISTORY_NAME).unlink(missing_ok=True)  # of a training whose other files were deleted
             write_record(
                 folder,
                 config,
@@ -156,19 +160,16 @@ def _run(
         _tell_what_is_done(config, data, batches, device=device, processes=processes.count)
         watched, board = None, None
         if config.patience or config.tensorboard:
-            images = data.images(held)
-            shown = (images * -(-FEWEST_WATCHED // len(images)))[:HELD_OUT_WATCHED]
-            always = dataclasses.replace(config, anomaly_probability=1.0)
-            drawn = pseudo_anomalies_of(always, images=shown, textures=data.textures, category=data.category)
-            watched = Batches(shown, pseudo_anomalies=drawn, batch_size=config.batch_size, seed=config.seed + 1)
+            watched = data.watched(config)
             if config.tensorboard and processes.is_main:
                 board = Board(folder / "tensorboard", first=next(iter(watched.epoch(0))))
                 stack.callback(board.close)
-        keeper = _Keeper(folder, config, spec, training, watched, board, data, writes=processes.is_main)
+        keeper = _Keeper(folder, config, spec, training, watched, board, data, on_test, writes=processes.is_main)
+        keeper.look_at_test()  # after an epoch whose measuring was cut short
         # Where its folds were begun, a training has come to its end, by patience perhaps before the last epoch.
         is_trained = begun is not None and scores_of_fold(0, held, folder=folder, run_id=run_id) is not None
-        ending = Ending.FINISHED
-        if not is_trained:
+        ending = Ending.PLATEAU if keeper.is_over else Ending.FINISHED
+        if not is_trained and not keeper.is_over:
             ending = train(
                 training,
                 guidance,
@@ -274,6 +275,7 @@ class _Keeper:
 
     Attributes:
         watched: whose error is measured after each epoch.
+        on_test: measures some epochs on the test pictures; None where nobody wants it.
         writes: only one of several processes does.
     """
 
@@ -284,6 +286,7 @@ class _Keeper:
     watched: Batches | None
     board: Board | None
     data: GoodPictures
+    on_test: OnTest | None
     writes: bool
 
     def __post_init__(self) -> None:
@@ -306,7 +309,23 @@ class _Keeper:
             self.training.save(self.folder / STATE_NAME)
             if self.board is not None:
                 self.board.show(record, InferencePath(self.network, self.spec))
+        self.look_at_test()  # last, so that an epoch is not lost with it
+        return self.is_over
+
+    @property
+    def is_over(self) -> bool:
+        """Whether patience has come to its end, also that of a run that is gone on with."""
         return bool(self.config.patience) and self._patience.over
+
+    def look_at_test(self) -> None:
+        """Measure the network on the test pictures, if the epoch at hand is one of those that are."""
+        if self.on_test is None:
+            return
+        epoch = self.training.epoch
+        is_last = epoch == self.config.epochs or self.is_over
+        scores = self.on_test.look(epoch, InferencePath(self.network, self.spec), is_last=is_last)
+        if scores is not None and self.board is not None:
+            self.board.show_test(epoch, scores)
 
     @property
     def kept_epoch(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,11 @@ from train.pseudo_anomalies.choice import pseudo_anomalies_of
 from train.pseudo_anomalies.textures import TextureSource, texture_source
 from train.record import Begun, Pictures, Sources
 from train.threshold import parts_of
+
+HELD_OUT_WATCHED = 32
+"""Held-out pictures that are watched, at most."""
+FEWEST_WATCHED = 8
+"""Where there are fewer, each is watched with several pseudo anomalies."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +53,14 @@ class GoodPictures:
 
     def images(self, numbers: Sequence[int]) -> list[Image]:
         return [self.good[number] for number in numbers]
+
+    def watched(self, config: TrainConfig) -> Batches:
+        """Of those held out, each with a pseudo anomaly: what is watched while the others are learnt from."""
+        images = self.images(self.division.held)
+        shown = (images * -(-FEWEST_WATCHED // len(images)))[:HELD_OUT_WATCHED]
+        always = dataclasses.replace(config, anomaly_probability=1.0)
+        drawn = pseudo_anomalies_of(always, images=shown, textures=self.textures, category=self.category)
+        return Batches(shown, pseudo_anomalies=drawn, batch_size=config.batch_size, seed=config.seed + 1)
 
     def batches(self, numbers: Sequence[int], config: TrainConfig, processes: Processes) -> Batches:
         """Of some of them, as the settings have it.

@@ -23,6 +23,7 @@ from stlm_edge.seal import sealed
 from stlm_edge.spec import Size
 from train.evaluate import evaluate
 from train.evaluation import DefectVerdicts, Evaluation, Results, Scores
+from train.on_test import HISTORY_NAME, best_on_test, read_history
 from train.plots import write_curves, write_distribution
 from train.sheets import write_contact_sheet, write_missed
 
@@ -37,6 +38,7 @@ COLUMNS = {
     "pixel_fnr": "pixel FNR",
 }
 """Of tables: figure → title."""
+BEST_ROW = f"{ALL}, best on test"
 INTERVAL_NAMES = COLUMNS | {
     "missed_share": "missed",
     "false_alarm_share": "false alarms",
@@ -80,6 +82,8 @@ def evaluate_checkpoint(
         group_by=group_by,
         folders=[data] if category is None else [data, data / category],
     )
+    path = checkpoint.parent / HISTORY_NAME
+    history = read_history(path)
     inspector = InferencePath(loaded.network, loaded.spec).to(choose_device(device))
     make_folder(folder)
     results = evaluate(inspector, samples, parts=None if said is None else said.numbers, metric_size=metric_size)
@@ -88,13 +92,17 @@ def evaluate_checkpoint(
     write_missed(folder / "evaluation-missed.png", inspector, results)
     write_curves(folder / "evaluation-curves.png", results)
     write_distribution(folder / "evaluation-scores.png", results)
-    write_json(folder / EVALUATION_NAME, results.evaluation)
-    return results.evaluation
+    best = best_on_test(path, history, results.pictures_sha256, metric_size)
+    evaluation = dataclasses.replace(results.evaluation, best_on_test=best)
+    write_json(folder / EVALUATION_NAME, evaluation)
+    return evaluation
 
 
 def evaluation_table(evaluation: Evaluation) -> str:
-    """The evaluation as text: one line for each kind of defect, then all together, then without aggregation."""
-    width = max(map(len, [*evaluation.kinds, f"{ALL}, TLM only"])) + 2
+    """The evaluation as text: one line for each kind of defect, then all together, then without aggregation, then of
+    the epoch that was best on test."""
+    best = evaluation.best_on_test
+    width = max(map(len, [*evaluation.kinds, f"{ALL}, TLM only", *([BEST_ROW] if best else [])])) + 2
     head = f"{'':<{width}}{'images':>6}" + "".join(f"{title:>13}" for title in COLUMNS.values())
     lines = [head + f"{'missed':>13}{'peak in mask':>15}"]
     rows: list[tuple[str, Scores, DefectVerdicts | None]] = [
@@ -103,6 +111,8 @@ def evaluation_table(evaluation: Evaluation) -> str:
     rows.append((ALL, evaluation.overall, evaluation.verdicts[ALL]))
     if evaluation.tlm_only is not None:
         rows.append((f"{ALL}, TLM only", evaluation.tlm_only.overall, None))
+    if best is not None:
+        rows.append((BEST_ROW, best.metrics, None))
     for name, scores, verdicts in rows:
         missed, peaks = "", ""
         if verdicts is not None:
@@ -116,6 +126,11 @@ def evaluation_table(evaluation: Evaluation) -> str:
     if evaluation.metric_size is not None:
         height, side = evaluation.metric_size
         lines.append(f"figures over pixels at {height} x {side}, to which maps and masks were brought")
+    if best is not None:
+        lines.append(
+            f"best on test: epoch {best.epoch}, measured every {best.every} and after the last; CHOSEN ON THESE TEST "
+            "PICTURES, so it flatters, and it chose neither weights nor threshold"
+        )
     optimum = evaluation.f1_optimal_threshold
     lines.append(
         f"threshold {evaluation.threshold:.4f}: {evaluation.missed} of {evaluation.defective} defective ones missed, "

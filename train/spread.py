@@ -16,8 +16,8 @@ from stlm_edge.files import write_text
 from stlm_edge.metrics import ALL
 from stlm_edge.seal import sealed
 from stlm_edge.spec import Size
-from train.evaluation import Evaluation, Scores
-from train.report import COLUMNS, evaluate_checkpoint, finite
+from train.evaluation import BestOnTest, Evaluation, Scores
+from train.report import BEST_ROW, COLUMNS, evaluate_checkpoint, finite
 from train.seeds import find_seeds, seed_folder
 
 SPREAD_NAME = "evaluation-seeds.json"
@@ -137,7 +137,7 @@ def to_json(runs: Mapping[int, Evaluation]) -> dict[str, Any]:
         runs: by seed, at least one, all on the same pictures.
     """
     every = list(runs.values())
-    tlm_only = _tlm_only(every)
+    tlm_only, best = _tlm_only(every), _best_on_test(every)
     content = {
         "category": every[0].category,
         "seeds": list(runs),
@@ -148,6 +148,12 @@ def to_json(runs: Mapping[int, Evaluation]) -> dict[str, Any]:
         "overall": _spreads([run.overall for run in every]),
         "kinds": {kind: _spreads([run.kinds[kind] for run in every]) for kind in every[0].kinds},
         "tlm_only": {"overall": _spreads(tlm_only)} if tlm_only else None,
+        "best_on_test": {
+            "epochs": [one.epoch for one in best],
+            "overall": _spreads([one.metrics for one in best]),
+        }
+        if best
+        else None,
         "threshold": Spread.of([run.threshold for run in every]),
         "missed": Spread.of([run.missed for run in every]),
         "false_alarms": Spread.of([run.false_alarms for run in every]),
@@ -169,6 +175,8 @@ def seeds_table(runs: Mapping[int, Evaluation]) -> str:
     groups.append((ALL, [run.overall for run in every]))
     if tlm_only := _tlm_only(every):
         groups.append((f"{ALL}, TLM only", tlm_only))
+    if best := _best_on_test(every):
+        groups.append((BEST_ROW, [one.metrics for one in best]))
     width = max(len(name) for name, _ in groups) + 2
     has_interval = len(every) >= FEWEST_FOR_INTERVAL
     column = 16 if has_interval else 26
@@ -185,6 +193,11 @@ def seeds_table(runs: Mapping[int, Evaluation]) -> str:
             else f" (lowest to highest), on the same test pictures; an interval takes {FEWEST_FOR_INTERVAL} seeds"
         )
     )
+    if best:
+        lines.append(
+            f"best on test: epoch {', '.join(str(one.epoch) for one in best)}; CHOSEN ON THESE TEST PICTURES, so they "
+            "flatter, and they chose neither weights nor thresholds"
+        )
     for name, counts, total in (
         ("missed", [run.missed for run in every], every[0].defective),
         ("false alarms", [run.false_alarms for run in every], every[0].good),
@@ -205,6 +218,12 @@ def _spreads(scores: Sequence[Scores]) -> dict[str, Spread]:
 def _tlm_only(every: Sequence[Evaluation]) -> list[Scores]:
     """Without feature aggregation; empty where a network has no two streams."""
     found = [run.tlm_only.overall for run in every if run.tlm_only is not None]
+    return found if len(found) == len(every) else []
+
+
+def _best_on_test(every: Sequence[Evaluation]) -> list[BestOnTest]:
+    """Of each run; empty where one of them has none."""
+    found = [run.best_on_test for run in every if run.best_on_test is not None]
     return found if len(found) == len(every) else []
 
 

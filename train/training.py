@@ -35,7 +35,7 @@ MAY_CHANGE = (
     *("batch_size", "accumulate", "precision", "device", "workers", "tensorboard", "patience", "false_alarm_rate"),
     *("unclear_rate", "folds", "groups", "group_by"),  # its parts are recorded
     *("initial_weights", "teacher_weights", "teacher_precision", "teacher_cache_gb", "compile_teacher"),
-    *("memory", "memory_neighbours"),
+    *("memory", "memory_neighbours", "evaluate_every", "evaluate_size"),
 )
 """Settings that a run may be resumed with others of; by the rest its pictures are divided, and its weights learnt."""
 

@@ -15,6 +15,7 @@ from stlm_edge.metrics import average_precision, roc_auc
 from stlm_edge.network.inference import InferencePath, prepare
 from train.data import Batch, Batches
 from train.distributed import average
+from train.evaluation import Scores
 from train.objective import any_in_cell
 from train.training import EpochRecord
 
@@ -114,6 +115,12 @@ class Board:
             maps = torch.cat([inspector(picture[None].to(device))[0].cpu() for picture in self._pictures])
         grey = (255 * maps.clamp(0, 1)).to(torch.uint8).unsqueeze(-1).expand(-1, -1, -1, 3)
         self._add("anomaly_maps", grey, step=record.epoch)
+        self._writer.flush()
+
+    def show_test(self, epoch: int, scores: Scores) -> None:
+        """One epoch's figures over the test pictures."""
+        for name in ("image_auroc", "pixel_auroc", "pixel_ap", "aupro"):
+            self._writer.add_scalar(f"test/{name}", getattr(scores, name), epoch)
         self._writer.flush()
 
     def close(self) -> None:

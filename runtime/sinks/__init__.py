@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from runtime.event import Event
 from runtime.sinks.base import FrameSink, SinkContext
 from runtime.sinks.events import EventLog
 from runtime.sinks.outputs import Outputs
@@ -20,8 +23,16 @@ from stlm_edge.names import is_utf8
 
 __all__ = ["FrameSink", "Outputs", "SinkContext", "open_outputs", "open_sink"]
 
+_SCHEMES = {
+    "modbus": ("runtime.sinks.modbus", "ModbusServer"),
+    "opcua": ("runtime.sinks.opcua", "OpcUaServer"),
+    "gpio": ("runtime.sinks.gpio", "GpioLine"),
+}
+"""Scheme → module and class, which is imported by whoever asks for it: each needs a library that few lines have."""
+
 _KNOWN = (
-    "known are display://, a video (.mp4, .avi), events (.jsonl), a table of scores (.csv) and a folder for pictures"
+    f"known are display://, {', '.join(f'{scheme}://' for scheme in _SCHEMES)}, a video (.mp4, .avi), events (.jsonl), "
+    "a table of scores (.csv) and a folder for pictures"
 )
 
 
@@ -37,9 +48,18 @@ def open_outputs(
     if len(set(places)) < len(uris):
         twice = next(uri for uri, place in zip(uris, places, strict=True) if places.count(place) > 1)
         raise OutputError(f"{twice} is given twice as an output; give each place once")
+
+    listening: list[Outputs] = []
+
+    def tell(event: Event) -> None:
+        for outputs in listening:  # none while they are being opened
+            outputs.write_event(event)
+
+    context = dataclasses.replace(context, tell=tell)
     with ExitStack() as opened:
         sinks = {uri: opened.enter_context(open_sink(uri, context=context)) for uri in uris}
         outputs = Outputs(sinks, drops=drops, on_publish=on_publish)
+        listening.append(outputs)
         opened.pop_all()
     return outputs
 
@@ -76,7 +96,7 @@ def open_sink(uri: str, *, context: SinkContext) -> FrameSink:
     Args:
         uri: `display://`; a video (`.mp4`, `.avi`), with `?minutes=60&limit=20GB` as segments; events (`.jsonl`) or a
             table (`.csv`), with `?rotate=100MB&keep=20`; a folder for pictures, with `?only=anomalies&limit=5GB`,
-            made if need be.
+            made if need be; `modbus://`, `opcua://` and `gpio://` for the machine that takes the parts.
     Raises:
         OutputError: if there is no such output, it cannot be written to, or has no such option.
     """
@@ -91,6 +111,10 @@ def _open(uri: str, *, context: SinkContext) -> FrameSink:
     path = Path(place)
     if place == "display://":
         return Window.from_uri(uri, context=context)
+    if (scheme := place.partition("://")[0]) in _SCHEMES and scheme != place:
+        module, name = _SCHEMES[scheme]
+        opened: FrameSink = getattr(importlib.import_module(module), name).from_uri(uri, context=context)
+        return opened
     if "://" in place:
         raise OutputError(f"{uri} has an unknown scheme; {_KNOWN}")
     if path.is_dir() or not path.suffix or place.endswith("/"):

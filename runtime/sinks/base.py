@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from runtime.closing import Closing
 from runtime.control import LineControl
-from runtime.event import Event
+from runtime.event import Event, Tell
 from runtime.inspection import Inspection
 from runtime.part import Part
 from runtime.uri import Option, parse_options
@@ -25,13 +25,15 @@ class SinkContext:
     Attributes:
         engine_sha256: of the engine that gives the verdicts.
         fps: pace of the source; None where it has none.
-        has_parts: the line gives results of parts, and not of frames alone.
         control: of the line, for outputs that also trigger parts or change recipes; None where there is none.
+        tell: takes events that an output itself has to tell of, for all outputs; None where nobody listens.
+        has_parts: the line gives results of parts, and not of frames alone.
     """
 
     engine_sha256: str
     fps: float | None = None
     control: LineControl | None = None
+    tell: Tell | None = None
     has_parts: bool = False
 
     def require_parts(self, uri: str) -> None:
@@ -63,6 +65,11 @@ class FrameSink(Closing):
     def wants_stop(self) -> bool:
         """True once a person has asked for the end of the run."""
         return False
+
+    @property
+    def state(self) -> str:
+        """How it stands with the output's other side, in one short line; asked for on any thread."""
+        return "open"
 
     @abstractmethod
     def write(self, inspection: Inspection) -> None:

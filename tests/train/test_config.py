@@ -23,6 +23,7 @@ OTHER = {
 NEEDS = {
     "heads": ["--comparison", "plain", "--plain-stream", "teacher"],
     "memory": ("--plain-stream", "teacher"),
+    "evaluate_size": ("--evaluate-every", "5"),
     "comparison": ("--plain-stream", "teacher", "--teacher", "mobile_sam"),
 }
 """What else has to be given with a setting."""

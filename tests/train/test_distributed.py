@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import subprocess
 import sys
 
@@ -13,6 +15,7 @@ from stlm_edge.network.checkpoint import load
 from tests.settings import TWO_STREAMS
 from train.__main__ import main
 from train.distributed import SharedBatchNorm2d, share_batch_norms
+from train.on_test import HISTORY_NAME, read_history
 
 SETTINGS = {
     "SGD": ["--head-optimiser", "sgd", "--segmentation-loss", "focal-l1"],
@@ -38,7 +41,8 @@ def test_two_processes_of_accelerate_have_the_losses_of_one(name, plate, tmp_pat
     launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     launcher += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     assert main(fit_words(plate, tmp_path / "one", name)) == 0
-    command = [sys.executable, *launcher, "-m", "train", *fit_words(plate, tmp_path / "two", name)]
+    words = [*fit_words(plate, tmp_path / "two", name), "--evaluate-every", "2"]  # by the main one, the other waits
+    command = [sys.executable, *launcher, "-m", "train", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
@@ -47,9 +51,46 @@ def test_two_processes_of_accelerate_have_the_losses_of_one(name, plate, tmp_pat
         assert shared == pytest.approx(alone, rel=3e-3)
     assert done.stdout.count("model.safetensors") == 1
     assert json.loads((tmp_path / "two" / "run.json").read_text())["processes"] == 2
+    measured = [row.epoch for row in read_history(tmp_path / "two" / HISTORY_NAME)]
+    assert measured == [epoch for epoch in (1, 2, 3) if epoch % 2 == 0 or epoch == len(two)][: len(two)]
     ours, theirs = (load(tmp_path / count / "model.safetensors").network for count in ("one", "two"))
     for (key, value), other in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
         assert torch.allclose(value.float(), other.float(), atol=2e-2), key
+
+
+WAITING = """
+import time
+from datetime import timedelta
+import torch
+import torch.distributed as dist
+from train.distributed import agree, joined, waiting_room
+
+with joined(torch.device("cpu")) as (processes, device):
+    room = waiting_room(processes)
+    agree(False, device, room=room)
+    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=1))
+    for where in (room, None):
+        if processes.is_main:
+            time.sleep(2)
+        try:
+            print(agree(processes.is_main, device, room=where), flush=True)
+        except RuntimeError:
+            print("gave up", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_others_wait_for_the_main_process_longer_than_for_each_other():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    where = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    others = [
+        subprocess.Popen(
+            [sys.executable, "-c", WAITING], env={**where, "RANK": rank}, stdout=subprocess.PIPE, text=True
+        )
+        for rank in "01"
+    ]
+    assert [process.communicate(timeout=120)[0].split("\n")[:2] for process in others] == [["True", "gave up"]] * 2
 
 
 def test_batch_norm_is_torchs_own_without_other_processes():

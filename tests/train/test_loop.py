@@ -203,7 +203,7 @@ def test_held_out_error_is_the_same_for_the_same_weights(plate, tmp_path, quick)
 def test_tensorboard_gets_losses_and_pictures(plate, tmp_path, quick):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    config = dataclasses.replace(quick, epochs=2, tensorboard=True)
+    config = dataclasses.replace(quick, epochs=2, tensorboard=True, evaluate_every=2)
     fit(config, data=plate, category="plate", textures=None, output=tmp_path / "run")
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
@@ -212,6 +212,10 @@ def test_tensorboard_gets_losses_and_pictures(plate, tmp_path, quick):
         tags["scalars"]
     )
     assert [event.step for event in events.Scalars("loss/plain")] == [1, 2]
+    assert {tag for tag in tags["scalars"] if tag.startswith("test/")} == {
+        f"test/{name}" for name in ("image_auroc", "pixel_auroc", "pixel_ap", "aupro")
+    }
+    assert [event.step for event in events.Scalars("test/aupro")] == [2]
     assert {tag.split("/")[0] for tag in tags["images"]} == {"pseudo_anomalies", "masks", "anomaly_maps"}
 
 

@@ -13,7 +13,7 @@ from train.config import PRESETS, RANDOM, TrainConfig, from_dict, load_preset, p
 from train.paper.figures import PAPER
 from train.runs import EXECUTION
 
-NOT_COMPARED = {*EXECUTION, "seed", "evaluate_every"}
+NOT_COMPARED = {*EXECUTION, "seed", "evaluate_every", "evaluate_size"}
 """Settings that make no other model."""
 
 _OF_ANOMALIES = ("pseudo_anomalies", "empty_anomalies", "largest_beta", "texture_tone")

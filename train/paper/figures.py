@@ -6,6 +6,10 @@ averages (a test repeats that). Remarks:
 * Table 1 prints 98.20 as STLM's image AUROC on pill, table 7 prints 97.20; both tables' averages (99.07 over objects,
   99.05 over all) come out with 97.20 only. Each table here has what it prints, but that the averages over textures
   and over objects in table 1 are table 7's.
+* Table 8's "epochs" are those until the best result (section 4.4.8), and so the paper's other figures are those of the
+  best epoch on the test pictures. The published code has no more of it than that it evaluates there every 5 of 200
+  epochs: `--eval_per_steps 5` and `--steps 200`, a step of which is an epoch, in trainSTLM.py (StitchKoala/STLM at
+  8ac0841); what it finds is neither printed nor kept. `train.on_test` does the same.
 * Table 8's 141 epochs without initial weights are no mean of 129 over textures and 106 over objects.
 * Table 10's 37.71 at probability 1.0 misses the mean of its parts by 0.06.
 * Table 11 calls the paper's own pseudo anomalies "NSA": that row has the figures of the default, whose anomalies

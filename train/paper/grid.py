@@ -81,7 +81,7 @@ def plan(
         raise ConfigError(f"two of the presets {', '.join(presets)} have the same name; rename one of the files")
     check_ablations(named, settings)
     values = {name: load_preset(preset) | settings for name, preset in named.items()}
-    return [
+    runs = [
         Run(
             name,
             category,
@@ -94,6 +94,12 @@ def plan(
         for name in named
         for category in dict.fromkeys(categories)
     ]
+    if any(run.config.evaluate_every and run.config.looks_at_size != run.metric_size for run in runs):
+        logger.warning(
+            "best on test will be left out of evaluations, which measure pixels at another size than evaluate_every "
+            "does; give --metric-size and --evaluate-size alike"
+        )
+    return runs
 
 
 def state(run: Run) -> State:
