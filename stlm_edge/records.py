@@ -147,7 +147,7 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _settings(text: str) -> dict[str, Any]:
-    import yaml  # of the extra `train`: the ground floor reads no YAML
+    import yaml  # of the extras `train` and `line`: the ground floor reads no YAML
 
     class Loader(yaml.SafeLoader):
         """Takes every value for the text that it is: what a setting is, its owner knows better than YAML 1.1."""
