@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import textwrap
 import threading
 import time
 from pathlib import Path
@@ -294,3 +296,19 @@ def test_source_that_waits_on_another_thread_is_woken() -> None:
     time.sleep(0.05)
     source.wake()
     wait_until(ended.is_set)
+
+
+def test_files_of_the_documentation_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = (Path(__file__).parents[2] / "docs" / "line.md").read_text()
+    # Indented code, each beginning with its first line and ending with a blank one.
+    recipes, line = (
+        textwrap.dedent(re.search(rf"^    {first}.*?(?=\n\n)", document, re.MULTILINE | re.DOTALL)[0])
+        for first in ("plate: &plate", "engine: /opt/line")
+    )
+    monkeypatch.chdir(tmp_path)
+    Path("recipes.yaml").write_text(recipes)
+    Path("line.yaml").write_text(line)
+    left, right = read_line(Path("line.yaml"), command=command)
+    assert [(recipe.name, recipe.number) for recipe in left.recipes] == [("plate", 1), ("plate-matt", 2), ("disc", 3)]
+    assert left.by(left.recipes[1]).unclear == "0.4:0.7" and left.by(left.recipes[1]).threshold is None
+    assert (left.deadline_ms, right.part_gap, right.recipe_file) == (80, 0.5, "right.recipe")
