@@ -27,9 +27,9 @@ from stlm_edge.cli import Number, run
 @click.option("--engine", type=READS, help="The .plan, .onnx or .xml file; its sidecar lies beside it.  [required]")
 @click.option(
     "--source",
-    help="A camera (0, v4l2:///dev/video0, csi://0, rtsp://…, http://… with MJPEG, gst:PIPELINE), a video, a picture, "
-    "a folder, a folder that pictures are dropped into (FOLDER?watch=1), or "
-    "test://?fps=10&defect-rate=0.2&seed=1&frames=100&size=512x512.",
+    help="A camera (0, v4l2:///dev/video0, gige://SERIAL-OR-IP, u3v://SERIAL, genicam:CTI-FILE#SERIAL, csi://0, "
+    "rtsp://…, http://… with MJPEG, gst:PIPELINE), a video, a picture, a folder, a folder that pictures are dropped "
+    "into (FOLDER?watch=1), or test://?fps=10&defect-rate=0.2&seed=1&frames=100&size=512x512.",
 )
 @click.option(
     "--source-file",

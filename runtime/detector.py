@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from runtime.anomaly import Anomaly, Latency
 from runtime.backends import BackendChoice, open_engine
@@ -20,7 +21,7 @@ from runtime.tiling import Tiling, check_tile
 from runtime.verification import warn_unless_verified
 from runtime.watchdog import OPENING, Watchdog
 from stlm_edge.errors import StlmError
-from stlm_edge.imaging import Image, check_frame, to_input
+from stlm_edge.imaging import Image, as_frame, to_input
 from stlm_edge.scoring import is_anomalous
 from stlm_edge.sidecar import Sidecar
 from stlm_edge.spec import ModelSpec, Size, Threshold
@@ -160,21 +161,21 @@ class Detector(Closing):
         """How many calls of `submit` may be in hand with a gain; in tiles one, which keeps the network busy alone."""
         return self._backend.in_hand if self.tile is None else 1
 
-    def inspect(self, image: Image) -> Anomaly:
+    def inspect(self, image: NDArray[np.uint8 | np.uint16]) -> Anomaly:
         """Score one picture.
 
         Args:
-            image: (H, W, 3) uint8, BGR, of any size.
+            image: (H, W, 3), BGR, or (H, W), grey, of any size; uint8, or uint16 with the value in its upper bits.
         Returns:
             The anomaly; the caller owns its map.
         Raises:
-            ImageError: if `image` is not three-channel uint8, or not of the size that the area was drawn on.
+            ImageError: if `image` is no such picture, or not of the size that the area was drawn on.
             EngineError: if the engine fails or is closed.
         """
         with self._lock:
             return self.submit([image]).result()[0]
 
-    def submit(self, images: Sequence[Image]) -> Pending:
+    def submit(self, images: Sequence[NDArray[np.uint8 | np.uint16]]) -> Pending:
         """Start with some pictures and return while the network is running; see `inspect`.
 
         Two calls may be in hand at a time: what the second one prepares costs no time while the first one's network
@@ -184,13 +185,13 @@ class Detector(Closing):
         Args:
             images: 1 to `max_batch` of them; not to be written to before their result is there.
         """
-        for image in images:
-            check_frame(image)
+        frames = [as_frame(image) for image in images]
+        for frame in frames:
             if self.area is not None:
-                self.area.require_size(_size(image))
+                self.area.require_size(_size(frame))
         if self.tile is not None:
-            return Pending(lambda: self._inspect_tiles(images))
-        return self._submit(images)
+            return Pending(lambda: self._inspect_tiles(frames))
+        return self._submit(frames)
 
     def close(self) -> None:
         """Release the backend; harmless when called twice."""

@@ -93,7 +93,7 @@ def _first_day(report: Path, graphs: tuple[Path, ...], data: Path | None) -> int
 
 def examine(engine: Path | None) -> list[Finding]:
     """Everything that is looked for, in the order of the report; the engine comes last."""
-    from runtime.checkup.cameras import find_cameras, find_csi
+    from runtime.checkup.cameras import find_cameras, find_csi, find_genicam
     from runtime.checkup.engine import find_engine
     from runtime.checkup.jetson import find_jetpack, find_memory, find_power
     from runtime.checkup.libraries import (
@@ -120,6 +120,7 @@ def examine(engine: Path | None) -> list[Finding]:
         lambda: find_opencv(is_jetson=bool(jetson)),
         lambda: find_cameras(_ROOT),
         lambda: find_csi(_ROOT) if jetson else [],
+        find_genicam,
         find_space,
     ]
     if jetson:

@@ -10,6 +10,7 @@ EventKind = Literal[
     "camera-lost",
     "camera-back",
     "picture-skipped",
+    "picture-incomplete",
     "camera-fault",
     "camera-fault-over",
     "drift",

@@ -96,7 +96,7 @@ def _is_bright(sample: Image) -> bool:
 
 def _is_flat(sample: Image) -> bool:
     """Whether there is no outline, whatever noise there is."""
-    cells = _reduced(sample, rows=_CELLS, columns=_CELLS).reshape(-1, 3).astype(np.int16)
+    cells = _reduced(sample, rows=_CELLS, columns=_CELLS).reshape(_CELLS**2, -1).astype(np.int16)
     return bool(np.ptp(cells, axis=0).max() < _FLAT)
 
 

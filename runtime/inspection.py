@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from runtime.detector import Anomaly
 from runtime.sources import Frame
+from runtime.sources.base import Fault
 from stlm_edge.imaging import Image
 
-Fault = Literal["black", "over-exposed", "frozen"]
-"""What can be wrong with a frame itself. Such a frame is neither good nor anomalous."""
+__all__ = ["VERDICT_STAGES", "Fault", "FrameLatency", "Inspection"]
 
 
 @dataclass(frozen=True)

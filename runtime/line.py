@@ -171,11 +171,14 @@ class Line:
         return frame
 
     def _submit(self, frames: Sequence[Frame], judge: Judge) -> None:
-        faults = [None if self._faults is None else self._faults.check(frame) for frame in frames]
+        faults = [self._fault_of(frame) for frame in frames]
         images = [frame.image for frame, fault in zip(frames, faults, strict=True) if fault is None]
         self._in_hand.append(_InHand(frames, judge, faults, judge.detector.submit(images) if images else None))
         if images:
             self._pace.started()
+
+    def _fault_of(self, frame: Frame) -> Fault | None:
+        return frame.fault if frame.fault is not None or self._faults is None else self._faults.check(frame)
 
     def _finish(self, batch: _InHand) -> None:
         found: list[Anomaly] = []
@@ -224,7 +227,7 @@ class Line:
         self._outputs.write_part(part)
 
     def _tell_fault(self, fault: Fault | None) -> None:
-        if fault == self._fault:
+        if fault in (self._fault, "incomplete"):  # which says nothing of the next one; the source tells of it
             return
         now_s = time.monotonic()
         if fault is not None:

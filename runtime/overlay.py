@@ -13,7 +13,7 @@ from runtime.detector import Anomaly
 from runtime.inspection import Fault
 from runtime.part import Part, PartVerdict
 from stlm_edge.drawing import AMBER, INK, WHITE, Colour, add_heat, add_outlines, draw_text, text_width
-from stlm_edge.imaging import Image
+from stlm_edge.imaging import Image, in_colour
 
 GOOD: Colour = (86, 138, 46)
 UNCLEAR: Colour = (8, 112, 150)
@@ -45,7 +45,7 @@ def draw_overlay(
     """Draw what was found in a frame.
 
     Args:
-        image: (H, W, 3) uint8, BGR; left as it is.
+        image: (H, W, 3) uint8, BGR, or (H, W), grey; left as it is.
         anomaly: None for a frame that was not inspected.
         fps: inspected frames per second; None where there is no pace.
         fault: of the frame itself.
@@ -66,7 +66,7 @@ def draw_overlay(
             word = (*words, "" if fps is None else f"{fps:.1f} fps")[item]
             ink = INK if colour == FAULT else WHITE
             draw_text(drawn, word, left=left, baseline=2 * text * (number + 1), height=text, colour=ink)
-    drawn[bar:] = image
+    drawn[bar:] = in_colour(image)
     if anomaly is not None:
         # The network's own map where it will do: one in frame pixels stays with the anomaly, in the outputs' queues.
         is_plain = anomaly.tiling is None and anomaly.area is None

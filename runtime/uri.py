@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -40,7 +41,7 @@ def parse_options(query: str, known: Mapping[str, Option]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, text in pairs:
         if name not in known:
-            raise ValueError(f"there is no option {name!r}")
+            raise ValueError(f"there is no option {name!r}{nearest(name, known)}")
         if name in values:
             raise ValueError(f"{name} is given twice")
         try:
@@ -48,6 +49,13 @@ def parse_options(query: str, known: Mapping[str, Option]) -> dict[str, Any]:
         except ValueError:
             raise ValueError(f"{name} is {text!r}, expected {known[name].expected}") from None
     return values
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`, did you mean NAME` for a name that is almost one of the known ones, else nothing; its case is no matter."""
+    lower = {each.lower(): each for each in known}
+    found = get_close_matches(name.lower(), lower, n=1, cutoff=0.7)
+    return f", did you mean {lower[found[0]]}" if found else ""
 
 
 def allowed(parse: Callable[[str], Any], condition: Callable[[Any], bool]) -> Callable[[str], Any]:

@@ -40,7 +40,7 @@ _PAIR = re.compile(rf"({_NAME}\s*=)([^&;]*)", re.IGNORECASE)
 _ENCODED_NAME = re.compile(r"(?<![\w%-])[\w-]{0,40}%[\w%-]{1,120}(?=\s{0,9}=|/)")
 """`%74oken=`, which is `token=` to whoever is asked for it; or such a part of a path."""
 
-_NOT_OF_A_NETWORK = frozenset({"test", "v4l2", "csi", "display", "file"})
+_NOT_OF_A_NETWORK = frozenset({"test", "v4l2", "gige", "u3v", "csi", "display", "file"})
 
 _HARMLESS = re.compile(r"\d{1,4}|\d{1,4}x\d{1,4}|\d{1,2}\.\d{1,3}|[A-Za-z][a-z]{0,7}|h26[45]")
 """Values of a query that are shown: numbers, sizes and short words."""

@@ -35,6 +35,7 @@ REMEDIES = {
     "onnxsim": f"{_install('simplify')}, or leave --simplify out",
     "nncf": _install("openvino-int8"),
     "openvino": _install("openvino"),
+    **dict.fromkeys(("harvesters", "genicam"), _install("genicam")),
     "pymodbus": _install("modbus"),
     "asyncua": _install("opcua"),
     "gpiod": _install("gpio"),

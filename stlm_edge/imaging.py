@@ -27,7 +27,7 @@ from stlm_edge.picture_file import examine
 from stlm_edge.spec import PIXEL_LIMIT_VARIABLE, ModelSpec, Size
 
 Image = NDArray[np.uint8]
-"""(H, W, 3) uint8, BGR."""
+"""(H, W, 3) uint8, BGR; of a camera also (H, W), grey."""
 Mask = NDArray[np.uint8]
 """(H, W) uint8, 0 normal, 1 defect."""
 Map = NDArray[np.float32]
@@ -113,31 +113,49 @@ def resize_map(anomaly_map: Map, size: Size) -> Map:
     return np.asarray(cv2.resize(anomaly_map, size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
 
 
-def check_frame(image: Image) -> None:
-    """Raises `ImageError` unless `image` is (H, W, 3) uint8."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise ImageError(f"found a frame of shape {image.shape} and type {image.dtype}, expected (H, W, 3) uint8, BGR")
+def as_frame(image: NDArray[np.uint8 | np.uint16]) -> Image:
+    """A camera's picture as it is inspected: 16 bits become 8 by the rule of `read_image`, grey stays grey.
+
+    Args:
+        image: (H, W, 3), BGR, or (H, W), grey; uint8, or uint16 with the value in its upper bits.
+    Returns:
+        The same in uint8; the very same where it was that.
+    Raises:
+        ImageError: if it is nothing of these.
+    """
+    is_picture = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
+    if not is_picture or image.dtype not in (np.uint8, np.uint16) or 0 in image.shape:
+        raise ImageError(
+            f"found a frame of shape {image.shape} and type {image.dtype}, expected (H, W, 3), BGR, or (H, W), grey, "
+            "as uint8 or uint16"
+        )
+    return _upper_bits(image)
 
 
-def to_input(image: Image, *, spec: ModelSpec) -> Input:
+def in_colour(image: Image) -> Image:
+    """(H, W, 3) of a picture that may be grey, which is then repeated."""
+    return image if image.ndim == 3 else np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR), np.uint8)
+
+
+def to_input(image: NDArray[np.uint8 | np.uint16], *, spec: ModelSpec) -> Input:
     """Resize a camera frame or a picture to the network's input, unless the graph does that itself.
 
     Args:
-        image: (H, W, 3) uint8, BGR.
+        image: what `as_frame` takes.
     Returns:
         (1, S, T, 3) uint8, BGR; (S, T) = spec.picture_size.
     Raises:
-        ImageError: if `image` is not three-channel uint8, or has another size than the frames that the graph resizes.
+        ImageError: if `image` is no such picture, or has another size than the frames that the graph resizes.
     """
-    check_frame(image)
-    if spec.frame_size is None:
-        return np.ascontiguousarray(resize(image, spec.input_size)[None])
+    image = as_frame(image)
+    if spec.frame_size is None:  # grey becomes colour when it is small
+        return np.ascontiguousarray(in_colour(resize(image, spec.input_size))[None])
     if image.shape[:2] != spec.frame_size:
         raise ImageError(
             f"found a frame of {_format(image.shape)}, this engine was exported for frames of "
             f"{_format(spec.frame_size)}; set the camera to that, or export without --frame-size"
         )
-    return np.ascontiguousarray(image[None])
+    return np.ascontiguousarray(in_colour(image)[None])
 
 
 def read_pixels(path: Path) -> NDArray[np.uint8 | np.uint16]:
@@ -254,16 +272,18 @@ def _attempt(data: NDArray[np.uint8], flags: int) -> NDArray[Any] | None:
 
 def _eight_bits(image: NDArray[np.uint8 | np.uint16], *, name: str, folder: Path | None) -> Image:
     """By the range of the format, 65535 → 255."""
-    if image.dtype == np.uint8:
-        return np.asarray(image, np.uint8)
-    if folder is not None and image.max() < ALMOST_BLACK:
+    if image.dtype == np.uint16 and folder is not None and image.max() < ALMOST_BLACK:
         _warn_once(
             "ALMOST BLACK",
             folder,
             f"{name} has 16 bits but no value above {image.max()} of 65535, and perhaps others in its folder too; if "
             "the camera gives 10 or 12 bits, store them in the upper bits (12 bits: times 16)",
         )
-    return (image >> 8).astype(np.uint8)
+    return _upper_bits(image)
+
+
+def _upper_bits(image: NDArray[np.uint8 | np.uint16]) -> Image:
+    return np.asarray(image, np.uint8) if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
 
 
 def _warn_once(kind: str, folder: Path, line: str) -> None:

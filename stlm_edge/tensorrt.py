@@ -314,6 +314,8 @@ GPU_PEAKS = {
         GpuPeaks("orin-nano", fp16_tflops=10, int8_tops=20, fp32_tflops=1.28, memory_gb_s=68),
         # Jetson Orin Nano Super developer kit data sheet: 67 sparse INT8 TOPS, 102 GB/s, 1024 cores at 1020 MHz.
         GpuPeaks("orin-nano-super", fp16_tflops=16.75, int8_tops=33.5, fp32_tflops=2.09, memory_gb_s=102),
+        # NVIDIA A100 80 GB data sheet, SXM4, dense.
+        GpuPeaks("a100", fp16_tflops=312, int8_tops=624, fp32_tflops=19.5, memory_gb_s=2039),
         # NVIDIA H100 data sheet, SXM5, dense.
         GpuPeaks("h100", fp16_tflops=989.4, int8_tops=1978.9, fp32_tflops=66.9, memory_gb_s=3350),
     )

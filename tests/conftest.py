@@ -35,7 +35,7 @@ NOT_QUICK = ("heavy", "slow", "gpu")
 
 HEAVY_FIXTURES = frozenset(
     {"trained_run", "traced_engine", "file_server", "camera_server", "standing_server", "two_sizes", "rtsp_server"}
-    | {"small_disk", "mounted", "driver", "screen", "batched", "stacked", "sums", "build_once", "build_log"}
+    | {"gige", "small_disk", "mounted", "driver", "screen", "batched", "stacked", "sums", "build_once", "build_log"}
 )
 """Whoever asks for one of these is heavy by it, also where another test has made it before."""
 

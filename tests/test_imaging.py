@@ -98,18 +98,31 @@ def test_input_has_the_size_of_the_specification() -> None:
 @pytest.mark.parametrize(
     "frame",
     [
-        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 1), np.uint8),
         np.zeros((8, 8, 4), np.uint8),
         np.zeros((8, 8, 3), np.float32),
-        np.zeros((8, 8, 3), np.uint16),
+        np.zeros((8, 8, 3), np.int16),
         np.zeros((0, 8, 3), np.uint8),
         np.zeros((1, 8, 8, 3), np.uint8),
     ],
-    ids=["grey", "four channels", "float", "16 bits", "empty", "batch"],
+    ids=["one channel", "four channels", "float", "signed", "empty", "batch"],
 )
 def test_frame_of_wrong_shape_or_type_is_refused(frame: np.ndarray) -> None:
-    with pytest.raises(ImageError, match=r"expected \(H, W, 3\) uint8"):
+    with pytest.raises(ImageError, match=r"expected \(H, W, 3\), BGR, or \(H, W\), grey, as uint8 or uint16"):
         to_input(frame, spec=SPEC)
+
+
+@pytest.mark.parametrize("size", [(480, 640), (64, 128), (97, 301), (40, 50)])
+def test_grey_frame_is_the_input_that_training_has_of_a_grey_picture(size: tuple[int, int], tmp_path: Path) -> None:
+    """Of 8 and of 16 bits, whether it is shrunk or enlarged."""
+    deep = np.random.default_rng(0).integers(0, 1 << 16, size, np.uint16)
+    path = tmp_path / "deep.png"
+    assert cv2.imwrite(str(path), deep)
+    trained = to_input(read_image(path), spec=SPEC)
+    np.testing.assert_array_equal(to_input(deep, spec=SPEC), trained)
+    np.testing.assert_array_equal(to_input((deep >> 8).astype(np.uint8), spec=SPEC), trained)
+    colour = np.repeat(deep[:, :, None], 3, axis=2)
+    np.testing.assert_array_equal(to_input(colour, spec=SPEC), trained)
 
 
 def test_picture_comes_back_as_written(tmp_path: Path) -> None:

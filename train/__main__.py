@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,10 +14,13 @@ from stlm_edge.cli import REGEX, run
 from stlm_edge.errors import ConfigError, DataError, WeightsError
 from stlm_edge.spec import Size
 from stlm_edge.threshold_command import threshold
-from train.config import TrainConfig, described_presets
+from train.config import TrainConfig
 from train.options import training_options
-from train.overrides import with_overrides
+from train.preset import described_presets, with_overrides
 from train.values import SeedCountType, SeedsType, SizeType
+
+if TYPE_CHECKING:
+    from train.paper.grid import Failure
 
 FOLDER = click.Path(path_type=Path)
 
@@ -53,6 +56,14 @@ preset_option = click.option(
 )
 
 
+dry_run_option = click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Check all that would be checked, list what would be done with its steps, FLOPs, memory and hours on named "
+    "GPUs, and write nothing.",
+)
+
+
 @click.group()
 def command() -> None:
     """Train STLM on good pictures only."""
@@ -69,6 +80,7 @@ def command() -> None:
     help="Train so many times, with the seeds 0, 1, …, or with those given as 0,3,7, into OUTPUT/seed-SEED; the same "
     "command goes on where it was stopped.",
 )
+@dry_run_option
 @preset_option
 @training_options
 def fit(
@@ -77,6 +89,7 @@ def fit(
     textures: Path | None,
     output: Path | None,
     seeds: tuple[int, ...] | None,
+    dry_run: bool,
     preset: str,
     **settings: Any,
 ) -> None:
@@ -89,6 +102,9 @@ def fit(
     if seeds is not None and settings["seed"] is not None:
         raise click.UsageError("--seed is one seed and --seeds are several; give one of them")
     config = _config(preset, settings)
+    if dry_run:
+        _rehearse(config, seeds, data=data, category=category, textures=textures, output=output)
+        return
     if seeds is not None:
         from train.seeds import fit_seeds
 
@@ -96,6 +112,16 @@ def fit(
             click.echo(checkpoint)
         return
     _tell(run_fit(config, data=data, category=category, textures=textures, output=output))
+
+
+def _rehearse(config: TrainConfig, seeds: tuple[int, ...] | None, **where: Any) -> None:
+    from train.distributed import this_process
+    from train.rehearsal import Rehearsals, told
+    from train.seeds import rehearse_seeds
+
+    rehearsed = [Rehearsals().rehearse(config, **where)] if seeds is None else rehearse_seeds(config, seeds, **where)
+    if this_process().is_main:
+        click.echo(told(rehearsed) if rehearsed else "nothing is left to train")
 
 
 def _tell(checkpoint: Path) -> None:
@@ -240,7 +266,7 @@ command.add_command(threshold)
 @click.option("--seeds", type=SeedsType(), default="0", show_default=True, help="Such as 0,1,2.")
 @click.option("--output", "-o", required=True, type=FOLDER, help="Folder of the grid.")
 @metric_size_option
-@click.option("--dry-run", is_flag=True, help="List what would be run and how far it has come.")
+@dry_run_option
 @click.option("--report", "report_only", is_flag=True, help="Run nothing; print the tables of what is there.")
 @partial(training_options, without=("seed",))
 def grid(
@@ -262,7 +288,7 @@ def grid(
     """
     from stlm_edge.datasets import categories as list_categories
     from train.paper.data_sets import warn_of_name
-    from train.paper.grid import check_same, plan, run_all, state
+    from train.paper.grid import plan, run_all
     from train.paper.report import text, write_report
     from train.paper.results import read_records
 
@@ -281,10 +307,12 @@ def grid(
         )
         warn_of_name(data.resolve().name, {run.category for run in runs})
         if dry_run:
-            for run in runs:
-                check_same(run, data=data)
-                click.echo(f"{state(run):<12} {run.preset}  {run.category}  seed {run.seed}")
-            return 0
+            from train.paper.cost import rehearse_grid
+
+            rehearsed = rehearse_grid(runs, data=data, textures=textures)
+            click.echo(rehearsed)
+            _tell_failures(rehearsed.failures)
+            return 1 if rehearsed.failures else 0
         failures = run_all(runs, data=data, textures=textures)
     records = read_records(output)
     if records:
@@ -292,9 +320,13 @@ def grid(
         click.echo("\nwritten: " + ", ".join(map(str, write_report(output, records))))
     elif report_only:
         raise DataError(f"{output} holds no finished run; run a grid with -o {output} first")
+    _tell_failures(failures)
+    return 1 if failures else 0
+
+
+def _tell_failures(failures: Sequence[Failure]) -> None:
     for failure in failures:
         click.echo(f"failed: {failure.run.name}: {failure.reason}", err=True)
-    return 1 if failures else 0
 
 
 @command.command(name="presets")

@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import math
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from stlm_edge.errors import ConfigError, SpecError, shown
@@ -28,22 +27,11 @@ from stlm_edge.network.design import (
     check_teacher,
 )
 from stlm_edge.patterns import compiled
-from stlm_edge.records import read_settings
 from stlm_edge.spec import FALSE_ALARM_RATE, Size, check_input_size
+from train.old_settings import BEFORE, in_new_words
 from train.values import understood
 
 logger = logging.getLogger(__name__)
-
-PRESETS = Path(__file__).parent / "presets"
-
-OLD_NAMES = {"exposure_jitter": "brightness"}
-"""Settings that older runs, checkpoints and presets call otherwise, in the words of today."""
-
-BEFORE = {"aggregation_start": "torch", "encoder_start": "identity"}
-"""Settings that runs of older versions do not tell of, and what those did."""
-
-OF_A_RUN = {"seed", "device", "workers", "skip_corrupt"}
-"""Settings that a run tells of, as of all others, and that no preset decides."""
 
 MOST_SIDE = 8192
 """Pixels that figures are measured at."""
@@ -63,9 +51,6 @@ PseudoAnomalyName = Literal[
     "pit",
     "crack",
 ]
-OLD_KINDS = {"nsa": "hiding"}
-"""Of pseudo anomalies, which older versions called otherwise, in the words of today."""
-
 RANDOM = RANDOM_WEIGHTS
 PUBLISHED = PUBLISHED_WEIGHTS
 NO_TEACHER = "none"
@@ -383,61 +368,9 @@ def from_record(values: dict[str, Any]) -> TrainConfig:
     return from_dict(BEFORE | values if isinstance(values, dict) else values)
 
 
-def in_new_words(values: dict[str, Any]) -> dict[str, Any]:
-    """The same settings by the names of today. Raises `ConfigError` if one has its old name and the new one."""
-    twice = [f"{old} and {new}" for old, new in OLD_NAMES.items() if old in values and new in values]
-    if twice:
-        raise ConfigError(f"found both {twice[0]}, which are one setting; keep the second")
-    renamed = {OLD_NAMES.get(name, name): value for name, value in values.items()}
-    kinds = renamed.get("pseudo_anomalies")
-    if isinstance(kinds, str):
-        renamed["pseudo_anomalies"] = "+".join(OLD_KINDS.get(kind, kind) for kind in kinds.split("+"))
-    return renamed
-
-
 def from_yaml(written: dict[str, Any]) -> dict[str, Any]:
     """Settings by name, of the types that they have, out of the texts that `read_settings` gives."""
     return {name: understood(HINTS.get(name), value) for name, value in in_new_words(written).items()}
-
-
-def presets() -> list[str]:
-    """Names of the presets that come with the toolkit."""
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
-
-
-def described_presets() -> list[tuple[str, str]]:
-    """Name and first sentence of the comment of each preset."""
-    described = []
-    for name in presets():
-        lines = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
-        comment = " ".join(line.removeprefix("# ") for line in lines if line.startswith("#"))
-        described.append((name, comment.split(". ")[0].removesuffix(".") + "."))
-    return described
-
-
-def load_preset(name: str) -> dict[str, Any]:
-    """The settings of a preset, or of a YAML file of the same form; `extends: NAME` builds on another preset.
-
-    The `config.yaml` of a run means what it meant to that run, also where an older version wrote it.
-
-    Raises:
-        ConfigError: if there is no such preset, or the file does not hold settings by name.
-    """
-    path = PRESETS / f"{name}.yaml" if name in presets() else Path(name)
-    try:
-        values = from_yaml(read_settings(path, error=ConfigError, remedy=f"see the presets in {PRESETS}"))
-    except FileNotFoundError:
-        raise ConfigError(f"no preset {shown(name)}; expected one of {', '.join(presets())} or a YAML file") from None
-    base = values.pop("extends", None)
-    if base is None and values.keys() >= OF_A_RUN and (lacking := BEFORE.keys() - values.keys()):
-        told = ", ".join(f"{name} {BEFORE[name]}" for name in sorted(lacking))
-        logger.info("%s is of a run of an older version, which did not say: %s", path, told)
-        return BEFORE | values
-    if base is None:
-        return values
-    if base not in presets():
-        raise ConfigError(f"{path} extends {shown(base)}, expected one of {', '.join(presets())}")
-    return load_preset(base) | values
 
 
 def _check_type(name: str, value: object) -> None:

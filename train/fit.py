@@ -58,6 +58,13 @@ def fit(config: TrainConfig, *, data: Path, category: str | None, textures: Path
     Raises:
         StlmError: in the words of whatever is wrong with data, weights, settings or the output folder.
     """
+    folder = new_folder(output, data=data, category=category)
+    sources = Sources(data, category, textures, weights_files(config))
+    return _run(config, sources, folder, run_id=uuid.uuid4().hex, state=None)
+
+
+def new_folder(output: Path | None, *, data: Path, category: str | None) -> Path:
+    """Where a new run goes. Raises `OutputError` if it holds a model already, and as `load_category`."""
     loaded = load_category(data, category)
     folder = output or Path("runs") / loaded.name
     checkpoint = folder / CHECKPOINT_NAME
@@ -65,8 +72,7 @@ def fit(config: TrainConfig, *, data: Path, category: str | None, textures: Path
         unfinished = (folder / STATE_NAME).exists()
         advice = f"go on with stlm resume {folder}, or " if unfinished else ""
         raise OutputError(f"{checkpoint} exists; {advice}choose another folder with --output, or delete it")
-    sources = Sources(data, category, textures, weights_files(config))
-    return _run(config, sources, folder, run_id=uuid.uuid4().hex, state=None)
+    return folder
 
 
 def resume(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stlm_edge.network.comparison import NORM_EPSILON, StreamFeatures
+from stlm_edge.network.comparison import NORM_EPSILON, StreamFeatures, in_full
 from stlm_edge.network.decoder import Features
 from stlm_edge.network.feature_aggregation import Committee
 from stlm_edge.network.inference import prepare
@@ -87,7 +87,7 @@ class Objective(nn.Module):
             denoising = learn(student[1], taught.denoising)
             if not isinstance(network.plain, Teacher):
                 plain = learn(student[0], taught.plain)
-        segmentation = zero if logits is None else self.segmentation(logits.float(), batch.mask)
+        segmentation = zero if logits is None else self.segmentation(in_full(logits), batch.mask)
         return LossTerms(plain=plain, denoising=denoising, segmentation=segmentation)
 
     def _of_plain_features(self, pixels: Tensor, batch: Batch) -> LossTerms:
@@ -98,13 +98,13 @@ class Objective(nn.Module):
         with autocast(self.config.precision, pixels.device):
             seen = network.plain_features(*network.plain.maps(pixels))
             if not isinstance(aggregation, Committee):
-                segmentation = self.segmentation(aggregation(seen).float(), batch.mask)
+                segmentation = self.segmentation(in_full(aggregation(seen)), batch.mask)
                 return LossTerms(plain=zero, denoising=zero, segmentation=segmentation)
             segmentation = zero
             for number, member in enumerate(aggregation.members):
-                learns = torch.tensor([fold != number for fold in batch.folds], device=pixels.device)
-                if learns.any():
-                    part = self.segmentation(member(seen[learns]).float(), batch.mask[learns])
+                learns = [place for place, fold in enumerate(batch.folds) if fold != number]
+                if learns:
+                    part = self.segmentation(in_full(member(seen[learns])), batch.mask[learns])
                     segmentation = segmentation + part / len(aggregation.members)
         return LossTerms(plain=zero, denoising=zero, segmentation=segmentation)
 
@@ -231,7 +231,7 @@ def bce_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 def _normalise(features: Tensor) -> Tensor:
     """Divide by the norm over channels plus 1e-12; a zero vector stays zero, whatever its gradient would be."""
-    features = features if features.dtype == torch.float64 else features.float()
+    features = in_full(features)
     norm = torch.linalg.vector_norm(features, dim=1, keepdim=True)
     return features / torch.where(norm > 0, norm + NORM_EPSILON, torch.inf)
 

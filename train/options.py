@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,10 +11,36 @@ import click
 
 from stlm_edge.cli import REGEX, Words
 from train.config import HINTS, TrainConfig
+from train.old_settings import OLD_KINDS, TYPED_KINDS
 from train.values import type_of
 
-SAID = {"groups": Words("file", expected="a CSV file with the columns picture and part"), "group_by": REGEX}
-"""Settings whose empty text means that nobody said it, which no flag does."""
+logger = logging.getLogger(__name__)
+
+
+class Kinds(click.ParamType[str]):
+    """Kinds of pseudo anomalies, joined with +."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
+        kinds = value.split("+")
+        for kind in TYPED_KINDS.keys() & set(kinds):
+            logger.info(
+                "pseudo anomalies %s are %s, as in the field; what older versions called %s is %s",
+                kind,
+                TYPED_KINDS[kind],
+                kind,
+                OLD_KINDS[kind],
+            )
+        return "+".join(TYPED_KINDS.get(kind, kind) for kind in kinds)
+
+
+SAID: dict[str, click.ParamType[str]] = {
+    "groups": Words("file", expected="a CSV file with the columns picture and part"),
+    "group_by": REGEX,
+    "pseudo_anomalies": Kinds(),
+}
+"""Settings that a flag takes otherwise than a file: no flag gives an empty text, and `nsa` is another word in files."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -9,7 +9,8 @@ from typing import Literal
 from stlm_edge.errors import CheckpointError
 from stlm_edge.network.checkpoint import load
 from train import fit as training
-from train.config import BEFORE, TrainConfig
+from train.config import TrainConfig
+from train.old_settings import BEFORE
 
 logger = logging.getLogger(__name__)
 

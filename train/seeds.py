@@ -14,6 +14,7 @@ from train.config import TrainConfig
 from train.distributed import this_process
 from train.fit import CHECKPOINT_NAME, STATE_NAME
 from train.record import CONFIG_NAME, Pictures, read_record
+from train.rehearsal import Rehearsal, Rehearsals
 from train.runs import bring_to_end, changes, progress
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,45 @@ def fit_seeds(
         StlmError: as `train.fit.fit` does.
         KeyboardInterrupt: after Ctrl-C.
     """
+    runs = _plan(config, seeds, data=data, category=category, output=output)
+    for number, (its_config, its_folder) in enumerate(runs, start=1):
+        found = progress(its_folder)
+        logger.info("seed %d, run %d of %d: %s", its_config.seed, number, len(runs), found)
+        if found != "trained":
+            bring_to_end(its_config, its_folder, data=data, category=category, textures=textures)
+    return [its_folder / CHECKPOINT_NAME for _, its_folder in runs]
+
+
+def rehearse_seeds(
+    config: TrainConfig,
+    seeds: Sequence[int],
+    *,
+    data: Path,
+    category: str | None,
+    textures: Path | None,
+    output: Path | None,
+) -> list[Rehearsal]:
+    """What of `fit_seeds` is left to do. Raises as it does, and writes nothing."""
+    rehearsals = Rehearsals()
+    return [
+        rehearsals.rehearse(
+            its_config,
+            data=data,
+            category=category,
+            textures=textures,
+            output=its_folder,
+            begun=read_record(its_folder) if found == "to resume" else None,
+            retrained=True,
+        )
+        for its_config, its_folder in _plan(config, seeds, data=data, category=category, output=output)
+        if (found := progress(its_folder)) != "trained"
+    ]
+
+
+def _plan(
+    config: TrainConfig, seeds: Sequence[int], *, data: Path, category: str | None, output: Path | None
+) -> list[tuple[TrainConfig, Path]]:
+    """Each seed's settings and folder. Raises `ConfigError` if one holds a run with other settings or pictures."""
     if this_process().count > 1:
         raise ConfigError("found several processes and --seeds; start one training after the other, each with --seed")
     loaded = load_category(data, category)
@@ -52,12 +92,7 @@ def fit_seeds(
     pictures = Pictures.of(loaded.train)
     for its_config, its_folder in runs:
         _check_same(its_folder, its_config, pictures)
-    for number, (its_config, its_folder) in enumerate(runs, start=1):
-        found = progress(its_folder)
-        logger.info("seed %d, run %d of %d: %s", its_config.seed, number, len(runs), found)
-        if found != "trained":
-            bring_to_end(its_config, its_folder, data=data, category=category, textures=textures)
-    return [its_folder / CHECKPOINT_NAME for _, its_folder in runs]
+    return runs
 
 
 def find_seeds(folder: Path, seeds: Sequence[int] | None) -> dict[int, Path]:

@@ -51,15 +51,11 @@ def build(
         state: what all that learns gets its weights from, so that nobody needs initial ones.
     """
     torch.manual_seed(config.seed)
-    # A memory comes last, of all good pictures; a network that is nothing else has its place from the start.
-    design = dataclasses.replace(config.design, memory=0, memory_neighbours=1) if config.epochs else config.design
-    network = Stlm(architecture_named(config.architecture), design, image_size=config.image_size)
+    network = network_of(config)
     draw_start(network, aggregation=config.aggregation_start, encoders=config.encoder_start)
-    if config.memory:
-        network.require_maps()
     frozen = network.plain if isinstance(network.plain, Teacher) else None
     with main_first(processes):
-        comes_along = _give_weights(network, config, state)
+        comes_along = give_initial(network, config, state)
         if frozen is not None and comes_along:
             logger.info("teacher %s as it was for these weights, found there", config.teacher)
             frozen.origin = str(state or config.initial_weights)
@@ -94,6 +90,16 @@ def build(
         for head in objective.mask_heads if tensors else ():  # a checkpoint of this toolkit has none
             head.load_state_dict(tensors)
     return objective.to(device).to(memory_format=torch.channels_last), guidance
+
+
+def network_of(config: TrainConfig) -> Stlm:
+    """The network that learns, as torch draws it. Raises `ConfigError` if the settings do not go together."""
+    # A memory comes last, of all good pictures; a network that is nothing else has its place from the start.
+    design = dataclasses.replace(config.design, memory=0, memory_neighbours=1) if config.epochs else config.design
+    network = Stlm(architecture_named(config.architecture), design, image_size=config.image_size)
+    if config.memory:
+        network.require_maps()
+    return network
 
 
 def warn_of_what_is_known(config: TrainConfig, data: GoodPictures, network: Stlm) -> None:
@@ -131,7 +137,7 @@ def taught_by(network: Stlm, guidance: Guidance | None, begun: Begun | None) -> 
     return teacher.origin if isinstance(teacher, Teacher) else None
 
 
-def _give_weights(network: Stlm, config: TrainConfig, state: Path | None) -> bool:
+def give_initial(network: Stlm, config: TrainConfig, state: Path | None) -> bool:
     """Give a network what it starts from; True if a frozen plain stream has its weights from there."""
     frozen = network.plain if isinstance(network.plain, Teacher) else None
     if state is not None:

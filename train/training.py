@@ -25,8 +25,9 @@ from stlm_edge.network.teachers.base import Teacher
 from stlm_edge.network.weights import fingerprint, load_torch_file
 from stlm_edge.records import build
 from stlm_edge.seal import SEAL
-from train.config import TrainConfig, in_new_words
+from train.config import TrainConfig
 from train.objective import Objective
+from train.old_settings import in_new_words
 
 STATE_VERSION = 2
 """1 had neither a seal nor settings."""
@@ -274,17 +275,15 @@ def begin(objective: Objective, config: TrainConfig, *, steps_per_epoch: int, ru
 
 def make_optimisers(objective: Objective, config: TrainConfig) -> tuple[Optimizer, ...]:
     """Adam for streams and decoder; for the feature aggregation SGD with DeSTSeg's settings, or Adam (paper, 4.1.3)."""
-    network = objective.network
-    aggregation = network.feature_aggregation
-    head = [] if aggregation is None else list(aggregation.parameters())
-    in_head = set(map(id, head))
-    streams = [p for p in objective.parameters() if p.requires_grad and id(p) not in in_head]
+    by_adam, by_sgd = by_optimiser(objective, config)
     betas = (0.5, 0.999)
-    if aggregation is None or config.head_optimiser == "adam":
-        return (Adam([*streams, *head], lr=config.learning_rate, betas=betas, fused=True),)
+    adam = (Adam(by_adam, lr=config.learning_rate, betas=betas, fused=True),) if by_adam else ()
+    if not by_sgd:
+        return adam
+    aggregation = objective.network.feature_aggregation
+    assert aggregation is not None  # which they are of
     in_blocks = {id(p) for name, p in aggregation.named_parameters() if "res." in name}
-    blocks, rest = ([p for p in head if (id(p) in in_blocks) is first] for first in (True, False))
-    adam = (Adam(streams, lr=config.learning_rate, betas=betas, fused=True),) if streams else ()
+    blocks, rest = ([p for p in by_sgd if (id(p) in in_blocks) is first] for first in (True, False))
     return (
         *adam,
         SGD(
@@ -294,6 +293,15 @@ def make_optimisers(objective: Objective, config: TrainConfig) -> tuple[Optimize
             fused=True,
         ),
     )
+
+
+def by_optimiser(objective: Objective, config: TrainConfig) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """What Adam moves, and what SGD does."""
+    aggregation = objective.network.feature_aggregation
+    head = [] if aggregation is None else list(aggregation.parameters())
+    in_head = set(map(id, head))
+    streams = [p for p in objective.parameters() if p.requires_grad and id(p) not in in_head]
+    return ([*streams, *head], []) if config.head_optimiser == "adam" else (streams, head)
 
 
 def stage_of(epoch: int, config: TrainConfig) -> Stage:

@@ -76,6 +76,15 @@ def held_out_error(inspector: InferencePath, batches: Batches) -> float:
     return float(average(torch.tensor(1 - (area + precision) / 2), device))
 
 
+def summary_writer() -> Any:
+    """TensorBoard's class of writers. Raises `ConfigError` if it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # an extra of its own
+    except ImportError:
+        raise ConfigError("tensorboard is not installed; pip install tensorboard, or leave --tensorboard out") from None
+    return SummaryWriter
+
+
 class Board:
     """Losses and maps for TensorBoard, in the run's folder.
 
@@ -84,13 +93,7 @@ class Board:
     """
 
     def __init__(self, folder: Path, *, first: Batch) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter  # an extra of its own
-        except ImportError:
-            raise ConfigError(
-                "tensorboard is not installed; pip install tensorboard, or leave --tensorboard out"
-            ) from None
-        self._writer: Any = SummaryWriter(str(folder))
+        self._writer: Any = summary_writer()(str(folder))
         self._pictures = first.pseudo[:SHOWN]
         self._add("pseudo_anomalies", self._pictures, step=0)
         masks = (255 * first.mask[:SHOWN]).to(torch.uint8).permute(0, 2, 3, 1).expand(-1, -1, -1, 3)

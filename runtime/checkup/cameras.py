@@ -8,8 +8,11 @@ from pathlib import Path
 from runtime.checkup.finding import Finding
 from runtime.checkup.probe import ask
 from runtime.devices import ARGUS_SOCKET, gives_pictures
+from runtime.sources.genicam.transport import FOLDERS_VARIABLE
 
 _ANSWER_S = 10.0
+_GENICAM_S = 30.0
+"""Each camera is opened and asked for its formats."""
 
 
 def find_cameras(root: Path) -> list[Finding]:
@@ -36,6 +39,15 @@ def find_csi(root: Path) -> list[Finding]:
     return [Finding("CSI cameras", "missing", f"no {ARGUS_SOCKET}, so nvargus-daemon is not running", remedy)]
 
 
+def find_genicam() -> list[Finding]:
+    """GigE Vision and USB3 Vision cameras that answer, and those of vendors' producers, with their formats."""
+    install = "gige:// and u3v:// cameras need it: sudo apt install libaravis-0.8-0"
+    findings = _answering("Aravis", "by_aravis", remedy=install)
+    if os.environ.get(FOLDERS_VARIABLE):
+        findings += _answering("GenTL", "by_producers", remedy="pip install 'stlm-edge[genicam]'")
+    return findings
+
+
 def query(device: str) -> bool:
     """Whether a device gives pictures. Raises `OSError`."""
     handle = os.open(device, os.O_RDWR | os.O_NONBLOCK)
@@ -58,6 +70,17 @@ def _camera(device: Path, root: Path) -> Finding:
     if not answer.value:
         return Finding(subject, "ok", f"{name}, gives no pictures (metadata of the camera next to it)")
     return Finding(subject, "ok", name)
+
+
+def _answering(subject: str, question: str, *, remedy: str) -> list[Finding]:
+    answer = ask("runtime.sources.genicam.checkup", f"module.{question}()", timeout_s=_GENICAM_S)
+    if answer.failure is not None:
+        if answer.is_missing or "found no" in answer.failure or "No module named" in answer.failure:
+            return [Finding(subject, "missing", "not installed", remedy)]
+        return [Finding(subject, "broken", answer.failure, remedy)]
+    if not answer.value:
+        return [Finding(subject, "ok", "no camera answers")]
+    return [Finding(subject, "ok", found) for found in answer.value]
 
 
 def _name(device: Path, root: Path) -> str:

@@ -24,9 +24,9 @@ def verdict_event(inspection: Inspection, *, engine_sha256: str) -> dict[str, An
 
     Keys: `time` (of capture, ISO 8601, UTC), `frame`, `source`, `score` and `anomalous` (null for a frame with a
     fault), `threshold`, `unclear` (of an engine with a threshold for it, not for a frame with a fault), `alarm`,
-    `part`, `fault` where there is one, `regions` (largest peak first; `box` is left, top, width, height in pixels of
-    the frame), `label` where the source knows it, `latency_ms` by stage, `engine_sha256`. Names are escaped, see
-    `stlm_edge.names`.
+    `part`, `fault` where there is one, `camera_frame` where the camera counts its pictures, `regions` (largest peak
+    first; `box` is left, top, width, height in pixels of the frame), `label` where the source knows it, `latency_ms` by
+    stage, `engine_sha256`. Names are escaped, see `stlm_edge.names`.
     """
     frame, anomaly = inspection.frame, inspection.anomaly
     return {
@@ -40,6 +40,7 @@ def verdict_event(inspection: Inspection, *, engine_sha256: str) -> dict[str, An
         "alarm": inspection.alarm,
         "part": inspection.part,
         **({} if inspection.fault is None else {"fault": inspection.fault}),
+        **({} if frame.counter is None else {"camera_frame": frame.counter}),
         "regions": _regions(anomaly),
         **({} if frame.label is None else {"label": frame.label}),
         "latency_ms": {stage: round(getattr(inspection.latency, f"{stage}_ms"), 3) for stage in VERDICT_STAGES},

@@ -21,8 +21,9 @@ __all__ = ["Frame", "FrameSource", "SourceOptions", "open_source", "place_of", "
 _AS_IS = SourceOptions()
 
 _KNOWN = (
-    "known are a camera's index (0), v4l2:///dev/video0, csi://0, rtsp://…, http://…, https://…, gst:PIPELINE, a video "
-    "file, a picture, a folder of pictures, FOLDER?watch=1 and test://"
+    "known are a camera's index (0), v4l2:///dev/video0, gige://SERIAL-OR-IP, u3v://SERIAL, genicam:CTI-FILE#SERIAL, "
+    "csi://0, rtsp://…, http://…, https://…, gst:PIPELINE, a video file, a picture, a folder of pictures, "
+    "FOLDER?watch=1 and test://"
 )
 
 
@@ -36,6 +37,8 @@ def open_source(uri: str, options: SourceOptions = _AS_IS) -> FrameSource:
     Args:
         uri: one of
             `0`, `v4l2:///dev/video0`: a camera by index or device;
+            `gige://SERIAL-OR-IP`, `u3v://SERIAL`, `genicam:CTI-FILE#SERIAL`: an industrial camera, with controls and
+            triggers behind a question mark, see `runtime.sources.genicam.controls`;
             `csi://0`: a Jetson's camera, through NVIDIA's GStreamer elements;
             `rtsp://…`, `http://…`, `https://…`: a network camera, the latter with MJPEG;
             `gst:PIPELINE`: whatever GStreamer delivers, with an appsink appended if there is none;
@@ -70,7 +73,7 @@ def open_source(uri: str, options: SourceOptions = _AS_IS) -> FrameSource:
 
 def place_of(uri: str) -> Path | None:
     """The file or folder that is read; None if `uri` names a camera, or nothing."""
-    if "://" in uri or "\0" in uri or uri.startswith("gst:") or uri.isdecimal():
+    if "://" in uri or "\0" in uri or uri.startswith(("gst:", "genicam:")) or uri.isdecimal():
         return None
     try:
         return _parse_path(uri)[0]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from runtime.closing import Closing
 from runtime.event import Event
 from stlm_edge.errors import SourceError
 from stlm_edge.imaging import Image
+
+Fault = Literal["black", "over-exposed", "frozen", "incomplete"]
+"""What can be wrong with a frame itself. Such a frame is neither good nor anomalous."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,13 +20,15 @@ class Frame:
     """One picture on its way through the runtime.
 
     Attributes:
-        image: (H, W, 3) uint8, BGR.
+        image: (H, W, 3) uint8, BGR, or (H, W) uint8 of a grey camera.
         index: counted by the source from 0; dropped frames and skipped pictures leave gaps.
         timestamp_s: when it was captured, on the clock of `time.monotonic`: as soon as the camera's driver hands it
             over, or when its file is opened.
         source: where it came from: a path, `camera 0`, or the URI without credentials.
         label: the truth where the source knows it, `good` or the kind of defect, escaped as `stlm_edge.names` has it.
         capture_ms: from `timestamp_s` until the picture was decoded, and turned and resized where that was asked for.
+        fault: that the source itself knows of: `incomplete` if packets of the picture are missing, which is black then.
+        counter: the camera's own number of the picture; None where it has none.
     """
 
     image: Image
@@ -32,6 +37,8 @@ class Frame:
     source: str
     label: str | None = None
     capture_ms: float = 0.0
+    fault: Fault | None = None
+    counter: int | None = None
 
 
 class Arrivals(Protocol):

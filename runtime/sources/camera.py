@@ -33,6 +33,25 @@ class Capture(Protocol):
         """Give the camera back."""
 
 
+class Pace:
+    """Lets exposures pass so that no more than so many a second are wanted."""
+
+    def __init__(self, fps: float | None) -> None:
+        self._interval_s = 1 / fps if fps else 0.0
+        self._due_s = 0.0
+
+    def wants(self, timestamp_s: float) -> bool:
+        """Half an interval of tolerance, so that a camera of just this rate that is a little early loses none."""
+        if timestamp_s < self._due_s - self._interval_s / 2:
+            return False
+        self._due_s = max(self._due_s, timestamp_s) + self._interval_s
+        return True
+
+    def take_next(self) -> None:
+        """Want the next exposure, however soon it comes."""
+        self._due_s = 0.0
+
+
 class Camera(FrameSource):
     """Reads one connection to a camera, until it is lost. `read` waits for the next exposure.
 
@@ -68,8 +87,7 @@ class Camera(FrameSource):
         self._damaged_s = damaged_s
         self._whole_s = time.monotonic()
         self._reason = reason
-        self._interval_s = 1 / fps if fps else 0.0
-        self._due_s = 0.0
+        self._pace = Pace(fps)
         self._index = 0
         own = capture.get(cv2.CAP_PROP_FPS)
         # Streams that do not know their rate tell their clock's, such as 90000.
@@ -84,7 +102,7 @@ class Camera(FrameSource):
             waited_s = timestamp_s - asked_s
             if not done or waited_s >= self._silent_s:
                 raise self._lost(waited_s)
-            if self._is_wanted(timestamp_s):
+            if self._pace.wants(timestamp_s):
                 break
         try:
             done, found = self._capture.retrieve()
@@ -92,7 +110,7 @@ class Camera(FrameSource):
             done = False
         if not done:
             raise self._damaged()
-        image = _as_bgr(found, name=self._name)
+        image = _as_picture(found, name=self._name)
         self._whole_s = time.monotonic()
         capture_ms = 1e3 * (time.monotonic() - timestamp_s)
         frame = Frame(image, self._index, timestamp_s, self._name, capture_ms=capture_ms)
@@ -102,17 +120,10 @@ class Camera(FrameSource):
     def close(self) -> None:
         self._capture.release()
 
-    def _is_wanted(self, timestamp_s: float) -> bool:
-        """Half an interval of tolerance, so that a camera of just this rate that is a little early loses none."""
-        if timestamp_s < self._due_s - self._interval_s / 2:
-            return False
-        self._due_s = max(self._due_s, timestamp_s) + self._interval_s
-        return True
-
     def _damaged(self) -> SourceError:
         self.skipped += 1
         self._index += 1
-        self._due_s = 0.0  # the next exposure takes its place
+        self._pace.take_next()  # in this one's place
         problem = self._reason() or "it cannot be decoded"
         damaged_s = time.monotonic() - self._whole_s
         if damaged_s < self._damaged_s:
@@ -140,15 +151,15 @@ def require_size(capture: Capture, *, name: str) -> None:
         )
 
 
-def _as_bgr(found: np.ndarray, *, name: str) -> Image:
+def _as_picture(found: np.ndarray, *, name: str) -> Image:
     if found.dtype != np.uint8:
         raise SourceError(
             f"{name} delivers {found.dtype} pixels, expected 8 bits; set the camera's format to BGR or grey"
         )
-    if found.ndim == 3 and found.shape[2] == 3:
+    if found.ndim == 2 or found.shape[2] == 3:
         return found
-    if found.ndim == 2 or found.shape[2] == 1:
-        return np.asarray(cv2.cvtColor(found, cv2.COLOR_GRAY2BGR), np.uint8)
+    if found.shape[2] == 1:
+        return found[:, :, 0]
     raise SourceError(
         f"{name} delivers {found.shape[2]} channels, expected 3 or 1; set the camera's format to BGR or grey"
     )

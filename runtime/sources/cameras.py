@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from runtime.sources.camera import Camera
+from runtime.sources.base import FrameSource
+from runtime.sources.genicam.place import SCHEMES, genicam_camera
 from runtime.sources.gstreamer import open_csi, open_pipeline, with_sink
 from runtime.sources.mjpeg import open_mjpeg
 from runtime.sources.rtsp import open_rtsp
@@ -32,7 +33,7 @@ class CameraPlace:
     """
 
     name: str
-    open: Callable[[], Camera]
+    open: Callable[[], FrameSource]
     options: SourceOptions
     takes_triggers: bool = False
 
@@ -41,11 +42,14 @@ def find_camera(uri: str, options: SourceOptions) -> CameraPlace | None:
     """The camera that `uri` names, None if it names something else; nothing is opened."""
     name = safe_name(uri)
     scheme, _, rest = uri.partition("://")
-    opening: Callable[[], Camera]
-    if uri.isdecimal() or scheme == "v4l2" or uri.startswith("/dev/video"):
-        device = Path(f"/dev/video{uri}") if uri.isdecimal() else Path(rest or uri)
-        name = f"camera {uri}" if uri.isdecimal() else f"camera {safe_name(str(device))}"
-        opening = partial(open_device, device, options, name=name)
+    opening: Callable[[], FrameSource]
+    place, _, query = (rest or uri).partition("?")
+    if (place.isdecimal() and not rest) or scheme == "v4l2" or uri.startswith("/dev/video"):
+        device = Path(f"/dev/video{place}") if place.isdecimal() else Path(place)
+        name = f"camera {place if place.isdecimal() else safe_name(place)}"
+        opening = partial(open_device, device, options, name=name, query=query)
+    elif uri.partition(":")[0] in SCHEMES:
+        name, opening = genicam_camera(uri, options)
     elif uri.startswith("gst:"):
         remedy = "try it by gst-launch-1.0 with autovideosink as its end"
         opening = partial(open_pipeline, with_sink(uri.removeprefix("gst:")), options, name=name, remedy=remedy)
@@ -58,4 +62,4 @@ def find_camera(uri: str, options: SourceOptions) -> CameraPlace | None:
         opening = partial(open_mjpeg, uri, options, answer_s=_ANSWER_S)
     else:
         return None
-    return CameraPlace(name, opening, options)
+    return CameraPlace(name, opening, options, takes_triggers=uri.partition(":")[0] in SCHEMES)

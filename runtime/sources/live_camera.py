@@ -54,7 +54,28 @@ some twenty threads, and one that is mended is noticed after as long again as it
 _SKIPS_TOLD_S = 60.0
 """A camera that gives a damaged picture now and then is worth a word no more often than this."""
 
+_PACKETS = "check its cable, switch and network card, or have it send larger packets by node.GevSCPSPacketSize"
+
 _CLOSING_S = 1.0
+
+
+class _NowAndThen:
+    """Events of a kind that may happen with every picture, of which one a minute is told."""
+
+    def __init__(self, kind: EventKind, events: deque[Event]) -> None:
+        self._kind: EventKind = kind
+        self._events = events
+        self._told_s = -math.inf
+        self._untold = 0
+
+    def tell(self, reason: str) -> None:
+        """It has happened; to be called with a lock."""
+        self._untold += 1
+        now_s = time.monotonic()
+        if now_s - self._told_s >= _SKIPS_TOLD_S:
+            others = f" ({self._untold} since the last such line)" if self._untold > 1 else ""
+            self._events.append(Event(self._kind, without_credentials(f"{reason}{others}"), now_s))
+            self._told_s, self._untold = now_s, 0
 
 
 class LiveCamera(LiveSource):
@@ -63,7 +84,8 @@ class LiveCamera(LiveSource):
     Lost is a camera that fails, whose stream ends, or whose driver hangs, which a watchdog notices: then the thread is
     left behind, and closes the camera if the driver ever returns. Each outage makes an event `camera-lost`, and
     `camera-back` with the first frame after it; frames are counted on. A damaged picture is no loss: it is counted in
-    `skipped` and told by an event `picture-skipped`, at most one a minute.
+    `skipped` and told by an event `picture-skipped`, at most one a minute; so is one that lacks packets, a frame with a
+    fault, by `picture-incomplete`.
     """
 
     def __init__(
@@ -91,8 +113,8 @@ class LiveCamera(LiveSource):
         self._left_behind: list[Connection] = []
         self._events: deque[Event] = deque(maxlen=1000)  # of a caller who never asks
         self._lost_s: float | None = None
-        self._skip_told_s = -math.inf
-        self._skips_untold = 0
+        self._skipped = _NowAndThen("picture-skipped", self._events)
+        self._incomplete = _NowAndThen("picture-incomplete", self._events)
         self._first_index = self._next_index = 0
         self._connection = self._connect()
         self._wait_for_opening(self._connection)
@@ -157,6 +179,10 @@ class LiveCamera(LiveSource):
                 self.reconnects += 1
                 self._event("camera-back", f"{self._name} is back after {time.monotonic() - self._lost_s:.1f} s")
                 self._lost_s, self.fps = None, connection.fps
+            if frame.fault == "incomplete":
+                self._incomplete.tell(
+                    f"a picture of {self._name} lacks packets, so it is a fault and no verdict; {_PACKETS}"
+                )
             frame = replace(frame, index=self._first_index + frame.index)
             self._next_index = frame.index + 1
             self._put(frame)
@@ -166,12 +192,7 @@ class LiveCamera(LiveSource):
             if connection.is_left:
                 return
             self._damage()
-            self._skips_untold += 1
-            now_s = time.monotonic()
-            if now_s - self._skip_told_s >= _SKIPS_TOLD_S:
-                others = f" ({self._skips_untold} since the last such line)" if self._skips_untold > 1 else ""
-                self._event("picture-skipped", without_credentials(f"{reason}{others}"))
-                self._skip_told_s, self._skips_untold = now_s, 0
+            self._skipped.tell(reason)
 
     def _supervise(self) -> None:
         patience, delay_s = self._patience, self._patience.first_delay_s

@@ -6,13 +6,17 @@ import errno
 import fcntl
 import os
 import struct
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 
 from runtime.devices import gives_pictures
 from runtime.sources.camera import Camera
+from runtime.sources.genicam.controls import AUTO, CONTROLS
 from runtime.sources.shape import SourceOptions
+from runtime.uri import parse_options
 from stlm_edge.credentials import safe_name
 from stlm_edge.errors import SourceError
 from stlm_edge.imaging import silence_opencv
@@ -21,18 +25,37 @@ _REQUEST_BUFFERS = 0xC0145608
 """`VIDIOC_REQBUFS` with a `v4l2_requestbuffers` of 20 bytes; a camera in use refuses it."""
 
 
-def open_device(device: Path, options: SourceOptions, *, name: str) -> Camera:
+_SET_CONTROL, _QUERY_CONTROL = 0xC008561C, 0xC0445624
+"""`VIDIOC_S_CTRL` with a `v4l2_control` of 8 bytes, `VIDIOC_QUERYCTRL` with a `v4l2_queryctrl` of 68."""
+_EXPOSURE_AUTO, _EXPOSURE, _GAIN_AUTO, _GAIN = 0x009A0901, 0x009A0902, 0x00980912, 0x00980913
+"""`V4L2_CID_EXPOSURE_AUTO`, `_EXPOSURE_ABSOLUTE` in units of 100 microseconds, `_AUTOGAIN`, `_GAIN`."""
+_MANUAL, _APERTURE_PRIORITY = 1, 3
+"""Values of the first: all by hand; exposure by the camera, as those of webcams do."""
+
+
+def open_device(device: Path, options: SourceOptions, *, name: str, query: str = "") -> Camera:
     """Open a camera and ask it for size and rate; what it makes of that shows in its frames.
 
+    Args:
+        query: `exposure-us`, `gain` and `pixel-format`, as of a GenICam camera; the gain in the driver's own unit.
     Raises:
-        SourceError: if there is none, it may not be used, is in use or is not a camera.
+        SourceError: if there is none, it may not be used, is in use or is not a camera, or refuses a control.
     """
     silence_opencv()
+    try:
+        controls = parse_options(query, {each: CONTROLS[each] for each in ("exposure-us", "gain", "pixel-format")})
+    except ValueError as error:
+        raise SourceError(f"{name} cannot be opened: {error}; known are exposure-us, gain, pixel-format") from None
     problem = _problem(device)
     if problem is None:
         capture = cv2.VideoCapture(str(device), cv2.CAP_V4L2)
         if capture.isOpened():
             _ask(capture, options)
+            try:
+                _set_controls(device, capture, controls)
+            except ValueError as error:
+                capture.release()
+                raise SourceError(f"{name} cannot be opened: {error}") from None
             return Camera(capture, name=name, fps=options.fps, reason=lambda: _unplugged(device))
         capture.release()
         problem = "its driver delivers no format that OpenCV reads; see them: v4l2-ctl --list-formats"
@@ -46,6 +69,59 @@ def _ask(capture: cv2.VideoCapture, options: SourceOptions) -> None:
         capture.set(cv2.CAP_PROP_FRAME_HEIGHT, height)
     if options.fps is not None:
         capture.set(cv2.CAP_PROP_FPS, options.fps)
+
+
+def _set_controls(device: Path, capture: cv2.VideoCapture, controls: Mapping[str, Any]) -> None:
+    """Raises `ValueError` with a reason."""
+    wanted = controls.get("pixel-format")
+    if wanted is not None:
+        code = sum(ord(letter) << 8 * place for place, letter in enumerate(wanted.ljust(4)))
+        capture.set(cv2.CAP_PROP_FOURCC, code)
+        if int(capture.get(cv2.CAP_PROP_FOURCC)) != code:
+            raise ValueError(f"its driver does not take pixel-format={wanted}; see: v4l2-ctl --list-formats")
+    handle = os.open(device, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        exposure, gain = controls.get("exposure-us"), controls.get("gain")
+        if exposure == AUTO:
+            set_control(handle, "exposure-us", _EXPOSURE_AUTO, _APERTURE_PRIORITY)
+        elif exposure is not None:
+            set_control(handle, "exposure-us", _EXPOSURE_AUTO, _MANUAL, may_lack=True)
+            set_control(handle, "exposure-us", _EXPOSURE, round(exposure / 100), unit_us=100)
+        if gain == AUTO:
+            set_control(handle, "gain", _GAIN_AUTO, 1)
+        elif gain is not None:
+            set_control(handle, "gain", _GAIN_AUTO, 0, may_lack=True)
+            set_control(handle, "gain", _GAIN, round(gain))
+    finally:
+        os.close(handle)
+
+
+def set_control(handle: int, name: str, control: int, value: int, *, unit_us: int = 1, may_lack: bool = False) -> None:
+    """Set a control of an open device, within the limits that its driver has for it.
+
+    Args:
+        name: for messages.
+        unit_us: what the driver counts in, where `name` is in microseconds.
+        may_lack: a device without it is left as it is.
+    Raises:
+        ValueError: with a reason, if there is no such control or the value is out of its range.
+    """
+    asked = bytearray(struct.pack("=I64x", control))
+    try:
+        fcntl.ioctl(handle, _QUERY_CONTROL, asked)
+    except OSError as error:
+        if may_lack and error.errno == errno.EINVAL:
+            return
+        raise ValueError(
+            f"its driver has no control for {name} ({error.strerror}); see: v4l2-ctl --list-ctrls"
+        ) from None
+    lowest, highest = struct.unpack_from("=ii", asked, 40)
+    if not lowest <= value <= highest:
+        raise ValueError(f"{name} is {value * unit_us}, expected {lowest * unit_us} to {highest * unit_us}")
+    try:
+        fcntl.ioctl(handle, _SET_CONTROL, struct.pack("=Ii", control, value))
+    except OSError as error:
+        raise ValueError(f"its driver refuses {name}: {error.strerror}; see: v4l2-ctl --list-ctrls") from None
 
 
 def _unplugged(device: Path) -> str | None:

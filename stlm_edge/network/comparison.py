@@ -21,13 +21,18 @@ class StreamFeatures:
     denoising: Features
 
 
+def in_full(values: Tensor) -> Tensor:
+    """In float32, unless it is float64 already."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
 def normalise(features: Tensor) -> Tensor:
     """Divide by the L2 norm over channels, at least 1e-12; in float32, where 1e-12 is not yet zero.
 
     The authors' code adds 1e-12 to the norm, which is the same to rounding; but ONNX exporters take that for adding
     nothing, and features of zero would become NaN.
     """
-    features = features.float()
+    features = in_full(features)
     norm = torch.linalg.vector_norm(features, dim=1, keepdim=True)
     normalised: Tensor = features / norm.clamp_min(NORM_EPSILON)
     return normalised

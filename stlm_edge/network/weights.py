@@ -70,6 +70,12 @@ def locate(name_or_path: str) -> Path:
     return path
 
 
+def to_fetch(name_or_path: str) -> str | None:
+    """The address that `locate` would fetch from, None where the file is here."""
+    published = PUBLISHED.get(name_or_path)
+    return None if published is None or (cache_folder() / published.file_name).is_file() else published.url
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a `.safetensors` file or of a PyTorch file, on the CPU.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from stlm_edge.network.inference import InferencePath, prepare
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.scoring import image_score
 from stlm_edge.spec import ModelSpec
+from train.paper.methods import METHODS
 
 
 def close(actual: torch.Tensor, wanted: np.ndarray, tolerance: float) -> None:
@@ -209,6 +211,48 @@ def test_parameter_counts(expected):
     assert count(network.plain) == counts["encoder"]["without classifier head"]
     assert count(network.feature_aggregation) == counts["feature_aggregation"]["complete"]
     assert count(network) == 16_651_049
+
+    decoder, transformer = network.decoder, network.decoder.transformer
+    summands = {  # as docs/training.md lists them
+        "encoders": 2 * count(network.plain),
+        "blocks": sum(map(count, transformer.layers)),
+        "aggregation": count(network.feature_aggregation),
+        "tokens": count(decoder.iou_token) + count(decoder.mask_tokens),
+        "no mask": count(decoder.no_mask_embed),
+        "final": count(transformer.final_attn_token_to_image) + count(transformer.norm_final_attn),
+    }
+    assert list(summands.values()) == [11_487_784, 3_159_040, 1_870_465, 1_280, 256, 132_224]
+    assert sum(summands.values()) == 16_651_049
+    assert sum(list(summands.values())[:3]) == 16_517_289
+    assert sum(list(summands.values())[:5]) == 16_518_825
+    # The paper's 16.56 M come out with the decoder's rounded figure of its section 3.2.1, 3.2 M, and with no exact one.
+    paper = next(method.parameters_m for method in METHODS if method.name == "STLM")
+    with_rounded = summands["encoders"] + 3_200_000 + summands["aggregation"]
+    assert round(with_rounded / 1e6, 2) == paper
+    others = [value for name, value in summands.items() if name in ("tokens", "no mask", "final")]
+    exact = {sum(chosen) for n in range(4) for chosen in combinations(others, n)}
+    exact = {
+        16_517_289 + extra + sum(head) for extra in exact for head in ((), (counts["prompt_encoder"]["complete"],))
+    }
+    assert paper not in {round(total / 1e6, 2) for total in exact}
+
+
+@pytest.mark.heavy
+@torch.no_grad()
+def test_tokens_have_influence_and_the_final_attention_has_none():
+    torch.manual_seed(0)
+    network = Stlm(ARCHITECTURES["stlm"]).eval()
+    pixels = torch.randn(1, 3, 64, 64)
+    before = network.features(pixels).plain
+    changed = network.decoder.transformer.final_attn_token_to_image
+    for parameter in (*changed.parameters(), *network.decoder.transformer.norm_final_attn.parameters()):
+        parameter.add_(1)
+    assert all(torch.equal(*pair) for pair in zip(before, network.features(pixels).plain, strict=True))
+    for module in (network.decoder.iou_token, network.decoder.mask_tokens, network.decoder.no_mask_embed):
+        module.weight.add_(torch.randn_like(module.weight))
+        after = network.features(pixels).plain
+        assert not torch.equal(before[1], after[1])
+        before = after
 
 
 @pytest.mark.heavy

@@ -74,9 +74,27 @@ def test_latencies_are_positive_and_add_up(engine: Path) -> None:
     assert latency.total_ms == pytest.approx(sum(stages))
 
 
-def test_grey_frame_is_refused(engine: Path) -> None:
+@pytest.mark.parametrize("tile", [None, (48, 96)])
+def test_grey_frame_and_one_of_16_bits_are_inspected_as_the_same_in_colour(
+    engine: Path, tile: tuple[int, int] | None
+) -> None:
+    colour = picture(60, spot=250)
+    grey = colour[:, :, 0]
+    with Detector.open(engine, tile=tile) as detector:
+        expected, *found = (
+            detector.inspect(frame)
+            for frame in (colour, grey, grey.astype(np.uint16) << 8, colour.astype(np.uint16) << 8)
+        )
+    assert expected.is_anomalous
+    for anomaly in found:
+        assert anomaly.score == expected.score
+        np.testing.assert_array_equal(anomaly.anomaly_map, expected.anomaly_map)
+        assert anomaly.regions == expected.regions
+
+
+def test_frame_that_is_no_picture_is_refused(engine: Path) -> None:
     with Detector.open(engine) as detector, pytest.raises(ImageError, match="expected"):
-        detector.inspect(np.zeros((64, 64), np.uint8))
+        detector.inspect(np.zeros((64, 64), np.float32))  # type: ignore[arg-type]
 
 
 def test_closed_detector_does_not_inspect(engine: Path) -> None:

@@ -42,6 +42,16 @@ def test_nothing_but_black_or_white(size: tuple[int, int]) -> None:
     assert fault(np.full((*size, 3), 255, np.uint8)) == "over-exposed"
 
 
+@pytest.mark.parametrize(
+    "image",
+    [noisy(3, 3), 255 - noisy(3, 3), noisy(60, 20), np.zeros((3, 3, 3), np.uint8)],
+    ids=["dark", "bright", "well", "small"],
+)
+def test_grey_frame_has_the_faults_of_the_same_in_colour(image: Image) -> None:
+    grey = image[:, :, 0]
+    assert fault(np.ascontiguousarray(grey)) == fault(np.repeat(grey[:, :, None], 3, axis=2))
+
+
 def test_hot_pixels_do_not_make_a_black_picture_bright() -> None:
     image = noisy(2, 1)
     image[10::50, 15::50] = 255

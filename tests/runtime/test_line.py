@@ -192,6 +192,26 @@ def test_live_source_is_never_inspected_in_batches() -> None:
     assert backend.batches == [1] * 5
 
 
+class LosesPackets(Script):
+    """Its second and fourth frame lack packets."""
+
+    def read(self) -> Frame | None:
+        frame = super().read()
+        return frame if frame is None or frame.index % 2 == 0 else dataclasses.replace(frame, fault="incomplete")
+
+
+@pytest.mark.parametrize("faults", [False, True])
+def test_frame_that_lacks_packets_is_a_fault_and_no_verdict_whatever_it_shows(faults: bool) -> None:
+    backend = FirstPixel()
+    kept, summary = run(LosesPackets([250] * 5, is_live=True), backend, faults=faults, rule=VotingRule.parse("3/3"))
+    assert [inspection.fault for inspection in kept.inspections] == [None, "incomplete", None, "incomplete", None]
+    assert [inspection.anomaly is None for inspection in kept.inspections] == [False, True, False, True, False]
+    assert backend.batches == [1] * 3
+    assert summary.faults == {"incomplete": 2}
+    assert kept.inspections[-1].alarm and not kept.inspections[-2].alarm, "it has no vote"
+    assert kept.events == [], "its source tells of it, now and then"
+
+
 def test_frames_that_wait_for_a_live_source_are_inspected_in_batches_without_the_faulty_ones() -> None:
     spec = dataclasses.replace(SPEC, max_batch=4)
     backend = FirstPixel(spec=spec)

@@ -27,6 +27,12 @@ def bar_colour(drawn: Image) -> tuple[int, ...]:
     return tuple(drawn[2, 0].tolist())
 
 
+def test_grey_frame_is_drawn_as_the_same_in_colour() -> None:
+    image = picture(60, spot=200)
+    drawn = [draw_overlay(each, inspected(0.9), threshold=0.5, fps=10) for each in (image, image[:, :, 0])]
+    np.testing.assert_array_equal(*drawn)
+
+
 def test_verdict_colours_the_bar() -> None:
     image = picture(60)
     colours = [

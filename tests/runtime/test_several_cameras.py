@@ -310,5 +310,6 @@ def test_files_of_the_documentation_can_be_read(tmp_path: Path, monkeypatch: pyt
     Path("line.yaml").write_text(line)
     left, right = read_line(Path("line.yaml"), command=command)
     assert [(recipe.name, recipe.number) for recipe in left.recipes] == [("plate", 1), ("plate-matt", 2), ("disc", 3)]
-    assert left.by(left.recipes[1]).unclear == "0.4:0.7" and left.by(left.recipes[1]).threshold is None
+    said = [(left.by(recipe).threshold, left.by(recipe).unclear) for recipe in left.recipes]
+    assert said == [(0.62, None), (0.7, None), (None, "0.4:0.7")]
     assert (left.deadline_ms, right.part_gap, right.recipe_file) == (80, 0.5, "right.recipe")

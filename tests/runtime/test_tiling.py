@@ -233,9 +233,9 @@ def test_closed_detector_inspects_no_tiles(engine: Path) -> None:
         detector.inspect(grey((300, 600)))
 
 
-def test_grey_frame_is_refused(engine: Path) -> None:
+def test_frame_that_is_no_picture_is_refused(engine: Path) -> None:
     with Detector.open(engine, tile=TILE) as detector, pytest.raises(ImageError, match="expected"):
-        detector.inspect(np.zeros((300, 600), np.uint8))
+        detector.inspect(np.zeros((300, 600, 4), np.uint8))
 
 
 def test_how_many_tiles_is_logged_once_for_each_size(engine: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,8 +8,12 @@ import pytest
 
 from stlm_edge.errors import ConfigError
 from tests.settings import TWO_STREAMS
+from train import old_settings
 from train.__main__ import main
-from train.config import BEFORE, HINTS, TrainConfig, from_dict, from_record, load_preset, presets
+from train.config import HINTS, TrainConfig, from_dict, from_record
+from train.old_settings import BEFORE
+from train.preset import load_preset, presets
+from train.pseudo_anomalies import preview
 
 OTHER = {
     "image_size": (128, 192),
@@ -249,3 +253,17 @@ def test_backbone_of_timm_has_no_masks_and_may_stand_in_for_the_plain_stream():
     config = from_dict({"teacher": "timm:resnet18", "plain_stream": "teacher"})
     assert config.design.plain_stream == "timm:resnet18"
     assert from_dict(config.to_dict()) == config
+
+
+def test_nsa_is_told_from_what_older_versions_called_so(plate, tmp_path, capsys, monkeypatch):
+    old_settings._tell_of_old_kind.cache_clear()
+    seen = []
+    monkeypatch.setattr(preview, "preview", lambda settings, **_: seen.append(settings.pseudo_anomalies) or "")
+    assert main(["preview", "--data", str(plate), "--pseudo-anomalies", "perlin+nsa"]) == 0
+    assert seen.pop() == "perlin+nsa-binary"
+    assert "pseudo anomalies nsa are nsa-binary" in capsys.readouterr().err
+    (tmp_path / "own.yaml").write_text("extends: cpu\npseudo_anomalies: perlin+nsa\n")
+    for _ in range(2):
+        assert main(["preview", "--data", str(plate), "--preset", str(tmp_path / "own.yaml")]) == 0
+        assert seen.pop() == "perlin+hiding"
+    assert capsys.readouterr().err.count("pseudo anomalies nsa in a file are hiding") == 1

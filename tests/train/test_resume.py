@@ -22,8 +22,9 @@ from stlm_edge.network.weights import load_torch_file
 from stlm_edge.seal import SEAL
 from tests.settings import TWO_STREAMS
 from train.__main__ import main
-from train.config import BEFORE, TrainConfig
+from train.config import TrainConfig
 from train.fit import STATE_NAME, fit, resume
+from train.old_settings import BEFORE
 from train.record import CONFIG_NAME, RECORD_NAME, read_record
 from train.training import _sha256
 

@@ -16,10 +16,12 @@ from stlm_edge.errors import ConfigError, DataError, StlmError
 from stlm_edge.files import make_folder, write_text
 from stlm_edge.seal import sealed
 from stlm_edge.spec import Size
-from train.config import BEFORE, TrainConfig, from_dict, from_record, load_preset
+from train.config import TrainConfig, from_dict, from_record
 from train.fit import CHECKPOINT_NAME
+from train.old_settings import BEFORE
 from train.paper.ablation import check_ablations
 from train.paper.results import RECORD_NAME, read_json
+from train.preset import load_preset
 from train.report import EVALUATION_NAME, evaluate_checkpoint
 from train.runs import as_before, bring_to_end, changes, progress
 

@@ -33,6 +33,13 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
     return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
 
 
+def lower(teacher: Teacher, precision: Precision) -> None:
+    """Bring the weights of linear layers and convolutions to half precision, in place, unless it is to stay in fp32."""
+    for module in teacher.modules() if precision != "fp32" else ():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            module.to(DTYPES[precision])
+
+
 class Guidance:
     """Asks the frozen teacher about batches.
 
@@ -62,10 +69,7 @@ class Guidance:
         self.precision = precision
         self.cache = cache
         self._device = next(teacher.parameters()).device
-        if precision != "fp32":
-            for module in teacher.modules():
-                if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-                    module.to(DTYPES[precision])
+        lower(teacher, precision)
         teacher.to(memory_format=torch.channels_last)
         if compiled:
             teacher.encoder = torch.compile(teacher.encoder, dynamic=False)  # type: ignore[assignment]
@@ -101,6 +105,16 @@ class Guidance:
         return [tuple(layer[number] for layer in layers) for number in range(len(indices))]
 
 
+def settled(precision: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device) -> Precision:
+    """The teacher's precision on a device. Raises `ConfigError` for one that the device does not have."""
+    gpu = device.type == "cuda"
+    if precision == "auto":
+        return "bf16" if gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if precision == "fp16" and not gpu:
+        raise ConfigError("teacher_precision is fp16 on a CPU, expected fp32 or bf16; fp16 is for GPUs")
+    return precision
+
+
 def make_guidance(
     teacher: Teacher,
     *,
@@ -116,12 +130,8 @@ def make_guidance(
         ConfigError: for a precision that the device does not have.
     """
     device = next(teacher.parameters()).device
-    gpu = device.type == "cuda"
-    if precision == "auto":
-        precision = "bf16" if gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    if precision == "fp16" and not gpu:
-        raise ConfigError("teacher_precision is fp16 on a CPU, expected fp32 or bf16; fp16 is for GPUs")
-    compiled = compile_teacher == "on" or (compile_teacher == "auto" and gpu)
+    precision = settled(precision, device)
+    compiled = compile_teacher == "on" or (compile_teacher == "auto" and device.type == "cuda")
     cache = None
     if cache_gb > 0:
         digest = hashlib.sha256(fingerprint(teacher.state_dict()).encode())

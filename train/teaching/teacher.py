@@ -100,11 +100,18 @@ def teacher_of(config: TrainConfig, *, channels: int) -> Teacher | None:
     Raises:
         ConfigError, WeightsError, DownloadError: see `teacher_named` and `Teacher.load`.
     """
+    teacher = bare_teacher(config, channels=channels)
+    if teacher is not None:
+        give_weights(teacher, name=config.teacher, weights=config.teacher_weights)
+    return teacher
+
+
+def bare_teacher(config: TrainConfig, *, channels: int) -> Teacher | None:
+    """`teacher_of`, as it is without weights."""
     if config.teacher == NO_TEACHER:
         return None
     masks = config.distillation == "logits"
-    size, weights = config.image_size, config.teacher_weights
-    return build_teacher(config.teacher, weights=weights, image_size=size, channels=channels, masks=masks)
+    return _named(config.teacher, image_size=config.image_size, channels=channels, masks=masks)
 
 
 def build_teacher(
@@ -115,12 +122,17 @@ def build_teacher(
     Args:
         masks: whether it shall give its masks instead of its features; only SAM and its kind have any.
     """
-    teacher = teacher_named(name, image_size=image_size, channels=channels)
-    if masks:
-        assert isinstance(teacher, SamTeacher)  # the settings allow no other
-        teacher = MaskTeacher(teacher)
+    teacher = _named(name, image_size=image_size, channels=channels, masks=masks)
     give_weights(teacher, name=name, weights=weights)
     return teacher
+
+
+def _named(name: str, *, image_size: Size, channels: int, masks: bool) -> Teacher:
+    teacher = teacher_named(name, image_size=image_size, channels=channels)
+    if not masks:
+        return teacher
+    assert isinstance(teacher, SamTeacher)  # the settings allow no other
+    return MaskTeacher(teacher)
 
 
 def mask_head_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

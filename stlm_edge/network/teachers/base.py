@@ -74,6 +74,10 @@ class Teacher(nn.Module, ABC):
             DownloadError: if the published ones are not here and cannot be fetched.
         """
 
+    def to_fetch(self) -> str | None:
+        """The address that `load` would fetch published weights from; None where they are here, or there are none."""
+        return None
+
     def maps(self, pixels: Tensor) -> Maps:
         """The features of its encoder before they become L1 and L2: what a patch memory remembers.
 
@@ -103,6 +107,13 @@ class Teacher(nn.Module, ABC):
         """
         if not self.has_weights:
             settle_norms(self, pixels)
+
+    def require_size(self, pixels: Tensor) -> None:
+        """Raises `ConfigError` if it cannot take pictures of this size.
+
+        Args:
+            pixels: (N, 3, H, W); their values do not matter.
+        """
 
 
 def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], *, found: str, name: str) -> None:

@@ -17,7 +17,14 @@ from stlm_edge.network.decoder import Features, TwoWayDecoder, decode, decoder_o
 from stlm_edge.network.design import PUBLISHED_WEIGHTS, Layers
 from stlm_edge.network.encoder import EMBEDDING_CHANNELS, STRIDE, ImageEncoder, architecture_named
 from stlm_edge.network.teachers.base import Maps, Teacher, Weights, load_exactly
-from stlm_edge.network.weights import PUBLISHED, decoder_tensors, locate, mobile_sam_encoder_tensors, read_tensors
+from stlm_edge.network.weights import (
+    PUBLISHED,
+    decoder_tensors,
+    locate,
+    mobile_sam_encoder_tensors,
+    read_tensors,
+    to_fetch,
+)
 from stlm_edge.spec import Size
 
 SAM_SIZE = 1024
@@ -68,6 +75,10 @@ class SamTeacher(Teacher):
         for module, named in self.tensors_of(tensors):
             load_exactly(module, named, found=str(path), name=self.name)
         self.origin = f"{path} (SHA-256 {sha256(path)})"
+
+    def to_fetch(self) -> str | None:
+        """See `Teacher.to_fetch`."""
+        return to_fetch(self.name)
 
     def tensors_of(self, tensors: Mapping[str, Tensor]) -> list[tuple[nn.Module, Mapping[str, Tensor]]]:
         """Each part of the teacher with what a file has for it, by the part's own names."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from stlm_edge.network.decoder import Features
 from stlm_edge.network.design import PUBLISHED_WEIGHTS, TIMM, Layers
 from stlm_edge.network.teachers.base import Maps, Teacher, Weights, settle_norms
 from stlm_edge.network.teachers.packages import package_of, packaged_tensors
-from stlm_edge.network.teachers.timm_weights import load_features, published_file
+from stlm_edge.network.teachers.timm_weights import address_of, load_features, published_file
 from stlm_edge.network.weights import read_tensors
 from stlm_edge.spec import ModelSpec
 
@@ -101,24 +102,21 @@ class TimmTeacher(Teacher):
         load_features(self.encoder, self.backbone, tensors, found=str(path))
         self.origin = origin
 
+    def to_fetch(self) -> str | None:
+        """See `Teacher.to_fetch`."""
+        package = package_of(self.backbone)
+        return None if package is not None and package.find() is not None else address_of(self.backbone)
+
     @torch.no_grad()
     def settle(self, pixels: Tensor) -> None:
         """Find the main components of what the backbone sees on good pictures; see `Teacher.settle`."""
-        try:
+        with self._taking(pixels):
             if not self.has_weights:
                 settle_norms(self.encoder, pixels[: Teacher.settling_images] * self.scale + self.offset)
             self._check_sizes(pixels[:1])
             mean, deviation, correlation = _statistics(
                 _together(*self.maps(some)) for some in torch.split(pixels, AT_ONCE)
             )
-        except (AssertionError, RuntimeError) as error:
-            if ran_out(error):
-                raise
-            size = " x ".join(map(str, pixels.shape[2:]))
-            raise ConfigError(
-                f"{self.name} cannot take pictures of {size} ({shortly(error)}); give another --image-size, or "
-                "another backbone"
-            ) from None
         if not torch.isfinite(correlation).all():
             raise ConfigError(f"{self.name} gives no finite features of these pictures; take other weights")
         values, vectors = torch.linalg.eigh(correlation)
@@ -131,6 +129,25 @@ class TimmTeacher(Teacher):
         assert self.project.bias is not None
         self.project.bias.zero_()
         self.project.bias[: len(main)] = -(main / deviation) @ mean
+
+    def require_size(self, pixels: Tensor) -> None:
+        """See `Teacher.require_size`."""
+        with self._taking(pixels):
+            self._check_sizes(pixels[:1])
+
+    @contextmanager
+    def _taking(self, pixels: Tensor) -> Iterator[None]:
+        """What the backbone raises of a size that it cannot take becomes a `ConfigError`."""
+        try:
+            yield
+        except (AssertionError, RuntimeError) as error:
+            if ran_out(error):
+                raise
+            size = " x ".join(map(str, pixels.shape[2:]))
+            raise ConfigError(
+                f"{self.name} cannot take pictures of {size} ({shortly(error)}); give another --image-size, or "
+                "another backbone"
+            ) from None
 
     def _check_sizes(self, pixels: Tensor) -> None:
         """Raises `ConfigError` where timm's record tells of other strides or channels than the features have."""

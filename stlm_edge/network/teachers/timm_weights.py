@@ -44,23 +44,59 @@ def published_file(name: str) -> tuple[Path, str]:
         WeightsError: if there are none, or a kept file is damaged.
         DownloadError: if they cannot be fetched; says which file to bring.
     """
+    known = _record_of(name)
+    licence = str(known.license or "not known to timm")
+    if not known.hf_hub_id:
+        return fetch(_by_address(known), folder=_address_folder()), licence
+    repository, names, revision = _on_hub(known)
+    path = _kept(repository, names, revision) or _fetched(name, repository, names, revision=revision)
+    _check_kept(path)
+    return path, licence
+
+
+def address_of(name: str) -> str | None:
+    """Where `published_file` would fetch from, None where the file is here; asks nobody.
+
+    Raises `WeightsError` if there is none.
+    """
+    known = _record_of(name)
+    if not known.hf_hub_id:
+        published = _by_address(known)
+        return None if (_address_folder() / published.file_name).is_file() else published.url
+    repository, names, revision = _on_hub(known)
+    if _kept(repository, names, revision) is not None:
+        return None
+    return huggingface_hub.hf_hub_url(repository, names[0], revision=revision)
+
+
+def _record_of(name: str) -> Any:
+    """What timm knows of the published weights. Raises `WeightsError` if there are none."""
     known = timm.get_pretrained_cfg(name)
     if known is None or not (known.hf_hub_id or known.url):
         raise WeightsError(
             f"timm has no published weights of {name}; name another one (timm.list_pretrained()), or give "
             "--teacher-weights FILE or random"
         )
-    licence = str(known.license or "not known to timm")
-    if not known.hf_hub_id:
-        published = Published(str(known.url), None, licence)
-        return fetch(published, folder=Path(torch.hub.get_dir(), "checkpoints")), licence
+    return known
+
+
+def _by_address(known: Any) -> Published:
+    return Published(str(known.url), None, str(known.license or "not known to timm"))
+
+
+def _address_folder() -> Path:
+    return Path(torch.hub.get_dir(), "checkpoints")
+
+
+def _on_hub(known: Any) -> tuple[str, Sequence[str], str | None]:
+    """Repository, names of the file in the order in which they are tried, and revision."""
     repository, _, revision = known.hf_hub_id.partition("@")
-    names = (known.hf_hub_filename,) if known.hf_hub_filename else HUB_FILES
-    kept = [huggingface_hub.try_to_load_from_cache(repository, file, revision=revision or None) for file in names]
-    found = [Path(path) for path in kept if isinstance(path, str)]
-    path = found[0] if found else _fetched(name, repository, names, revision=revision or None)
-    _check_kept(path)
-    return path, licence
+    return repository, (known.hf_hub_filename,) if known.hf_hub_filename else HUB_FILES, revision or None
+
+
+def _kept(repository: str, names: Sequence[str], revision: str | None) -> Path | None:
+    kept = (huggingface_hub.try_to_load_from_cache(repository, file, revision=revision) for file in names)
+    return next((Path(path) for path in kept if isinstance(path, str)), None)
 
 
 def _fetched(name: str, repository: str, names: Sequence[str], *, revision: str | None) -> Path:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import cv2
 import numpy as np
 import pytest
 
+import train.pseudo_anomalies.nsa
 from stlm_edge.plate.part import render_part
+from tests.conftest import GOLDEN
 from train.paper.data_sets import MVTEC
 from train.pseudo_anomalies.nsa import OF_CATEGORIES, Nsa, half_side, natural_patches, resized
+
+SIDES = ("height", "width")
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +95,32 @@ def test_patches_fit_into_pictures_of_any_size(size):
         for _ in range(5):
             image, mask = natural_patches(rng, picture, picture[::-1].copy(), nsa)
             assert (image.shape, mask.shape) == (picture.shape, size)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("category", ["transistor", "wood", "bottle"])
+def test_patches_and_labels_are_distributed_as_the_authors(category, parts, monkeypatch):
+    golden = json.loads((GOLDEN / "nsa.json").read_text())
+    wanted, nsa = golden[category], OF_CATEGORIES[category]
+    pictures = [on_white(0), on_white(20)] if category == "bottle" else parts
+    places = []
+
+    def placed(*arguments):
+        found = paste(*arguments)
+        places.extend([] if found is None else [found[1]])
+        return found
+
+    paste = train.pseudo_anomalies.nsa._paste
+    monkeypatch.setattr(train.pseudo_anomalies.nsa, "_paste", placed)
+    rng, counts, labels = np.random.default_rng(5), [], []
+    for _ in range(400):
+        before = len(places)
+        labels.append(natural_patches(rng, *pictures, nsa)[1].mean())
+        counts.append(len(places) - before)
+    sides = {name: [place[axis].stop - place[axis].start for place in places] for axis, name in enumerate(SIDES)}
+    for name in SIDES:
+        assert np.quantile(sides[name], golden["quantiles"]) == pytest.approx(wanted[name], rel=0.12), name
+    assert np.quantile(labels, golden["quantiles"]) == pytest.approx(wanted["label"], rel=0.2)
+    assert np.mean(labels) == pytest.approx(wanted["label_mean"], rel=0.12)
+    shares = np.array(wanted["patches"]) / sum(wanted["patches"])
+    assert np.bincount(counts, minlength=len(shares)) / 400 == pytest.approx(shares, abs=0.08)
