@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Sequence
@@ -45,14 +46,17 @@ def run_cameras(configs: Sequence[CameraConfig], *, reads: Sequence[Path] = ()) 
         StlmError: if something cannot be opened, or one of the cameras has failed.
     """
     uris = [chosen_source(config.source, config.source_file) for config in configs]
-    for config, uri in zip(configs, uris, strict=True):
+    for config in configs:
         if config.summary is not None:
             require_place(config.summary)
-        others = [other for other in configs if other is not config]
-        check_places(
-            config.output, summary=config.summary, source=place_of(uri), reads=[*reads, *chain(*map(_files, configs))]
-        )
-        _require_own_places(config, others)
+        for other in uris:
+            check_places(
+                config.output,
+                summary=config.summary,
+                source=place_of(other),
+                reads=[*reads, *chain(*map(_files, configs))],
+            )
+    _require_own_places(configs)
     with ExitStack() as stack, ExitStack() as last:
         stop = stack.enter_context(StopSignals())
         on_hang = partial(give_up, last=last.close)
@@ -83,13 +87,15 @@ def _files(config: CameraConfig) -> list[Path]:
     return [*of_recipes, *sidecars, *texts]
 
 
-def _require_own_places(config: CameraConfig, others: Sequence[CameraConfig]) -> None:
+def _require_own_places(configs: Sequence[CameraConfig]) -> None:
     """Raises `OutputError` if two cameras would write to one place."""
-    for other in others:
-        taken = {uri.partition("?")[0] for uri in other.output} | {str(other.summary)}
-        for place in [*(uri.partition("?")[0] for uri in config.output), str(config.summary)]:
-            if place != "None" and place in taken:
-                raise OutputError(f"{place} is given to the cameras {config.name} and {other.name}; give each its own")
+    whose: dict[str, CameraConfig] = {}
+    for config in configs:
+        summary = [] if config.summary is None else [str(config.summary)]
+        for place in [*(uri.partition("?")[0] for uri in config.output), *summary]:
+            first = whose.setdefault(os.path.realpath(place), config)
+            if first is not config:
+                raise OutputError(f"{place} is given to the cameras {first.name} and {config.name}; give each its own")
 
 
 @dataclass(eq=False)

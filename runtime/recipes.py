@@ -29,6 +29,8 @@ from stlm_edge.sidecar import Sidecar
 
 logger = logging.getLogger(__name__)
 
+_CLOSES_WITHIN_S = 10.0
+
 
 @contextmanager
 def told_of(what: str | None) -> Iterator[None]:
@@ -145,7 +147,8 @@ class RecipeChanger(Closing):
         self._watchdog = Watchdog(config.inference_timeout, on_hang=self._on_hang)
         control.on_change = self.change
         # A daemon, since an engine's library may never come back from opening one.
-        threading.Thread(target=self._run, name="recipes", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="recipes", daemon=True)
+        self._thread.start()
 
     def change(self, wanted: str) -> None:
         """See `LineControl.change_recipe`."""
@@ -157,10 +160,11 @@ class RecipeChanger(Closing):
         self._wanted.put(None)
 
     def close(self) -> None:
-        """Open no other one. One that is being opened is closed again if that ends before the program does."""
+        """Open no other one, and close again what is being opened, if that ends in some seconds."""
         self._is_closed = True
         self._wanted.put(None)
         self._watchdog.close()
+        self._thread.join(_CLOSES_WITHIN_S)
 
     def _run(self) -> None:
         while True:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ..runtime.conftest import brightness_graph, write_engine
+from ..runtime.sinks.cable import free_port
 from .line_process import running
 
 pytestmark = pytest.mark.heavy
@@ -70,3 +71,35 @@ def test_signal_without_a_file_of_a_recipe_ends_the_program_as_it_does_any(engin
     with running(tmp_path, "runtime.camera", *options) as line:
         line.until(lambda: len(events_of(tmp_path / "events.jsonl")) > 3)
         assert line.end(signal.SIGUSR1) == -signal.SIGUSR1
+
+
+def test_plc_changes_the_recipe_by_its_number(engine: Path, tmp_path: Path) -> None:
+    modbus = pytest.importorskip("pymodbus.client", reason="needs the extra modbus")
+    (tmp_path / "recipes.yaml").write_text("plate: {number: 1, threshold: 0.1}\ndisc: {number: 2, threshold: 0.999}\n")
+    port, events = free_port(), tmp_path / "events.jsonl"
+    options = ["--engine", engine, "--recipes", tmp_path / "recipes.yaml", "--recipe", "plate", "--trigger", "fifo"]
+    outputs = ["--output", f"modbus://127.0.0.1:{port}", "--output", events]
+    source = ["--source", "test://?fps=30&size=64x128"]
+    with running(tmp_path, "runtime.camera", *options, *source, *outputs) as line:
+        line.until(lambda: len(events_of(events)) > 4)
+        client = modbus.ModbusTcpClient("127.0.0.1", port=port)
+
+        def read(address: int) -> int:
+            return int(client.read_holding_registers(address).registers[0])
+
+        assert client.connect()
+        try:
+            assert read(22) == 1
+            client.write_register(4, 2)
+            line.until(lambda: read(22) == 2)
+            client.write_register(4, 9)
+            line.until(lambda: read(21) == 2)  # refused
+            assert read(22) == 2
+        finally:
+            client.close()
+        line.until(lambda: any(event.get("recipe") == "disc" for event in events_of(events)))
+        assert line.end() == 0
+    found = [(event["recipe"], event["part_result"]) for event in events_of(events) if "part_result" in event]
+    assert found == sorted(found, key=lambda each: each[0], reverse=True)
+    assert {recipe for recipe, _ in found} == {"plate", "disc"}
+    assert all(result == "reject" for recipe, result in found if recipe == "plate")

@@ -25,7 +25,7 @@ cameras:
     trigger: software
     output: {folder}/triggered.jsonl
     summary: {folder}/triggered.json
-  watched: {{source: "{folder}/drop?watch=1", summary: {folder}/watched.json}}
+  watched: {{source: "{folder}/drop?watch=1", width: 64, height: 64, summary: {folder}/watched.json}}
 """)
     return folder / "line.yaml"
 

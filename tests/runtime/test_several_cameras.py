@@ -98,9 +98,10 @@ def test_file_that_cannot_be_is_one_line(
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("right.jsonl", "left.jsonl", "is given to the cameras left and right; give each its own"),
+        ("right.jsonl", "./left.jsonl", "is given to the cameras left and right; give each its own"),
         ("right.json\n", "left.json\n", "is given to the cameras left and right; give each its own"),
         ("right.json\n", "line.yaml\n", "is read by this run"),
+        ("right.jsonl", "drop", "is the folder that is inspected"),
         ("recipe: disc", "recipe: dics", "camera right: found no recipe 'dics', did you mean disc?"),
         ("test://?frames=8&size=64x128", "nowhere.avi", "camera right: nowhere.avi does not exist"),
     ],
@@ -108,7 +109,8 @@ def test_file_that_cannot_be_is_one_line(
 def test_cameras_that_cannot_run_together_are_refused(
     file: Path, before: str, after: str, message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    text = file.read_text()
+    (file.parent / "drop").mkdir()
+    text = file.read_text().replace("source: test://?frames=6&size=64x128", f"source: {file.parent}/drop?watch=1")
     file.write_text(text.replace(before, after))
     assert main(["--config", str(file)]) == 1
     assert message in capfd.readouterr().err.splitlines()[-1]
