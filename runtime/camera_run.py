@@ -185,7 +185,14 @@ class CameraRun:
         Raises `SourceError`, `EngineError`, `ImageError`.
         """
         faults = FaultDetector() if self.config.camera_faults else None
-        line = Line(self.source, self.control, outputs=self.outputs, recorder=self.recorder, faults=faults)
+        line = Line(
+            self.source,
+            self.control,
+            outputs=self.outputs,
+            recorder=self.recorder,
+            faults=faults,
+            name=self.config.name,
+        )
         line.run(stop, limit=self.config.frames)
         if self.source.skipped and not self.summary().frames:
             raise ImageError(

@@ -58,17 +58,20 @@ class Line:
         outputs: Outputs,
         recorder: RunRecorder,
         faults: FaultDetector | None = None,
+        name: str | None = None,
     ) -> None:
         """
         Args:
             control: by which others ask it for things; it has who judges, and the parts, where there are any.
             faults: looks at each frame of a live source before it is inspected.
+            name: tells its events from those of other lines in the log.
         """
         self._source = source
         self._control = control
         self._outputs = outputs
         self._recorder = recorder
         self._faults = faults if source.is_live else None
+        self._prefix = "" if name is None else f"camera {name}: "
         self._parts = self._control.parts
         self._held: Frame | None = None
         """Was taken, and is judged by another one than the frames in hand."""
@@ -244,7 +247,9 @@ class Line:
     def _pass_on(self, event: Event | None) -> None:
         if event is not None:
             if event.kind not in self._seldom or self._seldom[event.kind].is_due():
-                logger.log(logging.INFO if event.kind in GOOD_NEWS else logging.WARNING, "%s", event.text)
+                logger.log(
+                    logging.INFO if event.kind in GOOD_NEWS else logging.WARNING, "%s%s", self._prefix, event.text
+                )
             self._recorder.add_event(event)
             self._outputs.write_event(event)
 

@@ -47,10 +47,13 @@ def test_signal_ends_all_cameras_also_those_that_wait(engine: Path, tmp_path: Pa
 
 
 def test_camera_whose_source_fails_is_told_and_the_others_go_on(engine: Path, tmp_path: Path) -> None:
+    (tmp_path / "now").write_text("plate\n")
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "0.png").write_bytes(b"no picture")
     (tmp_path / "line.yaml").write_text(f"""
 engine: {engine}
+recipes: {{plate: {{number: 1}}, disc: {{number: 2}}}}
+recipe-file: {tmp_path}/now
 cameras:
   broken: {{source: {tmp_path}/pictures, summary: {tmp_path}/broken.json}}
   played: {{source: "test://?fps=60&size=64x128", output: {tmp_path}/played.jsonl}}
@@ -58,6 +61,9 @@ cameras:
     with running(tmp_path, "runtime.camera", "--config", tmp_path / "line.yaml") as line:
         line.until_said("camera broken has ended, the others go on: found 1 pictures and none that can be decoded")
         before = len(frames(tmp_path / "played.jsonl"))
+        (tmp_path / "now").write_text("disc\n")
+        line.process.send_signal(signal.SIGUSR1)
+        line.until_said("camera played: recipe disc (2) judges from the next frame on")
         line.until(lambda: len(frames(tmp_path / "played.jsonl")) > before + 20)
         assert line.end() == 1
         assert "1 camera of 2 failed (broken)" in line.said.read_text().splitlines()[-1]
