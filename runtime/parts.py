@@ -78,8 +78,7 @@ class Judging:
 
     Attributes:
         votes: how many of a part's last frames make it unclear. Whether they reject it, each inspection says.
-        recipe: the name of the recipe that says so; None where there are none.
-        engine_sha256: of the engine; None where nobody asks for it.
+        recipe, engine_sha256: as its result has them.
     """
 
     rule: PartRule
@@ -144,10 +143,6 @@ class Parts:
     """
 
     def __init__(self, by: Judging) -> None:
-        """
-        Args:
-            by: what parts are judged by.
-        """
         self._by = by
         self._undecided: deque[_Open] = deque()
         self._collecting: _Open | None = None
@@ -229,7 +224,8 @@ class Parts:
             return None
         part.pending[index] = timestamp_s
         self._part_of[index] = part
-        self._end_if_full(part, now_s)
+        if part.came == part.by.rule.wanted:
+            self._end(part, now_s)
         return part.number
 
     def spoiled(self, *, timestamp_s: float, now_s: float, is_fault: bool) -> int | None:
@@ -243,7 +239,8 @@ class Parts:
             return None
         part.is_faulty |= is_fault
         part.is_missed |= not is_fault
-        self._end_if_full(part, now_s)
+        if part.came == part.by.rule.wanted:
+            self._end(part, now_s)
         return part.number
 
     def interrupted(self, *, now_s: float) -> None:
@@ -289,8 +286,8 @@ class Parts:
 
     def due_s(self, *, quiet_since_s: float | None = None) -> float:
         """When `tick` is to be called next; infinity if nothing ends by the clock."""
-        dues = [math.inf if self._collecting is None else self._over_s(self._collecting, quiet_since_s)]
-        return min(dues + [part.deadline_s for part in self._undecided if part.result is None])
+        over_s = math.inf if self._collecting is None else self._over_s(self._collecting, quiet_since_s)
+        return min(over_s, *(part.deadline_s for part in self._undecided if part.result is None), math.inf)
 
     def finish(self, *, now_s: float) -> None:
         """No frame comes any more, and no verdict: every part gets its result."""
@@ -328,10 +325,6 @@ class Parts:
         part.came += 1
         part.last_s = timestamp_s
         return part
-
-    def _end_if_full(self, part: _Open, now_s: float) -> None:
-        if part.came == part.by.rule.wanted:
-            self._end(part, now_s)
 
     def _end(self, part: _Open, now_s: float) -> None:
         """No other frame is of this part."""
