@@ -11,7 +11,8 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -23,15 +24,19 @@ from runtime.backends import BackendChoice, open_engine
 from runtime.backends.base import Backend, BatchAnswer
 from runtime.detector import Detector
 from runtime.drift_monitor import open_drift_monitor
+from runtime.engines import Engines
 from runtime.faults import FaultDetector
+from runtime.judge import Judge
 from runtime.line import Line
 from runtime.line_control import Control
 from runtime.parts import PartRule
-from runtime.signals import StopSignals
+from runtime.signals import StopRequest, StopSignals
 from runtime.sinks import FrameSink, Outputs, SinkContext, open_sink
 from runtime.sources.base import Frame, FrameSource
 from runtime.summary import RunRecorder
-from runtime.voting import PartVote, VotingRule
+from runtime.voting import VotingRule
+from runtime.watchdog import Watchdog
+from stlm_edge.cli import give_up
 from stlm_edge.errors import EngineError
 from stlm_edge.imaging import Image, Input, to_input, write_image
 from stlm_edge.measure import Schedule, Subject, Work, measure, program, resident_mb
@@ -48,6 +53,9 @@ _POINTS = 20
 PICTURES = 4
 """Different ones: a camera that repeats itself is taken for frozen."""
 
+CAMERAS = 4
+"""That share an engine, where that is measured."""
+
 _ANOMALOUS = 16
 """One frame in so many is called anomalous."""
 
@@ -63,31 +71,47 @@ def host_times_ms(*, frame_size: Size, input_size: Size, frames: int) -> list[fl
 
 def throughputs(
     engine: Path, *, backend: BackendChoice, frame_size: Size, frames: int, turns: int
-) -> tuple[str, list[tuple[float, float]]]:
-    """Name of the backend, and frames per second of it alone, on prepared pictures, and of the loop, turn by turn."""
+) -> tuple[str, list[tuple[float, float, float]]]:
+    """Name of the backend, and frames per second turn by turn: of it alone, on prepared pictures, of the loop of one
+    camera, and of `CAMERAS` that share the engine, all together."""
     opener = partial(open_rate, engine, backend=backend, frame_size=frame_size, frames=frames)
-    subjects = [Subject(name, partial(opener, in_loop=name == "loop")) for name in ("backend", "loop")]
-    alone, loop = measure(subjects, Schedule(turns=turns, runs=1, settle=0, loads_apart=False))
-    rates = ([1e3 * frames / ms for ms in one.pooled()] for one in (alone, loop))
-    return str(alone.facts["library"]), list(zip(*rates, strict=True))
+    subjects = [Subject(f"cameras {count}", partial(opener, cameras=count)) for count in (0, 1, CAMERAS)]
+    found = measure(subjects, Schedule(turns=turns, runs=1, settle=0, loads_apart=False))
+    rates = [[1e3 * frames / ms for ms in one.pooled()] for one in found]
+    return str(found[0].facts["library"]), list(zip(*rates, strict=True))
 
 
 @contextmanager
-def open_rate(engine: Path, *, backend: BackendChoice, frame_size: Size, frames: int, in_loop: bool) -> Iterator[Work]:
-    """An engine that works on so many frames in a run, by itself or in the loop."""
-    opened, sidecar = open_engine(engine, backend=backend)
-    pictures = pictures_of(sidecar.spec.frame_size or frame_size)
-    inputs = [to_input(picture, spec=sidecar.spec) for picture in pictures]
-    with Detector(opened, sidecar=sidecar, threshold=sidecar.spec.require_threshold()) as detector:
+def open_rate(engine: Path, *, backend: BackendChoice, frame_size: Size, frames: int, cameras: int) -> Iterator[Work]:
+    """An engine that works on so many frames in a run, by itself or for the loops of cameras."""
+    pictures = pictures_of(Sidecar.read(engine).spec.frame_size or frame_size)
+    with ExitStack() as opened:
+        if cameras <= 1:
+            alone, sidecar = open_engine(engine, backend=backend)
+            backends = [alone]
+        else:
+            watchdog = opened.enter_context(Watchdog(on_hang=give_up))
+            engines = Engines(watchdog=watchdog, cameras=cameras)
+            leases = [engines.open(engine, backend=backend) for _ in range(cameras)]
+            backends, sidecar = [lease for lease, _ in leases], leases[0][1]
+        threshold = sidecar.spec.require_threshold()
+        detectors = [opened.enter_context(Detector(one, sidecar=sidecar, threshold=threshold)) for one in backends]
+        inputs = [to_input(picture, spec=sidecar.spec) for picture in pictures]
 
         def infer(_: int) -> None:
             for index in range(frames):
-                opened.infer(inputs[index % len(inputs)])
+                backends[0].infer(inputs[index % len(inputs)])
 
         def go_round(_: int) -> None:
-            run_line(FreeSource(pictures, frames=frames), detector)
+            stop = StopRequest()
+            shares = [frames // cameras + (place < frames % cameras) for place in range(cameras)]
+            runs = [partial(run_line, FreeSource(pictures, frames=share), stop=stop) for share in shares]
+            with ThreadPoolExecutor(cameras) as threads:
+                lines = [threads.submit(run, each) for run, each in zip(runs, detectors, strict=True)]
+                for line in lines:
+                    line.result()
 
-        yield Work.timed(go_round if in_loop else infer, {"library": opened.name})
+        yield Work.timed(go_round if cameras else infer, {"library": backends[0].name})
 
 
 def memory_of_line_mb(*, size: Size, frames: int) -> list[float]:
@@ -220,29 +244,23 @@ def run_line(
     *,
     sinks: Mapping[str, FrameSink] | None = None,
     rule: PartRule | None = None,
+    stop: StopRequest | None = None,
 ) -> RunRecorder:
     """Run the camera program's own loop, with its checks of camera and drift, until the source ends.
 
     Args:
         rule: of the parts; None for frames alone.
+        stop: of a line that is not on the main thread, where signals are heard.
     """
-    recorder, votes = RunRecorder(), VotingRule()
-    control = Control.of(rule or PartRule(), votes=votes, source=source)
+    recorder = RunRecorder()
+    drift = open_drift_monitor(detector.spec, threshold=detector.threshold.value)
+    judge = Judge(rule=rule or PartRule(), votes=VotingRule(), detector=detector, drift=drift)
+    control = Control(judge, source=source)
     with (
-        StopSignals() as stop,
+        nullcontext(stop) if stop is not None else StopSignals() as heard,
         # Nothing is dropped: every frame shall leave its trace in the outputs.
         Outputs(sinks or {}, drops=False, on_publish=partial(recorder.add_stage, "publish")) as outputs,
         control,
     ):
-        line = Line(
-            source,
-            detector,
-            outputs=outputs,
-            recorder=recorder,
-            vote=PartVote(votes, threshold=detector.threshold.value),
-            faults=FaultDetector(),
-            drift=open_drift_monitor(detector.spec, threshold=detector.threshold.value),
-            control=control,
-        )
-        line.run(stop)
+        Line(source, control, outputs=outputs, recorder=recorder, faults=FaultDetector()).run(heard)
     return recorder

@@ -272,6 +272,12 @@ def _loop(record: Record) -> Table:
             _turns(f"frames a second, {engine['backend']} alone", engine["backend_frames_per_s"]),
             _turns("frames a second, the loop around it", engine["loop_frames_per_s"]),
             _turns("ratio of the two", engine["ratio"]),
+        ]
+        if "cameras" in engine:  # not in records of before
+            several = f"{engine['cameras']} cameras that share it"
+            rows.append(_turns(f"frames a second, {several}, all together", engine["cameras_frames_per_s"]))
+            rows.append(_turns(f"ratio of {several} to it alone", engine["cameras_ratio"]))
+        rows += [
             ["resident besides the engine, MB", figure(details["engine_memory"]["besides_engine_mb"]), NOTHING],
             _turns("start to first verdict, s", start["verdict_s"]),
             _turns("start besides opening the engine, s", start["besides_s"]),

@@ -8,14 +8,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.anomaly import Anomaly, Latency
 from runtime.backends import BackendChoice, open_engine
-from runtime.backends.base import IN_FLIGHT
 from runtime.closing import Closing
 from runtime.stitching import Canvas, infer_tiles
 from runtime.tiling import Tiling, check_tile
@@ -34,6 +33,12 @@ if TYPE_CHECKING:
 __all__ = ["Anomaly", "Detector", "Latency", "Pending"]
 
 logger = logging.getLogger(__name__)
+
+
+class EngineOpener(Protocol):
+    """What opens an engine for a detector, which closes it."""
+
+    def __call__(self, path: Path, *, backend: BackendChoice) -> tuple[Backend, Sidecar]: ...
 
 
 class Pending:
@@ -94,6 +99,7 @@ class Detector(Closing):
         area: Area | None = None,
         tile: Size | None = None,
         watchdog: Watchdog | None = None,
+        opener: EngineOpener | None = None,
     ) -> Detector:
         """Open an engine by the sidecar beside it; one that is not verified is warned of.
 
@@ -106,6 +112,7 @@ class Detector(Closing):
             tile: (height, width) in frame pixels. Frames that are larger are inspected in overlapping tiles of that
                 size; the score is that of the stitched map, at the scale at which the network sees the tiles.
             watchdog: notices if opening, an inference or closing does not end; the caller closes it.
+            opener: opens the engine in the place of `runtime.backends.open_engine`, and has its inferences watched.
         Raises:
             EngineError, SpecError: see `runtime.backends.open_engine`.
             SpecError: also if no score can reach `threshold`, or every one does.
@@ -116,8 +123,9 @@ class Detector(Closing):
             by_hand = Threshold(value=by_hand, method="manual", images=0)
         opening = nullcontext() if watchdog is None else watchdog.watching(f"opening {path}", pictures=OPENING)
         with opening:
-            opened, sidecar = open_engine(Path(path), backend=backend)
-        opened.watchdog = watchdog
+            opened, sidecar = (opener or open_engine)(Path(path), backend=backend)
+        if opener is None:
+            opened.watchdog = watchdog
         try:
             warn_unless_verified(Path(path), sidecar)
             chosen = sidecar.spec.require_threshold()
@@ -151,7 +159,7 @@ class Detector(Closing):
     @property
     def in_hand(self) -> int:
         """How many calls of `submit` may be in hand with a gain; in tiles one, which keeps the network busy alone."""
-        return IN_FLIGHT if self.tile is None else 1
+        return self._backend.in_hand if self.tile is None else 1
 
     def inspect(self, image: NDArray[np.uint8 | np.uint16]) -> Anomaly:
         """Score one picture.

@@ -19,10 +19,12 @@ EventKind = Literal[
     "overrun",
     "late",
     "trigger-failed",
+    "recipe-changed",
+    "recipe-refused",
 ]
 
-GOOD_NEWS: frozenset[EventKind] = frozenset({"camera-back", "camera-fault-over", "drift-over"})
-"""The kinds that say that something is over."""
+GOOD_NEWS: frozenset[EventKind] = frozenset({"camera-back", "camera-fault-over", "drift-over", "recipe-changed"})
+"""The kinds that say that something is over, or was done as it was asked for."""
 
 FREQUENT: tuple[EventKind, ...] = ("overrun", "late")
 """The kinds that may come with every frame, and are logged once a minute; outputs get each."""

@@ -55,6 +55,7 @@ class Inspection:
         latency: up to the verdict.
         picture: draws the overlay when it is first called and hands out the same array from then on, not to be
             written to. Where nobody calls it, nothing is drawn. Outputs without pictures get None.
+        engine_sha256: of the engine that judged it; None where the outputs know it from the start.
     """
 
     frame: Frame
@@ -65,6 +66,7 @@ class Inspection:
     threshold: float
     latency: FrameLatency
     picture: Callable[[], Image] | None
+    engine_sha256: str | None = None
 
     def without_picture(self) -> Inspection:
         """The same without pixels, so that many can wait in little memory."""

@@ -25,15 +25,14 @@ from stlm_edge.errors import ImageError, SourceError, SourceTimeout
 
 if TYPE_CHECKING:
     from runtime.anomaly import Anomaly
-    from runtime.detector import Detector, Pending
-    from runtime.drift_monitor import DriftMonitor
+    from runtime.detector import Pending
     from runtime.faults import FaultDetector
+    from runtime.judge import Judge
     from runtime.part import Part
-    from runtime.signals import StopSignals
+    from runtime.signals import StopRequest
     from runtime.sinks import Outputs
     from runtime.sources import Frame, FrameSource
     from runtime.summary import RunRecorder
-    from runtime.voting import PartVote
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +42,7 @@ class _InHand:
     """Frames of one batch. Those with a fault are not inspected, and where all have one nothing is pending."""
 
     frames: Sequence[Frame]
+    judge: Judge
     faults: Sequence[Fault | None]
     pending: Pending | None
 
@@ -53,95 +53,119 @@ class Line:
     def __init__(
         self,
         source: FrameSource,
-        detector: Detector,
+        control: Control,
         *,
         outputs: Outputs,
         recorder: RunRecorder,
-        vote: PartVote,
         faults: FaultDetector | None = None,
-        drift: DriftMonitor | None = None,
-        control: Control | None = None,
+        name: str | None = None,
     ) -> None:
         """
         Args:
+            control: by which others ask it for things; it has who judges, and the parts, where there are any.
             faults: looks at each frame of a live source before it is inspected.
-            drift: watches the scores of the frames that pass.
-            control: by which others ask it for things; it has the parts, where there are any.
+            name: tells its events from those of other lines in the log.
         """
         self._source = source
-        self._detector = detector
+        self._control = control
         self._outputs = outputs
         self._recorder = recorder
-        self._vote = vote
         self._faults = faults if source.is_live else None
-        self._drift = drift
-        self._control = control or Control()
+        self._prefix = "" if name is None else f"camera {name}: "
         self._parts = self._control.parts
+        self._held: Frame | None = None
+        """Was taken, and is judged by another one than the frames in hand."""
         self._seldom = {kind: Seldom() for kind in FREQUENT}
         self._fault: Fault | None = None
         self._rate = FrameRate()
         self._pace = _Pace()
         self._in_hand: deque[_InHand] = deque()
 
-    def run(self, stop: StopSignals, *, limit: int | None = None) -> None:
+    def run(self, stop: StopRequest, *, limit: int | None = None) -> None:
         """Inspect until the source ends, a stop is asked for or `limit` frames are taken; finish what is in hand.
 
         A live source that delivers nothing is waited for without end.
 
         Raises `SourceError`, `EngineError`, `ImageError`.
         """
+        self._control.start(self._pass_on)
         if self._parts is not None:
             self._parts.start(publish=self._publish_part, tell=self._pass_on)
         taken, is_over = 0, False
         while not is_over or self._in_hand:
-            if not is_over and len(self._in_hand) < self._detector.in_hand:
-                left = self._most if limit is None else min(self._most, limit - taken)
+            if not is_over and len(self._in_hand) < self._room:
                 try:
-                    frames, is_over = self._take(stop, most=left)
-                    if frames:
-                        self._submit(frames)
+                    frames, is_over = self._take(stop, left=None if limit is None else limit - taken)
                 except (SourceError, ImageError):
                     while self._in_hand:  # these came before and have their verdicts
                         self._finish(self._in_hand.popleft())
                     raise
                 taken += len(frames)
                 is_over = is_over or taken == limit
-                if frames and len(self._in_hand) < self._detector.in_hand:
+                if frames and len(self._in_hand) < self._room:
                     continue
             if self._in_hand:
                 self._finish(self._in_hand.popleft())
+            self._control.retire([batch.judge for batch in self._in_hand])
             is_over = is_over or stop.requested or self._outputs.wants_stop
 
     @property
-    def _most(self) -> int:
-        """Frames in a batch; of a live source without a queue only the newest is wanted."""
-        return 1 if self._wants_newest else self._detector.max_batch
+    def _room(self) -> int:
+        """How many batches may be in hand."""
+        judge = self._in_hand[-1].judge if self._in_hand else self._control.judge
+        return judge.detector.in_hand
 
     @property
     def _wants_newest(self) -> bool:
         return self._source.is_live and self._source.queue is None
 
-    def _take(self, stop: StopSignals, *, most: int) -> tuple[list[Frame], bool]:
-        """Frames that are there, waiting for one only if there is nothing else to do; and whether it was the end."""
-        frames: list[Frame] = []
-        if not self._in_hand:
+    def _take(self, stop: StopRequest, *, left: int | None) -> tuple[list[Frame], bool]:
+        """Submit frames that are there, waiting for one only if there is nothing else to do.
+
+        Args:
+            left: take no more than that.
+        Returns:
+            Those that were submitted, and whether it was the end.
+        """
+        if self._in_hand:
+            judge = self._in_hand[-1].judge
+            if self._wants_newest:
+                self._pace.wait()
+            frames = []
+        else:
             try:
-                with nullcontext() if self._parts is None else self._parts.quiet():
-                    first = self._counted(stop.read(self._source))
+                first = self._held or self._wait(stop)
             except SourceTimeout:
                 return [], False
-            finally:
-                self._control.progressed()
-                self._pass_on_events()
             if first is None:
                 return [], True
-            frames.append(first)
-        elif self._wants_newest:
-            self._pace.wait()
-        while len(frames) < most and (frame := self._counted(self._source.poll())) is not None:
+            self._held, judge, frames = None, self._control.judge_of(first), [first]
+        # Of a live source without a queue only the newest is wanted.
+        most = 1 if self._wants_newest else judge.detector.max_batch
+        most = most if left is None else min(most, left)
+        while len(frames) < most and (frame := self._next_of(judge)) is not None:
             frames.append(frame)
         self._pass_on_events()
+        if frames:
+            self._submit(frames, judge)
         return frames, False
+
+    def _wait(self, stop: StopRequest) -> Frame | None:
+        """The next frame, as soon as it is there; None at the end."""
+        try:
+            with nullcontext() if self._parts is None else self._parts.quiet():
+                return self._counted(stop.read(self._source))
+        finally:
+            self._control.progressed()
+            self._pass_on_events()
+
+    def _next_of(self, judge: Judge) -> Frame | None:
+        """The next frame, if it is there and `judge` is to judge it."""
+        self._held = self._held or self._counted(self._source.poll())
+        if self._held is None or self._control.judge_of(self._held) is not judge:
+            return None
+        frame, self._held = self._held, None
+        return frame
 
     def _counted(self, frame: Frame | None) -> Frame | None:
         """What was read, counted to its part."""
@@ -149,10 +173,10 @@ class Line:
             self._parts.taken(frame)
         return frame
 
-    def _submit(self, frames: Sequence[Frame]) -> None:
+    def _submit(self, frames: Sequence[Frame], judge: Judge) -> None:
         faults = [self._fault_of(frame) for frame in frames]
         images = [frame.image for frame, fault in zip(frames, faults, strict=True) if fault is None]
-        self._in_hand.append(_InHand(frames, faults, self._detector.submit(images) if images else None))
+        self._in_hand.append(_InHand(frames, judge, faults, judge.detector.submit(images) if images else None))
         if images:
             self._pace.started()
 
@@ -167,29 +191,34 @@ class Line:
         decided_s = time.monotonic()
         anomalies = iter(found)
         for frame, fault in zip(batch.frames, batch.faults, strict=True):
-            self._publish(frame, next(anomalies) if fault is None else None, fault=fault, decided_s=decided_s)
+            anomaly = next(anomalies) if fault is None else None
+            self._publish(frame, anomaly, judge=batch.judge, fault=fault, decided_s=decided_s)
         self._control.progressed()
 
-    def _publish(self, frame: Frame, anomaly: Anomaly | None, *, fault: Fault | None, decided_s: float) -> None:
+    def _publish(
+        self, frame: Frame, anomaly: Anomaly | None, *, judge: Judge, fault: Fault | None, decided_s: float
+    ) -> None:
         self._tell_fault(fault)
+        vote = judge.vote
         if self._parts is not None:
-            self._vote.begin(self._parts.part_of(frame))
+            vote.begin(self._parts.part_of(frame))
         if anomaly is not None:
-            self._vote.add(anomaly.score)
-            if self._drift is not None and not anomaly.is_anomalous:
-                self._pass_on(self._drift.add(anomaly.score))
-        threshold = self._detector.threshold.value
-        alarm, fps = self._vote.alarm, self._rate.tick(decided_s)
+            vote.add(anomaly.score)
+            if judge.drift is not None and not anomaly.is_anomalous:
+                self._pass_on(judge.drift.add(anomaly.score))
+        threshold = judge.detector.threshold.value
+        alarm, fps = vote.alarm, self._rate.tick(decided_s)
         draw = partial(draw_overlay, frame.image, anomaly, threshold=threshold, fps=fps, fault=fault, alarm=alarm)
         inspection = Inspection(
             frame=frame,
             anomaly=anomaly,
             fault=fault,
             alarm=alarm,
-            part=self._vote.part,
+            part=vote.part,
             threshold=threshold,
             latency=_latency(frame, anomaly, decided_s=decided_s),
             picture=drawn_once(draw, on_drawn=partial(self._recorder.add_stage, "draw")),
+            engine_sha256=judge.engine_sha256,
         )
         self._recorder.add(inspection)
         self._outputs.write(inspection)
@@ -218,7 +247,9 @@ class Line:
     def _pass_on(self, event: Event | None) -> None:
         if event is not None:
             if event.kind not in self._seldom or self._seldom[event.kind].is_due():
-                logger.log(logging.INFO if event.kind in GOOD_NEWS else logging.WARNING, "%s", event.text)
+                logger.log(
+                    logging.INFO if event.kind in GOOD_NEWS else logging.WARNING, "%s%s", self._prefix, event.text
+                )
             self._recorder.add_event(event)
             self._outputs.write_event(event)
 

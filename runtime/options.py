@@ -18,7 +18,7 @@ from stlm_edge.errors import ConfigError, shown
 from stlm_edge.spec import PIXEL_LIMIT_VARIABLE, Threshold
 
 if TYPE_CHECKING:
-    from runtime.detector import Detector
+    from runtime.detector import Detector, EngineOpener
 
 READS = click.Path(path_type=Path)
 
@@ -130,6 +130,7 @@ def open_detector(
     ignore: Path | None,
     tile: str | None,
     watchdog: Watchdog | None = None,
+    opener: EngineOpener | None = None,
 ) -> Detector:
     """Open what the options name; the caller closes it.
 
@@ -142,7 +143,9 @@ def open_detector(
     by_hand = threshold if unclear is None else _two_thresholds(unclear, threshold)
     area = read_area(roi=roi, ignore=ignore)
     size = None if tile is None else parse_tile(tile)
-    return Detector.open(engine, backend=backend, threshold=by_hand, area=area, tile=size, watchdog=watchdog)
+    return Detector.open(
+        engine, backend=backend, threshold=by_hand, area=area, tile=size, watchdog=watchdog, opener=opener
+    )
 
 
 def _two_thresholds(text: str, threshold: float | None) -> Threshold:

@@ -30,6 +30,7 @@ class Part:
         recipe: the name of the recipe that it was judged by, None where there are none.
         begun_s: when it was triggered, or its first frame captured, on the clock of `time.monotonic`.
         decided_s: when the result was known, on the same clock.
+        engine_sha256: of the engine that judged it; None where the outputs know it from the start.
     """
 
     number: int
@@ -40,6 +41,7 @@ class Part:
     recipe: str | None
     begun_s: float
     decided_s: float
+    engine_sha256: str | None = None
 
     @property
     def score(self) -> float | None:

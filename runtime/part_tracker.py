@@ -16,9 +16,8 @@ from runtime.closing import Closing
 from runtime.event import Event, EventKind
 from runtime.inspection import Inspection
 from runtime.part import Part
-from runtime.parts import PartRule, Parts
+from runtime.parts import Judging, Parts
 from runtime.sources.base import Frame, FrameSource
-from runtime.voting import VotingRule
 from stlm_edge.errors import ControlError, StlmError, counted
 
 logger = logging.getLogger(__name__)
@@ -36,11 +35,11 @@ class PartTracker(Closing):
         results: parts that have one.
     """
 
-    def __init__(self, rule: PartRule, *, votes: VotingRule, source: FrameSource) -> None:
+    def __init__(self, by: Judging, *, source: FrameSource) -> None:
         self.results = 0
-        self._rule = rule
+        self._trigger = by.rule.trigger
         self._source = source
-        self._parts = Parts(rule, votes=votes)
+        self._parts = Parts(by)
         self._lock = threading.Lock()
         self._clock, self._asking = threading.Condition(self._lock), threading.Condition(self._lock)
         self._wakes_s = math.inf
@@ -51,11 +50,26 @@ class PartTracker(Closing):
         self._quiet_since_s: float | None = None
         self._damaged = 0
 
+    def change(self, by: Judging) -> None:
+        """Judge the next part by something else, which begins by the same trigger."""
+        with self._lock:
+            self._parts.change(by)
+
+    def in_use(self) -> set[Judging]:
+        """What parts are judged by that begin, are not decided, or whose frames are not."""
+        with self._lock:
+            return self._parts.in_use()
+
+    def judging_of(self, frame: Frame) -> Judging:
+        """What a frame that was read is judged by."""
+        with self._lock:
+            return self._parts.judging_of(frame.index)
+
     @property
     def is_ready(self) -> bool:
         """A trigger from outside would be taken now."""
         with self._lock:
-            is_triggered = self._is_running and self._rule.trigger is not None
+            is_triggered = self._is_running and self._trigger is not None
             return is_triggered and self._source.is_connected and self._has_room and not self._is_owed
 
     def start(self, *, publish: Callable[[Part], None], tell: Callable[[Event], None]) -> None:
@@ -70,7 +84,7 @@ class PartTracker(Closing):
             self._damaged = self._source.skipped
         # Daemons, since a camera may never answer a trigger.
         threading.Thread(target=self._watch_clock, name="parts", daemon=True).start()
-        if self._rule.trigger == "software":
+        if self._trigger == "software":
             threading.Thread(target=self._trigger_camera, name="trigger", daemon=True).start()
         self._source.listen(self)
         with self._lock:
@@ -80,7 +94,7 @@ class PartTracker(Closing):
         """See `LineControl.trigger`."""
         if part_id is not None and len(part_id) > _LONGEST_ID:
             raise ControlError(f"found a part's name of {len(part_id)} characters, expected at most {_LONGEST_ID}")
-        if self._rule.trigger is None:
+        if self._trigger is None:
             raise ControlError(
                 "this line is not triggered from outside, its camera runs free; start it with --trigger software, "
                 "hardware or fifo"
@@ -90,7 +104,7 @@ class PartTracker(Closing):
                 raise ControlError("the line is not running, expected it to be ready; trigger it again when it is")
             is_owed = self._is_owed
             # Only a camera that is triggered by us captures nothing for a part that is refused.
-            has_room = self._has_room or self._rule.trigger != "software"
+            has_room = self._has_room or self._trigger != "software"
             number, is_taken = self._parts.begin(part_id, now_s=now_s, has_room=has_room)
         if is_taken:
             return number
@@ -180,7 +194,7 @@ class PartTracker(Closing):
     @property
     def _is_owed(self) -> bool:
         """The camera was triggered by command and has not delivered."""
-        return self._rule.trigger == "software" and self._parts.is_waiting
+        return self._trigger == "software" and self._parts.is_waiting
 
     @property
     def _quiet_s(self) -> float | None:

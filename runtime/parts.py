@@ -72,11 +72,27 @@ class PartRule:
             )
 
 
+@dataclass(frozen=True, eq=False)
+class Judging:
+    """By what a part is judged, from its first frame to its last.
+
+    Attributes:
+        votes: how many of a part's last frames make it unclear. Whether they reject it, each inspection says.
+        recipe, engine_sha256: as its result has them.
+    """
+
+    rule: PartRule
+    votes: VotingRule
+    recipe: str | None = None
+    engine_sha256: str | None = None
+
+
 @dataclass(eq=False)
 class _Open:
     """A part that has no result yet, or whose last frames may still come.
 
     Attributes:
+        by: what it is judged by, whatever comes after it.
         came: frames of it, those included that could not be kept or show nothing.
         asked: how often the camera was triggered for it.
         pending: index of a frame that waits for its verdict → when it was captured.
@@ -86,6 +102,7 @@ class _Open:
     number: int
     part_id: str | None
     begun_s: float
+    by: Judging
     came: int = 0
     last_s: float | None = None
     asked: int = 0
@@ -101,13 +118,19 @@ class _Open:
     worst: Inspection | None = None
     result: Part | None = None
 
-    def verdict(self, votes: VotingRule) -> PartVerdict:
+    @property
+    def deadline_s(self) -> float:
+        """When it has its result at the latest."""
+        return math.inf if self.by.rule.deadline_s is None else self.begun_s + self.by.rule.deadline_s
+
+    @property
+    def verdict(self) -> PartVerdict:
         """By what is known of it now; of fewer frames than may reject it, none can say that it is good."""
         if self.is_rejected:
             return "reject"
         if self.is_faulty:
             return "fault"
-        if self.is_missed or self.judged < votes.needed:
+        if self.is_missed or self.judged < self.by.votes.needed:
             return "missed"
         return "unclear" if self.is_unclear else "good"
 
@@ -119,19 +142,27 @@ class Parts:
     ended, so that a verdict after the deadline is late however late the caller's timer is.
     """
 
-    def __init__(self, rule: PartRule, *, votes: VotingRule) -> None:
-        """
-        Args:
-            votes: how many of a part's last frames make it unclear. Whether they reject it, each inspection says.
-        """
-        self._rule = rule
-        self._votes = dataclasses.replace(votes, release=None)
+    def __init__(self, by: Judging) -> None:
+        self._by = by
         self._undecided: deque[_Open] = deque()
         self._collecting: _Open | None = None
         """Takes the frames that come; it may have its result already."""
         self._part_of: dict[int, _Open] = {}
         self._results: list[Part] = []
         self._begun = 0
+
+    def change(self, by: Judging) -> None:
+        """Judge each part that begins from now on by something else, whose trigger is the same."""
+        self._by = by
+
+    def in_use(self) -> set[Judging]:
+        """What parts are judged by that begin, have no result yet, or of which a frame has no verdict."""
+        open_parts = [*self._undecided, *self._part_of.values(), *filter(None, [self._collecting])]
+        return {self._by, *(part.by for part in open_parts)}
+
+    def judging_of(self, index: int) -> Judging:
+        """What a frame that has come is judged by, always the same."""
+        return self._part_of[index].by
 
     @property
     def is_waiting(self) -> bool:
@@ -143,10 +174,10 @@ class Parts:
         """The camera is to be triggered now, for the part that began or for its next frame."""
         part = self._collecting
         return (
-            self._rule.trigger == "software"
-            and part is not None
+            part is not None
+            and part.by.rule.trigger == "software"
             and part.asked == part.came
-            and part.asked < (self._rule.wanted or 1)
+            and part.asked < (part.by.rule.wanted or 1)
         )
 
     def begin(self, part_id: str | None, *, now_s: float, has_room: bool = True) -> tuple[int, bool]:
@@ -161,13 +192,13 @@ class Parts:
         self.tick(now_s)
         before = self._collecting
         part = self._begin(part_id, now_s)
-        if not has_room or (before is not None and self._rule.trigger == "software"):
+        if not has_room or (before is not None and before.by.rule.trigger == "software"):
             part.is_missed = True
             self._end(part, now_s)
             return part.number, False
         if before is not None:
             # A frame that comes now may be of either, unless there is no telling how many the one before has.
-            part.is_missed = self._rule.wanted is not None or not before.came
+            part.is_missed = before.by.rule.wanted is not None or not before.came
             self._end(before, now_s)
         self._collecting = part
         return part.number, True
@@ -193,7 +224,8 @@ class Parts:
             return None
         part.pending[index] = timestamp_s
         self._part_of[index] = part
-        self._end_if_full(part, now_s)
+        if part.came == part.by.rule.wanted:
+            self._end(part, now_s)
         return part.number
 
     def spoiled(self, *, timestamp_s: float, now_s: float, is_fault: bool) -> int | None:
@@ -207,14 +239,15 @@ class Parts:
             return None
         part.is_faulty |= is_fault
         part.is_missed |= not is_fault
-        self._end_if_full(part, now_s)
+        if part.came == part.by.rule.wanted:
+            self._end(part, now_s)
         return part.number
 
     def interrupted(self, *, now_s: float) -> None:
         """The camera is lost, or cannot be triggered: what it owes will not come."""
         self.tick(now_s)
         part = self._collecting
-        if part is not None and (self._rule.wanted is not None or not part.came):
+        if part is not None and (part.by.rule.wanted is not None or not part.came):
             part.is_faulty = True
             self._end(part, now_s)
 
@@ -245,19 +278,16 @@ class Parts:
             quiet_since_s: since when it is known that no frame is waiting to be told of by `arrived`; None while that
                 is not known. A gap is none before.
         """
-        if self._rule.deadline_s is not None:
-            for part in list(self._undecided):
-                if part.result is None and now_s >= part.begun_s + self._rule.deadline_s:
-                    self._time_out(part, now_s)
+        for part in list(self._undecided):
+            if part.result is None and now_s >= part.deadline_s:
+                self._time_out(part, now_s)
         if self._collecting is not None and now_s >= self._over_s(self._collecting, quiet_since_s):
             self._end(self._collecting, now_s)
 
     def due_s(self, *, quiet_since_s: float | None = None) -> float:
         """When `tick` is to be called next; infinity if nothing ends by the clock."""
-        dues = [math.inf if self._collecting is None else self._over_s(self._collecting, quiet_since_s)]
-        if self._rule.deadline_s is not None:
-            dues += [part.begun_s + self._rule.deadline_s for part in self._undecided if part.result is None]
-        return min(dues)
+        over_s = math.inf if self._collecting is None else self._over_s(self._collecting, quiet_since_s)
+        return min(over_s, *(part.deadline_s for part in self._undecided if part.result is None), math.inf)
 
     def finish(self, *, now_s: float) -> None:
         """No frame comes any more, and no verdict: every part gets its result."""
@@ -276,35 +306,32 @@ class Parts:
         return results
 
     def _begin(self, part_id: str | None, begun_s: float) -> _Open:
-        part = _Open(self._begun, part_id, begun_s)
+        part = _Open(self._begun, part_id, begun_s, self._by)
         self._begun += 1
         self._undecided.append(part)
         return part
 
     def _receive(self, timestamp_s: float, now_s: float) -> _Open | None:
         self.tick(now_s)
-        part, gap_s = self._collecting, self._rule.gap_s
+        part = self._collecting
+        gap_s = None if part is None else part.by.rule.gap_s
         if part is not None and gap_s is not None and part.last_s is not None and timestamp_s - part.last_s > gap_s:
             self._end(part, now_s)
             part = self._collecting
         if part is None:
-            if self._rule.trigger == "software":
+            if self._by.rule.trigger == "software":
                 return None
             part = self._collecting = self._begin(None, timestamp_s)
         part.came += 1
         part.last_s = timestamp_s
         return part
 
-    def _end_if_full(self, part: _Open, now_s: float) -> None:
-        if part.came == self._rule.wanted:
-            self._end(part, now_s)
-
     def _end(self, part: _Open, now_s: float) -> None:
         """No other frame is of this part."""
         part.is_over = True
         if self._collecting is part:
             self._collecting = None
-        part.is_missed |= part.came < (self._rule.wanted or 1)
+        part.is_missed |= part.came < (part.by.rule.wanted or 1)
         self._decide_if_done(part, now_s)
 
     def _decide_if_done(self, part: _Open, now_s: float) -> None:
@@ -315,43 +342,47 @@ class Parts:
         part.result = Part(
             number=part.number,
             part_id=part.part_id,
-            verdict=part.verdict(self._votes),
+            verdict=part.verdict,
             frames=part.judged,
             worst=part.worst,
-            recipe=None,
+            recipe=part.by.recipe,
             begun_s=part.begun_s,
             decided_s=now_s,
+            engine_sha256=part.by.engine_sha256,
         )
         part.worst = None
 
     def _time_out(self, part: _Open, now_s: float) -> None:
-        if self._rule.is_window:
-            # What has no verdict yet is of the next one, so that nothing of the stream is of none.
+        rule = part.by.rule
+        if rule.is_window:
+            # What has no verdict yet is of the next one, so that nothing of the stream is of none; it is inspected, so
+            # the next one is judged by the same.
             pending, part.pending = part.pending, {}
             self._end(part, now_s)
             if pending:
                 self._collecting = following = self._begin(None, now_s)
+                following.by = part.by
                 following.pending, following.came, following.last_s = pending, len(pending), max(pending.values())
                 self._part_of.update(dict.fromkeys(pending, following))
             return
         part.is_missed = True
         self._decide(part, now_s)
         # Its other frames are told from the next part's by their trigger or a gap; else by their time alone.
-        if self._rule.trigger == "software":
-            may_come = part.asked > (0 if self._rule.wanted is None else part.came)
+        if rule.trigger == "software":
+            may_come = part.asked > (0 if rule.wanted is None else part.came)
         else:
-            may_come = self._rule.gap_s is not None
+            may_come = rule.gap_s is not None
         if not may_come:
             self._end(part, now_s)
 
     def _over_s(self, part: _Open, quiet_since_s: float | None) -> float:
         """When the part that collects is over if no frame comes."""
-        over_s = math.inf
-        if self._rule.gap_s is not None and part.last_s is not None and quiet_since_s is not None:
-            over_s = max(part.last_s + self._rule.gap_s, quiet_since_s) + GRACE_S
-        if self._rule.trigger == "software" and (self._rule.wanted is not None or not part.came):
+        over_s, rule = math.inf, part.by.rule
+        if rule.gap_s is not None and part.last_s is not None and quiet_since_s is not None:
+            over_s = max(part.last_s + rule.gap_s, quiet_since_s) + GRACE_S
+        if rule.trigger == "software" and (rule.wanted is not None or not part.came):
             asked_s = max(part.begun_s, part.asked_s)
-            over_s = min(over_s, max(asked_s + FRAME_WITHIN_S, part.begun_s + (self._rule.deadline_s or 0.0)))
+            over_s = min(over_s, max(asked_s + FRAME_WITHIN_S, part.begun_s + (rule.deadline_s or 0.0)))
         return over_s
 
     def _compare(self, part: _Open, inspection: Inspection) -> None:
@@ -363,6 +394,7 @@ class Parts:
             part.worst = inspection
         if anomaly.unclear_from is not None:
             if part.unclear_vote is None:
-                part.unclear_vote = PartVote(self._votes, threshold=anomaly.unclear_from)
+                rule = dataclasses.replace(part.by.votes, release=None)
+                part.unclear_vote = PartVote(rule, threshold=anomaly.unclear_from)
             part.unclear_vote.add(anomaly.score)
             part.is_unclear |= part.unclear_vote.alarm

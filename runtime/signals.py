@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -15,18 +17,33 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _NOHUP = (signal.SIGHUP, signal.SIG_IGN)
 
 
-class StopSignals:
-    """While entered, a signal lets the frame in hand be finished; a second, other than SIGHUP, interrupts at once."""
+class StopRequest:
+    """Asks a line to end between two frames, from any thread."""
 
     def __init__(self) -> None:
         self._requested = False
-        self._waiting = False
-        self._heard: set[int] = set()
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has come."""
+        """Whether it was asked."""
         return self._requested
+
+    def request(self) -> None:
+        """Ask for the end."""
+        self._requested = True
+
+    def read(self, source: FrameSource) -> Frame | None:
+        """`source.read()`; None once a stop was asked for. Whoever asks for it wakes the source."""
+        return None if self._requested else source.read()
+
+
+class StopSignals(StopRequest):
+    """While entered, a signal lets the frame in hand be finished; a second, other than SIGHUP, interrupts at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting = False
+        self._heard: set[int] = set()
 
     def read(self, source: FrameSource) -> Frame | None:
         """`source.read()`, which a signal may interrupt; None once a stop was asked for."""
@@ -61,3 +78,13 @@ class StopSignals:
         if is_second or self._waiting:
             self._waiting = False
             raise KeyboardInterrupt
+
+
+@contextmanager
+def heeding(number: int, do: Callable[[], object]) -> Iterator[None]:
+    """While entered, a signal does this, between any two steps of the main thread."""
+    before = signal.signal(number, lambda *_: do())
+    try:
+        yield
+    finally:
+        signal.signal(number, before)

@@ -39,38 +39,39 @@ class Watchdog(Closing):
         """
         self._limit_s = limit_s
         self._on_hang = on_hang
-        self._watched: _Watched | None = None
+        self._watched: set[_Watched] = set()
         self._closed = threading.Event()
         # A daemon, since `on_hang` may end the program while it runs.
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
 
     @contextmanager
     def watching(self, what: str, *, pictures: int = 1) -> Iterator[None]:
-        """Watch the block, on one thread at a time.
+        """Watch the block, on any thread.
 
         Args:
             what: that is done in it, for people.
             pictures: each of them may take the limit.
         """
-        self._watched = _Watched(what, pictures * self._limit_s)
+        watched = _Watched(what, pictures * self._limit_s)
+        self._watched.add(watched)
         try:
             yield
         finally:
-            self._watched = None
+            self._watched.discard(watched)
 
     def close(self) -> None:
         self._closed.set()
 
     def _run(self) -> None:
         every_s = min(1.0, self._limit_s / _LOOKS)
-        seen, lasts_s = self._watched, 0.0
+        lasts_s: dict[_Watched, float] = {}
         while not self._closed.wait(every_s):
-            watched = self._watched
-            lasts_s = lasts_s + every_s if watched is seen else 0.0
-            seen = watched
-            if watched is not None and lasts_s >= watched.limit_s:
-                self._on_hang(
-                    f"{watched.what} has not ended for {watched.limit_s:g} s; check the device, export the engine "
-                    "again, or allow more: --inference-timeout"
-                )
-                return
+            # A copy of a set is made at once, whatever other threads do.
+            lasts_s = {watched: lasts_s.get(watched, -every_s) + every_s for watched in self._watched.copy()}
+            for watched, so_far_s in lasts_s.items():
+                if so_far_s >= watched.limit_s:
+                    self._on_hang(
+                        f"{watched.what} has not ended for {watched.limit_s:g} s; check the device, export the engine "
+                        "again, or allow more: --inference-timeout"
+                    )
+                    return

@@ -19,9 +19,10 @@ def _install(*extras: str) -> str:
 
 REMEDIES = {
     **dict.fromkeys(
-        ("torch", "torchvision", "timm", "segment_anything", "safetensors", "yaml", "matplotlib"),
+        ("torch", "torchvision", "timm", "segment_anything", "safetensors", "matplotlib"),
         _install("train"),
     ),
+    "yaml": f"{_install('line')} to run a line, 'stlm-edge[train]' to train; on a Jetson apt install python3-yaml",
     "onnxscript": _install("export"),
     "onnxruntime": f"{_install('onnxruntime')} to verify engines, 'stlm-edge[export]' for all else",
     "onnx": (

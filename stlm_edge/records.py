@@ -147,7 +147,7 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _settings(text: str) -> dict[str, Any]:
-    import yaml  # of the extra `train`: the ground floor reads no YAML
+    import yaml  # of the extras `train` and `line`: the ground floor reads no YAML
 
     class Loader(yaml.SafeLoader):
         """Takes every value for the text that it is: what a setting is, its owner knows better than YAML 1.1."""
@@ -165,9 +165,17 @@ def _settings(text: str) -> dict[str, Any]:
                 raise _too_deep()
             if aliases > MOST_ALIASES:
                 raise _WrongError(f"has more than {MOST_ALIASES} aliases (*name), expected settings written out")
-        root = yaml.compose(text, Loader=Loader)
-        if isinstance(root, yaml.MappingNode):
-            _distinct([(str(key.value), None) for key, _ in root.value])
+        nodes, seen = [yaml.compose(text, Loader=Loader)], set()
+        while nodes:
+            node = nodes.pop()
+            if id(node) in seen:  # an alias
+                continue
+            seen.add(id(node))
+            if isinstance(node, yaml.MappingNode):
+                _distinct([(str(key.value), None) for key, _ in node.value])
+                nodes += [each for pair in node.value for each in pair]
+            elif isinstance(node, yaml.SequenceNode):
+                nodes += node.value
         value = yaml.load(text, Loader=Loader)
     except RecursionError:
         raise _too_deep() from None

@@ -17,6 +17,7 @@ import pytest
 from stlm_edge import __version__
 from stlm_edge.cli import Number, run
 from stlm_edge.errors import DataError
+from stlm_edge.extras import REMEDIES
 from stlm_edge.revision import version
 
 logger = logging.getLogger("runtime.line")
@@ -103,7 +104,7 @@ def test_log_for_machines_is_one_object_a_line(capsys, arguments):
     ("how", "code", "plain"),
     [
         ("data", 1, "error: found no picture, expected some; add them"),
-        ("missing", 1, "error: found no yaml, expected it for this command; pip install 'stlm-edge[train]'"),
+        ("missing", 1, f"error: found no yaml, expected it for this command; {REMEDIES['yaml']}"),
         ("usage", 2, "Error: one of the two options"),
         ("stopped", 130, "interrupted"),
     ],

@@ -104,6 +104,11 @@ class Backend(Closing):
         """Where it runs, in words."""
         return "CPU"
 
+    @property
+    def in_hand(self) -> int:
+        """How many batches of one caller may be in hand with a gain, `IN_FLIGHT` at most."""
+        return IN_FLIGHT
+
     def infer(self, batch: Input) -> tuple[Maps, Scores]:
         """Run the network and wait for it; arguments and errors as for `submit`.
 

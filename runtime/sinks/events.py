@@ -44,7 +44,7 @@ def verdict_event(inspection: Inspection, *, engine_sha256: str) -> dict[str, An
         "regions": _regions(anomaly),
         **({} if frame.label is None else {"label": frame.label}),
         "latency_ms": {stage: round(getattr(inspection.latency, f"{stage}_ms"), 3) for stage in VERDICT_STAGES},
-        "engine_sha256": engine_sha256,
+        "engine_sha256": inspection.engine_sha256 or engine_sha256,
     }
 
 
@@ -81,7 +81,7 @@ def part_event(part: Part, *, engine_sha256: str) -> dict[str, Any]:
             "threshold": worst.threshold,
             "regions": _regions(worst.anomaly),
         },
-        "engine_sha256": engine_sha256,
+        "engine_sha256": part.engine_sha256 or engine_sha256,
     }
 
 

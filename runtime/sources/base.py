@@ -123,6 +123,9 @@ class FrameSource(Closing):
     def listen(self, arrivals: Arrivals) -> None:
         """Have somebody told of each frame as it comes, those that wait included; only where frames have a queue."""
 
+    def wake(self) -> None:
+        """Have a `read` that waits on another thread give up as if no frame had come in time, where that can be."""
+
     def take_events(self) -> list[Event]:
         """What has happened to the source since this was asked last."""
         return []

@@ -79,6 +79,11 @@ class LiveSource(FrameSource):
             for timestamp_s in self._early_overruns_s:
                 arrivals.overrun(timestamp_s)
 
+    def wake(self) -> None:
+        with self._lock:
+            self._trouble = "nobody waits for a frame any more; read on"
+            self._arrived.notify_all()
+
     def _take(self) -> Frame | None:
         if self._frames:
             return self._frames.popleft()

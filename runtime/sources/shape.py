@@ -147,6 +147,9 @@ class Shaped(FrameSource):
     def trigger(self) -> None:
         self._inner.trigger()
 
+    def wake(self) -> None:
+        self._inner.wake()
+
     def take_events(self) -> list[Event]:
         return self._inner.take_events()
 

@@ -84,6 +84,7 @@ class WatchedFolder(FrameSource):
         """
         self._path = path
         self._timeout_s = timeout_s
+        self._is_woken = False
         self._index = 0
         self._seen = SeenFiles.none()
         self._asked: deque[str] = deque()
@@ -110,12 +111,16 @@ class WatchedFolder(FrameSource):
     def read(self) -> Frame | None:
         until_s = time.monotonic() + self._timeout_s
         while (frame := self.poll()) is None:
-            if time.monotonic() >= until_s:
+            if time.monotonic() >= until_s or self._is_woken:
+                self._is_woken = False
                 raise SourceTimeout(
                     f"no new picture in {self._path} for {self._timeout_s:g} s; check what writes there"
                 )
             time.sleep(_LOOK_EVERY_S)
         return frame
+
+    def wake(self) -> None:
+        self._is_woken = True
 
     def poll(self) -> Frame | None:
         now_s = time.monotonic()

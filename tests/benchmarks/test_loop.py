@@ -53,11 +53,13 @@ def test_figures_agree_with_each_other(tmp_path: Path, capsys: pytest.CaptureFix
     assert len(memory["resident_mb"]) == 21
     assert memory["growth_mb"] == memory["resident_mb"][-1] - memory["resident_mb"][0]
     assert around["backend"] == "openvino"
-    for alone, loop, ratio in zip(
-        *(around[name]["turns"] for name in ("backend_frames_per_s", "loop_frames_per_s", "ratio")), strict=True
-    ):
-        assert loop > 0
-        assert ratio == pytest.approx(loop / alone)
+    for kind, rate in (("ratio", "loop_frames_per_s"), ("cameras_ratio", "cameras_frames_per_s")):
+        for alone, loop, ratio in zip(
+            *(around[name]["turns"] for name in ("backend_frames_per_s", rate, kind)), strict=True
+        ):
+            assert loop > 0
+            assert ratio == pytest.approx(loop / alone)
+    assert around["cameras"] == 4
     assert around["ratio"]["median"] == statistics.median(around["ratio"]["turns"])
     resident = found["engine_memory"]
     assert resident["besides_engine_mb"] == pytest.approx(

@@ -163,3 +163,28 @@ def compared(folder: Path) -> str:
     from benchmarks.compare import main
 
     return commanded(main, str(folder / "b.json"), str(folder / "a.json"))
+
+
+def line_file() -> Files:
+    return {
+        "line.yaml": b"""
+engine: plate.plan
+votes: 2/3
+recipes:
+  plate: &plate {number: 1, threshold: 0.62, part-frames: 3}
+  disc:
+    <<: *plate
+    number: 2
+    roi: disc.json
+cameras:
+  left: {source: 0, trigger: fifo, recipe: plate, output: [events.jsonl, left]}
+  right: {source: "rtsp://camera/stream", part-gap: 5e-1, camera-faults: no, recipe-file: now}
+"""
+    }
+
+
+def read_cameras(folder: Path) -> object:
+    from runtime.camera import command
+    from runtime.config import read_line
+
+    return read_line(folder / "line.yaml", command=command)

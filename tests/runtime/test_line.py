@@ -15,6 +15,7 @@ from runtime.backends.base import IN_FLIGHT, Backend, BatchAnswer
 from runtime.detector import Detector
 from runtime.event import Event
 from runtime.inspection import Fault, Inspection
+from runtime.judge import Judge
 from runtime.line import Line
 from runtime.line_control import Control
 from runtime.part import Part
@@ -22,7 +23,7 @@ from runtime.parts import PartRule
 from runtime.signals import StopSignals
 from runtime.sources import Frame, FrameSource
 from runtime.summary import RunRecorder, RunSummary
-from runtime.voting import PartVote, VotingRule
+from runtime.voting import VotingRule
 from stlm_edge import EngineRecord, Sidecar
 from stlm_edge.errors import EngineError, SourceError, SourceTimeout
 from stlm_edge.imaging import Input
@@ -129,6 +130,18 @@ def detector_of(backend: Backend, *, spec: ModelSpec = SPEC) -> Detector:
     return Detector(backend, sidecar=Sidecar(spec, record), threshold=spec.require_threshold())
 
 
+def judge_of(
+    backend: Backend,
+    *,
+    spec: ModelSpec = SPEC,
+    rule: PartRule | None = None,
+    votes: VotingRule | None = None,
+    recipe: str | None = None,
+) -> Judge:
+    detector = detector_of(backend, spec=spec)
+    return Judge(rule=rule or PartRule(), votes=votes or VotingRule(), recipe=recipe, detector=detector)
+
+
 def run(
     source: FrameSource,
     backend: Backend | None = None,
@@ -141,16 +154,9 @@ def run(
     parts: PartRule | None = None,
 ) -> tuple[Everything, RunSummary]:
     kept, recorder, votes = outputs or Everything(), RunRecorder(), rule or VotingRule()
-    control = Control.of(parts or PartRule(), votes=votes, source=source)
-    line = Line(
-        source,
-        detector_of(backend or FirstPixel(), spec=spec),
-        outputs=kept,
-        recorder=recorder,
-        vote=PartVote(votes, threshold=THRESHOLD),
-        faults=DarkIsFaulty() if faults else None,
-        control=control,
-    )
+    judge = judge_of(backend or FirstPixel(), spec=spec, rule=parts or PartRule(), votes=votes)
+    control = Control(judge, source=source)
+    line = Line(source, control, outputs=kept, recorder=recorder, faults=DarkIsFaulty() if faults else None)
     with StopSignals() as stop, control:
         line.run(stop, limit=limit)
     return kept, recorder.summary(source, output_drops={}, output_failures={})

@@ -20,12 +20,12 @@ from runtime.signals import StopSignals
 from runtime.sources import Frame, FrameSource
 from runtime.sources.live import LiveSource, TriggeredSource
 from runtime.summary import RunRecorder
-from runtime.voting import PartVote, VotingRule
+from runtime.voting import VotingRule
 from stlm_edge.errors import ControlError, SourceError
 from stlm_edge.imaging import Input
 
-from .conftest import INPUT_SIZE, THRESHOLD
-from .test_line import Everything, FirstPixel, Script, detector_of, run, verdicts
+from .conftest import INPUT_SIZE
+from .test_line import Everything, FirstPixel, Script, judge_of, run, verdicts
 
 SOON_S = 5.0
 
@@ -79,16 +79,9 @@ class Running:
 
     def __init__(self, source: FrameSource, rule: PartRule, *, votes: VotingRule, backend: FirstPixel) -> None:
         self.kept, self.recorder = Everything(), RunRecorder()
-        self.control = Control.of(rule, votes=votes, source=source)
+        self.control = Control(judge_of(backend, rule=rule, votes=votes), source=source)
         self._source = source
-        self._line = Line(
-            source,
-            detector_of(backend),
-            outputs=self.kept,
-            recorder=self.recorder,
-            vote=PartVote(votes, threshold=THRESHOLD),
-            control=self.control,
-        )
+        self._line = Line(source, self.control, outputs=self.kept, recorder=self.recorder)
 
     def run(self) -> None:
         self._line.run(NoSignals())
@@ -279,7 +272,7 @@ def test_camera_that_runs_free_is_not_triggered_from_outside() -> None:
     ):
         line.control.trigger()
     with pytest.raises(ControlError, match="this line has no parts"):
-        Control().trigger()
+        Control(judge_of(FirstPixel()), source=Script([])).trigger()
 
 
 def test_every_part_has_its_result_at_the_end() -> None:

@@ -12,7 +12,7 @@ import pytest
 from runtime.anomaly import Anomaly, Latency
 from runtime.inspection import Fault, FrameLatency, Inspection
 from runtime.part import Part
-from runtime.parts import FRAME_WITHIN_S, GRACE_S, PartRule, Parts
+from runtime.parts import FRAME_WITHIN_S, GRACE_S, Judging, PartRule, Parts
 from runtime.sources import Frame
 from runtime.voting import VotingRule
 from stlm_edge.errors import ConfigError
@@ -44,7 +44,7 @@ class Bench:
     """Parts, and how they are told of frames in one line each."""
 
     def __init__(self, rule: PartRule, votes: VotingRule | None = None) -> None:
-        self.parts = Parts(rule, votes=votes or VotingRule())
+        self.parts = Parts(Judging(rule, votes or VotingRule()))
 
     def frame(self, index: int, at_s: float) -> int | None:
         return self.parts.arrived(index, timestamp_s=at_s, now_s=at_s)
