@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import ClassVar
 
 from benchmarks.loop_measures import pictures_of, run_line
 from runtime.detector import Detector
@@ -60,7 +59,7 @@ class _SignalledCamera(LiveSource):
 class _Results(FrameSink):
     """Keeps the results, and when the last one came."""
 
-    takes_pictures: ClassVar[bool] = False
+    takes_pictures = False
 
     def __init__(self) -> None:
         self.parts: list[Part] = []

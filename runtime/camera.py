@@ -48,7 +48,8 @@ from stlm_edge.cli import Number, run
     multiple=True,
     help="display://, a video (.mp4, .avi), events (.jsonl), a table (.csv), or a folder for pictures "
     "(FOLDER?only=anomalies&limit=5GB); each part's result for the machine by modbus://ADDRESS:1502, "
-    "opcua://ADDRESS:4840 or gpio://CHIP/LINE (docs/line.md); may be given several times.",
+    "opcua://ADDRESS:4840 or gpio://CHIP/LINE, for other programs by mqtt://BROKER/TOPIC or https://SERVER/PATH "
+    "(docs/line.md); may be given several times.",
 )
 @detector_options
 @click.option(
@@ -103,8 +104,6 @@ def command(context: click.Context, /, config: Path | None, recipes: Path | None
         camera = CameraConfig(**options, recipes=known)
         if camera.engine is None and not known:
             raise click.UsageError("Missing option '--engine'.")
-        if camera.recipe is not None and camera.recipe_file is not None:
-            raise click.UsageError("found --recipe and --recipe-file, expected one of them; leave the other out")
         run_cameras([camera], reads=[] if recipes is None else [recipes])
         return
     given = [

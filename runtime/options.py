@@ -25,7 +25,7 @@ READS = click.Path(path_type=Path)
 SOURCE_VARIABLE = "STLM_SOURCE"
 """Of the environment: a source, where no option names one."""
 
-_LONGEST_SOURCE = 1 << 16
+_LONGEST_LINE = 1 << 16
 
 _NUMBER = r"\d+(?:\.\d*)?|\.\d+"
 
@@ -90,7 +90,7 @@ def chosen_source(uri: str | None, file: str | None) -> str:
     if uri is not None and file is not None:
         raise click.UsageError("found --source and --source-file, expected one of them; leave the other out")
     if file is not None:
-        return first_line(file, expected="a source", such_as="rtsp://camera/line")
+        return first_line(file, expected="a source", example="rtsp://camera/line")
     found = uri if uri is not None else os.environ.get(SOURCE_VARIABLE)
     if not found:
         raise click.UsageError(
@@ -99,24 +99,24 @@ def chosen_source(uri: str | None, file: str | None) -> str:
     return found
 
 
-def first_line(file: str, *, expected: str, such_as: str) -> str:
-    """What a file (`-`: stdin) says in its first line.
+def first_line(file: str, *, expected: str, example: str) -> str:
+    """The first line of a file (`-`: of stdin), for what no list of processes is to show.
 
     Args:
-        expected, such_as: what it should be, for the message.
+        expected, example: what it should be, for people.
     Raises:
-        ConfigError: if the file cannot be read, or its first line is empty.
+        ConfigError: if it cannot be read, or is empty.
     """
     if file == "-" and sys.stdin is None:
         raise ConfigError(f"found standard input closed, expected {expected} in its first line; name a file instead")
     try:
         with click.open_file(file, encoding="utf-8-sig") as stream:
-            line: str = stream.readline(_LONGEST_SOURCE).strip()
+            line: str = stream.readline(_LONGEST_LINE).strip()
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise ConfigError(f"{file} cannot be read ({reason}), expected {expected} in its first line") from None
     if not line:
-        raise ConfigError(f"found nothing in the first line of {file}, expected {expected}, such as {such_as}")
+        raise ConfigError(f"found nothing in the first line of {file}, expected {expected}, such as {example}")
     return line
 
 

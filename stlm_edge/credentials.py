@@ -42,8 +42,16 @@ _ENCODED_NAME = re.compile(r"(?<![\w%-])[\w-]{0,40}%[\w%-]{1,120}(?=\s{0,9}=|/)"
 
 _NOT_OF_A_NETWORK = frozenset({"test", "v4l2", "gige", "u3v", "csi", "display", "file"})
 
-_HARMLESS = re.compile(r"\d{1,4}|\d{1,4}x\d{1,4}|\d{1,2}\.\d{1,3}|[A-Za-z][a-z]{0,7}|h26[45]")
+_OF_BROKERS = frozenset({"mqtt", "mqtts"})
+"""Addresses whose query is for this program alone and has names of files, not what they hold; a user is not secret."""
+
+_HARMLESS = re.compile(
+    r"\d{1,4}|\d{1,4}x\d{1,4}|\d{1,2}\.\d{1,3}|\d{1,4}[KMGT]B|[A-Za-z][a-z]{0,7}(?:,[a-z]{1,8})*|h26[45]"
+)
 """Values of a query that are shown: numbers, sizes and short words."""
+
+_FILE_OF_OURS = re.compile(r"(?:ca|cert|certificates|login|queue)=\.{0,2}(?:/[\w.-]+)+/?")
+"""An option of an output that names a file or a folder, which is no secret, whatever is in it."""
 
 _RUNS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+")
 _WITH_DIGITS = re.compile(r"h26[45]|mp[34]|v4l", re.IGNORECASE)
@@ -74,6 +82,14 @@ def safe_name(address: str) -> str:
     spellings = {spelling for secret in secrets for spelling in _spellings(secret)}
     _known.update(spelling for spelling in spellings if not _TOO_COMMON.fullmatch(spelling))
     return name
+
+
+def keep_secret(secret: str) -> None:
+    """Have a login or a token that came from a file or the environment hidden wherever it stands, see
+    `without_logins`, and what stands behind a colon in it too."""
+    parts = {secret, secret.partition(":")[2].strip()}
+    spellings = {spelling for part in parts if part for spelling in _spellings(part)}
+    _known.update(spelling for spelling in spellings if not _TOO_COMMON.fullmatch(spelling))
 
 
 def without_credentials(text: str) -> str:
@@ -117,6 +133,8 @@ def _shown(address: str, hide: Hide) -> str:
     if scheme.lower() in _NOT_OF_A_NETWORK:
         return _PAIR.sub(lambda match: match[1] + hide(match[2]), address)
     login, at, rest = rest.rpartition("@")
+    if scheme.lower() in _OF_BROKERS and ":" not in login:
+        return f"{scheme}{mark}{_HIDDEN if at else ''}{at}{rest}"
     if at and login != _EXAMPLE:
         hide(login)
         login = hide(login.partition(":")[2])
@@ -140,7 +158,8 @@ def _parameter(parameter: str, hide: Hide) -> str:
     name, equals, value = parameter.partition("=")
     if not equals:
         return hide(parameter) if _looks_random(parameter) else parameter
-    if len(name) > 1 and not _NAMED.search(name) and _HARMLESS.fullmatch(value):
+    is_harmless = len(name) > 1 and not _NAMED.search(name) and _HARMLESS.fullmatch(value)
+    if is_harmless or _FILE_OF_OURS.fullmatch(parameter):
         return parameter
     return f"{name}={hide(value)}"
 

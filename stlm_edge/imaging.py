@@ -73,17 +73,29 @@ def write_image(path: Path, image: Image) -> None:
 
     Raises `ImageError`, `OutputError`.
     """
+    try:
+        data = encode_image(image, suffix=path.suffix)
+    except ImageError as error:
+        raise ImageError(f"{path} has a suffix that no picture can be written as; use .png or .jpg") from error
+    write_bytes(path, data)
+
+
+def encode_image(image: Image, *, suffix: str) -> bytes:
+    """A picture as a file of the format of a suffix (`.jpg`); smaller where it is too long for a JPEG.
+
+    Raises `ImageError`.
+    """
     longest = max(image.shape[:2])
-    if path.suffix.lower() in (".jpg", ".jpeg") and longest > _LONGEST_JPEG:
+    if suffix.lower() in (".jpg", ".jpeg") and longest > _LONGEST_JPEG:
         height, width = (max(1, side * _LONGEST_JPEG // longest) for side in image.shape[:2])
         image = resize(image, (height, width))
     try:
-        done, data = cv2.imencode(path.suffix, image)
+        done, data = cv2.imencode(suffix, image)
     except cv2.error:
         done = False
     if not done:
-        raise ImageError(f"{path} has a suffix that no picture can be written as; use .png or .jpg")
-    write_bytes(path, data.tobytes())
+        raise ImageError(f"no picture can be written as {suffix!r}; use .png or .jpg")
+    return data.tobytes()
 
 
 def resize(image: Image, size: Size) -> Image:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 import click
+
+from stlm_edge.names import printable
 
 T = TypeVar("T")
 
@@ -36,3 +39,25 @@ def fraction_bar(title: str) -> Iterator[Callable[[float, str], None]]:
             bar.render_progress()
 
         yield show
+
+
+@contextmanager
+def live_lines() -> Iterator[Callable[[Sequence[str]], None]]:
+    """Gives what draws lines in the place of those that it drew before, on a terminal; none are left at the end."""
+    if not sys.stderr.isatty():
+        yield lambda _lines: None
+        return
+    drawn = 0
+
+    def show(lines: Sequence[str]) -> None:
+        nonlocal drawn
+        columns, rows = shutil.get_terminal_size()
+        fitting = [printable(line)[: columns - 1] for line in lines[: rows - 1]]
+        back = f"\x1b[{drawn}A" if drawn else ""
+        click.echo(f"{back}\r\x1b[J" + "".join(f"{line}\n" for line in fitting), nl=False, err=True)
+        drawn = len(fitting)
+
+    try:
+        yield show
+    finally:
+        show(())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import shutil
 import sys
 
 import pytest
 
-from stlm_edge.progress import counted, fraction_bar
+from stlm_edge.progress import counted, fraction_bar, live_lines
 
 
 class Terminal(io.StringIO):
@@ -21,6 +22,19 @@ def test_all_items_come_and_a_terminal_sees_how_many(stream, monkeypatch):
     assert list(counted(iter("abc"), total=3)) == ["a", "b", "c"]
     assert ("3/3" in sys.stderr.getvalue()) == (stream is Terminal)
     assert stream is Terminal or sys.stderr.getvalue() == ""
+
+
+def test_lines_are_drawn_in_the_place_of_those_before_and_fit_the_terminal(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda: (7, 3))
+    with live_lines() as show:
+        show(["abcdefgh", "i\x1bj", "k"])
+        show(["l"])
+    assert sys.stderr.getvalue() == "\r\x1b[Jabcdef\ni\\x1bj\n\x1b[2A\r\x1b[Jl\n\x1b[1A\r\x1b[J"
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with live_lines() as show:
+        show(["a"])
+    assert sys.stderr.getvalue() == ""
 
 
 @pytest.mark.parametrize("stream", [Terminal, io.StringIO])

@@ -15,7 +15,7 @@ from stlm_edge.errors import ConfigError, DataError, WeightsError
 from stlm_edge.spec import Size
 from stlm_edge.threshold_command import threshold
 from train.config import TrainConfig
-from train.options import training_options
+from train.options import executor_options, training_options
 from train.preset import described_presets, with_overrides
 from train.values import SeedCountType, SeedsType, SizeType
 
@@ -265,6 +265,7 @@ command.add_command(threshold)
 @click.option("--preset", "presets", multiple=True, help="As for fit; may be given several times.  [default: paper]")
 @click.option("--seeds", type=SeedsType(), default="0", show_default=True, help="Such as 0,1,2.")
 @click.option("--output", "-o", required=True, type=FOLDER, help="Folder of the grid.")
+@executor_options
 @metric_size_option
 @dry_run_option
 @click.option("--report", "report_only", is_flag=True, help="Run nothing; print the tables of what is there.")
@@ -279,6 +280,9 @@ def grid(
     output: Path,
     metric_size: Size | None,
     dry_run: bool,
+    jobs: int | None,
+    ray_address: str | None,
+    gpus_per_run: float | None,
     report_only: bool,
     **settings: Any,
 ) -> int:
@@ -288,10 +292,15 @@ def grid(
     """
     from stlm_edge.datasets import categories as list_categories
     from train.paper.data_sets import warn_of_name
-    from train.paper.grid import plan, run_all
+    from train.paper.execution import Executor, InOrder, Jobs, run_all
+    from train.paper.grid import plan
     from train.paper.report import text, write_report
     from train.paper.results import read_records
 
+    if jobs is not None and ray_address is not None:
+        raise click.UsageError("--jobs is for this machine alone, and with --ray the cluster says how many; give one")
+    if gpus_per_run is not None and ray_address is None:
+        raise click.UsageError("--gpus-per-run goes with --ray")
     failures = []
     if not report_only:
         if data is None or bool(categories) == all_categories:
@@ -313,7 +322,14 @@ def grid(
             click.echo(rehearsed)
             _tell_failures(rehearsed.failures)
             return 1 if rehearsed.failures else 0
-        failures = run_all(runs, data=data, textures=textures)
+        executor: Executor = InOrder(data, textures)
+        if ray_address is not None:
+            from train.paper.ray_cluster import OnRay
+
+            executor = OnRay(data, textures, output, address=ray_address, gpus_per_run=gpus_per_run)
+        elif jobs is not None and jobs > 1:
+            executor = Jobs(data, textures, jobs)
+        failures = run_all(runs, executor, data=data)
     records = read_records(output)
     if records:
         click.echo(text(records))

@@ -62,7 +62,11 @@ class Batch:
         return len(self.clean)
 
     def to(self, device: torch.device | str) -> Batch:
-        clean, pseudo, mask = (tensor.to(device) for tensor in (self.clean, self.pseudo, self.mask))
+        tensors = (self.clean, self.pseudo, self.mask)
+        if torch.device(device).type == "cuda":  # from pinned memory a copy does not wait for the GPU
+            clean, pseudo, mask = (tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors)
+        else:
+            clean, pseudo, mask = (tensor.to(device) for tensor in tensors)
         return dataclasses.replace(self, clean=clean, pseudo=pseudo, mask=mask)
 
 

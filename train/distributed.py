@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+import platform
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
+from stlm_edge.errors import DataError, StlmError
 from stlm_edge.network.feature_aggregation import PooledBatchNorm2d
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 LONGEST_WAIT = timedelta(days=30)
 """For the main process; torch by itself gives up after ten minutes or half an hour."""
@@ -89,7 +94,7 @@ def main_first(processes: Processes) -> Iterator[None]:
 
 
 def waiting_room(processes: Processes) -> dist.ProcessGroup | None:
-    """A group in which `agree` waits for a process that does something alone, however long that takes.
+    """A group in which `agree` and `by_main` wait for a process that does something alone, however long that takes.
 
     All processes have to ask for it. By gloo, since NCCL would keep a waiting GPU busy.
 
@@ -101,6 +106,50 @@ def waiting_room(processes: Processes) -> dist.ProcessGroup | None:
     room = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
     assert isinstance(room, dist.ProcessGroup)  # which it is of a process that is in the group
     return room
+
+
+def agreed(processes: Processes, look: Callable[[], T], *, told: Callable[[T], str]) -> T:
+    """What each process finds for itself, on its own machine perhaps.
+
+    Args:
+        told: what must be the same for all, in words.
+    Raises:
+        StlmError: what `look` raises; where there are several processes, in all of them.
+        DataError: in all of them, if they find different things.
+    """
+    if processes.count == 1:
+        return look()
+    found, fault, says = None, "", ""
+    try:
+        found = look()
+        says = told(found)
+    except StlmError as error:
+        fault = str(error)
+    answers: list[Any] = [None] * processes.count
+    dist.all_gather_object(answers, (platform.node(), fault, says))
+    for index, (node, its_fault, _) in enumerate(answers):
+        if its_fault:
+            raise DataError(f"process {index} on {node}: {its_fault}")
+    for index, (node, _, its) in enumerate(answers):
+        if its != answers[0][2]:
+            raise DataError(
+                f"process {index} on {node} has {its} and process 0 on {answers[0][0]} {answers[0][2]}, expected the "
+                "same in all; give every machine the same files"
+            )
+    return cast(T, found)
+
+
+def by_main(processes: Processes, compute: Callable[[], T], *, room: dist.ProcessGroup | None) -> T:
+    """What the main process computes, in all of them: it is done once, and rounding cannot divide them.
+
+    Args:
+        room: where the others wait for it, see `waiting_room`.
+    """
+    if processes.count == 1:
+        return compute()
+    value = [compute() if processes.is_main else None]
+    dist.broadcast_object_list(value, src=0, group=room)
+    return cast(T, value[0])
 
 
 def summed(value: Tensor) -> Tensor:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.distributed import ProcessGroup
 
 from stlm_edge.datasets import load_category
-from stlm_edge.errors import CheckpointError, OutputError, counted
+from stlm_edge.errors import CheckpointError, OutputError
 from stlm_edge.files import locked, make_folder, remove_left_over, write_text
 from stlm_edge.network.checkpoint import Checkpoint, load, save
 from stlm_edge.network.inference import InferencePath, choose_device
@@ -25,15 +26,15 @@ from stlm_edge.spec import ModelSpec
 from stlm_edge.thresholds import expectations, with_normal_scores
 from train.config import TrainConfig
 from train.data import Batches
-from train.distributed import Processes, joined
+from train.distributed import Processes, agreed, by_main, joined, waiting_room
 from train.folds import cross_fitted, divide, scores_of_fold
 from train.good_pictures import GoodPictures, read_good_pictures
-from train.left_out import ALL, Division, good_scores
+from train.left_out import good_scores
 from train.loop import Ending, train
 from train.on_test import HISTORY_NAME, OnTest
 from train.patch_memory import remember_good
 from train.record import Begun, Sources, read_record, weights_files, write_record
-from train.start import build, taught_by, warn_of_what_is_known
+from train.start import build, taught_by, tell_what_is_done, warn_of_what_is_known
 from train.threshold import chosen_threshold, pseudo_found
 from train.training import EpochRecord, Training, begin
 from train.watch import Board, Patience, held_out_error
@@ -42,8 +43,6 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT_NAME = "model.safetensors"
 STATE_NAME = "state.pt"
-HEAD_ONLY = ("comparison", "aggregation", "heads", "folds", "patience")
-"""Settings that one might take for having an effect where nothing is trained."""
 
 
 def fit(config: TrainConfig, *, data: Path, category: str | None, textures: Path | None, output: Path | None) -> Path:
@@ -58,9 +57,14 @@ def fit(config: TrainConfig, *, data: Path, category: str | None, textures: Path
     Raises:
         StlmError: in the words of whatever is wrong with data, weights, settings or the output folder.
     """
-    folder = new_folder(output, data=data, category=category)
-    sources = Sources(data, category, textures, weights_files(config))
-    return _run(config, sources, folder, run_id=uuid.uuid4().hex, state=None)
+    with joined(choose_device(config.device)) as (processes, device):
+        folder = agreed(
+            processes,
+            lambda: new_folder(output, data=data, category=category),
+            told=lambda folder: f"the folder {folder}",
+        )
+        sources = Sources(data, category, textures, weights_files(config))
+        return _run(config, sources, folder, processes, device, run_id=uuid.uuid4().hex, state=None)
 
 
 def new_folder(output: Path | None, *, data: Path, category: str | None) -> Path:
@@ -100,15 +104,18 @@ def resume(
         raise CheckpointError(f"{folder} is finished, nothing is left to train; see {checkpoint}")
     state = folder / STATE_NAME
     sources = begun.sources.moved(data=data, textures=textures, teacher_weights=teacher_weights)
-    if not state.exists():
-        return _run(begun.config, sources, folder, run_id=begun.id, state=None)
-    return _run(begun.config, sources, folder, run_id=begun.id, state=state, begun=begun)
+    with joined(choose_device(begun.config.device)) as (processes, device):
+        if not state.exists():
+            return _run(begun.config, sources, folder, processes, device, run_id=begun.id, state=None)
+        return _run(begun.config, sources, folder, processes, device, run_id=begun.id, state=state, begun=begun)
 
 
 def _run(
     config: TrainConfig,
     sources: Sources,
     folder: Path,
+    processes: Processes,
+    device: torch.device,
     *,
     run_id: str,
     state: Path | None,
@@ -116,13 +123,13 @@ def _run(
 ) -> Path:
     """Args: begun: the run that `state` is of; None where it starts."""
     with ExitStack() as stack:
-        processes, device = stack.enter_context(joined(choose_device(config.device)))
-        on_test = (
-            OnTest(sources, folder, config, begun=state is not None, processes=processes)
-            if config.evaluate_every
-            else None
+        room = waiting_room(processes)
+        on_test = _on_test(sources, folder, config, processes, room, begun=state is not None)
+        data = agreed(
+            processes,
+            lambda: read_good_pictures(config, sources, folder, begun),
+            told=lambda data: f"{len(data.good)} good pictures ({data.digest[:8]})",
         )
-        data = read_good_pictures(config, sources, folder, begun)
         learnt, held = data.division.learnt, data.division.held
         batches = stack.enter_context(data.batches(learnt, config, processes))
         spec = ModelSpec(
@@ -160,17 +167,18 @@ def _run(
             )
         if state is not None:
             training.restore(state)
+            agreed(processes, lambda: training.epoch, told=lambda epoch: f"a {STATE_NAME} of epoch {epoch}")
             logger.info("going on after epoch %d", training.epoch)
         elif processes.is_main:
             training.save(folder / STATE_NAME)
-        _tell_what_is_done(config, data, batches, device=device, processes=processes.count)
+        tell_what_is_done(config, data, batches, device=device, processes=processes.count)
         watched, board = None, None
         if config.patience or config.tensorboard:
             watched = data.watched(config)
             if config.tensorboard and processes.is_main:
                 board = Board(folder / "tensorboard", first=next(iter(watched.epoch(0))))
                 stack.callback(board.close)
-        keeper = _Keeper(folder, config, spec, training, watched, board, data, on_test, writes=processes.is_main)
+        keeper = _Keeper(folder, config, spec, training, watched, board, data, on_test, processes, room)
         keeper.look_at_test()  # after an epoch whose measuring was cut short
         # Where its folds were begun, a training has come to its end, by patience perhaps before the last epoch.
         is_trained = begun is not None and scores_of_fold(0, held, folder=folder, run_id=run_id) is not None
@@ -188,40 +196,31 @@ def _run(
         if processes.is_main:
             keeper.take_best(ending)
             keeper.remember()
-        scores, is_whole = keeper.scores(), True
-        if config.folds and ending is not Ending.INTERRUPTED and len(scores) < len(data.good):
+        scores, is_whole = keeper.scores() if processes.is_main else {}, True
+        folded = config.folds and ending is not Ending.INTERRUPTED
+        if folded and by_main(processes, lambda: len(scores) < len(data.good), room=room):
             scores, is_whole = _fold_scores(keeper, sources, processes, run_id=run_id)
         if processes.is_main:
             keeper.finish(scores, is_whole=is_whole and ending is not Ending.INTERRUPTED)
     return folder / CHECKPOINT_NAME
 
 
-def _tell_what_is_done(
-    config: TrainConfig, data: GoodPictures, batches: Batches, *, device: torch.device, processes: int
-) -> None:
-    if not config.epochs:
-        idle = [name for name in HEAD_ONLY if getattr(config, name) != getattr(TrainConfig, name)]
-        told = ", ".join(f"{name} {getattr(config, name)}" for name in idle)
-        logger.info(
-            "nothing is trained: the network is plain stream and memory alone%s",
-            f"; what is for a head has no effect: {told}" if told else "",
-        )
-        return
-    logger.info(
-        "training %s on %s (%s) at %d x %d, %d in a step, on %s%s",
-        f"{counted(config.heads, 'head')} on {config.teacher}" if config.design.sees_plain else config.architecture,
-        counted(len(data.division.learnt), "picture"),
-        _told(data.division, heads=config.heads),
-        *config.image_size,
-        batches.batch_size,
-        device,
-        f" and {processes - 1} more" if processes > 1 else "",
+def _on_test(
+    sources: Sources,
+    folder: Path,
+    config: TrainConfig,
+    processes: Processes,
+    room: ProcessGroup | None,
+    *,
+    begun: bool,
+) -> OnTest | None:
+    if not config.evaluate_every:
+        return None
+    return agreed(
+        processes,
+        lambda: OnTest(sources, folder, config, begun=begun, processes=processes, room=room),
+        told=lambda on_test: f"test pictures ({on_test.sha256[:8]})",
     )
-    if batches.batch_size == 1 and config.aggregation != "none":
-        logger.info(
-            "one picture in a step: what is pooled over it is normalised by running statistics, which stay as they "
-            "are; with two in a step they are learnt"
-        )
 
 
 def _fold_scores(
@@ -234,7 +233,7 @@ def _fold_scores(
 
     def score_without(left_out: Sequence[int]) -> list[float] | None:
         if left_out is data.division.held:
-            return list(keeper.scores().values())
+            return by_main(processes, lambda: list(keeper.scores().values()), room=keeper.room)
         rest = sorted(set(range(len(data.good))) - set(left_out))
         with data.batches(rest, config, processes) as batches:
             objective, guidance = build(
@@ -250,11 +249,15 @@ def _fold_scores(
             )
         if ending is Ending.INTERRUPTED:
             return None
-        inspector = InferencePath(objective.network, keeper.spec)
-        division = dataclasses.replace(data.division, learnt=rest, held=left_out)
-        if config.memory:
-            remember_good(inspector, data.good, config, division)
-        return list(good_scores(inspector, data.good, division).values())
+
+        def scores() -> list[float]:
+            inspector = InferencePath(objective.network, keeper.spec)
+            division = dataclasses.replace(data.division, learnt=rest, held=left_out)
+            if config.memory:
+                remember_good(inspector, data.good, config, division)
+            return list(good_scores(inspector, data.good, division).values())
+
+        return by_main(processes, scores, room=keeper.room)
 
     return cross_fitted(
         [data.division.held, *folds],
@@ -265,16 +268,6 @@ def _fold_scores(
     )
 
 
-def _told(division: Division, *, heads: int) -> str:
-    """Which pictures the threshold will be from, for people."""
-    if heads > 1:
-        lacking = len(set(division.folds) - {ALL})
-        each = "each" if lacking == heads else f"{lacking} of them"
-        return f"{each} without another share of {counted(len(set(division.parts)), 'part')}"
-    parts = {division.parts[number] for number in division.held}
-    return f"{len(division.held)} of {counted(len(parts), 'part')} held out"
-
-
 @dataclass
 class _Keeper:
     """Writes the run's folder after each epoch and at the end, and says when the held-out error falls no more.
@@ -282,7 +275,8 @@ class _Keeper:
     Attributes:
         watched: whose error is measured after each epoch.
         on_test: measures some epochs on the test pictures; None where nobody wants it.
-        writes: only one of several processes does.
+        processes: only the main one measures and writes.
+        room: where the others wait for it.
     """
 
     folder: Path
@@ -293,7 +287,8 @@ class _Keeper:
     board: Board | None
     data: GoodPictures
     on_test: OnTest | None
-    writes: bool
+    processes: Processes
+    room: ProcessGroup | None
 
     def __post_init__(self) -> None:
         self.network = self.training.objective.network
@@ -302,12 +297,16 @@ class _Keeper:
     def __call__(self, record: EpochRecord) -> bool:
         """Keep what the epoch gave; True if the training shall end."""
         better = True
-        if self.watched is not None:
-            error = held_out_error(InferencePath(self.network, self.spec), self.watched)
+        if (watched := self.watched) is not None:
+            error = by_main(
+                self.processes,
+                lambda: held_out_error(InferencePath(self.network, self.spec), watched),
+                room=self.room,
+            )
             record = dataclasses.replace(record, held_out=error)
             better = self._patience.improves(error) or not self.config.patience
         self.training.history.append(record)
-        if self.writes:
+        if self.processes.is_main:
             lines = [json.dumps(dataclasses.asdict(entry)) for entry in self.training.history]
             write_text(self.folder / "history.jsonl", "\n".join(lines) + "\n")
             if better:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.distributed import ProcessGroup
 
 from stlm_edge.datasets import GOOD, Sample, check_masks, load_category, read_truth
 from stlm_edge.errors import DataError, StlmError, TrainingError, counted
@@ -28,7 +29,7 @@ from stlm_edge.records import build, parse
 from stlm_edge.seen import digest_of
 from stlm_edge.spec import Size
 from train.config import TrainConfig
-from train.distributed import Processes, agree, waiting_room
+from train.distributed import Processes, agree
 from train.evaluate import READERS, LabelledDigest, overall_scores
 from train.evaluation import BestOnTest, Scores
 from train.record import Sources
@@ -72,6 +73,7 @@ class OnTest:
         config: its `evaluate_every` is not 0.
         begun: of a run that is gone on with; otherwise there is no history yet.
         processes: of the training; the main one measures.
+        room: where the others wait for it, see `waiting_room`.
     Raises:
         DataError: if there are not both good and marked defective test pictures, or they are others than those of the
             history.
@@ -79,7 +81,14 @@ class OnTest:
     """
 
     def __init__(
-        self, sources: Sources, folder: Path, config: TrainConfig, *, begun: bool, processes: Processes
+        self,
+        sources: Sources,
+        folder: Path,
+        config: TrainConfig,
+        *,
+        begun: bool,
+        processes: Processes,
+        room: ProcessGroup | None = None,
     ) -> None:
         self._samples = _both_kinds(load_category(sources.data, sources.category).test, sources)
         self._sha256 = _digest_of(self._samples)
@@ -93,8 +102,12 @@ class OnTest:
                 f"{self._path} is of other test pictures than {sources.data} has now, so its epochs would not compare; "
                 f"give --data with the same ones, or {_REMEDY}"
             )
+        self._room = room
 
-        self._room = waiting_room(processes)
+    @property
+    def sha256(self) -> str:
+        """Of the test pictures and their masks."""
+        return self._sha256
 
     def look(self, epoch: int, inspector: InferencePath, *, is_last: bool) -> Scores | None:
         """Measure the network as it is after an epoch, and leave it so; what was measured of later epochs is forgotten.

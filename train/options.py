@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from stlm_edge.cli import REGEX, Words
+from stlm_edge.cli import REGEX, Number, Words
 from train.config import HINTS, TrainConfig
 from train.old_settings import OLD_KINDS, TYPED_KINDS
 from train.values import type_of
@@ -61,3 +61,26 @@ def training_options(command: Command, *, without: tuple[str, ...] = ()) -> Comm
         option = click.option(flag, entry.name, default=None, type=kind, help=entry.metadata["help"])
         command = option(command)
     return command
+
+
+def executor_options(command: Command) -> Command:
+    """Add what says where a grid's runs are computed."""
+    jobs = click.option(
+        "--jobs",
+        type=click.IntRange(1, 1024),
+        help="So many runs at once on this machine, each in a process of its own; they share cores and GPUs.  "
+        "[default: 1]",
+    )
+    ray = click.option(
+        "--ray",
+        "ray_address",
+        metavar="auto|HOST:PORT",
+        help="Compute the runs as tasks of Ray: of the cluster at HOST:PORT, or of one that is started here and ended "
+        "with the grid.",
+    )
+    gpus = click.option(
+        "--gpus-per-run",
+        type=Number(min=0),
+        help="With --ray, the share of a GPU that a run takes, such as 0.5.  [default: 1 where a node has GPUs]",
+    )
+    return jobs(ray(gpus(command)))

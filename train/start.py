@@ -24,6 +24,7 @@ from train.config import RANDOM, TrainConfig
 from train.data import Batches
 from train.distributed import Processes, main_first, share_batch_norms
 from train.good_pictures import GoodPictures
+from train.left_out import ALL, Division
 from train.objective import Objective
 from train.record import Begun
 from train.teaching.guidance import Guidance, make_guidance
@@ -31,6 +32,9 @@ from train.teaching.teacher import mask_head_tensors, teacher_of
 from train.training import restore_plain
 
 logger = logging.getLogger(__name__)
+
+HEAD_ONLY = ("comparison", "aggregation", "heads", "folds", "patience")
+"""Settings that one might take for having an effect where nothing is trained."""
 
 
 def build(
@@ -158,3 +162,42 @@ def give_initial(network: Stlm, config: TrainConfig, state: Path | None) -> bool
     report = load_initial(network, locate(config.initial_weights), random_encoders=config.random_encoders)
     logger.info("initial weights: %s", report)
     return report.gives_plain
+
+
+def tell_what_is_done(
+    config: TrainConfig, data: GoodPictures, batches: Batches, *, device: torch.device, processes: int
+) -> None:
+    """Log it."""
+    if not config.epochs:
+        idle = [name for name in HEAD_ONLY if getattr(config, name) != getattr(TrainConfig, name)]
+        told = ", ".join(f"{name} {getattr(config, name)}" for name in idle)
+        logger.info(
+            "nothing is trained: the network is plain stream and memory alone%s",
+            f"; what is for a head has no effect: {told}" if told else "",
+        )
+        return
+    logger.info(
+        "training %s on %s (%s) at %d x %d, %d in a step, on %s%s",
+        f"{counted(config.heads, 'head')} on {config.teacher}" if config.design.sees_plain else config.architecture,
+        counted(len(data.division.learnt), "picture"),
+        _told(data.division, heads=config.heads),
+        *config.image_size,
+        batches.batch_size,
+        device,
+        f" and {processes - 1} more" if processes > 1 else "",
+    )
+    if batches.batch_size == 1 and config.aggregation != "none":
+        logger.info(
+            "one picture in a step: what is pooled over it is normalised by running statistics, which stay as they "
+            "are; with two in a step they are learnt"
+        )
+
+
+def _told(division: Division, *, heads: int) -> str:
+    """Which pictures the threshold will be from, for people."""
+    if heads > 1:
+        lacking = len(set(division.folds) - {ALL})
+        each = "each" if lacking == heads else f"{lacking} of them"
+        return f"{each} without another share of {counted(len(set(division.parts)), 'part')}"
+    parts = {division.parts[number] for number in division.held}
+    return f"{len(division.held)} of {counted(len(parts), 'part')} held out"

@@ -17,6 +17,7 @@ from runtime.sinks.pictures import PictureFolder
 from runtime.sinks.table import ScoreTable
 from runtime.sinks.video import CODECS, open_video
 from runtime.sinks.window import Window
+from stlm_edge.credentials import safe_name
 from stlm_edge.errors import OutputError
 from stlm_edge.files import cannot_write
 from stlm_edge.names import is_utf8
@@ -27,8 +28,12 @@ _SCHEMES = {
     "modbus": ("runtime.sinks.modbus", "ModbusServer"),
     "opcua": ("runtime.sinks.opcua", "OpcUaServer"),
     "gpio": ("runtime.sinks.gpio", "GpioLine"),
+    "mqtt": ("runtime.sinks.mqtt", "Mqtt"),
+    "mqtts": ("runtime.sinks.mqtt", "Mqtt"),
+    "http": ("runtime.sinks.webhook", "Webhook"),
+    "https": ("runtime.sinks.webhook", "Webhook"),
 }
-"""Scheme → module and class, which is imported by whoever asks for it: each needs a library that few lines have."""
+"""Scheme → module and class, which is imported by whoever asks for it: most need a library that few lines have."""
 
 _KNOWN = (
     f"known are display://, {', '.join(f'{scheme}://' for scheme in _SCHEMES)}, a video (.mp4, .avi), events (.jsonl), "
@@ -57,7 +62,11 @@ def open_outputs(
 
     context = dataclasses.replace(context, tell=tell)
     with ExitStack() as opened:
-        sinks = {uri: opened.enter_context(open_sink(uri, context=context)) for uri in uris}
+        sinks: dict[str, FrameSink] = {}
+        for uri in uris:
+            sink = opened.enter_context(open_sink(uri, context=context))
+            name = safe_name(uri) if uri.startswith(("http:", "https:")) else uri  # which the summary has
+            sinks[name if name not in sinks else f"{name} ({len(sinks) + 1})"] = sink
         outputs = Outputs(sinks, drops=drops, on_publish=on_publish)
         listening.append(outputs)
         opened.pop_all()
@@ -96,7 +105,8 @@ def open_sink(uri: str, *, context: SinkContext) -> FrameSink:
     Args:
         uri: `display://`; a video (`.mp4`, `.avi`), with `?minutes=60&limit=20GB` as segments; events (`.jsonl`) or a
             table (`.csv`), with `?rotate=100MB&keep=20`; a folder for pictures, with `?only=anomalies&limit=5GB`,
-            made if need be; `modbus://`, `opcua://` and `gpio://` for the machine that takes the parts.
+            made if need be; `modbus://`, `opcua://` and `gpio://` for the machine that takes the parts,
+            `mqtt://`, `mqtts://` and, as webhooks, `http://` and `https://` for other programs.
     Raises:
         OutputError: if there is no such output, it cannot be written to, or has no such option.
     """

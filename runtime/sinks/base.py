@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, ClassVar
 
@@ -28,6 +29,7 @@ class SinkContext:
         control: of the line, for outputs that also trigger parts or change recipes; None where there is none.
         tell: takes events that an output itself has to tell of, for all outputs; None where nobody listens.
         has_parts: the line gives results of parts, and not of frames alone.
+        run: a word that tells this run from others, since each counts its parts from 0.
     """
 
     engine_sha256: str
@@ -35,6 +37,7 @@ class SinkContext:
     control: LineControl | None = None
     tell: Tell | None = None
     has_parts: bool = False
+    run: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def require_parts(self, uri: str) -> None:
         """Raises `OutputError` for an output that waits for results of parts where there will be none."""
@@ -53,11 +56,13 @@ class FrameSink(Closing):
 
     Attributes:
         takes_pictures: False for a sink that looks at no pixels; it is given none, and many frames may wait for it.
+        takes_frames: False for a sink that looks at parts and events alone; it is given no frames.
         closes_within_s: a `close` that takes longer is given up.
-        lost: frames that were written and are gone with what they were written to.
+        lost: frames or parts that were written and are gone with what they were written to.
     """
 
-    takes_pictures: ClassVar[bool] = True
+    takes_pictures: bool = True
+    takes_frames: ClassVar[bool] = True
     closes_within_s: ClassVar[float] = 10.0
     lost: int = 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from runtime.anomaly import Anomaly
 from runtime.event import Event
@@ -101,7 +101,7 @@ class EventLog(FrameSink):
     killed program and a power cut may lose.
     """
 
-    takes_pictures: ClassVar[bool] = False
+    takes_pictures = False
 
     def __init__(self, path: Path, *, engine_sha256: str, rotation: Rotation) -> None:
         """Raises `OutputError` if the file cannot be written."""

@@ -37,7 +37,8 @@ class GpioLine(FrameSink):
     cannot: the kernel takes the line back, and what level it keeps is up to the chip's driver and the wiring.
     """
 
-    takes_pictures: ClassVar[bool] = False
+    takes_pictures = False
+    takes_frames: ClassVar[bool] = False
 
     def __init__(
         self,

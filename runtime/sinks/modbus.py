@@ -46,7 +46,8 @@ class ModbusServer(FrameSink):
     Results are there for the next request as soon as `write_part` has been called.
     """
 
-    takes_pictures: ClassVar[bool] = False
+    takes_pictures = False
+    takes_frames: ClassVar[bool] = False
 
     def __init__(self, name: str, *, address: tuple[str, int], control: LineControl | None, tell: Tell | None) -> None:
         """

@@ -90,7 +90,8 @@ class OpcUaServer(FrameSink):
     All of a result is written without a pause, so a read request and a subscription's publication see it whole.
     """
 
-    takes_pictures: ClassVar[bool] = False
+    takes_pictures = False
+    takes_frames: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -64,10 +64,17 @@ class Outputs(Closing):
         """Output → frames that it could not write, or has lost since."""
         return {name: worker.failures for name, worker in self._workers.items()}
 
+    @property
+    def states(self) -> dict[str, str]:
+        """Output → how it stands with its other side, for people; see `FrameSink.state`."""
+        return {name: worker.sink.state for name, worker in self._workers.items()}
+
     def write(self, inspection: Inspection) -> None:
         """Hand a frame to all outputs."""
         bare: Inspection | None = None
         for worker in self._workers.values():
+            if not worker.sink.takes_frames:
+                continue
             if worker.sink.takes_pictures:
                 worker.put(inspection)
             else:

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 from runtime.inspection import VERDICT_STAGES, Inspection
 from runtime.part import Part
@@ -37,7 +37,7 @@ _TEXTS = ("source", "label", "part_id", "recipe")
 class ScoreTable(FrameSink):
     """Appends one row per frame, or per part, below a header. Keeps and sets aside what was there, like `EventLog`."""
 
-    takes_pictures: ClassVar[bool] = False
+    takes_pictures = False
 
     def __init__(self, path: Path, *, engine_sha256: str, rotation: Rotation, rows: Rows = "frames") -> None:
         """Raises `OutputError` if the file cannot be written or has other columns."""

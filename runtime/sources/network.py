@@ -28,8 +28,8 @@ def split_address(uri: str) -> tuple[SplitResult, str, int]:
     )
 
 
-def why_unreachable(error: BaseException, *, host: str, port: int, waited_s: float) -> str:
-    """What `error` says of a host that did not answer, and what to check."""
+def why_unreachable(error: BaseException, *, host: str, port: int, waited_s: float, what: str = "camera") -> str:
+    """What `error` says of a host that did not answer, and what to check. Args: what: should have answered."""
     from ssl import SSLCertVerificationError
 
     match error:
@@ -38,7 +38,7 @@ def why_unreachable(error: BaseException, *, host: str, port: int, waited_s: flo
         case socket.gaierror():
             return f"there is no host {host}; check the name, or give its IP address"
         case TimeoutError():
-            return f"{host} at port {port} does not answer within {waited_s:g} s; check the camera's power and network"
+            return f"{host} at port {port} does not answer within {waited_s:g} s; check the {what}'s power and network"
         case OSError():
-            return f"{host} at port {port}: {error.strerror or error}; check the camera's address and that it runs"
+            return f"{host} at port {port}: {error.strerror or error}; check the {what}'s address and that it runs"
     return f"{host} at port {port} does not speak as expected ({type(error).__name__}); check the address"

@@ -327,7 +327,6 @@ def test_test_pictures_that_change_on_the_way_end_it(checkpoint, plate, tmp_path
 
 def test_other_processes_end_in_one_line_with_the_main_one(plate, looked, monkeypatch, tmp_path):
     inspector, _ = looked
-    monkeypatch.setattr(on_test, "waiting_room", lambda processes: None)
     monkeypatch.setattr(on_test, "agree", lambda flag, device, *, room: True)
     config = TrainConfig(evaluate_every=1)
     second = OnTest(Sources(plate, "plate", None), tmp_path, config, begun=False, processes=Processes(1, 2))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 from collections.abc import Sequence
@@ -10,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from stlm_edge.errors import ConfigError, DataError, StlmError
 from stlm_edge.files import make_folder, write_text
 from stlm_edge.seal import sealed
 from stlm_edge.spec import Size
+from train import runs as trainings
 from train.config import TrainConfig, from_dict, from_record
 from train.fit import CHECKPOINT_NAME
 from train.old_settings import BEFORE
@@ -23,7 +21,6 @@ from train.paper.ablation import check_ablations
 from train.paper.results import RECORD_NAME, read_json
 from train.preset import load_preset
 from train.report import EVALUATION_NAME, evaluate_checkpoint
-from train.runs import as_before, bring_to_end, changes, progress
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +106,7 @@ def state(run: Run) -> State:
 
     Raises `DataError` if its evaluation is damaged.
     """
-    found = progress(run.folder)
+    found = trainings.progress(run.folder)
     if found != "trained":
         return found
     evaluation = run.folder / EVALUATION_NAME
@@ -129,9 +126,9 @@ def check_same(run: Run, *, data: Path) -> None:
     if not {"settings", "data"} <= set(record):
         raise DataError(f"{path} does not say what was run; delete {run.folder}, and the run is done again")
     before = from_record(record["settings"])
-    different = changes(before, run.config)
+    different = trainings.changes(before, run.config)
     if different:
-        flags = as_before(before, run.config) if not BEFORE.keys() <= set(record["settings"]) else ""
+        flags = trainings.as_before(before, run.config) if not BEFORE.keys() <= set(record["settings"]) else ""
         older = f"; it was begun by an older version, whose start these flags give: {flags}" if flags else ""
         raise ConfigError(
             f"{run.folder} was run with {different}{older}; {'else ' if older else ''}choose another folder with "
@@ -143,38 +140,27 @@ def check_same(run: Run, *, data: Path) -> None:
         )
 
 
-def run_all(runs: Sequence[Run], *, data: Path, textures: Path | None) -> list[Failure]:
-    """Train and evaluate what is not finished yet; one that fails does not end the others.
+def attempt(run: Run, *, data: Path, textures: Path | None) -> str:
+    """Bring one to its end, and let what is wrong with it be no matter of the others'.
 
     Returns:
-        Those that failed.
+        Why it came to nothing, in one line; empty where it is finished.
     Raises:
-        ConfigError: before anything is run, if a folder holds other runs than these.
         KeyboardInterrupt: after Ctrl-C; the same call goes on later.
     """
-    for run in runs:
-        check_same(run, data=data)
-    failures = []
-    for number, run in enumerate(runs, start=1):
-        before = state(run)
-        logger.info("run %d of %d: %s, %s", number, len(runs), run.name, before)
-        if before == "finished":
-            continue
-        try:
-            _bring_to_end(run, before, data=data, textures=textures)
-        except StlmError as error:
-            failures.append(Failure(run, " ".join(str(error).split())))
-            logger.error("failed: %s: %s", run.name, failures[-1].reason)
-        except (RuntimeError, OSError, MemoryError, ValueError) as error:  # out of memory among them: the next may fit
-            failures.append(Failure(run, f"{type(error).__name__}: {' '.join(str(error).split())}"))
-            logger.exception("failed: %s", run.name)
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-    return failures
+    try:
+        bring_to_end(run, data=data, textures=textures)
+    except StlmError as error:
+        return " ".join(str(error).split())
+    except (RuntimeError, OSError, MemoryError, ValueError) as error:  # out of memory among them: the next may fit
+        logger.exception("failed: %s", run.name)
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return ""
 
 
-def _bring_to_end(run: Run, before: State, *, data: Path, textures: Path | None) -> None:
+def bring_to_end(run: Run, *, data: Path, textures: Path | None) -> None:
+    """Train and evaluate what of it is not done yet. Raises as `train.fit.fit` does."""
+    before = state(run)
     if before == "to train":
         make_folder(run.folder)
         (run.folder / EVALUATION_NAME).unlink(missing_ok=True)
@@ -187,7 +173,7 @@ def _bring_to_end(run: Run, before: State, *, data: Path, textures: Path | None)
         }
         write_text(run.folder / RECORD_NAME, json.dumps(sealed(record), indent=2) + "\n")
     if before != "to evaluate":
-        bring_to_end(run.config, run.folder, data=data, category=run.category, textures=textures)
+        trainings.bring_to_end(run.config, run.folder, data=data, category=run.category, textures=textures)
     evaluate_checkpoint(
         run.folder / CHECKPOINT_NAME,
         data=data,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from runtime.control import LineStatus
+from runtime.inspection import Inspection
 from runtime.part import Part, PartVerdict
 from runtime.sinks import FrameSink
 from stlm_edge.errors import ControlError
@@ -20,14 +21,17 @@ def part(
     part_id: str | None = None,
     verdict: PartVerdict = "good",
     score: float | None = 0.25,
+    worst: Inspection | None = None,
 ) -> Part:
+    """Args: worst: its worst frame, in place of one with `score`."""
     now_s = time.monotonic()
-    worst = None if score is None else inspection(number, score=score)
+    if worst is None and score is not None:
+        worst = inspection(number, score=score)
     return Part(
         number=number,
         part_id=part_id,
         verdict=verdict,
-        frames=int(score is not None),
+        frames=int(worst is not None),
         worst=worst,
         recipe=None,
         begun_s=now_s - 0.02,

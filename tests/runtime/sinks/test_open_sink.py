@@ -15,7 +15,7 @@ from .conftest import ENGINE, inspection, sink_for
 CONTEXT = SinkContext(engine_sha256=ENGINE)
 
 
-@pytest.mark.parametrize("uri", ["mqtt://broker", "line.mkv", "events.json", "events.xyz?rotate=1MB"])
+@pytest.mark.parametrize("uri", ["amqp://broker", "line.mkv", "events.json", "events.xyz?rotate=1MB"])
 def test_unknown_output_says_what_is_known(uri: str) -> None:
     with pytest.raises(OutputError, match="known are display://"):
         sink_for(uri)
@@ -60,7 +60,7 @@ def test_trailing_slash_makes_a_folder_of_any_name(tmp_path: Path) -> None:
 
 
 def test_outputs_of_which_one_cannot_be_opened_leave_none_open(tmp_path: Path) -> None:
-    uris = [str(tmp_path / "events.jsonl"), "mqtt://broker"]
+    uris = [str(tmp_path / "events.jsonl"), "amqp://broker"]
     with pytest.raises(OutputError, match="unknown scheme"):
         open_outputs(uris, context=CONTEXT, drops=True, on_publish=lambda _: None)
 
