@@ -104,8 +104,6 @@ def command(context: click.Context, /, config: Path | None, recipes: Path | None
         camera = CameraConfig(**options, recipes=known)
         if camera.engine is None and not known:
             raise click.UsageError("Missing option '--engine'.")
-        if camera.recipe is not None and camera.recipe_file is not None:
-            raise click.UsageError("found --recipe and --recipe-file, expected one of them; leave the other out")
         run_cameras([camera], reads=[] if recipes is None else [recipes])
         return
     given = [

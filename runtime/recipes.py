@@ -23,7 +23,7 @@ from runtime.options import first_line, open_detector
 from runtime.parts import PartRule
 from runtime.voting import VotingRule
 from runtime.watchdog import Watchdog
-from stlm_edge.errors import ConfigError, ControlError, EngineError, StlmError, shortly
+from stlm_edge.errors import ConfigError, ControlError, EngineError, StlmError, shortly, shown
 from stlm_edge.imaging import Input
 from stlm_edge.sidecar import Sidecar
 
@@ -111,6 +111,11 @@ def check_recipes(config: CameraConfig, *, used: Recipe) -> None:
 def chosen_recipe(config: CameraConfig) -> Recipe | None:
     """The recipe to begin with; None where there are none. Raises `ConfigError` where nobody says which."""
     wanted = config.recipe
+    if wanted is not None and config.recipe_file is not None:
+        raise ConfigError(
+            f"found recipe {shown(wanted)} and recipe-file {shown(config.recipe_file)}, expected one of them; leave one "
+            "of them out"
+        )
     if wanted is None and config.recipe_file is not None:
         wanted = _named_in(config.recipe_file)
     if not config.recipes and wanted is None:
