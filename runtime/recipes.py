@@ -113,8 +113,8 @@ def chosen_recipe(config: CameraConfig) -> Recipe | None:
     wanted = config.recipe
     if wanted is not None and config.recipe_file is not None:
         raise ConfigError(
-            f"found recipe {shown(wanted)} and recipe-file {shown(config.recipe_file)}, expected one of them; leave one "
-            "of them out"
+            f"found recipe {shown(wanted)} and recipe-file {shown(config.recipe_file)}, expected one of them; leave "
+            "the other out"
         )
     if wanted is None and config.recipe_file is not None:
         wanted = _named_in(config.recipe_file)
