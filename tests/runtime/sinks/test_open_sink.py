@@ -31,7 +31,7 @@ def test_place_below_a_file_is_refused_at_once(tmp_path: Path, name: str) -> Non
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("events.jsonl?rotat=1MB", r"there is no option 'rotat'; known options are rotate, keep"),
+        ("events.jsonl?rotat=1MB", r"there is no option 'rotat', did you mean rotate; known options are rotate, keep"),
         ("events.jsonl?rotate=1", r"rotate is '1', expected a size from 10KB on, with its unit"),
         ("scores.csv?keep=0", r"keep is '0', expected a whole number from 1 on"),
         (

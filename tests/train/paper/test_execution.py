@@ -171,7 +171,7 @@ def test_terminal_has_a_table_of_what_runs_where(runs, tmp_path, monkeypatch):
     assert shown[-1] == [
         "0 of 3 runs have ended, 1 wait",
         "  cpu, disc, seed 0  a, GPU 1  epoch 1 of 1  0 min",
-        "  cpu, rod, seed 0  b         epoch 0 of 1  0 min",
+        "  cpu, rod, seed 0   b         epoch 0 of 1  0 min",
     ]
 
 
