@@ -208,7 +208,7 @@ def test_frames_in_hand_and_in_the_queue_stay_with_their_own_recipe() -> None:
         old.gate.clear()
         for _ in range(4):
             camera.give(60)
-        wait_until(lambda: len(old.batches) == 2)
+        wait_until(lambda: old.batches)
         line.control.use(judge_of(new, spec=new._spec, rule=PartRule("hardware"), recipe="new"))
         for _ in range(3):
             camera.give(60)
@@ -285,7 +285,7 @@ class Changes:
 
     def __init__(self, config: CameraConfig, camera: LiveSource, watchdog: Watchdog) -> None:
         self.engines = Engines(watchdog=watchdog, cameras=1)
-        judge = open_judge(config, chosen_recipe(config), watchdog=watchdog, opener=self.engines.open)
+        judge = open_judge(config, config.recipes[0], watchdog=watchdog, opener=self.engines.open)
         self.control, self.events = Control(judge, source=camera), []
         self.control.start(lambda event: self.events.append((event.kind, event.text)))
         self.changer = RecipeChanger(config, self.control, opener=self.engines.open)
@@ -301,14 +301,10 @@ def changes(engine: Path, file: Path, tmp_path: Path):
         f"bright: {{number: 2, engine: {first}, part-frames: 1, threshold: 0.9}}\n"
         f"disc: {{number: 3, engine: {second}, part-frames: 1}}\n"
     )
-    config = options(
-        recipes=read_recipes(file, command=command),
-        recipe="plate",
-        recipe_file=str(tmp_path / "now"),
-        backend="openvino",
-    )
+    recipes = read_recipes(file, command=command)
+    config = options(recipes=recipes, recipe_file=str(tmp_path / "now"), backend="openvino")
     with Watchdog(60, on_hang=print) as watchdog:
-        made = Changes(dataclasses.replace(config, recipe="plate"), Camera(queue=8), watchdog)
+        made = Changes(config, Camera(queue=8), watchdog)
         with made.changer:
             yield made
         made.control.close_judges()

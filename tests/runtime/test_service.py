@@ -91,7 +91,7 @@ def test_hung_network_stops_the_heartbeat_until_it_goes_on(manager: Manager, mon
             assert manager.count("WATCHDOG=1") <= before + 1
             backend.gate.set()
             wait_until(lambda: manager.count("WATCHDOG=1") > before + 3)
-        assert manager.count("STOPPING=1") == 1
+        wait_until(lambda: manager.count("STOPPING=1") == 1)
 
 
 def test_one_of_several_lines_that_hangs_stops_it_and_one_that_has_ended_does_not(
@@ -110,6 +110,7 @@ def test_one_of_several_lines_that_hangs_stops_it_and_one_that_has_ended_does_no
             lines[0].progressed()
             time.sleep(0.01)
         assert manager.count("WATCHDOG=1") > 3
+    wait_until(lambda: manager.heard[-1] == "STOPPING=1")
     assert manager.heard[0] == "READY=1\nSTATUS=recipe plate; running"
     assert manager.heard[-2].splitlines()[-1] == "STATUS=recipe plate; ended"
 
