@@ -15,7 +15,7 @@ from pathlib import PurePath
 from typing import Any
 
 from train.paper.ablation import ablated, departures, preset_config, values_of
-from train.paper.data_sets import ALL_THREE, DATA_SETS, SCOPES
+from train.paper.data_sets import ALL_THREE, DATA_SETS, DEFECTIVE, SCOPES
 from train.paper.figures import PAPER, Metric, PaperRow, PaperTable
 from train.paper.results import FinishedRun, Obtained, average
 
@@ -70,6 +70,7 @@ def _compared(
         refused.append("runs differ in " + _unlike(own, between=" and "))
     elif own and own[0] != usual:
         marks.append(_unlike([own[0], usual], between=", elsewhere "))
+    marks += incomplete(runs)
     for name, tell in MADE_BY.items():
         found = sorted({str(tell(run) or "not told") for run in runs})
         if found not in ([], [str(made[name] or "not told")]):
@@ -95,6 +96,17 @@ def about(runs: Iterable[FinishedRun]) -> tuple[list[str], list[str]]:
                 told = f"{name} is {found}, which the preset {run.preset} has as {shown(own)}"
                 (refused if takes_back else marks)[told] = None
     return list(refused), list(marks)
+
+
+def incomplete(runs: Iterable[FinishedRun]) -> list[str]:
+    """Where a category's test pictures are not those that its data set has."""
+    found = {
+        run.category: f"{run.category} {run.defective} of {DEFECTIVE[run.category]}"
+        for run in runs
+        if run.defective is not None and run.defective != DEFECTIVE[run.category]
+    }
+    told = f"NOT THE PAPER'S TEST PICTURES, by the number of defective ones: {', '.join(found.values())}"
+    return [told] if found else []
 
 
 def _mean(row: PaperRow, runs: Sequence[FinishedRun], metric: Metric, group: str) -> Obtained | None:

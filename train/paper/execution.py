@@ -22,6 +22,7 @@ import torch
 from tqdm import tqdm
 
 from stlm_edge.cli import INTERRUPTED, set_up_logging
+from stlm_edge.datasets import load_category
 from stlm_edge.errors import StlmError
 from stlm_edge.files import make_folder
 from stlm_edge.progress import live_lines
@@ -65,6 +66,12 @@ class Executor(Protocol):
         Raises:
             StlmError: before anything is computed, if it cannot be computed there.
         """
+
+
+def _require_data(runs: Sequence[Run], data: Path) -> None:
+    """Raises `DataError`, before hours are spent, if a category is not there or cannot be used."""
+    for category in dict.fromkeys(run.category for run in runs):
+        load_category(data, category)
 
 
 def run_all(runs: Sequence[Run], executor: Executor, *, data: Path) -> list[Failure]:
@@ -156,6 +163,7 @@ class InOrder:
 
     def run(self, waiting: Sequence[Run]) -> Generator[Update | None]:
         """See `Executor`."""
+        _require_data(waiting, self.data)
         for run in waiting:
             yield Update(run, "begun")
             reason = attempt(run, data=self.data, textures=self.textures)
@@ -181,6 +189,7 @@ class Jobs:
 
     def run(self, waiting: Sequence[Run]) -> Generator[Update | None]:
         """See `Executor`."""
+        _require_data(waiting, self.data)
         threads = max(1, len(os.sched_getaffinity(0)) // self.count)
         left, free = deque(waiting), list(range(self.count))
         running: dict[OwnProcess, int] = {}

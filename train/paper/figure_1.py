@@ -22,11 +22,12 @@ from train.plots import INK, KIND_COLOURS, STYLE
 BLUE, ORANGE = KIND_COLOURS[0], "#E69F00"
 
 
-def draw_figure_1(obtained: Obtained | None) -> tuple[bytes, str]:
+def draw_figure_1(obtained: Obtained | None, *, made: str) -> tuple[bytes, str]:
     """The methods of table 1, and a line where the pixel AUROC is that was obtained here, as PNG, with a caption.
 
     Args:
         obtained: over MVTec AD; drawn if it is of all of its categories. A grid measures no time, so it is a line.
+        made: what it was obtained with, in a few words.
     """
     shown = [(m, m.inference_ms, area) for m in METHODS if m.inference_ms and (area := m.mvtec.pixel_auroc) is not None]
     is_whole = obtained is not None and obtained.categories == obtained.expected
@@ -43,7 +44,7 @@ def draw_figure_1(obtained: Obtained | None) -> tuple[bytes, str]:
         if is_whole and obtained is not None:
             axes.axhline(obtained.mean, color=INK, linewidth=1, linestyle="--", zorder=1)
             axes.annotate(
-                f"here: {obtained.mean:.2f}",
+                f"here: {obtained.mean:.2f}  ({made})",
                 (1, obtained.mean),
                 (-4, 3),
                 ("axes fraction", "data"),

@@ -12,8 +12,7 @@ from stlm_edge.network.encoder import architecture_named
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.spec import Size
 from train.paper.ablation import base_of, values_of
-from train.paper.comparison import MADE_BY, Compared, Setup, most_usual, paper_value, setup, shown
-from train.paper.data_sets import DEFECTIVE
+from train.paper.comparison import MADE_BY, Compared, Setup, incomplete, most_usual, paper_value, setup, shown
 from train.paper.figures import PAPER, PaperTable
 from train.paper.results import FinishedRun
 from train.paper.text import DASH
@@ -35,7 +34,6 @@ def told(table: PaperTable, rows: Sequence[Compared]) -> list[str]:
         *([table.remark] if table.remark else []),
         f"Settings of the runs: {_settings(runs, PAPER)}.",
         *made(runs),
-        *_incomplete(runs),
         *_by_row(MARKED, [(each.row.label, each.marks) for each in rows]),
         *_by_row(REFUSED, [(each.row.label, each.refused) for each in rows], after="; no means"),
         *best_note(runs),
@@ -94,20 +92,15 @@ def made(runs: Sequence[FinishedRun]) -> list[str]:
     return [f"Made with: {'; '.join(parts)}."]
 
 
+def in_short(runs: Sequence[FinishedRun]) -> str:
+    """For a figure: size, epochs and device of runs, and whether they are of the paper's test pictures."""
+    words = [_all(_value(run, "image_size") for run in runs), f"{_all(_value(run, 'epochs') for run in runs)} epochs"]
+    words.append(_all(MADE_BY["device"](run) for run in runs))
+    return ", ".join([*words, *["not the paper's test pictures"] * bool(incomplete(runs))])
+
+
 def _all(values: Iterable[str | None]) -> str:
     return ", ".join(sorted({value or "not told" for value in values}))
-
-
-def _incomplete(runs: Iterable[FinishedRun]) -> list[str]:
-    """Where a category's test pictures are not those that its data set has."""
-    found = {
-        run.category: f"{run.category} {run.defective} of {DEFECTIVE[run.category]}"
-        for run in runs
-        if run.defective is not None and run.defective != DEFECTIVE[run.category]
-    }
-    if not found:
-        return []
-    return [f"NOT THE PAPER'S TEST PICTURES: by the number of defective ones, {', '.join(found.values())}."]
 
 
 def _by_row(mark: str, rows: Sequence[tuple[str, Sequence[str]]], *, after: str = "") -> list[str]:

@@ -15,7 +15,17 @@ from train.paper.data_sets import DATA_SETS, SCOPES
 from train.paper.figure_1 import draw_figure_1
 from train.paper.figures import METRIC_NAMES, PAPER, TABLES, Metric, PaperTable
 from train.paper.methods import PRINTED, STLM
-from train.paper.provenance import MARKED, REFUSED, all_settings, best_note, differences, made, parameters_m, told
+from train.paper.provenance import (
+    MARKED,
+    REFUSED,
+    all_settings,
+    best_note,
+    differences,
+    in_short,
+    made,
+    parameters_m,
+    told,
+)
 from train.paper.results import FinishedRun, Obtained, average
 from train.paper.text import DASH, TextTable, aligned, as_markdown, wrapped
 
@@ -66,7 +76,7 @@ def write_report(folder: Path, records: Sequence[FinishedRun]) -> tuple[Path, ..
     written: tuple[Path, ...] = (document, data)
     if "table 1" in drawn:
         (whole,) = [each for each in drawn["table 1"] if each.row.scope == "MVTec"]
-        drawing, caption = draw_figure_1(whole.obtained["pixel_auroc"])
+        drawing, caption = draw_figure_1(whole.obtained["pixel_auroc"], made=in_short(whole.runs))
         write_bytes(picture, drawing)
         parts += ["## figure 1: accuracy over time\n", f"![figure 1]({picture.name})\n", f"{caption}\n"]
         written = (document, picture, data)

@@ -21,7 +21,10 @@ from train.report import EVALUATION_NAME
 RECORD_NAME = "grid.json"
 """In each run's folder: which cell of the grid it is."""
 
-_AGAIN = "delete it, and the run is done again"
+_REMEDIES = {
+    EVALUATION_NAME: "delete this file, and stlm grid measures the run again",
+    RECORD_NAME: "delete its folder, and stlm grid does the run again",
+}
 
 
 @dataclass(frozen=True)
@@ -140,16 +143,19 @@ def _finished(path: Path) -> FinishedRun:
         run["overall"] = measured["overall"]
         run["tlm_only"] = {} if without is None else without["overall"]  # of a network without two streams
         run["best_on_test"] = best and {name: best[name] for name in ("epoch", "every", "metrics")}
-    except (LookupError, TypeError) as error:
-        raise DataError(f"{path.parent} holds no finished run of a grid ({error!r}); delete it") from None
+    except (LookupError, TypeError):
+        raise DataError(
+            f"{path.parent}: {RECORD_NAME} or {EVALUATION_NAME} is not what stlm grid writes; delete the second, and "
+            "stlm grid measures the run again"
+        ) from None
     try:
         return dataclasses.replace(
-            build(FinishedRun, run, error=DataError, remedy=_AGAIN),
+            build(FinishedRun, run, error=DataError, remedy=_REMEDIES[EVALUATION_NAME]),
             config=from_record(cell["settings"]) if "settings" in cell else None,
             made=_made(path.parent / record.RECORD_NAME),
         )
     except (ConfigError, DataError) as error:
-        raise DataError(f"{path.parent} holds no finished run of a grid: {error}") from None
+        raise DataError(f"{path.parent}: {error}") from None
 
 
 def _made(path: Path) -> Made | None:
@@ -164,8 +170,9 @@ def _made(path: Path) -> Made | None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Raises `DataError` if the file cannot be read, holds no object, or was damaged or edited."""
+    remedy = _REMEDIES[path.name]
     try:
-        return unsealed(read_object(path, error=DataError, remedy=_AGAIN), path, error=DataError, remedy=_AGAIN)
+        return unsealed(read_object(path, error=DataError, remedy=remedy), path, error=DataError, remedy=remedy)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist any more; start again") from None
 

@@ -9,15 +9,17 @@ import sys
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from stlm_edge.errors import DataError
 from stlm_edge.plate.part import write_dataset
 from tests.settings import TWO_STREAMS
 from train.__main__ import main
 from train.paper import execution
-from train.paper.execution import Update, run_all
+from train.paper.execution import InOrder, Jobs, Update, run_all
 from train.paper.grid import Run, plan, state
 from train.paper.results import read_records
 
@@ -201,3 +203,11 @@ def test_executor_is_closed_after_an_interrupt(runs, tmp_path, monkeypatch):
 def test_bad_usage(arguments, words, tmp_path, capsys):
     assert main(["grid", "--data", "x", "--category", "a", "-o", str(tmp_path), *arguments]) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("executor", [InOrder, partial(Jobs, count=2)])
+def test_category_that_is_not_there_is_told_before_anything_is_trained(executor, parts, tmp_path):
+    runs = plan(presets=["cpu"], categories=["disc", "nocat"], seeds=[0], settings={}, output=tmp_path)
+    with pytest.raises(DataError, match="no category 'nocat'"):
+        run_all(runs, executor(data=parts, textures=None), data=parts)
+    assert not list(tmp_path.iterdir())

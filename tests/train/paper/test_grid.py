@@ -139,7 +139,7 @@ def test_run_measured_at_another_size_is_measured_again(checkpoint, quick):
     assert state(replace(run, metric_size=(64, 80))) == "finished"
     assert state(replace(run, metric_size=(80, 64))) == "to evaluate"
     (run.folder / "evaluation.json").write_text("{")
-    with pytest.raises(DataError, match="delete it, and the run is done again"):
+    with pytest.raises(DataError, match="delete this file, and stlm grid measures the run again"):
         state(run)
 
 
@@ -211,7 +211,7 @@ def test_damaged_record_is_named(tmp_path):
     with pytest.raises(DataError, match=r"grid\.json is not JSON"):
         read_records(tmp_path)
     (folder / "grid.json").write_text("{}")
-    with pytest.raises(DataError, match="no finished run"):
+    with pytest.raises(DataError, match="is not what stlm grid writes; delete the second"):
         read_records(tmp_path)
     (folder / "grid.json").write_text(json.dumps({"preset": "cpu", "category": "plate", "seed": 0}))  # of before seals
     measured = {"overall": {"image_auroc": 0.91}, "tlm_only": {"overall": {"image_auroc": None}}}

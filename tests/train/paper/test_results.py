@@ -149,10 +149,10 @@ def test_main_tables_have_every_method_with_parameters_and_times(tmp_path):
 
 def test_figure_1_has_a_line_for_what_was_obtained_on_all_categories():
     whole = Obtained(97.1, None, seeds=1, categories=15, expected=15)
-    assert "the dashed line is" in draw_figure_1(whole)[1]
+    assert "the dashed line is" in draw_figure_1(whole, made="64x64, cpu")[1]
     for missing in (None, replace(whole, categories=14)):
-        picture, caption = draw_figure_1(missing)
-        assert picture != draw_figure_1(whole)[0]
+        picture, caption = draw_figure_1(missing, made="64x64, cpu")
+        assert picture != draw_figure_1(whole, made="64x64, cpu")[0]
         assert "not of all categories" in caption
 
 
@@ -180,9 +180,9 @@ def test_categories_of_the_papers_names_in_another_data_set_stand_beside_none_of
 
 def test_other_test_pictures_than_the_data_sets_are_told():
     whole = [record("paper", "bottle", 0, 0.9)]
-    told = "NOT THE PAPER'S TEST PICTURES: by the number of defective ones, bottle 4 of 63."
-    assert told not in named(whole, "table 3").notes
-    assert told in named([replace(whole[0], defective=4)], "table 3").notes
+    told = "NOT THE PAPER'S TEST PICTURES, by the number of defective ones: bottle 4 of 63."
+    assert told not in " ".join(named(whole, "table 3").notes)
+    assert f"† bottle; avg. objects; average: {told}" in named([replace(whole[0], defective=4)], "table 3").notes
 
 
 def test_what_the_runs_were_made_with_stands_under_each_table():
