@@ -122,16 +122,16 @@ def read_line(path: Path, *, command: click.Command) -> list[CameraConfig]:
     """
     common = _read(path)
     cameras, recipes = common.pop("cameras", None), common.pop("recipes", {})
+    names = [field.name for field in dataclasses.fields(CameraConfig)]
+    own = [name for name in names if name not in ("recipes", "name", *_OF_THE_PROGRAM)]
+    _require_known(common, ["cameras", "recipes", *own, *_OF_THE_PROGRAM], where=str(path))
     if not isinstance(cameras, dict) or not cameras:
-        raise ConfigError(f"{path} has no cameras, expected 'cameras:' with a name and settings for each")
+        raise ConfigError(f"{path} has no cameras by name, expected 'cameras:' with a name and settings for each")
     known = (
         read_recipes(Path(recipes), command=command)
         if isinstance(recipes, str)
         else _recipes(recipes, command=command, where=str(path))
     )
-    names = [field.name for field in dataclasses.fields(CameraConfig)]
-    own = [name for name in names if name not in ("recipes", "name", *_OF_THE_PROGRAM)]
-    _require_known(common, [*own, *_OF_THE_PROGRAM], where=str(path))
     configs = []
     for name, written in cameras.items():
         where = f"{path}: camera {shown(name)}"

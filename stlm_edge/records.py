@@ -176,6 +176,8 @@ def _settings(text: str) -> dict[str, Any]:
                 nodes += [each for pair in node.value for each in pair]
             elif isinstance(node, yaml.SequenceNode):
                 nodes += node.value
+            elif isinstance(node, yaml.ScalarNode) and "\0" in node.value:
+                raise _WrongError(f"has a zero byte in {shown(node.value)}, expected text")
         value = yaml.load(text, Loader=Loader)
     except RecursionError:
         raise _too_deep() from None

@@ -188,8 +188,9 @@ def test_pipe_folder_and_endless_device_are_refused(tmp_path: Path) -> None:
         (b"#" * (MOST_YAML_BYTES + 1), "has more than"),
         (b"a: \xff", "is not text in UTF-8"),
         (b"a: \x07", "cannot be read as YAML"),
+        (b'a: "/x\\0y"', "has a zero byte"),
     ],
-    ids=range(19),
+    ids=range(20),
 )
 def test_yaml_that_holds_no_settings_is_one_line(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "a.yaml"

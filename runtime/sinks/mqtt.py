@@ -82,6 +82,8 @@ class Mqtt(FrameSink):
         parts, host, port = _split(place)
         base = unquote(parts.path).strip("/")
         name = f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}/{base}"
+        if parts.fragment or "#" in place:  # which an address has for other things
+            base += "#"
         if not base or any(character in base for character in "+#\0"):
             raise OutputError(
                 f"{name} has {'no topic' if not base else 'a topic with wildcards'}, expected one below which it is "

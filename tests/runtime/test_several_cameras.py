@@ -75,7 +75,7 @@ def test_recipes_may_lie_in_a_file_of_their_own(file: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("cameras:", "camera:", "line.yaml has no cameras"),
+        ("cameras:", "camera:", "line.yaml has the setting 'camera', which is unknown there; did you mean cameras?"),
         ("votes: 1/2", "vote: 1/2", "line.yaml has the setting 'vote', which is unknown there; did you mean votes?"),
         ("    votes: 1/1", "    voets: 1/1", "camera 'right' has the setting 'voets'"),
         ("    votes: 1/1", "    inference-timeout: 5", "camera 'right' has the setting 'inference-timeout'"),
