@@ -1,7 +1,7 @@
 """A Ray cluster of this machine as a program, since Ray leaves open what pytest complains of.
 
-It prints the address, and for each word that it is given the node that it stands for: `add` starts one, `kill` kills
-the newest. It ends, and all nodes do, with its standard input.
+It prints the address, and for each word that it is given the node that it is about: `add` starts one, `kill` kills the
+newest. It ends, and all nodes do, with its standard input.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ def main() -> None:
     print(cluster.address, flush=True)
     for word in sys.stdin:
         if word.strip() == "add":  # with an address of its own, or a program may take it for its own node
-            nodes.append(cluster.add_node(num_cpus=1, node_ip_address="127.0.0.2"))
+            node = cluster.add_node(num_cpus=1, node_ip_address="127.0.0.2")
+            nodes.append(node)
         else:
-            cluster.remove_node(nodes.pop(), allow_graceful=False)
-        print(len(nodes), flush=True)
+            node = nodes.pop()
+            cluster.remove_node(node, allow_graceful=False)
+        print(node.node_id[:8], flush=True)
     cluster.shutdown()
 
 

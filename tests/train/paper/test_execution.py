@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -44,12 +44,24 @@ def words(parts: Path, output: Path, *more: str) -> list[str]:
     return ["grid", "--data", str(parts), "--all-categories", *SMALL, "-o", str(output), *more]
 
 
-def started(parts: Path, output: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "train", *words(parts, output, *more)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+@pytest.fixture
+def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts `stlm grid` as a program; what has not ended with the test is killed, and all it has started ends."""
+    made: list[subprocess.Popen[str]] = []
+
+    def start(parts: Path, output: Path, *more: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "train", *words(parts, output, *more)]
+        made.append(subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True))
+        return made[-1]
+
+    yield start
+    for process in made:
+        process.kill()
+        process.wait()
+        process.stderr.close()
 
 
-def wait_for(condition, *, within_s: float = 120) -> None:
+def wait_for(condition, *, within_s: float = 300) -> None:
     last = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < last, "it did not happen"
@@ -77,7 +89,7 @@ def test_jobs_give_what_one_after_the_other_gives(parts, tmp_path, capfd):
 
 
 @pytest.mark.slow
-def test_run_whose_process_is_killed_fails_alone_and_is_done_by_the_next_call(parts, tmp_path):
+def test_run_whose_process_is_killed_fails_alone_and_is_done_by_the_next_call(started, parts, tmp_path):
     output = tmp_path / "grid"
     grid = started(parts, output, "--epochs", "400", "--jobs", "2")
     first, second = (processes_of(grid.stderr.readline().strip()) for _ in range(2))
@@ -101,7 +113,7 @@ def test_run_whose_process_is_killed_fails_alone_and_is_done_by_the_next_call(pa
 
 
 @pytest.mark.slow
-def test_processes_end_with_the_grid_that_was_killed(parts, tmp_path):
+def test_processes_end_with_the_grid_that_was_killed(started, parts, tmp_path):
     grid = started(parts, tmp_path / "grid", "--epochs", "400", "--jobs", "2")
     numbers = [processes_of(grid.stderr.readline().strip()) for _ in range(2)]
     wait_for(lambda: len(list(tmp_path.glob("grid/*/*/*/history.jsonl"))) == 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from stlm_edge.errors import ConfigError, DataError
 from tests.settings import TWO_STREAMS
-from tests.train.paper.test_execution import parts, wait_for, words
+from tests.train.paper.test_execution import parts, started, wait_for, words
 from train.__main__ import main
 from train.paper.grid import plan, state
 from train.record import Pictures
@@ -25,7 +26,7 @@ pytest.importorskip("ray", reason="needs the extra ray")
 from train.paper import ray_cluster
 from train.paper.ray_cluster import Sight
 
-__all__ = ["parts"]
+__all__ = ["parts", "started"]
 
 SAME = {"stlm-edge": "0.1.0", "Python": "3.11.7", "torch": "2.6.0"}
 PICTURES = {"disc": Pictures(4, "a")}
@@ -75,9 +76,8 @@ def test_address_without_ray_is_refused_in_one_line(address, parts, tmp_path, fi
 class Grid:
     """`stlm grid` as a program, whose lines are read as they come."""
 
-    def __init__(self, parts: Path, output: Path, *more: str) -> None:
-        command = [sys.executable, "-m", "train", *words(parts, output, *more)]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
         self.lines: list[str] = []
         self._reader = threading.Thread(target=lambda: self.lines.extend(self.process.stderr))
         self._reader.start()
@@ -85,10 +85,9 @@ class Grid:
     def said(self, what: str) -> list[str]:
         return [line for line in self.lines if what in line]
 
-    def ended(self, *, within_s: float = 240) -> int:
+    def ended(self, *, within_s: float = 300) -> int:
         code = self.process.wait(within_s)
         self._reader.join()
-        self.process.stderr.close()
         return code
 
 
@@ -108,10 +107,11 @@ class Nodes:
         )
         self.address = self._program.stdout.readline().strip()
 
-    def tell(self, word: str) -> None:
+    def tell(self, word: str) -> str:
+        """Returns which node that was about, as a grid calls it."""
         self._program.stdin.write(f"{word}\n")
         self._program.stdin.flush()
-        assert self._program.stdout.readline()
+        return self._program.stdout.readline().strip()
 
     def end(self) -> None:
         self._program.communicate(timeout=60)
@@ -128,15 +128,18 @@ def nodes(monkeypatch) -> Iterator[Nodes]:
 
 
 @pytest.mark.slow
-def test_grid_finishes_when_one_of_two_nodes_dies(nodes, parts, tmp_path):
-    nodes.tell("add")
+def test_grid_finishes_when_one_of_two_nodes_dies(nodes, started, parts, tmp_path):
+    dying = nodes.tell("add")
     output = tmp_path / "grid"
-    grid = Grid(parts, output, "--epochs", "20", "--ray", nodes.address)
-    wait_for(lambda: len(grid.said("to train, on ")) == 2 and len(list(output.glob("*/*/*/history.jsonl"))) == 2)
+    grid = Grid(started(parts, output, "--epochs", "50", "--ray", nodes.address))
+    wait_for(lambda: grid.said(f"to train, on {platform.node()} ({dying})"))
+    (begun,) = grid.said(dying)
+    name = begun.split(": ")[1].split(",")[1].strip()
+    wait_for((output / "demo" / name / "seed-0" / "history.jsonl").exists)
     nodes.tell("kill")
     assert grid.ended() == 0, "".join(grid.lines)
     (again,) = grid.said("begun again, on ")
-    name = again.split(": ")[1].split(",")[1].strip()
+    assert f"demo, {name}, seed 0" in again
     told = (output / "demo" / name / "seed-0" / "grid.log").read_text()
     assert told.count("NO INITIAL WEIGHTS") == 1  # what it had learnt was not begun anew
     assert grid.lines[-1].endswith("2 of 2\n")
@@ -150,9 +153,9 @@ def ray_is_at(address: str) -> bool:
 
 
 @pytest.mark.slow
-def test_interrupted_grid_ends_its_cluster_and_is_gone_on_with(parts, tmp_path):
+def test_interrupted_grid_ends_its_cluster_and_is_gone_on_with(started, parts, tmp_path):
     output = tmp_path / "grid"
-    grid = Grid(parts, output, "--epochs", "400", "--ray", "auto")
+    grid = Grid(started(parts, output, "--epochs", "400", "--ray", "auto"))
     wait_for(lambda: list(output.glob("*/*/*/history.jsonl")))
     of_ray = raylets_below(grid.process.pid)
     assert of_ray
