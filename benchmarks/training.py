@@ -40,7 +40,7 @@ from train.config import TrainConfig
 from train.data import Batch, Batches, load_images
 from train.distributed import Processes
 from train.options import training_options
-from train.preset import with_overrides
+from train.overrides import with_overrides
 from train.pseudo_anomalies.choice import pseudo_anomalies_of
 from train.pseudo_anomalies.textures import texture_source
 from train.start import build

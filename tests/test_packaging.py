@@ -101,7 +101,12 @@ def required(wheel: Path) -> list[Requirement]:
 
 def test_extras_that_an_error_names_bring_what_was_missing(wheel):
     requirements = required(wheel)
-    packages = {"yaml": "pyyaml", "modelopt": "nvidia-modelopt", "segment_anything": "segment-anything"}
+    packages = {
+        "yaml": "pyyaml",
+        "modelopt": "nvidia-modelopt",
+        "paho": "paho-mqtt",
+        "segment_anything": "segment-anything",
+    }
     for module, remedy in REMEDIES.items():
         named = {name for group in re.findall(r"stlm-edge\[([\w,-]+)\]", remedy) for name in group.split(",")}
         assert named or module == "numpy"

@@ -14,9 +14,9 @@ from stlm_edge.cli import REGEX, run
 from stlm_edge.errors import ConfigError, DataError, WeightsError
 from stlm_edge.spec import Size
 from stlm_edge.threshold_command import threshold
-from train.config import TrainConfig
+from train.config import TrainConfig, described_presets
 from train.options import executor_options, training_options
-from train.preset import described_presets, with_overrides
+from train.overrides import with_overrides
 from train.values import SeedCountType, SeedsType, SizeType
 
 if TYPE_CHECKING:

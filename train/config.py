@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import math
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from stlm_edge.errors import ConfigError, SpecError, shown
@@ -16,7 +17,6 @@ from stlm_edge.network.design import (
     PUBLISHED_WEIGHTS,
     RANDOM_WEIGHTS,
     TEACHERS,
-    TIMM,
     Aggregation,
     AggregationStart,
     Comparison,
@@ -27,17 +27,21 @@ from stlm_edge.network.design import (
     check_teacher,
 )
 from stlm_edge.patterns import compiled
+from stlm_edge.records import read_settings
 from stlm_edge.spec import FALSE_ALARM_RATE, Size, check_input_size
+from train.combinations import NO_TEACHER, check_together
 from train.old_settings import BEFORE, in_new_words
 from train.values import understood
 
 logger = logging.getLogger(__name__)
 
+PRESETS = Path(__file__).parent / "presets"
+
+OF_A_RUN = {"seed", "device", "workers", "skip_corrupt"}
+"""Settings that a run tells of, as of all others, and that no preset decides."""
+
 MOST_SIDE = 8192
 """Pixels that figures are measured at."""
-
-SMALLEST_FILTERED = 64
-"""Pixels of a side that the teacher gabor needs: its widest filter sees the picture at an eighth of its size."""
 
 PseudoAnomalyName = Literal[
     "perlin",
@@ -53,7 +57,6 @@ PseudoAnomalyName = Literal[
 ]
 RANDOM = RANDOM_WEIGHTS
 PUBLISHED = PUBLISHED_WEIGHTS
-NO_TEACHER = "none"
 
 
 def setting(default: Any, help: str) -> Any:
@@ -259,64 +262,7 @@ class TrainConfig:
         if self.group_by:
             compiled(self.group_by)
         _check("streams_first", self.streams_first, 0 <= self.streams_first < 1, "0 or more and less than 1")
-        self._check_together()
-
-    def _check_together(self) -> None:
-        """What each setting allows and their combination does not."""
-        untaught, filtered = self.teacher == NO_TEACHER, self.teacher == "gabor"
-        maskless = filtered or self.teacher.startswith(TIMM)
-        stand_in, masks, staged = self.plain_stream == "teacher", self.distillation == "logits", self.streams_first > 0
-        unaggregated, one_layer = self.aggregation == "none", self.layers != "l1+l2"
-        alone = self.comparison == "plain"
-        in_blocks = self.layers.startswith("block")
-        undecoded = self.layers == "l1" and self.decoder == "separate"
-        kept = self.layers != "l1" and not alone and self.epochs > 0
-        for wrong, settings, reason in (
-            (not (self.epochs or self.memory), "epochs 0, memory 0", "nothing to learn and nothing to remember"),
-            (bool(self.memory) and not stand_in, "memory, plain_stream student", "a stream that learns sees others"),
-            (
-                self.evaluate_size > 0 and not self.evaluate_every,
-                "evaluate_size, evaluate_every 0",
-                "nothing is measured",
-            ),
-            (bool(self.memory and self.evaluate_every), "memory, evaluate_every", "a memory is built at the end only"),
-            (bool(self.memory) and unaggregated, "memory, aggregation none", "no logits to add the distances to"),
-            (bool(self.groups and self.group_by), "groups, group_by", "either says which pictures show one part"),
-            (self.heads > 1 and not alone, "heads, comparison", "several heads see what a frozen stream sees: plain"),
-            (self.heads > 1 and self.folds > 0, "heads, folds", "the heads are the folds"),
-            (alone and not stand_in, "comparison plain, plain_stream student", "only a frozen one is looked at alone"),
-            (alone and unaggregated, "comparison plain, aggregation none", "nothing would be compared"),
-            (alone and masks, "comparison plain, distillation logits", "nothing is distilled"),
-            (alone and staged, "comparison plain, streams_first", "no stream learns"),
-            (untaught and stand_in, "teacher none, plain_stream teacher", "no such stream"),
-            (untaught and unaggregated, "teacher none, aggregation none", "nothing to learn from"),
-            (untaught and staged, "teacher none, streams_first", "nothing to learn from at first"),
-            (untaught and masks, "teacher none, distillation logits", "no masks"),
-            (filtered and stand_in, "teacher gabor, plain_stream teacher", "filters are not deployed"),
-            (maskless and masks, f"teacher {self.teacher}, distillation logits", "no masks"),
-            (
-                filtered and min(self.image_size) < SMALLEST_FILTERED,
-                f"teacher gabor, image_size under {SMALLEST_FILTERED}",
-                "its widest filter is larger than the picture",
-            ),
-            (unaggregated and staged, "aggregation none, streams_first", "no second stage"),
-            (one_layer and masks, "layers, distillation logits", "masks need both, l1+l2"),
-            (maskless and in_blocks, f"teacher {self.teacher}, layers {self.layers}", "it has no decoder"),
-            (undecoded, "layers l1, decoder separate", "no decoder"),
-            (
-                self.random_encoders and self.initial_weights == RANDOM,
-                "random_encoders, initial_weights random",
-                "the decoder would have no weights to keep, which table 8 is about",
-            ),
-            (self.random_encoders and not kept, "random_encoders", "there is no decoder to take weights for"),
-            (
-                stand_in and masks,
-                "plain_stream teacher, distillation logits",
-                "its features are compared with a stream that never saw them",
-            ),
-        ):
-            if wrong:
-                raise ConfigError(f"{settings}: {reason}; change one of them")
+        check_together(self)
 
     @property
     def design(self) -> Design:
@@ -371,6 +317,46 @@ def from_record(values: dict[str, Any]) -> TrainConfig:
 def from_yaml(written: dict[str, Any]) -> dict[str, Any]:
     """Settings by name, of the types that they have, out of the texts that `read_settings` gives."""
     return {name: understood(HINTS.get(name), value) for name, value in in_new_words(written).items()}
+
+
+def presets() -> list[str]:
+    """Names of the presets that come with the toolkit."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def described_presets() -> list[tuple[str, str]]:
+    """Name and first sentence of the comment of each preset."""
+    described = []
+    for name in presets():
+        lines = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+        comment = " ".join(line.removeprefix("# ") for line in lines if line.startswith("#"))
+        described.append((name, comment.split(". ")[0].removesuffix(".") + "."))
+    return described
+
+
+def load_preset(name: str) -> dict[str, Any]:
+    """The settings of a preset, or of a YAML file of the same form; `extends: NAME` builds on another preset.
+
+    The `config.yaml` of a run means what it meant to that run, also where an older version wrote it.
+
+    Raises:
+        ConfigError: if there is no such preset, or the file does not hold settings by name.
+    """
+    path = PRESETS / f"{name}.yaml" if name in presets() else Path(name)
+    try:
+        values = from_yaml(read_settings(path, error=ConfigError, remedy=f"see the presets in {PRESETS}"))
+    except FileNotFoundError:
+        raise ConfigError(f"no preset {shown(name)}; expected one of {', '.join(presets())} or a YAML file") from None
+    base = values.pop("extends", None)
+    if base is None and values.keys() >= OF_A_RUN and (lacking := BEFORE.keys() - values.keys()):
+        told = ", ".join(f"{name} {BEFORE[name]}" for name in sorted(lacking))
+        logger.info("%s is of a run of an older version, which did not say: %s", path, told)
+        return BEFORE | values
+    if base is None:
+        return values
+    if base not in presets():
+        raise ConfigError(f"{path} extends {shown(base)}, expected one of {', '.join(presets())}")
+    return load_preset(base) | values
 
 
 def _check_type(name: str, value: object) -> None:

@@ -83,14 +83,13 @@ def read_test_history(folder: Path) -> object:
 
 
 def preset_file() -> Files:
-    from train.preset import PRESETS
+    from train.config import PRESETS
 
     return {"p.yaml": (PRESETS / "cpu.yaml").read_bytes()}
 
 
 def read_preset(folder: Path) -> object:
-    from train.config import from_dict
-    from train.preset import load_preset
+    from train.config import from_dict, load_preset
 
     return from_dict(load_preset(str(folder / "p.yaml")))
 
@@ -127,9 +126,8 @@ def read_run(folder: Path) -> object:
 @functools.cache
 def small_objective() -> Any:
     from stlm_edge.spec import ModelSpec
-    from train.config import from_dict
+    from train.config import from_dict, load_preset
     from train.objective import Objective
-    from train.preset import load_preset
 
     config = from_dict(
         load_preset(TWO_STREAMS) | {"image_size": [64, 64], "teacher": "none", "initial_weights": "random"}

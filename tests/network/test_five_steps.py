@@ -14,10 +14,9 @@ import train.objective
 from stlm_edge.network.inference import prepare
 from stlm_edge.spec import ModelSpec
 from tests.conftest import GOLDEN
-from train.config import from_dict
+from train.config import from_dict, load_preset
 from train.data import Batch
 from train.objective import Objective
-from train.preset import load_preset
 from train.teaching.teacher import Taught
 from train.training import Stage, begin, enter
 

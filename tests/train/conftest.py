@@ -15,9 +15,8 @@ from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.weights import fingerprint
 from stlm_edge.spec import ModelSpec, Threshold
 from tests.settings import TWO_STREAMS
-from train.config import TrainConfig, from_dict
+from train.config import TrainConfig, from_dict, load_preset
 from train.fit import fit
-from train.preset import load_preset
 
 from .killed import killed_after
 

@@ -23,11 +23,10 @@ from stlm_edge.network.stlm import Stlm
 from stlm_edge.network.teachers.base import Teacher
 from stlm_edge.spec import ModelSpec
 from tests.settings import TWO_STREAMS
-from train.config import from_dict
+from train.config import from_dict, load_preset, presets
 from train.data import Batches, load_images
 from train.distributed import Processes
 from train.fit import fit
-from train.preset import load_preset, presets
 from train.pseudo_anomalies.choice import pseudo_anomalies_of
 from train.pseudo_anomalies.textures import ProceduralTextures
 from train.start import build

@@ -10,9 +10,8 @@ from stlm_edge.errors import ConfigError
 from tests.settings import TWO_STREAMS
 from train import old_settings
 from train.__main__ import main
-from train.config import HINTS, TrainConfig, from_dict, from_record
+from train.config import HINTS, TrainConfig, from_dict, from_record, load_preset, presets
 from train.old_settings import BEFORE
-from train.preset import load_preset, presets
 from train.pseudo_anomalies import preview
 
 OTHER = {

@@ -15,12 +15,11 @@ from stlm_edge.network.encoder import ARCHITECTURES
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.spec import ModelSpec
 from stlm_edge.tensorrt import GPU_PEAKS
-from train.config import from_dict
+from train.config import from_dict, load_preset, presets
 from train.cost import UTILISATION, LiveBytes, _count_step, _counted, cost_of
 from train.data import Batch, split_indices
 from train.objective import Objective
 from train.paper.methods import METHODS
-from train.preset import load_preset, presets
 from train.start import network_of
 from train.teaching.teacher import Taught, bare_teacher
 from train.training import Stage

@@ -13,10 +13,9 @@ from stlm_edge.errors import TrainingError
 from stlm_edge.network.checkpoint import load
 from stlm_edge.spec import ModelSpec
 from tests.settings import TWO_STREAMS
-from train.config import from_dict
+from train.config import from_dict, load_preset
 from train.data import Batch
 from train.fit import fit
-from train.preset import load_preset
 from train.teaching.guidance import make_guidance
 from train.teaching.teacher import build_teacher
 

@@ -20,14 +20,13 @@ from stlm_edge.network.inference import InferencePath
 from tests.settings import TWO_STREAMS
 from train import on_test
 from train.__main__ import main
-from train.config import TrainConfig, from_dict
+from train.config import TrainConfig, from_dict, load_preset
 from train.distributed import Processes
 from train.evaluate import evaluate
 from train.evaluation import BestOnTest, Scores
 from train.fit import STATE_NAME, fit, resume
 from train.on_test import HISTORY_NAME, MeasuredEpoch, OnTest, best_on_test, read_history
 from train.paper.results import Best, read_records
-from train.preset import load_preset
 from train.record import Sources
 from train.report import evaluation_table
 from train.spread import seeds_table, to_json

@@ -9,9 +9,8 @@ from typing import Any
 
 from stlm_edge.errors import ConfigError
 from stlm_edge.records import read_settings
-from train.config import RANDOM, TrainConfig, from_dict
+from train.config import PRESETS, RANDOM, TrainConfig, from_dict, load_preset, presets
 from train.paper.figures import PAPER
-from train.preset import PRESETS, load_preset, presets
 from train.runs import EXECUTION
 
 NOT_COMPARED = {*EXECUTION, "seed", "evaluate_every", "evaluate_size"}

@@ -14,12 +14,11 @@ from stlm_edge.files import make_folder, write_text
 from stlm_edge.seal import sealed
 from stlm_edge.spec import Size
 from train import runs as trainings
-from train.config import TrainConfig, from_dict, from_record
+from train.config import TrainConfig, from_dict, from_record, load_preset
 from train.fit import CHECKPOINT_NAME
 from train.old_settings import BEFORE
 from train.paper.ablation import check_ablations
 from train.paper.results import RECORD_NAME, read_json
-from train.preset import load_preset
 from train.report import EVALUATION_NAME, evaluate_checkpoint
 
 logger = logging.getLogger(__name__)

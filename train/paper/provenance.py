@@ -11,12 +11,12 @@ from stlm_edge.network.design import Design
 from stlm_edge.network.encoder import architecture_named
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.spec import Size
+from train.config import presets
 from train.paper.ablation import base_of, values_of
 from train.paper.comparison import MADE_BY, Compared, Setup, incomplete, most_usual, paper_value, setup, shown
 from train.paper.figures import PAPER, PaperTable
 from train.paper.results import FinishedRun
 from train.paper.text import DASH
-from train.preset import presets
 
 MARKED, REFUSED = "†", "‡"
 """Behind a row's name: it differs from the others in more than the table is about; there are no means of it."""

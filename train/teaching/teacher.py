@@ -16,7 +16,8 @@ from stlm_edge.network.teachers import give_weights, teacher_named
 from stlm_edge.network.teachers.base import Teacher, Weights
 from stlm_edge.network.teachers.sam import SamTeacher
 from stlm_edge.spec import Size
-from train.config import NO_TEACHER, TrainConfig
+from train.combinations import NO_TEACHER
+from train.config import TrainConfig
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import pytest
 
 from stlm_edge.errors import ConfigError
 from train.__main__ import main
+from train.config import load_preset, presets
 from train.paper.ablation import ablated, check_ablations
 from train.paper.grid import plan
-from train.preset import load_preset, presets
 
 ABLATIONS = [name for name in presets() if name not in ("paper", "cpu")]
 

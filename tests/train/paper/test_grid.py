@@ -79,7 +79,7 @@ def test_grid_killed_and_called_again_does_only_what_is_left(parts, presets, tmp
         "image_size 64x64 (paper: 1024x1024), epochs 1 (paper: 200), teacher stlm-tiny (paper: sam_vit_h)"
         in " ".join(printed.split())
     )
-    assert "NOT THE PAPER'S TEST PICTURES: by the number of defective ones, bottle 4 of 63" in printed
+    assert "NOT THE PAPER'S TEST PICTURES, by the number of defective ones: bottle 4 of 63" in printed
     assert "table 5" not in printed
     assert (output / "report.md").is_file()
     record = json.loads(next(output.glob("*/*/*/run.json")).read_text())

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from train.config import from_dict
+from train.config import from_dict, load_preset
 from train.paper.comparison import Compared, compare
 from train.paper.data_sets import DATA_SETS, DEFECTIVE, MVTEC
 from train.paper.figure_1 import draw_figure_1
@@ -16,7 +16,6 @@ from train.paper.figures import TABLES
 from train.paper.report import text, text_tables, write_report
 from train.paper.results import Best, FinishedRun, Made, Obtained, average
 from train.paper.text import TextTable
-from train.preset import load_preset
 
 NAMES = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro", "pixel_fnr")
 MADE = Made(device="cpu", date="2026-11-29T12:00:00+00:00", textures="/data/dtd/images", git={"commit": "a" * 40})

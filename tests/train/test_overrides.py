@@ -3,8 +3,8 @@
 import pytest
 
 from stlm_edge.errors import ConfigError
-from train.config import TrainConfig, from_dict
-from train.preset import OF_A_FROZEN_STREAM, load_preset, with_overrides
+from train.config import TrainConfig, from_dict, load_preset
+from train.overrides import OF_A_FROZEN_STREAM, with_overrides
 
 
 def test_given_settings_stand_before_the_presets():
