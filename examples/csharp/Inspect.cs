@@ -38,16 +38,13 @@ static class Inspect
         using (var session = new InferenceSession(graph))
         {
             var told = session.ModelMetadata.CustomMetadataMap;
-            string Required(string name) => told.TryGetValue("stlm_edge." + name, out var text)
-                ? text
-                : throw new InvalidDataException("the graph has no stlm_edge." + name + "; export it again with stlm-edge 0.2 or later");
-            if (Required("channel_order") != "BGR")
-                throw new InvalidDataException("the graph takes " + Required("channel_order") + ", this program has BGR");
+            if (Required(told, "channel_order") != "BGR")
+                throw new InvalidDataException("the graph takes " + told["stlm_edge.channel_order"] + ", this program has BGR");
             // Whole camera frames where the graph resizes them itself.
-            int[] size = Required(told.ContainsKey("stlm_edge.frame_size") ? "frame_size" : "input_size")
+            int[] size = Required(told, told.ContainsKey("stlm_edge.frame_size") ? "frame_size" : "input_size")
                 .Split('x').Select(int.Parse).ToArray();
-            double threshold = Number(Required("threshold"));
-            double unclear = told.TryGetValue("stlm_edge.unclear_threshold", out var second) ? Number(second) : threshold;
+            double threshold = Number(Required(told, "threshold"));
+            double unclear = told.TryGetValue("stlm_edge.unclear_threshold", out string second) ? Number(second) : threshold;
             bool found = false;
             foreach (string frame in frames)
             {
@@ -65,6 +62,13 @@ static class Inspect
             }
             return found ? 3 : 0;
         }
+    }
+
+    static string Required(IDictionary<string, string> told, string name)
+    {
+        if (told.TryGetValue("stlm_edge." + name, out string text))
+            return text;
+        throw new InvalidDataException("the graph has no stlm_edge." + name + "; export it again with stlm-edge 0.2 or later");
     }
 
     static double Number(string text) => double.Parse(text, CultureInfo.InvariantCulture);
