@@ -86,6 +86,7 @@ class CameraConfig:
     serve_token: Path | None
     serve_cert: Path | None
     serve_key: Path | None
+    shadow: str | None
     recipes: tuple[Recipe, ...] = ()
     name: str | None = None
 
