@@ -108,7 +108,8 @@ def open_sink(uri: str, *, context: SinkContext) -> FrameSink:
         uri: `display://`; a video (`.mp4`, `.avi`), with `?minutes=60&limit=20GB` as segments; events (`.jsonl`) or a
             table (`.csv`), with `?rotate=100MB&keep=20`; a folder for pictures, with `?only=anomalies&limit=5GB`,
             or for frames as they came, with `?what=raw`, made if need be; `modbus://`, `opcua://` and `gpio://` for the
-            machine that takes the parts, `mqtt://`, `mqtts://` and, as webhooks, `http://` and `https://` for other programs.
+            machine that takes the parts, `mqtt://`, `mqtts://` and, as webhooks, `http://` and `https://` for other
+            programs.
     Raises:
         OutputError: if there is no such output, it cannot be written to, or has no such option.
     """

@@ -32,7 +32,8 @@ from stlm_edge.names import escaped
 
 logger = logging.getLogger(__name__)
 
-_WORDS = {**{verdict: {verdict} for verdict in VERDICTS}, "anomalies": {*VERDICTS} - {"good"}, "all": {*VERDICTS}}
+_WORDS: dict[str, set[str]] = {str(verdict): {verdict} for verdict in VERDICTS}
+_WORDS |= {"anomalies": {*VERDICTS} - {"good"}, "all": {*VERDICTS}}
 _LIMIT = 5 * 10**9
 _NEAR = 6.0
 _REMEMBERED, _REMEMBERED_S = 500, 600.0
@@ -204,7 +205,7 @@ def look_of(image: Image) -> NDArray[np.float32]:
     """(48, 48): a picture in grey cells, less their mean."""
     grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     cells = np.asarray(cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), np.float32)
-    return cells - cells.mean()
+    return np.asarray(cells - cells.mean(), np.float32)
 
 
 def distance(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
