@@ -32,8 +32,8 @@ from stlm_edge.names import escaped
 
 logger = logging.getLogger(__name__)
 
-_WORDS: dict[str, set[str]] = {str(verdict): {verdict} for verdict in VERDICTS}
-_WORDS |= {"anomalies": {*VERDICTS} - {"good"}, "all": {*VERDICTS}}
+_WORDS: dict[str, set[str]] = {word: {word} for word in map(str, VERDICTS)}
+_WORDS |= {"anomalies": set[str](VERDICTS) - {"good"}, "all": set(VERDICTS)}
 _LIMIT = 5 * 10**9
 _NEAR = 6.0
 _REMEMBERED, _REMEMBERED_S = 500, 600.0
