@@ -48,7 +48,8 @@ from stlm_edge.cli import Number, run
     "--output",
     multiple=True,
     help="display://, a video (.mp4, .avi), events (.jsonl), a table (.csv), or a folder for pictures "
-    "(FOLDER?only=anomalies&limit=5GB); each part's result for the machine by modbus://ADDRESS:1502, "
+    "(FOLDER?only=anomalies&limit=5GB, FOLDER?what=raw as in docs/keep.md); each "
+    "part's result for the machine by modbus://ADDRESS:1502, "
     "opcua://ADDRESS:4840 or gpio://CHIP/LINE, for other programs by mqtt://BROKER/TOPIC or https://SERVER/PATH "
     "(docs/line.md); may be given several times.",
 )

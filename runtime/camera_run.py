@@ -185,6 +185,7 @@ class CameraRun:
                 fps=source.fps,
                 control=control,
                 has_parts=rule.has_parts,
+                camera=config.name,
             )
             changer = None
             if engines is not None and recipe is not None:
