@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
@@ -24,7 +24,7 @@ from stlm_edge.imaging import Image, encode_image
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["COLOURS", "chart", "data_uri", "new_figure", "write_page"]
+__all__ = ["COLOURS", "add_legend", "chart", "data_uri", "new_figure", "write_page"]
 
 COLOURS = {
     "ink": "#010203",
@@ -40,7 +40,7 @@ COLOURS = {
 """To draw with: stand for the variables of `page.css` that are called so."""
 
 _HERE = Path(__file__).parent
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "stlm",
     "font.family": "sans-serif",
@@ -55,11 +55,6 @@ _STYLE = {
     "xtick.labelcolor": COLOURS["soft"],
     "ytick.labelcolor": COLOURS["soft"],
     "text.color": COLOURS["ink"],
-    "legend.frameon": False,
-    "legend.labelcolor": COLOURS["soft"],
-    "grid.color": COLOURS["line"],
-    "grid.linewidth": 0.5,
-    "hatch.color": COLOURS["line"],
 }
 
 
@@ -67,7 +62,16 @@ def new_figure(*, width: float = 8.0, height: float = 2.6) -> tuple[Figure, Axes
     """A figure of so many inches, which is shown as wide as there is room, and its axes, in the style of the page."""
     with rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
-        return figure, figure.add_subplot()
+        axes = figure.add_subplot()
+        axes.grid(axis="y", color=COLOURS["line"], linewidth=0.5)
+        return figure, axes
+
+
+def add_legend(axes: Axes) -> None:
+    """Say above the axes what is drawn, in one line."""
+    axes.legend(
+        ncols=8, loc="lower left", bbox_to_anchor=(0, 1), frameon=False, labelcolor=COLOURS["soft"], borderpad=0
+    )
 
 
 def chart(figure: Figure, *, name: str, text: str) -> Markup:
@@ -86,12 +90,13 @@ def chart(figure: Figure, *, name: str, text: str) -> Markup:
     svg = out.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r" font-family: [^;\"]*;", "", svg)  # that of the page
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", svg)
     # As wide as its place; its own size is that of the view box.
     head, _, rest = svg.partition(">")
     head = re.sub(r' (width|height)="[^"]*"', "", head)
-    label = jinja2.filters.escape(text)
+    label = escape(text)
     svg = f'{head} role="img" aria-label="{label}">{rest}'
     for variable, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{variable})")
@@ -108,7 +113,7 @@ def write_page(path: Path, template: Path, **values: Any) -> None:
     """Fill a template in and write it, atomically.
 
     Args:
-        template: extends `page.html`, which has the blocks `head`, what stands beside the title, and `body`, and wants a
+        template: extends `page.html`, which has the blocks `head`, what stands below the title, and `body`, and wants a
             `title`.
         values: by the template's names.
     Raises:
