@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from runtime.control import Trigger
 from runtime.options import READS, SOURCE_VARIABLE, detector_options
+from runtime.web.options import serve_options
 from stlm_edge.cli import Number, run
 
 
@@ -100,17 +101,19 @@ from stlm_edge.cli import Number, run
     metavar="FILE",
     help="Begin with the one that the first line of this file names, and read it again at each SIGUSR1.",
 )
+@serve_options("a live page")
 @click.pass_context
 def command(context: click.Context, /, config: Path | None, recipes: Path | None, **options: Any) -> None:
     """Inspect what a source delivers until it ends, --frames is reached, or Ctrl-C; then print a summary."""
     from runtime.camera_run import run_cameras
-    from runtime.config import CameraConfig, read_line, read_recipes
+    from runtime.config import CameraConfig, read_line, read_recipes, require_served
 
     if config is None:
         known = () if recipes is None else read_recipes(recipes, command=command)
         camera = CameraConfig(**options, recipes=known)
         if camera.engine is None and not known:
             raise click.UsageError("Missing option '--engine'.")
+        require_served(camera)
         run_cameras([camera], reads=[] if recipes is None else [recipes])
         return
     given = [

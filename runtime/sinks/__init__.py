@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import parse_qsl
@@ -44,10 +44,17 @@ _KNOWN = (
 
 
 def open_outputs(
-    uris: Sequence[str], *, context: SinkContext, drops: bool, on_publish: Callable[[float], None]
+    uris: Sequence[str],
+    *,
+    context: SinkContext,
+    drops: bool,
+    on_publish: Callable[[float], None],
+    more: Mapping[str, FrameSink] | None = None,
 ) -> Outputs:
     """Open all outputs of a run; see `open_sink` and `Outputs`. The caller closes them.
 
+    Args:
+        more: sinks that are open, by their names; closed with the others.
     Raises:
         OutputError: if one cannot be opened, or is given twice; then none stays open.
     """
@@ -69,7 +76,7 @@ def open_outputs(
             sink = opened.enter_context(open_sink(uri, context=context))
             name = safe_name(uri) if uri.startswith(("http:", "https:")) else uri  # which the summary has
             sinks[name if name not in sinks else f"{name} ({len(sinks) + 1})"] = sink
-        outputs = Outputs(sinks, drops=drops, on_publish=on_publish)
+        outputs = Outputs({**sinks, **(more or {})}, drops=drops, on_publish=on_publish)
         listening.append(outputs)
         opened.pop_all()
     return outputs
