@@ -113,9 +113,8 @@ def test_both_are_put_side_by_side_and_the_way_to_replace_is_told(
     assert everything["image_auroc"]["old"] == everything["image_auroc"]["new"]
     assert everything["missed"]["old"] == everything["missed"]["new"]
     engine = new / traced_engine.name
-    assert (
-        f"--shadow '{engine}?every=10'" in told and f"cp --backup=numbered -t {traced_engine.parent} {engine}" in told
-    )
+    assert f"--shadow '{engine}?every=10'" in told
+    assert f"cp --backup=numbered -t {traced_engine.parent} {engine} {engine}.json" in told
     assert (new / "retrain.md").read_text().count("| image AUROC, %") == told.count("| image AUROC, %") == 3
     assert main([*command, "-o", str(new)]) == 1
     assert "holds a retraining that is done" in capsys.readouterr().err
