@@ -46,6 +46,7 @@ EXPORT: Programs = {
 RUN: Programs = {
     "camera": ("runtime.camera:command", "Inspect what a camera sees."),
     "inspect": ("runtime.inspect:command", "Inspect files and folders of pictures."),
+    "review": ("runtime.review.__main__:command", "Review kept pictures in the browser, into a data set."),
     "doctor": ("runtime.doctor:command", "Say what this machine can run and what it lacks."),
 }
 OLD_NAMES = ("calibrate",)
