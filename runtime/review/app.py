@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Annotated, Any, Literal, TypeVar
 
-import cv2
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -19,7 +18,7 @@ from starlette.routing import Route
 
 from runtime.review.decisions import Call, Decision
 from runtime.review.evidence import evidence
-from runtime.review.masks import region
+from runtime.review.masks import fitted, region
 from runtime.review.review import ConflictError, Entry, Item, Review
 from runtime.review.shown import layer, marked
 from runtime.web.assets import asset, page_frame, shared_assets
@@ -149,8 +148,7 @@ def make_app(review: Review, *, reviewer: str) -> Starlette:
         size = found.shown.preview_size
         if path is None or size is None:
             return _picture(None, "image/png")
-        drawn = cv2.resize(read_mask(path, size=found.shown.size), size[::-1], interpolation=cv2.INTER_NEAREST)
-        return _picture(marked(drawn), "image/png")
+        return _picture(marked(fitted(read_mask(path, size=found.shown.size), size)), "image/png")
 
     body = files("runtime.review").joinpath("static", "review.html").read_text()
     page = page_frame("Review", body, scripts=("review.js",), styles=("review.css",))

@@ -93,9 +93,7 @@ class DecisionLog(Closing):
         self.holding: dict[str, Decision] = {}
         self.taken_back: set[int] = set()
         try:
-            self._file = io.FileIO(
-                os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, NEW_FILE), "r+"
-            )
+            self._file = io.FileIO(self.path, "a+")
             self._file.seek(0)
         except OSError as error:
             raise cannot_write(self.path, error) from error

@@ -34,10 +34,12 @@ def drawn_mask(data: bytes, *, size: Size) -> Mask:
             f"found a mask of {rows} x {columns} (height x width), expected the proportions of its picture of "
             f"{size[0]} x {size[1]}; load the page again"
         )
-    mask = np.asarray(drawn > _HALF, np.uint8)
-    if mask.shape != size:
-        mask = np.asarray(cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
-    return mask
+    return fitted(np.asarray(drawn > _HALF, np.uint8), size)
+
+
+def fitted(mask: Mask, size: Size) -> Mask:
+    """A mask brought to a size (height, width), still of 0 and 1."""
+    return np.asarray(cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
 
 
 def region(anomaly_map: Map, *, level: float, size: Size) -> Mask:
