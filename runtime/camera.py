@@ -80,6 +80,12 @@ from stlm_edge.cli import Number, run
     show_default=True,
     help="Report black, over-exposed and frozen pictures of a camera instead of inspecting them.",
 )
+@click.option(
+    "--shadow",
+    metavar="ENGINE[?every=N]",
+    help="Have this engine look at one frame in N (10 unless given) beside the other, and tell where their verdicts "
+    "differ. It decides nothing.",
+)
 @click.option("--frames", type=click.IntRange(min=1), help="Stop after this many.")
 @click.option(
     "--summary",

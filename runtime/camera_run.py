@@ -21,6 +21,7 @@ from runtime.line_control import Control
 from runtime.options import chosen_source
 from runtime.recipes import RecipeChanger, check_recipes, chosen_recipe, open_judge, part_rule, told_of
 from runtime.service import Service
+from runtime.shadow import Shadow
 from runtime.signals import StopRequest, StopSignals, heeding
 from runtime.sinks import Outputs, SinkContext, check_places, open_outputs
 from runtime.sources import FrameSource, SourceOptions, open_source, place_of
@@ -83,6 +84,8 @@ def _files(config: CameraConfig) -> list[Path]:
     said = [config, *(config.by(recipe) for recipe in config.recipes)]
     of_recipes = [path for each in said for path in (each.engine, each.roi, each.ignore) if path is not None]
     sidecars = [Path(f"{each.engine}.json") for each in said]
+    shadow = "" if config.shadow is None else config.shadow.partition("?")[0]
+    of_recipes += [Path(path) for path in (shadow, f"{shadow}.json") if shadow]
     texts = [Path(file) for file in (config.source_file, config.recipe_file) if file not in (None, "-")]
     return [*of_recipes, *sidecars, *texts]
 
@@ -104,6 +107,7 @@ class CameraRun:
 
     Attributes:
         changer: where it has recipes.
+        shadow: where a candidate is compared.
         last: is closed at the end of the run, by whoever runs it or where the engine hangs: what was inspected has
             happened, so outputs and summary are written.
         failure: what has ended it, of several cameras.
@@ -115,6 +119,7 @@ class CameraRun:
     outputs: Outputs
     recorder: RunRecorder
     changer: RecipeChanger | None
+    shadow: Shadow | None
     last: ExitStack
     failure: Exception | None = field(default=None, init=False)
 
@@ -167,14 +172,20 @@ class CameraRun:
             changer = None
             if engines is not None and recipe is not None:
                 changer = stack.enter_context(RecipeChanger(config, control, opener=engines.open))
+            shadow = None
+            if config.shadow is not None:
+                may_wait = not source.is_live and rule.deadline_s is None
+                shadow = Shadow(config.shadow, config.by(recipe), recipe=judge.recipe, may_wait=may_wait)
             publish = partial(recorder.add_stage, "publish")
             outputs = open_outputs(config.output, context=context, drops=source.is_live, on_publish=publish)
         own = last.enter_context(ExitStack())
-        run = cls(config, source, control, outputs, recorder, changer, own)
+        run = cls(config, source, control, outputs, recorder, changer, shadow, own)
 
         # From the last to the first, also after an error and where the engine hangs: what was inspected has happened.
         own.push(run._finish)
         own.push(outputs)
+        if shadow is not None:
+            own.callback(shadow.close)
         own.callback(control.close)
         own.callback(source.close)  # closing the outputs may take a while, in which it would go on dropping frames
         return run
@@ -191,6 +202,7 @@ class CameraRun:
             outputs=self.outputs,
             recorder=self.recorder,
             faults=faults,
+            shadow=self.shadow,
             name=self.config.name,
         )
         line.run(stop, limit=self.config.frames)
@@ -214,7 +226,10 @@ class CameraRun:
     def summary(self) -> RunSummary:
         """The run so far."""
         return self.recorder.summary(
-            self.source, output_drops=self.outputs.drops, output_failures=self.outputs.failures
+            self.source,
+            output_drops=self.outputs.drops,
+            output_failures=self.outputs.failures,
+            shadow=None if self.shadow is None else self.shadow.summary,
         )
 
     def _finish(self, _: object, error: BaseException | None, __: object) -> None:

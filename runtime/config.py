@@ -82,6 +82,7 @@ class CameraConfig:
     summary: Path | None
     recipe: str | None
     recipe_file: str | None
+    shadow: str | None
     recipes: tuple[Recipe, ...] = ()
     name: str | None = None
 

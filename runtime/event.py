@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 EventKind = Literal[
     "camera-lost",
@@ -21,12 +21,14 @@ EventKind = Literal[
     "trigger-failed",
     "recipe-changed",
     "recipe-refused",
+    "shadow-differs",
+    "shadow-failed",
 ]
 
 GOOD_NEWS: frozenset[EventKind] = frozenset({"camera-back", "camera-fault-over", "drift-over", "recipe-changed"})
 """The kinds that say that something is over, or was done as it was asked for."""
 
-FREQUENT: tuple[EventKind, ...] = ("overrun", "late")
+FREQUENT: tuple[EventKind, ...] = ("overrun", "late", "shadow-differs")
 """The kinds that may come with every frame, and are logged once a minute; outputs get each."""
 
 
@@ -38,11 +40,13 @@ class Event:
         kind: for programs.
         text: for people, one line; without credentials.
         timestamp_s: on the clock of `time.monotonic`.
+        details: more for programs, ready for JSON, with names escaped.
     """
 
     kind: EventKind
     text: str
     timestamp_s: float
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 Tell = Callable[[Event], None]

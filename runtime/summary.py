@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from runtime.event import Event
 from runtime.inspection import VERDICT_STAGES, Inspection
 from runtime.part import VERDICTS, Part
+from runtime.shadow import ShadowSummary
 from runtime.sources import FrameSource
 from runtime.timing import LatencyHistogram, Percentiles
 from stlm_edge.datasets import GOOD
@@ -55,6 +56,7 @@ class RunSummary:
         truth: None where no frame had a label.
         unclear: frames whose score lay between the engine's two thresholds.
         part_results: verdict → parts that have it; empty where nothing tells one part from the next.
+        shadow: how the candidate compares that ran beside the engine; None where there was none.
     """
 
     frames: int
@@ -74,6 +76,7 @@ class RunSummary:
     truth: Truth | None
     unclear: int = 0
     part_results: dict[str, int] = field(default_factory=dict)
+    shadow: ShadowSummary | None = None
 
     def to_json(self) -> str:
         """One JSON object, its keys the attributes' names."""
@@ -103,6 +106,8 @@ class RunSummary:
             good = self.truth.false_alarms + self.truth.good_passed
             yield f"defects found      {self.truth.defects_found} of {defects}, {self.truth.defects_missed} missed"
             yield f"false alarms       {self.truth.false_alarms} on {good} good"
+        if self.shadow is not None:
+            yield from self.shadow.lines()
         if self.frames:
             yield f"{'latency in ms':<19} {'p50':>8} {'p95':>8} {'p99':>8} {'max':>8}"
             for stage, latency in self.latency.items():
@@ -161,7 +166,12 @@ class RunRecorder:
             self._events[event.kind] += 1
 
     def summary(
-        self, source: FrameSource, *, output_drops: Mapping[str, int], output_failures: Mapping[str, int]
+        self,
+        source: FrameSource,
+        *,
+        output_drops: Mapping[str, int],
+        output_failures: Mapping[str, int],
+        shadow: ShadowSummary | None = None,
     ) -> RunSummary:
         """The run so far. Outputs that dropped or failed nothing may be missing or 0."""
         with self._lock:
@@ -193,4 +203,5 @@ class RunRecorder:
                 truth=truth if any(counted.values()) else None,
                 unclear=self._unclear,
                 part_results=dict(self._part_results),
+                shadow=shadow,
             )

@@ -86,11 +86,12 @@ def part_event(part: Part, *, engine_sha256: str) -> dict[str, Any]:
 
 
 def line_event(event: Event) -> dict[str, Any]:
-    """What is told of an event, ready for JSON: `time`, `event` (its kind), `text`."""
+    """What is told of an event, ready for JSON: `time`, `event` (its kind), `text`, and its details."""
     return {
         "time": utc(event.timestamp_s).isoformat(timespec="milliseconds"),
         "event": event.kind,
         "text": printable(event.text),
+        **event.details,
     }
 
 
