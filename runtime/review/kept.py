@@ -72,7 +72,7 @@ def pictures_to_review(folder: Path, *, leave_out: Path) -> list[Path]:
     """
     return [
         path
-        for path in pictures_below(folder, leave_out=[leave_out])
+        for path in pictures_below(folder, leave_out=[leave_out], beside=(".json", ".map"))
         if not _OF_THE_LINE.fullmatch(path.stem) or path.with_suffix(".json").exists()
     ]
 

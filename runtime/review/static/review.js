@@ -63,7 +63,10 @@ function makeView(item) {
   view.box.className = "view";
   if (item.preview_size) {
     const shown = picture(item, "/picture", "picture");
-    [shown.height, shown.width] = item.preview_size;
+    const [rows, columns] = item.preview_size;
+    for (const [name, value] of [["ratio", columns / rows], ["columns", columns], ["all-columns", item.size[1]]]) {
+      view.box.style.setProperty(`--${name}`, value);
+    }
     view.picture = shown;
     view.box.append(shown);
     if (item.map_peak !== null && item.threshold !== null) view.box.append(picture(item, "/heat", "over heat"));
@@ -119,7 +122,7 @@ function show() {
     document.body.dataset.number = view.item.number;
     for (const old of views.slice(0, Math.max(0, at - 30))) old.box.replaceChildren(); // memory
   }
-  if ($("zoom").getAttribute("aria-pressed") === "true") zoom(true);
+  zoom($("zoom").getAttribute("aria-pressed") === "true");
   showFacts(view);
   fill();
 }
@@ -145,7 +148,7 @@ function showFacts(view) {
     if (item.threshold !== null) small.textContent += `, threshold ${item.threshold.toFixed(3)}`;
     drawScale(item);
   }
-  $("about").textContent = [item.name, item.size && `${item.size[1]} × ${item.size[0]}`, item.time, item.where].filter(Boolean).join(" · ");
+  $("about").textContent = [item.name, item.size && `${item.size[1]} × ${item.size[0]}`, item.time && item.time.slice(0, 19).replace("T", " "), item.where].filter(Boolean).join(" · ");
   if (view.sent) {
     const what = view.sent.kind ? `defect (${view.sent.kind}${view.sent.has_mask ? ", with mask" : ""})` : CALLS[view.sent.call];
     $("decided").textContent = `Decided: ${what}, by ${view.sent.reviewer}. Deciding again replaces that.`;
@@ -159,7 +162,8 @@ function showFacts(view) {
 function showCounts() {
   const done = counts.good + counts.defect + counts.skip;
   const all = done + counts.open;
-  $("counts").textContent = `${done} of ${all} · ${counts.good} good · ${counts.defect} defects · ${counts.skip} skipped · ${counts.disagree} disagree`;
+  $("counts").textContent = `${done} of ${all} · ${counts.disagree} disagree`;
+  $("counts").title = `${counts.good} good, ${counts.defect} defects, ${counts.skip} skipped`;
   $("bar").style.width = `${all ? (100 * done) / all : 0}%`;
   $("progress").setAttribute("aria-label", `${done} of ${all} decided`);
 }
@@ -357,9 +361,7 @@ function zoom(on) {
   const view = views[at];
   if (!view || !view.picture) return;
   view.box.classList.toggle("zoomed", on);
-  const [rows, columns] = on ? view.item.size : view.item.preview_size;
-  [view.picture.height, view.picture.width] = [rows, columns];
-  if (on && rows > view.item.preview_size[0] && !view.picture.src.includes("full")) view.picture.src += "&full=1";
+  if (on && view.item.size[0] > view.item.preview_size[0] && !view.picture.src.includes("full")) view.picture.src += "&full=1";
 }
 
 // --- list and threshold
@@ -478,8 +480,8 @@ function drawHistogram({ good, defects, now }) {
   }
   svg(chart, "line", { class: "axis", x1: 10, x2: 590, y1: 80.5, y2: 80.5 });
   if (now) svg(chart, "line", { class: "mark", x1: x(now.threshold), x2: x(now.threshold), y1: 4, y2: 158 });
-  svg(chart, "text", { x: 10, y: 14 }, "good");
-  svg(chart, "text", { x: 10, y: 152 }, "defects");
+  svg(chart, "text", { x: 16, y: 14 }, "good");
+  svg(chart, "text", { x: 16, y: 152 }, "defects");
   svg(chart, "text", { x: 10, y: 174 }, low.toFixed(3));
   svg(chart, "text", { x: 590, y: 174, "text-anchor": "end" }, high.toFixed(3));
 }
