@@ -239,11 +239,17 @@ async function undo() {
   }
 }
 
+// Kinds of defects, the last one first; those that are not sent yet too.
+function offeredKinds() {
+  return [...new Set([...outbox.map(({ kind }) => kind).filter(Boolean).reverse(), ...kinds])].slice(0, DIGITS.length);
+}
+
 function chooseKind() {
   if ($("defect").disabled) return;
-  if (!$("kinds").hidden && kinds.length) { decide("defect", kinds[0]); return; }
+  const offered = offeredKinds();
+  if (!$("kinds").hidden && offered.length) { decide("defect", offered[0]); return; }
   $("kinds").hidden = false;
-  $("offered").replaceChildren(...kinds.slice(0, DIGITS.length).map((kind, place) => {
+  $("offered").replaceChildren(...offered.map((kind, place) => {
     const button = document.createElement("button");
     const key = document.createElement("kbd");
     key.textContent = place ? DIGITS[place] : "1 D";
@@ -253,7 +259,7 @@ function chooseKind() {
     return button;
   }));
   $("kind").value = "";
-  if (!kinds.length) $("kind").focus();
+  if (!offered.length) $("kind").focus();
   $("kinds").scrollIntoView({ block: "nearest" });
 }
 
@@ -508,10 +514,10 @@ document.addEventListener("keydown", (event) => {
   const typing = event.target.matches("input:not([type=range]), select");
   if (typing || event.ctrlKey || event.metaKey || event.altKey || event.repeat || document.querySelector("dialog[open]")) return;
   if (event.target.matches("input[type=range]") && event.key.startsWith("Arrow")) return;
-  const offered = DIGITS.indexOf(event.key);
-  if (!$("kinds").hidden && offered >= 0 && offered < kinds.length) {
+  const chosen = $("kinds").hidden ? undefined : offeredKinds()[DIGITS.indexOf(event.key)];
+  if (chosen !== undefined) {
     event.preventDefault();
-    decide("defect", kinds[offered]);
+    decide("defect", chosen);
     return;
   }
   const act = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
