@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runtime.config import CameraConfig
 from runtime.engines import Engines
@@ -27,9 +28,13 @@ from runtime.sinks import Outputs, SinkContext, check_places, open_outputs
 from runtime.sources import FrameSource, SourceOptions, open_source, place_of
 from runtime.summary import RunRecorder, RunSummary
 from runtime.watchdog import OPENING, Watchdog
+from runtime.web.options import Serving
 from stlm_edge.cli import give_up, print_lines
 from stlm_edge.errors import ImageError, OutputError, SourceError, StlmError, counted
 from stlm_edge.files import require_place, write_text
+
+if TYPE_CHECKING:
+    from runtime.page.app import LivePage
 
 logger = logging.getLogger(__name__)
 
@@ -64,10 +69,12 @@ def run_cameras(configs: Sequence[CameraConfig], *, reads: Sequence[Path] = ()) 
         watchdog = stack.enter_context(Watchdog(configs[0].inference_timeout, on_hang=on_hang))
         shares = len(configs) > 1 or any(config.recipes for config in configs)
         engines = Engines(watchdog=watchdog, cameras=len(configs)) if shares else None
+        page = stack.enter_context(_open_page(configs[0])) if configs[0].serve is not None else None
         runs = []
         for config, uri in zip(configs, uris, strict=True):
             with told_of(None if config.name is None else f"camera {config.name}"):
-                runs.append(CameraRun.open(config, uri, stack=stack, last=last, watchdog=watchdog, engines=engines))
+                run = CameraRun.open(config, uri, stack=stack, last=last, watchdog=watchdog, engines=engines, page=page)
+                runs.append(run)
         rereads = [run.changer.read_file for run in runs if run.changer is not None and run.config.recipe_file]
         if rereads:
             stack.enter_context(heeding(signal.SIGUSR1, lambda: [reread() for reread in rereads]))
@@ -77,6 +84,14 @@ def run_cameras(configs: Sequence[CameraConfig], *, reads: Sequence[Path] = ()) 
                 runs[0].run(stop)
         else:
             _run_together(runs, stop)
+
+
+def _open_page(config: CameraConfig) -> LivePage:
+    """Before engines are opened, which may take minutes that a taken port would cost. Raises `StlmError`."""
+    from runtime.page.app import LivePage  # with libraries that few lines have
+
+    assert config.serve is not None
+    return LivePage(Serving(config.serve, config.serve_token, config.serve_cert, config.serve_key))
 
 
 def _files(config: CameraConfig) -> list[Path]:
@@ -133,6 +148,7 @@ class CameraRun:
         last: ExitStack,
         watchdog: Watchdog,
         engines: Engines | None,
+        page: LivePage | None,
     ) -> CameraRun:
         """
         Args:
@@ -140,6 +156,7 @@ class CameraRun:
             stack: closes what must be open while the run ends.
             last: closes the run's own `last`.
             engines: opens engines that cameras or recipes have in common; None for one camera without recipes.
+            page: that shows it.
         """
         recipe = chosen_recipe(config)
         options = SourceOptions(
@@ -168,6 +185,7 @@ class CameraRun:
                 fps=source.fps,
                 control=control,
                 has_parts=rule.has_parts,
+                camera=config.name,
             )
             changer = None
             if engines is not None and recipe is not None:
@@ -177,7 +195,16 @@ class CameraRun:
                 may_wait = not source.is_live and rule.deadline_s is None
                 shadow = Shadow(config.shadow, config.by(recipe), recipe=judge.recipe, may_wait=may_wait)
             publish = partial(recorder.add_stage, "publish")
-            outputs = open_outputs(config.output, context=context, drops=source.is_live, on_publish=publish)
+            watch = None if page is None else stack.enter_context(page.watch(config, control))
+            outputs = open_outputs(
+                config.output,
+                context=context,
+                drops=source.is_live,
+                on_publish=publish,
+                more={} if watch is None else {watch.output: watch},
+            )
+            if watch is not None:
+                watch.outputs = outputs
         own = last.enter_context(ExitStack())
         run = cls(config, source, control, outputs, recorder, changer, shadow, own)
 

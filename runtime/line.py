@@ -225,6 +225,7 @@ class Line:
             latency=_latency(frame, anomaly, decided_s=decided_s),
             picture=drawn_once(draw, on_drawn=partial(self._recorder.add_stage, "draw")),
             engine_sha256=judge.engine_sha256,
+            recipe=judge.recipe,
         )
         self._recorder.add(inspection)
         self._outputs.write(inspection)
