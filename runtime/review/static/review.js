@@ -480,13 +480,13 @@ function drawHistogram({ good, defects, now }) {
   const most = Math.max(...bars.flatMap(([sums]) => sums), 1);
   for (const [sums, name, way] of bars) {
     sums.forEach((sum, bin) => {
-      const height = (70 * sum) / most;
+      const height = Math.max(3, (70 * sum) / most);
       if (sum) svg(chart, "rect", { class: name, x: 10 + (580 * bin) / bins, width: 580 / bins - 1, y: way < 0 ? 80 - height : 81, height });
     });
   }
   svg(chart, "line", { class: "axis", x1: 10, x2: 590, y1: 80.5, y2: 80.5 });
   if (now) svg(chart, "line", { class: "mark", x1: x(now.threshold), x2: x(now.threshold), y1: 4, y2: 158 });
-  svg(chart, "text", { x: 16, y: 14 }, "good");
+  svg(chart, "text", { x: 590, y: 14, "text-anchor": "end" }, "good");
   svg(chart, "text", { x: 16, y: 152 }, "defects");
   svg(chart, "text", { x: 10, y: 174 }, low.toFixed(3));
   svg(chart, "text", { x: 590, y: 174, "text-anchor": "end" }, high.toFixed(3));

@@ -22,7 +22,6 @@ CHROMIUM = shutil.which("chromium")
 
 pytestmark = [
     pytest.mark.heavy,
-    pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
 ]
 
