@@ -24,6 +24,10 @@ TRAIN: Programs = {
     "resume": ("train.__main__:resume", "Go on with a training that was killed or interrupted."),
     "evaluate": ("train.__main__:evaluate", "Measure a checkpoint on the test pictures."),
     "threshold": ("stlm_edge.threshold_command:threshold", "Choose the threshold of a checkpoint or an engine again."),
+    "retrain": (
+        "stlm_edge.retrain_command:retrain",
+        "Train again with pictures that were added since.",
+    ),
     "preview": ("train.__main__:preview", "Draw pseudo anomalies into your own pictures."),
     "grid": ("train.__main__:grid", "Train and evaluate categories x presets x seeds."),
     "presets": ("train.__main__:list_presets", "List the presets."),
@@ -47,6 +51,7 @@ EXPORT: Programs = {
 RUN: Programs = {
     "camera": ("runtime.camera:command", "Inspect what a camera sees."),
     "inspect": ("runtime.inspect:command", "Inspect files and folders of pictures."),
+    "review": ("runtime.review.__main__:command", "Review kept pictures in the browser, into a data set."),
     "doctor": ("runtime.doctor:command", "Say what this machine can run and what it lacks."),
 }
 REPORTS: Programs = {
