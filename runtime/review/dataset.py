@@ -22,7 +22,7 @@ from stlm_edge.datasets.samples import GOOD
 from stlm_edge.datasets.visa import is_visa
 from stlm_edge.errors import ConfigError, DataError
 from stlm_edge.files import cannot_write, sync
-from stlm_edge.folders import is_folder, is_litter, pictures_in
+from stlm_edge.folders import entries, is_folder, is_litter, is_picture
 from stlm_edge.names import LONGEST_NAME, beginning, escaped, unescaped
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class DataSet:
         if not is_folder(root):
             return
         names = folders(root)
-        is_ours = is_mvtec(root) or (set(names) <= _OURS and not pictures_in(root))
+        is_ours = is_mvtec(root) or (set(names) <= _OURS and not any(map(is_picture, entries(root))))
         if not is_ours or is_visa(root.absolute().parent):
             raise DataError(
                 f"{root} holds other things than train/, test/ and ground_truth/ (MVTec AD's layout), found "

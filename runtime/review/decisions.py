@@ -92,15 +92,14 @@ class DecisionLog(Closing):
         self.decisions: dict[int, Decision] = {}
         self.holding: dict[str, Decision] = {}
         self.taken_back: set[int] = set()
+        self._file: io.FileIO | None = None
         try:
-            self._file = io.FileIO(self.path, "a+")
-            self._file.seek(0)
+            if self.path.exists():
+                self._open()
         except OSError as error:
             raise cannot_write(self.path, error) from error
-        try:
-            self._read()
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     @property
@@ -110,22 +109,28 @@ class DecisionLog(Closing):
     def append(self, decision: Decision) -> None:
         """Write a line. Raises `OutputError`; then nothing of it is there."""
         line = {key: value for key, value in dataclasses.asdict(decision).items() if value not in (None, "", ())}
-        data = f"{json.dumps(line)}\n".encode()
-        end = self._file.seek(0, os.SEEK_END)
+        rest = memoryview(f"{json.dumps(line)}\n".encode())
+        end, file = 0, self._file
         try:
-            rest = memoryview(data)
+            file = self._open() if file is None else file
+            end = file.seek(0, os.SEEK_END)
             while rest:  # of a disk that is nearly full the second write says why
-                rest = rest[self._file.write(rest) :]
-            sync(self._file.fileno())
+                rest = rest[file.write(rest) :]
+            sync(file.fileno())
         except OSError as error:
-            self._file.truncate(end)
+            if file is not None:
+                file.truncate(end)
             raise cannot_write(self.path, error) from error
         self._take(decision)
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
-    def _read(self) -> None:
+    def _open(self) -> io.FileIO:
+        """Open the log and take what stands in it. Raises `OSError`, `DataError`."""
+        self._file = io.FileIO(self.path, "a+")
+        self._file.seek(0)
         content = self._file.read()
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
@@ -139,6 +144,7 @@ class DecisionLog(Closing):
             if decision.seq in self.decisions:
                 raise DataError(f"{what} has the number {decision.seq} a second time; {_REMEDY}")
             self._take(decision)
+        return self._file
 
     def _take(self, decision: Decision) -> None:
         self.decisions[decision.seq] = decision

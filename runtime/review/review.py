@@ -10,7 +10,7 @@ import time
 import unicodedata
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,9 +104,12 @@ class Review(Closing):
         self._shown: OrderedDict[int, Shown] = OrderedDict()
         self._listed_s = 0.0
         self._lock = threading.RLock()
+        is_new = not root.exists()
         with ExitStack() as stack:
             stack.enter_context(folder_for(root))
             stack.enter_context(_under_review(folder))
+            if is_new:
+                stack.callback(_remove_empty, root)
             stack.enter_context(_under_review(root))
             self._log = stack.enter_context(DecisionLog(root))
             self._data_set.recover(self._log.decisions.values(), taken_back=self._log.taken_back)
@@ -402,6 +405,11 @@ def _conflict(decision: Decision | None) -> ConflictError:
         f"{decision.reviewer} has decided meanwhile that {decision.picture} is: {what}; decide again to replace that",
         decision,
     )
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):  # where something was decided it is not empty
+        folder.rmdir()
 
 
 def _under_review(folder: Path) -> ExitStack:
