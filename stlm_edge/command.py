@@ -24,6 +24,10 @@ TRAIN: Programs = {
     "resume": ("train.__main__:resume", "Go on with a training that was killed or interrupted."),
     "evaluate": ("train.__main__:evaluate", "Measure a checkpoint on the test pictures."),
     "threshold": ("stlm_edge.threshold_command:threshold", "Choose the threshold of a checkpoint or an engine again."),
+    "retrain": (
+        "stlm_edge.retrain_command:retrain",
+        "Train again with pictures that were added since.",
+    ),
     "preview": ("train.__main__:preview", "Draw pseudo anomalies into your own pictures."),
     "grid": ("train.__main__:grid", "Train and evaluate categories x presets x seeds."),
     "presets": ("train.__main__:list_presets", "List the presets."),

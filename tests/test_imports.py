@@ -21,6 +21,7 @@ CONTRACT = (
     "metrics",
     "thresholds",
     "threshold_command",
+    "retrain_command",
     "sidecar",
     "datasets",
     "plate.part",

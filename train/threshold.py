@@ -226,7 +226,8 @@ def _by_quantile(
     else:
         parts = parts_of(pictures, config, data=data, category=category)
     design, known = inference.network.design, checkpoint.spec.seen
-    as_trained = Division.of((divided if is_same else parts).numbers, config)
+    of = divided if is_same else parts
+    as_trained = Division.of(of.numbers, config, before=of.learnt)
     if is_same and known:
         own = range(len(pictures)) if design.memory else as_trained.learnt
         is_same = seen_of([pictures[number].digest for number in own]) == known

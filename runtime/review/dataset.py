@@ -13,6 +13,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from runtime.review.decisions import Decision
@@ -104,9 +105,9 @@ class DataSet:
         try:
             for number, (name, data) in enumerate(files):
                 path = self.place(name)
-                path.parent.mkdir(parents=True, exist_ok=True)
                 temporary = _temporary(path, seq, number)
                 written.append(temporary)
+                path.parent.mkdir(parents=True, exist_ok=True)
                 with temporary.open("wb") as file:
                     file.write(data)
                     file.flush()
@@ -126,6 +127,8 @@ class DataSet:
                 temporary.unlink(missing_ok=True)
             except OSError as error:
                 logger.warning("%s is left over (%s); remove it", temporary, error.strerror)
+            with suppress(OSError):  # a kind of its own, of which there is nothing now; others are not empty
+                temporary.parent.rmdir()
 
     def finish(self, decision: Decision) -> None:
         """Give a decision's files their names, unless they have them. Raises `OutputError`."""

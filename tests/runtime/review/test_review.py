@@ -303,8 +303,9 @@ def test_a_full_disk_leaves_no_half_of_a_decision(open_review: Open, data_set: P
             log.write(b" " * (size - 100 - log.tell()))
     before, item = tree(data_set), take(review)
     with files_up_to(size), pytest.raises(OutputError, match="ulimit"):
-        decide(review, item, "defect", kind="dent", mask=square())
+        decide(review, item, "defect", kind="scratch", mask=square())
     assert tree(data_set) == before
+    assert review.kinds() == ["dent"]
     assert review.item(item.number).decision is None
 
 
