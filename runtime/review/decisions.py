@@ -7,13 +7,14 @@ import io
 import json
 import logging
 import os
+import unicodedata
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Literal
 
 from runtime.closing import Closing
-from stlm_edge.errors import DataError
+from stlm_edge.errors import ConfigError, ControlError, DataError
 from stlm_edge.files import cannot_write, sync
 from stlm_edge.names import escaped
 from stlm_edge.records import MAY_LACK, Within, build, parse
@@ -24,6 +25,7 @@ LOG = "review.jsonl"
 
 Call = Literal["good", "defect", "skip"]
 
+_LONGEST_REVIEWER = 60
 _REMEDY = "remove that line, and its picture is asked for again, or restore the file"
 
 
@@ -74,6 +76,35 @@ class Decision:
 
 def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def reviewer_named(name: str) -> str:
+    """A reviewer's name as it stands in the log. Raises `ConfigError`."""
+    plain = " ".join(unicodedata.normalize("NFC", name).split())
+    if not 0 < len(plain) <= _LONGEST_REVIEWER or not plain.isprintable():
+        raise ConfigError(
+            f"found {plain[:80]!r} as the reviewer's name, expected 1 to {_LONGEST_REVIEWER} printable characters"
+        )
+    return plain
+
+
+class ConflictError(ControlError):
+    """Somebody has decided about the picture meanwhile. Attributes: decision: theirs; None if it was taken back."""
+
+    def __init__(self, message: str, decision: Decision | None) -> None:
+        super().__init__(message)
+        self.decision = decision
+
+
+def conflict_with(decision: Decision | None) -> ConflictError:
+    """What is wrong with a decision that does not know of this one; None: of one that was taken back."""
+    if decision is None:
+        return ConflictError("the decision that you saw was taken back meanwhile; decide again", None)
+    what = decision.call if decision.kind is None else f"defect ({decision.kind})"
+    return ConflictError(
+        f"{decision.reviewer} has decided meanwhile that {decision.picture} is: {what}; decide again to replace that",
+        decision,
+    )
 
 
 class DecisionLog(Closing):
