@@ -100,7 +100,7 @@ TARGETS: dict[str, Target] = {
     "zip": Target(functools.partial(archive, "zip"), "a", unpacked, alter=of_bytes),
     "scores.csv": Target(table_files, "scores.csv", continued_table, alter=of_bytes),
     "batch run.json": Target(table_files, "run.json", continued_table),
-    "events.jsonl of a shift": Target(shift_file, "e.jsonl", counted_shift, alter=of_bytes),
+    "events.jsonl of a shift": Target(shift_file, "e.jsonl", counted_shift, alter=of_bytes, is_mended=True),
     "events.jsonl": Target(log_file, "e.jsonl", continued_log, alter=of_bytes, is_mended=True),
     **{f"report {name}": Target(functools.partial(record_files, name), "a.json", reported) for name in RECORDS},
     "compare": Target(functools.partial(record_files, "latency"), "a.json", compared),
