@@ -101,7 +101,7 @@ TARGETS: dict[str, Target] = {
     "zip": Target(functools.partial(archive, "zip"), "a", unpacked, alter=of_bytes),
     "scores.csv": Target(table_files, "scores.csv", continued_table, alter=of_bytes),
     "batch run.json": Target(table_files, "run.json", continued_table),
-    "events.jsonl of a shift": Target(shift_file, "e.jsonl", counted_shift, alter=of_bytes),
+    "events.jsonl of a shift": Target(shift_file, "e.jsonl", counted_shift, alter=of_bytes, is_mended=True),
     "events.jsonl": Target(log_file, "e.jsonl", continued_log, alter=of_bytes, is_mended=True),
     **{f"report {name}": Target(functools.partial(record_files, name), "a.json", reported) for name in RECORDS},
     "kept JSON": Target(kept_files, "20261125T225000.123456Z-000000-9f1c2ab0.json", shown_of, is_mended=True),
