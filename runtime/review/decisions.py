@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 from runtime.closing import Closing
 from stlm_edge.errors import ConfigError, ControlError, DataError
 from stlm_edge.files import cannot_write, sync
-from stlm_edge.names import escaped
+from stlm_edge.names import escaped, unescaped
 from stlm_edge.records import MAY_LACK, Within, build, parse
 
 logger = logging.getLogger(__name__)
@@ -69,8 +69,8 @@ class Decision:
         return (self.call, self.verdict) in (("good", "reject"), ("defect", "good"))
 
     def __post_init__(self) -> None:
-        for name in self.files:
-            if name.startswith("/") or ".." in name.split("/"):
+        for name in map(unescaped, self.files):
+            if name.startswith("/") or "\0" in name or ".." in name.split("/"):
                 raise DataError(f"decision {self.seq} names the file {name}, expected one in the data set; {_REMEDY}")
 
 

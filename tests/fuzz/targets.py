@@ -36,6 +36,7 @@ from .engine_files import (
     report_plan,
 )
 from .mutations import of_bytes
+from .review_files import kept_files, review_log, shown_of, state_by
 from .target import Target, resealed
 from .training_files import (
     GRID,
@@ -103,5 +104,8 @@ TARGETS: dict[str, Target] = {
     "events.jsonl of a shift": Target(shift_file, "e.jsonl", counted_shift, alter=of_bytes, is_mended=True),
     "events.jsonl": Target(log_file, "e.jsonl", continued_log, alter=of_bytes, is_mended=True),
     **{f"report {name}": Target(functools.partial(record_files, name), "a.json", reported) for name in RECORDS},
+    "kept JSON": Target(kept_files, "20261125T225000.123456Z-000000-9f1c2ab0.json", shown_of, is_mended=True),
+    "kept map": Target(kept_files, "m.map", shown_of, alter=of_bytes, is_mended=True),
+    "review.jsonl": Target(review_log, "review.jsonl", state_by, alter=of_bytes),
     "compare": Target(functools.partial(record_files, "latency"), "a.json", compared),
 }

@@ -290,10 +290,14 @@ def test_half_a_line_of_the_log_is_cut_off_and_a_damaged_one_refused(open_review
     with (data_set / LOG).open("ab") as log:
         log.write(b'{"seq": 2, "ti')
     assert len(open_review().decisions) == 1
-    with (data_set / LOG).open("ab") as log:
-        log.write(b'{"seq": 2}\n')
-    with pytest.raises(DataError, match=r"line 2.* remove that line"):
-        open_review()
+    whole = (data_set / LOG).read_text()
+    for line, words in (
+        ('{"seq": 2}', "line 2.* remove that line"),
+        (whole.replace("train/", r"\\x2e./"), "names the file"),
+    ):
+        (data_set / LOG).write_text(f"{whole}{line}\n")
+        with pytest.raises(DataError, match=words):
+            open_review()
 
 
 @pytest.mark.parametrize("name", ["", " ", "x" * 61, "a\0b"])
