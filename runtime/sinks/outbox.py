@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -25,6 +26,7 @@ DEFAULT_LIMIT = 10**8
 _MOST_UNSAVED = 1000
 """Messages that wait in memory while the disk takes none."""
 _SAVED_EVERY_S = 1.0
+_PRIVATE = 0o600
 _OVERHEAD = 64
 """Bytes that a message takes besides its payload, about."""
 _TABLE = "CREATE TABLE IF NOT EXISTS message (number INTEGER PRIMARY KEY, kind TEXT NOT NULL, payload BLOB NOT NULL)"
@@ -58,7 +60,7 @@ class Outbox(Closing):
     def __init__(self, file: Path, *, limit: int = DEFAULT_LIMIT) -> None:
         """Open a queue, or go on with what an earlier run left there.
 
-        A file that is damaged is set aside under another name, which is logged.
+        It is for its owner alone. A file that is damaged is set aside under another name, which is logged.
 
         Args:
             limit: bytes of what waits.
@@ -226,7 +228,17 @@ class Outbox(Closing):
                     f"{self.file} is damaged and cannot be set aside ({shortly(failure)}); move it away"
                 ) from failure
 
+    def _keep_private(self) -> None:
+        """Of the files that are there, and by them of those that SQLite makes. What fails here, opening will tell."""
+        with contextlib.suppress(OSError):
+            # One that is there is never opened here: closing it would give SQLite's lock on it away.
+            os.close(os.open(self.file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _PRIVATE))
+        for file in (self.file, self.file.with_name(f"{self.file.name}-wal")):
+            with contextlib.suppress(OSError):
+                file.chmod(_PRIVATE)
+
     def _opened(self) -> sqlite3.Connection:
+        self._keep_private()
         database = sqlite3.connect(self.file, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             # Nobody else looks into it, so it needs neither a lock for each write nor memory that processes share,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -44,6 +45,18 @@ def test_what_is_beyond_the_limit_is_counted_and_there_is_room_again_afterwards(
         outbox.done(1)
         assert outbox.put("part", b"%1000d" % 15)
         assert numbers(outbox) == [*range(1, 9), 15]
+
+
+def test_what_waits_is_for_its_owner_alone(tmp_path: Path) -> None:
+    file = tmp_path / "a.queue"
+    for before in (None, 0o644):
+        if before is not None:
+            file.chmod(before)
+        with Outbox(file) as outbox:
+            outbox.put("part", b"1")
+            files = list(tmp_path.iterdir())
+            assert len(files) > 1
+            assert {stat.S_IMODE(each.stat().st_mode) for each in files} == {0o600}
 
 
 @pytest.mark.heavy
