@@ -12,7 +12,7 @@ from runtime.event import Event
 from runtime.judge import Judge
 from runtime.part_tracker import PartTracker
 from runtime.sources.base import Frame, FrameSource
-from stlm_edge.errors import ControlError
+from stlm_edge.errors import ControlError, shown
 
 
 class Control(Closing, LineControl):
@@ -116,4 +116,4 @@ class Control(Closing, LineControl):
 
 
 def _no_recipes(recipe: str) -> None:
-    raise ControlError(f"found no recipe {recipe!r}, since this line has none; start it with --recipes")
+    raise ControlError(f"found no recipe {shown(recipe)}, since this line has none; start it with --recipes")

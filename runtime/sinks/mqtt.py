@@ -23,7 +23,7 @@ from runtime.sinks.outbox import Outbox
 from runtime.sinks.snapshot import snapshot
 from runtime.uri import Option
 from stlm_edge.credentials import safe_name
-from stlm_edge.errors import ControlError, OutputError, StlmError, shortly
+from stlm_edge.errors import ControlError, OutputError, StlmError, shortly, shown
 from stlm_edge.names import printable
 from stlm_edge.records import parse
 
@@ -232,7 +232,7 @@ def _user_and_password(login: str, *, name: str) -> tuple[str, str]:
 def _text_of(payload: bytes, *, key: str) -> str | None:
     """What a command says: nothing, a text, or a JSON object with `key` and nothing else.
 
-    Raises `ControlError`.
+    Raises `ControlError`, also for other JSON, which nobody means as a name; digits alone are one.
     """
     if len(payload) > _LONGEST_COMMAND:
         raise ControlError(f"found a message of {len(payload)} bytes, expected {_LONGEST_COMMAND} at most")
@@ -247,6 +247,21 @@ def _text_of(payload: bytes, *, key: str) -> str | None:
         if unknown or not isinstance(value, str | int | None) or isinstance(value, bool):
             raise ControlError(f'found another object than {{"{key}": "…"}} in the message; send that')
         text = "" if value is None else str(value).strip()
+    elif not text.isdecimal() and _is_json(text):
+        raise ControlError(f'found the JSON {shown(text)}, expected a text as it is, or {{"{key}": "…"}}; send that')
     if len(text) > _LONGEST_PART_ID:
         raise ControlError(f"found {len(text)} characters, expected {_LONGEST_PART_ID} at most")
     return text or None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _no_number(word: str) -> None:
+    """NaN and Infinity are Python's, not JSON's."""
+    raise ValueError(word)
