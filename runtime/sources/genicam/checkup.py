@@ -17,7 +17,7 @@ def by_aravis() -> list[str]:
 
 
 def by_producers() -> list[str]:
-    """The same. Raises `SourceError` if a producer cannot be loaded, `ImportError` without the packages."""
+    """The same. Raises `ImportError` without the packages."""
     from runtime.sources.genicam import producer  # of an extra
 
     return [_described(seen, partial(_of_producer, seen)) for seen in producer.cameras_seen()]

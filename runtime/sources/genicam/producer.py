@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import threading
@@ -16,6 +17,8 @@ from harvesters.core import Callback, Harvester, ImageAcquirer
 
 from runtime.sources.genicam.transport import FOLDERS_VARIABLE, Delivery, NodeError, NodeKind, Seen
 from stlm_edge.errors import SourceError, shortly
+
+logger = logging.getLogger(__name__)
 
 _BUFFER_BYTES, _FEWEST, _MOST = 256 << 20, 4, 64
 """Memory for pictures that have come and were not taken, and how many there may be."""
@@ -172,11 +175,15 @@ class ProducerCamera:
 
 
 def cameras_seen() -> list[Seen]:
-    """The cameras of the producers that the environment names."""
+    """The cameras of the producers that the environment names; what is none of them is logged."""
     found = []
     for folder in filter(None, os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep)):
         for file in sorted(Path(folder).glob("*.cti")):
-            harvester = _producer(file)
+            try:
+                harvester = _producer(file)
+            except SourceError as error:  # which says nothing of the others
+                logger.warning("%s", error)
+                continue
             for device in harvester.device_info_list:
                 vendor, model, serial = (_info(device, name) for name in ("vendor", "model", "serial_number"))
                 found.append(Seen(f"genicam:{file}#{serial}", vendor, model, serial))
@@ -200,7 +207,28 @@ def _producer(file: Path) -> Harvester:
         raise SourceError(
             f"genicam:{file} cannot be opened: {_reason(error)}; give a GenTL producer (.cti) for this kind of machine"
         ) from None
+    # Harvesters takes any file, and logs what is wrong with it where nobody reads it.
+    reason = None if harvester.device_info_list else _unloadable(file)
+    if reason is not None:
+        harvester.reset()
+        raise SourceError(
+            f"genicam:{file} cannot be opened: found no library that this machine loads ({reason}), expected a GenTL "
+            "producer; give a vendor's .cti for this kind of machine"
+        )
     return harvester
+
+
+def _unloadable(file: Path) -> str | None:
+    """Why a file cannot be a producer; None if it can."""
+    producer = gentl.GenTLProducer.create_producer()
+    try:
+        producer.open(str(file))
+    except gentl.LoadLibraryException as error:
+        return re.sub(r"^.*Failed to load CTI file; | \(ID: -?\d+\)$", "", _reason(error))
+    except gentl.GenericException:  # it is one; what ails it is told by whoever opens it
+        return None
+    producer.close()
+    return None
 
 
 def _info(device: Any, name: str) -> str:
