@@ -13,7 +13,7 @@ import click
 
 from runtime.backends import BackendChoice
 from runtime.control import Trigger
-from stlm_edge.errors import ConfigError, ControlError, shown
+from stlm_edge.errors import ConfigError, ControlError, cut, shown
 from stlm_edge.records import read_settings
 
 RECIPE_SETTINGS = (
@@ -233,6 +233,10 @@ def _understood(settings: Mapping[str, Any], *, command: click.Command, where: s
     try:
         with command.make_context(command.name, arguments) as context:
             return dict(context.params)
+    except click.BadParameter as error:
+        assert error.param is not None and error.param.name is not None
+        name = error.param.name.replace("_", "-")
+        raise ConfigError(f"{where}: {name} cannot be used: {cut(error.message.rstrip('.'))}") from None
     except click.UsageError as error:
         raise ConfigError(f"{where}: {error.format_message()}") from None
 

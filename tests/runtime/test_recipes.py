@@ -89,7 +89,7 @@ def test_camera_has_what_its_recipe_does_not_say(file: Path) -> None:
         ("number: 1", "number: one", "has the number 'one', expected 'number:' with a whole one from 1 to 65535"),
         ("number: 1", "number: 65536", "expected 'number:' with a whole one from 1 to 65535"),
         ("number: 1\n", "threshold: 0.5\n", "twice"),
-        ("threshold: 0.7", "threshold: high", "recipe 'disc': Invalid value for '--threshold'"),
+        ("threshold: 0.7", "threshold: high", "recipe 'disc': threshold cannot be used: 'high' is not a valid"),
         ("threshold: 0.7", "threshold: [0.7]", "threshold is ['0.7'], expected one text or number"),
         (
             "  <<: *plate\n  number: 2\n  threshold: 0.7",
