@@ -71,20 +71,33 @@ def run_cameras(configs: Sequence[CameraConfig], *, reads: Sequence[Path] = ()) 
         shares = len(configs) > 1 or any(config.recipes for config in configs)
         engines = Engines(watchdog=watchdog, cameras=len(configs)) if shares else None
         page = stack.enter_context(_open_page(configs[0])) if configs[0].serve is not None else None
-        runs = []
+        runs: list[CameraRun] = []
+        missed: list[int] = []
+        stack.enter_context(heeding(signal.SIGUSR1, partial(_reread_recipes, configs, runs, missed=missed)))
         for config, uri in zip(configs, uris, strict=True):
             with told_of(None if config.name is None else f"camera {config.name}"):
                 run = CameraRun.open(config, uri, stack=stack, last=last, watchdog=watchdog, engines=engines, page=page)
                 runs.append(run)
-        rereads = [run.changer.read_file for run in runs if run.changer is not None and run.config.recipe_file]
-        if rereads:
-            stack.enter_context(heeding(signal.SIGUSR1, lambda: [reread() for reread in rereads]))
+        if missed:
+            _reread_recipes(configs, runs, missed=[])
         stack.enter_context(Service([run.control for run in runs]))
         if len(runs) == 1:
             with runs[0].last:
                 runs[0].run(stop)
         else:
             _run_together(runs, stop)
+
+
+def _reread_recipes(configs: Sequence[CameraConfig], runs: Sequence[CameraRun], *, missed: list[int]) -> None:
+    """What SIGUSR1 asks for, whenever it comes. Args: missed: is added to if it comes before all cameras are open."""
+    if not any(config.recipe_file for config in configs):
+        logger.warning("SIGUSR1 has a recipe's file read again, and there is none; give --recipe-file")
+    elif len(runs) < len(configs):
+        missed.append(1)
+    else:
+        for run in runs:
+            if run.changer is not None and run.config.recipe_file:
+                run.changer.read_file()
 
 
 def _open_page(config: CameraConfig) -> LivePage:

@@ -66,11 +66,13 @@ def test_signal_has_the_file_read_again_and_a_bad_recipe_changes_nothing(engine:
     assert all(count == {"plate": 2, "disc": 3}[recipe_of[part]] for part, count in list(frames.items())[:-1])
 
 
-def test_signal_without_a_file_of_a_recipe_ends_the_program_as_it_does_any(engine: Path, tmp_path: Path) -> None:
+def test_signal_without_a_file_of_a_recipe_is_told_of_and_ends_nothing(engine: Path, tmp_path: Path) -> None:
     options = ["--engine", engine, "--source", "test://?fps=60&size=64x128", "--output", tmp_path / "events.jsonl"]
     with running(tmp_path, "runtime.camera", *options) as line:
         line.until(lambda: len(events_of(tmp_path / "events.jsonl")) > 3)
-        assert line.end(signal.SIGUSR1) == -signal.SIGUSR1
+        os.kill(line.process.pid, signal.SIGUSR1)
+        line.until_said("there is none; give --recipe-file")
+        assert line.end() == 0
 
 
 def test_plc_changes_the_recipe_by_its_number(engine: Path, tmp_path: Path) -> None:
