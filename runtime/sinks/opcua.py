@@ -7,18 +7,15 @@ They are names alone: its structured types are not there, and neither are its me
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import logging
-import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from asyncua import Node, Server, ua
-from asyncua.crypto.permission_rules import User, UserRole
 from asyncua.crypto.security_policies import SecurityPolicyFactory, SecurityPolicyNone
 
 from runtime.control import LineControl
@@ -29,6 +26,8 @@ from runtime.sinks.base import FrameSink, SinkContext, output_options, utc
 from runtime.sinks.certificate import Identity, default_folder, own_identity
 from runtime.sinks.handshake import Losses, controlled, line_state
 from runtime.sinks.loop_thread import LoopThread, address_of, notice_lost_clients, require_free
+from runtime.sinks.opcua_access import Logins, WrongArgument, read_login, text_argument
+from runtime.timing import Seldom
 from runtime.uri import Option, choice
 from stlm_edge.errors import ControlError, OutputError, StlmError, counted, shortly
 
@@ -36,9 +35,6 @@ logger = logging.getLogger(__name__)
 
 PORT = 4840
 NAMESPACE = "urn:stlm-edge:line"
-LOGIN_VARIABLE = "STLM_OPCUA_LOGIN"
-"""Of the environment: USER:PASSWORD, where no file has them."""
-
 _OPTIONS = {
     "login": Option(Path, "a file with USER:PASSWORD in its first line"),
     "anonymous": choice("1"),
@@ -49,12 +45,12 @@ _STARTS_WITHIN_S = 60.0
 """It builds some thousand nodes of the standard first."""
 _LOOKS_EVERY_S = 0.1
 """At the state of the line. Results do not wait for it."""
-_LONGEST_LOGIN = 1024
 _DOUBLE_WORD = 0xFFFFFFFF
 
 _RESULT_STATES: dict[PartVerdict, int] = {"good": 1, "unclear": 1, "reject": 1, "missed": 3, "fault": 4}
 """Completed, Aborted and Failed of OPC 40100-1, table 153."""
 
+_Answer: TypeAlias = list[ua.Variant] | ua.StatusCode | ua.CallMethodResult
 _Value = bool | int | float | str | Any
 _LINE: dict[str, tuple[_Value, ua.VariantType]] = {
     "Ready": (False, ua.VariantType.Boolean),
@@ -116,8 +112,10 @@ class OpcUaServer(FrameSink):
         """
         require_free(name, *address)
         self._control = control
+        self._name = name
         self._losses = Losses(name, tell)
-        self._login = login
+        self._recipe_log = Seldom()
+        self._logins = Logins(name, login)
         self._identity = identity
         self._place = f"{address[0]}:{address[1]}"
         self._run = uuid.uuid4().hex[:12]
@@ -146,7 +144,7 @@ class OpcUaServer(FrameSink):
         context.require_parts(uri)
         address = address_of(uri, urlsplit(uri), default_port=PORT)
         options = output_options(uri, _OPTIONS)
-        login = _login(uri, options.get("login"), is_anonymous="anonymous" in options)
+        login = read_login(uri, options.get("login"), is_anonymous="anonymous" in options)
         is_open = "security" in options
         if is_open and login is not None:
             raise OutputError(
@@ -169,20 +167,6 @@ class OpcUaServer(FrameSink):
         clients = counted(0 if served is None else len(served.clients), "client")
         return f"listens on {self._place}, {clients}, {self._losses.count} missed"
 
-    def get_user(
-        self,
-        _server: object,
-        username: str | None = None,
-        password: str | None = None,
-        certificate: object = None,  # noqa: ARG002 - asyncua asks by these names
-    ) -> User | None:
-        """Who may come in, as asyncua asks of a user manager; None for nobody."""
-        if self._login is not None:
-            given = (username or "", password or "")
-            if not all(hmac.compare_digest(a.encode(), b.encode()) for a, b in zip(given, self._login, strict=True)):
-                return None
-        return User(role=UserRole.User)
-
     def write(self, inspection: Inspection) -> None:
         """Nothing: the machine gets one result a part."""
 
@@ -199,7 +183,7 @@ class OpcUaServer(FrameSink):
             self._loop.close()
 
     async def _serve(self, address: tuple[str, int]) -> Server:
-        server = Server(user_manager=self)  # type: ignore[arg-type, unused-ignore]
+        server = Server(user_manager=self._logins)  # type: ignore[arg-type, unused-ignore]
         server.iserver.allow_remote_admin = False
         await server.init()
         server.set_server_name("stlm-edge")
@@ -217,7 +201,7 @@ class OpcUaServer(FrameSink):
                 SecurityPolicyNone, ua.MessageSecurityMode.None_, permission_ruleset=_Nothing()
             )
             server._policies.append(unencrypted)
-        token = ua.AnonymousIdentityToken if self._login is None else ua.UserNameIdentityToken
+        token = ua.AnonymousIdentityToken if self._logins.lets_everybody_in else ua.UserNameIdentityToken
         server.set_identity_tokens([token])
         await self._build(server)
         await server.start()
@@ -255,9 +239,13 @@ class OpcUaServer(FrameSink):
                 [_argument(given, kind) for given, kind in gives.items()],
             )
 
-    async def _on_trigger(self, _parent: ua.NodeId, part_id: ua.Variant) -> list[ua.Variant] | ua.StatusCode:
+    async def _on_trigger(self, _parent: ua.NodeId, *given: ua.Variant) -> _Answer:
         try:
-            number = controlled(self._control).trigger(part_id.Value or None)
+            number = controlled(self._control).trigger(text_argument(given) or None)
+        except WrongArgument as error:
+            self._losses.add(f"a trigger was refused ({error})")
+            await self._set("Line", {"Missed": self._losses.count & _DOUBLE_WORD})
+            return error.answer
         except ControlError as error:
             self._losses.add(f"a trigger was refused ({error})")
             await self._set("Line", {"Missed": self._losses.count & _DOUBLE_WORD})
@@ -267,13 +255,20 @@ class OpcUaServer(FrameSink):
         await self._look_once()
         return [ua.Variant(number & _DOUBLE_WORD, ua.VariantType.UInt32)]
 
-    async def _on_recipe(self, _parent: ua.NodeId, recipe: ua.Variant) -> list[ua.Variant] | ua.StatusCode:
+    async def _on_recipe(self, _parent: ua.NodeId, *given: ua.Variant) -> _Answer:
         try:
-            controlled(self._control).change_recipe(recipe.Value or "")
+            controlled(self._control).change_recipe(text_argument(given))
+        except WrongArgument as error:
+            self._refuse_recipe(error)
+            return error.answer
         except ControlError as error:
-            logger.warning("recipe %r was refused: %s", recipe.Value, error)
+            self._refuse_recipe(error)
             return ua.StatusCode(ua.StatusCodes.BadNotFound)
         return []
+
+    def _refuse_recipe(self, error: ControlError) -> None:
+        if self._recipe_log.is_due():
+            logger.warning("%s: a recipe was refused: %s", self._name, error)
 
     async def _show(self, part: Part) -> None:
         self._triggered.discard(part.number)
@@ -354,30 +349,3 @@ def _variant(value: _Value, kind: ua.VariantType) -> ua.Variant:
 
 def _argument(name: str, kind: ua.VariantType) -> ua.Argument:
     return ua.Argument(Name=name, DataType=ua.NodeId(kind.value), ValueRank=-1, ArrayDimensions=[])
-
-
-def _login(uri: str, file: Path | None, *, is_anonymous: bool) -> tuple[str, str] | None:
-    """User and password that a client must have; None where everybody may come in. Raises `OutputError`."""
-    found = os.environ.get(LOGIN_VARIABLE)
-    if is_anonymous:
-        if file is not None:
-            raise OutputError(f"{uri} has a login and anonymous=1; leave one of them out")
-        return None
-    where = LOGIN_VARIABLE
-    if file is not None:
-        where = str(file)
-        try:
-            with file.open(encoding="utf-8-sig") as stream:
-                found = stream.readline(_LONGEST_LOGIN).rstrip("\r\n")
-        except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8"
-            raise OutputError(f"{file} cannot be read ({reason}), expected USER:PASSWORD in its first line") from None
-    if found is None:
-        raise OutputError(
-            f"{uri} lets nobody in: found no login, expected login=FILE with USER:PASSWORD in its first line, or "
-            f"{LOGIN_VARIABLE} in the environment; anonymous=1 lets everybody in"
-        )
-    user, colon, password = found.partition(":")
-    if not (user and colon and password):
-        raise OutputError(f"{where} has no login, expected USER:PASSWORD; write it there")
-    return user, password

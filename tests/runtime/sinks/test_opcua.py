@@ -23,7 +23,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from runtime.part import PartVerdict
 from runtime.sinks import FrameSink, SinkContext, open_sink
-from runtime.sinks.opcua import LOGIN_VARIABLE
+from runtime.sinks.opcua_access import LOGIN_VARIABLE
 from stlm_edge.errors import OutputError
 
 from .cable import free_port
@@ -214,6 +214,31 @@ def test_recipe_is_selected_by_name_or_number_and_one_that_there_is_not_is_refus
     with_client(port, work)
 
 
+@pytest.mark.parametrize("method", ["Trigger", "SelectRecipe"])
+def test_wrong_arguments_are_refused_by_their_own_codes(sink, line, port, caplog, method: str):
+    text, number = ua.Variant("A-17", ua.VariantType.String), ua.Variant(17, ua.VariantType.Int32)
+    long = ua.Variant("x" * 5000, ua.VariantType.String)
+    several = ua.Variant(["A", "B"], ua.VariantType.String)
+
+    async def codes(client: Client, *arguments: ua.Variant) -> list[str]:
+        space = await client.get_namespace_index("urn:stlm-edge:line")
+        request = ua.CallMethodRequest(ua.NodeId("Line", space), ua.NodeId(f"Line.{method}", space), list(arguments))
+        (result,) = await client.uaclient.call([request])
+        return [code.name for code in (result.StatusCode, *result.InputArgumentResults)]
+
+    async def work(client: Client) -> None:
+        assert (await codes(client))[0] == "BadArgumentsMissing"
+        assert (await codes(client, text, text))[0] == "BadTooManyArguments"
+        for wrong in (number, several):
+            assert await codes(client, wrong) == ["BadInvalidArgument", "BadTypeMismatch"]
+        assert await codes(client, long) == ["BadInvalidArgument", "BadOutOfRange"]
+        assert (await codes(client, text))[0] == "Good"
+
+    with_client(port, work)
+    assert line.triggered + line.recipes == ["A-17"]
+    assert all(len(record.getMessage()) < 300 for record in caplog.records)
+
+
 def test_line_that_hangs_is_in_error_and_its_heartbeat_stands(sink, line, port):
     async def work(client: Client) -> None:
         state = "VisionSystem.VisionStateMachine.CurrentState"
@@ -279,7 +304,7 @@ def test_line_that_is_not_controlled_refuses_triggers():
         with_client(port, work)
 
 
-def test_by_default_one_must_log_in_over_an_encrypted_connection(tmp_path, monkeypatch):
+def test_by_default_one_must_log_in_over_an_encrypted_connection(tmp_path, caplog):
     port = free_port()
     login, folder = tmp_path / "login", tmp_path / "data" / "certificates"
     login.write_text("plc:sesame: open\n")
@@ -311,6 +336,9 @@ def test_by_default_one_must_log_in_over_an_encrypted_connection(tmp_path, monke
         kept = [(folder / name).read_bytes() for name in ("key.pem", "certificate.der")]
         assert stat.S_IMODE((folder / "key.pem").stat().st_mode) == 0o600
     assert kept == [(folder / name).read_bytes() for name in ("key.pem", "certificate.der")]
+    told = [record.getMessage() for record in caplog.records if "login of a client is wrong" in record.getMessage()]
+    assert len(told) == 2  # of each start, the first of several
+    assert not any("sesame" in text for text in told)
 
 
 @pytest.mark.parametrize("activates", [True, False])
