@@ -70,7 +70,7 @@ def run_cameras(configs: Sequence[CameraConfig], *, reads: Sequence[Path] = ()) 
         rereads = [run.changer.read_file for run in runs if run.changer is not None and run.config.recipe_file]
         if rereads:
             stack.enter_context(heeding(signal.SIGUSR1, lambda: [reread() for reread in rereads]))
-        stack.enter_context(Service([run.control for run in runs]))
+        stack.enter_context(Service([run.control for run in runs], outputs=[run.outputs for run in runs]))
         if len(runs) == 1:
             with runs[0].last:
                 runs[0].run(stop)
@@ -162,6 +162,7 @@ class CameraRun:
                 engine_sha256=judge.detector.sidecar.engine.engine_sha256,
                 fps=source.fps,
                 control=control,
+                tell=recorder.add_event,
                 has_parts=rule.has_parts,
             )
             changer = None

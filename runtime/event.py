@@ -1,10 +1,11 @@
-"""What happens to a line and not to one frame: cameras that go and come back, frames that show nothing, drift."""
+"""What happens to a line and not to one frame: cameras that go and come back, frames that show nothing, drift,
+outputs that nobody takes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 EventKind = Literal[
     "camera-lost",
@@ -21,9 +22,15 @@ EventKind = Literal[
     "trigger-failed",
     "recipe-changed",
     "recipe-refused",
+    "output-lost",
+    "output-back",
 ]
 
-GOOD_NEWS: frozenset[EventKind] = frozenset({"camera-back", "camera-fault-over", "drift-over", "recipe-changed"})
+KINDS: tuple[EventKind, ...] = get_args(EventKind)
+
+GOOD_NEWS: frozenset[EventKind] = frozenset(
+    {"camera-back", "camera-fault-over", "drift-over", "recipe-changed", "output-back"}
+)
 """The kinds that say that something is over, or was done as it was asked for."""
 
 FREQUENT: tuple[EventKind, ...] = ("overrun", "late")
