@@ -295,6 +295,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "stlm-edge"
 
 
+def state_folder() -> Path:
+    """Where programs keep what must outlive them: systemd's `StateDirectory=`, or `~/.local/state/stlm-edge`."""
+    given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_STATE_HOME") or home() / ".local" / "state") / "stlm-edge"
+
+
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content. Raises `OSError`."""
     require_regular(path)

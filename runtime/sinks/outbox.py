@@ -16,7 +16,7 @@ from runtime.closing import Closing
 from runtime.timing import Seldom
 from runtime.uri import format_bytes
 from stlm_edge.errors import OutputError, counted, shortly
-from stlm_edge.files import home, make_folder
+from stlm_edge.files import make_folder, state_folder
 
 logger = logging.getLogger(__name__)
 
@@ -265,11 +265,3 @@ def open_outbox(kind: str, place: str, *, folder: Path | None, limit: int = DEFA
     outbox = Outbox((state_folder() if folder is None else folder) / name, limit=limit)
     logger.info("%s wait in %s while nobody takes them, up to %s", kind, outbox.file, format_bytes(limit))
     return outbox
-
-
-def state_folder() -> Path:
-    """Where programs keep what must outlive them: systemd's `StateDirectory=`, or `~/.local/state/stlm-edge`."""
-    given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_STATE_HOME") or home() / ".local" / "state") / "stlm-edge"

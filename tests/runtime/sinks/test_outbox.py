@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.sinks.outbox import Outbox, open_outbox, state_folder
+from runtime.sinks.outbox import Outbox, open_outbox
+from stlm_edge.files import state_folder
 from stlm_edge.errors import OutputError
 
 
