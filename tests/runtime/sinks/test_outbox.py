@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from runtime.sinks.outbox import Outbox, open_outbox
-from stlm_edge.files import state_folder
 from stlm_edge.errors import OutputError
+from stlm_edge.files import state_folder
 
 
 def numbers(outbox: Outbox) -> list[int]:
