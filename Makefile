@@ -1,7 +1,8 @@
 # make demo   train, export and inspect a synthetic part on this machine, CPU only
 # make quick  tests that trace, compile and start nothing
 # make test   those too that do
-# make check  format check, lint, types and all tests, as CI does
+# make check  format check, lint, types and the same tests, as CI does
+# make all-tests  those too that are long; before a release
 
 PYTHON ?= python3
 VENV := .venv
@@ -54,7 +55,7 @@ test: $(VENV)/pycuda.stamp
 all-tests: $(VENV)/pycuda.stamp
 	$(PYTEST)
 
-check: lint types all-tests
+check: lint types test
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .

@@ -82,7 +82,7 @@ class Anomaly:
     @cached_property
     def anomaly_map(self) -> Map:
         """(H, W) float32 in frame pixels, 0 outside of the area; made when it is first asked for."""
-        enlarged = resize_map(self._map, self.frame_size)
+        enlarged = resize_map(self.coarse_map, self.frame_size)
         return enlarged if self.area is None else enlarged * self.area.mask
 
     @cached_property
@@ -95,7 +95,7 @@ class Anomaly:
         if self.network_map.max() < self.threshold:
             return ()
         inspected = None if self.area is None else self.area.mask
-        return find_regions(self._map, frame_size=self.frame_size, threshold=self.threshold, inspected=inspected)
+        return find_regions(self.coarse_map, frame_size=self.frame_size, threshold=self.threshold, inspected=inspected)
 
     def __repr__(self) -> str:
         verdict = "anomalous" if self.is_anomalous else "unclear" if self.is_unclear else "good"
@@ -111,6 +111,6 @@ class Anomaly:
         return cv2.imencode(".png", draw_overlay(ground, self, threshold=self.threshold, fps=None))[1].tobytes()
 
     @property
-    def _map(self) -> Map:
+    def coarse_map(self) -> Map:
         """(h, w) of the whole frame, outside of the area too."""
         return self.network_map if self.tiling is None else stitched(self.network_map, self.tiling)

@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from runtime.control import Trigger
 from runtime.options import READS, SOURCE_VARIABLE, detector_options
+from runtime.web.options import serve_options
 from stlm_edge.cli import Number, run
 
 
@@ -47,7 +48,8 @@ from stlm_edge.cli import Number, run
     "--output",
     multiple=True,
     help="display://, a video (.mp4, .avi), events (.jsonl), a table (.csv), or a folder for pictures "
-    "(FOLDER?only=anomalies&limit=5GB); each part's result for the machine by modbus://ADDRESS:1502, "
+    "(FOLDER?only=anomalies&limit=5GB, FOLDER?what=raw as in docs/keep.md); each "
+    "part's result for the machine by modbus://ADDRESS:1502, "
     "opcua://ADDRESS:4840 or gpio://CHIP/LINE, for other programs by mqtt://BROKER/TOPIC or https://SERVER/PATH "
     "(docs/line.md); may be given several times.",
 )
@@ -80,6 +82,12 @@ from stlm_edge.cli import Number, run
     show_default=True,
     help="Report black, over-exposed and frozen pictures of a camera instead of inspecting them.",
 )
+@click.option(
+    "--shadow",
+    metavar="ENGINE[?every=N]",
+    help="Have this engine look at one frame in N (10 unless given) beside the other, and tell where their verdicts "
+    "differ. It decides nothing.",
+)
 @click.option("--frames", type=click.IntRange(min=1), help="Stop after this many.")
 @click.option(
     "--summary",
@@ -93,17 +101,19 @@ from stlm_edge.cli import Number, run
     metavar="FILE",
     help="Begin with the one that the first line of this file names, and read it again at each SIGUSR1.",
 )
+@serve_options("a live page")
 @click.pass_context
 def command(context: click.Context, /, config: Path | None, recipes: Path | None, **options: Any) -> None:
     """Inspect what a source delivers until it ends, --frames is reached, or Ctrl-C; then print a summary."""
     from runtime.camera_run import run_cameras
-    from runtime.config import CameraConfig, read_line, read_recipes
+    from runtime.config import CameraConfig, read_line, read_recipes, require_served
 
     if config is None:
         known = () if recipes is None else read_recipes(recipes, command=command)
         camera = CameraConfig(**options, recipes=known)
         if camera.engine is None and not known:
             raise click.UsageError("Missing option '--engine'.")
+        require_served(camera)
         run_cameras([camera], reads=[] if recipes is None else [recipes])
         return
     given = [

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runtime.config import CameraConfig
 from runtime.engines import Engines
@@ -21,14 +22,19 @@ from runtime.line_control import Control
 from runtime.options import chosen_source
 from runtime.recipes import RecipeChanger, check_recipes, chosen_recipe, open_judge, part_rule, told_of
 from runtime.service import Service
+from runtime.shadow import Shadow
 from runtime.signals import StopRequest, StopSignals, heeding
 from runtime.sinks import Outputs, SinkContext, check_places, open_outputs
 from runtime.sources import FrameSource, SourceOptions, open_source, place_of
 from runtime.summary import RunRecorder, RunSummary
 from runtime.watchdog import OPENING, Watchdog
+from runtime.web.options import Serving
 from stlm_edge.cli import give_up, print_lines
 from stlm_edge.errors import ImageError, OutputError, SourceError, StlmError, counted
 from stlm_edge.files import require_place, write_text
+
+if TYPE_CHECKING:
+    from runtime.page.app import LivePage
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +69,12 @@ def run_cameras(configs: Sequence[CameraConfig], *, reads: Sequence[Path] = ()) 
         watchdog = stack.enter_context(Watchdog(configs[0].inference_timeout, on_hang=on_hang))
         shares = len(configs) > 1 or any(config.recipes for config in configs)
         engines = Engines(watchdog=watchdog, cameras=len(configs)) if shares else None
+        page = stack.enter_context(_open_page(configs[0])) if configs[0].serve is not None else None
         runs = []
         for config, uri in zip(configs, uris, strict=True):
             with told_of(None if config.name is None else f"camera {config.name}"):
-                runs.append(CameraRun.open(config, uri, stack=stack, last=last, watchdog=watchdog, engines=engines))
+                run = CameraRun.open(config, uri, stack=stack, last=last, watchdog=watchdog, engines=engines, page=page)
+                runs.append(run)
         rereads = [run.changer.read_file for run in runs if run.changer is not None and run.config.recipe_file]
         if rereads:
             stack.enter_context(heeding(signal.SIGUSR1, lambda: [reread() for reread in rereads]))
@@ -78,11 +86,21 @@ def run_cameras(configs: Sequence[CameraConfig], *, reads: Sequence[Path] = ()) 
             _run_together(runs, stop)
 
 
+def _open_page(config: CameraConfig) -> LivePage:
+    """Before engines are opened, which may take minutes that a taken port would cost. Raises `StlmError`."""
+    from runtime.page.app import LivePage  # with libraries that few lines have
+
+    assert config.serve is not None
+    return LivePage(Serving(config.serve, config.serve_token, config.serve_cert, config.serve_key))
+
+
 def _files(config: CameraConfig) -> list[Path]:
     """What is read of a camera, besides its source."""
     said = [config, *(config.by(recipe) for recipe in config.recipes)]
     of_recipes = [path for each in said for path in (each.engine, each.roi, each.ignore) if path is not None]
     sidecars = [Path(f"{each.engine}.json") for each in said]
+    shadow = "" if config.shadow is None else config.shadow.partition("?")[0]
+    of_recipes += [Path(path) for path in (shadow, f"{shadow}.json") if shadow]
     texts = [Path(file) for file in (config.source_file, config.recipe_file) if file not in (None, "-")]
     return [*of_recipes, *sidecars, *texts]
 
@@ -104,6 +122,7 @@ class CameraRun:
 
     Attributes:
         changer: where it has recipes.
+        shadow: where a candidate is compared.
         last: is closed at the end of the run, by whoever runs it or where the engine hangs: what was inspected has
             happened, so outputs and summary are written.
         failure: what has ended it, of several cameras.
@@ -115,6 +134,7 @@ class CameraRun:
     outputs: Outputs
     recorder: RunRecorder
     changer: RecipeChanger | None
+    shadow: Shadow | None
     last: ExitStack
     failure: Exception | None = field(default=None, init=False)
 
@@ -128,6 +148,7 @@ class CameraRun:
         last: ExitStack,
         watchdog: Watchdog,
         engines: Engines | None,
+        page: LivePage | None,
     ) -> CameraRun:
         """
         Args:
@@ -135,6 +156,7 @@ class CameraRun:
             stack: closes what must be open while the run ends.
             last: closes the run's own `last`.
             engines: opens engines that cameras or recipes have in common; None for one camera without recipes.
+            page: that shows it.
         """
         recipe = chosen_recipe(config)
         options = SourceOptions(
@@ -164,18 +186,34 @@ class CameraRun:
                 control=control,
                 tell=recorder.add_event,
                 has_parts=rule.has_parts,
+                camera=config.name,
             )
             changer = None
             if engines is not None and recipe is not None:
                 changer = stack.enter_context(RecipeChanger(config, control, opener=engines.open))
+            shadow = None
+            if config.shadow is not None:
+                may_wait = not source.is_live and rule.deadline_s is None
+                shadow = Shadow(config.shadow, config.by(recipe), recipe=judge.recipe, may_wait=may_wait)
             publish = partial(recorder.add_stage, "publish")
-            outputs = open_outputs(config.output, context=context, drops=source.is_live, on_publish=publish)
+            watch = None if page is None else stack.enter_context(page.watch(config, control))
+            outputs = open_outputs(
+                config.output,
+                context=context,
+                drops=source.is_live,
+                on_publish=publish,
+                more={} if watch is None else {watch.output: watch},
+            )
+            if watch is not None:
+                watch.outputs = outputs
         own = last.enter_context(ExitStack())
-        run = cls(config, source, control, outputs, recorder, changer, own)
+        run = cls(config, source, control, outputs, recorder, changer, shadow, own)
 
         # From the last to the first, also after an error and where the engine hangs: what was inspected has happened.
         own.push(run._finish)
         own.push(outputs)
+        if shadow is not None:
+            own.callback(shadow.close)
         own.callback(control.close)
         own.callback(source.close)  # closing the outputs may take a while, in which it would go on dropping frames
         return run
@@ -192,6 +230,7 @@ class CameraRun:
             outputs=self.outputs,
             recorder=self.recorder,
             faults=faults,
+            shadow=self.shadow,
             name=self.config.name,
         )
         line.run(stop, limit=self.config.frames)
@@ -215,7 +254,10 @@ class CameraRun:
     def summary(self) -> RunSummary:
         """The run so far."""
         return self.recorder.summary(
-            self.source, output_drops=self.outputs.drops, output_failures=self.outputs.failures
+            self.source,
+            output_drops=self.outputs.drops,
+            output_failures=self.outputs.failures,
+            shadow=None if self.shadow is None else self.shadow.summary,
         )
 
     def _finish(self, _: object, error: BaseException | None, __: object) -> None:

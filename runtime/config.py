@@ -22,7 +22,7 @@ RECIPE_SETTINGS = (
 )
 """What a recipe may say; the rest is the camera's."""
 
-_OF_THE_PROGRAM = ("inference_timeout", "max_megapixels")
+_OF_THE_PROGRAM = ("inference_timeout", "max_megapixels", "serve", "serve_token", "serve_cert", "serve_key")
 """Settings that all cameras of a file have in common."""
 
 _IN_THE_PLACE_OF = {"threshold": "unclear", "unclear": "threshold"}
@@ -82,6 +82,11 @@ class CameraConfig:
     summary: Path | None
     recipe: str | None
     recipe_file: str | None
+    serve: str | None
+    serve_token: Path | None
+    serve_cert: Path | None
+    serve_key: Path | None
+    shadow: str | None
     recipes: tuple[Recipe, ...] = ()
     name: str | None = None
 
@@ -91,6 +96,14 @@ class CameraConfig:
             return self
         cleared = {_IN_THE_PLACE_OF[name]: None for name in recipe.says if name in _IN_THE_PLACE_OF}
         return dataclasses.replace(self, **(cleared | dict(recipe.says)))
+
+
+def require_served(config: CameraConfig) -> None:
+    """Raises `click.UsageError` for files of a page that is not asked for."""
+    for name in ("serve_token", "serve_cert", "serve_key"):
+        if config.serve is None and getattr(config, name) is not None:
+            option = name.replace("_", "-")
+            raise click.UsageError(f"found --{option} without --serve, expected both; give --serve 0.0.0.0:8080 too")
 
 
 def find_recipe(recipes: Sequence[Recipe], wanted: str) -> Recipe:

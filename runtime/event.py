@@ -3,9 +3,9 @@ outputs that nobody takes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 EventKind = Literal[
     "camera-lost",
@@ -24,6 +24,8 @@ EventKind = Literal[
     "recipe-refused",
     "output-lost",
     "output-back",
+    "shadow-differs",
+    "shadow-failed",
 ]
 
 KINDS: tuple[EventKind, ...] = get_args(EventKind)
@@ -33,7 +35,7 @@ GOOD_NEWS: frozenset[EventKind] = frozenset(
 )
 """The kinds that say that something is over, or was done as it was asked for."""
 
-FREQUENT: tuple[EventKind, ...] = ("overrun", "late")
+FREQUENT: tuple[EventKind, ...] = ("overrun", "late", "shadow-differs")
 """The kinds that may come with every frame, and are logged once a minute; outputs get each."""
 
 
@@ -45,11 +47,13 @@ class Event:
         kind: for programs.
         text: for people, one line; without credentials.
         timestamp_s: on the clock of `time.monotonic`.
+        details: more for programs, ready for JSON, with names escaped.
     """
 
     kind: EventKind
     text: str
     timestamp_s: float
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 Tell = Callable[[Event], None]

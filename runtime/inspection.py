@@ -56,6 +56,7 @@ class Inspection:
         picture: draws the overlay when it is first called and hands out the same array from then on, not to be
             written to. Where nobody calls it, nothing is drawn. Outputs without pictures get None.
         engine_sha256: of the engine that judged it; None where the outputs know it from the start.
+        recipe: the name of the recipe that it was judged by, None where there are none.
     """
 
     frame: Frame
@@ -67,11 +68,12 @@ class Inspection:
     latency: FrameLatency
     picture: Callable[[], Image] | None
     engine_sha256: str | None = None
+    recipe: str | None = None
 
     def without_picture(self) -> Inspection:
         """The same without pixels, so that many can wait in little memory."""
         # No pixels are left in an array of no rows; the size of the frame is the anomaly's own.
-        frame = dataclasses.replace(self.frame, image=self.frame.image[:0].copy())
+        frame = dataclasses.replace(self.frame, image=self.frame.image[:0].copy(), file=None)
         # Without the maps and regions that others have had made of it.
         anomaly = None if self.anomaly is None else dataclasses.replace(self.anomaly)
         return dataclasses.replace(self, frame=frame, anomaly=anomaly, picture=None)

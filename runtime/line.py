@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from runtime.faults import FaultDetector
     from runtime.judge import Judge
     from runtime.part import Part
+    from runtime.shadow import Shadow
     from runtime.signals import StopRequest
     from runtime.sinks import Outputs
     from runtime.sources import Frame, FrameSource
@@ -58,12 +59,14 @@ class Line:
         outputs: Outputs,
         recorder: RunRecorder,
         faults: FaultDetector | None = None,
+        shadow: Shadow | None = None,
         name: str | None = None,
     ) -> None:
         """
         Args:
             control: by which others ask it for things; it has who judges, and the parts, where there are any.
             faults: looks at each frame of a live source before it is inspected.
+            shadow: compares a candidate with the judge; is closed by whoever made it.
             name: tells its events from those of other lines in the log.
         """
         self._source = source
@@ -71,6 +74,7 @@ class Line:
         self._outputs = outputs
         self._recorder = recorder
         self._faults = faults if source.is_live else None
+        self._shadow = shadow
         self._prefix = "" if name is None else f"camera {name}: "
         self._parts = self._control.parts
         self._held: Frame | None = None
@@ -89,6 +93,8 @@ class Line:
         Raises `SourceError`, `EngineError`, `ImageError`.
         """
         self._control.start(self._pass_on)
+        if self._shadow is not None:
+            self._shadow.start(self._pass_on)
         if self._parts is not None:
             self._parts.start(publish=self._publish_part, tell=self._pass_on)
         taken, is_over = 0, False
@@ -219,11 +225,14 @@ class Line:
             latency=_latency(frame, anomaly, decided_s=decided_s),
             picture=drawn_once(draw, on_drawn=partial(self._recorder.add_stage, "draw")),
             engine_sha256=judge.engine_sha256,
+            recipe=judge.recipe,
         )
         self._recorder.add(inspection)
         self._outputs.write(inspection)
         if self._parts is not None:
             self._parts.judged(inspection)
+        if self._shadow is not None and anomaly is not None:
+            self._shadow.offer(inspection, recipe=judge.recipe)
 
     def _publish_part(self, part: Part) -> None:
         self._recorder.add_part(part)

@@ -39,6 +39,11 @@ class Control(Closing, LineControl):
         """From now on `tell` is given what happens, on whatever thread."""
         self._tell = tell
 
+    @property
+    def has_begun(self) -> bool:
+        """The line runs, or has run."""
+        return self._tell is not None
+
     def tell(self, event: Event) -> None:
         """Something has happened to the line."""
         if self._tell is not None:

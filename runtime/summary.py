@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from runtime.event import Event
 from runtime.inspection import VERDICT_STAGES, Inspection
 from runtime.part import VERDICTS, Part
+from runtime.shadow import ShadowSummary
 from runtime.sources import FrameSource
 from runtime.timing import Cumulative, LatencyHistogram, Percentiles
 from stlm_edge.datasets import GOOD
@@ -59,6 +60,7 @@ class RunSummary:
         truth: None where no frame had a label.
         unclear: frames whose score lay between the engine's two thresholds.
         part_results: verdict → parts that have it; empty where nothing tells one part from the next.
+        shadow: how the candidate compares that ran beside the engine; None where there was none.
     """
 
     frames: int
@@ -78,6 +80,7 @@ class RunSummary:
     truth: Truth | None
     unclear: int = 0
     part_results: dict[str, int] = field(default_factory=dict)
+    shadow: ShadowSummary | None = None
 
     def to_json(self) -> str:
         """One JSON object, its keys the attributes' names."""
@@ -107,6 +110,8 @@ class RunSummary:
             good = self.truth.false_alarms + self.truth.good_passed
             yield f"defects found      {self.truth.defects_found} of {defects}, {self.truth.defects_missed} missed"
             yield f"false alarms       {self.truth.false_alarms} on {good} good"
+        if self.shadow is not None:
+            yield from self.shadow.lines()
         if self.frames:
             yield f"{'latency in ms':<19} {'p50':>8} {'p95':>8} {'p99':>8} {'max':>8}"
             for stage, latency in self.latency.items():
@@ -178,7 +183,12 @@ class RunRecorder:
             return Cumulative.of(self._scores, total=self._score_sum)
 
     def summary(
-        self, source: FrameSource, *, output_drops: Mapping[str, int], output_failures: Mapping[str, int]
+        self,
+        source: FrameSource,
+        *,
+        output_drops: Mapping[str, int],
+        output_failures: Mapping[str, int],
+        shadow: ShadowSummary | None = None,
     ) -> RunSummary:
         """The run so far. Outputs that dropped or failed nothing may be missing or 0."""
         with self._lock:
@@ -210,4 +220,5 @@ class RunRecorder:
                 truth=truth if any(counted.values()) else None,
                 unclear=self._unclear,
                 part_results=dict(self._part_results),
+                shadow=shadow,
             )

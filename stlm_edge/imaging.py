@@ -68,6 +68,13 @@ def read_image(path: Path) -> Image:
     return _eight_bits(read_pixels(path), name=str(path), folder=path.parent)
 
 
+def read_with_file(path: Path) -> tuple[Image, bytes]:
+    """The same, and the file as it is."""
+    data = _content(path)
+    name, folder = str(path), path.parent
+    return _eight_bits(_decode(data, name=name, folder=folder), name=name, folder=folder), data
+
+
 def write_image(path: Path, image: Image) -> None:
     """Write a picture in the format of the path's suffix, atomically; smaller where it is too long for a JPEG.
 
@@ -172,6 +179,10 @@ def to_input(image: NDArray[np.uint8 | np.uint16], *, spec: ModelSpec) -> Input:
 
 def read_pixels(path: Path) -> NDArray[np.uint8 | np.uint16]:
     """(H, W, 3) BGR in the depth of the file, turned as its EXIF orientation says. Raises as `read_image` does."""
+    return _decode(_content(path), name=str(path), folder=path.parent)
+
+
+def _content(path: Path) -> bytes:
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # no waiting for a pipe's writer
             status = os.fstat(file.fileno())
@@ -179,11 +190,10 @@ def read_pixels(path: Path) -> NDArray[np.uint8 | np.uint16]:
                 raise ImageError(f"{path} is no file, expected a picture")
             if status.st_size > _MOST_BYTES_A_PIXEL * pixel_limit() + _MOST_BYTES_BESIDE:
                 raise ImageError(f"{path} has {status.st_size >> 20} MiB, more than any picture that may be read here")
-            data = file.read()
+            return file.read()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ImageError(f"{path} cannot be read ({reason}); check the path") from None
-    return _decode(data, name=str(path), folder=path.parent)
 
 
 def decode(data: bytes) -> Image:

@@ -1,7 +1,7 @@
 """What all tests share: a guard of the quick tier, artefacts made once a session, golden fixtures, a file server.
 
 A test is `heavy` if it traces or compiles a network, starts a process, opens a socket or computes for seconds, `slow`
-if only `make check` waits for it. `make quick` runs what is neither; `make test` leaves out what is slow. A test is
+if only `make all-tests` waits for it. `make quick` runs what is neither; `make test` leaves out what is slow. A test is
 `alone` if it compares times, so that pytest-xdist's other worker runs nothing meanwhile.
 """
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import onnx
 from google.protobuf.message import DecodeError
 
+from export.graph.description import describe
 from stlm_edge.errors import CheckpointError, ConfigError, EngineError, SpecError
 from stlm_edge.files import write_bytes
 from stlm_edge.records import MAY_LACK, build, parse
@@ -105,6 +106,7 @@ class Graph:
             return self.content
         described = onnx.ModelProto()
         described.CopyFrom(self.model)
+        describe(described, self.spec, precision=self.precision)
         set_metadata(described, SPEC_KEY, self.spec.to_json())
         if self.precision != "fp32":
             set_metadata(described, PRECISION_KEY, json.dumps(dataclasses.asdict(self.record)))

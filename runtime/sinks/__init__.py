@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 from runtime.event import Event
 from runtime.sinks.base import FrameSink, SinkContext
 from runtime.sinks.events import EventLog
+from runtime.sinks.keep import KeptFrames
 from runtime.sinks.outputs import Outputs
 from runtime.sinks.pictures import PictureFolder
 from runtime.sinks.table import ScoreTable
@@ -42,12 +44,18 @@ _KNOWN = (
 
 
 def open_outputs(
-    uris: Sequence[str], *, context: SinkContext, drops: bool, on_publish: Callable[[float], None]
+    uris: Sequence[str],
+    *,
+    context: SinkContext,
+    drops: bool,
+    on_publish: Callable[[float], None],
+    more: Mapping[str, FrameSink] | None = None,
 ) -> Outputs:
     """Open all outputs of a run; see `open_sink` and `Outputs`. The caller closes them.
 
     Args:
         context: its `tell` hears, besides the outputs, of events that they themselves tell of.
+        more: sinks that are open, by their names; closed with the others.
     Raises:
         OutputError: if one cannot be opened, or is given twice; then none stays open.
     """
@@ -71,7 +79,7 @@ def open_outputs(
             sink = opened.enter_context(open_sink(uri, context=context))
             name = safe_name(uri) if uri.startswith(("http:", "https:")) else uri  # which the summary has
             sinks[name if name not in sinks else f"{name} ({len(sinks) + 1})"] = sink
-        outputs = Outputs(sinks, drops=drops, on_publish=on_publish, tell=tell)
+        outputs = Outputs({**sinks, **(more or {})}, drops=drops, on_publish=on_publish, tell=tell)
         listening.append(outputs)
         opened.pop_all()
     return outputs
@@ -109,8 +117,9 @@ def open_sink(uri: str, *, context: SinkContext) -> FrameSink:
     Args:
         uri: `display://`; a video (`.mp4`, `.avi`), with `?minutes=60&limit=20GB` as segments; events (`.jsonl`) or a
             table (`.csv`), with `?rotate=100MB&keep=20`; a folder for pictures, with `?only=anomalies&limit=5GB`,
-            made if need be; `modbus://`, `opcua://` and `gpio://` for the machine that takes the parts,
-            `mqtt://`, `mqtts://` and, as webhooks, `http://` and `https://` for other programs.
+            or for frames as they came, with `?what=raw`, made if need be; `modbus://`, `opcua://` and `gpio://` for the
+            machine that takes the parts, `mqtt://`, `mqtts://` and, as webhooks, `http://` and `https://` for other
+            programs.
     Raises:
         OutputError: if there is no such output, it cannot be written to, or has no such option.
     """
@@ -132,7 +141,8 @@ def _open(uri: str, *, context: SinkContext) -> FrameSink:
     if "://" in place:
         raise OutputError(f"{uri} has an unknown scheme; {_KNOWN}")
     if path.is_dir() or not path.suffix or place.endswith("/"):
-        return PictureFolder.from_uri(uri, context=context)
+        keeps = ("what", "raw") in parse_qsl(uri.partition("?")[2])
+        return (KeptFrames if keeps else PictureFolder).from_uri(uri, context=context)
     if path.suffix in CODECS:
         if not is_utf8(place):
             raise OutputError(f"{place} has a name that is not UTF-8, which OpenCV cannot write a video to; rename it")

@@ -32,6 +32,7 @@ class SinkContext:
         control: of the line, for outputs that also trigger parts or change recipes; None where there is none.
         tell: takes events that an output itself has to tell of, for all outputs; None where nobody listens.
         has_parts: the line gives results of parts, and not of frames alone.
+        camera: its name, of several; None of the only one.
         run: a word that tells this run from others, since each counts its parts from 0.
     """
 
@@ -40,6 +41,7 @@ class SinkContext:
     control: LineControl | None = None
     tell: Tell | None = None
     has_parts: bool = False
+    camera: str | None = None
     run: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def require_parts(self, uri: str) -> None:
@@ -65,7 +67,7 @@ class FrameSink(Closing):
     """
 
     takes_pictures: bool = True
-    takes_frames: ClassVar[bool] = True
+    takes_frames: bool = True
     closes_within_s: ClassVar[float] = 10.0
     lost: int = 0
 

@@ -23,10 +23,11 @@ def verdict_event(inspection: Inspection, *, engine_sha256: str) -> dict[str, An
     """What is told of a frame, ready for JSON.
 
     Keys: `time` (of capture, ISO 8601, UTC), `frame`, `source`, `score` and `anomalous` (null for a frame with a
-    fault), `threshold`, `unclear` (of an engine with a threshold for it, not for a frame with a fault), `alarm`,
-    `part`, `fault` where there is one, `camera_frame` where the camera counts its pictures, `regions` (largest peak
-    first; `box` is left, top, width, height in pixels of the frame), `label` where the source knows it, `latency_ms` by
-    stage, `engine_sha256`. Names are escaped, see `stlm_edge.names`.
+    fault), `threshold`, `unclear` and `unclear_from` (of an engine with a threshold for it, not for a frame with a
+    fault), `alarm`, `part`, `fault` where there is one, `camera_frame` where the camera counts its pictures, `regions`
+    (largest peak first; `box` is left, top, width, height in pixels of the frame), `frame_size` (height, width; not for
+    a frame with a fault), `label` where the source knows it, `latency_ms` by stage, `engine_sha256`. Names are
+    escaped, see `stlm_edge.names`.
     """
     frame, anomaly = inspection.frame, inspection.anomaly
     return {
@@ -36,12 +37,13 @@ def verdict_event(inspection: Inspection, *, engine_sha256: str) -> dict[str, An
         "score": None if anomaly is None else anomaly.score,
         "threshold": inspection.threshold,
         "anomalous": None if anomaly is None else anomaly.is_anomalous,
-        **({} if anomaly is None or anomaly.unclear_from is None else {"unclear": anomaly.is_unclear}),
+        **({} if anomaly is None or anomaly.unclear_from is None else _unclear(anomaly)),
         "alarm": inspection.alarm,
         "part": inspection.part,
         **({} if inspection.fault is None else {"fault": inspection.fault}),
         **({} if frame.counter is None else {"camera_frame": frame.counter}),
         "regions": _regions(anomaly),
+        **({} if anomaly is None else {"frame_size": list(anomaly.frame_size)}),
         **({} if frame.label is None else {"label": frame.label}),
         "latency_ms": {stage: round(getattr(inspection.latency, f"{stage}_ms"), 3) for stage in VERDICT_STAGES},
         "engine_sha256": inspection.engine_sha256 or engine_sha256,
@@ -54,8 +56,8 @@ def part_event(part: Part, *, engine_sha256: str) -> dict[str, Any]:
     Keys: `time` (of the result), `event` (`part-result`) and `text`, as every event has them; `part`, `part_id` (null
     where nobody named it), `part_result` (`good`, `unclear`, `reject`, `missed` or `fault`), `frames` (that were
     judged), `part_ms` (from its trigger, or its first frame, to the result), `recipe` (where there are any), `worst`
-    (`frame`, `source`, `score`, `threshold` and `regions` of the frame with the highest score; null where none was
-    judged), `engine_sha256`.
+    (`frame`, `source`, `score`, `threshold`, `regions` and `frame_size` of the frame with the highest score; null where
+    none was judged), `engine_sha256`.
     """
     worst, score = part.worst, part.score
     name = "" if part.part_id is None else f" ({part.part_id})"
@@ -80,17 +82,19 @@ def part_event(part: Part, *, engine_sha256: str) -> dict[str, Any]:
             "score": score,
             "threshold": worst.threshold,
             "regions": _regions(worst.anomaly),
+            **({} if worst.anomaly is None else {"frame_size": list(worst.anomaly.frame_size)}),
         },
         "engine_sha256": part.engine_sha256 or engine_sha256,
     }
 
 
 def line_event(event: Event) -> dict[str, Any]:
-    """What is told of an event, ready for JSON: `time`, `event` (its kind), `text`."""
+    """What is told of an event, ready for JSON: `time`, `event` (its kind), `text`, and its details."""
     return {
         "time": utc(event.timestamp_s).isoformat(timespec="milliseconds"),
         "event": event.kind,
         "text": printable(event.text),
+        **event.details,
     }
 
 
@@ -136,6 +140,10 @@ def _regions(anomaly: Anomaly | None) -> list[dict[str, Any]]:
         }
         for region in (() if anomaly is None else anomaly.regions)
     ]
+
+
+def _unclear(anomaly: Anomaly) -> dict[str, Any]:
+    return {"unclear": anomaly.is_unclear, "unclear_from": anomaly.unclear_from}
 
 
 def _judge(text: str) -> LastLine:

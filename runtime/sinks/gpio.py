@@ -6,7 +6,7 @@ import logging
 import re
 import threading
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import gpiod
 from gpiod.line import Direction, Value
@@ -38,7 +38,7 @@ class GpioLine(FrameSink):
     """
 
     takes_pictures = False
-    takes_frames: ClassVar[bool] = False
+    takes_frames = False
 
     def __init__(
         self,

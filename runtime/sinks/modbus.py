@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import struct
-from typing import ClassVar
 from urllib.parse import urlsplit
 
 from pymodbus.constants import ExcCodes
@@ -47,7 +46,7 @@ class ModbusServer(FrameSink):
     """
 
     takes_pictures = False
-    takes_frames: ClassVar[bool] = False
+    takes_frames = False
 
     def __init__(self, name: str, *, address: tuple[str, int], control: LineControl | None, tell: Tell | None) -> None:
         """

@@ -7,7 +7,7 @@ import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from runtime.control import LineControl
@@ -48,7 +48,7 @@ class Mqtt(FrameSink):
     """
 
     takes_pictures = False
-    takes_frames: ClassVar[bool] = False
+    takes_frames = False
 
     def __init__(self, broker: Broker, outbox: Outbox, *, context: SinkContext, pictures: bool) -> None:
         """Owns the outbox, also where this fails.

@@ -14,7 +14,7 @@ import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from asyncua import Node, Server, ua
@@ -91,7 +91,7 @@ class OpcUaServer(FrameSink):
     """
 
     takes_pictures = False
-    takes_frames: ClassVar[bool] = False
+    takes_frames = False
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from stlm_edge.imaging import write_image
 Which = Literal["all", "anomalies", "reject", "unclear"]
 
 _DEFAULT_LIMIT = 5 * 10**9
-_OPTIONS = {"only": choice(*get_args(Which)), "limit": size_in_bytes(least=10**6)}
+_OPTIONS = {"what": choice("overlays", "raw"), "only": choice(*get_args(Which)), "limit": size_in_bytes(least=10**6)}
 
 
 class PictureFolder(FrameSink):
@@ -39,12 +39,13 @@ class PictureFolder(FrameSink):
         make_folder(path)
         self._path = path
         self._only = only
-        self._files = BoundedFiles(path, rest=r"-\d{6,}", suffix=".jpg", limit=limit)
+        self._files = BoundedFiles(path, rest=r"-\d{6,}", suffixes=[".jpg"], limit=limit)
 
     @classmethod
     def from_uri(cls, uri: str, *, context: SinkContext) -> PictureFolder:
         """Raises `OutputError` on unknown options too, and for parts where there are none."""
         options = output_options(uri, _OPTIONS)
+        options.pop("what", None)  # which has led here
         if options.get("only") in ("reject", "unclear"):
             context.require_parts(uri)
         return cls(Path(uri.partition("?")[0]), **options)

@@ -166,7 +166,7 @@ class VideoSegments(FrameSink):
         self._path = path
         self._fps = fps
         self._longest_s = 60 * minutes
-        self._files = BoundedFiles(path.parent, prefix=f"{path.stem}-", suffix=path.suffix, limit=limit)
+        self._files = BoundedFiles(path.parent, prefix=f"{path.stem}-", suffixes=[path.suffix], limit=limit)
         self._segment: VideoFile | None = None
         self._begun_s = 0.0
 

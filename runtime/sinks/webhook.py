@@ -13,7 +13,7 @@ import time
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from runtime.inspection import Inspection
@@ -88,7 +88,7 @@ class Webhook(FrameSink):
     """
 
     takes_pictures = False
-    takes_frames: ClassVar[bool] = False
+    takes_frames = False
 
     def __init__(
         self,

@@ -29,6 +29,8 @@ class Frame:
         capture_ms: from `timestamp_s` until the picture was decoded, and turned and resized where that was asked for.
         fault: that the source itself knows of: `incomplete` if packets of the picture are missing, which is black then.
         counter: the camera's own number of the picture; None where it has none.
+        file: the picture as a file, byte by byte as the camera sent it or a folder has it; None where there is none, or
+            it was turned or resized since.
     """
 
     image: Image
@@ -39,6 +41,7 @@ class Frame:
     capture_ms: float = 0.0
     fault: Fault | None = None
     counter: int | None = None
+    file: bytes | None = None
 
 
 class Arrivals(Protocol):

@@ -68,6 +68,7 @@ class Camera(FrameSource):
         silent_s: float = math.inf,
         damaged_s: float = _DAMAGED_S,
         reason: Callable[[], str | None] = lambda: None,
+        file: Callable[[], bytes | None] = lambda: None,
     ) -> None:
         """Take over `capture`, which is open.
 
@@ -77,6 +78,7 @@ class Camera(FrameSource):
             silent_s: a frame that took so long is none: after its time-out FFmpeg hands out what its decoder held back.
             damaged_s: how long it may give damaged pictures and no whole one.
             reason: asked when no frame came; None where nothing more is known.
+            file: asked for the frame's own file once it is decoded; None where there is none.
         Raises:
             SourceError: if its frames are larger than any picture may be.
         """
@@ -87,6 +89,7 @@ class Camera(FrameSource):
         self._damaged_s = damaged_s
         self._whole_s = time.monotonic()
         self._reason = reason
+        self._file = file
         self._pace = Pace(fps)
         self._index = 0
         own = capture.get(cv2.CAP_PROP_FPS)
@@ -113,7 +116,7 @@ class Camera(FrameSource):
         image = _as_picture(found, name=self._name)
         self._whole_s = time.monotonic()
         capture_ms = 1e3 * (time.monotonic() - timestamp_s)
-        frame = Frame(image, self._index, timestamp_s, self._name, capture_ms=capture_ms)
+        frame = Frame(image, self._index, timestamp_s, self._name, capture_ms=capture_ms, file=self._file())
         self._index += 1
         return frame
 

@@ -13,7 +13,7 @@ from runtime.sources.base import Frame, FrameSource
 from runtime.sources.camera import require_size
 from stlm_edge.errors import ImageError, SourceError
 from stlm_edge.folders import PICTURE_SUFFIXES, SUFFIXES, is_file, is_folder, pictures_below
-from stlm_edge.imaging import read_image, silence_opencv
+from stlm_edge.imaging import read_with_file, silence_opencv
 from stlm_edge.names import escaped, is_utf8
 
 logger = logging.getLogger(__name__)
@@ -117,13 +117,13 @@ class PictureFolder(FrameSource):
             self._next += 1
             timestamp_s = time.monotonic()
             try:
-                image = read_image(path)
+                image, file = read_with_file(path)
             except ImageError as error:
                 self.skipped += 1
                 logger.warning("skipped: %s", error)
                 continue
             capture_ms = 1e3 * (time.monotonic() - timestamp_s)
-            return Frame(image, index, timestamp_s, str(path), self._label(path), capture_ms)
+            return Frame(image, index, timestamp_s, str(path), self._label(path), capture_ms, file=file)
         return None
 
     def poll(self) -> Frame | None:

@@ -32,7 +32,13 @@ def open_mjpeg(uri: str, options: SourceOptions, *, answer_s: float) -> Camera:
         SourceError: if nobody answers, or not with MJPEG.
     """
     capture = MjpegCapture(uri, answer_s=answer_s)
-    return Camera(capture, name=safe_name(uri), fps=options.fps, reason=lambda: capture.reason)
+    return Camera(
+        capture,
+        name=safe_name(uri),
+        fps=options.fps,
+        reason=lambda: capture.reason,
+        file=lambda: capture.picture,
+    )
 
 
 class MjpegCapture:
@@ -40,12 +46,13 @@ class MjpegCapture:
 
     Attributes:
         reason: why the last `grab` or `retrieve` failed.
+        picture: what was grabbed, as it was sent.
     """
 
     def __init__(self, uri: str, *, answer_s: float) -> None:
         self.reason: str | None = None
         self._answer_s = answer_s
-        self._picture = b""
+        self.picture = b""
         self._stream = open_stream(uri, answer_s=answer_s)
         headers = self._stream.headers
         self._parts = Parts(self._stream.receive, boundary=headers.get_boundary(""))
@@ -65,7 +72,7 @@ class MjpegCapture:
         self.reason = None
         self._stream.wait(self._answer_s)
         try:
-            self._picture = self._parts.next_picture()
+            self.picture = self._parts.next_picture()
         except TimeoutError:
             what = "no whole picture" if self._parts.received else "nothing"
             self.reason = f"{what} came for {self._answer_s:g} s{self._parts.no_boundary}"
@@ -78,7 +85,7 @@ class MjpegCapture:
     def retrieve(self) -> tuple[bool, Any]:
         """Decode what was grabbed."""
         try:
-            return True, decode(self._picture)
+            return True, decode(self.picture)
         except ImageError as error:
             self.reason = str(error)
             return False, None
@@ -91,7 +98,7 @@ class MjpegCapture:
         """End the connection, and keep nothing of what came."""
         self._stream.close()
         self._parts.clear()
-        self._picture = b""
+        self.picture = b""
 
 
 class Parts:

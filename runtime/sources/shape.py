@@ -111,7 +111,7 @@ class Shaper:
         if image is frame.image:
             return frame
         shaping_ms = 1e3 * (time.monotonic() - started_s)
-        return dataclasses.replace(frame, image=image, capture_ms=frame.capture_ms + shaping_ms)
+        return dataclasses.replace(frame, image=image, file=None, capture_ms=frame.capture_ms + shaping_ms)
 
     def _tell(self, frame: Frame, image: Image) -> None:
         height, width = image.shape[:2]

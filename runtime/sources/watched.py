@@ -21,7 +21,7 @@ from runtime.sources.drop_files import Hashes, SeenFiles, is_file, is_watched, n
 from runtime.sources.live import READ_TIMEOUT_S
 from stlm_edge.errors import ImageError, SourceError, SourceTimeout
 from stlm_edge.folders import SUFFIXES, is_litter, no_file, suffix_of
-from stlm_edge.imaging import read_image
+from stlm_edge.imaging import read_with_file
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ class WatchedFolder(FrameSource):
         if waiting.is_damaged and not is_last_try:
             return None
         try:
-            image = read_image(path)
+            image, file = read_with_file(path)
         except ImageError as error:
             waiting.is_damaged = True
             if is_last_try:
@@ -166,7 +166,8 @@ class WatchedFolder(FrameSource):
                 self._wait_for(name, found, since_s=now_s)
                 if found.st_ino == waiting.inode:  # written over while it was read, perhaps half of it
                     return None
-        frame = Frame(image, self._index, now_s, str(path), capture_ms=1e3 * (time.monotonic() - now_s))
+        capture_ms = 1e3 * (time.monotonic() - now_s)
+        frame = Frame(image, self._index, now_s, str(path), capture_ms=capture_ms, file=file)
         self._index += 1
         return frame
 

@@ -15,6 +15,7 @@ from export.__main__ import main
 from export.graph.graph import INPUT, OPSET, SPEC_KEY
 from runtime.area import Area
 from runtime.detector import Detector
+from stlm_edge import __version__
 from stlm_edge.imaging import resize_map, to_input
 from stlm_edge.network.checkpoint import Checkpoint, load, save
 from stlm_edge.network.encoder import ARCHITECTURES
@@ -72,7 +73,22 @@ def test_runtime_scores_an_area_of_all_pixels_as_the_graph_does(engine, backend)
 def test_graph_says_what_it_is_and_nothing_about_this_machine(engine, inspector):
     model = onnx.load(engine)
     properties = {entry.key: entry.value for entry in model.metadata_props}
-    assert properties == {SPEC_KEY: dataclasses.replace(inspector.spec, map_size=GRID).to_json()}
+    assert properties.pop(SPEC_KEY) == dataclasses.replace(inspector.spec, map_size=GRID).to_json()
+    assert properties == {
+        "stlm_edge.toolkit_version": __version__,
+        "stlm_edge.category": "plate",
+        "stlm_edge.architecture": "stlm-tiny",
+        "stlm_edge.precision_name": "fp32",
+        "stlm_edge.channel_order": "BGR",
+        "stlm_edge.input_size": "64x96",
+        "stlm_edge.map_size": "4x6",
+        "stlm_edge.max_batch": "1",
+        "stlm_edge.highest_score": "1.0",
+        "stlm_edge.threshold": repr(inspector.spec.threshold.value),
+        "stlm_edge.weights_sha256": inspector.spec.weights_sha256,
+    }
+    assert (model.producer_name, model.producer_version) == ("stlm-edge", __version__)
+    assert "image: 1 x 64 x 96 x 3 uint8, BGR" in model.doc_string
     assert [entry.version for entry in model.opset_import if entry.domain == ""] == [OPSET]
     assert not model.functions
     for tensor in model.graph.initializer:

@@ -10,7 +10,7 @@ import pytest
 from ..runtime.sources.gige import SERIAL, gige_camera
 from .line_process import camera, frames
 
-pytestmark = [pytest.mark.heavy, pytest.mark.slow]
+pytestmark = pytest.mark.heavy
 
 SOURCE = f"gige://{SERIAL}?region=0,0,256,256"
 

@@ -35,7 +35,7 @@ def prepare_in_double(images: torch.Tensor, spec: ModelSpec) -> torch.Tensor:
     return pixels
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_five_steps_are_the_authors(formula_network, monkeypatch):
     golden = json.loads((GOLDEN / "five_steps.json").read_text())
     config = from_dict(load_preset("paper") | {"image_size": SIZE})

@@ -15,7 +15,7 @@ from stlm_edge.network.encoder import ARCHITECTURES
 from stlm_edge.network.stlm import Stlm
 from stlm_edge.spec import ModelSpec
 from stlm_edge.tensorrt import GPU_PEAKS
-from train.config import from_dict, load_preset, presets
+from train.config import from_dict, load_preset
 from train.cost import UTILISATION, LiveBytes, _count_step, _counted, cost_of
 from train.data import Batch, split_indices
 from train.objective import Objective
@@ -129,8 +129,8 @@ def test_assumed_utilisation_is_the_papers_own():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", presets())
-def test_every_preset_is_counted(preset):
+@pytest.mark.parametrize("preset", ["table4-no-plain-stream", "table5-two-stage", "figure5-separate-decoders"])
+def test_presets_of_other_designs_are_counted(preset):
     config = from_dict(load_preset(preset) | {"image_size": 256})
     cost = cost_of(config, pictures=100, steps=50, share=config.batch_size, varies=False)
     assert cost.network_flops > 0

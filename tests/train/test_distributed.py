@@ -107,7 +107,7 @@ def on_both(two_machines, words) -> list[tuple[int, str]]:
     return [(process.returncode, "".join(said)) for process, said in zip(started, told, strict=True)]
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_two_machines_have_the_losses_of_one_and_the_first_alone_writes(two_machines, plate, tmp_path):
     assert main(fit_words(plate, tmp_path / "one", "SGD")) == 0
     words = [fit_words(plate, tmp_path / name, "SGD") for name in ("two", "two")]

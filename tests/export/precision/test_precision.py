@@ -52,9 +52,12 @@ def test_file_tells_all_that_is_known_of_a_graph(graph, half, tmp_path):
         read = read_graph(path)
         assert (read.spec, read.record) == (made.spec, made.record)
         assert read.to_bytes() == made.to_bytes() == path.read_bytes()
-    assert metadata(onnx.load(tmp_path / "float.onnx")) == {SPEC_KEY: graph.spec.to_json()}
-    record = json.dumps(dataclasses.asdict(half.record))
-    assert metadata(onnx.load(tmp_path / "half.onnx")) == {SPEC_KEY: graph.spec.to_json(), PRECISION_KEY: record}
+    told = metadata(onnx.load(tmp_path / "float.onnx"))
+    assert (told[SPEC_KEY], told["stlm_edge.precision_name"]) == (graph.spec.to_json(), "fp32")
+    assert PRECISION_KEY not in told
+    told = metadata(onnx.load(tmp_path / "half.onnx"))
+    assert (told[SPEC_KEY], told["stlm_edge.precision_name"]) == (graph.spec.to_json(), "fp16")
+    assert told[PRECISION_KEY] == json.dumps(dataclasses.asdict(half.record))
 
 
 def test_int8_is_recorded_by_class(graph, good):

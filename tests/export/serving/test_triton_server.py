@@ -15,7 +15,6 @@ import socket
 import subprocess
 import sys
 import sysconfig
-import textwrap
 import time
 import urllib.request
 import venv
@@ -39,9 +38,9 @@ from ..tiny import PLATE, write_engine
 pytestmark = [pytest.mark.heavy, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[3]
-DOCUMENT = ROOT / "docs" / "export.md"
+CLIENT_PROGRAM = ROOT / "examples" / "triton_client.py"
 SERVER = "nvidia-pytriton==0.7.0"
-CLIENT = ["tritonclient[http]", "numpy<2", "onnxruntime", "opencv-python-headless", "click"]
+CLIENT = ["tritonclient[http]", "numpy<2", "onnxruntime", "opencv-python-headless"]
 START_S = 60
 CATEGORY = 'é "\\\n\t} max_batch_size: 8 {'
 NATIVE = (256, 256)
@@ -144,12 +143,6 @@ def wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> 
     pytest.fail(f"the server does not get ready:\n{said}")
 
 
-def snippet() -> str:
-    """The client of the documentation."""
-    (found,) = re.findall(r"\n((?:    .*\n|\n)*?    import tritonclient.*\n(?:    .*\n|\n)*)", DOCUMENT.read_text())
-    return textwrap.dedent(found)
-
-
 def ask(address: str, path: str, question: dict[str, Any] | None = None) -> dict[str, Any]:
     data = None if question is None else json.dumps(question).encode()
     with urllib.request.urlopen(f"http://{address}/v2/models/{path}", data=data, timeout=60) as answer:
@@ -157,27 +150,33 @@ def ask(address: str, path: str, question: dict[str, Any] | None = None) -> dict
 
 
 @pytest.mark.parametrize("defect", [None, "scratch"])
-def test_client_of_the_documentation_gets_the_detectors_verdict(
+def test_client_of_the_examples_gets_the_detectors_verdict(
     environment: Path, address: str, several: Path, tmp_path: Path, defect: str | None
 ) -> None:
     frame = render_part(np.random.default_rng(0), size=NATIVE, defect=defect).image
     write_image(tmp_path / "part.png", frame)
-    code = snippet()
-    assert code.count('"localhost:8000"') == 1
-    done = subprocess.run(
-        [environment / "bin/python", "-c", code.replace("localhost:8000", address)],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = client(environment, tmp_path / "part.png", "--url", address)
     assert done.returncode == 0, done.stderr
     score, verdict = done.stdout.split()
     with Detector.open(several, backend="onnxruntime") as detector:
         wanted = detector.inspect(frame)
     assert float(score) == pytest.approx(wanted.score, abs=1e-5)
     assert verdict == str(wanted.is_anomalous) == str(defect is not None)
+
+
+def test_client_tells_other_sizes_and_unknown_models_in_a_line(environment: Path, address: str, tmp_path: Path) -> None:
+    write_image(tmp_path / "part.png", render_part(np.random.default_rng(0), size=(100, 90), defect=None).image)
+    for arguments, words in (([], "is 100 x 90 pixels, expected 256 x 256"), (["--model", "none"], "none")):
+        done = client(environment, tmp_path / "part.png", "--url", address, *arguments)
+        assert (done.returncode, done.stdout) == (1, "")
+        (line,) = done.stderr.splitlines()
+        assert words in line
+
+
+def client(environment: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """That of the examples, in an environment without this package."""
+    command = [environment / "bin/python", "-I", CLIENT_PROGRAM, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_requests_that_come_together_are_one_batch_and_each_gets_its_own_answer(address: str, several: Path) -> None:

@@ -61,6 +61,7 @@ def test_event_has_all_that_is_needed_to_trace_a_verdict(tmp_path: Path) -> None
         "alarm": True,
         "part": 4,
         "regions": [{"box": [10, 20, 30, 40], "area": 900, "peak": 0.8123}],
+        "frame_size": [96, 192],
         "label": "scratch",
         "latency_ms": LATENCY_MS,
         "engine_sha256": ENGINE,
@@ -89,6 +90,7 @@ def test_result_of_a_part_is_an_event_with_all_that_is_known_of_it(tmp_path: Pat
             "score": 0.75,
             "threshold": 0.5,
             "regions": [{"box": [10, 20, 30, 40], "area": 900, "peak": 0.8}],
+            "frame_size": [96, 192],
         },
         "engine_sha256": ENGINE,
     }

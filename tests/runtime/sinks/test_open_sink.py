@@ -36,7 +36,7 @@ def test_place_below_a_file_is_refused_at_once(tmp_path: Path, name: str) -> Non
         ("scores.csv?keep=0", r"keep is '0', expected a whole number from 1 on"),
         (
             "overlays?only=good",
-            r"only is 'good', expected all, anomalies, reject or unclear; known options are only, limit",
+            r"only is 'good', expected all, anomalies, reject or unclear; known options are what, only, limit",
         ),
         ("overlays?limit=1MB&limit=2MB", r"limit is given twice"),
         ("line.mp4?minutes=0", r"minutes is '0', expected a number above 0"),

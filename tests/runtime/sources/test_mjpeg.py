@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from runtime.sources import SourceOptions, open_source
@@ -13,6 +14,7 @@ from runtime.sources.live_camera import LiveCamera, Patience
 from runtime.sources.mjpeg import open_mjpeg
 from runtime.sources.shape import Shaped, Shaper
 from stlm_edge.errors import SourceError
+from stlm_edge.imaging import decode
 
 from .conftest import CameraServer, frames, read_until, wait_for_event
 
@@ -95,6 +97,7 @@ def test_frames_get_the_size_that_is_asked_for(two_sizes: CameraServer, caplog: 
     with open_quick(two_sizes.address("/line"), options) as source:
         for frame in frames(source):
             assert frame.image.shape == (96, 32, 3)
+            assert frame.file is None  # which has another size
             if frame.index > 30:
                 break
     resized = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
@@ -112,7 +115,10 @@ def test_rate_that_is_asked_for_is_not_exceeded(standing_server: CameraServer) -
 
 def test_pictures_without_a_length_are_read_up_to_the_boundary(standing_server: CameraServer) -> None:
     with open_quick(standing_server.address("/bare")) as source:
-        assert read_until(source, lambda frame: frame.index > 3).image.shape == (48, 64, 3)
+        frame = read_until(source, lambda frame: frame.index > 3)
+    assert frame.image.shape == (48, 64, 3)
+    assert frame.file is not None  # as the camera sent it
+    np.testing.assert_array_equal(decode(frame.file), frame.image)
 
 
 def test_login_is_used_and_shown_nowhere(

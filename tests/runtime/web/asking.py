@@ -22,7 +22,7 @@ def ask(server: WebServer, path: str, *, method: str = "GET", body: str = "", **
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=SOON_S)
     try:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        connection.request(method, path, body=body or None, headers=named)
+        connection.request(method, path, body=body.encode() or None, headers=named)
         answer = connection.getresponse()
         told = {name.lower(): value for name, value in answer.getheaders()}
         return Answer(answer.status, told, answer.read().decode())

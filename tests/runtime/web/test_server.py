@@ -20,6 +20,7 @@ from runtime.web.options import Serving
 from runtime.web.server import WebServer, parse_address
 from stlm_edge.errors import ConfigError, OutputError
 
+from ..sinks.waiting import eventually
 from .asking import SOON_S, ask
 
 pytestmark = pytest.mark.heavy
@@ -220,6 +221,7 @@ def test_mistake_of_ours_is_one_line_and_an_answer(local: WebServer, caplog: pyt
     with caplog.at_level(logging.INFO):
         answer = ask(local, "/fail")
     assert (answer.status, answer.text) == (500, "Internal Server Error")
+        eventually(lambda: caplog.records)  # it is told after it was answered
     assert [record.getMessage() for record in caplog.records] == [
         "the trial failed at /fail: ZeroDivisionError: a mistake"
     ]

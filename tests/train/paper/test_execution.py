@@ -72,7 +72,7 @@ def processes_of(line: str) -> int:
     return int(line.rpartition(" ")[2])
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_jobs_give_what_one_after_the_other_gives(parts, tmp_path, capfd):
     assert main(words(parts, tmp_path / "one", "--epochs", "1")) == 0
     one = capfd.readouterr()
@@ -88,7 +88,7 @@ def test_jobs_give_what_one_after_the_other_gives(parts, tmp_path, capfd):
     assert "threshold" not in two.err
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_run_whose_process_is_killed_fails_alone_and_is_done_by_the_next_call(started, parts, tmp_path):
     output = tmp_path / "grid"
     grid = started(parts, output, "--epochs", "400", "--jobs", "2")

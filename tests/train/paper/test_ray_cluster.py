@@ -132,7 +132,7 @@ def nodes(cluster, monkeypatch) -> Nodes:
     return cluster
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_grid_finishes_when_one_of_two_nodes_dies(nodes, started, parts, tmp_path):
     dying = nodes.tell("add")
     output = tmp_path / "grid"
@@ -157,7 +157,7 @@ def ray_is_at(address: str) -> bool:
         return probe.connect_ex((host, int(port))) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_interrupted_grid_ends_its_cluster_and_is_gone_on_with(started, parts, tmp_path):
     output = tmp_path / "grid"
     grid = Grid(started(parts, output, "--epochs", "400", "--ray", "auto"))
@@ -202,7 +202,7 @@ with ray_cluster._connected(address), closing(ray_cluster._compute(runs, elsewhe
 """
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_node_that_does_not_see_the_folder_sends_the_files(nodes, parts, tmp_path):
     output = tmp_path / "grid"
     words = [sys.executable, "-c", SENT, str(parts), str(output), TWO_STREAMS, nodes.address]
@@ -217,7 +217,7 @@ def test_node_that_does_not_see_the_folder_sends_the_files(nodes, parts, tmp_pat
     assert not (kept / "seed-0").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_nodes_that_do_not_fit_are_refused_before_anything_starts(nodes, parts, tmp_path):
     output = tmp_path / "grid"
     arguments = words(parts, output, "--ray", nodes.address, "--textures", str(tmp_path / "none"))
