@@ -242,13 +242,14 @@ def run_line(
     source: FrameSource,
     detector: Detector,
     *,
-    sinks: Mapping[str, FrameSink] | None = None,
+    sinks: Mapping[str, FrameSink] | Callable[[Control], Mapping[str, FrameSink]] | None = None,
     rule: PartRule | None = None,
     stop: StopRequest | None = None,
 ) -> RunRecorder:
     """Run the camera program's own loop, with its checks of camera and drift, until the source ends.
 
     Args:
+        sinks: by name, or what opens them for the line.
         rule: of the parts; None for frames alone.
         stop: of a line that is not on the main thread, where signals are heard.
     """
@@ -256,10 +257,11 @@ def run_line(
     drift = open_drift_monitor(detector.spec, threshold=detector.threshold.value)
     judge = Judge(rule=rule or PartRule(), votes=VotingRule(), detector=detector, drift=drift)
     control = Control(judge, source=source)
+    opened = sinks(control) if callable(sinks) else sinks or {}
     with (
         nullcontext(stop) if stop is not None else StopSignals() as heard,
         # Nothing is dropped: every frame shall leave its trace in the outputs.
-        Outputs(sinks or {}, drops=False, on_publish=partial(recorder.add_stage, "publish")) as outputs,
+        Outputs(opened, drops=False, on_publish=partial(recorder.add_stage, "publish")) as outputs,
         control,
     ):
         Line(source, control, outputs=outputs, recorder=recorder, faults=FaultDetector()).run(heard)

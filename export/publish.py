@@ -37,17 +37,17 @@ def publish(
         if output.is_dir():
             raise OutputError(f"{output} is a folder, expected a place for a file; give the output another name")
         beside = unverified_name(output)
-        for path in _files(
+        for path in files_of(
             output.with_name(f"{output.stem}.unblessed{output.suffix}")
         ):  # as earlier versions called it
             path.unlink(missing_ok=True)
-        for path in (*_files(beside), *_files(output)):
+        for path in (*files_of(beside), *files_of(output)):
             remove_left_over(path)
         write(beside)
         try:
             found = judge(beside)
         except BaseException:  # not refused but not judged: nothing to look at
-            for path in _files(beside):
+            for path in files_of(beside):
                 path.unlink(missing_ok=True)
             raise
         if found is not None and not found.gate.verified:
@@ -71,7 +71,7 @@ def publish(
 
 def _move(engine: Path, place: Path) -> None:
     """Rename all files of an engine; with the sidecar last, whatever stops this leaves a pair that is refused."""
-    pairs = list(zip(_files(engine), _files(place), strict=True))
+    pairs = list(zip(files_of(engine), files_of(place), strict=True))
     try:
         for source, target in pairs:
             if source.exists():
@@ -82,7 +82,7 @@ def _move(engine: Path, place: Path) -> None:
         raise cannot_write(place, error) from error
 
 
-def _files(engine: Path) -> list[Path]:
+def files_of(engine: Path) -> list[Path]:
     """Everything that may belong to an engine, its sidecar last."""
     belonging = [weights_of(engine)] if weights_of(engine) is not None else []
     if engine.suffix == ".plan":

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+import numpy as np
+from numpy.typing import NDArray
+
 RESOLUTION = 0.01
 """A percentile is at most this share above the true one."""
 
@@ -58,6 +61,14 @@ class LatencyHistogram:
         self._buckets[math.ceil(math.log(max(latency_ms, _SHORTEST_MS), 1 + RESOLUTION))] += 1
         self._max_ms = max(self._max_ms, latency_ms)
         self.sum_ms += latency_ms
+
+    def add_all(self, latencies_ms: NDArray[np.float64]) -> None:
+        """Count many at once. Args: latencies_ms: (N,), finite."""
+        if latencies_ms.size:
+            logarithms = np.log(np.maximum(latencies_ms, _SHORTEST_MS)) / math.log(1 + RESOLUTION)
+            buckets, counts = np.unique(np.ceil(logarithms).astype(int), return_counts=True)
+            self._buckets.update(dict(zip(buckets.tolist(), counts.tolist(), strict=True)))
+            self._max_ms = max(self._max_ms, float(latencies_ms.max()))
 
     @property
     def count(self) -> int:

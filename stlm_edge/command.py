@@ -6,6 +6,7 @@ takes a `train.py` that happens to lie there.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -23,6 +24,10 @@ TRAIN: Programs = {
     "resume": ("train.__main__:resume", "Go on with a training that was killed or interrupted."),
     "evaluate": ("train.__main__:evaluate", "Measure a checkpoint on the test pictures."),
     "threshold": ("stlm_edge.threshold_command:threshold", "Choose the threshold of a checkpoint or an engine again."),
+    "retrain": (
+        "stlm_edge.retrain_command:retrain",
+        "Train again with pictures that were added since.",
+    ),
     "preview": ("train.__main__:preview", "Draw pseudo anomalies into your own pictures."),
     "grid": ("train.__main__:grid", "Train and evaluate categories x presets x seeds."),
     "presets": ("train.__main__:list_presets", "List the presets."),
@@ -38,7 +43,7 @@ EXPORT: Programs = {
     "export": ("stlm_edge.command:export", "Turn a checkpoint into an engine: .onnx, .plan or .xml."),
     "verify": ("export.commands:verify", "Compare an engine with its network."),
     "calibrate": ("stlm_edge.threshold_command:threshold", "Choose the threshold of an engine."),
-    "report": ("export.commands:report", "Tell what a plan moves and computes, and how fast it can be."),
+    "report": ("stlm_edge.command:report", "Tell how a shift went, or what a plan moves and computes."),
     "sensitivity": ("export.commands:sensitivity", "Say what INT8 does to the answers."),
     "triton": ("export.commands:triton", "Write a model repository of Triton Inference Server."),
     "deepstream": ("export.commands:deepstream", "Write what DeepStream needs to run an engine."),
@@ -46,7 +51,12 @@ EXPORT: Programs = {
 RUN: Programs = {
     "camera": ("runtime.camera:command", "Inspect what a camera sees."),
     "inspect": ("runtime.inspect:command", "Inspect files and folders of pictures."),
+    "review": ("runtime.review.__main__:command", "Review kept pictures in the browser, into a data set."),
     "doctor": ("runtime.doctor:command", "Say what this machine can run and what it lacks."),
+}
+REPORTS: Programs = {
+    "shift": ("runtime.report.command:command", "Make a page of a shift from its events (.jsonl)."),
+    "plan": ("export.commands:report", "Tell what a plan moves and computes, and how fast it can be."),
 }
 OLD_NAMES = ("calibrate",)
 """Of commands that have another name today; taken and not listed."""
@@ -69,6 +79,8 @@ BENCHMARKS: Programs = {
 
 SUFFIXES = {".onnx": "onnx", ".plan": "engine", ".xml": "openvino"}
 """Of an engine → what makes it."""
+EVENTS = re.compile(r"\.jsonl(\.\d+)?(\.gz)?$")
+"""A log of events by its name, also when it was set aside and packed."""
 
 
 class Lazy(click.Group):
@@ -106,7 +118,7 @@ class Export(Lazy):
     """Makes the engine that `onnx`, `engine` or `openvino` asks for, or else the suffix of `--output`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        place = _first_word(args)
+        place = _first_word(args, FORMATS)
         if place is not None and args[place] in FORMATS:  # options may stand before it
             args = [args[place], *args[:place], *args[place + 1 :]]
         elif place is not None:
@@ -121,11 +133,28 @@ class Export(Lazy):
         return super().parse_args(ctx, args)
 
 
-def _first_word(args: Sequence[str]) -> int | None:
-    """Where the first argument stands that is neither an option of a format nor the value of one."""
+class Report(Lazy):
+    """Makes the report that is named, or else the one of what the first argument is."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        place = _first_word(args, REPORTS)
+        if place is not None and args[place] in REPORTS:
+            args = [args[place], *args[:place], *args[place + 1 :]]
+        elif place is not None:
+            args = [_report_of(args[place]), *args]
+        return super().parse_args(ctx, args)
+
+
+def _report_of(source: str) -> str:
+    """Which of `REPORTS` is made of a file or folder."""
+    return "shift" if EVENTS.search(source) else "plan"
+
+
+def _first_word(args: Sequence[str], programs: Programs) -> int | None:
+    """Where the first argument stands that is neither an option of one of these programs nor the value of one."""
     if all(argument.startswith("-") for argument in args):
         return None
-    commands = [load(place) for place, _ in FORMATS.values()]
+    commands = [load(place) for place, _ in programs.values()]
     for command in commands:
         add_shared_options(command)
     options = [option for command in commands for option in command.params if isinstance(option, click.Option)]
@@ -162,6 +191,12 @@ export = Export(
     help="Turn a checkpoint or graph into an engine that gives the same answers, such as\n\n"
     "\b\n  stlm export runs/bottle/model.safetensors -o bottle.plan\n\n"
     "The suffix of --output says what is made. 'stlm export FORMAT --help' lists the options of each.",
+)
+report = Report(
+    {"Reports": REPORTS},
+    help="Tell how something went or what it can do, such as\n\n"
+    "\b\n  stlm report events.jsonl -o shift.html\n  stlm report bottle.plan\n\n"
+    "What the report is of says which one is made. 'stlm report NAME --help' lists the options of each.",
 )
 bench = Lazy(
     {"Benchmarks": BENCHMARKS}, help="Measure on your device. 'stlm bench NAME --help' lists the options of each."

@@ -63,6 +63,14 @@ def add_heat(image: Image, anomaly_map: Map, *, threshold: float) -> None:
     image[region] = cv2.add(below, cv2.applyColorMap(level, colours))
 
 
+def heat_layer(anomaly_map: Map, *, threshold: float) -> NDArray[np.uint8]:
+    """(h, w, 4), blue, green, red, opacity: what `add_heat` lays over a picture, for programs that do so themselves."""
+    level = _level(anomaly_map, threshold=threshold)
+    _, remainder = _blending()
+    colours = cv2.applyColorMap(level, cv2.COLORMAP_TURBO)
+    return np.dstack([colours, 255 - cv2.LUT(level, remainder)])
+
+
 def false_colour(anomaly_map: Map, *, threshold: float) -> Image:
     """The map alone, from dark blue over grey at the threshold to yellow at 1; the same to colour-blind eyes."""
     return np.asarray(cv2.applyColorMap(_level(anomaly_map, threshold=threshold), cv2.COLORMAP_CIVIDIS), np.uint8)

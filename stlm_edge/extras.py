@@ -19,7 +19,7 @@ def _install(*extras: str) -> str:
 
 REMEDIES = {
     **dict.fromkeys(
-        ("torch", "torchvision", "timm", "segment_anything", "safetensors", "matplotlib"),
+        ("torch", "torchvision", "timm", "segment_anything", "safetensors"),
         _install("train"),
     ),
     "yaml": f"{_install('line')} to run a line, 'stlm-edge[train]' to train; on a Jetson apt install python3-yaml",
@@ -37,6 +37,8 @@ REMEDIES = {
     "nncf": _install("openvino-int8"),
     "openvino": _install("openvino"),
     **dict.fromkeys(("harvesters", "genicam"), _install("genicam")),
+    "matplotlib": _install("report", "train"),
+    **dict.fromkeys(("jinja2", "markupsafe"), _install("report")),
     "paho": _install("mqtt"),
     "pymodbus": _install("modbus"),
     "asyncua": _install("opcua"),

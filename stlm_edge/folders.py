@@ -120,7 +120,7 @@ def _count_below(folder: Path) -> int:
     return count
 
 
-def pictures_below(folder: Path, *, leave_out: Sequence[Path] = ()) -> list[Path]:
+def pictures_below(folder: Path, *, leave_out: Sequence[Path] = (), beside: Sequence[str] = ()) -> list[Path]:
     """The pictures in a folder at any depth, sorted.
 
     Links to folders are followed. What several ways lead to is taken once, by the way without links if there is one; a
@@ -128,10 +128,11 @@ def pictures_below(folder: Path, *, leave_out: Sequence[Path] = ()) -> list[Path
 
     Args:
         leave_out: files and folders that are passed over silently.
+        beside: suffixes of files that belong to pictures, which are passed over silently too.
     Raises:
         DataError: if the folder itself cannot be read. One below it is told of and left out.
     """
-    listing = _Listing(folder, leave_out)
+    listing = _Listing(folder, leave_out, beside)
     folders, links = [folder], list[Path]()
     is_first = True
     while folders or links:
@@ -153,10 +154,10 @@ def pictures_below(folder: Path, *, leave_out: Sequence[Path] = ()) -> list[Path
 class _Listing:
     """What was found so far, and what is to be said of the rest."""
 
-    def __init__(self, root: Path, leave_out: Sequence[Path] = ()) -> None:
+    def __init__(self, root: Path, leave_out: Sequence[Path] = (), beside: Sequence[str] = ()) -> None:
         self.pictures: list[Path] = []
         self.refused: list[str] = []
-        self._root = root
+        self._root, self._beside = root, frozenset(beside)
         self._others: Counter[str] = Counter()
         self._seen: set[tuple[int, int]] = set()
         self._left_out = {(found.st_dev, found.st_ino) for path in leave_out if (found := _stat(path)) is not None}
@@ -195,7 +196,7 @@ class _Listing:
             if entry.is_dir():
                 return True
             if not is_named:
-                if not self._left_out or _key(entry) not in self._left_out:
+                if suffix_of(entry.name) not in self._beside and not (self._left_out and _key(entry) in self._left_out):
                     self._others[suffix_of(entry.name)] += 1
             elif entry.is_file():
                 self.pictures.append(path)

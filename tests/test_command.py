@@ -13,13 +13,13 @@ import pytest
 import benchmarks
 import export.__main__
 import train.__main__
-from stlm_edge.command import BENCHMARKS, EXPORT, FORMATS, MEASURE, RUN, TRAIN, Lazy, load, main, stlm
+from stlm_edge.command import BENCHMARKS, EXPORT, FORMATS, MEASURE, REPORTS, RUN, TRAIN, Lazy, load, main, stlm
 
 START_LIMIT_S = 0.5
 
 
 @pytest.mark.heavy  # some of them import what starts processes
-@pytest.mark.parametrize("programs", [TRAIN, FORMATS, EXPORT, RUN, MEASURE, BENCHMARKS])
+@pytest.mark.parametrize("programs", [TRAIN, FORMATS, EXPORT, REPORTS, RUN, MEASURE, BENCHMARKS])
 def test_every_name_leads_to_a_command(programs):
     for name, (place, text) in programs.items():
         assert isinstance(load(place), click.Command), name
@@ -28,7 +28,7 @@ def test_every_name_leads_to_a_command(programs):
 
 
 def test_nothing_of_train_and_export_is_left_out():
-    offered = [load(place) for programs in (TRAIN, EXPORT, FORMATS) for place, _ in programs.values()]
+    offered = [load(place) for programs in (TRAIN, EXPORT, FORMATS, REPORTS) for place, _ in programs.values()]
     for group in (train.__main__.command, export.__main__.command):
         assert [name for name, each in group.commands.items() if each not in offered and not each.hidden] == []
 

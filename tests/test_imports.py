@@ -21,6 +21,7 @@ CONTRACT = (
     "metrics",
     "thresholds",
     "threshold_command",
+    "retrain_command",
     "sidecar",
     "datasets",
     "plate.part",
@@ -82,7 +83,7 @@ def test_network_needs_only_the_contract_and_training_only_the_network():
 def test_runtime_needs_only_the_contract():
     modules = (
         "camera", "detector", "sources", "sinks", "line", "backends.tensorrt", "plan_check", "area", "stitching",
-        "drift_monitor",
+        "drift_monitor", "review.review", "review.app",
     )  # fmt: skip
     assert (
         loaded("\n".join(f"import runtime.{module}" for module in modules), (*HEAVY, "train", "export", "benchmarks"))

@@ -12,6 +12,7 @@ import click
 
 from stlm_edge.cli import REGEX, run
 from stlm_edge.errors import ConfigError, DataError, WeightsError
+from stlm_edge.retrain_command import retrain
 from stlm_edge.spec import Size
 from stlm_edge.threshold_command import threshold
 from train.config import TrainConfig, described_presets
@@ -54,7 +55,6 @@ preset_option = click.option(
     show_default=True,
     help="paper, cpu, one of the paper's ablations ('stlm presets'), or a YAML file of settings.",
 )
-
 
 dry_run_option = click.option(
     "--dry-run",
@@ -212,8 +212,7 @@ def evaluate(
     Of a training with --evaluate-every the epoch that was best on these test pictures stands in a row of its own. It is
     chosen by them, so it flatters.
 
-    CHECKPOINT may be a folder of fit --seeds: then each of its runs is measured, and evaluation-seeds.json has the mean
-    of each figure with an interval.
+    CHECKPOINT may be a folder of fit --seeds: each run is measured, and evaluation-seeds.json has means and intervals.
     """
     from train.report import evaluate_checkpoint, evaluation_table
 
@@ -255,6 +254,7 @@ def evaluate(
 
 
 command.add_command(threshold)
+command.add_command(retrain)
 
 
 @command.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -120,7 +120,9 @@ def load_pictures(samples: Sequence[Sample], *, size: Size, skip_corrupt: bool) 
     return loaded
 
 
-def split_indices(parts: Sequence[int], *, holdout: float, seed: int) -> tuple[list[int], list[int]]:
+def split_indices(
+    parts: Sequence[int], *, holdout: float, seed: int, learnt: Collection[int] = ()
+) -> tuple[list[int], list[int]]:
     """Divide good pictures at random into those to train on and those to choose the threshold with.
 
     All pictures of a part go the same way: one that was trained on would make those held out score too low. The share
@@ -129,6 +131,7 @@ def split_indices(parts: Sequence[int], *, holdout: float, seed: int) -> tuple[l
     Args:
         parts: the part of each picture, by numbers.
         holdout: 0 to less than 1; more than 0 holds one part out at least.
+        learnt: numbers of pictures whose parts are not held out, as long as there are others.
     Returns:
         The numbers of the pictures of either, ascending.
     Raises:
@@ -147,9 +150,10 @@ def split_indices(parts: Sequence[int], *, holdout: float, seed: int) -> tuple[l
     groups = list(pictures_of.values())
     wanted = min(max(1, round(holdout * len(groups))), len(groups) - 1)
     most = max(count // 2, wanted)
+    free = [place for place, group in enumerate(groups) if not set(group) & set(learnt)] or range(len(groups))
     held: list[list[int]] = []
     for place in np.random.default_rng(seed).permutation(len(groups)).tolist():
-        if len(held) < wanted and sum(map(len, held)) + len(groups[place]) <= most:
+        if place in free and len(held) < wanted and sum(map(len, held)) + len(groups[place]) <= most:
             held.append(groups[place])
     held_out = sorted(index for group in held for index in group)
     return sorted(set(range(count)) - set(held_out)), held_out

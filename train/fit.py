@@ -24,6 +24,7 @@ from stlm_edge.network.patch_memory import without_memory
 from stlm_edge.network.weights import fingerprint
 from stlm_edge.spec import ModelSpec
 from stlm_edge.thresholds import expectations, with_normal_scores
+from train.card import renew_card
 from train.config import TrainConfig
 from train.data import Batches
 from train.distributed import Processes, agreed, by_main, joined, waiting_room
@@ -377,7 +378,8 @@ class _Keeper:
         own, parts = self.data.division.unlearnt(self.network), self.data.parts.of_pictures(list(scores))
         threshold = chosen_threshold(self.config, self.spec, list(scores.values()), parts)
         spec = dataclasses.replace(self.spec, threshold=threshold)
-        self._save(with_normal_scores(spec, [scores[number] for number in own]))
+        finished = self._save(with_normal_scores(spec, [scores[number] for number in own]))
+        renew_card(self.folder / CHECKPOINT_NAME, finished)
         if is_whole:
             (self.folder / STATE_NAME).unlink(missing_ok=True)
         found = pseudo_found(
@@ -390,6 +392,8 @@ class _Keeper:
         )
         logger.info("threshold %.6g; %s", threshold.value, "; ".join(expectations(threshold, pseudo_found=found)))
 
-    def _save(self, spec: ModelSpec) -> None:
+    def _save(self, spec: ModelSpec) -> Checkpoint:
         spec = dataclasses.replace(spec, weights_sha256=fingerprint(self.network.state_dict()))
-        save(self.folder / CHECKPOINT_NAME, Checkpoint(self.network, spec, self.config.to_dict(), self.data.parts))
+        made = Checkpoint(self.network, spec, self.config.to_dict(), self.data.parts)
+        save(self.folder / CHECKPOINT_NAME, made)
+        return made

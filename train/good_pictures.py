@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stlm_edge.datasets import Parts, load_category
-from stlm_edge.errors import ConfigError, DataError, counted
+from stlm_edge.errors import ConfigError, DataError, StlmError, counted
 from stlm_edge.imaging import Image
-from stlm_edge.seen import seen_of
+from stlm_edge.network.checkpoint import load
+from stlm_edge.seen import SeenPictures, seen_of
 from train.augment import rotation_for, variation_of
 from train.config import TrainConfig
 from train.data import Batches, load_pictures
@@ -116,6 +117,8 @@ def read_good_pictures(config: TrainConfig, sources: Sources, folder: Path, begu
     good = load_pictures(loaded.train, size=config.image_size, skip_corrupt=config.skip_corrupt)
     if begun is None:
         parts = parts_of(good, config, data=sources.data, category=sources.category)
+        learnt = learnt_before(sources.located(config), [picture.digest for picture in good])
+        parts = dataclasses.replace(parts, learnt=learnt)
     else:
         parts = begun.parts or Parts.one_by_one(len(good), how="as the training was begun")
     if len(parts.numbers) != len(good):
@@ -123,7 +126,7 @@ def read_good_pictures(config: TrainConfig, sources: Sources, folder: Path, begu
             f"{folder} was begun on {counted(len(parts.numbers), 'picture')} that could be read, found {len(good)}; "
             "bring the others back, or train again in another folder"
         )
-    division = Division.of(parts.numbers, config)
+    division = Division.of(parts.numbers, config, before=parts.learnt)
     known = range(len(good)) if config.memory else division.learnt
     return GoodPictures(
         category=loaded.name,
@@ -136,3 +139,23 @@ def read_good_pictures(config: TrainConfig, sources: Sources, folder: Path, begu
         textures=textures,
         rotation=rotation,
     )
+
+
+def learnt_before(config: TrainConfig, digests: Sequence[str]) -> tuple[int, ...]:
+    """Numbers of the good pictures that initial weights of this toolkit have learnt from or remember.
+
+    Of more than `stlm_edge.seen.MOST_DIGESTS` pictures a checkpoint tells some alone.
+
+    Args:
+        digests: of the pictures, see `stlm_edge.seen`.
+    """
+    path = Path(config.initial_weights)
+    if not config.epochs or not path.is_file():
+        return ()
+    try:
+        seen = SeenPictures(load(path, threshold_is_needed=False).spec)
+    except StlmError:  # weights of others, which are of other pictures, or such as the training will refuse
+        return ()
+    for number, digest in enumerate(digests):
+        seen.add(digest, name=str(number))
+    return tuple(map(int, seen.found))

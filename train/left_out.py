@@ -35,9 +35,15 @@ class Division:
     folds: Sequence[int]
 
     @classmethod
-    def of(cls, parts: Sequence[int], config: TrainConfig) -> Division:
-        """As the settings have it; the same parts give the same. Raises `DataError` if there are fewer than two."""
-        learnt, held = split_indices(parts, holdout=config.holdout, seed=config.seed)
+    def of(cls, parts: Sequence[int], config: TrainConfig, *, before: Sequence[int] = ()) -> Division:
+        """As the settings have it; the same parts give the same.
+
+        Args:
+            before: numbers of the pictures that the initial weights have learnt from.
+        Raises:
+            DataError: if there are fewer than two.
+        """
+        learnt, held = split_indices(parts, holdout=config.holdout, seed=config.seed, learnt=before)
         folds = [ALL] * len(parts)
         if config.design.heads > 1:
             for number, pictures in enumerate(divide(parts, learnt, folds=config.heads, seed=config.seed)):

@@ -21,13 +21,13 @@ from stlm_edge.network.inference import InferencePath, choose_device
 from stlm_edge.peaks import REACH
 from stlm_edge.seal import sealed
 from stlm_edge.spec import Size
+from train.card import renew_card
 from train.evaluate import evaluate
 from train.evaluation import DefectVerdicts, Evaluation, Results, Scores
 from train.on_test import HISTORY_NAME, best_on_test, read_history
 from train.plots import write_curves, write_distribution
+from train.run_told import EVALUATION_NAME
 from train.sheets import write_contact_sheet, write_missed
-
-EVALUATION_NAME = "evaluation.json"
 
 COLUMNS = {
     "image_auroc": "image AUROC",
@@ -95,6 +95,7 @@ def evaluate_checkpoint(
     best = best_on_test(path, history, results.pictures_sha256, metric_size)
     evaluation = dataclasses.replace(results.evaluation, best_on_test=best)
     write_json(folder / EVALUATION_NAME, evaluation)
+    renew_card(checkpoint, loaded)
     return evaluation
 
 

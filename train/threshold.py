@@ -26,6 +26,7 @@ from stlm_edge.thresholds import (
     with_normal_scores,
     with_unclear,
 )
+from train.card import renew_card
 from train.config import TrainConfig, from_record
 from train.data import Loaded, load_pictures
 from train.evaluate import score_images
@@ -165,7 +166,9 @@ def choose_on_checkpoint(
             textures=textures,
             is_regrouped=groups is not None or bool(group_by),
         )
-    save(path, dataclasses.replace(checkpoint, spec=spec))
+    changed = dataclasses.replace(checkpoint, spec=spec)
+    save(path, changed)
+    renew_card(path, changed)
     return change
 
 
@@ -223,7 +226,8 @@ def _by_quantile(
     else:
         parts = parts_of(pictures, config, data=data, category=category)
     design, known = inference.network.design, checkpoint.spec.seen
-    as_trained = Division.of((divided if is_same else parts).numbers, config)
+    of = divided if is_same else parts
+    as_trained = Division.of(of.numbers, config, before=of.learnt)
     if is_same and known:
         own = range(len(pictures)) if design.memory else as_trained.learnt
         is_same = seen_of([pictures[number].digest for number in own]) == known

@@ -46,7 +46,7 @@ class LivePage(Closing):
     """The page of one run, served from before the first camera is open until the last output is closed.
 
     Attributes:
-        url: of the page.
+        url, port: of the page.
     """
 
     def __init__(self, serving: Serving, *, more: Sequence[BaseRoute] = ()) -> None:
@@ -73,7 +73,7 @@ class LivePage(Closing):
             *more,
         ]
         self._server = WebServer(Starlette(routes=routes), serving, what="page", open_paths=["/healthz"])
-        self.url = self._server.url
+        self.url, self.port = self._server.url, self._server.port
         self._html = page_frame("Line", _BODY, scripts=("page.js",), styles=("page.css",))
 
     def watch(self, config: CameraConfig, control: Control) -> CameraWatch:
@@ -86,8 +86,12 @@ class LivePage(Closing):
             can_trigger=config.trigger is not None,
             events=None if events is None else Path(events),
         )
-        self._cameras = {**self._cameras, camera.name: camera}
+        self.add(camera)
         return camera
+
+    def add(self, camera: CameraWatch) -> None:
+        """Show one more, by its name, to the end."""
+        self._cameras = {**self._cameras, camera.name: camera}
 
     def close(self) -> None:
         self._server.close()

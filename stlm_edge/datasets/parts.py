@@ -8,7 +8,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from stlm_edge.datasets.listing import read_text
@@ -16,7 +16,7 @@ from stlm_edge.datasets.near_duplicates import MOST_PICTURES, Look, near_duplica
 from stlm_edge.datasets.table import TableError, table_rows
 from stlm_edge.errors import DataError, SpecError, counted, shown
 from stlm_edge.patterns import found_in
-from stlm_edge.records import build
+from stlm_edge.records import MAY_LACK, build
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ class _Written:
 
     numbers: str
     how: str
+    learnt: str = field(default="", metadata=MAY_LACK)
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,13 @@ class Parts:
     Attributes:
         numbers: of the parts, from 0 in the order in which they first appear.
         how: they were found, for people.
+        learnt: numbers of the pictures that the weights which a training began with have learnt from, so that they are
+            not held out from it.
     """
 
     numbers: tuple[int, ...]
     how: str
+    learnt: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, names: Iterable[Hashable], *, how: str) -> Parts:
@@ -64,13 +68,16 @@ class Parts:
     def from_record(cls, record: object) -> Parts:
         """What `to_record` gave. Raises `SpecError`."""
         written = build(_Written, record)
-        if re.fullmatch(r"[0-9]{1,9}( [0-9]{1,9})*", written.numbers) is None:
-            raise SpecError(f"the parts are {shown(written.numbers)}, expected whole numbers; train again")
-        return cls(tuple(map(int, written.numbers.split())), written.how)
+        for text in (written.numbers, written.learnt or "0"):
+            if re.fullmatch(r"[0-9]{1,9}( [0-9]{1,9})*", text) is None:
+                raise SpecError(f"the parts are {shown(text)}, expected whole numbers; train again")
+        numbers, learnt = (tuple(map(int, text.split())) for text in (written.numbers, written.learnt))
+        return cls(numbers, written.how, learnt)
 
     def to_record(self) -> dict[str, str]:
         """For JSON, in one line however many pictures there are."""
-        return {"numbers": " ".join(map(str, self.numbers)), "how": self.how}
+        learnt = {"learnt": " ".join(map(str, self.learnt))} if self.learnt else {}
+        return {"numbers": " ".join(map(str, self.numbers)), "how": self.how, **learnt}
 
     @property
     def count(self) -> int:

@@ -17,6 +17,7 @@ from stlm_edge.errors import VerificationError
 from ..runtime.conftest import write_engine
 
 QUICK = ["--frames", "20", "--engine-frames", "3", "--turns", "2", "--memory-frames", "100", "--parts", "200"]
+QUICK += ["--page-frames", "10", "--viewers", "2"]
 SMALL = ["--frame-size", "96", "128", "--input-size", "64", "64"]
 
 

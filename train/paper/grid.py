@@ -19,7 +19,8 @@ from train.fit import CHECKPOINT_NAME
 from train.old_settings import BEFORE
 from train.paper.ablation import check_ablations
 from train.paper.results import RECORD_NAME, read_json
-from train.report import EVALUATION_NAME, evaluate_checkpoint
+from train.report import evaluate_checkpoint
+from train.run_told import EVALUATION_NAME
 
 logger = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from train.paper.execution import LOG_NAME, TICK_S, Update, compute_alone
 from train.paper.grid import Run
 from train.pseudo_anomalies.textures import texture_source
 from train.record import Pictures, weights_files
-from train.report import EVALUATION_NAME
+from train.run_told import EVALUATION_NAME
 
 logger = logging.getLogger(__name__)
 

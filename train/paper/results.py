@@ -16,7 +16,7 @@ from stlm_edge.spec import Size
 from train import record
 from train.config import TrainConfig, from_record
 from train.paper.data_sets import of_the_paper
-from train.report import EVALUATION_NAME
+from train.run_told import EVALUATION_NAME
 
 RECORD_NAME = "grid.json"
 """In each run's folder: which cell of the grid it is."""

@@ -221,7 +221,7 @@ def test_mistake_of_ours_is_one_line_and_an_answer(local: WebServer, caplog: pyt
     with caplog.at_level(logging.INFO):
         answer = ask(local, "/fail")
     assert (answer.status, answer.text) == (500, "Internal Server Error")
-        eventually(lambda: caplog.records)  # it is told after it was answered
+    eventually(lambda: caplog.records)  # it is told after it was answered
     assert [record.getMessage() for record in caplog.records] == [
         "the trial failed at /fail: ZeroDivisionError: a mistake"
     ]
