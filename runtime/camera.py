@@ -106,14 +106,13 @@ from stlm_edge.cli import Number, run
 def command(context: click.Context, /, config: Path | None, recipes: Path | None, **options: Any) -> None:
     """Inspect what a source delivers until it ends, --frames is reached, or Ctrl-C; then print a summary."""
     from runtime.camera_run import run_cameras
-    from runtime.config import CameraConfig, read_line, read_recipes, require_served
+    from runtime.config import CameraConfig, read_line, read_recipes
 
     if config is None:
         known = () if recipes is None else read_recipes(recipes, command=command)
         camera = CameraConfig(**options, recipes=known)
         if camera.engine is None and not known:
             raise click.UsageError("Missing option '--engine'.")
-        require_served(camera)
         run_cameras([camera], reads=[] if recipes is None else [recipes])
         return
     given = [

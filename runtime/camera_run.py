@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.config import CameraConfig
+from runtime.config import CameraConfig, require_served
 from runtime.engines import Engines
 from runtime.faults import FaultDetector
 from runtime.line import Line
@@ -51,6 +51,7 @@ def run_cameras(configs: Sequence[CameraConfig], *, reads: Sequence[Path] = ()) 
     Raises:
         StlmError: if something cannot be opened, or one of the cameras has failed.
     """
+    require_served(configs[0])
     uris = [chosen_source(config.source, config.source_file) for config in configs]
     for config in configs:
         if config.summary is not None:

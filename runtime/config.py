@@ -99,11 +99,11 @@ class CameraConfig:
 
 
 def require_served(config: CameraConfig) -> None:
-    """Raises `click.UsageError` for files of a page that is not asked for."""
+    """Raises `ConfigError` for files of a page that is not asked for."""
     for name in ("serve_token", "serve_cert", "serve_key"):
         if config.serve is None and getattr(config, name) is not None:
             option = name.replace("_", "-")
-            raise click.UsageError(f"found --{option} without --serve, expected both; give --serve 0.0.0.0:8080 too")
+            raise ConfigError(f"found {option} without serve, expected both; give --serve 0.0.0.0:8080 too")
 
 
 def find_recipe(recipes: Sequence[Recipe], wanted: str) -> Recipe:

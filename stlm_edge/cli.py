@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import io
 import json
@@ -10,6 +11,7 @@ import math
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -93,15 +95,25 @@ def run(command: click.Command, argv: Sequence[str] | None = None) -> int:
     No secret of an address among the arguments is shown in the log, in an error or in a traceback.
 
     0 done, 1 a `StlmError`, a library that is not installed or a machine that has no memory or threads left, printed as
-    one line, 2 wrong usage, 130 interrupted.
+    one line, 2 wrong usage, 130 interrupted. Without `argv` it is the program that ends with that, whatever threads
+    still run.
     """
+    if argv is not None:
+        return _run(command, argv)
+    code = 1
+    atexit.register(lambda: _leave_threads(code))
+    code = _run(command, sys.argv[1:])
+    return code
+
+
+def _run(command: click.Command, argv: Sequence[str]) -> int:
     _open_standard_streams()
     set_up_logging()
     # Libraries ask for a home while they are imported, and OpenVINO and NNCF end with a traceback where there is none.
     os.environ.setdefault("HOME", str(home()))
     add_shared_options(command)
     sys.excepthook = say_what_is_missing
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = list(argv)
     for argument in arguments:
         safe_name(re.sub(r"^--[\w-]+=", "", argument))  # from here on its secrets are hidden in all that is said
     try:
@@ -195,10 +207,21 @@ def give_up(message: str, *, last: Callable[[], object] = lambda: None) -> NoRet
         logger.error("%s", error)
     finally:
         _failed(message)
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, AttributeError):  # of streams that nobody reads, or that were closed at the start
-                stream.flush()
-        os._exit(1)
+        _exit_at_once(1)
+
+
+def _leave_threads(code: int) -> None:
+    """End the program if daemon threads still run, as one that waits for a driver does: when Python takes itself apart,
+    it unwinds them, and those within a library in C++, such as OpenCV, then end the program with `terminate` (134)."""
+    if any(thread.daemon and thread is not threading.current_thread() for thread in threading.enumerate()):
+        _exit_at_once(code)
+
+
+def _exit_at_once(code: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, AttributeError, ValueError):  # nobody reads it, or it was closed
+            stream.flush()
+    os._exit(code)
 
 
 def print_lines(lines: Iterable[str]) -> None:

@@ -43,7 +43,7 @@ EXPORT: Programs = {
     "export": ("stlm_edge.command:export", "Turn a checkpoint into an engine: .onnx, .plan or .xml."),
     "verify": ("export.commands:verify", "Compare an engine with its network."),
     "calibrate": ("stlm_edge.threshold_command:threshold", "Choose the threshold of an engine."),
-    "report": ("stlm_edge.command:report", "Tell how a shift went, or what a plan moves and computes."),
+    "report": ("stlm_edge.command:report", "Tell how a training or a shift went, or what a plan moves and computes."),
     "sensitivity": ("export.commands:sensitivity", "Say what INT8 does to the answers."),
     "triton": ("export.commands:triton", "Write a model repository of Triton Inference Server."),
     "deepstream": ("export.commands:deepstream", "Write what DeepStream needs to run an engine."),
@@ -55,6 +55,7 @@ RUN: Programs = {
     "doctor": ("runtime.doctor:command", "Say what this machine can run and what it lacks."),
 }
 REPORTS: Programs = {
+    "training": ("train.report_command:command", "Make a page of a training from its folder."),
     "shift": ("runtime.report.command:command", "Make a page of a shift from its events (.jsonl)."),
     "plan": ("export.commands:report", "Tell what a plan moves and computes, and how fast it can be."),
 }
@@ -147,6 +148,8 @@ class Report(Lazy):
 
 def _report_of(source: str) -> str:
     """Which of `REPORTS` is made of a file or folder."""
+    if Path(source).is_dir():
+        return "training"
     return "shift" if EVENTS.search(source) else "plan"
 
 
@@ -195,7 +198,8 @@ export = Export(
 report = Report(
     {"Reports": REPORTS},
     help="Tell how something went or what it can do, such as\n\n"
-    "\b\n  stlm report events.jsonl -o shift.html\n  stlm report bottle.plan\n\n"
+    "\b\n  stlm report runs/bottle -o bottle.html\n  stlm report events.jsonl -o shift.html\n"
+    "  stlm report bottle.plan\n\n"
     "What the report is of says which one is made. 'stlm report NAME --help' lists the options of each.",
 )
 bench = Lazy(

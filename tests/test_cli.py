@@ -238,3 +238,34 @@ def test_folder_that_was_deleted_under_the_program_is_told(
 def test_failure_that_no_path_explains_is_not_hidden() -> None:
     with pytest.raises(OSError, match="no path explains"):
         run(program, ["work", "system"])
+
+
+_ENDS_WITH_THREADS_IN_OPENCV = """
+import sys, threading, click, cv2, numpy
+from stlm_edge.cli import run
+
+picture, started = numpy.zeros((300, 300, 3), numpy.uint8), threading.Semaphore(0)
+
+def work():
+    while True:
+        cv2.GaussianBlur(picture, (31, 31), 0)
+        started.release()
+
+@click.command()
+@click.pass_context
+def command(context):
+    for _ in range(4):
+        threading.Thread(target=work, daemon=True).start()
+        started.acquire()
+    print("done")
+    context.exit(3)
+
+sys.exit(run(command))
+"""
+
+
+@pytest.mark.heavy
+def test_program_ends_with_its_exit_code_while_threads_are_in_a_library() -> None:
+    program = [sys.executable, "-c", _ENDS_WITH_THREADS_IN_OPENCV]
+    done = subprocess.run(program, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "done\n", "")

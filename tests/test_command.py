@@ -72,6 +72,19 @@ def test_export_makes_what_is_named_or_what_the_output_is_called(capsys, argumen
 
 
 @pytest.mark.parametrize(
+    ("arguments", "made"),
+    [
+        (["events.jsonl", "-o", "a.html"], "shift"),
+        (["-o", "a.html", "--title", "plan", "line/events.jsonl.12.gz", "events.jsonl"], "shift"),
+        (["a.plan", "-o", "a.png"], "plan"),
+        (["plan", "events.jsonl"], "plan"),
+    ],
+)
+def test_report_is_that_of_what_is_given(capsys, arguments, made):
+    assert f" report {made} [OPTIONS]" in helped(capsys, "report", *arguments)
+
+
+@pytest.mark.parametrize(
     ("arguments", "found"),
     [
         (["model.safetensors"], "nothing"),

@@ -40,6 +40,7 @@ class Record:
     """Of `run.json`, what people are told. What an older version did not write is None."""
 
     data: str | None = field(default=None, metadata=MAY_LACK)
+    category: str | None = field(default=None, metadata=MAY_LACK)
     textures: str | None = field(default=None, metadata=MAY_LACK)
     teacher_weights_from: str | None = field(default=None, metadata=MAY_LACK)
     pictures: Pictures | None = field(default=None, metadata=MAY_LACK)

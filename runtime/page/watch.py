@@ -50,6 +50,7 @@ class CameraWatch(FrameSink):
     """
 
     output = PAGE
+    is_measured = False  # it only remembers, and would halve the figures of those that write
 
     def __init__(
         self, name: str, *, control: Control, recipes: Sequence[str], can_trigger: bool, events: Path | None

@@ -60,7 +60,8 @@ def command(
     is deleted: what is taken back moves to a hidden folder. The same command goes on where one was.
     """
     from runtime.review.app import MOST_BYTES, make_app
-    from runtime.review.review import Review, reviewer_named
+    from runtime.review.decisions import reviewer_named
+    from runtime.review.review import Review
     from runtime.signals import StopSignals
     from runtime.web.server import WebServer
     from stlm_edge.cli import print_lines

@@ -16,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from runtime.review.decisions import Call, Decision
+from runtime.review.decisions import Call, ConflictError, Decision
 from runtime.review.evidence import evidence
 from runtime.review.masks import fitted, region
-from runtime.review.review import ConflictError, Entry, Item, Review
+from runtime.review.review import Entry, Item, Review
 from runtime.review.shown import layer, marked
 from runtime.web.assets import asset, page_frame, shared_assets
 from stlm_edge.errors import ConfigError, ControlError, DataError, ImageError, OutputError, StlmError
@@ -31,6 +31,7 @@ from stlm_edge.records import Within, build, parse
 MOST_BYTES = 32 << 20
 """Of what the page sends; a mask of 2048 x 2048 takes less than a tenth."""
 
+_SCRIPTS = ("mask.js", "tables.js", "review.js")
 _AGAIN = "load the page again"
 _MOST_ENTRIES = 500
 _STATUS: tuple[tuple[type[StlmError], int], ...] = (
@@ -151,13 +152,12 @@ def make_app(review: Review, *, reviewer: str) -> Starlette:
         return _picture(marked(fitted(read_mask(path, size=found.shown.size), size)), "image/png")
 
     body = files("runtime.review").joinpath("static", "review.html").read_text()
-    page = page_frame("Review", body, scripts=("review.js",), styles=("review.css",))
+    page = page_frame("Review", body, scripts=_SCRIPTS, styles=("review.css",))
     return Starlette(
         routes=[
             Route("/", lambda _: HTMLResponse(page)),
             *shared_assets(),
-            asset("runtime.review", "review.js"),
-            asset("runtime.review", "review.css"),
+            *(asset("runtime.review", name) for name in (*_SCRIPTS, "review.css")),
             Route("/api/start", start),
             Route("/api/item/{number:int}", item),
             Route("/api/list", listed),

@@ -13,6 +13,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from runtime.review.decisions import Decision
@@ -22,7 +23,7 @@ from stlm_edge.datasets.samples import GOOD
 from stlm_edge.datasets.visa import is_visa
 from stlm_edge.errors import ConfigError, DataError
 from stlm_edge.files import cannot_write, sync
-from stlm_edge.folders import is_folder, is_litter, pictures_in
+from stlm_edge.folders import entries, is_folder, is_litter, is_picture
 from stlm_edge.names import LONGEST_NAME, beginning, escaped, unescaped
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class DataSet:
         if not is_folder(root):
             return
         names = folders(root)
-        is_ours = is_mvtec(root) or (set(names) <= _OURS and not pictures_in(root))
+        is_ours = is_mvtec(root) or (set(names) <= _OURS and not any(map(is_picture, entries(root))))
         if not is_ours or is_visa(root.absolute().parent):
             raise DataError(
                 f"{root} holds other things than train/, test/ and ground_truth/ (MVTec AD's layout), found "
@@ -104,9 +105,9 @@ class DataSet:
         try:
             for number, (name, data) in enumerate(files):
                 path = self.place(name)
-                path.parent.mkdir(parents=True, exist_ok=True)
                 temporary = _temporary(path, seq, number)
                 written.append(temporary)
+                path.parent.mkdir(parents=True, exist_ok=True)
                 with temporary.open("wb") as file:
                     file.write(data)
                     file.flush()
@@ -126,6 +127,8 @@ class DataSet:
                 temporary.unlink(missing_ok=True)
             except OSError as error:
                 logger.warning("%s is left over (%s); remove it", temporary, error.strerror)
+            with suppress(OSError):  # a kind of its own, of which there is nothing now; others are not empty
+                temporary.parent.rmdir()
 
     def finish(self, decision: Decision) -> None:
         """Give a decision's files their names, unless they have them. Raises `OutputError`."""

@@ -7,15 +7,16 @@ import io
 import json
 import logging
 import os
+import unicodedata
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Literal
 
 from runtime.closing import Closing
-from stlm_edge.errors import DataError
+from stlm_edge.errors import ConfigError, ControlError, DataError
 from stlm_edge.files import cannot_write, sync
-from stlm_edge.names import escaped
+from stlm_edge.names import escaped, unescaped
 from stlm_edge.records import MAY_LACK, Within, build, parse
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ LOG = "review.jsonl"
 
 Call = Literal["good", "defect", "skip"]
 
+_LONGEST_REVIEWER = 60
 _REMEDY = "remove that line, and its picture is asked for again, or restore the file"
 
 
@@ -67,13 +69,42 @@ class Decision:
         return (self.call, self.verdict) in (("good", "reject"), ("defect", "good"))
 
     def __post_init__(self) -> None:
-        for name in self.files:
-            if name.startswith("/") or ".." in name.split("/"):
+        for name in map(unescaped, self.files):
+            if name.startswith("/") or "\0" in name or ".." in name.split("/"):
                 raise DataError(f"decision {self.seq} names the file {name}, expected one in the data set; {_REMEDY}")
 
 
 def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def reviewer_named(name: str) -> str:
+    """A reviewer's name as it stands in the log. Raises `ConfigError`."""
+    plain = " ".join(unicodedata.normalize("NFC", name).split())
+    if not 0 < len(plain) <= _LONGEST_REVIEWER or not plain.isprintable():
+        raise ConfigError(
+            f"found {plain[:80]!r} as the reviewer's name, expected 1 to {_LONGEST_REVIEWER} printable characters"
+        )
+    return plain
+
+
+class ConflictError(ControlError):
+    """Somebody has decided about the picture meanwhile. Attributes: decision: theirs; None if it was taken back."""
+
+    def __init__(self, message: str, decision: Decision | None) -> None:
+        super().__init__(message)
+        self.decision = decision
+
+
+def conflict_with(decision: Decision | None) -> ConflictError:
+    """What is wrong with a decision that does not know of this one; None: of one that was taken back."""
+    if decision is None:
+        return ConflictError("the decision that you saw was taken back meanwhile; decide again", None)
+    what = decision.call if decision.kind is None else f"defect ({decision.kind})"
+    return ConflictError(
+        f"{decision.reviewer} has decided meanwhile that {decision.picture} is: {what}; decide again to replace that",
+        decision,
+    )
 
 
 class DecisionLog(Closing):
@@ -92,15 +123,14 @@ class DecisionLog(Closing):
         self.decisions: dict[int, Decision] = {}
         self.holding: dict[str, Decision] = {}
         self.taken_back: set[int] = set()
+        self._file: io.FileIO | None = None
         try:
-            self._file = io.FileIO(self.path, "a+")
-            self._file.seek(0)
+            if self.path.exists():
+                self._open()
         except OSError as error:
             raise cannot_write(self.path, error) from error
-        try:
-            self._read()
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     @property
@@ -110,22 +140,28 @@ class DecisionLog(Closing):
     def append(self, decision: Decision) -> None:
         """Write a line. Raises `OutputError`; then nothing of it is there."""
         line = {key: value for key, value in dataclasses.asdict(decision).items() if value not in (None, "", ())}
-        data = f"{json.dumps(line)}\n".encode()
-        end = self._file.seek(0, os.SEEK_END)
+        rest = memoryview(f"{json.dumps(line)}\n".encode())
+        end, file = 0, self._file
         try:
-            rest = memoryview(data)
+            file = self._open() if file is None else file
+            end = file.seek(0, os.SEEK_END)
             while rest:  # of a disk that is nearly full the second write says why
-                rest = rest[self._file.write(rest) :]
-            sync(self._file.fileno())
+                rest = rest[file.write(rest) :]
+            sync(file.fileno())
         except OSError as error:
-            self._file.truncate(end)
+            if file is not None:
+                file.truncate(end)
             raise cannot_write(self.path, error) from error
         self._take(decision)
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
-    def _read(self) -> None:
+    def _open(self) -> io.FileIO:
+        """Open the log and take what stands in it. Raises `OSError`, `DataError`."""
+        self._file = io.FileIO(self.path, "a+")
+        self._file.seek(0)
         content = self._file.read()
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
@@ -139,6 +175,7 @@ class DecisionLog(Closing):
             if decision.seq in self.decisions:
                 raise DataError(f"{what} has the number {decision.seq} a second time; {_REMEDY}")
             self._take(decision)
+        return self._file
 
     def _take(self, decision: Decision) -> None:
         self.decisions[decision.seq] = decision

@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-import bisect
 import hashlib
 import logging
 import threading
 import time
-import unicodedata
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.closing import Closing
 from runtime.review.dataset import DataSet, goes_to_test, mask_name
-from runtime.review.decisions import Call, Decision, DecisionLog, now
+from runtime.review.decisions import Call, Decision, DecisionLog, conflict_with, now, reviewer_named
 from runtime.review.kept import pictures_to_review
 from runtime.review.masks import drawn_mask, labelme_file, mask_file
+from runtime.review.queue import Queue
 from runtime.review.shown import Shown, read_bytes, show
-from stlm_edge.errors import ConfigError, ControlError, DataError, OutputError
+from stlm_edge.errors import ControlError, DataError, OutputError
 from stlm_edge.files import folder_for, locked
 from stlm_edge.folders import is_folder
 from stlm_edge.names import escaped, unescaped
 
 logger = logging.getLogger(__name__)
 
-_LEASE_S = 600.0
-"""A picture that somebody has before them and does nothing with goes to others after that."""
 _LOOKED_AGAIN_S = 5.0
 """How often the folder is listed while a line goes on keeping pictures there."""
 _MOST_SHOWN = 24
 """Pictures that are held ready."""
-_LONGEST_NAME = 60
-
-
-class ConflictError(ControlError):
-    """Somebody has decided about the picture meanwhile. Attributes: decision: theirs; None if it was taken back."""
-
-    def __init__(self, message: str, decision: Decision | None) -> None:
-        super().__init__(message)
-        self.decision = decision
 
 
 @dataclass(frozen=True)
@@ -98,15 +86,16 @@ class Review(Closing):
         self._numbers: dict[str, int] = {}
         self._sha256: dict[int, str] = {}
         self._gone: set[int] = set()
-        self._waiting: list[int] = []
-        self._leases: dict[int, str] = {}
-        self._seen_s: dict[str, float] = {}
+        self._queue = Queue()
         self._shown: OrderedDict[int, Shown] = OrderedDict()
         self._listed_s = 0.0
         self._lock = threading.RLock()
+        is_new = not root.exists()
         with ExitStack() as stack:
             stack.enter_context(folder_for(root))
             stack.enter_context(_under_review(folder))
+            if is_new:
+                stack.callback(_remove_empty, root)
             stack.enter_context(_under_review(root))
             self._log = stack.enter_context(DecisionLog(root))
             self._data_set.recover(self._log.decisions.values(), taken_back=self._log.taken_back)
@@ -127,34 +116,28 @@ class Review(Closing):
         items: list[Item] = []
         while len(items) < count:
             with self._lock:
-                self._seen_s[session] = time.monotonic()
-                self._release_old()
-                if not self._waiting and time.monotonic() - self._listed_s > _LOOKED_AGAIN_S:
+                number = self._queue.next(session)
+                if number is None and time.monotonic() - self._listed_s > _LOOKED_AGAIN_S:
                     self._list()
-                if not self._waiting:
-                    break
-                number = self._waiting.pop(0)
-                self._leases[number] = session
+                    number = self._queue.next(session)
+            if number is None:
+                break
             try:
                 item = self.item(number)
             except DataError:
-                with self._lock:
-                    self._leases.pop(number, None)
-                    self._gone.add(number)
+                self._is_gone(number)
                 continue
             if item.decision is None:
                 items.append(item)
             else:
                 with self._lock:
-                    self._leases.pop(number, None)
+                    self._queue.remove(number)
         return items
 
     def release(self, session: str) -> None:
         """Give back what a session has before it, as when its page is closed."""
         with self._lock:
-            self._seen_s.pop(session, None)
-            for number in [number for number, owner in self._leases.items() if owner == session]:
-                self._give_back(number)
+            self._queue.release(session)
 
     def item(self, number: int) -> Item:
         """Raises `DataError` if there is no such picture, or it is gone."""
@@ -214,9 +197,7 @@ class Review(Closing):
         try:
             data = read_bytes(path)
         except DataError:
-            with self._lock:
-                self._leases.pop(number, None)
-                self._gone.add(number)
+            self._is_gone(number)
             raise
         if sha256 != self._checked(number, data):
             raise DataError(
@@ -226,7 +207,7 @@ class Review(Closing):
         with self._lock:
             former = self._log.holding.get(sha256)
             if (former.seq if former else None) != replaces:
-                raise _conflict(former)
+                raise conflict_with(former)
             files = self._files(path, data, shown, call, kind, mask)
             said = shown.said
             decision = Decision(
@@ -247,9 +228,7 @@ class Review(Closing):
                 engine_sha256=said.engine_sha256,
             )
             self._write(decision, files, former)
-            self._leases.pop(number, None)
-            if number in self._waiting:
-                self._waiting.remove(number)
+            self._queue.remove(number)
         return decision
 
     def undo(self, session: str, *, reviewer: str) -> tuple[Decision, int | None]:
@@ -271,7 +250,7 @@ class Review(Closing):
             self._data_set.take_back(last)
             number = self._numbers.get(last.picture) if last.folder == self.folder_name else None
             if number is not None:
-                self._leases[number] = session
+                self._queue.give(number, session)
             return last, number
 
     # --- what there is to say of it
@@ -301,13 +280,13 @@ class Review(Closing):
                 yield Entry(number, self._name(number), None)
 
     def counts(self) -> dict[str, int]:
-        """By what was decided (`good`, `defect`, `skip`), `open`, `at_others` of these, and `disagree`."""
+        """By what was decided (`good`, `defect`, `skip`), `open`, `in_hand` of these, and `disagree`."""
         with self._lock:
             found = {"good": 0, "defect": 0, "skip": 0, "disagree": 0}
             for each in self._log.holding.values():
                 found[each.call] += 1
                 found["disagree"] += each.disagrees
-            return {**found, "open": len(self._waiting) + len(self._leases), "in_hand": len(self._leases)}
+            return {**found, "open": self._queue.open, "in_hand": self._queue.held}
 
     # --- inside, with the lock
 
@@ -347,6 +326,11 @@ class Review(Closing):
             self._data_set.take_back(former)
         self._data_set.finish(decision)
 
+    def _is_gone(self, number: int) -> None:
+        with self._lock:
+            self._queue.remove(number)
+            self._gone.add(number)
+
     def _checked(self, number: int, data: bytes) -> str:
         """SHA-256 of a picture's bytes; what is held ready of another content is given up."""
         digest = hashlib.sha256(data).hexdigest()
@@ -368,40 +352,15 @@ class Review(Closing):
             if name in decided:
                 self._sha256[number] = decided[name]
             else:
-                bisect.insort(self._waiting, number)
+                self._queue.add(number)
 
     def _name(self, number: int) -> str:
         return escaped(str(self._pictures[number].relative_to(self._folder)))
 
-    def _give_back(self, number: int) -> None:
-        del self._leases[number]
-        if self._sha256.get(number) not in self._log.holding:
-            bisect.insort(self._waiting, number)
 
-    def _release_old(self) -> None:
-        oldest = time.monotonic() - _LEASE_S
-        for session in [name for name, seen_s in self._seen_s.items() if seen_s < oldest]:
-            self.release(session)
-
-
-def reviewer_named(name: str) -> str:
-    """A reviewer's name as it stands in the log. Raises `ConfigError`."""
-    plain = " ".join(unicodedata.normalize("NFC", name).split())
-    if not 0 < len(plain) <= _LONGEST_NAME or not plain.isprintable():
-        raise ConfigError(
-            f"found {plain[:80]!r} as the reviewer's name, expected 1 to {_LONGEST_NAME} characters that can be printed"
-        )
-    return plain
-
-
-def _conflict(decision: Decision | None) -> ConflictError:
-    if decision is None:
-        return ConflictError("the decision that you saw was taken back meanwhile; decide again", None)
-    what = decision.call if decision.kind is None else f"defect ({decision.kind})"
-    return ConflictError(
-        f"{decision.reviewer} has decided meanwhile that {decision.picture} is: {what}; decide again to replace that",
-        decision,
-    )
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):  # where something was decided it is not empty
+        folder.rmdir()
 
 
 def _under_review(folder: Path) -> ExitStack:

@@ -62,12 +62,14 @@ class FrameSink(Closing):
     Attributes:
         takes_pictures: False for a sink that looks at no pixels; it is given none, and many frames may wait for it.
         takes_frames: False for a sink that looks at parts and events alone; it is given no frames.
+        is_measured: what it takes for a frame counts among the run's latencies.
         closes_within_s: a `close` that takes longer is given up.
         lost: frames or parts that were written and are gone with what they were written to.
     """
 
     takes_pictures: bool = True
     takes_frames: bool = True
+    is_measured: ClassVar[bool] = True
     closes_within_s: ClassVar[float] = 10.0
     lost: int = 0
 

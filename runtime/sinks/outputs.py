@@ -292,7 +292,8 @@ class _Worker:
         else:
             start_s = time.perf_counter()
             self.sink.write(item)
-            self._on_publish(1e3 * (time.perf_counter() - start_s))
+            if self.sink.is_measured:
+                self._on_publish(1e3 * (time.perf_counter() - start_s))
         if self._failing is not None:
             logger.info("%s is written again and lacks %s", self._name, counted(self.failures, "frame"))
             self._failing = None

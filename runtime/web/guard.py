@@ -23,6 +23,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from runtime.timing import Seldom
 from runtime.web.assets import ICON, STYLE, page_frame
 from stlm_edge.cli import print_lines
 from stlm_edge.credentials import keep_secret
@@ -118,6 +119,7 @@ class Guard:
         self._most_bytes = most_bytes
         self._open = frozenset((*open_paths, "/login", STYLE, ICON))
         self._encrypted = encrypted
+        self._wrong = Seldom()
         # Not the token itself, which whoever sees the cookie would have for good.
         digest = hmac.new(self._token or b"", b"cookie of a page of stlm-edge", hashlib.sha256).hexdigest()
         self._cookie, self._cookie_name = digest, f"stlm-{digest[:8]}"
@@ -177,7 +179,8 @@ class Guard:
         given, to = (fields.get(name, [""])[0] for name in ("token", "to"))
         assert self._token is not None
         if not hmac.compare_digest(given.strip().encode("utf-8", "replace"), self._token):
-            logger.warning("a wrong token was given from %s", (scope.get("client") or ("somewhere",))[0])
+            if self._wrong.is_due():
+                logger.warning("a wrong token was given from %s", (scope.get("client") or ("somewhere",))[0])
             return _form(to, status=403, text="That is not the token.")
         answer = RedirectResponse(_own_path(to), 303)
         answer.set_cookie(

@@ -119,7 +119,7 @@ def expectations(threshold: Threshold, *, pseudo_found: tuple[int, int] | None) 
             f"from {from_what}{parts}: {100 * CONFIDENCE:.0f} % of thresholds from as many other {others} would lie "
             f"from {low:.4g} to {high:.4g}"
         )
-    if threshold.method == "quantile":
+    if threshold.method == "quantile" and threshold.false_alarm_rate is not None:
         yield promise(threshold)
     if threshold.unclear is not None and threshold.unclear_rate is not None:
         yield (
@@ -136,11 +136,13 @@ def expectations(threshold: Threshold, *, pseudo_found: tuple[int, int] | None) 
 
 def promise(threshold: Threshold) -> str:
     """What a threshold by `quantile` lets expect, for people."""
-    assert threshold.false_alarm_rate is not None and threshold.false_alarm_interval is not None
-    low, high = threshold.false_alarm_interval
+    assert threshold.false_alarm_rate is not None
     rate = f"expected false-alarm rate on new pictures: {100 * threshold.false_alarm_rate:.3g} %"
     if threshold.modelled:
         rate += " by a model of how scores fall off"
+    if threshold.false_alarm_interval is None:  # chosen before intervals were computed
+        return rate
+    low, high = threshold.false_alarm_interval
     confidence = MODEL_CONFIDENCE if threshold.modelled else CONFIDENCE
     return f"{rate}, with {100 * confidence:.0f} % confidence {100 * low:.2g} to {100 * high:.3g} %"
 

@@ -144,6 +144,31 @@ def continued_log(folder: Path) -> object:
     return len(whole)
 
 
+def shift_file() -> Files:
+    """A line of each kind, several times."""
+    found = {"score": 0.7, "threshold": 0.5, "regions": [{"box": [1, 2, 3, 4], "area": 9, "peak": 0.9}]}
+    of_frame = {"source": "camera 0", "frame_size": [96, 192], "engine_sha256": "ab"}
+    latency = dict.fromkeys(("capture", "wait", "prepare", "upload", "infer", "download", "decide", "total"), 1.5)
+    kinds = [
+        {"frame": 1, **found, **of_frame, "anomalous": True, "latency_ms": latency},
+        {"event": "part-result", "text": "a", "part": 1, "part_id": None, "part_result": "reject", "part_ms": 4.5}
+        | {"worst": {"frame": 1, **found, **of_frame}, "recipe": "bolt"},
+        {"event": "camera-lost", "text": "lost"},
+        {"event": "camera-back", "text": "back"},
+        {"event": "drift", "text": "drift"},
+    ]
+    times = (f"2026-01-01T{hour:02d}:00:00.000+00:00" for hour in range(20))
+    return {"e.jsonl": b"".join(write({"time": time} | kinds[at % 5]) + b"\n" for at, time in enumerate(times))}
+
+
+def counted_shift(folder: Path) -> object:
+    from runtime.report.tally import Tally
+
+    tally = Tally()
+    tally.read([folder / "e.jsonl"])
+    return tally.lines
+
+
 def record_files(benchmark: str) -> Files:
     from ..benchmarks.samples import write_record
 

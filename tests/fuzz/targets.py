@@ -9,6 +9,7 @@ from .data_files import (
     compared,
     continued_log,
     continued_table,
+    counted_shift,
     dagm_files,
     line_file,
     listed,
@@ -20,6 +21,7 @@ from .data_files import (
     record_files,
     reported,
     roi_file,
+    shift_file,
     table_files,
     unpacked,
     visa_files,
@@ -34,6 +36,7 @@ from .engine_files import (
     report_plan,
 )
 from .mutations import of_bytes
+from .review_files import kept_files, review_log, shown_of, state_by
 from .target import Target, resealed
 from .training_files import (
     GRID,
@@ -98,7 +101,11 @@ TARGETS: dict[str, Target] = {
     "zip": Target(functools.partial(archive, "zip"), "a", unpacked, alter=of_bytes),
     "scores.csv": Target(table_files, "scores.csv", continued_table, alter=of_bytes),
     "batch run.json": Target(table_files, "run.json", continued_table),
+    "events.jsonl of a shift": Target(shift_file, "e.jsonl", counted_shift, alter=of_bytes, is_mended=True),
     "events.jsonl": Target(log_file, "e.jsonl", continued_log, alter=of_bytes, is_mended=True),
     **{f"report {name}": Target(functools.partial(record_files, name), "a.json", reported) for name in RECORDS},
+    "kept JSON": Target(kept_files, "20261125T225000.123456Z-000000-9f1c2ab0.json", shown_of, is_mended=True),
+    "kept map": Target(kept_files, "m.map", shown_of, alter=of_bytes, is_mended=True),
+    "review.jsonl": Target(review_log, "review.jsonl", state_by, alter=of_bytes),
     "compare": Target(functools.partial(record_files, "latency"), "a.json", compared),
 }

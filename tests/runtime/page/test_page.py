@@ -101,9 +101,13 @@ def test_line_without_parts_shows_its_frames(shown: Shown) -> None:
 
 def test_states_of_outputs_are_shown_without_the_pages_own(shown: Shown) -> None:
     watch = shown.watches["left"]
-    with Outputs({watch.output: watch, "mqtt://host/\x1b[2J": watch}, drops=True, on_publish=lambda _: None) as outputs:
+    took_ms: list[float] = []
+    with Outputs({watch.output: watch, "mqtt://host/\x1b[2J": watch}, drops=True, on_publish=took_ms.append) as outputs:
         watch.outputs = outputs
+        outputs.write(inspection(0))
+        eventually(lambda: state(shown)["frames"] == 2)
         assert state(shown)["outputs"] == [["mqtt://host/\\x1b[2J", "open", 0, 0]]
+    assert took_ms == []
 
 
 def test_health_says_in_a_word_why_nothing_is_judged(shown: Shown) -> None:

@@ -52,8 +52,8 @@ def test_what_cannot_be_served_is_one_line_before_an_engine_is_opened(
     assert "none.pem cannot be used (No such file or directory), expected a certificate" in last_line(capfd)
     assert main([*line, "--serve", "8080"]) == 1
     assert "found '8080' to serve on, expected ADDRESS:PORT" in last_line(capfd)
-    assert main([*line, "--serve-token", "x"]) == 2
-    assert "found --serve-token without --serve" in last_line(capfd)
+    assert main([*line, "--serve-token", "x"]) == 1
+    assert "found serve-token without serve, expected both" in last_line(capfd)
     for name in [each for each in sys.modules if each.startswith("runtime.page")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "starlette", None)

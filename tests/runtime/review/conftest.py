@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from runtime.review.review import Review
+from runtime.review.decisions import Call, Decision
+from runtime.review.review import Item, Review
 
 SIZE = (48, 64)
 
@@ -72,3 +73,13 @@ def open_review(kept: Path, data_set: Path) -> Iterator[Open]:
             return stack.enter_context(Review(folder, data_set, test_share=test_share, labelme=labelme))
 
         yield start
+
+
+def decide(review: Review, item: Item, call: Call = "good", **more: Any) -> Decision:
+    more = {"reviewer": "Ann", "replaces": item.decision.seq if item.decision else None, **more}
+    return review.decide(item.number, call, sha256=item.shown.sha256, **more)
+
+
+def take(review: Review, session: str = "s") -> Item:
+    (item,) = review.take(session, 1)
+    return item
