@@ -22,6 +22,7 @@ from prometheus_client.utils import floatToGoString
 from runtime.closing import Closing
 from runtime.event import KINDS
 from runtime.gpu_state import SLOWED_BY, open_nvml, read_jetson_gpu
+from runtime.page.watch import PAGE
 from runtime.part import VERDICTS
 from runtime.sources.base import Fault
 from runtime.summary import SCORE_LIMITS, RunSummary
@@ -88,6 +89,11 @@ def _since_1970_s(monotonic_s: float) -> float:
 def _each(found: Mapping[str, int], known: Sequence[str]) -> dict[str, float]:
     """With a 0 for what has not happened yet, so that its first time is an increase."""
     return {name: found.get(name, 0) for name in (*known, *(name for name in found if name not in known))}
+
+
+def _own(outputs: Mapping[str, float]) -> dict[str, float]:
+    """Without the page, beside which these are served."""
+    return {name: value for name, value in outputs.items() if name != PAGE}
 
 
 _FAMILIES = (
@@ -162,22 +168,22 @@ _FAMILIES = (
         "gauge",
         "output_up",
         "0 while an output cannot be written or nobody takes what it sends.",
-        lambda s: {name: trouble is None for name, trouble in s.run.outputs.troubles.items()},
+        lambda s: _own({name: trouble is None for name, trouble in s.run.outputs.troubles.items()}),
         "output",
     ),
-    _Family("gauge", "output_queue", "What waits to be written.", lambda s: s.run.outputs.waiting, "output"),
+    _Family("gauge", "output_queue", "What waits to be written.", lambda s: _own(s.run.outputs.waiting), "output"),
     _Family(
         "counter",
         "output_dropped",
         "Frames and results that an output was too slow for.",
-        lambda s: s.run.outputs.drops,
+        lambda s: _own(s.run.outputs.drops),
         "output",
     ),
     _Family(
         "counter",
         "output_failures",
         "Frames and results that could not be written.",
-        lambda s: s.run.outputs.failures,
+        lambda s: _own(s.run.outputs.failures),
         "output",
     ),
 )

@@ -179,6 +179,25 @@ def test_promtool_finds_nothing_to_mend(metrics: Metrics) -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
 
 
+@pytest.mark.heavy
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (apt: prometheus)")
+def test_each_alert_is_raised_by_what_it_is_for_and_by_nothing_else() -> None:
+    done = subprocess.run(
+        ["promtool", "test", "rules", str(Path(__file__).with_name("alerts.yml"))],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("file", ["grafana/stlm-dashboard.json", "prometheus/stlm-alerts.yml"])
+def test_dashboard_and_alerts_ask_for_metrics_that_there_are(file: str) -> None:
+    documented = re.findall(r"^\| `(stlm_\w+)`", DOCS.read_text(), re.MULTILINE)
+    parts = [f"{name}_{part}" for name in ("stlm_latency_seconds", "stlm_score") for part in ("bucket", "sum", "count")]
+    asked = set(re.findall(r"\bstlm_\w+", (DOCS.parents[1] / "contrib" / file).read_text()))
+    assert len(asked) > 10
+    assert asked <= {*documented, *parts}
+
+
 @pytest.mark.parametrize("latency_ms", [0.0, 0.4, 9.8, 10.2, 14.0, 21.0, 80.0, 700.0, 20000.0])
 def test_latencies_fall_into_their_buckets(latency_ms: float) -> None:
     histogram = LatencyHistogram()
