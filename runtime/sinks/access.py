@@ -30,6 +30,21 @@ NETWORK_OPTIONS = {
 }
 """What all outputs to a network take behind the question mark."""
 
+_NOT_YET_VALID, _EXPIRED, _OTHER_NAME, _OTHER_ADDRESS = 9, 10, 62, 64
+"""OpenSSL's X509_V_ERR_…"""
+
+
+def why_untrusted(error: ssl.SSLCertVerificationError, *, host: str) -> str:
+    """What is wrong with the other side's certificate, and the remedy. Args: host: as it was called."""
+    remedies = {
+        _NOT_YET_VALID: "set the clock of this machine, or have it made anew",
+        _EXPIRED: "have it renewed, or set the clock of this machine",
+        _OTHER_NAME: f"call {host} by a name that the certificate has",
+        _OTHER_ADDRESS: f"call {host} by a name that the certificate has",
+    }
+    remedy = remedies.get(error.verify_code, "name what it was signed by: ca=FILE.pem")
+    return f"its certificate is not trusted ({error.verify_message.rstrip('.')}); {remedy}"
+
 
 class NetworkOptions:
     """The options of an output to a network.

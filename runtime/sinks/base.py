@@ -89,11 +89,16 @@ class FrameSink(Closing):
         return None
 
     @abstractmethod
-    def write(self, inspection: Inspection) -> None:
-        """Take one frame. Raises `OutputError`; the next frame is tried all the same."""
+    def write(self, inspection: Inspection) -> bool | None:
+        """Take one frame. Raises `OutputError`; the next frame is tried all the same.
 
-    def write_part(self, part: Part) -> None:
-        """Take the result of a part, after its frames. Raises `OutputError`."""
+        Returns:
+            False if nothing of it was to be written.
+        """
+
+    def write_part(self, part: Part) -> bool | None:  # noqa: ARG002 - for those that take parts
+        """Take the result of a part, after its frames. Otherwise like `write`."""
+        return False
 
     def write_event(self, event: Event) -> None:
         """Take word of something that happened to the line. Raises `OutputError`."""

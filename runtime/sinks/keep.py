@@ -126,44 +126,43 @@ class KeptFrames(FrameSink):
     def state(self) -> str:
         return f"{self._kept} frames kept, {self._all_left_out['near']} left out as near duplicates"
 
-    def write(self, inspection: Inspection) -> None:
-        if not self._context.has_parts:
-            self._consider(inspection, part=None, verdict=_verdict(inspection))
+    def write(self, inspection: Inspection) -> bool:
+        return not self._context.has_parts and self._consider(inspection, part=None, verdict=_verdict(inspection))
 
-    def write_part(self, part: Part) -> None:
-        if part.worst is not None:
-            self._consider(part.worst, part=part, verdict=part.verdict)
+    def write_part(self, part: Part) -> bool:
+        return part.worst is not None and self._consider(part.worst, part=part, verdict=part.verdict)
 
     def close(self) -> None:
         """Each frame is finished when it is written."""
         logger.info("%s: %s, %d by every=", self._path, self.state, self._all_left_out["every"])
 
-    def _consider(self, inspection: Inspection, *, part: Part | None, verdict: str) -> None:
+    def _consider(self, inspection: Inspection, *, part: Part | None, verdict: str) -> bool:
+        """Whether the frame was kept."""
         is_drawn = verdict == "good" and self._draw.random() < self._good
         if verdict not in self._only and not is_drawn:
-            return
+            return False
         frame = inspection.frame
         if not frame.image.size:
             raise OutputError(f"{self._path} is too slow for the line, the pictures of some parts are not kept")
         now_s = frame.timestamp_s
         if now_s - self._kept_s.get(verdict, -math.inf) < self._every_s:
-            self._leave_out("every")
-            return
+            return self._leave_out("every")
         look = look_of(frame.image)
         while self._looks and now_s - self._looks[0][0] > _REMEMBERED_S:
             self._looks.popleft()
         if self._near and any(distance(look, other) < self._near for _, other in self._looks):
-            self._leave_out("near")
-            return
+            return self._leave_out("near")
         self._keep(inspection, part=part, verdict=verdict)
         self._kept_s[verdict] = now_s
         self._looks.append((now_s, look))
         self._left_out.clear()
         self._kept += 1
+        return True
 
-    def _leave_out(self, reason: str) -> None:
+    def _leave_out(self, reason: str) -> bool:
         self._left_out[reason] += 1
         self._all_left_out[reason] += 1
+        return False
 
     def _keep(self, inspection: Inspection, *, part: Part | None, verdict: str) -> None:
         frame, context = inspection.frame, self._context

@@ -19,6 +19,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from runtime.closing import Closing
+from runtime.sinks.access import why_untrusted
 from runtime.sinks.outbox import Outbox
 from runtime.sources.network import why_unreachable
 from runtime.timing import Seldom
@@ -209,8 +210,7 @@ class Connection(Closing):
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
             raise _AwayError("it ends the connection before it is encrypted") from error
         except ssl.SSLCertVerificationError as error:
-            remedy = "name what it was signed by: ca=FILE.pem"
-            raise _RefusedError(f"its certificate is not trusted ({error.verify_message}); {remedy}") from error
+            raise _RefusedError(why_untrusted(error, host=broker.host)) from error
         except ssl.SSLError as error:
             remedy = "is this its port for encrypted connections (8883)?"
             raise _RefusedError(f"the connection cannot be encrypted ({error.reason or error}); {remedy}") from error

@@ -168,7 +168,8 @@ class _Worker:
         self._frames_waiting = self._parts_waiting = 0
         self._is_ending = self._is_over = False
         self._failing: str | None = None
-        """What the last frame failed with."""
+        """What the last frame that was to be written failed with."""
+        self._is_failure_told = False
         self._closing_error: OutputError | None = None
         self._progress_s = time.monotonic()
         self._drop_log, self._failure_log = Seldom(), Seldom()
@@ -288,15 +289,17 @@ class _Worker:
             self.sink.write_event(item)
             return
         if isinstance(item, Part):
-            self.sink.write_part(item)
+            written = self.sink.write_part(item)
         else:
             start_s = time.perf_counter()
-            self.sink.write(item)
+            written = self.sink.write(item)
             if self.sink.is_measured:
                 self._on_publish(1e3 * (time.perf_counter() - start_s))
-        if self._failing is not None:
+        if self._failing is None or written is False:  # where there was nothing to write, nothing has recovered
+            return
+        if self._is_failure_told:  # else this might be told with every other frame
             logger.info("%s is written again and lacks %s", self._name, counted(self.failures, "frame"))
-            self._failing = None
+        self._failing, self._is_failure_told = None, False
 
     def _look(self) -> None:
         """See, now and then, whether the output is lost or back, and say so."""
@@ -314,6 +317,7 @@ class _Worker:
         self._failing = self._told(error)
         if self._failure_log.is_due():
             logger.error("%s (%s failed)", self._failing, counted(self.failures, "frame"))
+            self._is_failure_told = True
 
     def _told(self, error: Exception) -> str:
         """What a sink raised, in one line."""

@@ -50,13 +50,17 @@ class PictureFolder(FrameSink):
             context.require_parts(uri)
         return cls(Path(uri.partition("?")[0]), **options)
 
-    def write(self, inspection: Inspection) -> None:
-        if self._only == "all" or (self._only == "anomalies" and _is_remarkable(inspection)):
+    def write(self, inspection: Inspection) -> bool:
+        is_wanted = self._only == "all" or (self._only == "anomalies" and _is_remarkable(inspection))
+        if is_wanted:
             self._keep(inspection)
+        return is_wanted
 
-    def write_part(self, part: Part) -> None:
-        if part.verdict == self._only and part.worst is not None:
-            self._keep(part.worst)
+    def write_part(self, part: Part) -> bool:
+        if part.verdict != self._only or part.worst is None:
+            return False
+        self._keep(part.worst)
+        return True
 
     def _keep(self, inspection: Inspection) -> None:
         if inspection.picture is None:

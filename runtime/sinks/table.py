@@ -56,16 +56,18 @@ class ScoreTable(FrameSink):
         path = Path(uri.partition("?")[0])
         return cls(path, engine_sha256=context.engine_sha256, rotation=Rotation(**options), rows=rows)
 
-    def write(self, inspection: Inspection) -> None:
+    def write(self, inspection: Inspection) -> bool:
         if self._rows == "frames":
             event = verdict_event(inspection, engine_sha256=self._engine_sha256)
             event.update({f"{stage}_ms": latency for stage, latency in event["latency_ms"].items()})
             self._append(event)
+        return self._rows == "frames"
 
-    def write_part(self, part: Part) -> None:
+    def write_part(self, part: Part) -> bool:
         if self._rows == "parts":
             event = part_event(part, engine_sha256=self._engine_sha256)
             self._append(event | (event["worst"] or {"regions": []}))
+        return self._rows == "parts"
 
     def _append(self, event: dict[str, Any]) -> None:
         event["regions"] = len(event["regions"])

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from runtime.inspection import Inspection
 from runtime.part import VERDICTS, Part
-from runtime.sinks.access import NetworkOptions
+from runtime.sinks.access import NetworkOptions, why_untrusted
 from runtime.sinks.base import FrameSink, SinkContext
 from runtime.sinks.events import part_event
 from runtime.sinks.handshake import Losses
@@ -301,11 +301,9 @@ class Webhook(FrameSink):
             connection.close()
 
     def _away_by(self, error: Exception) -> _AwayError:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return _AwayError(
-                f"its certificate is not trusted ({error.verify_message}); name what it was signed by: ca=FILE.pem"
-            )
         host, port = self._server.host, self._server.port
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return _AwayError(why_untrusted(error, host=host))
         return _AwayError(why_unreachable(error, host=host, port=port, waited_s=_ANSWERS_WITHIN_S, what="server"))
 
     def _lose(self, why: str) -> None:

@@ -196,6 +196,33 @@ def test_failed_frame_is_counted_and_the_next_one_is_tried(caplog: pytest.LogCap
     ]
 
 
+def test_output_that_had_nothing_to_write_has_not_recovered(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    folder = sink_for(f"{tmp_path / 'kept'}?only=anomalies")
+    (tmp_path / "kept").rmdir()
+    (tmp_path / "kept").touch()
+    with pytest.raises(OutputError, match=r"kept lacks 5 frames and failed up to the end"):  # noqa: SIM117
+        with outputs(kept=folder) as running:
+            for index in range(5):
+                running.write(inspection(index, score=0.9))
+                running.write(inspection(index, score=0.2))
+                running.write_part(part(index))
+                eventually(lambda index=index: running.failures["kept"] == index + 1)
+    assert len([record for record in caplog.records if record.name == "runtime.sinks.outputs"]) == 1
+
+
+def test_output_that_fails_now_and_then_is_told_of_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with outputs(disk=Recording(fails=lambda index: index % 2 == 0)) as running:
+        for index in range(100):
+            running.write(inspection(index))
+            eventually(lambda index=index: running._workers["disk"]._frames_waiting == 0)
+    assert [record.getMessage() for record in caplog.records] == [
+        "frame 0 does not fit (1 frame failed)",
+        "disk is written again and lacks 1 frame",
+    ]
+
+
 def test_output_that_does_not_recover_is_an_error_at_the_end() -> None:
     sink, other = Recording(fails=lambda index: index >= 1), Recording()
     with pytest.raises(OutputError, match=r"disk lacks 2 frames and failed up to the end: frame 2 does not fit"):  # noqa: SIM117
