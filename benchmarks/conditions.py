@@ -11,28 +11,19 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from stlm_edge.tensorrt import find_gpu
+from runtime.gpu_state import Nvml, open_nvml
 
 INTERVAL_S = 1.0
 """Between two looks at what slows a GPU down."""
 
 BUSY = 0.5
 """Load average for each core, from which on a machine counts as busy with something else."""
-
-SLOWED_BY = {
-    0x04: "power cap",
-    0x08: "hardware slowdown",
-    0x20: "software's heat limit",
-    0x40: "hardware's heat limit",
-    0x80: "power brake",
-}
-"""Bits of NVML's reasons why clocks are lower than they could be. The others are neither heat nor power: idleness, or
-clocks that somebody has set."""
 
 _TEGRASTATS = {
     "gpu_busy_percent": re.compile(r"GR3D_FREQ (\d+)%"),
@@ -48,8 +39,11 @@ _Reader = Callable[[], dict[str, Any]]
 @contextmanager
 def watching() -> Iterator[dict[str, Any]]:
     """JSON values: `before`, `after` (empty until the block ends) and `warnings`: what makes figures doubtful."""
-    with _nvml() as (gpu, slowed_by), watched(lambda: read_processor() | gpu() | read_jetson(), slowed_by) as found:
-        yield found
+    with open_nvml() or nullcontext() as nvml:
+        gpu = dict if nvml is None else partial(_read_gpu, nvml)
+        slowed_by = set if nvml is None else nvml.slowed_by
+        with watched(lambda: read_processor() | gpu() | read_jetson(), slowed_by) as found:
+            yield found
 
 
 @contextmanager
@@ -144,53 +138,15 @@ def parse_tegrastats(line: str) -> dict[str, Any]:
     return {name: float(match[1]) for name, match in found.items() if match}
 
 
-@contextmanager
-def _nvml() -> Iterator[tuple[_Reader, Callable[[], set[str]]]]:
-    """What reads the GPU that CUDA takes first, and what tells why it is slowed down; nothing without NVML or a GPU.
-
-    NVML counts GPUs by their place on the bus and CUDA the fastest first, of those that it may see.
-    """
-    try:
-        import pynvml  # only some machines with a GPU have it
-    except ImportError:
-        yield dict, set
-        return
-    gpu = find_gpu()
-    if gpu is None or gpu.uuid is None:
-        yield dict, set
-        return
-    try:
-        pynvml.nvmlInit()
-        handle, driver = pynvml.nvmlDeviceGetHandleByUUID(gpu.uuid), pynvml.nvmlSystemGetDriverVersion()
-    except pynvml.NVMLError:
-        yield dict, set
-        return
-
-    def ask(question: Callable[..., Any], *arguments: Any) -> Any:
-        """None where it cannot be told: virtual and partitioned GPUs keep some of it to themselves."""
-        try:
-            return question(handle, *arguments)
-        except pynvml.NVMLError:
-            return None
-
-    def read() -> dict[str, Any]:
-        power_mw = ask(pynvml.nvmlDeviceGetPowerUsage)
-        found = {
-            "driver": driver,
-            "gpu_mhz": ask(pynvml.nvmlDeviceGetClockInfo, pynvml.NVML_CLOCK_SM),
-            "gpu_temperature_c": ask(pynvml.nvmlDeviceGetTemperature, pynvml.NVML_TEMPERATURE_GPU),
-            "gpu_power_w": None if power_mw is None else power_mw / 1e3,
-        }
-        return {name: value for name, value in found.items() if value is not None}
-
-    def slowed_by() -> set[str]:
-        bits = ask(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons) or 0
-        return {words for bit, words in SLOWED_BY.items() if bits & bit}
-
-    try:
-        yield read, slowed_by
-    finally:
-        pynvml.nvmlShutdown()
+def _read_gpu(nvml: Nvml) -> dict[str, Any]:
+    state = nvml.read()
+    found = {
+        "driver": nvml.driver,
+        "gpu_mhz": state.mhz,
+        "gpu_temperature_c": state.temperature_c,
+        "gpu_power_w": state.power_w,
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _text(path: Path) -> str:

@@ -34,6 +34,7 @@ from stlm_edge.errors import ImageError, OutputError, SourceError, StlmError, co
 from stlm_edge.files import require_place, write_text
 
 if TYPE_CHECKING:
+    from runtime.metrics import Metrics
     from runtime.page.app import LivePage
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,9 @@ def run_cameras(configs: Sequence[CameraConfig], *, reads: Sequence[Path] = ()) 
                 runs.append(run)
         if missed:
             _reread_recipes(configs, runs, missed=[])
-        stack.enter_context(Service([run.control for run in runs]))
+        if page is not None:
+            page.give_metrics(stack.enter_context(_open_metrics(runs)))
+        stack.enter_context(Service([run.control for run in runs], outputs=[run.outputs for run in runs]))
         if len(runs) == 1:
             with runs[0].last:
                 runs[0].run(stop)
@@ -106,6 +109,12 @@ def _open_page(config: CameraConfig) -> LivePage:
 
     assert config.serve is not None
     return LivePage(Serving(config.serve, config.serve_token, config.serve_cert, config.serve_key))
+
+
+def _open_metrics(runs: Sequence[CameraRun]) -> Metrics:
+    from runtime.metrics import Metrics  # with a library that few lines have
+
+    return Metrics(runs)
 
 
 def _files(config: CameraConfig) -> list[Path]:
@@ -198,6 +207,7 @@ class CameraRun:
                 engine_sha256=judge.detector.sidecar.engine.engine_sha256,
                 fps=source.fps,
                 control=control,
+                tell=recorder.add_event,
                 has_parts=rule.has_parts,
                 camera=config.name,
             )

@@ -152,6 +152,16 @@ class Detector(Closing):
         return self.sidecar.spec
 
     @property
+    def path(self) -> Path:
+        """Of the engine's file."""
+        return self._backend.path
+
+    @property
+    def runs_by(self) -> str:
+        """The name of the backend."""
+        return self._backend.runs_by
+
+    @property
     def max_batch(self) -> int:
         """How many frames `submit` takes at once; in tiles one, since they fill the batches."""
         return self.spec.max_batch if self.tile is None else 1

@@ -66,6 +66,11 @@ class DriftMonitor:
         self._scores: list[float] = []
         self._has_drifted = False
 
+    @property
+    def has_drifted(self) -> bool:
+        """Whether the last window that ended was called drift."""
+        return self._has_drifted
+
     def add(self, score: float) -> Event | None:
         """Count the next frame that passed; a event when a window ends with which drift begins or is over."""
         self._scores.append(score)

@@ -191,6 +191,10 @@ class _Lease(Backend):
         return self._entry.backend.device
 
     @property
+    def runs_by(self) -> str:
+        return self._entry.backend.runs_by
+
+    @property
     def in_hand(self) -> int:
         # The others' frames keep the engine busy meanwhile, and each waits for those before it.
         return 1 if self._entry.users >= 2 * self._spec.max_batch else IN_FLIGHT

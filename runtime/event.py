@@ -1,10 +1,11 @@
-"""What happens to a line and not to one frame: cameras that go and come back, frames that show nothing, drift."""
+"""What happens to a line and not to one frame: cameras that go and come back, frames that show nothing, drift,
+outputs that nobody takes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 EventKind = Literal[
     "camera-lost",
@@ -21,11 +22,17 @@ EventKind = Literal[
     "trigger-failed",
     "recipe-changed",
     "recipe-refused",
+    "output-lost",
+    "output-back",
     "shadow-differs",
     "shadow-failed",
 ]
 
-GOOD_NEWS: frozenset[EventKind] = frozenset({"camera-back", "camera-fault-over", "drift-over", "recipe-changed"})
+KINDS: tuple[EventKind, ...] = get_args(EventKind)
+
+GOOD_NEWS: frozenset[EventKind] = frozenset(
+    {"camera-back", "camera-fault-over", "drift-over", "recipe-changed", "output-back"}
+)
 """The kinds that say that something is over, or was done as it was asked for."""
 
 FREQUENT: tuple[EventKind, ...] = ("overrun", "late", "shadow-differs")

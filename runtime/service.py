@@ -10,6 +10,9 @@ from collections.abc import Sequence
 
 from runtime.closing import Closing
 from runtime.line_control import Control
+from runtime.sinks.base import OPEN
+from runtime.sinks.outputs import Outputs
+from stlm_edge.names import printable
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +29,10 @@ class Service(Closing):
     is tried again, and a network or loop that stands still is one: then no heartbeat is sent until it goes on.
     """
 
-    def __init__(self, lines: Sequence[Control]) -> None:
+    def __init__(self, lines: Sequence[Control], *, outputs: Sequence[Outputs] = ()) -> None:
+        """Args: outputs: whose states are told where they are more than open."""
         self._lines = lines
+        self._outputs = outputs
         self._address = os.environ.get("NOTIFY_SOCKET", "")
         self._ended = threading.Event()
         self._has_failed = False
@@ -58,7 +63,9 @@ class Service(Closing):
             status = line.status()
             state = "ended" if line.has_ended else "running" if status.recipe is None else f"recipe {status.recipe}"
             told.append(f"{state}, {status.parts} parts" if line.parts is not None else state)
-        return "; ".join(told)
+        states = [item for outputs in self._outputs for item in outputs.states.items()]
+        told += [f"{name} {state}" for name, state in states if state != OPEN]
+        return printable("; ".join(told))
 
     def _send(self, message: str) -> None:
         # A name of Linux's own, which is no file, begins with a zero byte.

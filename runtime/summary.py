@@ -6,8 +6,9 @@ import dataclasses
 import json
 import threading
 import time
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from runtime.event import Event
@@ -15,7 +16,7 @@ from runtime.inspection import VERDICT_STAGES, Inspection
 from runtime.part import VERDICTS, Part
 from runtime.shadow import ShadowSummary
 from runtime.sources import FrameSource
-from runtime.timing import LatencyHistogram, Percentiles
+from runtime.timing import Cumulative, LatencyHistogram, Percentiles
 from stlm_edge.datasets import GOOD
 from stlm_edge.errors import counted
 
@@ -23,6 +24,9 @@ OUTPUT_STAGES = ("draw", "publish")
 """What comes after the verdict, on the threads of the outputs."""
 PART_STAGE = "part"
 """From a part's trigger, or its first frame, to its result."""
+
+SCORE_LIMITS = (*(round(step / 20, 2) for step in range(1, 21)), 1.25, 1.5, 2.0, 4.0)
+"""Buckets of scores: most networks score up to 1, none above 4."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,7 @@ class RunRecorder:
         self._events: Counter[str] = Counter()
         self._frames = self._anomalies = self._unclear = self._alarms = self._parts = 0
         self._alarmed_part: int | None = None
+        self._scores, self._score_sum = [0] * (len(SCORE_LIMITS) + 1), 0.0
 
     def add(self, inspection: Inspection) -> None:
         """Count one frame."""
@@ -142,6 +147,8 @@ class RunRecorder:
                 return
             found, label = inspection.anomaly.is_anomalous, inspection.frame.label
             self._anomalies += found
+            self._scores[bisect_left(SCORE_LIMITS, inspection.anomaly.score)] += 1
+            self._score_sum += inspection.anomaly.score
             self._unclear += inspection.anomaly.is_unclear
             if label is not None:
                 self._verdicts[label != GOOD, found] += 1
@@ -164,6 +171,16 @@ class RunRecorder:
         """Count one event."""
         with self._lock:
             self._events[event.kind] += 1
+
+    def latencies(self, limits_ms: Sequence[float]) -> dict[str, Cumulative]:
+        """Histogram of each stage that has taken any time; see `LatencyHistogram.cumulative`."""
+        with self._lock:
+            return {stage: each.cumulative(limits_ms) for stage, each in self._latency.items() if each.count}
+
+    def scores(self) -> Cumulative:
+        """Histogram of the scores of all inspected frames, in buckets up to each of `SCORE_LIMITS`."""
+        with self._lock:
+            return Cumulative.of(self._scores, total=self._score_sum)
 
     def summary(
         self,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import time
+from bisect import bisect_left
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,17 +30,37 @@ class Percentiles:
     max_ms: float
 
 
+@dataclass(frozen=True)
+class Cumulative:
+    """A histogram as Prometheus takes it.
+
+    Attributes:
+        counts: of values up to each limit, and last of all values.
+        total: sum of the values.
+    """
+
+    counts: tuple[int, ...]
+    total: float
+
+    @classmethod
+    def of(cls, counts: Sequence[int], *, total: float) -> Cumulative:
+        """Args: counts: of values up to each limit that are above the one before, and last of those beyond."""
+        return cls(tuple(accumulate(counts)), total)
+
+
 class LatencyHistogram:
     """Counts latencies in buckets that widen by 1 %, some 2000 of them between a microsecond and ten minutes."""
 
     def __init__(self) -> None:
         self._buckets: Counter[int] = Counter()
         self._max_ms = 0.0
+        self.sum_ms = 0.0
 
     def add(self, latency_ms: float) -> None:
         """Count one latency; shorter than a microsecond counts as one."""
         self._buckets[math.ceil(math.log(max(latency_ms, _SHORTEST_MS), 1 + RESOLUTION))] += 1
         self._max_ms = max(self._max_ms, latency_ms)
+        self.sum_ms += latency_ms
 
     def add_all(self, latencies_ms: NDArray[np.float64]) -> None:
         """Count many at once. Args: latencies_ms: (N,), finite."""
@@ -55,6 +78,13 @@ class LatencyHistogram:
     def percentiles(self) -> Percentiles:
         """Nearest-rank percentiles; all 0 before the first `add`."""
         return Percentiles(self._rank(0.50), self._rank(0.95), self._rank(0.99), self._max_ms)
+
+    def cumulative(self, limits_ms: Sequence[float]) -> Cumulative:
+        """The same in fewer buckets, of latencies up to each of these; those within 1 % below a limit may be above."""
+        counts = [0] * (len(limits_ms) + 1)
+        for bucket, count in self._buckets.items():
+            counts[bisect_left(limits_ms, (1 + RESOLUTION) ** bucket * (1 - 1e-9))] += count
+        return Cumulative.of(counts, total=self.sum_ms)
 
     def _rank(self, share: float) -> float:
         wanted = share * self._buckets.total()

@@ -43,7 +43,7 @@ REMEDIES = {
     "pymodbus": _install("modbus"),
     "asyncua": _install("opcua"),
     "gpiod": _install("gpio"),
-    **dict.fromkeys(("starlette", "uvicorn"), _install("page")),
+    **dict.fromkeys(("starlette", "uvicorn", "prometheus_client"), _install("page")),
     "cv2": f"{OPENCV_HERE} ({_OPENCV_COMES}); on a Jetson {OPENCV_ON_JETSON}",
 }
 """Name of a module → how to get it."""

@@ -105,6 +105,16 @@ class Backend(Closing):
         return "CPU"
 
     @property
+    def path(self) -> Path:
+        """Of the engine's file."""
+        return self._path
+
+    @property
+    def runs_by(self) -> str:
+        """The name of the backend that does the work, also where several share it."""
+        return self.name
+
+    @property
     def in_hand(self) -> int:
         """How many batches of one caller may be in hand with a gain, `IN_FLIGHT` at most."""
         return IN_FLIGHT

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from runtime.checkup.finding import Finding
+from runtime.gpu_state import JETSON_CLOCKS
 
 JETPACKS = {
     "36.4.0": "6.1",
@@ -30,8 +31,6 @@ TOO_OLD = {
 """Jetson Linux's release before `OLDEST_SERVED` → JetPack, and what to do."""
 
 _LEAST_MEMORY_GB = 2.0
-_GPU_CLOCKS = ("sys/class/devfreq/*.gpu", "sys/class/devfreq/gpu-gpc-0")
-"""Of an Orin and of a Thor."""
 
 
 def find_jetpack(root: Path) -> list[Finding]:
@@ -72,7 +71,7 @@ def find_power(root: Path) -> list[Finding]:
         if others:
             found += f"; others by sudo nvpmodel -m: {', '.join(others)}"
         findings.append(Finding("power mode", "ok", found))
-    for folder in (folder for pattern in _GPU_CLOCKS for folder in root.glob(pattern)):
+    for folder in (folder for pattern in JETSON_CLOCKS for folder in root.glob(pattern)):
         lowest, highest = _mhz(folder / "min_freq"), _mhz(folder / "max_freq")
         if lowest is None or highest is None:
             continue

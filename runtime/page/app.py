@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from heapq import merge
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from runtime.closing import Closing
 from runtime.config import CameraConfig
 from runtime.line_control import Control
+from runtime.metrics import Metrics
 from runtime.page.rows import KEPT, table
 from runtime.page.watch import OK, STARTING, CameraWatch
 from runtime.web.assets import asset, page_frame, shared_assets
@@ -49,13 +50,9 @@ class LivePage(Closing):
         url, port: of the page.
     """
 
-    def __init__(self, serving: Serving, *, more: Sequence[BaseRoute] = ()) -> None:
-        """
-        Args:
-            more: routes besides the page's own.
-        Raises:
-            ConfigError, OutputError: see `WebServer`.
-        """
+    def __init__(self, serving: Serving) -> None:
+        """Raises `ConfigError`, `OutputError`: see `WebServer`."""
+        self._metrics: Metrics | None = None
         self._cameras: dict[str, CameraWatch] = {}
         routes = [
             Route("/", self._page),
@@ -67,10 +64,10 @@ class LivePage(Closing):
             Route("/trigger", self._trigger, methods=["POST"]),
             Route("/recipe", self._recipe, methods=["POST"]),
             Route("/healthz", self._healthz),
+            Route("/metrics", self._exposition),
             asset("runtime.page", "page.js"),
             asset("runtime.page", "page.css"),
             *shared_assets(),
-            *more,
         ]
         self._server = WebServer(Starlette(routes=routes), serving, what="page", open_paths=["/healthz"])
         self.url, self.port = self._server.url, self._server.port
@@ -92,6 +89,10 @@ class LivePage(Closing):
     def add(self, camera: CameraWatch) -> None:
         """Show one more, by its name, to the end."""
         self._cameras = {**self._cameras, camera.name: camera}
+
+    def give_metrics(self, metrics: Metrics) -> None:
+        """What `/metrics` is to answer, from now on."""
+        self._metrics = metrics
 
     def close(self) -> None:
         self._server.close()
@@ -180,6 +181,13 @@ class LivePage(Closing):
         words = [word for camera in cameras if (word := camera.health()) != OK]
         word = STARTING if not cameras else words[0] if words else OK
         return PlainTextResponse(word, 200 if word == OK else 503)
+
+    def _exposition(self, request: Request) -> Response:
+        """For Prometheus; on a thread, as `def` has it, since a driver is asked about its GPU."""
+        if self._metrics is None:
+            return PlainTextResponse(STARTING, 503)
+        text, content_type = self._metrics.exposition(request.headers.get("accept", ""))
+        return Response(text, headers={"content-type": content_type})
 
     def _asked(self, asked: Mapping[str, str]) -> CameraWatch:
         """The camera that is named, or the only one. Raises `HTTPException`."""

@@ -54,6 +54,7 @@ def open_outputs(
     """Open all outputs of a run; see `open_sink` and `Outputs`. The caller closes them.
 
     Args:
+        context: its `tell` hears, besides the outputs, of events that they themselves tell of.
         more: sinks that are open, by their names; closed with the others.
     Raises:
         OutputError: if one cannot be opened, or is given twice; then none stays open.
@@ -66,17 +67,19 @@ def open_outputs(
     listening: list[Outputs] = []
 
     def tell(event: Event) -> None:
+        if also is not None:
+            also(event)
         for outputs in listening:  # none while they are being opened
             outputs.write_event(event)
 
-    context = dataclasses.replace(context, tell=tell)
+    also, context = context.tell, dataclasses.replace(context, tell=tell)
     with ExitStack() as opened:
         sinks: dict[str, FrameSink] = {}
         for uri in uris:
             sink = opened.enter_context(open_sink(uri, context=context))
             name = safe_name(uri) if uri.startswith(("http:", "https:")) else uri  # which the summary has
             sinks[name if name not in sinks else f"{name} ({len(sinks) + 1})"] = sink
-        outputs = Outputs({**sinks, **(more or {})}, drops=drops, on_publish=on_publish)
+        outputs = Outputs({**sinks, **(more or {})}, drops=drops, on_publish=on_publish, tell=tell)
         listening.append(outputs)
         opened.pop_all()
     return outputs

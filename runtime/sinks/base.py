@@ -18,6 +18,9 @@ from runtime.part import Part
 from runtime.uri import Option, parse_options
 from stlm_edge.errors import OutputError
 
+OPEN = "open"
+"""The state of an output that has nothing else to say."""
+
 
 @dataclass(frozen=True)
 class SinkContext:
@@ -78,7 +81,12 @@ class FrameSink(Closing):
     @property
     def state(self) -> str:
         """How it stands with the output's other side, in one short line; asked for on any thread."""
-        return "open"
+        return OPEN
+
+    @property
+    def away(self) -> str | None:
+        """Why the other side takes nothing, for people; None while it does, or where there is none. On any thread."""
+        return None
 
     @abstractmethod
     def write(self, inspection: Inspection) -> bool | None:

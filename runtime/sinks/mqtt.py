@@ -128,6 +128,10 @@ class Mqtt(FrameSink):
             words.append(f"{self._outbox.lost} lost")
         return ", ".join(words)
 
+    @property
+    def away(self) -> str | None:
+        return self._connection.away
+
     def write(self, inspection: Inspection) -> None:
         """Frames are not published, the part that they belong to is."""
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from runtime.closing import Closing
-from runtime.event import Event
+from runtime.event import Event, EventKind, Tell
 from runtime.inspection import Inspection
 from runtime.part import Part
 from runtime.sinks.base import FrameSink
@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 _PICTURES_WAITING = 3
 _OTHERS_WAITING = 1000
+_LOOKS_EVERY_S = 1.0
+"""For whether an output is lost or back. One that is gone for less is no event."""
 _Item = Inspection | Part | Event
 
 
@@ -38,15 +40,25 @@ class Outputs(Closing):
     may not be dropped also if it lacks any.
     """
 
-    def __init__(self, sinks: Mapping[str, FrameSink], *, drops: bool, on_publish: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        sinks: Mapping[str, FrameSink],
+        *,
+        drops: bool,
+        on_publish: Callable[[float], None],
+        tell: Tell | None = None,
+    ) -> None:
         """
         Args:
             sinks: by the name that messages and counts have for them.
             drops: a full queue drops frames, as it must while a live source goes on; otherwise `write` waits.
             on_publish: is told the milliseconds that a sink took for a frame, on that sink's thread; drawing is part
                 of them for the sink that first asks for the picture.
+            tell: takes the events that an output is lost, and back.
         """
-        self._workers = {name: _Worker(name, sink, drops=drops, on_publish=on_publish) for name, sink in sinks.items()}
+        self._workers = {
+            name: _Worker(name, sink, drops=drops, on_publish=on_publish, tell=tell) for name, sink in sinks.items()
+        }
         self._is_closed = False
 
     @property
@@ -68,6 +80,16 @@ class Outputs(Closing):
     def states(self) -> dict[str, str]:
         """Output → how it stands with its other side, for people; see `FrameSink.state`."""
         return {name: worker.sink.state for name, worker in self._workers.items()}
+
+    @property
+    def waiting(self) -> dict[str, int]:
+        """Output → frames, results and events that wait for it."""
+        return {name: worker.waiting for name, worker in self._workers.items()}
+
+    @property
+    def troubles(self) -> dict[str, str | None]:
+        """Output → why it takes nothing now, for people; None where it does."""
+        return {name: worker.trouble for name, worker in self._workers.items()}
 
     def write(self, inspection: Inspection) -> None:
         """Hand a frame to all outputs."""
@@ -128,13 +150,18 @@ class Outputs(Closing):
 class _Worker:
     """One sink with its thread and its queue."""
 
-    def __init__(self, name: str, sink: FrameSink, *, drops: bool, on_publish: Callable[[float], None]) -> None:
+    def __init__(
+        self, name: str, sink: FrameSink, *, drops: bool, on_publish: Callable[[float], None], tell: Tell | None
+    ) -> None:
         self.sink = sink
         self.drops = 0
         self._failed = 0
         self._name = name
         self._may_drop = drops
         self._on_publish = on_publish
+        self._tell = tell
+        self._was_lost = False
+        self._looks_s = time.monotonic() + _LOOKS_EVERY_S
         self._most = _PICTURES_WAITING if sink.takes_pictures else _OTHERS_WAITING
         self._changed = threading.Condition()
         self._queue: deque[_Item] = deque()
@@ -153,6 +180,14 @@ class _Worker:
     @property
     def failures(self) -> int:
         return self._failed + self.sink.lost
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
+    @property
+    def trouble(self) -> str | None:
+        return self._failing or self.sink.away
 
     def put(self, inspection: Inspection) -> None:
         with self._changed:
@@ -221,6 +256,7 @@ class _Worker:
                 except Exception as error:  # a mistake in one output must not end the line, nor this thread
                     self._fail(error, item)
                 self._progress_s = time.monotonic()
+                self._look()
             self.sink.close()
         except Exception as error:  # while closing, or where there is no memory left to say what went wrong
             self._closing_error = OutputError(self._told(error))
@@ -231,8 +267,14 @@ class _Worker:
 
     def _next(self) -> _Item | None:
         """What is to be written next, once it is there; None at the end."""
+        while True:
+            with self._changed:
+                if self._changed.wait_for(lambda: self._queue or self._is_ending, _LOOKS_EVERY_S):
+                    return self._take()
+            self._look()  # without the lock, since other outputs are told
+
+    def _take(self) -> _Item | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._is_ending)
             if not self._queue:
                 return None
             item = self._queue.popleft()
@@ -258,6 +300,17 @@ class _Worker:
         if self._is_failure_told:  # else this might be told with every other frame
             logger.info("%s is written again and lacks %s", self._name, counted(self.failures, "frame"))
         self._failing, self._is_failure_told = None, False
+
+    def _look(self) -> None:
+        """See, now and then, whether the output is lost or back, and say so."""
+        now_s, trouble = time.monotonic(), self.trouble
+        if now_s < self._looks_s or (trouble is not None) == self._was_lost:
+            return
+        self._looks_s, self._was_lost = now_s + _LOOKS_EVERY_S, trouble is not None
+        if self._tell is not None:
+            kind: EventKind = "output-back" if trouble is None else "output-lost"
+            said = "takes what it is given again" if trouble is None else f"takes nothing: {trouble}"
+            self._tell(Event(kind, f"output {self._name} {said}", now_s))
 
     def _fail(self, error: Exception, item: _Item) -> None:
         self._failed += isinstance(item, Inspection | Part)

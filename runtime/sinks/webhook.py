@@ -170,6 +170,10 @@ class Webhook(FrameSink):
             words.append(f"{self.lost} lost")
         return ", ".join(words)
 
+    @property
+    def away(self) -> str | None:
+        return self._away
+
     def write(self, inspection: Inspection) -> None:
         """Frames are not posted, the part that they belong to is."""
 

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import conditions
 from benchmarks.conditions import lines_of, parse_tegrastats, read_jetson, read_processor, watched, watching
+from runtime import gpu_state
 from stlm_edge.tensorrt import Gpu
 
 # As JetPack 5 prints them on an AGX Orin, JetPack 6 on an Orin Nano, and the same without root.
@@ -125,7 +126,7 @@ def fake_nvml(
             raise NVMLError("Not Found")
         return uuid
 
-    monkeypatch.setattr(conditions, "find_gpu", lambda: Gpu("NVIDIA RTX A6000", "sm86", 84, gpu))
+    monkeypatch.setattr(gpu_state, "find_gpu", lambda: Gpu("NVIDIA RTX A6000", "sm86", 84, gpu))
     module = types.ModuleType("pynvml")
     vars(module).update(
         NVMLError=NVMLError,
@@ -138,6 +139,8 @@ def fake_nvml(
         nvmlDeviceGetClockInfo=lambda _, kind: {1: 1695}[kind],
         nvmlDeviceGetTemperature=lambda *_: 64,
         nvmlDeviceGetPowerUsage=power_usage,
+        nvmlDeviceGetMemoryInfo=lambda _: types.SimpleNamespace(used=3 << 30, total=48 << 30),
+        nvmlDeviceGetUtilizationRates=lambda _: types.SimpleNamespace(gpu=37),
         nvmlDeviceGetCurrentClocksThrottleReasons=lambda _: reasons,
     )
     monkeypatch.setitem(sys.modules, "pynvml", module)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import re
 import shutil
 import signal
@@ -10,7 +11,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -103,7 +107,6 @@ def healthy(port: int) -> bool:
         connection.close()
 
 
-@pytest.mark.slow
 def test_browser_shows_the_line_and_asks_it_for_things(running: int, tmp_path: Path) -> None:
     api = pytest.importorskip("playwright.sync_api")
     browser_path = shutil.which("chromium")
@@ -152,3 +155,31 @@ def test_browser_shows_the_line_and_asks_it_for_things(running: int, tmp_path: P
             assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
         assert wrong == []
         browser.close()
+
+
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs Prometheus (apt: prometheus)")
+def test_prometheus_scrapes_the_line(running: int, tmp_path: Path) -> None:
+    port, config = free_port(), tmp_path / "prometheus.yml"
+    job = f"{{job_name: stlm, scrape_interval: 1s, static_configs: [{{targets: ['127.0.0.1:{running}']}}]}}"
+    config.write_text(f"scrape_configs: [{job}]")
+    command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'series'}"]
+    command += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as program:
+        try:
+            asked = quote('stlm_parts_total{camera="left",verdict="good"} > 0')
+            eventually(lambda: found(port, f"/api/v1/query?query={asked}"), within_s=SOON_S)
+            (metadata,) = found(port, "/api/v1/metadata?metric=stlm_latency_seconds")["stlm_latency_seconds"]
+            assert metadata["type"] == "histogram"
+        finally:
+            program.terminate()
+
+
+def found(port: int, path: str) -> Any:
+    """What Prometheus knows; nothing while it starts."""
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+        try:
+            connection.request("GET", path)
+            data = json.loads(connection.getresponse().read())["data"]
+        except (OSError, ValueError):
+            return None
+        return data.get("result", data)
