@@ -43,7 +43,7 @@ EXPORT: Programs = {
     "export": ("stlm_edge.command:export", "Turn a checkpoint into an engine: .onnx, .plan or .xml."),
     "verify": ("export.commands:verify", "Compare an engine with its network."),
     "calibrate": ("stlm_edge.threshold_command:threshold", "Choose the threshold of an engine."),
-    "report": ("stlm_edge.command:report", "Tell how a training or a shift went, or what a plan moves and computes."),
+    "report": ("stlm_edge.command:report", "Tell how a training or a shift went, or what a plan moves and costs."),
     "sensitivity": ("export.commands:sensitivity", "Say what INT8 does to the answers."),
     "triton": ("export.commands:triton", "Write a model repository of Triton Inference Server."),
     "deepstream": ("export.commands:deepstream", "Write what DeepStream needs to run an engine."),

@@ -105,6 +105,7 @@ def test_extras_that_an_error_names_bring_what_was_missing(wheel):
         "yaml": "pyyaml",
         "modelopt": "nvidia-modelopt",
         "paho": "paho-mqtt",
+        "prometheus_client": "prometheus-client",
         "markupsafe": "jinja2",  # which brings it
         "segment_anything": "segment-anything",
     }

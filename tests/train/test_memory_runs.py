@@ -35,7 +35,7 @@ def test_folder_of_good_pictures_becomes_a_verified_engine_without_training(plat
     told = capsys.readouterr().err
     assert "NO INITIAL WEIGHTS" not in told  # nothing is there to have any
     assert "what is for a head has no effect: comparison plain, folds 3\n" in told and "in a step" not in told
-    assert sorted(path.name for path in run.iterdir()) == ["config.yaml", "model.safetensors", "run.json"]
+    assert sorted(path.name for path in run.iterdir()) == ["README.md", "config.yaml", "model.safetensors", "run.json"]
     loaded = load(checkpoint)
     design = loaded.network.design
     assert (design.aggregation, design.memory, loaded.spec.memory) == ("memory", 60, 60)
