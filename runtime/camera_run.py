@@ -24,7 +24,7 @@ from runtime.recipes import RecipeChanger, check_recipes, chosen_recipe, open_ju
 from runtime.service import Service
 from runtime.shadow import Shadow
 from runtime.signals import StopRequest, StopSignals, heeding
-from runtime.sinks import Outputs, SinkContext, check_places, open_outputs
+from runtime.sinks import Outputs, SinkContext, check_outputs, check_places, open_outputs
 from runtime.sources import FrameSource, SourceOptions, open_source, place_of
 from runtime.summary import RunRecorder, RunSummary
 from runtime.watchdog import OPENING, Watchdog
@@ -65,6 +65,9 @@ def run_cameras(configs: Sequence[CameraConfig], *, reads: Sequence[Path] = ()) 
                 reads=[*reads, *chain(*map(_files, configs))],
             )
     _require_own_places(configs)
+    for config in configs:
+        with told_of(None if config.name is None else f"camera {config.name}"):
+            check_outputs(config.output)
     with ExitStack() as stack, ExitStack() as last:
         stop = stack.enter_context(StopSignals())
         on_hang = partial(give_up, last=last.close)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl
 
 from runtime.event import Event
@@ -17,7 +18,7 @@ from runtime.sinks.keep import KeptFrames
 from runtime.sinks.outputs import Outputs
 from runtime.sinks.pictures import PictureFolder
 from runtime.sinks.table import ScoreTable
-from runtime.sinks.video import CODECS, open_video
+from runtime.sinks.video import CODECS, VideoFile, open_video
 from runtime.sinks.window import Window
 from stlm_edge.credentials import safe_name
 from stlm_edge.errors import OutputError
@@ -111,6 +112,16 @@ def check_places(uris: Sequence[str], *, summary: Path | None, source: Path | No
             raise OutputError(f"{place} is read by this run, and would be written over; give another place")
 
 
+def check_outputs(uris: Sequence[str]) -> None:
+    """See what can be seen of outputs before an engine is opened, which may take minutes; nothing is opened.
+
+    Raises:
+        OutputError: if there is no such output, it has no such option, or its port is taken.
+    """
+    for uri in uris:
+        _kind_of(uri).check(uri)
+
+
 def open_sink(uri: str, *, context: SinkContext) -> FrameSink:
     """Open what `uri` names; the caller closes it.
 
@@ -130,25 +141,30 @@ def open_sink(uri: str, *, context: SinkContext) -> FrameSink:
 
 
 def _open(uri: str, *, context: SinkContext) -> FrameSink:
+    kind = _kind_of(uri)
+    opened: FrameSink = (open_video if kind is VideoFile else kind.from_uri)(uri, context=context)
+    return opened
+
+
+def _kind_of(uri: str) -> Any:
+    """A class of sinks; `VideoFile` for all videos. Raises `OutputError`, and `ImportError` where a library lacks."""
     place = uri.partition("?")[0]
     path = Path(place)
     if place == "display://":
-        return Window.from_uri(uri, context=context)
+        return Window
     if (scheme := place.partition("://")[0]) in _SCHEMES and scheme != place:
         module, name = _SCHEMES[scheme]
-        opened: FrameSink = getattr(importlib.import_module(module), name).from_uri(uri, context=context)
-        return opened
+        return getattr(importlib.import_module(module), name)
     if "://" in place:
         raise OutputError(f"{uri} has an unknown scheme; {_KNOWN}")
     if path.is_dir() or not path.suffix or place.endswith("/"):
-        keeps = ("what", "raw") in parse_qsl(uri.partition("?")[2])
-        return (KeptFrames if keeps else PictureFolder).from_uri(uri, context=context)
+        return KeptFrames if ("what", "raw") in parse_qsl(uri.partition("?")[2]) else PictureFolder
     if path.suffix in CODECS:
         if not is_utf8(place):
             raise OutputError(f"{place} has a name that is not UTF-8, which OpenCV cannot write a video to; rename it")
-        return open_video(uri, context=context)
+        return VideoFile
     if path.suffix == ".jsonl":
-        return EventLog.from_uri(uri, context=context)
+        return EventLog
     if path.suffix == ".csv":
-        return ScoreTable.from_uri(uri, context=context)
+        return ScoreTable
     raise OutputError(f"{uri} has the unknown suffix {path.suffix!r}; {_KNOWN}")

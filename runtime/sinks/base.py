@@ -88,6 +88,10 @@ class FrameSink(Closing):
         """Why the other side takes nothing, for people; None while it does, or where there is none. On any thread."""
         return None
 
+    @classmethod
+    def check(cls, uri: str) -> None:
+        """See what can be seen of an output without opening it: its options, a port. Raises `OutputError`."""
+
     @abstractmethod
     def write(self, inspection: Inspection) -> bool | None:
         """Take one frame. Raises `OutputError`; the next frame is tried all the same.

@@ -114,6 +114,10 @@ class EventLog(FrameSink):
         self._file = LineFile(path, rotation=rotation, judge=_judge)
 
     @classmethod
+    def check(cls, uri: str) -> None:
+        output_options(uri, ROTATION_OPTIONS)
+
+    @classmethod
     def from_uri(cls, uri: str, *, context: SinkContext) -> EventLog:
         """Raises `OutputError` on unknown options too."""
         rotation = Rotation(**output_options(uri, ROTATION_OPTIONS))

@@ -81,6 +81,10 @@ class GpioLine(FrameSink):
             ) from error
 
     @classmethod
+    def check(cls, uri: str) -> None:
+        output_options(uri, _OPTIONS)
+
+    @classmethod
     def from_uri(cls, uri: str, *, context: SinkContext) -> GpioLine:
         """Raises `OutputError` on unknown options too."""
         context.require_parts(uri)

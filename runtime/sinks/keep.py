@@ -111,6 +111,10 @@ class KeptFrames(FrameSink):
         self._files = BoundedFiles(path, rest=r"-\d{6,}-[0-9a-f]{8}", suffixes=suffixes, limit=limit)
 
     @classmethod
+    def check(cls, uri: str) -> None:
+        output_options(uri, _OPTIONS)
+
+    @classmethod
     def from_uri(cls, uri: str, *, context: SinkContext) -> KeptFrames:
         """Raises `OutputError` on unknown options too."""
         options = output_options(uri, _OPTIONS)

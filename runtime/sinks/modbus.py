@@ -75,6 +75,11 @@ class ModbusServer(FrameSink):
             raise OutputError(f"{name} cannot be opened ({shortly(error)})") from error
 
     @classmethod
+    def check(cls, uri: str) -> None:
+        output_options(uri, {})
+        require_free(uri, *address_of(uri, urlsplit(uri), default_port=PORT))
+
+    @classmethod
     def from_uri(cls, uri: str, *, context: SinkContext) -> ModbusServer:
         """Raises `OutputError` on any option too."""
         context.require_parts(uri)

@@ -33,6 +33,7 @@ LOGIN_VARIABLE = "STLM_MQTT_LOGIN"
 """Of the environment: `USER:PASSWORD`, or the password alone where the address names a user."""
 
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
+_OPTIONS = {"client-id": Option(str, "the name that the broker knows this line by")}
 _LONGEST_COMMAND = 4096
 _LONGEST_PART_ID = 100
 _MOST_PICTURES = 3
@@ -75,6 +76,11 @@ class Mqtt(FrameSink):
             raise
 
     @classmethod
+    def check(cls, uri: str) -> None:
+        place, _, query = uri.partition("?")
+        NetworkOptions(query, name=safe_name(place), more=_OPTIONS)
+
+    @classmethod
     def from_uri(cls, uri: str, *, context: SinkContext) -> Mqtt:
         """Raises `OutputError` on unknown options too."""
         place, _, query = uri.partition("?")
@@ -95,9 +101,7 @@ class Mqtt(FrameSink):
                 f"{name} has a password, which the list of processes shows; put USER:PASSWORD into the first line of a "
                 f"file and give login=FILE, or set {LOGIN_VARIABLE}"
             )
-        options = NetworkOptions(
-            query, name=name, more={"client-id": Option(str, "the name that the broker knows this line by")}
-        )
+        options = NetworkOptions(query, name=name, more=_OPTIONS)
         user, password = unquote(parts.username) if parts.username else None, None
         login = options.login(LOGIN_VARIABLE, expected="a login", example="USER:PASSWORD")
         if login is not None:

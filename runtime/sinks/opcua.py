@@ -139,6 +139,12 @@ class OpcUaServer(FrameSink):
             raise OutputError(f"{name} cannot be opened ({shortly(error)})") from error
 
     @classmethod
+    def check(cls, uri: str) -> None:
+        options = output_options(uri, _OPTIONS)
+        read_login(uri, options.get("login"), is_anonymous="anonymous" in options)
+        require_free(uri, *address_of(uri, urlsplit(uri), default_port=PORT))
+
+    @classmethod
     def from_uri(cls, uri: str, *, context: SinkContext) -> OpcUaServer:
         """Raises `OutputError` on unknown options too, and where nobody says who may come in."""
         context.require_parts(uri)

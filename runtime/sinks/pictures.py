@@ -42,6 +42,10 @@ class PictureFolder(FrameSink):
         self._files = BoundedFiles(path, rest=r"-\d{6,}", suffixes=[".jpg"], limit=limit)
 
     @classmethod
+    def check(cls, uri: str) -> None:
+        output_options(uri, _OPTIONS)
+
+    @classmethod
     def from_uri(cls, uri: str, *, context: SinkContext) -> PictureFolder:
         """Raises `OutputError` on unknown options too, and for parts where there are none."""
         options = output_options(uri, _OPTIONS)

@@ -47,6 +47,10 @@ class ScoreTable(FrameSink):
         self._file = LineFile(path, rotation=rotation, header=_row(self._columns))
 
     @classmethod
+    def check(cls, uri: str) -> None:
+        output_options(uri, _OPTIONS)
+
+    @classmethod
     def from_uri(cls, uri: str, *, context: SinkContext) -> ScoreTable:
         """Raises `OutputError` on unknown options too."""
         options = output_options(uri, _OPTIONS)

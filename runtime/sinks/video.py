@@ -63,6 +63,10 @@ class VideoFile(FrameSink):
 
     closes_within_s: ClassVar[float] = 120.0  # Gigabytes may have to reach the disk.
 
+    @classmethod
+    def check(cls, uri: str) -> None:
+        output_options(uri, _OPTIONS)
+
     def __init__(self, path: Path, *, fps: float) -> None:
         """Raises `OutputError` if the folder cannot be written to."""
         make_folder(path.parent)

@@ -120,15 +120,18 @@ class Webhook(FrameSink):
         self._thread.start()
 
     @classmethod
+    def check(cls, uri: str) -> None:
+        address, options = _split(uri)
+        NetworkOptions(options, name=safe_name(address), more={"on": _ON})
+
+    @classmethod
     def from_uri(cls, uri: str, *, context: SinkContext) -> Webhook:
         """Options stand behind `?`, or behind `#` where the address has a query of its own.
 
         Raises `OutputError` on unknown options too.
         """
         context.require_parts(safe_name(uri))
-        address, mark, options = uri.partition("#")
-        if not mark:
-            address, _, options = uri.partition("?")
+        address, options = _split(uri)
         name = safe_name(address)
         try:
             parts = urlsplit(address)
@@ -353,3 +356,11 @@ def _header(line: str, *, name: str) -> dict[str, str]:
     if not (colon and value and is_token and line.isascii() and line.isprintable()):
         raise OutputError(f"the login of {name} is no header, expected one such as Authorization: Bearer TOKEN")
     return {key: value}
+
+
+def _split(uri: str) -> tuple[str, str]:
+    """Where it is sent, and our options."""
+    address, mark, options = uri.partition("#")
+    if not mark:
+        address, _, options = uri.partition("?")
+    return address, options

@@ -54,6 +54,10 @@ class Window(FrameSink):
             raise
 
     @classmethod
+    def check(cls, uri: str) -> None:
+        output_options(uri, {})
+
+    @classmethod
     def from_uri(cls, uri: str, *, context: SinkContext) -> Window:
         """Raises `OutputError` on any option."""
         return cls(control=context.control, **output_options(uri, {}))

@@ -99,6 +99,13 @@ def test_what_cannot_be_opened_is_one_line_and_exit_code_1(
     assert message in capfd.readouterr().err.splitlines()[-1]
 
 
+def test_output_that_cannot_be_is_told_before_an_engine_is_opened(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert inspect(tmp_path / "none.onnx", QUICK, "--output", "line.mp4?hours=1") == 1
+    assert "no option 'hours'" in capfd.readouterr().err.splitlines()[-1]
+
+
 def test_place_for_the_summary_is_tried_before_the_run(
     engine: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

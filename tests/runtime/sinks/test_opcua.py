@@ -22,7 +22,7 @@ from asyncua.ua.uaerrors import UaError
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from runtime.part import PartVerdict
-from runtime.sinks import FrameSink, SinkContext, open_sink
+from runtime.sinks import FrameSink, SinkContext, check_outputs, open_sink
 from runtime.sinks.opcua_access import LOGIN_VARIABLE
 from stlm_edge.errors import OutputError
 
@@ -427,6 +427,8 @@ def test_login_may_come_from_the_environment(monkeypatch, tmp_path):
         assert sink.state.startswith("listens on")
 
 
-def test_taken_port_is_one_clear_line(sink, port):
+def test_taken_port_is_one_clear_line_and_found_without_opening(sink, port):
+    with pytest.raises(OutputError, match="Address already in use"):
+        check_outputs([f"opcua://:{port}?{OPEN}"])
     with pytest.raises(OutputError, match=rf"cannot listen on 127\.0\.0\.1 port {port} \(Address already in use\)"):
         open_sink(f"opcua://:{port}?{OPEN}", context=SinkContext(engine_sha256=ENGINE, has_parts=True))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.sinks import SinkContext, open_outputs
+from runtime.sinks import SinkContext, check_outputs, open_outputs
 from stlm_edge.errors import OutputError
 
 from .conftest import ENGINE, inspection, sink_for
@@ -50,6 +50,30 @@ def test_option_that_does_not_fit_says_which_do(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(OutputError, match=message):
         sink_for(uri)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("amqp://broker", "unknown scheme"),
+        ("events.xml", "unknown suffix"),
+        ("events.jsonl?rotat=1MB", "no option 'rotat'"),
+        ("scores.csv?keep=0", "keep is '0'"),
+        ("overlays?only=good", "only is 'good'"),
+        ("kept?what=raw&near=far", "near is 'far'"),
+        ("line.mp4?hours=1", "no option 'hours'"),
+        ("display://?size=5", "no option 'size'"),
+        ("http://127.0.0.1/x?on=good&snapshot=2", "snapshot is '2'"),
+    ],
+)
+def test_what_can_be_seen_of_an_output_is_seen_without_opening_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match=message):
+        check_outputs([uri])
+    check_outputs(["events.jsonl?rotate=1MB", "line.mp4", "overlays", "display://"])
     assert list(tmp_path.iterdir()) == []
 
 
