@@ -70,11 +70,11 @@ def row_of_part(part: Part) -> Row:
     )
 
 
-def row_of_frame(inspection: Inspection, *, recipe: str | None) -> Row:
+def row_of_frame(inspection: Inspection) -> Row:
     frame, anomaly = inspection.frame, inspection.anomaly
     score = None if anomaly is None else _number(anomaly.score)
     verdict = verdict_of(inspection)
-    name, recipe = escaped(frame.source), None if recipe is None else escaped(recipe)
+    name, recipe = escaped(frame.source), None if inspection.recipe is None else escaped(inspection.recipe)
     return Row(_time(frame.timestamp_s), "frame", frame.index, name, verdict, score, inspection.threshold, recipe)
 
 

@@ -92,7 +92,7 @@ class CameraWatch(FrameSink):
                 self._latencies_ms.append(inspection.latency.total_ms)
             if not self._has_parts:
                 self._counts[verdict_of(inspection)] += 1
-                self._add(row_of_frame(inspection, recipe=self.control.judge.recipe))
+                self._add(row_of_frame(inspection))
 
     def write_part(self, part: Part) -> None:
         with self._lock:

@@ -26,8 +26,8 @@ def verdict_event(inspection: Inspection, *, engine_sha256: str) -> dict[str, An
     fault), `threshold`, `unclear` and `unclear_from` (of an engine with a threshold for it, not for a frame with a
     fault), `alarm`, `part`, `fault` where there is one, `camera_frame` where the camera counts its pictures, `regions`
     (largest peak first; `box` is left, top, width, height in pixels of the frame), `frame_size` (height, width; not for
-    a frame with a fault), `label` where the source knows it, `latency_ms` by stage, `engine_sha256`. Names are
-    escaped, see `stlm_edge.names`.
+    a frame with a fault), `label` where the source knows it, `recipe` where there are any, `latency_ms` by stage, `engine_sha256`.
+    Names are escaped, see `stlm_edge.names`.
     """
     frame, anomaly = inspection.frame, inspection.anomaly
     return {
@@ -45,6 +45,7 @@ def verdict_event(inspection: Inspection, *, engine_sha256: str) -> dict[str, An
         "regions": _regions(anomaly),
         **({} if anomaly is None else {"frame_size": list(anomaly.frame_size)}),
         **({} if frame.label is None else {"label": frame.label}),
+        **({} if inspection.recipe is None else {"recipe": escaped(inspection.recipe)}),
         "latency_ms": {stage: round(getattr(inspection.latency, f"{stage}_ms"), 3) for stage in VERDICT_STAGES},
         "engine_sha256": inspection.engine_sha256 or engine_sha256,
     }

@@ -33,7 +33,7 @@ def test_file_gives_the_rows_that_were_remembered_when_it_was_written(tmp_path: 
         verdict_event(frame, engine_sha256=ENGINE),
         line_event(drift),
     )
-    told = [row_of_part(result), row_of_frame(frame, recipe=None), row_of_event(drift)]
+    told = [row_of_part(result), row_of_frame(frame), row_of_event(drift)]
     for has_parts, expected in ((True, [told[0], told[2]]), (False, told[1:])):
         found = last_rows(file, has_parts=has_parts)
         # Times are of two clocks that were read one after the other.

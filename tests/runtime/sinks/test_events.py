@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import errno
 import fcntl
 import json
@@ -101,6 +102,13 @@ def test_event_of_an_unlabelled_frame_has_no_label(tmp_path: Path) -> None:
     with sink_for(tmp_path / "events.jsonl") as sink:
         sink.write(inspection())
     assert "label" not in events(tmp_path / "events.jsonl")[0]
+
+
+def test_verdict_says_which_recipe_it_was(tmp_path: Path) -> None:
+    with sink_for(tmp_path / "events.jsonl") as sink:
+        sink.write(dataclasses.replace(inspection(), recipe="plate"))
+        sink.write(inspection())
+    assert [event.get("recipe") for event in events(tmp_path / "events.jsonl")] == ["plate", None]
 
 
 def test_frame_with_a_fault_is_neither_good_nor_anomalous(tmp_path: Path) -> None:

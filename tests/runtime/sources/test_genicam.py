@@ -272,7 +272,7 @@ def test_what_a_camera_does_not_take_is_a_line_and_leaves_it_free(gige: GigeCame
 
 @pytest.mark.heavy
 def test_camera_that_nobody_has_names_those_there_are(gige: GigeCamera) -> None:
-    with pytest.raises(SourceError, match=f"no camera 'GONE' answers, those that do: {SERIAL}; check"):
+    with pytest.raises(SourceError, match=f"no camera 'GONE' answers, those that do: .*{SERIAL}; check"):
         open_source("gige://GONE")
     with pytest.raises(SourceError, match="u3v://GONE cannot be opened: no camera 'GONE' answers, none does"):
         open_source("u3v://GONE")

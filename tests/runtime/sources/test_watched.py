@@ -19,7 +19,7 @@ import pytest
 from runtime.sources import FrameSource, SourceOptions, open_source, watched
 from runtime.sources.watched import WatchedFolder
 from stlm_edge.errors import SourceError, SourceTimeout
-from stlm_edge.imaging import Image, read_image, write_image
+from stlm_edge.imaging import Image, read_with_file, write_image
 
 from ..conftest import picture
 from .conftest import read_until, wait_for_event
@@ -189,15 +189,15 @@ def test_line_that_starts_again_takes_what_is_overwritten(folder: Path) -> None:
 def test_file_that_is_written_over_while_it_is_read_waits_and_one_that_is_moved_away_counts(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read_and(path: Path) -> Image:
-        image = read_image(path)
+    def read_and(path: Path) -> tuple[Image, bytes]:
+        image, data = read_with_file(path)
         if path.name == "moved.bmp":
             path.unlink()
         elif image[0, 0, 0] == 60:
             path.write_bytes(cv2.imencode(".bmp", picture(90))[1].tobytes())
-        return image
+        return image, data
 
-    monkeypatch.setattr(watched, "read_image", read_and)
+    monkeypatch.setattr(watched, "read_with_file", read_and)
     put(folder / "over.bmp", 60, age_s=5)
     put(folder / "moved.bmp", 30, age_s=4)
     with WatchedFolder(folder, timeout_s=0.6) as source:
