@@ -26,8 +26,8 @@ def verdict_event(inspection: Inspection, *, engine_sha256: str) -> dict[str, An
     fault), `threshold`, `unclear` and `unclear_from` (of an engine with a threshold for it, not for a frame with a
     fault), `alarm`, `part`, `fault` where there is one, `camera_frame` where the camera counts its pictures, `regions`
     (largest peak first; `box` is left, top, width, height in pixels of the frame), `frame_size` (height, width; not for
-    a frame with a fault), `label` where the source knows it, `recipe` where there are any, `latency_ms` by stage, `engine_sha256`.
-    Names are escaped, see `stlm_edge.names`.
+    a frame with a fault), `label` where the source knows it, `recipe` where there are any, `latency_ms` by stage,
+    `engine_sha256`. Names are escaped, see `stlm_edge.names`.
     """
     frame, anomaly = inspection.frame, inspection.anomaly
     return {
