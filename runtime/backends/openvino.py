@@ -73,8 +73,9 @@ class OpenVinoBackend(Backend):
                 # The request reuses its memory at the next call; the caller gets copies.
                 maps, scores = (np.array(request.get_tensor(name).data) for name in ("anomaly_map", "score"))
                 # Its latency counts from the start of the request, the time in which it waited for the other included.
+                # By two clocks, so one that ran in no time may seem to have ended before it began.
                 begun_s, self._ended_s = max(started_s, self._ended_s), started_s + request.latency / 1e3
-                return BatchAnswer(maps, scores, infer_ms=1e3 * (self._ended_s - begun_s))
+                return BatchAnswer(maps, scores, infer_ms=max(0.0, 1e3 * (self._ended_s - begun_s)))
             except RuntimeError as error:
                 raise self._failed("run", error) from error
             finally:
