@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import click
 from runtime.backends import BackendChoice
 from runtime.control import Trigger
 from stlm_edge.errors import ConfigError, ControlError, cut, shown
+from stlm_edge.names import nearest
 from stlm_edge.records import read_settings
 
 RECIPE_SETTINGS = (
@@ -114,7 +114,7 @@ def find_recipe(recipes: Sequence[Recipe], wanted: str) -> Recipe:
     if not recipes:
         raise ControlError(f"found no recipe {shown(wanted)}, since this line has none; start it with --recipes")
     known = ", ".join(f"{recipe.name} ({recipe.number})" for recipe in recipes)
-    raise ControlError(f"found no recipe {shown(wanted)}, {_nearest(wanted, [each.name for each in recipes])}{known}")
+    raise ControlError(f"found no recipe {shown(wanted)}, {nearest(wanted, [each.name for each in recipes])}{known}")
 
 
 def read_recipes(path: Path, *, command: click.Command) -> tuple[Recipe, ...]:
@@ -208,15 +208,10 @@ def _require_known(settings: Mapping[str, Any], fields: Sequence[str], *, where:
     names = [name.replace("_", "-") for name in fields]
     for name in settings:
         if name not in names:
-            nearest = _nearest(name, names)
             raise ConfigError(
-                f"{where} has the setting {shown(name)}, which is unknown there; {nearest}{', '.join(names)}"
+                f"{where} has the setting {shown(name)}, which is unknown there; {nearest(name, names)}"
+                f"{', '.join(names)}"
             )
-
-
-def _nearest(wanted: str, names: Sequence[str]) -> str:
-    close = difflib.get_close_matches(wanted, names, n=1)
-    return f"did you mean {close[0]}? Known are " if close else "known are "
 
 
 def _understood(settings: Mapping[str, Any], *, command: click.Command, where: str) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Sequence
+from difflib import get_close_matches
 
 LONGEST_NAME = 255
 """Bytes of a file's name, on all usual file systems."""
@@ -84,6 +86,12 @@ def beginning(name: str, *, most: int) -> str:
     while len(os.fsencode(short)) > most:
         short = short[:-1]
     return short
+
+
+def nearest(wanted: str, names: Sequence[str]) -> str:
+    """What to say of a name that is unknown: which one is like it, if any, and which there are; the list follows."""
+    close = get_close_matches(wanted, names, n=1)
+    return f"did you mean {close[0]}? Known are " if close else "known are "
 
 
 def is_utf8(text: str | os.PathLike[str]) -> bool:

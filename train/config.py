@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from stlm_edge.errors import ConfigError, SpecError, shown
+from stlm_edge.names import nearest
 from stlm_edge.network.design import (
     MOST_HEADS,
     MOST_NEIGHBOURS,
@@ -348,6 +349,9 @@ def load_preset(name: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"no preset {shown(name)}; expected one of {', '.join(presets())} or a YAML file") from None
     base = values.pop("extends", None)
+    for setting in values.keys() - HINTS.keys():
+        known = f"{nearest(setting, list(HINTS))}{', '.join(HINTS)}"
+        raise ConfigError(f"{path} has the setting {shown(setting)}, which is unknown; {known}")
     if base is None and values.keys() >= OF_A_RUN and (lacking := BEFORE.keys() - values.keys()):
         told = ", ".join(f"{name} {BEFORE[name]}" for name in sorted(lacking))
         logger.info("%s is of a run of an older version, which did not say: %s", path, told)

@@ -163,7 +163,8 @@ def test_yaml_is_understood_as_the_command_line_is(setting, written, value, endi
         ("flip_vertical: maybe", "flip_vertical is 'maybe', expected true or false"),
         ("compile_teacher: no", "compile_teacher is 'no', expected one of auto, on, off"),
         ("teacher: ~", "teacher is '~', expected one of"),
-        ("1: 2", "unknown settings"),
+        ("1: 2", "own.yaml has the setting '1', which is unknown; known are architecture"),
+        ("epoch: 2", "which is unknown; did you mean epochs?"),
         ("exposure_jitter: 0.1\nbrightness: 0.2", "found both exposure_jitter and brightness"),
     ],
 )
