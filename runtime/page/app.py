@@ -192,6 +192,8 @@ class LivePage(Closing):
     def _asked(self, asked: Mapping[str, str]) -> CameraWatch:
         """The camera that is named, or the only one. Raises `HTTPException`."""
         cameras = self._cameras
+        if not cameras:
+            raise HTTPException(503, STARTING)
         name = asked.get("camera")
         if name is None and len(cameras) == 1:
             return next(iter(cameras.values()))

@@ -76,8 +76,8 @@ class Review(Closing):
         """
         if not is_folder(folder):
             raise DataError(f"{folder} is no folder, expected one with pictures to review; check the path")
-        if root.exists() and root.samefile(folder):
-            raise DataError(f"{folder} is both the folder to review and the data set; give another one to --into")
+        if root.resolve().is_relative_to(folder.resolve()):
+            raise DataError(f"{root} lies in the folder to review, which is only read; give another one to --into")
         self.root, self._folder = root, folder
         self.folder_name = escaped(str(folder.resolve()))
         self._data_set = DataSet(root)

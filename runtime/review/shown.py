@@ -53,7 +53,7 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DataError(
-            f"{path} cannot be read ({error.strerror or error}); it was decided nothing of it, and the others go on"
+            f"{path} cannot be read ({error.strerror or error}); nothing was decided of it, and the others go on"
         ) from None
 
 

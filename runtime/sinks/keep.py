@@ -64,7 +64,7 @@ _OPTIONS = {
     "only": Option(_only, f"one or several of {', '.join(_WORDS)}, with commas between them"),
     "good": Option(_share, "a share, as in 1% or 0.5%"),
     "every": Option(_NUMBER, "a number of seconds from 0 on"),
-    "near": Option(_NUMBER, "a distance in grey levels from 0 on"),
+    "near": Option(allowed(float, lambda value: 0 <= value <= 255), "a distance in grey levels from 0 to 255"),
     "limit": size_in_bytes(least=10**6),
 }
 

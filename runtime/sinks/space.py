@@ -57,7 +57,7 @@ class BoundedFiles:
         self._total = sum(size for _, size in self._files)
         logger.info(
             "%s may take %s, the oldest are removed from then on; %d are there with %s",
-            folder / f"{prefix}*{suffixes[0]}",
+            folder / f"{prefix}*{suffixes[0] if len(suffixes) == 1 else ''}",
             format_bytes(limit),
             len(self._files),
             format_bytes(self._total),

@@ -205,6 +205,14 @@ async function send() {
       view.sent = (await ask("/api/decide", { ...body, mask: await mask })).decision;
       outbox.shift();
     } catch (error) {
+      if (error.status === 404) { // nobody can decide what is gone; the one that is shown stays
+        outbox.shift();
+        const place = views.indexOf(view);
+        views.splice(place, 1);
+        if (place < at) at -= 1; else show();
+        say(error.message);
+        continue;
+      }
       if (error.status === 409) view.sent = error.data.decision;
       view.problem = `Not saved: ${error.message}`;
       outbox.length = 0; // those after it are still before this page

@@ -309,7 +309,12 @@ def test_nobody_is_called_so(open_review: Open, name: str):
 
 def test_other_layouts_and_the_folder_itself_are_refused_as_data_sets(kept: Path, tmp_path: Path):
     (tmp_path / "other/Train").mkdir(parents=True)
-    for root, words in ((kept, "both the folder"), (tmp_path / "other", "MVTec AD's layout"), (tmp_path, "layout")):
+    for root, words in (
+        (kept, "only read"),
+        (kept / "in/it", "only read"),
+        (tmp_path / "other", "MVTec AD's layout"),
+        (tmp_path, "layout"),
+    ):
         with pytest.raises(DataError, match=words):
             Review(kept, root, test_share=0, labelme=False)
     with pytest.raises(OutputError, match="no folder"):

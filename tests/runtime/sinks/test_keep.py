@@ -232,6 +232,7 @@ def test_folder_that_is_deleted_is_made_again(tmp_path: Path) -> None:
         ("&good=0%", "good is '0%', expected a share, as in 1% or 0.5%"),
         ("&every=nan", "every is 'nan', expected a number of seconds"),
         ("&near=-1", "near is '-1', expected a distance"),
+        ("&near=300", "near is '300', expected a distance in grey levels from 0 to 255"),
     ],
 )
 def test_option_that_does_not_fit_says_which_do(tmp_path: Path, query: str, message: str) -> None:
