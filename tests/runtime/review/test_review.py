@@ -147,7 +147,8 @@ def test_who_does_nothing_for_long_loses_the_pictures(open_review: Open, monkeyp
 
 def test_one_program_reviews_a_folder(open_review: Open, kept: Path, data_set: Path, tmp_path: Path):
     open_review()
-    for folder, root in ((kept, tmp_path / "other"), (tmp_path, data_set)):
+    (tmp_path / "more").mkdir()
+    for folder, root in ((kept, tmp_path / "other"), (tmp_path / "more", data_set)):
         with pytest.raises(OutputError, match="is under review by another program"):
             Review(folder, root, test_share=0, labelme=False)
     assert not (tmp_path / "other").exists()
