@@ -100,15 +100,18 @@ def parse(text: str, *, what: str, error: type[StlmError] = SpecError, remedy: s
 T = TypeVar("T")
 
 
-def build(kind: type[T], data: object, *, error: type[StlmError] = SpecError, remedy: str = EXPORT_AGAIN) -> T:
+def build(
+    kind: type[T], data: object, *, what: str = "", error: type[StlmError] = SpecError, remedy: str = EXPORT_AGAIN
+) -> T:
     """Make a dataclass of an object as `dataclasses.asdict` writes it, and those inside it.
 
     Args:
         kind: its annotations say which types, lengths, words and ranges (`Within`) are right.
+        what: it is, for the message, in the place of `kind`'s name.
         error, remedy: as for `read_object`.
     """
     with _told(error, remedy):
-        return _build(kind, data, kind.__name__)
+        return _build(kind, data, what or kind.__name__)
 
 
 def _text(path: Path, most: int) -> str:
@@ -252,7 +255,8 @@ def _build(kind: type[T], data: object, where: str) -> T:
     required = {entry.name for entry in entries if not entry.metadata.get("may_lack")}
     unknown, missing = sorted(set(data) - names), sorted(required - set(data))
     if unknown or missing:
-        raise _WrongError(f"{where} has unknown keys {shown(unknown)} and lacks {missing}")
+        wrong = [f"has unknown keys {shown(unknown)}"] * bool(unknown) + [f"lacks {', '.join(missing)}"] * bool(missing)
+        raise _WrongError(f"{where} {' and '.join(wrong)}")
     hints = get_type_hints(kind, include_extras=True)
     return kind(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in data.items()})
 
