@@ -130,6 +130,7 @@ def open_detector(
     ignore: Path | None,
     tile: str | None,
     watchdog: Watchdog | None = None,
+    side_by_side: bool = False,
     opener: EngineOpener | None = None,
 ) -> Detector:
     """Open what the options name; the caller closes it.
@@ -144,7 +145,14 @@ def open_detector(
     area = read_area(roi=roi, ignore=ignore)
     size = None if tile is None else parse_tile(tile)
     return Detector.open(
-        engine, backend=backend, threshold=by_hand, area=area, tile=size, watchdog=watchdog, opener=opener
+        engine,
+        backend=backend,
+        threshold=by_hand,
+        area=area,
+        tile=size,
+        watchdog=watchdog,
+        side_by_side=side_by_side,
+        opener=opener,
     )
 
 

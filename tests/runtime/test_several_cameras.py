@@ -188,7 +188,12 @@ class Counting(FirstPixel):
 
 def sharing(monkeypatch: pytest.MonkeyPatch, backend: Backend, *, watchdog: Watchdog, cameras: int) -> Engines:
     sidecar = Sidecar(backend._spec, detector_of(backend).sidecar.engine)
-    monkeypatch.setattr("runtime.engines.open_engine", lambda path, backend: (engine, sidecar))
+
+    def open_engine(path: Path, *, backend: str, side_by_side: bool) -> tuple[Backend, Sidecar]:
+        assert side_by_side == (cameras > 1)
+        return engine, sidecar
+
+    monkeypatch.setattr("runtime.engines.open_engine", open_engine)
     monkeypatch.setattr("runtime.engines.Sidecar.read", lambda path: sidecar)
     engine = backend
     return Engines(watchdog=watchdog, cameras=cameras)
