@@ -166,6 +166,11 @@ class Detector(Closing):
         return self._backend.runs_by
 
     @property
+    def device(self) -> str:
+        """Where the network runs, in words."""
+        return self._backend.device
+
+    @property
     def max_batch(self) -> int:
         """How many frames `submit` takes at once; in tiles one, since they fill the batches."""
         return self.spec.max_batch if self.tile is None else 1

@@ -144,7 +144,7 @@ def open_detector(
     by_hand = threshold if unclear is None else _two_thresholds(unclear, threshold)
     area = read_area(roi=roi, ignore=ignore)
     size = None if tile is None else parse_tile(tile)
-    return Detector.open(
+    detector = Detector.open(
         engine,
         backend=backend,
         threshold=by_hand,
@@ -154,6 +154,22 @@ def open_detector(
         side_by_side=side_by_side,
         opener=opener,
     )
+    leave_cores(detector)
+    return detector
+
+
+def leave_cores(detector: Detector) -> None:
+    """Keep OpenCV to one thread, in the whole program, where the network needs the processor too.
+
+    Its other threads spin for a while after each resize, and the network's wait for one another: of a network of 8 ms
+    on two cores, that takes a fifth of the frames.
+    """
+    import cv2
+
+    from runtime.backends.base import PROCESSOR
+
+    if detector.device == PROCESSOR:
+        cv2.setNumThreads(1)
 
 
 def _two_thresholds(text: str, threshold: float | None) -> Threshold:
