@@ -100,15 +100,23 @@ def parse(text: str, *, what: str, error: type[StlmError] = SpecError, remedy: s
 T = TypeVar("T")
 
 
-def build(kind: type[T], data: object, *, error: type[StlmError] = SpecError, remedy: str = EXPORT_AGAIN) -> T:
+def build(
+    kind: type[T],
+    data: object,
+    *,
+    error: type[StlmError] = SpecError,
+    remedy: str = EXPORT_AGAIN,
+    what: str | None = None,
+) -> T:
     """Make a dataclass of an object as `dataclasses.asdict` writes it, and those inside it.
 
     Args:
         kind: its annotations say which types, lengths, words and ranges (`Within`) are right.
         error, remedy: as for `read_object`.
+        what: it is, for the message; the dataclass' name, unless it is given.
     """
     with _told(error, remedy):
-        return _build(kind, data, kind.__name__)
+        return _build(kind, data, what or kind.__name__)
 
 
 def _text(path: Path, most: int) -> str:

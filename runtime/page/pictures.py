@@ -70,8 +70,8 @@ class LivePicture(Closing):
             while True:
                 await self._after(seen)
                 seen = self._number
-                # With the next one's head behind it, without which Chromium shows this one when the next has come, beside
-                # the next part's verdict. So no head can tell a length.
+                # With the next one's head behind it, without which Chromium shows this one when the next has come,
+                # beside the next part's verdict. So no head can tell a length.
                 yield self._jpeg + b"\r\n" + PART
 
     async def still(self) -> bytes | None:
