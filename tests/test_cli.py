@@ -101,6 +101,19 @@ def test_log_for_machines_is_one_object_a_line(capsys, arguments):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "of"),
+    [
+        (("--output", ""), " as the value of --output"),
+        (("--output=",), " as the value of --output"),
+        (("data", ""), ""),
+    ],
+)
+def test_variable_that_is_not_set_is_not_the_current_folder(capsys, arguments, of):
+    code, _, lines = ran(capsys, "work", *arguments)
+    assert (code, lines[-1]) == (2, f"Error: found nothing{of}, expected something; see whether a variable is set")
+
+
+@pytest.mark.parametrize(
     ("how", "code", "plain"),
     [
         ("data", 1, "error: found no picture, expected some; add them"),

@@ -150,6 +150,8 @@ def _kind_of(uri: str) -> Any:
     """A class of sinks; `VideoFile` for all videos. Raises `OutputError`, and `ImportError` where a library lacks."""
     place = uri.partition("?")[0]
     path = Path(place)
+    if not place:
+        raise OutputError(f"found nothing as an output; {_KNOWN}")
     if place == "display://":
         return Window
     if (scheme := place.partition("://")[0]) in _SCHEMES and scheme != place:
