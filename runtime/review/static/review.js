@@ -166,8 +166,8 @@ function showNothing() {
   if (!$("nothing")) return;
   $("nothing").textContent = counts === null ? "Loading…"
     : !counts.open ? "All pictures are decided. New ones that the line keeps appear here."
-      : "The pictures that are left are before other reviewers. Those that they leave come here, those of a browser that was "
-        + "killed ten minutes later. The list (L) has all of them.";
+      : "The pictures that are left are before other reviewers. Those that they leave come here, those of a browser that "
+        + "was killed after ten minutes. The list (L) has all of them.";
 }
 
 function showCounts() {
