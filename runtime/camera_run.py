@@ -22,7 +22,7 @@ from runtime.line_control import Control
 from runtime.options import chosen_source
 from runtime.recipes import RecipeChanger, check_recipes, chosen_recipe, open_judge, part_rule, told_of
 from runtime.service import Service
-from runtime.shadow import Shadow
+from runtime.shadow import Shadow, asked_shadow
 from runtime.signals import StopRequest, StopSignals, heeding
 from runtime.sinks import Outputs, SinkContext, check_outputs, check_places, open_outputs
 from runtime.sources import FrameSource, SourceOptions, open_source, place_of
@@ -68,6 +68,8 @@ def run_cameras(configs: Sequence[CameraConfig], *, reads: Sequence[Path] = ()) 
     for config in configs:
         with told_of(None if config.name is None else f"camera {config.name}"):
             check_outputs(config.output)
+            if config.shadow is not None:
+                asked_shadow(config.shadow)
     with ExitStack() as stack, ExitStack() as last:
         stop = stack.enter_context(StopSignals())
         on_hang = partial(give_up, last=last.close)

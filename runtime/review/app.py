@@ -80,6 +80,7 @@ def make_app(review: Review, *, reviewer: str) -> Starlette:
         return {"items": [_item(each) for each in review.take(wanted.session, wanted.count)], **state()}
 
     def decide(wanted: _Decide) -> dict[str, Any]:
+        review.touch(wanted.session)
         try:
             mask = base64.b64decode(wanted.mask, validate=True)
         except (binascii.Error, ValueError):

@@ -99,11 +99,20 @@ def test_what_cannot_be_opened_is_one_line_and_exit_code_1(
     assert message in capfd.readouterr().err.splitlines()[-1]
 
 
-def test_output_that_cannot_be_is_told_before_an_engine_is_opened(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--output", "line.mp4?hours=1", "no option 'hours'"),
+        ("--output", "kept?what=raw&good=1%", "keeps a share of the good ones and all of them"),
+        ("--shadow", "new.onnx?every=0", "every is '0', expected a whole number from 1 on"),
+        ("--shadow", "new.onnx", "new.onnx is not a file"),
+    ],
+)
+def test_what_cannot_be_beside_an_engine_is_told_before_it_is_opened(
+    tmp_path: Path, option: str, value: str, message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert inspect(tmp_path / "none.onnx", QUICK, "--output", "line.mp4?hours=1") == 1
-    assert "no option 'hours'" in capfd.readouterr().err.splitlines()[-1]
+    assert inspect(tmp_path / "none.onnx", QUICK, option, value) == 1
+    assert message in capfd.readouterr().err.splitlines()[-1]
 
 
 def test_place_for_the_summary_is_tried_before_the_run(

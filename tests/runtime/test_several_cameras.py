@@ -78,7 +78,11 @@ def test_recipes_may_lie_in_a_file_of_their_own(file: Path, tmp_path: Path) -> N
         ("cameras:", "camera:", "line.yaml has the setting 'camera', which is unknown there; did you mean cameras?"),
         ("votes: 1/2", "vote: 1/2", "line.yaml has the setting 'vote', which is unknown there; did you mean votes?"),
         ("    votes: 1/1", "    voets: 1/1", "camera 'right' has the setting 'voets'"),
-        ("    votes: 1/1", "    inference-timeout: 5", "camera 'right' has the setting 'inference-timeout'"),
+        (
+            "    votes: 1/1",
+            "    inference-timeout: 5",
+            "'inference-timeout', which is of the program; move it",
+        ),
         ("    votes: 1/1", "    config: line.yaml", "camera 'right' has the setting 'config'"),
         ("    votes: 1/1", "    camera-faults: perhaps", "camera-faults is 'perhaps', expected true or false"),
         ("    votes: 1/1", "    fps: -1", "line.yaml: camera 'right': fps cannot be used: -1.0 is not in the range"),

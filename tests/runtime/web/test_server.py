@@ -112,7 +112,9 @@ def test_port_that_is_taken_is_one_line(local: WebServer) -> None:
 
 
 def test_address_of_another_machine_is_one_line() -> None:
-    with pytest.raises(OutputError, match=r"cannot serve on 192\.0\.2\.1 port 8080"):
+    with pytest.raises(
+        OutputError, match=r"cannot serve on 192\.0\.2\.1 port 8080 .*; give an address of this machine"
+    ):
         WebServer(app(), Serving("192.0.2.1:8080"), what="trial")
 
 
@@ -303,8 +305,15 @@ def test_pages_are_served_by_https(certificate: Path, token_file: Path) -> None:
 
 def test_certificate_that_cannot_be_used_is_one_line(certificate: Path, tmp_path: Path) -> None:
     for serving, message in (
-        (Serving("127.0.0.1:0", cert=tmp_path / "none.pem"), "none.pem cannot be used"),
-        (Serving("127.0.0.1:0", cert=certificate / "key.pem"), "key.pem cannot be used"),
+        (Serving("127.0.0.1:0", cert=tmp_path / "none.pem"), "none.pem cannot be read .No such file"),
+        (
+            Serving("127.0.0.1:0", cert=certificate / "cert.pem", key=tmp_path / "none.key"),
+            "^[^ ]*none.key cannot be read",
+        ),
+        (
+            Serving("127.0.0.1:0", cert=certificate / "cert.pem"),
+            "cert.pem cannot be used .*; give its key by --serve-key",
+        ),
         (Serving("127.0.0.1:0", key=certificate / "key.pem"), "and no certificate"),
     ):
         with pytest.raises(ConfigError, match=message):
