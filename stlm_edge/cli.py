@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import re
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -85,6 +86,8 @@ def run(command: click.Command, argv: Sequence[str] | None = None) -> int:
     """
     if argv is not None:
         return _run(command, argv)
+    # It has a line read its recipe again. One that is not up yet reads it in any case, and must not be ended by it.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     code = 1
     atexit.register(lambda: _leave_threads(code))
     code = _run(command, sys.argv[1:])

@@ -38,6 +38,9 @@ _SCHEMES = {
 }
 """Scheme → module and class, which is imported by whoever asks for it: most need a library that few lines have."""
 
+TRIGGERS = ("display://", "modbus://", "opcua://", "mqtt://", "mqtts://")
+"""How the outputs begin by which parts are triggered."""
+
 _KNOWN = (
     f"known are display://, {', '.join(f'{scheme}://' for scheme in _SCHEMES)}, a video (.mp4, .avi), events (.jsonl), "
     "a table of scores (.csv) and a folder for pictures"
