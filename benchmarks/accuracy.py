@@ -23,9 +23,10 @@ from typing import Any
 
 import click
 
+from benchmarks.cells import AREAS
 from benchmarks.record import Recorder, recording
 from benchmarks.subjects import require_different
-from benchmarks.tables import AREAS, to_text
+from benchmarks.tables import to_text
 from export.gate.examine import DriftMeter
 from export.gate.pictures import choose, read_with_progress
 from runtime.backends import BACKEND_CHOICES, BackendChoice, open_engine, vouched

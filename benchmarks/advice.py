@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from benchmarks.tables import AREAS
+from benchmarks.cells import AREAS
 
 DECISIVE = ("aupro", "image_auroc")
 """Where the defects are, and whether a part has one."""

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import click
 
+from benchmarks.cells import aligned
 from benchmarks.record import Record, read
 from benchmarks.significance import FEWEST_TURNS, Change, changes
-from benchmarks.tables import aligned
 from stlm_edge.cli import run
 from stlm_edge.errors import DataError
 from stlm_edge.files import require_place, write_text

@@ -12,8 +12,9 @@ from typing import Any
 
 import click
 
+from benchmarks.cells import AREAS
 from benchmarks.record import recording
-from benchmarks.tables import AREAS, to_text
+from benchmarks.tables import to_text
 from stlm_edge.cli import run
 from stlm_edge.errors import DataError, counted
 from stlm_edge.records import read_object

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.tables import AREAS
+from benchmarks.cells import AREAS
 from stlm_edge.datasets import GOOD
 from stlm_edge.datasets.parts import read_groups
 from stlm_edge.metrics import ALL, QualityMeter

@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 
+from benchmarks.cells import STAGES
 from benchmarks.conditions import lines_of, watching
 from benchmarks.estimate import comparison, estimate_ms
 from benchmarks.record import Recorder, recording
@@ -33,7 +34,7 @@ from benchmarks.subjects import (
     pairs,
     require_different,
 )
-from benchmarks.tables import STAGES, to_text
+from benchmarks.tables import to_text
 from runtime.backends import check_engine_file, vouched
 from runtime.verification import warn_unless_verified
 from stlm_edge.cli import Number, run

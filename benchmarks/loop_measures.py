@@ -29,6 +29,7 @@ from runtime.faults import FaultDetector
 from runtime.judge import Judge
 from runtime.line import Line
 from runtime.line_control import Control
+from runtime.options import leave_cores
 from runtime.parts import PartRule
 from runtime.signals import StopRequest, StopSignals
 from runtime.sinks import FrameSink, Outputs, SinkContext, open_sink
@@ -96,6 +97,7 @@ def open_rate(engine: Path, *, backend: BackendChoice, frame_size: Size, frames:
             backends, sidecar = [lease for lease, _ in leases], leases[0][1]
         threshold = sidecar.spec.require_threshold()
         detectors = [opened.enter_context(Detector(one, sidecar=sidecar, threshold=threshold)) for one in backends]
+        leave_cores(detectors[0])
         inputs = [to_input(picture, spec=sidecar.spec) for picture in pictures]
 
         def infer(_: int) -> None:

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.cells import STAGES
 from benchmarks.record import device as this_machine
 from benchmarks.subjects import Device, Pictures, Way, batch_of
-from benchmarks.tables import STAGES
 from stlm_edge.errors import ConfigError
 from stlm_edge.imaging import Image, to_input
 from stlm_edge.measure import TOTAL, Subject, Work

@@ -29,11 +29,12 @@ import numpy as np
 
 from benchmarks.accuracy import labelled_set, open_inspector
 from benchmarks.anomalib_methods import BACKBONES, METHODS, AnomalibInspector, Backbone, Recipe, fitted, kept_in
+from benchmarks.cells import AREAS
 from benchmarks.gabor import GaborMemory
 from benchmarks.intervals import Resampled, mean_of, parts_of, resample
 from benchmarks.record import recording
 from benchmarks.subjects import require_different
-from benchmarks.tables import AREAS, to_text
+from benchmarks.tables import to_text
 from export.gate.network import NetworkInspector
 from stlm_edge.cli import Number, run
 from stlm_edge.datasets import GOOD, Sample, load_category, read_truth, texture_paths

@@ -17,8 +17,9 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from benchmarks.cells import AREAS, NOTHING, Entry, figure, size
 from benchmarks.record import INCOMPLETE, Origin
-from benchmarks.tables import AREAS, NOTHING, Entry, figure, is_peer, size
+from benchmarks.tables import is_peer
 from train.paper import methods as paper
 from train.paper.figure_1 import label, logarithmic, mark_area, over_time
 

@@ -18,7 +18,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from benchmarks.tables import STAGES
+from benchmarks.cells import STAGES
 from export.gate.pictures import choose, find_samples
 from runtime.backends import (
     BACKEND_CHOICES,

@@ -5,25 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
+from benchmarks.cells import (
+    AREAS,
+    NOTHING,
+    STAGES,
+    Entry,
+    aligned,
+    areas_of,
+    figure,
+    figures_of,
+    percent,
+    ratio_of,
+    run_by,
+    size,
+)
 from benchmarks.record import Record
 from stlm_edge.errors import counted
 from stlm_edge.metrics import ALL
 from train.paper.methods import GPU, METHODS
-
-NOTHING = "–"
-"""In place of a figure that was not or cannot be measured."""
-
-AREAS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO", "pixel_ap": "pixel AP"}
-"""Heads by what they are called in records."""
-
-STAGES = ("prepare", "upload", "infer", "download", "decide", "total")
-"""Of the way from a frame in memory to its verdict, with or without a GPU."""
-
-Entry = Mapping[str, Any]
-"""A JSON object of a record's details."""
 
 
 @dataclass(frozen=True)
@@ -67,51 +68,6 @@ def to_text(record: Record, *names: str) -> str:
     return "\n\n".join("\n".join([*aligned([one.heads, *one.rows]), "", *one.notes]).rstrip() for one in tables)
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Cells in columns, the first one to the left and the others to the right."""
-    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
-    return [
-        "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], others, strict=True))])
-        for row in rows
-    ]
-
-
-def figure(value: float | None) -> str:
-    """With three significant digits, and all those before the point."""
-    if value is None:
-        return NOTHING
-    return f"{value:.0f}" if abs(value) >= 99.95 else f"{value:#.3g}".removesuffix(".")
-
-
-def percent(share: float | None, *, digits: int = 1, sign: str = "") -> str:
-    """A share of 1 as percent; a five behind the last digit is rounded up, as one does by hand, whatever its bits."""
-    if share is None:
-        return NOTHING
-    exact = Decimal(repr(100 * share)).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP)
-    return f"{exact:{sign}}"
-
-
-def size(height_width: Sequence[int] | None) -> str:
-    """Height and width."""
-    return NOTHING if height_width is None else " x ".join(map(str, height_width))
-
-
-def _figures(entry: Entry, *keys: str) -> list[str]:
-    return [figure(entry[key]) for key in keys]
-
-
-def _areas(entry: Entry, keys: Iterable[str] = AREAS) -> list[str]:
-    return [percent(entry[key]) for key in keys]
-
-
-def _ratio(turns: Mapping[str, float] | None) -> str:
-    return NOTHING if turns is None else "{} [{}, {}]".format(*_figures(turns, "median", "low", "high"))
-
-
-def _by(entry: Entry) -> str:
-    return f"{entry['library'] or NOTHING}, {entry['precision'] or NOTHING}"
-
-
 @_kind("latency", "Latency", ["latency"])
 def _latency(record: Record) -> Table:
     details, input_size = record.details, record.details["input_size"]
@@ -119,10 +75,10 @@ def _latency(record: Record) -> Table:
     heads += ["load, s", "first, ms", "memory, MB", "pictures"]
     rows = [
         [
-            *(subject["name"], _by(subject)),
-            *_figures(subject["stages"]["total"], "p50_ms", "p95_ms", "p99_ms", "max_ms"),
-            *(figure(subject["frames_per_s"]), _ratio(subject["speed_up"])),
-            *_figures(subject, "load_s", "first_ms", "running_mb"),
+            *(subject["name"], run_by(subject)),
+            *figures_of(subject["stages"]["total"], "p50_ms", "p95_ms", "p99_ms", "max_ms"),
+            *(figure(subject["frames_per_s"]), ratio_of(subject["speed_up"])),
+            *figures_of(subject, "load_s", "first_ms", "running_mb"),
             str(subject["runs"]),
         ]
         for subject in details["subjects"]
@@ -150,7 +106,7 @@ def _stages(record: Record) -> Table:
         stages = subject["stages"]
         if unknown := set(stages) - set(STAGES):
             raise ValueError(f"stages {sorted(unknown)}, expected some of {STAGES}")
-        times = [", ".join(_figures(stages[key], "p50_ms", "p95_ms")) if key in stages else NOTHING for key in STAGES]
+        times = [", ".join(figures_of(stages[key], "p50_ms", "p95_ms")) if key in stages else NOTHING for key in STAGES]
         rows.append([subject["name"], *times])
     notes = ["Infer is the network alone; the others are the host's work and the copies, which total has too."]
     return Table(["", *STAGES], rows, notes)
@@ -163,8 +119,8 @@ def _accuracy(record: Record) -> Table:
         drift = engine["drift"] or {}
         forms = {"map_max": ".2g", "map_p99": ".2g", "score_max": ".2g", "rank": ".4f"}
         moved = [NOTHING if drift.get(key) is None else f"{drift[key]:{form}}" for key, form in forms.items()]
-        areas = _areas(engine, (*AREAS, "image_ap"))
-        rows.append([engine["name"], _by(engine), size(engine["input_size"]), *areas, *moved])
+        areas = areas_of(engine, (*AREAS, "image_ap"))
+        rows.append([engine["name"], run_by(engine), size(engine["input_size"]), *areas, *moved])
     if references := dict.fromkeys(e["drift"]["reference"] for e in record.details["engines"] if e["drift"]):
         notes.append(f"Drift is against {', '.join(references)}.")
     drifts = ["map, max", "map, p99", "score, max", "rank"]
@@ -175,10 +131,10 @@ def _accuracy(record: Record) -> Table:
 def _sizes(record: Record) -> Table:
     rows, gates = [], {True: "passed", False: "REFUSED", None: "not asked"}
     for point in record.details["points"]:
-        times, is_best = _figures(point, "p50_ms", "p95_ms"), "yes" if point["on_frontier"] else "no"
+        times, is_best = figures_of(point, "p50_ms", "p95_ms"), "yes" if point["on_frontier"] else "no"
         sides = [size(point["input_size"]), size(point["trained_at"])]
         rows.append(
-            [point["name"], point["precision"], *sides, *times, *_areas(point), gates[point["verified"]], is_best]
+            [point["name"], point["precision"], *sides, *times, *areas_of(point), gates[point["verified"]], is_best]
         )
     heads = ["setting", "precision", "input", "trained at", "p50, ms", "p95, ms", *AREAS.values()]
     notes = [f"On {record.details['data']}; areas in %.", *record.details["advice"]]
@@ -199,9 +155,9 @@ def _peers(record: Record) -> Table:
         if method["backbone"] is not None and (method["pretrained"] is not None or is_peer(method)):
             backbone += f", {method['pretrained'] or 'random weights'}"
         millions = NOTHING if count is None else f"{count / 1e6:.1f}"
-        costs = _figures(method, "p50_ms", "p95_ms", "running_mb", "model_mb")
+        costs = figures_of(method, "p50_ms", "p95_ms", "running_mb", "model_mb")
         trained = figure(method["train_minutes"])
-        areas = [*_areas(method), percent(method.get("missed_share"), digits=0)]
+        areas = [*areas_of(method), percent(method.get("missed_share"), digits=0)]
         rows.append([method["name"], backbone, size(method["input_size"]), millions, trained, *areas, *costs])
     heads = ["method", "backbone", "input", "million parameters", "trained, min", *AREAS.values(), "missed"]
     missed = "Missed: % of the defects that score below what 5 % of the good test pictures reach."
@@ -248,7 +204,9 @@ def _demo(record: Record) -> Table:
         f"defect, it finds {found} and raises {alarms}; {network} takes {figure(times['p50_ms'])} ms (p50) and "
         f"{figure(times['p95_ms'])} ms (p95) a frame."
     )
-    rows = [[kind, *_areas(scores)] for kind, scores in (evaluation["kinds"] | {"all": evaluation["overall"]}).items()]
+    rows = [
+        [kind, *areas_of(scores)] for kind, scores in (evaluation["kinds"] | {"all": evaluation["overall"]}).items()
+    ]
     return Table(["defect", *AREAS.values()], rows, [note])
 
 
@@ -284,6 +242,14 @@ def _loop(record: Record) -> Table:
         ]
     if "parts_of_the_engine" in details:
         rows.append(_triggered(details["parts_of_the_engine"]))
+    for name, network in (("hand_over", "that takes no time"), ("hand_over_of_the_engine", "of the engine")):
+        for way, result in (("modbus", "ResultsValid by Modbus"), ("mqtt", "the message by MQTT")):
+            if way in (found := details.get(name, {})):
+                row = f"from a trigger by Modbus to {result} besides the network {network}, p95 of {found['parts']}, ms"
+                rows.append([row, figure(found[way]["besides_network_p95_ms"]), NOTHING])
+    if "page" in details:
+        pace = f"share of the pace at 60 frames a second with {details['page']['viewers']} viewers"
+        rows.append(_turns(pace, details["page"]["ratio"]))
     return Table(["", "median", "turns"], rows)
 
 
@@ -309,7 +275,7 @@ def _training(record: Record) -> Table:
         f"{settings['architecture']} at {size(settings['image_size'])}, batch {settings['batch_size']}, teacher "
         f"{settings['teacher']} ({settings['teacher_weights']})",
         *(figure(record.measures[f"{name} step"].median) for name in names),
-        _ratio(ratio),
+        ratio_of(ratio),
         ", ".join(figure(way["phases_s"]["teacher"]) for way in ways),
         f"{100 * ways[1]['anomalous_share']:.0f} %",
         ", ".join(figure(way["memory_gb"]) for way in ways),
@@ -337,8 +303,8 @@ def _gpu(record: Record) -> Table:
     rows, notes = [], []
     for part in record.details["parts"]:
         for subject in part.get("subjects", []):
-            times = _figures(subject, "infer_ms", "p50_ms")
-            rows.append([part["name"], subject["name"], *times, _ratio(subject["speed_up"])])
+            times = figures_of(subject, "infer_ms", "p50_ms")
+            rows.append([part["name"], subject["name"], *times, ratio_of(subject["speed_up"])])
         if not part.get("subjects"):
             rows.append([part["name"], part["status"], NOTHING, NOTHING, NOTHING])
         if part["reason"]:
@@ -394,7 +360,7 @@ def _summary(record: Record) -> Table:
             for s in (subjects[0], fastest)
         ]
     heads = ["", "on", *(AREAS[metric] for metric in _SUMMED), "p50, ms", "p95, ms"]
-    rows = [[name, on, *_areas(a, _SUMMED), *_figures(times, "p50_ms", "p95_ms")] for name, on, a, times in found]
+    rows = [[name, on, *areas_of(a, _SUMMED), *figures_of(times, "p50_ms", "p95_ms")] for name, on, a, times in found]
     return Table(heads, rows, notes, above=[_PRINTED])
 
 

@@ -22,15 +22,15 @@ from runtime.line_control import Control
 from runtime.options import chosen_source
 from runtime.recipes import RecipeChanger, check_recipes, chosen_recipe, open_judge, part_rule, told_of
 from runtime.service import Service
-from runtime.shadow import Shadow
+from runtime.shadow import Shadow, asked_shadow
 from runtime.signals import StopRequest, StopSignals, heeding
-from runtime.sinks import Outputs, SinkContext, check_outputs, check_places, open_outputs
+from runtime.sinks import TRIGGERS, Outputs, SinkContext, check_outputs, check_places, open_outputs
 from runtime.sources import FrameSource, SourceOptions, open_source, place_of
 from runtime.summary import RunRecorder, RunSummary
 from runtime.watchdog import OPENING, Watchdog
 from runtime.web.options import Serving
 from stlm_edge.cli import give_up, print_lines
-from stlm_edge.errors import ImageError, OutputError, SourceError, StlmError, counted
+from stlm_edge.errors import ConfigError, ImageError, OutputError, SourceError, StlmError, counted
 from stlm_edge.files import require_place, write_text
 
 if TYPE_CHECKING:
@@ -68,6 +68,13 @@ def run_cameras(configs: Sequence[CameraConfig], *, reads: Sequence[Path] = ()) 
     for config in configs:
         with told_of(None if config.name is None else f"camera {config.name}"):
             check_outputs(config.output)
+            if config.trigger == "software" and configs[0].serve is None and not any(map(_triggers, config.output)):
+                raise ConfigError(
+                    "found nothing that triggers, expected it with --trigger software; give an --output of "
+                    f"{', '.join(TRIGGERS)}, or --serve"
+                )
+            if config.shadow is not None:
+                asked_shadow(config.shadow)
     with ExitStack() as stack, ExitStack() as last:
         stop = stack.enter_context(StopSignals())
         on_hang = partial(give_up, last=last.close)
@@ -104,6 +111,10 @@ def _reread_recipes(configs: Sequence[CameraConfig], runs: Sequence[CameraRun], 
         for run in runs:
             if run.changer is not None and run.config.recipe_file:
                 run.changer.read_file()
+
+
+def _triggers(uri: str) -> bool:
+    return uri.startswith(TRIGGERS)
 
 
 def _open_page(config: CameraConfig) -> LivePage:
@@ -273,7 +284,8 @@ class CameraRun:
                 self.run(stop)
         except Exception as error:
             self.failure = error
-            logger.error("camera %s has ended, the others go on: %s", self.config.name, error)
+            others = "" if stop.requested else ", the others go on"
+            logger.error("camera %s has ended%s: %s", self.config.name, others, error)
         finally:
             self.control.ended()
 

@@ -208,6 +208,11 @@ def _require_known(settings: Mapping[str, Any], fields: Sequence[str], *, where:
     names = [name.replace("_", "-") for name in fields]
     for name in settings:
         if name not in names:
+            if name.replace("-", "_") in _OF_THE_PROGRAM:
+                raise ConfigError(
+                    f"{where} has the setting {shown(name)}, which is of the program; move it to the top of the line's "
+                    f"file, or give --{name}"
+                )
             raise ConfigError(
                 f"{where} has the setting {shown(name)}, which is unknown there; {nearest(name, names)}"
                 f"{', '.join(names)}"

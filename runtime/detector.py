@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -99,6 +100,7 @@ class Detector(Closing):
         area: Area | None = None,
         tile: Size | None = None,
         watchdog: Watchdog | None = None,
+        side_by_side: bool = False,
         opener: EngineOpener | None = None,
     ) -> Detector:
         """Open an engine by the sidecar beside it; one that is not verified is warned of.
@@ -112,6 +114,7 @@ class Detector(Closing):
             tile: (height, width) in frame pixels. Frames that are larger are inspected in overlapping tiles of that
                 size; the score is that of the stitched map, at the scale at which the network sees the tiles.
             watchdog: notices if opening, an inference or closing does not end; the caller closes it.
+            side_by_side: see `runtime.backends.open_engine`; for those who `submit` frames without end. Tiles are.
             opener: opens the engine in the place of `runtime.backends.open_engine`, and has its inferences watched.
         Raises:
             EngineError, SpecError: see `runtime.backends.open_engine`.
@@ -123,7 +126,8 @@ class Detector(Closing):
             by_hand = Threshold(value=by_hand, method="manual", images=0)
         opening = nullcontext() if watchdog is None else watchdog.watching(f"opening {path}", pictures=OPENING)
         with opening:
-            opened, sidecar = (opener or open_engine)(Path(path), backend=backend)
+            chosen_opener = opener or partial(open_engine, side_by_side=side_by_side or tile is not None)
+            opened, sidecar = chosen_opener(Path(path), backend=backend)
         if opener is None:
             opened.watchdog = watchdog
         try:
@@ -160,6 +164,11 @@ class Detector(Closing):
     def runs_by(self) -> str:
         """The name of the backend."""
         return self._backend.runs_by
+
+    @property
+    def device(self) -> str:
+        """Where the network runs, in words."""
+        return self._backend.device
 
     @property
     def max_batch(self) -> int:

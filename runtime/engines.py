@@ -156,7 +156,7 @@ class Engines:
                     self._give_back(key)
                     raise
                 return _Lease(path, known, spec=sidecar.spec, on_close=lambda: self._give_back(key)), sidecar
-            opened, sidecar = open_engine(path, backend=backend)
+            opened, sidecar = open_engine(path, backend=backend, side_by_side=self._cameras > 1)
             opened.watchdog = self._watchdog
             queue = _Queue(opened, max_batch=sidecar.spec.max_batch) if self._cameras > 1 else None
             entry = _Opened(opened, sidecar, queue, users=1)

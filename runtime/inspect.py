@@ -83,6 +83,7 @@ def command(
             ignore=ignore,
             tile=tile,
             watchdog=watchdog,
+            side_by_side=True,
         ) as detector,
     ):
         area, tile_size = detector.area, detector.tile

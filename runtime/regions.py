@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -93,22 +92,19 @@ def _spots(reached: NDArray[np.bool_], frame_size: Size) -> tuple[NDArray[np.int
 
 def _components(
     enlarged: Map, found: NDArray[np.bool_], inspected: Mask | None, *, top: int, left: int
-) -> Iterator[Region]:
-    """The highest regions of a window of the frame whose upper left corner lies at `top`, `left`."""
+) -> list[Region]:
+    """The regions of a window of the frame whose upper left corner lies at `top`, `left`."""
     if inspected is not None:
         found &= inspected[top : top + found.shape[0], left : left + found.shape[1]] > 0
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(found.astype(np.uint8), connectivity=8)
-    peaks = np.full(count, -np.inf, np.float32)
-    np.maximum.at(peaks, np.asarray(labels[found], np.intp), enlarged[found])
-    for label in np.argsort(-peaks[1:], kind="stable")[:MOST_REGIONS] + 1:  # 0 is what lies around them
-        yield Region(
-            left=int(stats[label, cv2.CC_STAT_LEFT]) + left,
-            top=int(stats[label, cv2.CC_STAT_TOP]) + top,
-            width=int(stats[label, cv2.CC_STAT_WIDTH]),
-            height=int(stats[label, cv2.CC_STAT_HEIGHT]),
-            area=int(stats[label, cv2.CC_STAT_AREA]),
-            peak=float(peaks[label]),
-        )
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(found.view(np.uint8), connectivity=8)
+    regions = []
+    for label in range(1, count):  # 0 is what lies around them
+        box = tuple(int(value) for value in stats[label, : cv2.CC_STAT_AREA])
+        window = slice(box[1], box[1] + box[3]), slice(box[0], box[0] + box[2])
+        _, peak, _, _ = cv2.minMaxLoc(enlarged[window], (labels[window] == label).view(np.uint8))
+        area = int(stats[label, cv2.CC_STAT_AREA])
+        regions.append(Region(box[0] + left, box[1] + top, box[2], box[3], area=area, peak=peak))
+    return regions
 
 
 def _pixels_of(first: int, end: int, *, cells: int, length: int) -> range:

@@ -128,6 +128,23 @@ class ShadowSummary:
             yield f"                   and {counted(more, 'frame')} more: events.jsonl has all of them"
 
 
+def asked_shadow(uri: str) -> tuple[Path, int, str]:
+    """The engine of `ENGINE[?every=N]`, of how many frames it looks at one, and its SHA-256; nothing is opened.
+
+    Raises:
+        ConfigError: if an option is wrong.
+        EngineError, SpecError: if the engine is not there, or was altered, or has no threshold.
+    """
+    path, _, query = uri.partition("?")
+    try:
+        every = int(parse_options(query, {"every": whole_number(least=1)}).get("every", EVERY))
+    except ValueError as error:
+        raise ConfigError(f"{uri} is no --shadow: {error}; give it as ENGINE?every=10") from None
+    sidecar = vouched(Path(path))
+    sidecar.spec.require_threshold()
+    return Path(path), every, sidecar.engine.engine_sha256
+
+
 class Shadow(Closing):
     """Compares a candidate with the engine. Owns its detector and its threads from `start` to `close`.
 
@@ -143,21 +160,12 @@ class Shadow(Closing):
             recipe: that the line begins with; frames of others are not compared.
             may_wait: `offer` waits until the candidate is ready for a frame, as it may for a recording.
         Raises:
-            ConfigError: if an option is wrong.
-            EngineError, SpecError: if the engine is not there, or was altered, or has no threshold.
+            ConfigError, EngineError, SpecError: as `asked_shadow`.
         """
-        path, _, query = uri.partition("?")
-        try:
-            self.every = int(parse_options(query, {"every": whole_number(least=1)}).get("every", EVERY))
-        except ValueError as error:
-            raise ConfigError(f"{uri} is no --shadow: {error}; give it as ENGINE?every=10") from None
-        sidecar = vouched(Path(path))
-        sidecar.spec.require_threshold()
-        self._path = Path(path)
-        self._sha256 = sidecar.engine.engine_sha256
+        self._path, self.every, self._sha256 = asked_shadow(uri)
         self._open = partial(
             open_detector,
-            Path(path),
+            self._path,
             backend="auto",
             threshold=None,
             unclear=None,

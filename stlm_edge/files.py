@@ -203,7 +203,8 @@ def require_place(path: Path) -> None:
     if not folder.is_dir():
         raise cannot_write(path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise cannot_write(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+        code = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
+        raise cannot_write(path, OSError(code, os.strerror(code)))
 
 
 def lock(descriptor: int, path: Path) -> None:

@@ -101,14 +101,19 @@ T = TypeVar("T")
 
 
 def build(
-    kind: type[T], data: object, *, what: str = "", error: type[StlmError] = SpecError, remedy: str = EXPORT_AGAIN
+    kind: type[T],
+    data: object,
+    *,
+    error: type[StlmError] = SpecError,
+    remedy: str = EXPORT_AGAIN,
+    what: str | None = None,
 ) -> T:
     """Make a dataclass of an object as `dataclasses.asdict` writes it, and those inside it.
 
     Args:
         kind: its annotations say which types, lengths, words and ranges (`Within`) are right.
-        what: it is, for the message, in the place of `kind`'s name.
         error, remedy: as for `read_object`.
+        what: it is, for the message; the dataclass' name, unless it is given.
     """
     with _told(error, remedy):
         return _build(kind, data, what or kind.__name__)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stlm_edge.cli import REGEX
 from stlm_edge.errors import StlmError, one_line
 from stlm_edge.names import escaped
 
@@ -48,7 +47,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--data", type=PATH, help="The run's pictures, if they have moved.")
 @click.option("--textures", type=PATH, help="Its textures, if they have moved.")
 @click.option("--groups", type=PATH, help="As for fit, of all good pictures; in the place of the run's.")
-@click.option("--group-by", type=REGEX, help="As for fit; in the place of the run's.")
+@click.option("--group-by", metavar="REGEX", help="As for fit; in the place of the run's.")
 def retrain(
     run: Path,
     adds: tuple[Path, ...],

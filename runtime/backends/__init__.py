@@ -35,9 +35,12 @@ _BEGINNINGS = {".onnx": (b"\x08", "ONNX"), ".xml": (b"<?xml", "OpenVINO")}
 """First bytes of the kinds of engines, and whose format it is."""
 
 
-def open_engine(path: Path, *, backend: BackendChoice = "auto") -> tuple[Backend, Sidecar]:
+def open_engine(path: Path, *, backend: BackendChoice = "auto", side_by_side: bool = False) -> tuple[Backend, Sidecar]:
     """Open an engine together with the sidecar that vouches for it, and log what runs it.
 
+    Args:
+        side_by_side: where the batches never end: two are inferred at the same time if that makes more of them a
+            second, which OpenVINO's are. Each takes longer then, and more memory.
     Returns:
         The backend, which the caller closes, and the sidecar; its specification has a threshold.
     Raises:
@@ -49,7 +52,8 @@ def open_engine(path: Path, *, backend: BackendChoice = "auto") -> tuple[Backend
     if choose_backend(path, backend) == "tensorrt":
         opened = _open_plan(path, spec=sidecar.spec, sidecar=sidecar)
     else:
-        opened = open_backend(path, spec=sidecar.spec, backend=backend, precision=sidecar.engine.precision)
+        precision = sidecar.engine.precision
+        opened = open_backend(path, spec=sidecar.spec, backend=backend, precision=precision, side_by_side=side_by_side)
     logger.info("%s runs on %s, %s", path, opened.name, opened.device)
     return opened, sidecar
 
@@ -72,7 +76,14 @@ def vouched(path: Path) -> Sidecar:
     return sidecar
 
 
-def open_backend(path: Path, *, spec: ModelSpec, backend: BackendChoice = "auto", precision: str = "fp32") -> Backend:
+def open_backend(
+    path: Path,
+    *,
+    spec: ModelSpec,
+    backend: BackendChoice = "auto",
+    precision: str = "fp32",
+    side_by_side: bool = False,
+) -> Backend:
     """Open a bare graph that has no sidecar yet, as the exporter's gate does, or a plan; the caller closes it.
 
     `auto` takes TensorRT for a plan; for an ONNX file OpenVINO where it is installed, else ONNX Runtime. OpenVINO's own
@@ -80,6 +91,7 @@ def open_backend(path: Path, *, spec: ModelSpec, backend: BackendChoice = "auto"
 
     Args:
         precision: as in the engine's record. It matters for `bf16`, which stands in no file.
+        side_by_side: see `open_engine`.
     Raises:
         EngineError: if the file is not what it should be, the library is not installed, or the processor lacks the
             precision; of a plan, if it is not this machine's.
@@ -90,7 +102,13 @@ def open_backend(path: Path, *, spec: ModelSpec, backend: BackendChoice = "auto"
     if chosen == "tensorrt":
         return _open_plan(path, spec=spec, sidecar=vouched(path))
     try:
-        return _open(path, spec=spec, name=chosen, precision=precision)
+        if chosen == "openvino":
+            from runtime.backends.openvino import OpenVinoBackend
+
+            return OpenVinoBackend(path, spec=spec, precision=precision, side_by_side=side_by_side)
+        from runtime.backends.onnxruntime import OnnxRuntimeBackend
+
+        return OnnxRuntimeBackend(path, spec=spec)
     except ImportError as error:
         raise EngineError(
             f"{chosen} cannot be imported ({error}), expected it for {path}; pip install 'stlm-edge[{chosen}]'"
@@ -173,13 +191,3 @@ def _open_plan(path: Path, *, spec: ModelSpec, sidecar: Sidecar) -> Backend:
     from runtime.backends.tensorrt import TensorRtBackend
 
     return TensorRtBackend(path, spec=spec, sidecar=sidecar)
-
-
-def _open(path: Path, *, spec: ModelSpec, name: Literal["openvino", "onnxruntime"], precision: str) -> Backend:
-    if name == "openvino":
-        from runtime.backends.openvino import OpenVinoBackend
-
-        return OpenVinoBackend(path, spec=spec, precision=precision)
-    from runtime.backends.onnxruntime import OnnxRuntimeBackend
-
-    return OnnxRuntimeBackend(path, spec=spec)

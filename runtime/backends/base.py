@@ -39,6 +39,9 @@ class Port:
         return f"{self.name} {self.dtype} {self.shape}"
 
 
+PROCESSOR = "CPU"
+"""The device of backends that have no GPU."""
+
 IN_FLIGHT = 2
 """Batches that a backend takes before it must be asked for the first one's answer: one is inferred, one is prepared."""
 
@@ -102,7 +105,7 @@ class Backend(Closing):
     @property
     def device(self) -> str:
         """Where it runs, in words."""
-        return "CPU"
+        return PROCESSOR
 
     @property
     def path(self) -> Path:

@@ -24,8 +24,9 @@ from runtime.page.rows import KEPT, table
 from runtime.page.watch import OK, STARTING, CameraWatch
 from runtime.web.assets import asset, page_frame, shared_assets
 from runtime.web.options import Serving
+from runtime.web.refusal import refusal, refused
 from runtime.web.server import WebServer
-from stlm_edge.errors import ControlError
+from stlm_edge.errors import ControlError, shown
 
 _EVERY_S = 0.5
 """How often a page is told what is new."""
@@ -69,7 +70,8 @@ class LivePage(Closing):
             asset("runtime.page", "page.css"),
             *shared_assets(),
         ]
-        self._server = WebServer(Starlette(routes=routes), serving, what="page", open_paths=["/healthz"])
+        app = Starlette(routes=routes, exception_handlers={HTTPException: refused})
+        self._server = WebServer(app, serving, what="page", open_paths=["/healthz"])
         self.url, self.port = self._server.url, self._server.port
         self._html = page_frame("Line", _BODY, scripts=("page.js",), styles=("page.css",))
 
@@ -128,14 +130,14 @@ class LivePage(Closing):
     async def _picture(self, request: Request) -> Response:
         jpeg = await self._asked(request.query_params).picture.still()
         if jpeg is None:
-            return PlainTextResponse("no frame has come yet", 404)
+            raise HTTPException(404, "no frame has come yet")
         return Response(jpeg, media_type="image/jpeg")
 
     async def _events(self, request: Request) -> Response:
         wanted = request.query_params.get("last", str(_ROWS))
         if not (wanted.isascii() and wanted.isdecimal() and len(wanted) < 9 and int(wanted) > 0):
             raise HTTPException(
-                400, f"last is how many rows are wanted, a whole number from 1 on; at most {KEPT} are kept"
+                400, f"found last={wanted[:40]}, expected a whole number from 1 on; at most {KEPT} rows are kept"
             )
         named = "camera" in request.query_params
         cameras = [self._asked(request.query_params)] if named else list(self._cameras.values())
@@ -155,23 +157,23 @@ class LivePage(Closing):
         asked = await _json(request, known=("camera", "part_id"))
         part_id = asked.get("part_id")
         if part_id is not None and not part_id.isprintable():
-            raise HTTPException(400, "part_id has characters that cannot be printed")
+            raise HTTPException(400, f"found part_id {shown(part_id)}, expected characters that can be printed")
         control = self._asked(asked).control
         try:
             number = await run_in_threadpool(control.trigger, part_id)
         except ControlError as error:
-            return JSONResponse({"error": str(error)}, 409)
+            return refusal(str(error), 409)
         return JSONResponse({"part": number})
 
     async def _recipe(self, request: Request) -> Response:
         asked = await _json(request, known=("camera", "recipe"))
         if "recipe" not in asked:
-            raise HTTPException(400, "expected recipe, a name or a number")
+            raise HTTPException(400, 'found no recipe, expected its name or number, as in {"recipe": "disc"}')
         camera = self._asked(asked)
         try:
             camera.control.change_recipe(asked["recipe"])
         except ControlError as error:
-            return JSONResponse({"error": str(error)}, 409)
+            return refusal(str(error), 409)
         return JSONResponse({"recipe": asked["recipe"]}, 202)
 
     async def _healthz(self, request: Request) -> Response:
@@ -198,7 +200,8 @@ class LivePage(Closing):
         if name is None and len(cameras) == 1:
             return next(iter(cameras.values()))
         if name not in cameras:
-            raise HTTPException(404, "no such camera" if name is not None else "camera says which one, by its name")
+            found = "no camera" if name is None else f"camera {shown(name)}"
+            raise HTTPException(404, f"found {found}, expected one of {', '.join(cameras)}")
         return cameras[name]
 
 
@@ -209,15 +212,18 @@ def _is_events(uri: str) -> bool:
 
 
 async def _json(request: Request, *, known: tuple[str, ...]) -> dict[str, str]:
-    """Texts by name; an empty body is none. Raises `HTTPException`."""
+    """Texts by name, numbers as such; an empty body is none. Raises `HTTPException`."""
     body: Any = {}
     try:
         if raw := await request.body():
             body = json.loads(raw)
     except (ValueError, RecursionError):
-        raise HTTPException(400, "expected a JSON object") from None
-    if not isinstance(body, dict) or not all(isinstance(value, str) for value in body.values()):
-        raise HTTPException(400, "expected a JSON object of texts")
-    if not set(body) <= set(known):
-        raise HTTPException(400, f"known are {', '.join(known)}")
-    return body
+        raise HTTPException(400, f"found no JSON, expected an object with {' and '.join(known)}") from None
+    if not isinstance(body, dict):
+        raise HTTPException(400, f"found {shown(body)}, expected an object with {' and '.join(known)}")
+    for name, value in body.items():
+        if name not in known:
+            raise HTTPException(400, f"found {shown(name)}, expected {' and '.join(known)} alone")
+        if type(value) not in (str, int):
+            raise HTTPException(400, f"found {name} {shown(value)}, expected a text or a whole number")
+    return {name: str(value) for name, value in body.items()}

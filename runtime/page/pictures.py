@@ -19,7 +19,8 @@ MOST_PER_SECOND = 15.0
 _LONGEST_SIDE = 1280
 """Pixels; a larger picture is shown smaller."""
 _FIRST_WITHIN_S = 3.0
-BOUNDARY = b"--frame\r\n"
+PART = b"--frame\r\nContent-Type: image/jpeg\r\n\r\n"
+"""Begins each picture of a stream."""
 
 
 class LivePicture(Closing):
@@ -63,15 +64,15 @@ class LivePicture(Closing):
 
     async def stream(self) -> AsyncIterator[bytes]:
         """A `multipart/x-mixed-replace` body, without end."""
-        yield BOUNDARY
+        yield PART
         seen = 0
         with self._looking():
             while True:
                 await self._after(seen)
                 seen = self._number
-                head = f"Content-Type: image/jpeg\r\nContent-Length: {len(self._jpeg)}\r\n\r\n".encode()
-                # With the boundary behind it, without which browsers wait for the next picture to show this one.
-                yield head + self._jpeg + b"\r\n" + BOUNDARY
+                # With the next one's head behind it, without which Chromium shows this one when the next has come,
+                # beside the next part's verdict. So no head can tell a length.
+                yield self._jpeg + b"\r\n" + PART
 
     async def still(self) -> bytes | None:
         """The newest picture; None where there is none yet."""

@@ -21,8 +21,8 @@ from runtime.part import VERDICTS, Part
 from runtime.sinks.base import FrameSink, utc
 from runtime.sinks.outputs import Outputs
 from runtime.timing import FrameRate
-from stlm_edge.credentials import safe_name
-from stlm_edge.names import escaped
+from stlm_edge.credentials import safe_name, without_credentials
+from stlm_edge.names import escaped, printable
 
 PAGE = "page"
 """Its name among the outputs."""
@@ -138,12 +138,13 @@ class CameraWatch(FrameSink):
             after: the number of the last row that the page has; 0 for none.
         """
         status, outputs = self.control.status(), self.outputs
+        lost = {} if outputs is None else _lost(outputs)
         with self._lock:
             new = list(takewhile(lambda numbered: numbered[0] > after, reversed(self._rows)))[:SHOWN]
             return {
                 "name": self.name,
                 "health": self.health(),
-                "troubles": dict(self._troubles),
+                "troubles": {**self._troubles, **lost},
                 "began": self._began,
                 "frames": self._frames,
                 "fps": self._fps if time.monotonic() - self._frame_s < _STILL_S else 0.0,
@@ -171,6 +172,15 @@ class CameraWatch(FrameSink):
 def _percentiles(latencies_ms: Sequence[float]) -> list[float]:
     """p50 and p95; nothing where there are none."""
     return [] if not latencies_ms else [float(each) for each in np.percentile(latencies_ms, (50, 95))]
+
+
+def _lost(outputs: Outputs) -> dict[str, str]:
+    """Why outputs take nothing now, by their names."""
+    return {
+        f"output {escaped(safe_name(name))}": printable(without_credentials(trouble))
+        for name, trouble in outputs.troubles.items()
+        if trouble is not None
+    }
 
 
 def _states(outputs: Outputs) -> list[list[Any]]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
@@ -22,6 +23,7 @@ from runtime.review.masks import fitted, region
 from runtime.review.review import Entry, Item, Review
 from runtime.review.shown import layer, marked
 from runtime.web.assets import asset, page_frame, shared_assets
+from runtime.web.refusal import refused
 from stlm_edge.errors import ConfigError, ControlError, DataError, ImageError, OutputError, StlmError
 from stlm_edge.imaging import encode_image, read_image
 from stlm_edge.masks import read_mask
@@ -78,6 +80,7 @@ def make_app(review: Review, *, reviewer: str) -> Starlette:
         return {"items": [_item(each) for each in review.take(wanted.session, wanted.count)], **state()}
 
     def decide(wanted: _Decide) -> dict[str, Any]:
+        review.touch(wanted.session)
         try:
             mask = base64.b64decode(wanted.mask, validate=True)
         except (binascii.Error, ValueError):
@@ -171,7 +174,7 @@ def make_app(review: Review, *, reviewer: str) -> Starlette:
             Route("/api/undo", _post(_Undo, undo), methods=["POST"]),
             Route("/api/release", _post(_Session, release), methods=["POST"]),
         ],
-        exception_handlers={StlmError: _refused},
+        exception_handlers={StlmError: _refused, HTTPException: refused},
     )
 
 
@@ -181,7 +184,7 @@ def _post(kind: type[T], answer: Callable[[T], dict[str, Any]]) -> Callable[[Req
     async def endpoint(request: Request) -> Response:
         text = (await request.body()).decode("utf-8", "replace")
         data = parse(text, what="the request", error=ConfigError, remedy=_AGAIN)
-        wanted = build(kind, data, error=ConfigError, remedy=_AGAIN)
+        wanted = build(kind, data, error=ConfigError, remedy=_AGAIN, what="request")
         return JSONResponse(await run_in_threadpool(answer, wanted))
 
     return endpoint

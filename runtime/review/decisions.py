@@ -8,13 +8,14 @@ import json
 import logging
 import os
 import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Literal
 
 from runtime.closing import Closing
-from stlm_edge.errors import ConfigError, ControlError, DataError
+from stlm_edge.errors import ConfigError, ControlError, DataError, OutputError, counted
 from stlm_edge.files import cannot_write, sync
 from stlm_edge.names import escaped, unescaped
 from stlm_edge.records import MAY_LACK, Within, build, parse
@@ -139,6 +140,7 @@ class DecisionLog(Closing):
 
     def append(self, decision: Decision) -> None:
         """Write a line. Raises `OutputError`; then nothing of it is there."""
+        self._require_there()
         line = {key: value for key, value in dataclasses.asdict(decision).items() if value not in (None, "", ())}
         rest = memoryview(f"{json.dumps(line)}\n".encode())
         end, file = 0, self._file
@@ -157,6 +159,18 @@ class DecisionLog(Closing):
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+
+    def _require_there(self) -> None:
+        """Raises `OutputError` where the log lies elsewhere by now, with all that would be written to it."""
+        if self._file is None:
+            return
+        with suppress(OSError):
+            if os.path.samestat(self.path.stat(), os.fstat(self._file.fileno())):
+                return
+        raise OutputError(
+            f"{self.path} was moved or deleted while the review runs, expected the log with its "
+            f"{counted(len(self.decisions), 'line')}; put it back, or end the program and start it anew"
+        )
 
     def _open(self) -> io.FileIO:
         """Open the log and take what stands in it. Raises `OSError`, `DataError`."""

@@ -31,15 +31,26 @@ class Queue:
         bisect.insort(self._waiting, number)
 
     def next(self, session: str) -> int | None:
-        """The next picture that nobody has; it is this session's from now on."""
-        now_s = time.monotonic()
-        for silent in [name for name, seen_s in self._seen_s.items() if seen_s < now_s - _LEASE_S]:
+        """The next picture that nobody has; it is this session's from now on. None where there is none: to ask in vain
+        is to do nothing, since a page asks by itself.
+        """
+        oldest_s = time.monotonic() - _LEASE_S
+        for silent in [name for name, seen_s in self._seen_s.items() if seen_s < oldest_s and name != session]:
             self.release(silent)
-        self._seen_s[session] = now_s
         if not self._waiting:
             return None
+        self.touch(session)
         self._held[self._waiting[0]] = session
         return self._waiting.pop(0)
+
+    def touch(self, session: str) -> None:
+        """Note that a session does something."""
+        self._seen_s[session] = time.monotonic()
+
+    def again(self, number: int) -> None:
+        """Have a picture wait that somebody has, as one that was changed."""
+        if self._held.pop(number, None) is not None:
+            self.add(number)
 
     def give(self, number: int, session: str) -> None:
         """Give a picture that was decided to a session again."""

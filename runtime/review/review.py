@@ -134,6 +134,11 @@ class Review(Closing):
                     self._queue.remove(number)
         return items
 
+    def touch(self, session: str) -> None:
+        """Note that somebody is at a session's page."""
+        with self._lock:
+            self._queue.touch(session)
+
     def release(self, session: str) -> None:
         """Give back what a session has before it, as when its page is closed."""
         with self._lock:
@@ -201,7 +206,7 @@ class Review(Closing):
             raise
         if sha256 != self._checked(number, data):
             raise DataError(
-                f"{path} was changed while it was shown, and nothing was decided of it; load the page again"
+                f"{path} was changed while it was shown, and nothing was decided of it; it is asked for again"
             )
         shown = self.shown(number)
         with self._lock:
@@ -332,11 +337,12 @@ class Review(Closing):
             self._gone.add(number)
 
     def _checked(self, number: int, data: bytes) -> str:
-        """SHA-256 of a picture's bytes; what is held ready of another content is given up."""
+        """SHA-256 of a picture's bytes; of another content than was shown it waits again."""
         digest = hashlib.sha256(data).hexdigest()
         with self._lock:
-            if (known := self._shown.get(number)) is not None and known.sha256 != digest:
-                del self._shown[number]
+            if self._sha256.get(number, digest) != digest:
+                self._shown.pop(number, None)
+                self._queue.again(number)
         return digest
 
     def _list(self) -> None:

@@ -38,6 +38,9 @@ _SCHEMES = {
 }
 """Scheme → module and class, which is imported by whoever asks for it: most need a library that few lines have."""
 
+TRIGGERS = ("display://", "modbus://", "opcua://", "mqtt://", "mqtts://")
+"""How the outputs begin by which parts are triggered."""
+
 _KNOWN = (
     f"known are display://, {', '.join(f'{scheme}://' for scheme in _SCHEMES)}, a video (.mp4, .avi), events (.jsonl), "
     "a table of scores (.csv) and a folder for pictures"
@@ -150,6 +153,8 @@ def _kind_of(uri: str) -> Any:
     """A class of sinks; `VideoFile` for all videos. Raises `OutputError`, and `ImportError` where a library lacks."""
     place = uri.partition("?")[0]
     path = Path(place)
+    if not place:
+        raise OutputError(f"found nothing as an output; {_KNOWN}")
     if place == "display://":
         return Window
     if (scheme := place.partition("://")[0]) in _SCHEMES and scheme != place:

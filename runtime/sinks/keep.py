@@ -112,19 +112,12 @@ class KeptFrames(FrameSink):
 
     @classmethod
     def check(cls, uri: str) -> None:
-        output_options(uri, _OPTIONS)
+        _asked(uri)
 
     @classmethod
     def from_uri(cls, uri: str, *, context: SinkContext) -> KeptFrames:
         """Raises `OutputError` on unknown options too."""
-        options = output_options(uri, _OPTIONS)
-        del options["what"]
-        if "good" in options and "good" in options.get("only", VERDICTS):
-            raise OutputError(
-                f"{uri} keeps a share of the good ones and all of them; leave good= out, or say by only=reject,unclear "
-                "what else is to be kept"
-            )
-        return cls(Path(uri.partition("?")[0]), context=context, **options)
+        return cls(Path(uri.partition("?")[0]), context=context, **_asked(uri))
 
     @property
     def state(self) -> str:
@@ -259,3 +252,15 @@ def _small_map(anomaly: Anomaly) -> tuple[NDArray[np.uint8], dict[str, Any]]:
     low, high = float(found.min()), float(found.max())
     levels = np.rint((found - low) * (255 / (high - low or 1.0))).astype(np.uint8)
     return levels, {"size": list(levels.shape), "low": low, "high": high}
+
+
+def _asked(uri: str) -> dict[str, Any]:
+    """The options of an output. Raises `OutputError`."""
+    options = output_options(uri, _OPTIONS)
+    del options["what"]
+    if "good" in options and "good" in options.get("only", VERDICTS):
+        raise OutputError(
+            f"{uri} keeps a share of the good ones and all of them; leave good= out, or say by only=reject,unclear "
+            "what else is to be kept"
+        )
+    return options

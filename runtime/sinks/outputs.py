@@ -14,7 +14,7 @@ from runtime.closing import Closing
 from runtime.event import Event, EventKind, Tell
 from runtime.inspection import Inspection
 from runtime.part import Part
-from runtime.sinks.base import FrameSink
+from runtime.sinks.base import OPEN, FrameSink
 from runtime.timing import Seldom
 from stlm_edge.errors import OutputError, StlmError, counted
 
@@ -79,7 +79,7 @@ class Outputs(Closing):
     @property
     def states(self) -> dict[str, str]:
         """Output → how it stands with its other side, for people; see `FrameSink.state`."""
-        return {name: worker.sink.state for name, worker in self._workers.items()}
+        return {name: worker.state for name, worker in self._workers.items()}
 
     @property
     def waiting(self) -> dict[str, int]:
@@ -184,6 +184,13 @@ class _Worker:
     @property
     def waiting(self) -> int:
         return len(self._queue)
+
+    @property
+    def state(self) -> str:
+        state = self.sink.state
+        if self._failing is None:
+            return state
+        return "cannot be written" if state == OPEN else f"cannot be written, {state}"
 
     @property
     def trouble(self) -> str | None:

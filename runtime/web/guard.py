@@ -20,14 +20,15 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime.timing import Seldom
 from runtime.web.assets import ICON, STYLE, page_frame
+from runtime.web.refusal import refusal
 from stlm_edge.cli import print_lines
 from stlm_edge.credentials import keep_secret
-from stlm_edge.errors import ConfigError
+from stlm_edge.errors import ConfigError, shown
 from stlm_edge.files import replacing, state_folder
 
 logger = logging.getLogger(__name__)
@@ -133,30 +134,46 @@ class Guard:
             await send(message)
 
         headers = Headers(scope=scope)
-        refusal = self._refusal(scope, headers)
-        if refusal is not None:
-            await refusal(scope, receive, with_headers)
+        refused = self._refused(scope, headers)
+        if refused is not None:
+            await refused(scope, receive, with_headers)
             return
         body = await self._body(scope, headers, receive)
         if body is None:
-            answer = PlainTextResponse(f"more than {self._most_bytes} bytes", 413, {"connection": "close"})
+            text = f"found a body of more than {self._most_bytes} bytes, expected at most that"
+            answer = refusal(text, 413, {"connection": "close"})
             await answer(scope, receive, with_headers)
         elif scope["path"] == "/login" and self._token is not None:
             await self._login(scope, body)(scope, receive, with_headers)
         else:
             await self._app(scope, _having(body, receive), with_headers)
 
-    def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
+    def _refused(self, scope: Scope, headers: Headers) -> Response | None:
         host = headers.get("host", "")
         if self._token is None and _name_of(host) not in _LOOPBACK_NAMES:
-            return PlainTextResponse("this page is for this machine alone, by the name localhost", 421)
+            return refusal(
+                f"found the host {shown(host)}, expected localhost, since the page is for this machine alone; give "
+                "--serve an address of the network, or behind a proxy --serve-token",
+                421,
+            )
         if scope["method"] not in _WITHOUT_EFFECT and not _is_own(headers, host=host):
-            return PlainTextResponse("only the page itself may do that", 403)
+            sender = shown(headers.get("origin", "another site"))
+            return refusal(
+                f"found a request that {sender} has a browser send to {shown(host)}, expected the page's own; a proxy "
+                "is to pass on Host as it came",
+                403,
+            )
         if self._token is None or scope["path"] in self._open or self._is_let_in(headers):
             return None
         if scope["method"] in ("GET", "HEAD") and "text/html" in headers.get("accept", ""):
             return _form(scope["path"], status=401)
-        return PlainTextResponse("a token is needed", 401, {"www-authenticate": "Bearer"})
+        found = "another token" if "authorization" in headers else "no token"
+        return refusal(
+            f"found {found}, expected 'Authorization: Bearer TOKEN'; it lies in the file of --serve-token, or in "
+            "page-token of the state folder",
+            401,
+            {"www-authenticate": "Bearer"},
+        )
 
     def _is_let_in(self, headers: Headers) -> bool:
         kind, _, given = headers.get("authorization", "").partition(" ")

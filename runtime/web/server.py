@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 import ssl
@@ -25,6 +26,13 @@ _STARTS_WITHIN_S = 10.0
 _ENDS_WITHIN_S = 2.0
 """What is being answered may take so long at the end; streams are ended at once."""
 _MOST_CONNECTIONS = 256
+
+
+_REMEDIES: dict[int | None, str] = {
+    errno.EADDRINUSE: "end the program that has the port, or give another one",
+    errno.EACCES: "give a port above 1023, which needs no special rights",
+}
+"""Where nobody can listen; otherwise the address is wrong."""
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -190,10 +198,10 @@ def _listening(host: str, port: int) -> socket.socket:
             raise
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or shortly(error)
-        raise OutputError(
-            f"cannot serve on {host} port {port} ({reason}); end the program that has the port, or give another "
-            "address or port, above 1023 for users without special rights"
-        ) from error
+        remedy = _REMEDIES.get(
+            getattr(error, "errno", None), "give an address of this machine, or 0.0.0.0 for all of them"
+        )
+        raise OutputError(f"cannot serve on {host} port {port} ({reason}); {remedy}") from error
     return bound
 
 
@@ -204,13 +212,21 @@ def _tls(serving: Serving) -> ssl.SSLContext | None:
             raise ConfigError(f"found the key {serving.key} and no certificate, expected both; give --serve-cert too")
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    for file in (serving.cert, serving.key or serving.cert):  # OpenSSL does not say which
+        try:
+            file.open("rb").close()
+        except OSError as error:
+            raise ConfigError(
+                f"{file} cannot be read ({error.strerror}), expected a file in PEM; check the path and its rights"
+            ) from None
     try:
         context.load_cert_chain(serving.cert, serving.key, password=_no_password)
     except (OSError, ValueError) as error:
         names = " and ".join(str(each) for each in (serving.cert, serving.key) if each is not None)
+        remedy = "give its key by --serve-key" if serving.key is None else "give those that belong together"
         raise ConfigError(
             f"{names} cannot be used ({getattr(error, 'strerror', None) or shortly(error)}), expected a certificate in "
-            "PEM and its key, without a password"
+            f"PEM and its key, without a password; {remedy}"
         ) from error
     return context
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.cells import AREAS
 from benchmarks.intervals import parts_of, resample
-from benchmarks.tables import AREAS
 from stlm_edge.errors import DataError
 from stlm_edge.inspection import Answer
 from stlm_edge.metrics import pixel_metrics, roc_auc

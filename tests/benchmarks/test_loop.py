@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import statistics
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from ..runtime.conftest import write_engine
 
 QUICK = ["--frames", "20", "--engine-frames", "3", "--turns", "2", "--memory-frames", "100", "--parts", "200"]
 QUICK += ["--page-frames", "10", "--viewers", "0"]
+MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 SMALL = ["--frame-size", "96", "128", "--input-size", "64", "64"]
 
 
@@ -61,6 +64,12 @@ def test_figures_agree_with_each_other(tmp_path: Path, capsys: pytest.CaptureFix
             assert loop > 0
             assert ratio == pytest.approx(loop / alone)
     assert around["cameras"] == 4
+    for name, parts in (("hand_over", 200), ("hand_over_of_the_engine", 3)):
+        handed = found[name]
+        assert handed["parts"] == parts
+        for way in ["modbus", "mqtt"] if MOSQUITTO else ["modbus"]:
+            assert 0 < handed[way]["besides_network_p95_ms"] <= handed[way]["p95_ms"]
+            assert handed[way]["p95_ms"] < 20_000
     assert measures["share of the pace with 2 viewers"].values == tuple(found["page"]["ratio"]["turns"])
     assert around["ratio"]["median"] == statistics.median(around["ratio"]["turns"])
     resident = found["engine_memory"]

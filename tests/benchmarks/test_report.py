@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from benchmarks.cells import figure, percent
 from benchmarks.plots import figure_1, placed_methods, sizes
 from benchmarks.record import Measure, origins
 from benchmarks.report import main, to_markdown, to_report
-from benchmarks.tables import KINDS, figure, percent
+from benchmarks.tables import KINDS
 from train.paper.figure_1 import label
 
 from . import samples

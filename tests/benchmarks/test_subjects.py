@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from benchmarks import network_subjects, subjects
+from benchmarks.cells import STAGES
 from benchmarks.network_subjects import authors_way, inspection, network_subject, network_work
 from benchmarks.onnxruntime_cuda import OnnxRuntimeCudaBackend, require_provider
 from benchmarks.record import Device
 from benchmarks.subjects import Pictures, Way, batch_of, engine_subject, open_engine_work
-from benchmarks.tables import STAGES
 from runtime.backends.onnxruntime import OnnxRuntimeBackend
 from stlm_edge.errors import ConfigError, DataError, EngineError
 from stlm_edge.imaging import write_image

@@ -5,14 +5,16 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 import onnx.external_data_helper
+import openvino
 import pytest
 
 from runtime.backends import open_backend, open_engine
+from runtime.detector import Detector
 from stlm_edge.errors import EngineError, SpecError
 from stlm_edge.files import sha256
 from stlm_edge.sidecar import EngineRecord, Sidecar
@@ -42,17 +44,35 @@ def test_map_and_score_are_what_the_graph_computes(engine: Path, name: Name) -> 
     np.testing.assert_allclose(scores, [expected.max()], atol=1e-6)
 
 
+@pytest.mark.parametrize("side_by_side", [False, True])
 @pytest.mark.parametrize("name", BOTH)
-def test_two_batches_in_hand_get_their_own_answers(engine: Path, name: Name) -> None:
+def test_two_batches_in_hand_get_their_own_answers(engine: Path, name: Name, side_by_side: bool) -> None:
     """A third has to wait until the first one's answer was asked for."""
     dark, bright = (np.full((1, *INPUT_SIZE, 3), value, np.uint8) for value in (51, 204))
-    with open_engine(engine, backend=name)[0] as backend:
+    with open_engine(engine, backend=name, side_by_side=side_by_side)[0] as backend:
         first, second = backend.submit(dark), backend.submit(bright)
         with pytest.raises(EngineError, match="2 batches in hand"):
             backend.submit(dark)
         answers = [first.result(), second.result(), backend.submit(dark).result()]
     np.testing.assert_allclose([answer.scores[0] for answer in answers], [0.2, 0.8, 0.2], atol=1e-6)
     assert all(answer.infer_ms > 0 for answer in answers)
+
+
+@pytest.mark.parametrize("options", [{}, {"side_by_side": True}, {"tile": (64, 128)}])
+def test_openvino_infers_two_at_a_time_only_where_frames_never_end(
+    engine: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frame by itself has its verdict the sooner the more cores work on it."""
+    compiled = []
+    compile_model = openvino.Core.compile_model
+
+    def spy(*arguments: Any) -> Any:
+        compiled.append(compile_model(*arguments))
+        return compiled[-1]
+
+    monkeypatch.setattr(openvino.Core, "compile_model", spy)
+    with Detector.open(engine, backend="openvino", **options):
+        assert [int(one.get_property("NUM_STREAMS")) for one in compiled] == [2 if options else 1]
 
 
 @pytest.mark.parametrize("name", BOTH)

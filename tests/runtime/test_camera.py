@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -99,11 +100,20 @@ def test_what_cannot_be_opened_is_one_line_and_exit_code_1(
     assert message in capfd.readouterr().err.splitlines()[-1]
 
 
-def test_output_that_cannot_be_is_told_before_an_engine_is_opened(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--output", "line.mp4?hours=1", "no option 'hours'"),
+        ("--output", "kept?what=raw&good=1%", "keeps a share of the good ones and all of them"),
+        ("--shadow", "new.onnx?every=0", "every is '0', expected a whole number from 1 on"),
+        ("--shadow", "new.onnx", "new.onnx is not a file"),
+    ],
+)
+def test_what_cannot_be_beside_an_engine_is_told_before_it_is_opened(
+    tmp_path: Path, option: str, value: str, message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert inspect(tmp_path / "none.onnx", QUICK, "--output", "line.mp4?hours=1") == 1
-    assert "no option 'hours'" in capfd.readouterr().err.splitlines()[-1]
+    assert inspect(tmp_path / "none.onnx", QUICK, option, value) == 1
+    assert message in capfd.readouterr().err.splitlines()[-1]
 
 
 def test_place_for_the_summary_is_tried_before_the_run(
@@ -325,16 +335,28 @@ def test_one_source_is_to_be_given(
         (b"\ntest://", "found nothing in the first line"),
         (b"\xff\xfe\x00", "cannot be read (it is not UTF-8)"),
         (bytes(5000), "does not exist; known are"),
+        (os.mkfifo, "cannot be read (it is a named pipe)"),  # nobody writes to it
     ],
 )
 def test_source_file_that_holds_none_is_one_line(
-    engine: Path, tmp_path: Path, content: bytes | None, expected: str, capsys: pytest.CaptureFixture[str]
+    engine: Path,
+    tmp_path: Path,
+    content: bytes | Callable[[Path], None] | None,
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     file = tmp_path / "source"
-    if content is not None:
+    if callable(content):
+        content(file)
+    elif content is not None:
         file.write_bytes(content)
     assert main(["--engine", str(engine), "--source-file", str(file)]) == 1
     assert expected in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_line_that_nothing_can_trigger_is_refused(engine, capsys):
+    assert inspect(engine, "test://?frames=2", "--trigger", "software", "--output", "https://mes/hook") == 1
+    assert "error: found nothing that triggers, expected it with --trigger software; give" in capsys.readouterr().err
 
 
 def test_folder_of_which_nothing_can_be_decoded_is_an_error(engine, tmp_path, capsys):

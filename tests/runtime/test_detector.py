@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from runtime.anomaly import Anomaly, Latency
 from runtime.backends.base import Backend
 from runtime.detector import Detector
+from runtime.options import open_detector
 from stlm_edge.errors import ConfigError, EngineError, ImageError, SpecError
 
 from .conftest import SPEC, THRESHOLD, picture
@@ -166,3 +168,15 @@ def test_picture_of_a_large_frame_is_small_in_a_notebook() -> None:
     latency = Latency(0, 0, 0, 0, 0)
     anomaly = Anomaly(0.4, False, np.zeros((32, 64), np.float32), (3000, 6000), latency, 0.5)
     assert cv2.imdecode(np.frombuffer(anomaly._repr_png_(), np.uint8), cv2.IMREAD_COLOR).shape[1] == 512
+
+
+@pytest.mark.parametrize(("device", "asked_for"), [("CPU", [1]), ("NVIDIA GeForce RTX 3090", [])])
+def test_opencv_leaves_the_processor_to_a_network_that_runs_there(
+    engine: Path, device: str, asked_for: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(cv2, "setNumThreads", asked.append)
+    monkeypatch.setattr(Backend, "device", device)
+    nothing_else: dict[str, Any] = dict.fromkeys(("threshold", "unclear", "roi", "ignore", "tile"))
+    with open_detector(engine, backend="auto", **nothing_else):
+        assert asked == asked_for

@@ -78,7 +78,11 @@ def test_recipes_may_lie_in_a_file_of_their_own(file: Path, tmp_path: Path) -> N
         ("cameras:", "camera:", "line.yaml has the setting 'camera', which is unknown there; did you mean cameras?"),
         ("votes: 1/2", "vote: 1/2", "line.yaml has the setting 'vote', which is unknown there; did you mean votes?"),
         ("    votes: 1/1", "    voets: 1/1", "camera 'right' has the setting 'voets'"),
-        ("    votes: 1/1", "    inference-timeout: 5", "camera 'right' has the setting 'inference-timeout'"),
+        (
+            "    votes: 1/1",
+            "    inference-timeout: 5",
+            "'inference-timeout', which is of the program; move it",
+        ),
         ("    votes: 1/1", "    config: line.yaml", "camera 'right' has the setting 'config'"),
         ("    votes: 1/1", "    camera-faults: perhaps", "camera-faults is 'perhaps', expected true or false"),
         ("    votes: 1/1", "    fps: -1", "line.yaml: camera 'right': fps cannot be used: -1.0 is not in the range"),
@@ -188,7 +192,12 @@ class Counting(FirstPixel):
 
 def sharing(monkeypatch: pytest.MonkeyPatch, backend: Backend, *, watchdog: Watchdog, cameras: int) -> Engines:
     sidecar = Sidecar(backend._spec, detector_of(backend).sidecar.engine)
-    monkeypatch.setattr("runtime.engines.open_engine", lambda path, backend: (engine, sidecar))
+
+    def open_engine(path: Path, *, backend: str, side_by_side: bool) -> tuple[Backend, Sidecar]:
+        assert side_by_side == (cameras > 1)
+        return engine, sidecar
+
+    monkeypatch.setattr("runtime.engines.open_engine", open_engine)
     monkeypatch.setattr("runtime.engines.Sidecar.read", lambda path: sidecar)
     engine = backend
     return Engines(watchdog=watchdog, cameras=cameras)

@@ -50,7 +50,9 @@ class Panel {
     this.image = element("img", { alt: `${name}: the newest frame with its overlay` });
     this.pause = this.button("Pause", () => this.setPaused(!this.isPaused));
     this.pause.title = "Hold the picture; the line goes on";
+    this.held = element("span", { className: "chip unclear", role: "status", hidden: true });
     this.trigger = this.button("Trigger", () => this.post("/trigger", {}, (told) => `part ${told.part} was begun`));
+    this.trigger.onkeydown = (event) => { if (event.repeat) event.preventDefault(); }; // one part for each press
     this.recipe = element("select", { "aria-label": "Recipe" });
     this.change = this.button("Change recipe", () =>
       this.post("/recipe", { recipe: this.recipe.value }, (told) => `recipe ${told.recipe} is being opened`));
@@ -71,7 +73,7 @@ class Panel {
     this.outputs = element("ul", { className: "outputs" });
     this.log = element("ul", { className: "log" });
     this.root = element("article", { className: "card camera" },
-      element("header", {}, element("h2", {}, name), this.state, this.pace),
+      element("header", {}, element("h2", {}, name), this.state, this.held, this.pace),
       element("div", { className: "left" },
         element("div", { className: "picture" }, this.image),
         element("div", { className: "controls" }, this.pause, this.trigger, this.recipes,
@@ -115,6 +117,8 @@ class Panel {
   setPaused(isPaused) {
     this.isPaused = isPaused;
     this.pause.setAttribute("aria-pressed", String(isPaused));
+    this.held.hidden = !isPaused;
+    put(this.held, `picture of ${clock(new Date())}`);
     this.show("");
   }
 
@@ -144,6 +148,7 @@ class Panel {
     put(this.state, isWell ? "judging" : told.health.replaceAll("-", " "));
     this.state.className = isWell ? "chip good" : "chip bad";
     put(this.pace, `${told.fps.toFixed(1)} fps`);
+    this.root.classList.remove("stale");
     for (const values of told.rows) {
       const row = Object.fromEntries(FIELDS.map((field, place) => [field, values[place]]));
       (row.verdict === null ? this.events : this.rows).push(row);
@@ -161,6 +166,14 @@ class Panel {
     this.list(this.log, this.events.map((event) => [clock(event.time), event.text]).reverse());
     this.unclearFrom = told.unclear_from;
     this.draw();
+  }
+
+  // What is shown is what was so before the connection was lost.
+  lose() {
+    put(this.state, "not known");
+    this.state.className = "chip bad";
+    put(this.pace, "");
+    this.root.classList.add("stale");
   }
 
   setRecipes(told) {
@@ -324,9 +337,17 @@ function connect() {
   source.onerror = () => {
     put(link, "no connection");
     link.className = "chip bad";
+    panels.forEach((panel) => panel.lose());
     const failed = source;
-    if (failed && failed.readyState === EventSource.CLOSED) setTimeout(() => failed === source && connect(), 2000);
+    if (failed && failed.readyState === EventSource.CLOSED) setTimeout(() => failed === source && again(), 2000);
   };
+}
+
+// Where the cookie counts no more, the token is asked for; else the page would wait for ever.
+async function again() {
+  const answer = await fetch("/state", { method: "HEAD" }).catch(() => null);
+  if (answer && answer.status === 401) location.reload();
+  else connect();
 }
 
 document.addEventListener("visibilitychange", connect);

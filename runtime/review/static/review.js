@@ -29,7 +29,7 @@ async function ask(path, body) {
   try {
     answer = await fetch(path, options);
   } catch {
-    throw Object.assign(new Error("the server does not answer; start stlm review again, and load this page again"), { status: 0 });
+    throw Object.assign(new Error("the server does not answer; start stlm review again, and repeat that here"), { status: 0 });
   }
   const text = await answer.text();
   let data = {};
@@ -93,8 +93,11 @@ async function fill() {
   try {
     const { items } = await ask("/api/take", { session, count: missing });
     const wasEmpty = at >= views.length;
-    views.push(...items.map(makeView));
+    // A server that was started again does not know what is before this page.
+    const fresh = items.filter((item) => !views.some((view) => !view.sent && view.item.sha256 === item.sha256 && view.item.number === item.number));
+    views.push(...fresh.map(makeView));
     exhausted = items.length === 0;
+    if (fresh.length < items.length) setTimeout(fill);
     if (exhausted) setTimeout(() => { exhausted = false; fill(); }, 5000); // a line may go on keeping
     if (wasEmpty) show();
   } catch (error) {
@@ -112,10 +115,9 @@ function show() {
   if (!view) {
     const words = document.createElement("p");
     words.className = "empty";
-    words.textContent = counts === null ? "Loading…"
-      : counts.open ? "All other pictures are with other reviewers; those that they leave come here."
-        : "All pictures are decided. New ones that the line keeps appear here.";
+    words.id = "nothing";
     stage.replaceChildren(words);
+    showNothing();
   } else {
     stage.replaceChildren(view.box);
     view.box.classList.toggle("drawing", tool !== null);
@@ -156,7 +158,16 @@ function showFacts(view) {
   }
   $("level").value = view.level || 0;
   $("level-value").textContent = Number($("level").value).toFixed(2);
-  say(view.problem || item.fault);
+  say(view.problem || (item.fault && !item.preview_size ? `${item.fault}; it can only be skipped (S)` : item.fault));
+}
+
+// Why there is no picture.
+function showNothing() {
+  if (!$("nothing")) return;
+  $("nothing").textContent = counts === null ? "Loading…"
+    : !counts.open ? "All pictures are decided. New ones that the line keeps appear here."
+      : "The pictures that are left are before other reviewers. Those that they leave come here, those of a browser that "
+        + "was killed after ten minutes. The list (L) has all of them.";
 }
 
 function showCounts() {
@@ -166,6 +177,7 @@ function showCounts() {
   $("counts").title = `${counts.good} good, ${counts.defect} defects, ${counts.skip} skipped`;
   $("bar").style.width = `${all ? (100 * done) / all : 0}%`;
   $("progress").setAttribute("aria-label", `${done} of ${all} decided`);
+  showNothing();
 }
 
 function step(by) {
@@ -211,6 +223,7 @@ async function send() {
         views.splice(place, 1);
         if (place < at) at -= 1; else show();
         say(error.message);
+        fill(); // of another content it comes again
         continue;
       }
       if (error.status === 409) view.sent = error.data.decision;

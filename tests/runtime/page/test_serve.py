@@ -53,7 +53,7 @@ def test_what_cannot_be_served_is_one_line_before_an_engine_is_opened(
         told = capfd.readouterr().err
         assert "(Address already in use); end the program that has the port" in told and "runs on" not in told
     assert main([*line, "--serve", "127.0.0.1:0", "--serve-cert", str(tmp_path / "none.pem")]) == 1
-    assert "none.pem cannot be used (No such file or directory), expected a certificate" in last_line(capfd)
+    assert "none.pem cannot be read (No such file or directory), expected a file in PEM" in last_line(capfd)
     assert main([*line, "--serve", "8080"]) == 1
     assert "found '8080' to serve on, expected ADDRESS:PORT" in last_line(capfd)
     assert main([*line, "--serve-token", "x"]) == 1

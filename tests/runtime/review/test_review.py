@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -141,8 +142,33 @@ def test_who_does_nothing_for_long_loses_the_pictures(open_review: Open, monkeyp
     review = open_review()
     review.take("a", 6)
     assert review.take("b", 1) == []
-    monkeypatch.setattr("runtime.review.queue._LEASE_S", -1.0)
+    now_s = time.monotonic()
+    monkeypatch.setattr("runtime.review.queue.time.monotonic", lambda: now_s + 599)
+    assert review.take("a", 1) == review.take("b", 1) == []  # as a page that nobody touches asks, again and again
+    monkeypatch.setattr("runtime.review.queue.time.monotonic", lambda: now_s + 601)
+    assert review.take("a", 1) == []
     assert [item.number for item in review.take("b", 1)] == [0]
+
+
+def test_who_decides_keeps_the_pictures(open_review: Open, monkeypatch: pytest.MonkeyPatch):
+    review = open_review()
+    review.take("a", 6)
+    now_s = time.monotonic()
+    monkeypatch.setattr("runtime.review.queue.time.monotonic", lambda: now_s + 599)
+    review.touch("a")
+    monkeypatch.setattr("runtime.review.queue.time.monotonic", lambda: now_s + 700)
+    assert review.take("b", 1) == []
+
+
+@pytest.mark.parametrize("goes", ["folder", "log"])
+def test_nothing_is_written_beside_a_log_that_was_moved(open_review: Open, data_set: Path, goes: str):
+    review = open_review()
+    decide(review, take(review))
+    (data_set if goes == "folder" else data_set / LOG).rename(data_set.parent / "moved")
+    for act in (lambda: decide(review, take(review)), lambda: review.undo("s", reviewer="Ann")):
+        with pytest.raises(OutputError, match=r"review.jsonl was moved or deleted .* put it back"):
+            act()
+    assert not [path for path in data_set.rglob("*") if path.is_file() and "000001" in path.name]
 
 
 def test_one_program_reviews_a_folder(open_review: Open, kept: Path, data_set: Path, tmp_path: Path):
@@ -181,6 +207,8 @@ def test_a_picture_that_is_gone_or_changed_is_told_of(open_review: Open, kept: P
         decide(review, gone)
     with pytest.raises(DataError, match="was changed while it was shown"):
         decide(review, changed)
+    again = take(review)
+    assert (again.number, again.shown.sha256 == changed.shown.sha256) == (changed.number, False)
     next(kept.glob("*000002*.png")).unlink()
     assert take(review).number == 3  # the third is passed over
     assert not in_data_set(data_set)

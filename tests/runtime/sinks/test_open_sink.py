@@ -58,6 +58,8 @@ def test_option_that_does_not_fit_says_which_do(
     [
         ("amqp://broker", "unknown scheme"),
         ("events.xml", "unknown suffix"),
+        ("", "found nothing as an output"),
+        ("?only=anomalies", "found nothing as an output"),
         ("events.jsonl?rotat=1MB", "no option 'rotat'"),
         ("scores.csv?keep=0", "keep is '0'"),
         ("overlays?only=good", "only is 'good'"),
