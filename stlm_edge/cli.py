@@ -32,6 +32,9 @@ from stlm_edge.names import printable
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
+HELP: tuple[type[Exception], ...] = tuple(filter(None, [getattr(click.exceptions, "NoArgsIsHelpError", None)]))
+"""What a group without a command raises, the whole help as its message; click prints that itself before 8.2."""
+
 OUR_LOGGERS = ("__main__", "stlm_edge", "train", "export", "runtime", "benchmarks")
 
 logger = logging.getLogger(__name__)
@@ -109,7 +112,8 @@ def _run(command: click.Command, argv: Sequence[str]) -> int:
         arguments = in_new_words(arguments)
         result = command.main(args=arguments, standalone_mode=False, obj=tuple(arguments))
     except click.ClickException as error:
-        error.message = one_line(error.message)  # type: ignore[misc]  # an option's value may be as long as a file
+        if not isinstance(error, HELP):
+            error.message = one_line(error.message)  # type: ignore[misc]  # an option's value may be as long as a file
         if _logs_json():
             logger.error(error.format_message())
         else:
