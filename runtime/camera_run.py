@@ -24,13 +24,13 @@ from runtime.recipes import RecipeChanger, check_recipes, chosen_recipe, open_ju
 from runtime.service import Service
 from runtime.shadow import Shadow, asked_shadow
 from runtime.signals import StopRequest, StopSignals, heeding
-from runtime.sinks import Outputs, SinkContext, check_outputs, check_places, open_outputs
+from runtime.sinks import TRIGGERS, Outputs, SinkContext, check_outputs, check_places, open_outputs
 from runtime.sources import FrameSource, SourceOptions, open_source, place_of
 from runtime.summary import RunRecorder, RunSummary
 from runtime.watchdog import OPENING, Watchdog
 from runtime.web.options import Serving
 from stlm_edge.cli import give_up, print_lines
-from stlm_edge.errors import ImageError, OutputError, SourceError, StlmError, counted
+from stlm_edge.errors import ConfigError, ImageError, OutputError, SourceError, StlmError, counted
 from stlm_edge.files import require_place, write_text
 
 if TYPE_CHECKING:
@@ -68,11 +68,17 @@ def run_cameras(configs: Sequence[CameraConfig], *, reads: Sequence[Path] = ()) 
     for config in configs:
         with told_of(None if config.name is None else f"camera {config.name}"):
             check_outputs(config.output)
+            if config.trigger == "software" and configs[0].serve is None and not any(map(_triggers, config.output)):
+                raise ConfigError(
+                    "found nothing that triggers, expected it with --trigger software; give an --output of "
+                    f"{', '.join(TRIGGERS)}, or --serve"
+                )
             if config.shadow is not None:
                 asked_shadow(config.shadow)
     with ExitStack() as stack, ExitStack() as last:
-        stop = stack.enter_context(StopSignals())
         on_hang = partial(give_up, last=last.close)
+        told = "was asked twice to end while a library did not return; what was decided until then is written"
+        stop = stack.enter_context(StopSignals(on_stuck=partial(on_hang, told)))
         watchdog = stack.enter_context(Watchdog(configs[0].inference_timeout, on_hang=on_hang))
         shares = len(configs) > 1 or any(config.recipes for config in configs)
         engines = Engines(watchdog=watchdog, cameras=len(configs)) if shares else None
@@ -106,6 +112,10 @@ def _reread_recipes(configs: Sequence[CameraConfig], runs: Sequence[CameraRun], 
         for run in runs:
             if run.changer is not None and run.config.recipe_file:
                 run.changer.read_file()
+
+
+def _triggers(uri: str) -> bool:
+    return uri.startswith(TRIGGERS)
 
 
 def _open_page(config: CameraConfig) -> LivePage:
@@ -275,7 +285,8 @@ class CameraRun:
                 self.run(stop)
         except Exception as error:
             self.failure = error
-            logger.error("camera %s has ended, the others go on: %s", self.config.name, error)
+            others = "" if stop.requested else ", the others go on"
+            logger.error("camera %s has ended%s: %s", self.config.name, others, error)
         finally:
             self.control.ended()
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from runtime.detector import Anomaly
+from runtime.anomaly import Anomaly
 from runtime.sources import Frame
 from runtime.sources.base import Fault
 from stlm_edge.imaging import Image

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -110,6 +111,8 @@ def first_line(file: str, *, expected: str, example: str) -> str:
     if file == "-" and sys.stdin is None:
         raise ConfigError(f"found standard input closed, expected {expected} in its first line; name a file instead")
     try:
+        if Path(file).is_fifo() and not Path(file).is_relative_to("/dev"):  # a line would wait for somebody to write
+            raise OSError(errno.EINVAL, "it is a named pipe")
         with click.open_file(file, encoding="utf-8-sig") as stream:
             line: str = stream.readline(_LONGEST_LINE).strip()
     except (OSError, UnicodeError) as error:

@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 
-from runtime.detector import Anomaly
+from runtime.anomaly import Anomaly
 from runtime.inspection import Fault
 from runtime.part import Part, PartVerdict
 from stlm_edge.drawing import AMBER, INK, WHITE, Colour, add_heat, add_outlines, draw_text, text_width

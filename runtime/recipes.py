@@ -16,7 +16,7 @@ from runtime.closing import Closing
 from runtime.config import CameraConfig, Recipe, find_recipe
 from runtime.detector import EngineOpener
 from runtime.drift_monitor import open_drift_monitor
-from runtime.event import Event, EventKind
+from runtime.event import Event
 from runtime.judge import Judge
 from runtime.line_control import Control
 from runtime.options import first_line, open_detector
@@ -147,6 +147,7 @@ class RecipeChanger(Closing):
         self._opener = opener
         self._wanted: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         """Names and numbers; None for what the file says."""
+        self._opening: str | None = None
         self._is_closed = False
         # Not the one that ends the program: the line can go on without the other recipe.
         self._watchdog = Watchdog(config.inference_timeout, on_hang=self._on_hang)
@@ -175,19 +176,17 @@ class RecipeChanger(Closing):
         while True:
             wanted = self._wanted.get()
             while not self._wanted.empty():
-                self._refuse(
-                    f"recipe {wanted or 'of the file'} is not opened, since another one was asked for after it"
-                )
+                self._refuse(wanted, "is not opened, since another one was asked for after it")
                 wanted = self._wanted.get()
             if self._is_closed:
                 return
+            self._opening = wanted
             try:
                 self._open(wanted)
             except Exception as error:  # of an engine's library too: the line goes on, and this thread with it
                 reason = str(error) if isinstance(error, StlmError) else f"{type(error).__name__}: {shortly(error)}"
-                which = "of the file" if wanted is None else wanted
                 logger.debug("", exc_info=error)
-                self._refuse(f"recipe {which} cannot be used and {self._control.judge.recipe} stays: {reason}")
+                self._refuse(wanted, f"cannot be used and {self._control.judge.recipe} stays: {reason}")
 
     def _open(self, wanted: str | None) -> None:
         name = _named_in(self._config.recipe_file or "") if wanted is None else wanted
@@ -198,16 +197,16 @@ class RecipeChanger(Closing):
             return
         what = "frame" if self._control.parts is None else "part"
         self._control.use(judge)
-        self._say("recipe-changed", f"recipe {recipe.name} ({recipe.number}) judges from the next {what} on")
+        text = f"recipe {recipe.name} ({recipe.number}) judges from the next {what} on"
+        self._control.tell(Event("recipe-changed", text, time.monotonic()))
 
     def _on_hang(self, text: str) -> None:
-        self._refuse(f"a recipe is not open yet and {self._control.judge.recipe} stays: {text}")
+        self._refuse(self._opening, f"is not open yet and {self._control.judge.recipe} stays: {text}")
 
-    def _refuse(self, text: str) -> None:
-        self._say("recipe-refused", text)
-
-    def _say(self, kind: EventKind, text: str) -> None:
-        self._control.tell(Event(kind, text, time.monotonic()))
+    def _refuse(self, wanted: str | None, what: str) -> None:
+        details = {} if wanted is None else {"recipe": wanted}
+        text = f"recipe {'of the file' if wanted is None else wanted} {what}"
+        self._control.tell(Event("recipe-refused", text, time.monotonic(), details))
 
 
 def _named_in(file: str) -> str:

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import re
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,6 +31,9 @@ from stlm_edge.names import printable
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+
+HELP: tuple[type[Exception], ...] = tuple(filter(None, [getattr(click.exceptions, "NoArgsIsHelpError", None)]))
+"""What a group without a command raises, the whole help as its message; click prints that itself before 8.2."""
 
 OUR_LOGGERS = ("__main__", "stlm_edge", "train", "export", "runtime", "benchmarks")
 
@@ -68,21 +72,6 @@ OLD_OPTIONS = {
 """Options that scripts may still call otherwise; taken and not shown."""
 
 
-class Words(click.ParamType[str]):
-    """A text that says something; an empty one would be none without a word."""
-
-    def __init__(self, name: str, *, expected: str) -> None:
-        self.name = name
-        self._expected = expected
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not value:
-            self.fail(f"it is empty, expected {self._expected}", param, ctx)
-        return value
-
-
-REGEX = Words("regex", expected="a regular expression, such as '^([^_]+)_'")
-
 METHOD = Choice(["quantile", "f1"], old={"good": "quantile", "good-quantile": "quantile", "f1-optimal": "f1"})
 """How a threshold is chosen: from good pictures alone, or F1-optimal on labelled ones."""
 
@@ -100,6 +89,8 @@ def run(command: click.Command, argv: Sequence[str] | None = None) -> int:
     """
     if argv is not None:
         return _run(command, argv)
+    # It has a line read its recipe again. One that is not up yet reads it in any case, and must not be ended by it.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     code = 1
     atexit.register(lambda: _leave_threads(code))
     code = _run(command, sys.argv[1:])
@@ -117,10 +108,12 @@ def _run(command: click.Command, argv: Sequence[str]) -> int:
     for argument in arguments:
         safe_name(re.sub(r"^--[\w-]+=", "", argument))  # from here on its secrets are hidden in all that is said
     try:
+        _require_something(arguments)
         arguments = in_new_words(arguments)
         result = command.main(args=arguments, standalone_mode=False, obj=tuple(arguments))
     except click.ClickException as error:
-        error.message = one_line(error.message)  # type: ignore[misc]  # an option's value may be as long as a file
+        if not isinstance(error, HELP):
+            error.message = one_line(error.message)  # type: ignore[misc]  # an option's value may be as long as a file
         if _logs_json():
             logger.error(error.format_message())
         else:
@@ -150,6 +143,16 @@ def _open_standard_streams() -> None:
             os.fstat(number)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
+
+
+def _require_something(arguments: Sequence[str]) -> None:
+    """Raises `click.UsageError` on an empty argument: as a path it would be the current folder, written to or inspected
+    because a variable of the shell was not set."""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        option = before if not argument else argument[:-1] if re.fullmatch(r"--[\w-]+=", argument) else None
+        if option is not None:
+            of = f" as the value of {option}" if option.startswith("-") else ""
+            raise click.UsageError(f"found nothing{of}, expected something; see whether a variable is set")
 
 
 def in_new_words(arguments: Sequence[str]) -> list[str]:

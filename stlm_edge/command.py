@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from stlm_edge.cli import add_shared_options, run
+from stlm_edge.errors import DataError
 
 Programs = Mapping[str, tuple[str, str]]
 """Name → module and variable of the click command, and what the list of commands says of it."""
@@ -147,10 +148,17 @@ class Report(Lazy):
 
 
 def _report_of(source: str) -> str:
-    """Which of `REPORTS` is made of a file or folder."""
+    """Which of `REPORTS` is made of a file or folder. Raises `DataError` for what there is none of."""
     if Path(source).is_dir():
         return "training"
-    return "shift" if EVENTS.search(source) else "plan"
+    if EVENTS.search(source):
+        return "shift"
+    if not source.endswith(".plan"):
+        found = "of another kind" if Path(source).exists() else "not there"
+        raise DataError(
+            f"{source} is {found}, expected the folder of a training, logs named .jsonl, or a .plan; check the path"
+        )
+    return "plan"
 
 
 def _first_word(args: Sequence[str], programs: Programs) -> int | None:

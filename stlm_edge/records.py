@@ -260,7 +260,8 @@ def _build(kind: type[T], data: object, where: str) -> T:
     required = {entry.name for entry in entries if not entry.metadata.get("may_lack")}
     unknown, missing = sorted(set(data) - names), sorted(required - set(data))
     if unknown or missing:
-        raise _WrongError(f"{where} has unknown keys {shown(unknown)} and lacks {missing}")
+        wrong = [f"has unknown keys {shown(unknown)}"] * bool(unknown) + [f"lacks {', '.join(missing)}"] * bool(missing)
+        raise _WrongError(f"{where} {' and '.join(wrong)}")
     hints = get_type_hints(kind, include_extras=True)
     return kind(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in data.items()})
 

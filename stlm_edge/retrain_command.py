@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stlm_edge.cli import REGEX
+from stlm_edge.errors import StlmError, one_line
 from stlm_edge.names import escaped
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ PATH = click.Path(path_type=Path)
 @click.argument("run", type=PATH)
 @click.option(
     "--add",
+    "adds",
     required=True,
+    multiple=True,
     type=PATH,
     help="Pictures that were added since: a category in the layout of MVTec AD, as 'stlm review' makes it, or a folder "
     "of good ones. Defects are tested with, and never learnt from.",
@@ -45,10 +47,10 @@ PATH = click.Path(path_type=Path)
 @click.option("--data", type=PATH, help="The run's pictures, if they have moved.")
 @click.option("--textures", type=PATH, help="Its textures, if they have moved.")
 @click.option("--groups", type=PATH, help="As for fit, of all good pictures; in the place of the run's.")
-@click.option("--group-by", type=REGEX, help="As for fit; in the place of the run's.")
+@click.option("--group-by", metavar="REGEX", help="As for fit; in the place of the run's.")
 def retrain(
     run: Path,
-    add: Path,
+    adds: tuple[Path, ...],
     output: Path | None,
     engine: Path | None,
     threshold_by: str,
@@ -68,11 +70,14 @@ def retrain(
 
     if groups is not None and group_by is not None:
         raise click.UsageError("--groups and --group-by both say which pictures show the same part; give one of them")
-    if engine is not None:
-        Sidecar.read(engine)  # before minutes of work
+    if len(adds) > 1:
+        raise click.UsageError(
+            f"--add is given {len(adds)} times, expected one folder; retrain with the first, then what came of it with "
+            "the next"
+        )
     done = run_retrain(
         run,
-        add=add,
+        add=adds[0],
         output=output,
         data=data,
         textures=textures,
@@ -80,10 +85,15 @@ def retrain(
         group_by=group_by or "",
         epochs=epochs,
         by_f1=threshold_by == "f1",
+        like=None if engine is None else Sidecar.read(engine).spec,
     )
     for line in done.lines:
         click.echo(line)
-    made, lines = (None, tuple(_to_export(done))) if engine is None else _exported(engine, done)
+    try:
+        made, lines = (None, tuple(_to_export(done))) if engine is None else _exported(engine, done)
+    except StlmError as error:
+        done.write_text((f"no engine was made: {escaped(one_line(str(error)))}",))
+        raise
     done.write(engine=made, lines=lines)
     click.echo()
     for line in lines:

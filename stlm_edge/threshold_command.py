@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stlm_edge.cli import METHOD, REGEX, Number
+from stlm_edge.cli import METHOD, Number
 from stlm_edge.spec import FALSE_ALARM_RATE
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ PATH = click.Path(path_type=Path)
 )
 @click.option(
     "--group-by",
-    type=REGEX,
+    metavar="REGEX",
     help="The same by a regular expression, whose first group or all of it is in names without suffix.",
 )
 @click.option("--textures", type=PATH, help="For a checkpoint: what was given for the training.")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import re
+import signal
 import subprocess
 import sys
 import warnings
@@ -14,7 +16,7 @@ from pathlib import Path
 import click
 import pytest
 
-from stlm_edge import __version__
+from stlm_edge import __version__, cli
 from stlm_edge.cli import Number, run
 from stlm_edge.errors import DataError
 from stlm_edge.extras import REMEDIES
@@ -98,6 +100,31 @@ def test_log_for_machines_is_one_object_a_line(capsys, arguments):
     assert datetime.fromisoformat(first["time"]).utcoffset() is not None
     assert [entry["logger"] for entry in others] == ["a_library"]
     assert ("chatter" in str(lines)) == ("-v" in arguments)
+
+
+def test_line_that_is_not_up_yet_is_not_ended_by_the_signal_for_its_recipe(monkeypatch):
+    heard = []
+    monkeypatch.setattr(cli, "_run", lambda *_: heard.append(signal.getsignal(signal.SIGUSR1)) or 0)
+    monkeypatch.setattr(atexit, "register", lambda _: None)
+    before = signal.getsignal(signal.SIGUSR1)
+    try:
+        assert cli.run(work) == 0
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert heard == [signal.SIG_IGN]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "of"),
+    [
+        (("--output", ""), " as the value of --output"),
+        (("--output=",), " as the value of --output"),
+        (("data", ""), ""),
+    ],
+)
+def test_variable_that_is_not_set_is_not_the_current_folder(capsys, arguments, of):
+    code, _, lines = ran(capsys, "work", *arguments)
+    assert (code, lines[-1]) == (2, f"Error: found nothing{of}, expected something; see whether a variable is set")
 
 
 @pytest.mark.parametrize(

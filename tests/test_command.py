@@ -84,6 +84,20 @@ def test_report_is_that_of_what_is_given(capsys, arguments, made):
     assert f" report {made} [OPTIONS]" in helped(capsys, "report", *arguments)
 
 
+def test_report_of_what_is_not_there_or_of_another_kind_says_what_there_is(capsys, tmp_path):
+    (tmp_path / "a.xml").touch()
+    for name, found in (("gone", "not there"), ("a.xml", "of another kind")):
+        assert main(["report", str(tmp_path / name), "-o", "a.html"]) == 1
+        assert f"{name} is {found}, expected the folder of a training, logs named" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["report"]])
+def test_command_left_out_gives_the_help_in_its_lines(capsys, arguments):
+    main(arguments)
+    told = capsys.readouterr()
+    assert (told.out + told.err).count("\n  -v, --verbose  ") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "found"),
     [

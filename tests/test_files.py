@@ -8,6 +8,7 @@ import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -240,6 +241,16 @@ def test_place_that_cannot_be_written_to_is_known_before_the_work(tmp_path: Path
             require_place(path)
     require_place(tmp_path / "new" / "folder" / "engine.plan")
     assert names(tmp_path) == ["file"]
+
+
+def test_folder_that_nobody_may_write_to_is_told_apart_from_one_of_another_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    for flag, told in ((os.ST_RDONLY, "Read-only file system"), (0, "Permission denied")):
+        monkeypatch.setattr(os, "statvfs", lambda _, flag=flag: SimpleNamespace(f_flag=flag))
+        with pytest.raises(OutputError, match=told):
+            require_place(tmp_path / "summary.json")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stlm_edge.cli import REGEX, run
+from stlm_edge.cli import run
 from stlm_edge.errors import ConfigError, DataError, WeightsError
 from stlm_edge.retrain_command import retrain
 from stlm_edge.spec import Size
@@ -187,7 +187,7 @@ def preview(
 )
 @click.option(
     "--group-by",
-    type=REGEX,
+    metavar="REGEX",
     help="The same by a regular expression, whose first group or all of it is in names without suffix.",
 )
 @metric_size_option

@@ -18,6 +18,7 @@ from stlm_edge.files import cannot_write, folder_beside, make_folder
 from stlm_edge.imaging import read_image, write_image
 from stlm_edge.names import unescaped
 from stlm_edge.seen import digest_of
+from stlm_edge.spec import Size
 
 logger = logging.getLogger(__name__)
 
@@ -100,15 +101,18 @@ def join(old: Category, added: Category, *, skip_corrupt: bool) -> Joined:
     """
     check_masks([*old.test, *added.test])
     samples = [(*each, False) for each in _of(old)] + [(*each, True) for each in _of(added)]
-    digests = _digests([sample for sample, *_ in samples], skip_corrupt=skip_corrupt)
+    seen = _seen([sample for sample, *_ in samples], skip_corrupt=skip_corrupt)
+    sized = [(each[1], is_added) for each, (*_, is_added) in zip(seen, samples, strict=True) if each]
+    _tell_of_other_sizes({size for size, is_added in sized if not is_added}, [size for size, new in sized if new])
     first: dict[str, tuple[str, Sample]] = {}
     twice: list[str] = []
     taken: set[tuple[str, str, str]] = set()
     places: list[_Place] = []
     repeated = 0
-    for (sample, split, is_added), digest in zip(samples, digests, strict=True):
-        if digest is None:
+    for (sample, split, is_added), each in zip(samples, seen, strict=True):
+        if each is None:
             continue
+        digest, _ = each
         if digest in first:
             known_split, known = first[digest]
             if (known_split, known.label) != (split, sample.label):
@@ -137,17 +141,34 @@ def _of(category: Category) -> Iterator[tuple[Sample, str]]:
     yield from ((sample, "test") for sample in category.test)
 
 
-def _digests(samples: Sequence[Sample], *, skip_corrupt: bool) -> list[str | None]:
-    def read(sample: Sample) -> str | None:
+def _seen(samples: Sequence[Sample], *, skip_corrupt: bool) -> list[tuple[str, Size] | None]:
+    """The digest of each picture's pixels, and its size; None for one that is left out."""
+
+    def read(sample: Sample) -> tuple[str, Size] | None:
         try:
-            return digest_of(read_image(sample.path))
+            image = read_image(sample.path)
         except ImageError:
             if not skip_corrupt:
                 raise
             return None
+        return digest_of(image), (image.shape[0], image.shape[1])
 
     with ThreadPoolExecutor(READERS) as readers:
         return list(readers.map(read, samples))
+
+
+def _tell_of_other_sizes(before: set[Size], added: Sequence[Size]) -> None:
+    others = [size for size in added if size not in before]
+    if len(before) == 1 and others:
+        (height, width), other = *before, others[0]
+        logger.warning(
+            "OTHER SIZE: %s added, such as of %d x %d pixels, not of %d x %d as all before; each is brought to the "
+            "network's input, so another crop looks like another part",
+            counted(len(others), "picture"),
+            *other,
+            height,
+            width,
+        )
 
 
 def _link(source: Path, target: Path) -> None:

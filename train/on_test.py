@@ -176,8 +176,9 @@ def read_history(path: Path) -> list[MeasuredEpoch]:
         raise DataError(f"{path} cannot be read ({error}); {_REMEDY}") from None
     rows = []
     for number, line in enumerate(lines, start=1):
-        read = parse(line, what=f"line {number} of {path}", error=DataError, remedy=_REMEDY)
-        rows.append(build(MeasuredEpoch, read, error=DataError, remedy=f"{path} is damaged: {_REMEDY}"))
+        what = f"line {number} of {path}"
+        read = parse(line, what=what, error=DataError, remedy=_REMEDY)
+        rows.append(build(MeasuredEpoch, read, what=what, error=DataError, remedy=_REMEDY))
     if [row.epoch for row in rows] != sorted({row.epoch for row in rows}):
         raise DataError(f"{path} has epochs twice or out of order, so it was edited; {_REMEDY}")
     return rows

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from stlm_edge.cli import REGEX, Number, Words
+from stlm_edge.cli import Number
 from train.config import HINTS, TrainConfig
 from train.old_settings import OLD_KINDS, TYPED_KINDS
 from train.values import type_of
@@ -36,11 +36,9 @@ class Kinds(click.ParamType[str]):
 
 
 SAID: dict[str, click.ParamType[str]] = {
-    "groups": Words("file", expected="a CSV file with the columns picture and part"),
-    "group_by": REGEX,
     "pseudo_anomalies": Kinds(),
 }
-"""Settings that a flag takes otherwise than a file: no flag gives an empty text, and `nsa` is another word in files."""
+"""Settings that a flag takes otherwise than a file: `nsa` is another word in files."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

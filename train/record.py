@@ -169,8 +169,10 @@ def read_record(folder: Path) -> Begun:
         named = {name: value for name, value in record.items() if name in known}
         found = build(_Record, named, error=CheckpointError, remedy=remedy)
         parts = None if found.parts is None else Parts.from_record(found.parts)
-    except (FileNotFoundError, StlmError) as error:
-        raise CheckpointError(f"{folder} is no run to resume ({error}); {remedy}") from None
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} is no run, found no {Path(error.filename).name} in it, {remedy}") from None
+    except StlmError as error:
+        raise CheckpointError(f"{folder} is no run: {error}") from None
     textures = None if found.textures is None else Path(unescaped(found.textures))
     category = None if found.category is None else unescaped(found.category)
     # Earlier versions told of no weights; what is relative then is so to the folder that one resumes from.

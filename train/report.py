@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from train.on_test import HISTORY_NAME, best_on_test, read_history
 from train.plots import write_curves, write_distribution
 from train.run_told import EVALUATION_NAME
 from train.sheets import write_contact_sheet, write_missed
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = {
     "image_auroc": "image AUROC",
@@ -83,7 +86,11 @@ def evaluate_checkpoint(
         folders=[data] if category is None else [data, data / category],
     )
     path = checkpoint.parent / HISTORY_NAME
-    history = read_history(path)
+    try:
+        history = read_history(path)
+    except DataError as error:
+        logger.warning("%s; the best epoch on test is left out", error)
+        history = []
     inspector = InferencePath(loaded.network, loaded.spec).to(choose_device(device))
     make_folder(folder)
     results = evaluate(inspector, samples, parts=None if said is None else said.numbers, metric_size=metric_size)

@@ -42,7 +42,7 @@ _LOOKED_AT = 20
 """Good pictures whose sizes are told."""
 _TERMS = {"plain": "accent", "denoising": "unclear", "segmentation": "reject", "held_out": "good"}
 """Of an epoch → the colour of its line."""
-_REMEDY = "train again, or bring the file back"
+_REMEDY = "move it away; the page has no losses then"
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _history(path: Path) -> list[_Epoch]:
         what = f"line {number} of {path}"
         found = parse(line, what=what, error=DataError, remedy=_REMEDY)
         named = {name: value for name, value in found.items() if name in known}
-        rows.append(build(_Epoch, named, error=DataError, remedy=f"{what} is damaged: {_REMEDY}"))
+        rows.append(build(_Epoch, named, what=what, error=DataError, remedy=_REMEDY))
     return rows
 
 

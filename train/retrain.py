@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stlm_edge.datasets import load_category
+from stlm_edge.datasets import GOOD, load_category
 from stlm_edge.errors import CheckpointError, ConfigError, DataError, OutputError
-from stlm_edge.files import make_folder
+from stlm_edge.files import make_folder, write_text
 from stlm_edge.names import escaped, unescaped
 from stlm_edge.network.checkpoint import Checkpoint, load
+from stlm_edge.spec import ModelSpec
 from train.config import TrainConfig
 from train.distributed import this_process
 from train.fit import CHECKPOINT_NAME, STATE_NAME
 from train.joined import Joined, join
 from train.record import CONFIG_NAME, Pictures, read_record
 from train.runs import bring_to_end, changes
-from train.side_by_side import SideBySide, compare, write_report, write_sheet
+from train.side_by_side import SideBySide, compare, write_sheet
 from train.threshold import choose_on_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -51,8 +53,13 @@ class Retrained:
 
     def write(self, *, engine: dict[str, Any] | None, lines: tuple[str, ...]) -> None:
         """Write the report, after which this retraining is done. Raises `OutputError`."""
+        self.write_text(lines)
+        write_text(self.folder / f"{REPORT_NAME}.json", json.dumps(self.report | {"engine": engine}, indent=2) + "\n")
+
+    def write_text(self, lines: tuple[str, ...]) -> None:
+        """Write what people read of it. Raises `OutputError`."""
         text = "\n".join([f"# Retrained: {escaped(str(self.folder))}", "", *self.lines, "", *lines])
-        write_report(self.folder, REPORT_NAME, self.report | {"engine": engine}, text.rstrip() + "\n")
+        write_text(self.folder / f"{REPORT_NAME}.md", text.rstrip() + "\n")
 
 
 def retrain(
@@ -66,6 +73,7 @@ def retrain(
     group_by: str = "",
     epochs: int | None = None,
     by_f1: bool = False,
+    like: ModelSpec | None = None,
 ) -> Retrained:
     """Train with the run's pictures and those added, and measure both networks on the test pictures of both.
 
@@ -80,6 +88,7 @@ def retrain(
         groups, group_by: which good pictures show the same part, in the place of the run's settings.
         epochs: in the place of the run's.
         by_f1: choose the threshold by the added test pictures, and not by good ones alone.
+        like: of the engine that the new one is to be made like; a word tells if it is another network's.
     Raises:
         StlmError: in the words of whatever is wrong with run, pictures, weights or folder.
         KeyboardInterrupt: after Ctrl-C, when what was learnt is kept.
@@ -97,7 +106,15 @@ def retrain(
             f"{run} was trained on other good pictures than the {len(old.train)} in {sources.data}, expected the same; "
             "give --data where they are now"
         )
-    joined = join(old, load_category(add, None), skip_corrupt=begun.config.skip_corrupt)
+    added = load_category(add, None)
+    if by_f1 and len({sample.label == GOOD for sample in added.test}) < 2:
+        raise DataError(
+            f"{add} has no good or no defective test pictures, expected both for an F1-optimal threshold; add them "
+            f"({add / 'test' / GOOD}, {add / 'test' / 'KIND'}), or leave --threshold-by f1 out"
+        )
+    if like is not None and like.weights_sha256 != before.spec.weights_sha256:
+        logger.warning("OTHER WEIGHTS: --engine is not made of %s; the new one is made as it was all the same", run)
+    joined = join(old, added, skip_corrupt=begun.config.skip_corrupt)
     if not (joined.count("train", added=True) or joined.count("test", added=True)):
         raise DataError(f"{add} has no picture that {run} does not have already, expected new ones; give another --add")
     config = _settings(begun.config, checkpoint, groups=groups, group_by=group_by, epochs=epochs)
@@ -107,7 +124,11 @@ def retrain(
     make_folder(folder)
     joined.write(place)
     logger.info("pictures: %s", "; ".join(_told(joined)))
-    bring_to_end(config, folder, data=place.parent, category=place.name, textures=sources.textures)
+    try:
+        bring_to_end(config, folder, data=place.parent, category=place.name, textures=sources.textures)
+    except KeyboardInterrupt:
+        logger.warning("the same 'stlm retrain' goes on and measures both; 'stlm resume' would end the training alone")
+        raise
     new = folder / CHECKPOINT_NAME
     if by_f1:
         choose_on_checkpoint(new, data=add, category=None, method="f1", device=config.device)
@@ -161,14 +182,15 @@ def _settings(
 
 
 def _next_folder(run: Path) -> Path:
-    """`bottle` → `bottle-2` → `bottle-3`: the first that is not done."""
+    """`bottle` → `bottle-2` → `bottle-3`: the first that is neither done nor a run that was no retraining."""
     name = run.resolve().name
     numbered = re.fullmatch(r"(.+)-([0-9]{1,6})", name)
     stem, number = (numbered[1], int(numbered[2])) if numbered else (name, 1)
     while True:
         number += 1
         folder = run.resolve().with_name(f"{stem}-{number}")
-        if not (folder / f"{REPORT_NAME}.json").exists():
+        is_other = (folder / CONFIG_NAME).exists() and not (folder / DATA).is_dir()
+        if not is_other and not (folder / f"{REPORT_NAME}.json").exists():
             return folder
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from stlm_edge.errors import CheckpointError, StlmError
+from stlm_edge.errors import CheckpointError
 from stlm_edge.names import escaped, unescaped
 from stlm_edge.network.checkpoint import Checkpoint
 from stlm_edge.records import MAY_LACK, build, read_object
@@ -122,9 +122,5 @@ def _built(kind: Any, path: Path, *, remedy: str) -> Any:
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent} has no {path.name}, {remedy}") from None
     known = {entry.name for entry in fields(kind)}
-    try:
-        return build(
-            kind, {name: value for name, value in found.items() if name in known}, error=CheckpointError, remedy=remedy
-        )
-    except StlmError as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    named = {name: value for name, value in found.items() if name in known}
+    return build(kind, named, what=str(path), error=CheckpointError, remedy=remedy)

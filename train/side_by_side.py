@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ import numpy as np
 
 from stlm_edge.datasets import GOOD, Sample
 from stlm_edge.drawing import contact_sheet, draw_regions, false_colour
-from stlm_edge.files import write_text
 from stlm_edge.imaging import Image, Map, read_image, write_image
 from stlm_edge.metrics import Quality, QualityMeter
 from stlm_edge.names import escaped
@@ -192,12 +190,6 @@ def write_sheet(path: Path, found: SideBySide, inspectors: tuple[InferencePath, 
     return True
 
 
-def write_report(folder: Path, name: str, found: dict[str, Any], markdown: str) -> None:
-    """Write `NAME.md`, and `NAME.json` last. Raises `OutputError`."""
-    write_text(folder / f"{name}.md", markdown)
-    write_text(folder / f"{name}.json", json.dumps(found, indent=2) + "\n")
-
-
 def name_of(sample: Sample) -> str:
     """`KIND/NAME`, escaped."""
     return escaped("/".join(sample.path.parts[-2:]))
@@ -220,7 +212,8 @@ def _table(name: str, row: Row) -> list[str]:
     ]
     for figure, (old, new) in row.figures.items():
         if not (math.isnan(old) or math.isnan(new)):
-            cells = f"{100 * old:9.2f} | {100 * new:9.2f} | {100 * (new - old):+8.2f}"
+            change = round(100 * (new - old), 2) + 0.0  # no -0.00
+            cells = f"{100 * old:9.2f} | {100 * new:9.2f} | {change:+8.2f}"
             lines.append(f"| {COLUMNS[figure] + ', %':<42} | {cells} |")
     for what, (old, new), of in (
         ("missed", row.missed, row.defective),

@@ -158,10 +158,10 @@ def read_kernels(plan: Path) -> KernelTable:
 
 
 def _sha256(plan: Path) -> str:
-    if plan.suffix != ".plan":
-        raise EngineError(f"{plan} has the suffix {plan.suffix!r}, expected .plan; only plans have kernels to tell of")
     if not plan.is_file():
         raise EngineError(f"{plan} is not a file, expected a plan; build it: stlm export CHECKPOINT -o {plan}")
+    if plan.suffix != ".plan":
+        raise EngineError(f"{plan} has the suffix {plan.suffix!r}, expected .plan; only plans have kernels to tell of")
     try:
         return sha256(plan)
     except OSError as error:

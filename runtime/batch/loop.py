@@ -18,9 +18,10 @@ from stlm_edge.errors import ImageError, OutputError
 from stlm_edge.imaging import Image, read_image, write_image
 
 if TYPE_CHECKING:
+    from runtime.anomaly import Anomaly
     from runtime.batch.listing import Picture
     from runtime.batch.table import ScoreTable
-    from runtime.detector import Anomaly, Detector, Pending
+    from runtime.detector import Detector, Pending
     from runtime.signals import StopSignals
 
 logger = logging.getLogger(__name__)

@@ -50,11 +50,6 @@ class Row(NamedTuple):
     recipe: str | None = None
     text: str | None = None
 
-    @property
-    def is_result(self) -> bool:
-        """Whether it is of a part or a frame."""
-        return self.verdict is not None
-
 
 def row_of_part(part: Part) -> Row:
     threshold = None if part.worst is None else part.worst.threshold

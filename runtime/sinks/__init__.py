@@ -22,7 +22,7 @@ from runtime.sinks.video import CODECS, VideoFile, open_video
 from runtime.sinks.window import Window
 from stlm_edge.credentials import safe_name
 from stlm_edge.errors import OutputError
-from stlm_edge.files import cannot_write
+from stlm_edge.files import cannot_write, leaving_no_folder
 from stlm_edge.names import is_utf8
 
 __all__ = ["FrameSink", "Outputs", "SinkContext", "open_outputs", "open_sink"]
@@ -37,6 +37,9 @@ _SCHEMES = {
     "https": ("runtime.sinks.webhook", "Webhook"),
 }
 """Scheme → module and class, which is imported by whoever asks for it: most need a library that few lines have."""
+
+TRIGGERS = ("display://", "modbus://", "opcua://", "mqtt://", "mqtts://")
+"""How the outputs begin by which parts are triggered."""
 
 _KNOWN = (
     f"known are display://, {', '.join(f'{scheme}://' for scheme in _SCHEMES)}, a video (.mp4, .avi), events (.jsonl), "
@@ -77,6 +80,8 @@ def open_outputs(
     with ExitStack() as opened:
         sinks: dict[str, FrameSink] = {}
         for uri in uris:
+            if "://" not in uri.partition("?")[0]:
+                opened.enter_context(leaving_no_folder(Path(uri.partition("?")[0])))
             sink = opened.enter_context(open_sink(uri, context=context))
             name = safe_name(uri) if uri.startswith(("http:", "https:")) else uri  # which the summary has
             sinks[name if name not in sinks else f"{name} ({len(sinks) + 1})"] = sink
@@ -150,6 +155,8 @@ def _kind_of(uri: str) -> Any:
     """A class of sinks; `VideoFile` for all videos. Raises `OutputError`, and `ImportError` where a library lacks."""
     place = uri.partition("?")[0]
     path = Path(place)
+    if not place:
+        raise OutputError(f"found nothing as an output; {_KNOWN}")
     if place == "display://":
         return Window
     if (scheme := place.partition("://")[0]) in _SCHEMES and scheme != place:

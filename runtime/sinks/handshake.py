@@ -100,7 +100,6 @@ class Handshake:
 
     def __init__(self, control: LineControl | None, losses: Losses) -> None:
         self.ack = False
-        self.error = NO_ERROR
         self.ack_part = 0
         """Number of the part that the last trigger began."""
         self.shown: Part | None = None
@@ -111,21 +110,25 @@ class Handshake:
         self._gap_seen = True
         """`shown` was read as None since the last result was taken away without an acknowledgement."""
         self._trigger = self._results_ack = False
+        self._trigger_refused = self._recipe_refused = False
         self._recipe = 0
+
+    @property
+    def error(self) -> int:
+        """What Error says; that of the trigger first, which it takes away again by itself."""
+        return TRIGGER_REFUSED if self._trigger_refused else RECIPE_REFUSED if self._recipe_refused else NO_ERROR
 
     def set_trigger(self, level: bool, *, part_id: str | None) -> None:
         """Take the level of Trigger; a part begins where it rises."""
         if level and not self._trigger:
             try:
                 self.ack_part = controlled(self._control).trigger(part_id)
-                self.ack, self.error = True, NO_ERROR
+                self.ack = True
             except ControlError as error:
-                self.error = TRIGGER_REFUSED
+                self._trigger_refused = True
                 self._losses.add(f"a trigger was refused ({error})")
         elif not level:
-            self.ack = False
-            if self.error == TRIGGER_REFUSED:
-                self.error = NO_ERROR
+            self.ack = self._trigger_refused = False
         self._trigger = level
 
     def set_results_ack(self, level: bool) -> None:
@@ -139,15 +142,20 @@ class Handshake:
         """Take the recipe asked for; 0 asks for none, and the same as before for nothing new."""
         if number == self._recipe:
             return
-        if self.error == RECIPE_REFUSED:
-            self.error = NO_ERROR
+        self._recipe, self._recipe_refused = number, False
         if number:
             try:
                 controlled(self._control).change_recipe(str(number))
             except ControlError as error:
-                self.error = RECIPE_REFUSED
+                self._recipe_refused = True
                 logger.warning("recipe %d was refused: %s", number, error)
-        self._recipe = number
+
+    def hear(self, event: Event) -> None:
+        """Take word of what became of recipes; one may be refused long after it was asked for."""
+        if event.kind == "recipe-changed":
+            self._recipe_refused = False
+        elif event.kind == "recipe-refused" and event.details.get("recipe") == str(self._recipe):
+            self._recipe_refused = True
 
     @property
     def is_idle(self) -> bool:

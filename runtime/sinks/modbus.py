@@ -11,7 +11,7 @@ from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 from runtime.control import LineControl
-from runtime.event import Tell
+from runtime.event import Event, Tell
 from runtime.inspection import Inspection
 from runtime.part import Part, PartVerdict
 from runtime.sinks.base import FrameSink, SinkContext, output_options
@@ -96,6 +96,9 @@ class ModbusServer(FrameSink):
 
     def write_part(self, part: Part) -> None:
         self._loop.soon(self._handshake.add, part)
+
+    def write_event(self, event: Event) -> None:
+        self._loop.soon(self._handshake.hear, event)
 
     def close(self) -> None:
         """Stop listening; what was not acknowledged is counted as missed."""

@@ -11,8 +11,11 @@ from stlm_edge.datasets.mvtec import is_mvtec, load_mvtec
 from stlm_edge.datasets.samples import GOOD, Category, Sample
 from stlm_edge.datasets.visa import SPLIT, is_visa, is_visa_category, load_visa, visa_categories
 from stlm_edge.errors import DataError
-from stlm_edge.folders import SUFFIXES, is_folder, pictures_in
+from stlm_edge.folders import SUFFIXES, is_file, is_folder, pictures_in
 from stlm_edge.names import escaped
+
+_FIGURES = ("evaluation", "retrain")
+"""What the pictures are called that 'stlm evaluate' and 'stlm retrain' draw into a run's folder."""
 
 
 def load_category(folder: Path, category: str | None, *, dagm_seed: int = DAGM_SEED) -> Category:
@@ -49,7 +52,17 @@ def load_category(folder: Path, category: str | None, *, dagm_seed: int = DAGM_S
         raise DataError(
             f"{root} is VisA's folder with the categories {', '.join(visa_categories(root))}; choose one of them"
         )
+    if "test" in folders(root) and not pictures_in(root):
+        raise DataError(
+            f"{root} has test/ and no train/good/, expected good pictures to learn from as well; put some into "
+            f"{root / 'train' / GOOD}"
+        )
     good = pictures_in(root, tell_of_those_below=True)
+    if is_file(root / "run.json") and (figures := [path.name for path in good if path.name.startswith(_FIGURES)]):
+        raise DataError(
+            f"{root} is the folder of a training, and {escaped(figures[0])} in it a figure, expected photographs; "
+            f"give the folder of those ({root / 'data'} after 'stlm retrain')"
+        )
     if not good:
         raise DataError(
             f"{root} has neither pictures ({SUFFIXES}) nor train/good/, nor Train/ and Test/ (DAGM), nor {SPLIT} "

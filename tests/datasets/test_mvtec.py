@@ -289,6 +289,20 @@ def test_folder_without_pictures_is_refused(tmp_path: Path, content: list[str]) 
         load_category(tmp_path, None)
 
 
+def test_run_whose_figures_would_be_learnt_from_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "evaluation-curves.png")
+    assert len(load_category(tmp_path, None).train) == 1
+    (tmp_path / "run.json").touch()
+    with pytest.raises(DataError, match=r"is the folder of a training, and evaluation-curves\.png in it a figure"):
+        load_category(tmp_path, None)
+
+
+def test_reviewed_defects_alone_are_refused_by_what_they_lack(tmp_path: Path) -> None:
+    write(tmp_path / "test/scratch/a.png")
+    with pytest.raises(DataError, match=r"has test/ and no train/good/, expected good pictures .* put some into"):
+        load_category(tmp_path, None)
+
+
 def test_data_set_without_a_category_given_names_the_categories(tmp_path: Path) -> None:
     make_category(tmp_path / "plate")
     with pytest.raises(DataError, match="found the folders plate"):

@@ -23,7 +23,7 @@ cameras:
   triggered:
     source: test://?size=64x128
     trigger: software
-    output: {folder}/triggered.jsonl
+    output: ["{folder}/triggered.jsonl", "mqtt://127.0.0.1:1/nobody?queue={folder}"]
     summary: {folder}/triggered.json
   watched: {{source: "{folder}/drop?watch=1", width: 64, height: 64, summary: {folder}/watched.json}}
 """)

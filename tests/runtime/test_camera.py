@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -334,16 +335,28 @@ def test_one_source_is_to_be_given(
         (b"\ntest://", "found nothing in the first line"),
         (b"\xff\xfe\x00", "cannot be read (it is not UTF-8)"),
         (bytes(5000), "does not exist; known are"),
+        (os.mkfifo, "cannot be read (it is a named pipe)"),  # nobody writes to it
     ],
 )
 def test_source_file_that_holds_none_is_one_line(
-    engine: Path, tmp_path: Path, content: bytes | None, expected: str, capsys: pytest.CaptureFixture[str]
+    engine: Path,
+    tmp_path: Path,
+    content: bytes | Callable[[Path], None] | None,
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     file = tmp_path / "source"
-    if content is not None:
+    if callable(content):
+        content(file)
+    elif content is not None:
         file.write_bytes(content)
     assert main(["--engine", str(engine), "--source-file", str(file)]) == 1
     assert expected in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_line_that_nothing_can_trigger_is_refused(engine, capsys):
+    assert inspect(engine, "test://?frames=2", "--trigger", "software", "--output", "https://mes/hook") == 1
+    assert "error: found nothing that triggers, expected it with --trigger software; give" in capsys.readouterr().err
 
 
 def test_folder_of_which_nothing_can_be_decoded_is_an_error(engine, tmp_path, capsys):

@@ -387,7 +387,8 @@ def test_engine_that_hangs_while_it_is_opened_is_told_and_the_line_goes_on(
         changes.control.change_recipe("disc")
         wait_until(lambda: changes.events)
     assert changes.events[0][0] == "recipe-refused"
-    assert changes.events[0][1].startswith("a recipe is not open yet and plate stays: opening has not ended for 0.1 s")
+    text = changes.events[0][1]
+    assert text.startswith("recipe disc is not open yet and plate stays: opening has not ended for 0.1 s")
     assert changes.control.status().recipe == "plate"
 
 

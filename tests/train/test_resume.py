@@ -92,7 +92,7 @@ def test_run_killed_before_its_first_epoch_begins_again(long, whole_run, plate, 
 
 
 def test_only_an_unfinished_run_can_be_resumed(trained_run, tmp_path):
-    with pytest.raises(CheckpointError, match="is no run to resume"):
+    with pytest.raises(CheckpointError, match=r"is no run, found no config\.yaml in it, expected a folder that"):
         resume(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="is finished"):
         resume(trained_run)

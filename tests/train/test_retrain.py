@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import train.retrain
+from export.pipeline import Exported
 from stlm_edge.datasets import Category, Parts, Sample, load_category
-from stlm_edge.errors import DataError, OutputError
+from stlm_edge.errors import DataError, OutputError, VerificationError
 from stlm_edge.files import sha256
 from stlm_edge.imaging import read_image, write_image
 from stlm_edge.inspection import Answer
@@ -85,7 +86,6 @@ def test_both_are_put_side_by_side_and_the_way_to_replace_is_told(
     run, added, traced_engine, untrained_again, monkeypatch, capsys
 ):
     import export.again
-    from export.pipeline import Exported
 
     def export_again(checkpoint: Path, output: Path, **asked: Any) -> Exported:
         assert (checkpoint, asked["builder"].suffix) == (output.with_name("model.safetensors"), ".onnx")
@@ -162,6 +162,46 @@ def test_run_whose_pictures_are_others_now_is_refused(run, added, plate, tmp_pat
 def test_nothing_new_is_refused(run, plate):
     with pytest.raises(DataError, match=r"has no picture that .* does not have already"):
         retrain(run, add=plate / "plate/train/good")
+
+
+def test_threshold_by_f1_without_defects_is_refused_before_the_training(run, added):
+    with pytest.raises(DataError, match=r"no good or no defective test pictures, .* or leave --threshold-by f1 out"):
+        retrain(run, add=added / "train/good", by_f1=True)
+    assert not run.with_name("plate-2").exists()
+
+
+def test_second_folder_to_add_is_refused_and_none_forgotten(run, added, capsys):
+    assert main(["retrain", str(run), "--add", str(added), "--add", str(added / "train/good")]) == 2
+    assert "--add is given 2 times, expected one folder" in capsys.readouterr().err
+
+
+def test_engine_that_is_refused_leaves_the_figures_beside_it(
+    run, added, traced_engine, untrained_again, monkeypatch, capsys
+):
+    import export.again
+
+    def refuse(*_: object, **__: object) -> Exported:
+        raise VerificationError("it is NOT VERIFIED; export in a higher precision")
+
+    monkeypatch.setattr(export.again, "export", refuse)
+    run.with_name("plate-2").mkdir()
+    (run.with_name("plate-2") / "config.yaml").touch()  # somebody's own second training
+    assert main(["retrain", str(run), "--add", str(added), "--engine", str(traced_engine)]) == 1
+    assert "OTHER WEIGHTS: --engine is not made of" in capsys.readouterr().err
+    new = run.with_name("plate-3")
+    text = (new / "retrain.md").read_text()
+    assert text.count("| image AUROC, %") == 3 and "no engine was made: it is NOT VERIFIED; export in a" in text
+    assert not (new / "retrain.json").exists()  # so the same command tries again
+
+
+def test_added_pictures_of_another_size_are_told_of(plate, tmp_path, caplog):
+    write_image(tmp_path / "wide.png", np.zeros((40, 80, 3), np.uint8))
+    old = load_category(plate / "plate", None)
+    join(old, load_category(tmp_path, None), skip_corrupt=False)
+    assert "1 picture added, such as of 40 x 80 pixels, not of 96 x 96 as all before" in caplog.text
+    caplog.clear()
+    join(old, old, skip_corrupt=False)
+    assert not caplog.text
 
 
 def test_sets_are_joined_without_losing_or_doubling_a_picture(plate, added, tmp_path):

@@ -22,6 +22,11 @@ def genicam_camera(uri: str, options: SourceOptions) -> tuple[str, Callable[[], 
     name, _, query = uri.partition("?")
     scheme, _, place = name.partition(":")
     place = place.removeprefix("//")
+    if scheme == "genicam" and "#" in query and "#" not in place:
+        raise SourceError(
+            f"{name} cannot be opened: found the serial number behind the settings, expected it before them, as in "
+            "genicam:CTI-FILE#SERIAL?exposure-us=2000; write it so"
+        )
     try:
         controls = Controls.parse(query, trigger=options.trigger)
     except ValueError as error:

@@ -17,6 +17,7 @@ from harvesters.core import Callback, Harvester, ImageAcquirer
 
 from runtime.sources.genicam.transport import FOLDERS_VARIABLE, Delivery, NodeError, NodeKind, Seen
 from stlm_edge.errors import SourceError, shortly
+from stlm_edge.files import kind_of
 
 logger = logging.getLogger(__name__)
 
@@ -194,9 +195,10 @@ def cameras_seen() -> list[Seen]:
 def _producer(file: Path) -> Harvester:
     """With its cameras listed. Raises `SourceError`."""
     if not file.is_file():
+        found = f"it is {kind_of(file.stat().st_mode)}" if file.exists() else "there is no such file"
         raise SourceError(
-            f"genicam:{file} cannot be opened: there is no such file, expected a vendor's GenTL producer; install its "
-            f"software, and look for *.cti in the folders of {FOLDERS_VARIABLE}"
+            f"genicam:{file} cannot be opened: {found}, expected a vendor's GenTL producer; install its software, and "
+            f"look for *.cti in the folders of {FOLDERS_VARIABLE}"
         )
     harvester = Harvester()
     try:

@@ -141,7 +141,7 @@ def test_previous_value_is_the_one_replaced(engine, plate_data):
         (["--data", "{data}", "--false-alarm-rate", "0"], 2, "is not in the range"),
         (["--data", "{data}/test/good", "--groups", "{empty}/none.csv"], 1, "none.csv cannot be read"),
         (["--data", "{data}/test/good", "--group-by", "x"], 1, "finds no part in the name 000 "),
-        (["--data", "{data}/test/good", "--group-by", ""], 2, "it is empty, expected a regular expression"),
+        (["--data", "{data}/test/good", "--group-by", ""], 2, "found nothing as the value of --group-by"),
         (["--data", "{data}/test/good", "--group-by", "x", "--groups", "y"], 2, "give one of them"),
         (["--data", "{data}/test/good", "--unclear-rate", "0.01"], 2, "expected 0, or more than 0.01"),
         (["--data", "{data}/test/good", "--textures", "{data}"], 2, "goes with a checkpoint"),

@@ -44,7 +44,7 @@ def test_file_gives_the_rows_that_were_remembered_when_it_was_written(tmp_path: 
 def test_verdicts_are_kept(tmp_path: Path, verdict: str) -> None:
     event = part_event(part(verdict=verdict, score=None), engine_sha256=ENGINE)  # type: ignore[arg-type]
     (row,) = last_rows(written(tmp_path / "events.jsonl", event), has_parts=True)
-    assert (row.verdict, row.score, row.is_result) == (verdict, None, True)
+    assert (row.verdict, row.score) == (verdict, None)
 
 
 def test_no_more_is_read_than_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,6 +142,31 @@ def test_recipe_is_asked_for_once_and_a_refused_one_is_told(handshake, line):
     assert handshake.error == NO_ERROR
 
 
+def test_recipe_that_could_not_be_opened_is_an_error_until_another_is_asked_for_or_used(handshake, line):
+    def refused(recipe: str) -> Event:
+        return Event("recipe-refused", f"recipe {recipe} cannot be used", 0.0, {"recipe": recipe})
+
+    handshake.set_recipe(3)
+    handshake.hear(refused("disc"))  # somebody else's
+    handshake.hear(Event("recipe-refused", "recipe of the file cannot be used", 0.0))
+    assert handshake.error == NO_ERROR
+    handshake.hear(refused("3"))
+    assert handshake.error == RECIPE_REFUSED
+    handshake.set_trigger(True, part_id=None)
+    assert (handshake.ack, handshake.error) == (True, RECIPE_REFUSED)  # the part is judged by the one before
+    line.ready = False
+    handshake.set_trigger(False, part_id=None)
+    handshake.set_trigger(True, part_id=None)
+    assert handshake.error == TRIGGER_REFUSED
+    handshake.set_trigger(False, part_id=None)
+    assert handshake.error == RECIPE_REFUSED
+    handshake.hear(Event("recipe-changed", "recipe disc (3) judges from the next part on", 0.0))
+    assert handshake.error == NO_ERROR
+    handshake.hear(refused("3"))
+    handshake.set_recipe(0)
+    assert handshake.error == NO_ERROR
+
+
 def test_losses_are_told_once_a_minute_and_all_counted(monkeypatch):
     told: list[Event] = []
     losses = Losses("modbus://", told.append)

@@ -226,6 +226,9 @@ def test_recipe_is_changed_and_one_that_there_is_not_is_told(line, sink, plc):
     plc.write(RECIPE_ID, 99)
     seen = plc.read()
     assert (seen.error, seen.recipe_id) == (2, 7)
+    plc.write(RECIPE_ID, 8)
+    sink.write_event(Event("recipe-refused", "recipe 8 cannot be used and 7 stays", 0.0, {"recipe": "8"}))
+    assert plc.until(lambda seen: seen.error).error == 2
 
 
 def test_refused_trigger_is_told_and_counted(line, sink, plc):

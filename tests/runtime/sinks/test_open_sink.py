@@ -58,6 +58,8 @@ def test_option_that_does_not_fit_says_which_do(
     [
         ("amqp://broker", "unknown scheme"),
         ("events.xml", "unknown suffix"),
+        ("", "found nothing as an output"),
+        ("?only=anomalies", "found nothing as an output"),
         ("events.jsonl?rotat=1MB", "no option 'rotat'"),
         ("scores.csv?keep=0", "keep is '0'"),
         ("overlays?only=good", "only is 'good'"),
@@ -87,6 +89,15 @@ def test_outputs_of_which_one_cannot_be_opened_leave_none_open(tmp_path: Path) -
     uris = [str(tmp_path / "events.jsonl"), "amqp://broker"]
     with pytest.raises(OutputError, match="unknown scheme"):
         open_outputs(uris, context=CONTEXT, drops=True, on_publish=lambda _: None)
+
+
+def test_line_that_cannot_start_leaves_no_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "file").touch()
+    uris = [f"{tmp_path}/new/overlays?limit=1GB", f"{tmp_path}/old", f"{tmp_path}/file/events.jsonl"]
+    with pytest.raises(OutputError, match=r"file/events\.jsonl"):
+        open_outputs(uris, context=CONTEXT, drops=True, on_publish=lambda _: None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "old"]
 
 
 def test_output_that_is_given_twice_is_refused(tmp_path: Path) -> None:

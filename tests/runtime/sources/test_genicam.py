@@ -377,6 +377,11 @@ def test_producer_without_a_trigger_says_so(viky: str) -> None:
 def test_producer_that_is_none_is_a_line(viky: str, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="there is no such file, expected a vendor's GenTL producer"):
         open_source(f"genicam:{tmp_path}/gone.cti#1")
+    for place, kind in ((tmp_path, "a folder"), ("/dev/null", "a device")):
+        with pytest.raises(SourceError, match=f"it is {kind}, expected a vendor's GenTL producer"):
+            open_source(f"genicam:{place}#1")
+    with pytest.raises(SourceError, match="found the serial number behind the settings, expected it before them"):
+        open_source(f"genicam:{tmp_path}/gone.cti?gain=3#1")
     other = tmp_path / "other.cti"
     other.write_text("no library")
     with pytest.raises(SourceError, match=r"found no library that this machine loads \(.*, expected a GenTL producer"):
