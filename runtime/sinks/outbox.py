@@ -275,5 +275,5 @@ def open_outbox(kind: str, place: str, *, folder: Path | None, limit: int = DEFA
     """
     name = f"{kind}-{hashlib.sha256(place.encode()).hexdigest()[:12]}.queue"
     outbox = Outbox((state_folder() if folder is None else folder) / name, limit=limit)
-    logger.info("%s wait in %s while nobody takes them, up to %s", kind, outbox.file, format_bytes(limit))
+    logger.info("messages of %s wait in %s while nobody takes them, up to %s", kind, outbox.file, format_bytes(limit))
     return outbox
