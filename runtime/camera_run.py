@@ -76,8 +76,9 @@ def run_cameras(configs: Sequence[CameraConfig], *, reads: Sequence[Path] = ()) 
             if config.shadow is not None:
                 asked_shadow(config.shadow)
     with ExitStack() as stack, ExitStack() as last:
-        stop = stack.enter_context(StopSignals())
         on_hang = partial(give_up, last=last.close)
+        told = "was asked twice to end while a library did not return; what was decided until then is written"
+        stop = stack.enter_context(StopSignals(on_stuck=partial(on_hang, told)))
         watchdog = stack.enter_context(Watchdog(configs[0].inference_timeout, on_hang=on_hang))
         shares = len(configs) > 1 or any(config.recipes for config in configs)
         engines = Engines(watchdog=watchdog, cameras=len(configs)) if shares else None

@@ -176,9 +176,16 @@ def make_folder(path: Path) -> None:
 @contextmanager
 def folder_for(path: Path) -> Iterator[None]:
     """Make `path` as `make_folder` does; of what was made, an error in the block takes away again what is empty."""
+    with leaving_no_folder(path):
+        make_folder(path)
+        yield
+
+
+@contextmanager
+def leaving_no_folder(path: Path) -> Iterator[None]:
+    """An error in the block takes away `path` and the folders above it again, as far as they are new and empty."""
     new = [each for each in (path, *path.parents) if not os.path.lexists(each)]
     try:
-        make_folder(path)
         yield
     except BaseException:
         with suppress(OSError):  # one that is not empty, and those above it

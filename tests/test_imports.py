@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -169,3 +171,11 @@ def test_start_up_time(arguments):
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(times) < START_LIMIT_S
+
+
+def test_libraries_report_nothing_to_their_makers():
+    telemetry = pytest.importorskip("openvino.tools.ovc.telemetry_utils", reason="needs the extra openvino")
+    assert telemetry.tm.__name__ == "openvino.tools.ovc.telemetry_stub"
+    with pytest.raises(ImportError):  # which NNCF takes for leave to be silent too
+        import_module("openvino_telemetry")
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"

@@ -22,7 +22,7 @@ from runtime.sinks.video import CODECS, VideoFile, open_video
 from runtime.sinks.window import Window
 from stlm_edge.credentials import safe_name
 from stlm_edge.errors import OutputError
-from stlm_edge.files import cannot_write
+from stlm_edge.files import cannot_write, leaving_no_folder
 from stlm_edge.names import is_utf8
 
 __all__ = ["FrameSink", "Outputs", "SinkContext", "open_outputs", "open_sink"]
@@ -80,6 +80,8 @@ def open_outputs(
     with ExitStack() as opened:
         sinks: dict[str, FrameSink] = {}
         for uri in uris:
+            if "://" not in uri.partition("?")[0]:
+                opened.enter_context(leaving_no_folder(Path(uri.partition("?")[0])))
             sink = opened.enter_context(open_sink(uri, context=context))
             name = safe_name(uri) if uri.startswith(("http:", "https:")) else uri  # which the summary has
             sinks[name if name not in sinks else f"{name} ({len(sinks) + 1})"] = sink

@@ -23,7 +23,7 @@ from runtime.sinks.outbox import Outbox
 from runtime.sinks.snapshot import snapshot
 from runtime.uri import Option
 from stlm_edge.credentials import safe_name
-from stlm_edge.errors import ControlError, OutputError, StlmError, shortly, shown
+from stlm_edge.errors import ControlError, OutputError, StlmError, counted, shortly, shown
 from stlm_edge.names import printable
 from stlm_edge.records import parse
 
@@ -165,7 +165,7 @@ class Mqtt(FrameSink):
     def _publish(self, kind: str, record: dict[str, Any]) -> bool:
         lost = self._outbox.lost
         if lost > self._lost_told and self._connection.away is None:
-            text = f"{lost - self._lost_told} messages were lost, for which the queue had no room"
+            text = f"lost {counted(lost - self._lost_told, 'message')}, for which the queue had no room"
             if self._put("event", json.dumps(self._event("part-lost", text)).encode()):
                 self._lost_told = lost
         return self._put(kind, json.dumps(record).encode())

@@ -85,7 +85,7 @@ class Outbox(Closing):
         self._bytes = sum(self._sizes.values())
         self._last = max(self._sizes, default=0)
         if rows:
-            logger.info("%s wait in %s from an earlier run", counted(len(rows), "message"), file)
+            logger.info("found %s of an earlier run in %s; sent first", counted(len(rows), "message"), file)
 
     def __len__(self) -> int:
         return len(self._sizes)
@@ -275,5 +275,5 @@ def open_outbox(kind: str, place: str, *, folder: Path | None, limit: int = DEFA
     """
     name = f"{kind}-{hashlib.sha256(place.encode()).hexdigest()[:12]}.queue"
     outbox = Outbox((state_folder() if folder is None else folder) / name, limit=limit)
-    logger.info("%s wait in %s while nobody takes them, up to %s", kind, outbox.file, format_bytes(limit))
+    logger.info("messages of %s wait in %s while nobody takes them, up to %s", kind, outbox.file, format_bytes(limit))
     return outbox

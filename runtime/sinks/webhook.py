@@ -115,6 +115,7 @@ class Webhook(FrameSink):
         self._end_s: float | None = None
         self._away: str | None = None
         self._away_log = Seldom()
+        self._is_away_told = False
         self._losses = Losses(server.name, context.tell)
         self._thread = threading.Thread(target=self._run, name=f"webhook {server.name}", daemon=True)
         self._thread.start()
@@ -326,6 +327,7 @@ class Webhook(FrameSink):
     def _tell_away(self, error: Exception) -> None:
         self._away = str(error)
         if self._away_log.is_due():
+            self._is_away_told = True
             logger.warning(
                 "%s does not take parts: %s; they wait in %s, and are tried again",
                 self._server.name,
@@ -334,9 +336,9 @@ class Webhook(FrameSink):
             )
 
     def _told_back(self) -> None:
-        if self._away is not None:
+        if self._is_away_told:
             logger.info("%s takes parts again; %d wait", self._server.name, len(self._outbox))
-            self._away = None
+        self._away, self._is_away_told = None, False
 
 
 def _verdicts(text: str) -> tuple[str, ...]:

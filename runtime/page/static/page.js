@@ -4,7 +4,9 @@
 const SHOWN = 600; // results in the chart
 const TILES = 36; // in the strip
 const EVENTS = 8;
-const STREAMS = 3; // a browser opens six connections to a server: beyond so many cameras pictures come one by one
+const CONNECTIONS = 4; // that stay open; a browser has six to a server, for all its windows
+const HEARD_MS = 1000; // how often windows of one browser hear of each other
+const POST_MS = 10000;
 const STILL_MS = 400;
 const COLOURS = { good: "good", unclear: "unclear", reject: "bad", anomalous: "bad", missed: "fault", fault: "fault" };
 const FIELDS = ["number", "time", "event", "part", "partId", "verdict", "score", "threshold", "recipe", "text"];
@@ -12,6 +14,9 @@ const FIELDS = ["number", "time", "event", "part", "partId", "verdict", "score",
 const wall = document.getElementById("wall");
 const link = document.getElementById("link");
 const panels = new Map();
+const me = Math.random();
+const others = new Map(); // windows of this browser that somebody sees → when they were heard
+const channel = new BroadcastChannel("line");
 let source = null;
 
 function element(tag, properties = {}, ...children) {
@@ -100,12 +105,13 @@ class Panel {
         method: "POST",
         headers: { "Content-Type": "application/json" },
         body: JSON.stringify({ camera: this.name, ...asked }),
+        signal: AbortSignal.timeout(POST_MS),
       });
       const isJson = (answer.headers.get("content-type") || "").startsWith("application/json");
       const body = isJson ? await answer.json() : { error: await answer.text() };
       this.say(answer.ok ? told(body) : body.error, !answer.ok);
     } catch {
-      this.say("the line does not answer", true);
+      this.say("the line does not answer; whether it has heard is not known", true);
     }
   }
 
@@ -124,10 +130,20 @@ class Panel {
 
   // How the picture comes: "stream", "stills", or "" for one that stands.
   show(mode) {
+    if (this.mode === "stream") this.hold();
     this.mode = mode;
     clearTimeout(this.timer);
     if (mode === "stream") this.image.src = `/stream?${query(this.name)}&t=${Date.now()}`;
-    else this.still();
+    else if (mode === "stills") this.still();
+  }
+
+  // Ends a stream at once, whose connection the next picture may need, and keeps its picture.
+  hold() {
+    const { naturalWidth: width, naturalHeight: height } = this.image;
+    const canvas = element("canvas", { width, height });
+    if (width) canvas.getContext("2d").drawImage(this.image, 0, 0);
+    if (width) this.image.src = canvas.toDataURL("image/jpeg");
+    else this.image.removeAttribute("src");
   }
 
   still() {
@@ -136,7 +152,7 @@ class Panel {
     };
     const next = new Image();
     next.onload = () => {
-      if (this.mode !== "stream") this.image.src = next.src;
+      if (this.mode === "stills") this.image.src = next.src;
       again();
     };
     next.onerror = again;
@@ -301,7 +317,10 @@ class Panel {
 }
 
 function showPictures() {
-  const mode = document.hidden ? "" : panels.size > STREAMS ? "stills" : "stream";
+  for (const [other, heard] of others) if (Date.now() - heard > 3 * HEARD_MS) others.delete(other);
+  // Beyond that pictures come one by one, or a click would wait for a connection for ever.
+  const isMuch = (1 + others.size) * (1 + panels.size) > CONNECTIONS;
+  const mode = document.hidden ? "" : isMuch ? "stills" : "stream";
   for (const panel of panels.values()) if (!panel.isPaused && panel.mode !== mode) panel.show(mode);
 }
 
@@ -349,6 +368,10 @@ async function again() {
   if (answer && answer.status === 401) location.reload();
   else connect();
 }
+
+channel.onmessage = ({ data }) => others.set(data, Date.now());
+setInterval(() => { if (!document.hidden) channel.postMessage(me); }, HEARD_MS);
+channel.postMessage(me);
 
 document.addEventListener("visibilitychange", connect);
 window.addEventListener("resize", () => panels.forEach((panel) => panel.draw()));

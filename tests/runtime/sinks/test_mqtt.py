@@ -179,7 +179,7 @@ def test_what_does_not_fit_is_counted_and_told(tmp_path: Path, caplog: pytest.Lo
             sink.write_part(part(400))
             eventually(lambda: listener.parts()[-1] == 400)
             (event,) = listener.of("event")
-            assert event["event"] == "part-lost" and event["text"].startswith(f"{sink.lost} messages were lost")
+            assert event["event"] == "part-lost" and event["text"].startswith(f"lost {sink.lost} messages")
             listener.close()
 
 

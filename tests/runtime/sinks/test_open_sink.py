@@ -91,6 +91,15 @@ def test_outputs_of_which_one_cannot_be_opened_leave_none_open(tmp_path: Path) -
         open_outputs(uris, context=CONTEXT, drops=True, on_publish=lambda _: None)
 
 
+def test_line_that_cannot_start_leaves_no_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "file").touch()
+    uris = [f"{tmp_path}/new/overlays?limit=1GB", f"{tmp_path}/old", f"{tmp_path}/file/events.jsonl"]
+    with pytest.raises(OutputError, match=r"file/events\.jsonl"):
+        open_outputs(uris, context=CONTEXT, drops=True, on_publish=lambda _: None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "old"]
+
+
 def test_output_that_is_given_twice_is_refused(tmp_path: Path) -> None:
     uri = str(tmp_path / "events.jsonl")
     with pytest.raises(OutputError, match=r"events\.jsonl is given twice"):

@@ -162,6 +162,20 @@ def test_server_that_fails_for_a_while_gets_all_in_order(
 
 
 @pytest.mark.heavy
+def test_server_that_fails_now_and_then_is_told_of_once(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("runtime.sinks.webhook._RETRIED_AFTER_S", (0.005, 1.0))
+    caplog.set_level("INFO")
+    server.answer = lambda _, count: 500 if count % 2 else 200
+    with webhook(server.port, tmp_path) as sink:
+        for number in range(4):
+            sink.write_part(part(number))
+        eventually(lambda: len(server.posted) == 8)
+    assert (caplog.text.count("does not take parts"), caplog.text.count("takes parts again")) == (1, 1)
+
+
+@pytest.mark.heavy
 def test_server_that_asks_for_a_pause_gets_one(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime.sinks.webhook._RETRIED_AFTER_S", (0.02, 1.0))
     server.more = {"Retry-After": "1"}
