@@ -25,4 +25,6 @@ def command(events: tuple[Path, ...], output: Path, since: datetime | None, unti
     """
     from runtime.report.page import write_shift
 
+    if since is not None and until is not None and until <= since:
+        raise click.UsageError(f"--until is {until:%Y-%m-%d %H:%M}, expected a time after --since")
     write_shift(output, events, since=since, until=until, title=title)

@@ -243,3 +243,9 @@ def test_page_stands_for_itself_and_markup_in_names_is_text(tmp_path: Path, caps
     assert not re.search(r"#0102[0-9a-f]{2}", html)  # each colour is one of the page's
     shown = ("50.00 %", "camera-lost 1", local(lines[0]["time"]), "threshold", "unclear from", "drift", PLACES[2])
     assert [text for text in shown if text not in read.text] == []
+
+
+def test_time_that_ends_before_it_begins_is_wrong_usage(tmp_path, capsys):
+    times = ["--since", "2026-11-29 14:00", "--until", "2026-11-29 06:00"]
+    assert main(["report", "shift", str(tmp_path / "events.jsonl"), "-o", str(tmp_path / "a.html"), *times]) == 2
+    assert "--until is 2026-11-29 06:00, expected a time after --since" in capsys.readouterr().err

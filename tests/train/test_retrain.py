@@ -122,7 +122,7 @@ def test_both_are_put_side_by_side_and_the_way_to_replace_is_told(
     assert config.initial_weights == str(run / "model.safetensors")
 
 
-def test_interrupted_retraining_is_gone_on_with_by_the_same_command(run, added, monkeypatch, untrained_again):
+def test_interrupted_retraining_is_gone_on_with_by_the_same_command(run, added, monkeypatch, untrained_again, caplog):
     going, calls = train.retrain.bring_to_end, []
 
     def interrupted(*arguments: object, **options: object) -> None:
@@ -134,6 +134,7 @@ def test_interrupted_retraining_is_gone_on_with_by_the_same_command(run, added, 
     monkeypatch.setattr(train.retrain, "bring_to_end", interrupted)
     with pytest.raises(KeyboardInterrupt):
         retrain(run, add=added)
+    assert "the same 'stlm retrain' goes on and measures both" in caplog.text
     write_image(added / "train/good/late.png", np.full((96, 96, 3), 7, np.uint8))
     try:
         with pytest.raises(DataError, match="was begun with 21 pictures, found 22 now"):
