@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import errno
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterable
@@ -88,10 +89,13 @@ def require_free(uri: str, host: str, port: int) -> None:
             trial.bind(address)
             trial.listen()
     except OSError as error:
-        raise OutputError(
-            f"{uri} cannot listen on {host} port {port} ({error.strerror or shortly(error)}); end the program that "
-            "has the port, or give another address or port"
-        ) from error
+        remedy = (
+            "give a port above 1023, which needs no special rights"
+            if error.errno == errno.EACCES
+            else "end the program that has the port, or give another address or port"
+        )
+        reason = error.strerror or shortly(error)
+        raise OutputError(f"{uri} cannot listen on {host} port {port} ({reason}); {remedy}") from error
 
 
 def notice_lost_clients(listening: Iterable[socket.socket]) -> None:

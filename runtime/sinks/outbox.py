@@ -85,7 +85,7 @@ class Outbox(Closing):
         self._bytes = sum(self._sizes.values())
         self._last = max(self._sizes, default=0)
         if rows:
-            logger.info("%s wait in %s from an earlier run", counted(len(rows), "message"), file)
+            logger.info("found %s of an earlier run in %s; sent first", counted(len(rows), "message"), file)
 
     def __len__(self) -> int:
         return len(self._sizes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import struct
 import subprocess
 import sys
@@ -282,6 +284,15 @@ def test_result_is_there_for_the_next_request(sink, plc):
 def test_taken_port_is_one_clear_line(sink, port):
     with pytest.raises(OutputError, match=rf"cannot listen on 127\.0\.0\.1 port {port} \(Address already in use\)"):
         open_sink(f"modbus://:{port}", context=SinkContext(engine_sha256=ENGINE, has_parts=True))
+
+
+def test_port_that_needs_other_rights_is_told_apart(monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    with pytest.raises(OutputError, match=r"port 502 \(Permission denied\); give a port above 1023"):
+        open_sink("modbus://127.0.0.1:502", context=SinkContext(engine_sha256=ENGINE, has_parts=True))
 
 
 @pytest.mark.parametrize(
