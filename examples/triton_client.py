@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 
 import cv2
@@ -47,6 +48,9 @@ def ask(url: str, model: str, picture: str) -> int:
     image.set_data_from_numpy(frame[None])
     answer = client.infer(model, [image])
     score = answer.as_numpy("score").item()  # and "anomaly_map", (1, h, w) float32
+    if not math.isfinite(score):
+        print(f"error: {picture} has no score, so it is not good either", file=sys.stderr)
+        return 1
     print(score, score >= spec["threshold"]["value"])
     return 0
 

@@ -13,11 +13,12 @@ from typing import Any
 import cv2
 import numpy as np
 from markupsafe import Markup
+from matplotlib.ticker import MaxNLocator
 
 from stlm_edge.datasets import GOOD, load_category
 from stlm_edge.errors import CheckpointError, DataError, StlmError
 from stlm_edge.files import require_place
-from stlm_edge.html import COLOURS, chart, data_uri, new_figure, write_page
+from stlm_edge.html import COLOURS, add_legend, chart, data_uri, new_figure, write_page
 from stlm_edge.imaging import read_image, read_pixels
 from stlm_edge.names import escaped, from_cell, printable, unescaped
 from stlm_edge.network.checkpoint import load
@@ -109,7 +110,8 @@ def _losses(path: Path) -> Markup | None:
             axes.plot(epochs, values, mark + "-", color=COLOURS[colour], label=name.replace("_", " "), linewidth=1.5)
     axes.set(xlabel="epoch", ylabel="mean of the term", ylim=(0, None))
     axes.grid(axis="y")
-    axes.legend(loc="upper right", ncols=4, frameon=False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    add_legend(axes)
     return chart(figure, name="losses", text="Terms of the loss by epoch")
 
 
@@ -141,7 +143,8 @@ def _on_test(path: Path) -> Markup | None:
         axes.plot([row.epoch for row in rows], values, "o-", color=COLOURS[colour], label=FIGURES[name], markersize=3)
     axes.set(xlabel="epoch", ylabel="%")
     axes.grid(axis="y")
-    axes.legend(loc="lower right", ncols=3, frameon=False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    add_legend(axes)
     return chart(figure, name="on-test", text="Figures on the test pictures by epoch")
 
 
@@ -150,10 +153,14 @@ def _scores(path: Path, told: RunTold) -> Markup | None:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = [(from_cell(row["label"]), float(row["score"])) for row in csv.DictReader(file)]
+        if not all(math.isfinite(score) for _, score in rows):
+            raise ValueError("a score is not finite")
     except FileNotFoundError:
         return None
     except (OSError, UnicodeError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read ({error!r}); run stlm evaluate again") from None
+        raise DataError(
+            f"{path} cannot be read ({error!r}), expected a score for each picture; run stlm evaluate again"
+        ) from None
     if not rows:
         return None
     good = [score for label, score in rows if label == GOOD]
@@ -169,7 +176,7 @@ def _scores(path: Path, told: RunTold) -> Markup | None:
             text = f"unclear from {threshold.unclear:.4g}"
             axes.axvline(threshold.unclear, color=COLOURS["unclear"], linewidth=1.2, linestyle="--", label=text)
     axes.set(xlabel="score", ylabel="test pictures")
-    axes.legend(loc="upper center", ncols=4, bbox_to_anchor=(0.5, 1.25), frameon=False)
+    add_legend(axes)
     return chart(figure, name="scores", text="Scores of good and of defective test pictures, and the threshold")
 
 

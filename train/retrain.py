@@ -100,6 +100,8 @@ def retrain(
         raise CheckpointError(f"{run} is not finished, expected a whole run; go on with it: stlm resume {run}")
     before = load(checkpoint)
     sources = begun.sources.moved(data=data, textures=textures, teacher_weights=None)
+    if not sources.data.is_dir():
+        raise DataError(f"{sources.data}, which {run} was trained on, is not there; give --data where it is now")
     old = load_category(sources.data, sources.category)
     if begun.pictures not in (None, Pictures.of(old.train)):
         raise DataError(

@@ -9,14 +9,13 @@
 
 #include <algorithm>
 #include <array>
-#include <clocale>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <fstream>
+#include <locale>
 #include <optional>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -30,6 +29,17 @@ struct Size {
   int64_t height = 0, width = 0;
 };
 
+// Whatever locale the host program has: with a decimal comma, as Qt and GTK take it from the system, std::stod reads
+// 0.31 as 0.
+double number_from(const std::string& text, const std::string& what) {
+  std::istringstream stream(text);
+  stream.imbue(std::locale::classic());
+  double value = 0;
+  if (!(stream >> value) || !stream.eof() || !std::isfinite(value))
+    throw std::runtime_error(what + " is " + text + ", expected a number");
+  return value;
+}
+
 // What the graph says of itself: entries of its metadata, all of them text.
 class Metadata {
  public:
@@ -42,7 +52,7 @@ class Metadata {
 
   std::optional<double> number(const char* name) const {
     const auto found = text(name);
-    return found ? std::optional<double>(std::stod(*found)) : std::nullopt;
+    return found ? std::optional<double>(number_from(*found, name)) : std::nullopt;
   }
 
   std::string required(const char* name) const {
@@ -103,24 +113,19 @@ Answer inspect(Ort::Session& session, std::vector<uint8_t>& pixels, Size size) {
           {(2 * row + 1) * size.height / (2 * map_shape[1]), (2 * column + 1) * size.width / (2 * map_shape[2])}};
 }
 
-double threshold_from(const std::string& text) {
-  char* end = nullptr;
-  const double value = std::strtod(text.c_str(), &end);
-  if (text.empty() || *end != '\0' || !std::isfinite(value))
-    throw std::runtime_error("--threshold is " + text + ", expected a number");
-  return value;
-}
-
 int run(const std::vector<std::string>& arguments) {
   std::optional<double> by_hand;
   std::vector<std::string> files;
+  bool wrong = false;
   for (size_t index = 0; index < arguments.size(); ++index) {
     if (arguments[index] == "--threshold" && index + 1 < arguments.size())
-      by_hand = threshold_from(arguments[++index]);
+      by_hand = number_from(arguments[++index], "--threshold");
+    else if (arguments[index].rfind("--", 0) == 0)
+      wrong = true;
     else
       files.push_back(arguments[index]);
   }
-  if (files.size() < 2) {
+  if (wrong || files.size() < 2) {
     std::fputs("usage: inspect GRAPH.onnx FRAME.bgr [FRAME.bgr ...] [--threshold SCORE]\n", stderr);
     return 2;
   }
@@ -131,12 +136,13 @@ int run(const std::vector<std::string>& arguments) {
   const std::string order = metadata.required("channel_order");
   if (order != "BGR") throw std::runtime_error("the graph takes " + order + ", this program has BGR");
   const Size size = metadata.picture_size();
-  const double threshold = by_hand ? *by_hand : std::stod(metadata.required("threshold"));
+  const double threshold = by_hand ? *by_hand : number_from(metadata.required("threshold"), "threshold");
   const std::optional<double> unclear = by_hand ? std::nullopt : metadata.number("unclear_threshold");
   bool found = false;
   for (size_t index = 1; index < files.size(); ++index) {
     auto pixels = read_frame(files[index], size);
     const Answer answer = inspect(session, pixels, size);
+    if (!std::isfinite(answer.score)) throw std::runtime_error(files[index] + " has no score, so it is not good either");
     const char* verdict = answer.score >= threshold ? "anomalous" : unclear && answer.score >= *unclear ? "unclear" : "good";
     found = found || answer.score >= threshold;
     std::printf("%s\t%.7g\t%s\tpeak at row %lld, column %lld\n", files[index].c_str(), answer.score, verdict,

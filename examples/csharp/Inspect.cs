@@ -26,7 +26,7 @@ static class Inspect
         {
             return Run(arguments[0], arguments.Skip(1));
         }
-        catch (Exception error) when (error is OnnxRuntimeException || error is IOException || error is InvalidDataException)
+        catch (Exception error) when (error is OnnxRuntimeException || error is IOException || error is InvalidDataException || error is UnauthorizedAccessException)
         {
             Console.Error.WriteLine("error: " + error.Message);
             return 1;
@@ -55,6 +55,8 @@ static class Inspect
                 using (var answers = session.Run(new[] { NamedOnnxValue.CreateFromTensor("image", image) }, new[] { "score" }))
                 {
                     float score = answers.First().AsEnumerable<float>().First();
+                    if (float.IsNaN(score) || float.IsInfinity(score))
+                        throw new InvalidDataException(frame + " has no score, so it is not good either");
                     string verdict = score >= threshold ? "anomalous" : score >= unclear ? "unclear" : "good";
                     found |= score >= threshold;
                     Console.WriteLine($"{frame}\t{score.ToString("G7", CultureInfo.InvariantCulture)}\t{verdict}");

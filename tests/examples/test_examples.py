@@ -10,6 +10,7 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from export.graph.graph import GraphOptions, load_graph
@@ -97,6 +98,16 @@ def inspect(make_once) -> Path:
     return make_once("cpp", build) / "inspect"
 
 
+def write_without_score(engine: Path, path: Path) -> None:
+    """The same graph, whose score is 0 / 0."""
+    model = onnx.load(engine)
+    for node in model.graph.node:
+        node.output[:] = ["finite" if name == "score" else name for name in node.output]
+    zero = onnx.helper.make_node("Sub", ["finite", "finite"], ["zero"])
+    model.graph.node.extend([zero, onnx.helper.make_node("Div", ["zero", "zero"], ["score"])])
+    onnx.save(model, path)
+
+
 def run(program: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, check=False)
 
@@ -133,7 +144,11 @@ def test_program_in_cpp_gives_the_detectors_scores_and_verdicts(inspect: Path, f
         done = run(inspect, *arguments)
         assert (done.returncode, done.stdout) == (1, "")
         assert words in done.stderr
-    assert run(inspect, framed).returncode == 2
+    assert run(inspect, framed).returncode == run(inspect, framed, files[0], "--threshold").returncode == 2
+    undefined = tmp_path / "undefined.onnx"
+    write_without_score(framed, undefined)
+    done = run(inspect, undefined, files[0])
+    assert (done.returncode, done.stdout) == (1, "") and "has no score" in done.stderr
 
 
 def test_cells_of_the_notebook_run_one_after_the_other(
@@ -142,7 +157,7 @@ def test_cells_of_the_notebook_run_one_after_the_other(
     monkeypatch.setenv("MPLBACKEND", "agg")
     for index, defect in enumerate([None, "scratch"]):
         write_image(
-            tmp_path / f"{index}.png", render_part(np.random.default_rng(index), size=FRAME, defect=defect).image
+            tmp_path / f"{index}.tif", render_part(np.random.default_rng(index), size=FRAME, defect=defect).image
         )
     notebook = json.loads((EXAMPLES / "inspect.ipynb").read_text())
     assert notebook["nbformat"] == 4

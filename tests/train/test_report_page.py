@@ -116,6 +116,10 @@ def test_run_that_was_only_trained_has_a_page_too(finished, tmp_path):
         (lambda run: (run / "history.jsonl").write_text("{"), "line 1 of"),
         (lambda run: (run / "history.jsonl").write_text('{"epoch": "<b>"}'), "line 1 of"),
         (lambda run: (run / "evaluation-scores.csv").write_text("a,b\n1,2\n"), "run stlm evaluate again"),
+        (
+            lambda run: (run / "evaluation-scores.csv").write_text("picture,label,score\na,good,nan\n"),
+            "a score is not finite",
+        ),
         (lambda run: (run / "evaluation.json").write_text('{"sha256": "1"}'), "run stlm evaluate again"),
         (lambda run: (run / "evaluation-missed.png").write_bytes(b"no"), "evaluation-missed.png"),
         (lambda run: (run / "run.json").unlink(), "has no run.json"),

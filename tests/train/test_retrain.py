@@ -157,6 +157,8 @@ def test_run_whose_pictures_are_others_now_is_refused(run, added, plate, tmp_pat
     next((moved / "plate/train/good").iterdir()).unlink()
     with pytest.raises(DataError, match="was trained on other good pictures than the 5 in"):
         retrain(run, add=added, data=moved)
+    with pytest.raises(DataError, match=r"gone, which .*plate was trained on, is not there; give --data where it is"):
+        retrain(run, add=added, data=tmp_path / "gone")
 
 
 def test_nothing_new_is_refused(run, plate):
