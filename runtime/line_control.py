@@ -92,6 +92,8 @@ class Control(Closing, LineControl):
         return self.parts.trigger(part_id)
 
     def change_recipe(self, recipe: str) -> None:
+        if self.has_ended:
+            raise ControlError("this line has ended, expected it to run; start it again")
         self.on_change(recipe)
 
     def status(self) -> LineStatus:

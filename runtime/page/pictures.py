@@ -114,15 +114,18 @@ class LivePicture(Closing):
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._is_closed or (self._viewers and self._newest_number > self._drawn))
-                if self._is_closed:
+                if self._newest_number == self._drawn:
                     return
+                # At the end too, since who looks later is to see why the camera ended.
                 picture, self._drawn = self._newest, self._newest_number
             start_s = time.monotonic()
             assert picture is not None
             try:
                 jpeg = _encoded(picture())
-                assert self._loop is not None
-                self._loop.call_soon_threadsafe(self._arrived, jpeg, self._drawn)
+                if self._loop is None:  # nobody has looked yet
+                    self._arrived(jpeg, self._drawn)
+                else:
+                    self._loop.call_soon_threadsafe(self._arrived, jpeg, self._drawn)
             except Exception as error:  # of one picture, or of a loop that has ended: the next may be shown
                 logger.debug("the page cannot show a picture: %s", shortly(error), exc_info=error)
             with self._changed:

@@ -25,7 +25,7 @@ from runtime.sources import Frame, FrameSource
 from runtime.summary import RunRecorder, RunSummary
 from runtime.voting import VotingRule
 from stlm_edge import EngineRecord, Sidecar
-from stlm_edge.errors import EngineError, SourceError, SourceTimeout
+from stlm_edge.errors import ControlError, EngineError, SourceError, SourceTimeout
 from stlm_edge.imaging import Input
 from stlm_edge.spec import ModelSpec
 
@@ -351,3 +351,14 @@ def test_frame_of_a_fast_camera_does_not_wait_for_the_whole_of_the_one_before() 
     kept, _ = run(Newest(750), FirstPixel(delay_s=0.03))
     waits = sorted(inspection.latency.wait_ms for inspection in kept.inspections[35:])
     assert waits[len(waits) // 2] < 22
+
+
+def test_line_that_has_ended_changes_no_recipe() -> None:
+    control = Control(judge_of(FirstPixel()), source=Script([]))
+    asked: list[str] = []
+    control.on_change = asked.append
+    control.change_recipe("disc")
+    control.ended()
+    with pytest.raises(ControlError, match="this line has ended"):
+        control.change_recipe("disc")
+    assert asked == ["disc"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import http.client
 import io
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 
 from runtime.event import Event
-from runtime.page.pictures import PART
+from runtime.page.pictures import PART, LivePicture
 from runtime.page.watch import CameraWatch
 from runtime.sinks import Outputs
 from stlm_edge.imaging import Image
@@ -262,6 +263,14 @@ def test_pictures_are_drawn_once_for_all_and_only_while_somebody_looks(shown: Sh
     still.close()
     assert drawn.count == 3
     assert ask(shown.server, f"/picture?camera={quote(MARKUP)}").status == 404
+
+
+def test_last_picture_of_a_camera_that_has_ended_is_there_for_who_looks_later() -> None:
+    picture, drawn = LivePicture("left"), Drawn()
+    picture.put(drawn)
+    picture.close()
+    assert (asyncio.run(picture.still()) or b"").startswith(b"\xff\xd8")
+    assert drawn.count == 1
 
 
 def test_viewer_that_does_not_read_holds_up_nobody(shown: Shown) -> None:

@@ -137,7 +137,7 @@ def test_wrong_places_end_the_program_in_one_line(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         for arguments, words in (
             ([tmp_path / "nowhere"], "is no folder"),
-            ([kept, "--reviewer", ""], "reviewer's name"),
+            ([kept, "--reviewer", " "], "reviewer's name"),
             ([kept, "--serve", f"127.0.0.1:{taken.getsockname()[1]}"], "end the program that has the port"),
         ):
             code = main([*map(str, arguments), "--into", str(tmp_path / "data" / "x")])
