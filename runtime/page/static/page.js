@@ -36,7 +36,8 @@ function put(target, text) {
 function clock(time) {
   const at = new Date(time);
   const isToday = at.toDateString() === new Date().toDateString();
-  return isToday ? at.toLocaleTimeString() : at.toLocaleString();
+  const day = { hourCycle: "h23" }; // "10:23:54 PM" is cut in the strip
+  return isToday ? at.toLocaleTimeString([], day) : at.toLocaleString([], day);
 }
 
 const digits = (value) => (value === null ? "–" : value.toFixed(3));
