@@ -35,8 +35,8 @@ from stlm_edge.spec import Size
 _SIDE = click.IntRange(64)
 _MEMORY_SIZE = (64, 64)
 """Of pictures and input, where only the number of frames matters."""
-_HANDED_OVER = 500
-"""Parts at most, without an engine; with one, as many as frames."""
+_HANDED_OVER = 100
+"""Parts in a turn without an engine; with one, as many as frames."""
 
 WANTED = (
     "wanted: 500 frames a second and more at 1024 x 1024; a p95 of 3 ms at most from 1080 x 1920 to 1024 x 1024; no "
@@ -110,8 +110,8 @@ def command(
             _record_parts(recorder, "parts", loop_parts.triggered(detector, parts=parts, frame_size=_MEMORY_SIZE))
         recorder.save()
         with loop_measures.timeless_detector(input_size) as detector:
-            handed = loop_handover.hand_over(detector, parts=min(parts, _HANDED_OVER), frame_size=frame_size)
-        _record_hand_over(recorder, "hand_over", handed)
+            hand_over = partial(loop_handover.hand_over, detector, parts=_HANDED_OVER, frame_size=frame_size)
+            _record_hand_over(recorder, "hand_over", [hand_over() for _ in range(turns)])
         recorder.save()
         if viewers:
             pairs = loop_page.paces(
@@ -149,9 +149,8 @@ def _around(
     with Detector.open(engine, backend=cast(BackendChoice, name)) as detector:
         size = detector.spec.frame_size or frame_size
         _record_parts(recorder, "parts of the engine", loop_parts.triggered(detector, parts=frames, frame_size=size))
-        _record_hand_over(
-            recorder, "hand_over_of_the_engine", loop_handover.hand_over(detector, parts=frames, frame_size=size)
-        )
+        hand_over = partial(loop_handover.hand_over, detector, parts=frames, frame_size=size)
+        _record_hand_over(recorder, "hand_over_of_the_engine", [hand_over() for _ in range(turns)])
     besides_mb = memory["running_mb"] - (memory["opened_mb"] - memory["before_mb"])
     starts = []
     for _ in range(turns):
@@ -186,12 +185,19 @@ def _record_parts(recorder: Recorder, name: str, found: tuple[float, dict[str, i
     recorder.details[name.replace(" ", "_")] = {"parts_per_s": _spread([per_second]), "verdicts": verdicts}
 
 
-def _record_hand_over(recorder: Recorder, name: str, found: loop_handover.HandOver) -> None:
-    recorder.details[name] = {"parts": len(found.infer_ms), "infer_p95_ms": _p95(found.infer_ms)}
-    for way, times_ms in (("modbus", found.modbus_ms), ("mqtt", found.mqtt_ms)):
-        if times_ms:
-            besides = [all_ms - infer_ms for all_ms, infer_ms in zip(times_ms, found.infer_ms, strict=True)]
-            recorder.details[name][way] = {"p95_ms": _p95(times_ms), "besides_network_p95_ms": _p95(besides)}
+def _record_hand_over(recorder: Recorder, name: str, turns: Sequence[loop_handover.HandOver]) -> None:
+    infer_p95 = [_p95(turn.infer_ms) for turn in turns]
+    recorder.details[name] = {"parts": len(turns[0].infer_ms), "infer_p95_ms": _spread(infer_p95)}
+    for way in ("modbus_ms", "mqtt_ms"):
+        if times := [getattr(turn, way) for turn in turns if getattr(turn, way)]:
+            besides = [
+                _p95([whole - infer for whole, infer in zip(each, turn.infer_ms, strict=True)])
+                for each, turn in zip(times, turns, strict=True)
+            ]
+            recorder.details[name][way.removesuffix("_ms")] = {
+                "p95_ms": _spread([_p95(each) for each in times]),
+                "besides_network_p95_ms": _spread(besides),
+            }
 
 
 def _p95(values: Sequence[float]) -> float:

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.loop_measures import SETTLING, FreeSource, pictures_of, run_line
+from benchmarks.loop_measures import FreeSource, pictures_of, run_line
 from runtime.detector import Detector
 from runtime.inspection import Inspection
 from runtime.line_control import Control
@@ -30,6 +30,9 @@ from runtime.sinks import FrameSink, SinkContext, open_sink
 from runtime.sources.live import TriggeredSource
 from stlm_edge.errors import VerificationError
 from stlm_edge.spec import Size
+
+SETTLING = 10
+"""Parts at the beginning that do not count."""
 
 _TOPIC = "stlm-edge/benchmark"
 _STARTS_WITHIN_S = 20.0

@@ -245,8 +245,8 @@ def _loop(record: Record) -> Table:
     for name, network in (("hand_over", "that takes no time"), ("hand_over_of_the_engine", "of the engine")):
         for way, result in (("modbus", "ResultsValid by Modbus"), ("mqtt", "the message by MQTT")):
             if way in (found := details.get(name, {})):
-                row = f"from a trigger by Modbus to {result} besides the network {network}, p95 of {found['parts']}, ms"
-                rows.append([row, figure(found[way]["besides_network_p95_ms"]), NOTHING])
+                row = f"trigger by Modbus to {result}, besides the network {network}, p95 of {found['parts']}, ms"
+                rows.append(_turns(row, found[way]["besides_network_p95_ms"]))
     if "page" in details:
         pace = f"share of the pace at 60 frames a second with {details['page']['viewers']} viewers"
         rows.append(_turns(pace, details["page"]["ratio"]))
