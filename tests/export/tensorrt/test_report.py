@@ -161,7 +161,9 @@ def test_missing_plan_is_refused(tmp_path):
 
 
 def test_graph_instead_of_its_plan_is_refused(tmp_path, capsys):
-    assert main(["report", str(tmp_path / "stlm.onnx")]) == 1
+    graph = tmp_path / "stlm.onnx"
+    graph.touch()
+    assert main(["report", str(graph)]) == 1
     assert "expected .plan" in capsys.readouterr().err
 
 
